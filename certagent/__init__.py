@@ -1,0 +1,35 @@
+"""certagent: the certificate lifecycle agent for mail servers. This page is the architecture.
+
+The one promise
+    A sender who holds any TLSA set that was ever in public DNS, for as long as that set's TTL allows, always meets a
+    certificate that matches it; and nobody ever meets a wrong, incomplete or expired chain. Where the promise cannot be kept,
+    nothing is changed, the old key goes on serving, and certagent says so. `kill -9` at any line loses nothing.
+
+The shape
+    One pure core in which the rules can be read, thin edges around it, one spiral that drives everything:
+    fold the journal -> plan ONE step -> journal the intent -> act -> journal the outcome -> again.
+    Looking at the world is a step like any other: what was seen is journaled with its date, and the planner, a function of
+    (spec, state, now), says itself when an answer is too old to act on. So a journal reproduces every decision.
+
+Code layout, and the one direction of imports (a test holds it; nothing imports upwards)
+    errors.py secret.py     failures by what to do next; a value that never prints itself
+    pki/                    pure: names.py algorithms.py leaf.py tlsa.py keys.py chain.py
+    lifecycle/              pure: model.py (words) steps.py (what can be done) events.py (what can happen) caches.py (what the
+                            world's caches may hold, and whom it would hurt) state.py (the fold) rollover.py (desired set,
+                            gates) schedule.py (when) planner.py (the rules: begin here) forecast.py (the same, ahead)
+    ca/ dns/ mta/ store/    edges: certificate authorities, DNS, mail servers, disk; clock.py config.py
+    act.py                  Step -> Event: the only place that changes the world
+    agent.py                the spiral of one certificate
+    build.py log.py         wiring, plug-ins; log lines
+    dryrun.py daemon.py     rehearsal against a test CA; the long-running agent
+    cli.py                  commands, exit codes, printing
+    testing.py              conformance suites for authors of plug-ins
+
+Glossary
+    certificate  the operator's entry          generation  one chain of each algorithm, with its keys
+    key set      one key of each algorithm     target      a mail server that holds the certificate
+    owner        a TLSA name                   sighting    what every authoritative server answered, once
+    held         a set that caches may hold    obstacle    why a swap cannot be made now
+"""
+
+__version__ = "0.1.0"

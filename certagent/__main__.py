@@ -1,0 +1,5 @@
+"""`python -m certagent`."""
+
+from certagent.cli import main
+
+main()

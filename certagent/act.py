@@ -1,0 +1,384 @@
+"""The only place that asks and changes the world: one function a step, each giving the events that tell its outcome.
+
+Everything here may be done twice. Before a swap and before records are added or removed the gates of the core are asked
+once more, with the state as it is at that moment. Errors are those of the edges, and `dane.gate` (Unsafe).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from certagent.ca.issuer import Issuer
+from certagent.dns.provider import Provider
+from certagent.errors import Error, Misconfigured, Rejected, Transient, Unsafe
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import rollover
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.model import Instant, Served, Service, Sighting, Spec, Unknown
+from certagent.lifecycle.state import Generation, State
+from certagent.mta.server import Server
+from certagent.pki.leaf import Leaf
+from certagent.secret import Secret
+
+TXT_TTL_S = 60
+"""Nobody should keep a challenge longer than it lives; providers with a minimum raise it."""
+SETTLE_TXT = timedelta(seconds=10)
+"""How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
+SETTLE_RELOAD_S = 10.0
+"""Postfix's reload returns before its children are replaced; a busy host takes seconds, not more."""
+PROBE_S = 30.0
+"""Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
+
+
+class Resolver(Protocol):
+    """What is asked of DNS (`dns/resolver.py`)."""
+
+    def sight(self, owner: str, *, expect: frozenset[str] | None, gone: frozenset[str], budget: timedelta) -> Sighting:
+        """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
+        ...
+
+    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        """Return when every authoritative server gives the TXT values."""
+        ...
+
+    def final(self, name: str) -> tuple[str, str]:
+        """(zone, name) at the end of the CNAMEs."""
+        ...
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """Every A and AAAA."""
+        ...
+
+
+class Zones(Protocol):
+    """Who may write which zone (`build.py`)."""
+
+    def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
+        """The provider of a zone, alone with it: writes to one zone never overlap."""
+        ...
+
+
+class Vault(Protocol):
+    """Where keys and chains are kept (`store/vault.py`)."""
+
+    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None: ...
+    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]: ...
+    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None: ...
+    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes: ...
+    def drop_keys(self, certificate: str, keys_id: str) -> None: ...
+    def drop_chain(self, certificate: str, generation_id: str) -> None: ...
+
+
+class World:
+    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is needed."""
+
+    def __init__(
+        self,
+        *,
+        issuer: Callable[[], Issuer],
+        resolver: Callable[[], Resolver],
+        zones: Zones,
+        vault: Vault,
+        servers: Mapping[str, Server],
+        probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+    ) -> None:
+        self.issuer = issuer
+        self.resolver = resolver
+        self.zones = zones
+        self.vault = vault
+        self.servers = servers
+        self.probe = probe or self._probe
+
+    def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:
+        from certagent.mta.probe import probe_all  # loads the TLS library
+
+        return probe_all(services, self.resolver().addresses, algorithms, PROBE_S)
+
+
+def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) -> tuple[ev.AnyEvent, ...]:  # noqa: C901, PLR0911, PLR0912 -- one line a step
+    """Do the step. Returns what happened; raises an `Error` where it did not."""
+    work = step.work
+    match step:
+        case st.MakeKeys():
+            return (_make_keys(step, spec, world),)
+        case st.PlaceOrder():
+            return (_place_order(step, spec, state, world),)
+        case st.Present():
+            _write_txt(state.orders[step.algorithm].challenges, world, add=True)
+            return (ev.Presented(algorithm=step.algorithm, work=work),)
+        case st.AnswerOrder():
+            return _answer(step, state, world)
+        case st.Finalize():
+            return _finalize(step, spec, state, world, now)
+        case st.Tidy():
+            _write_txt(step.challenges, world, add=False)
+            return (ev.Tidied(challenges=step.challenges, work=work),)
+        case st.Look():
+            sighting = world.resolver().sight(step.owner, expect=step.expect, gone=step.gone, budget=step.budget)
+            return (ev.Looked(owner=step.owner, sighting=sighting, work=work),)
+        case st.Publish():
+            _gate(rollover.may_publish(spec, state, step.owner, step.values))
+            zone, name = world.resolver().final(step.owner)
+            with world.zones.writing(zone, name) as provider:
+                provider.add(name, "TLSA", step.values, step.ttl_s)
+            return (ev.Published(owner=step.owner, values=step.values, work=work),)
+        case st.Unpublish():
+            _gate(rollover.may_unpublish(spec, state, step.owner, step.values))
+            zone, name = world.resolver().final(step.owner)
+            with world.zones.writing(zone, name) as provider:
+                provider.remove(name, "TLSA", step.values)
+            return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
+        case st.Survey():
+            return (ev.Surveyed(target=step.target, served=tuple(_served(spec, step.target, world)), work=work),)
+        case st.Install():
+            return (_install(step, spec, state, world, now),)
+        case st.Reload():
+            world.servers[step.target].reload()
+            return (ev.Reloaded(target=step.target, work=work),)
+        case st.Prove():
+            return _prove(step, spec, state, world)
+        case st.AskRenewal():
+            return (_ask_renewal(step, spec, state, world, now),)
+        case st.Revoke():
+            return (_revoke(step, spec, state, world),)
+        case st.Forget():
+            for id_ in step.generations:
+                world.vault.drop_chain(spec.name, id_)
+            for id_ in step.keys:
+                world.vault.drop_keys(spec.name, id_)
+            return (ev.Forgotten(generations=step.generations, keys=step.keys, owners=step.owners, work=work),)
+
+
+def _gate(against: str | None) -> None:
+    if against:
+        raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
+
+
+# -- keys and certificates -------------------------------------------------------------------------------------------
+
+
+def _make_keys(step: st.MakeKeys, spec: Spec, world: World) -> ev.KeysMade:
+    from certagent.pki import keys
+
+    spki: dict[str, str] = {}
+    for algorithm in step.algorithms:
+        try:
+            key = world.vault.key(spec.name, step.keys, algorithm)  # made before a crash
+        except Misconfigured as error:
+            if error.code != "vault.missing":
+                raise
+            key = keys.make(algorithm)
+            world.vault.put_key(spec.name, step.keys, algorithm, key)
+        spki[algorithm] = keys.spki_sha256(key)
+    return ev.KeysMade(keys=step.keys, spki=spki, work=step.work)
+
+
+def _place_order(step: st.PlaceOrder, spec: Spec, state: State, world: World) -> ev.OrderPlaced:
+    from certagent.pki import keys
+
+    csr = keys.csr(world.vault.key(spec.name, step.keys, step.algorithm), spec.names)
+    replaces = None
+    if step.replaces and (old := state.generation(step.replaces)) and not old.revoke:
+        from cryptography.x509 import load_pem_x509_certificate
+
+        from certagent.ca import ari
+
+        pem = world.vault.chain(spec.name, step.replaces, step.algorithm)
+        replaces = ari.certificate_id(load_pem_x509_certificate(pem))
+    order = world.issuer().order(csr, profile=spec.profile, replaces=replaces)
+    challenges = tuple((c.name, c.value) for c in order.challenges)
+    return ev.OrderPlaced(
+        algorithm=step.algorithm, keys=step.keys, url=order.url, challenges=challenges, work=step.work
+    )
+
+
+def _by_name(challenges: tuple[tuple[str, str], ...], world: World) -> dict[tuple[str, str], frozenset[str]]:
+    """The values at each final (zone, name)."""
+    found: dict[tuple[str, str], frozenset[str]] = {}
+    for name in dict.fromkeys(n for n, _ in challenges):
+        final = world.resolver().final(name)
+        found[final] = found.get(final, frozenset()) | {v for n, v in challenges if n == name}
+    return found
+
+
+def _write_txt(challenges: tuple[tuple[str, str], ...], world: World, *, add: bool) -> None:
+    for (zone, name), values in _by_name(challenges, world).items():
+        with world.zones.writing(zone, name) as provider:
+            if add:
+                provider.add(name, "TXT", values, TXT_TTL_S)
+            else:
+                provider.remove(name, "TXT", values)
+
+
+def _answer(step: st.AnswerOrder, state: State, world: World) -> tuple[ev.AnyEvent, ...]:
+    order = state.orders[step.algorithm]
+    resolver = world.resolver()
+    places = {name: values for (_, name), values in _by_name(order.challenges, world).items()}
+
+    def settle(name: str) -> None:
+        resolver.settle_txt(name, places[name], SETTLE_TXT)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:  # eight names at once keep the servers' rate limits content
+        list(pool.map(settle, places))
+    try:
+        world.issuer().answer(order.url)
+    except Rejected as error:
+        return ev.OrderGone(algorithm=step.algorithm), failed(error, step.work)
+    return (ev.OrderReady(algorithm=step.algorithm, work=step.work),)
+
+
+def _finalize(step: st.Finalize, spec: Spec, state: State, world: World, now: Instant) -> tuple[ev.AnyEvent, ...]:
+    from certagent.pki import chain, keys
+
+    key = world.vault.key(spec.name, step.keys, step.algorithm)
+    try:
+        pem = world.issuer().finalize(state.orders[step.algorithm].url, keys.csr(key, spec.names))
+        _, leaf = chain.build(key, pem, names=spec.names, now=now.wall)
+    except (Rejected, Unsafe) as error:
+        # the same order would give the same chain again
+        return ev.OrderGone(algorithm=step.algorithm), failed(error, step.work)
+    world.vault.put_chain(spec.name, step.generation, step.algorithm, pem)
+    return (
+        ev.Issued(
+            algorithm=step.algorithm,
+            keys=step.keys,
+            generation=step.generation,
+            leaf=leaf,
+            completes=step.completes,
+            work=step.work,
+        ),
+    )
+
+
+def _ask_renewal(step: st.AskRenewal, spec: Spec, state: State, world: World, now: Instant) -> ev.RenewalInfo:
+    window = world.issuer().renewal_info(world.vault.chain(spec.name, step.generation, step.algorithm))
+    nothing = ev.RenewalInfo(
+        generation=step.generation,
+        algorithm=step.algorithm,
+        start=None,
+        end=None,
+        at=None,
+        # RFC 9773 section 4.3.3: no answer that helps; six hours, though a CA that has no ARI today needs no more than a day
+        ask_again_s=86400,
+        work=step.work,
+    )
+    if window is None:
+        return nothing
+    old = state.renewals.get(step.algorithm)
+    same = old and old.generation == step.generation and (old.drawn.start, old.drawn.end) == (window.start, window.end)
+    at = old.drawn.at if old and same else _draw(window.start, window.end)
+    return ev.RenewalInfo(
+        generation=step.generation,
+        algorithm=step.algorithm,
+        start=window.start,
+        end=window.end,
+        at=at,
+        ask_again_s=window.retry_after_s,
+        explanation_url=window.explanation_url,
+        work=step.work,
+    )
+
+
+def _draw(start: datetime, end: datetime) -> datetime:
+    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw at each look would never come."""
+    return start + (end - start) * random.random()  # noqa: S311 -- spreads load, guards nothing
+
+
+def _revoke(step: st.Revoke, spec: Spec, state: State, world: World) -> ev.Revoked:
+    generation = state.generation(step.generation)
+    for algorithm in generation.leaves if generation else ():
+        world.issuer().revoke(world.vault.chain(spec.name, step.generation, algorithm), 1)
+    return ev.Revoked(generation=step.generation, work=step.work)
+
+
+# -- mail servers ----------------------------------------------------------------------------------------------------
+
+
+def _install(step: st.Install, spec: Spec, state: State, world: World, now: Instant) -> ev.Installed:
+    from certagent.pki import chain
+
+    generation = state.generation(step.generation)
+    if generation is None or generation.keys is None:
+        raise Unsafe("dane.gate", f"{step.generation} is not ours to install", "")
+    if not step.accept_deferrals:
+        against = rollover.may_install(spec, state, step.target, generation, now)
+        _gate("; ".join(f"{o.owner} {o.why}" for o in against))
+    server = world.servers[step.target]
+    server.check(frozenset(generation.leaves))
+    pems: dict[str, Secret[bytes]] = {}
+    for algorithm, leaf in generation.leaves.items():
+        key = world.vault.key(spec.name, generation.keys, algorithm)
+        stored = world.vault.chain(spec.name, step.generation, algorithm)
+        pems[algorithm], found = chain.build(key, stored, names=leaf.names, now=now.wall)
+        if found != leaf:
+            raise Unsafe("vault.changed", f"{step.generation}: the stored {algorithm} chain is not the one issued", "")
+    server.install(pems)
+    return ev.Installed(target=step.target, generation=step.generation)
+
+
+def _served(spec: Spec, target: str, world: World) -> list[Served]:
+    services = next(t.services for t in spec.targets if t.name == target)
+    return world.probe(services, spec.algorithms)
+
+
+def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.AnyEvent, ...]:
+    generation = state.generation(step.generation)
+    assert generation is not None, "a proof is planned only for what the state knows"
+    services = next(t.services for t in spec.targets if t.name == step.target)
+    deadline = time.monotonic() + SETTLE_RELOAD_S
+    pause_s = 0.02
+    while True:
+        served = tuple(world.probe(services, tuple(generation.leaves)))
+        wrong = [s for s in served if not _is(s, generation)]
+        if not wrong or time.monotonic() >= deadline or step.because == "watch":
+            break
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 1.0)
+    if not wrong and served:
+        done = ev.Proven(
+            target=step.target, generation=step.generation, drained=step.drained, served=served, work=step.work
+        )
+        return (done,)
+    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to prove"
+    spoke = any(isinstance(s.leaf, Leaf) or s.leaf.reached for s in wrong)
+    if spoke:
+        hint = "look at the mail server's own log for TLS errors"
+        error: Error = Transient("mta.not_served", detail, hint)
+        return (
+            ev.Disproven(target=step.target, generation=step.generation, served=served),
+            failed(error, step.work),
+        )
+    raise Transient("mta.down", detail, "is the mail server running, and listening at these addresses?")
+
+
+def _is(served: Served, generation: Generation) -> bool:
+    return served.leaf == generation.leaves.get(served.algorithm)
+
+
+def _tell(served: Served, generation: Generation) -> str:
+    where = f"{served.host} [{served.address}]:{served.port} {served.algorithm}"
+    if isinstance(served.leaf, Unknown):
+        return f"{where}: {served.leaf.why}"
+    expected = generation.leaves[served.algorithm]
+    if served.leaf.spki != expected.spki:
+        return f"{where}: serves another key, {served.leaf.spki[:12]} in place of {expected.spki[:12]}"
+    return f"{where}: serves certificate {served.leaf.serial} in place of {expected.serial}, or another chain"
+
+
+def failed(error: Error, work: str) -> ev.Failed:
+    """The event of an error; the jitter of its retry is drawn here, once."""
+    return ev.Failed(
+        work=work,
+        kind=error.kind,
+        code=error.code,
+        detail=error.detail,
+        hint=error.hint,
+        retry_after_s=error.retry_after_s,
+        jitter=random.random(),  # noqa: S311 -- spreads load, guards nothing
+    )

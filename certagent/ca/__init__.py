@@ -1,0 +1,1 @@
+"""Certificate authorities: the protocol, and ACME (RFC 8555)."""

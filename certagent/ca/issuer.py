@@ -1,0 +1,77 @@
+"""What certagent asks of a certificate authority: an order is data and can be taken up again by its URL.
+
+Every method may be called again after a crash: it asks the CA how far the order is and goes on from there. None waits
+longer than its stated budget; a CA that needs more answers `ca.slow` (Transient) and the order is taken up later.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from certagent.secret import Secret
+
+
+class Challenge(Struct, frozen=True):
+    """A dns-01 challenge still to be met (RFC 8555 section 8.4): put `value` as TXT at `name` (absolute, final dot)."""
+
+    name: str
+    value: str
+
+
+class Order(Struct, frozen=True):
+    """An order at the CA (RFC 8555 section 7.1.3). No challenges: all authorizations are valid already."""
+
+    url: str
+    challenges: tuple[Challenge, ...]
+    expires: datetime | None
+
+
+class Window(Struct, frozen=True):
+    """When the CA wants a renewal (RFC 9773 section 4.2). `retry_after_s`: ask again after that many seconds."""
+
+    start: datetime
+    end: datetime
+    explanation_url: str | None
+    retry_after_s: float
+
+
+class Issuer(Protocol):
+    """One account at one CA.
+
+    One object serves several threads. Errors of every method: `ca.unreachable`, `ca.busy` (Transient, with
+    Retry-After), `ca.slow` (Transient), `ca.rate_limited` (Transient, with Retry-After), `ca.garbage` (Transient: an
+    answer that is no ACME), `ca.rejected` (Rejected: the CA's problem document), `ca.order_gone` (Rejected: order
+    invalid, expired or unknown: place a new one), `ca.challenge_failed` (Rejected: what the CA saw), `ca.account` and
+    `ca.profile` (Misconfigured), and `store.disk` (Transient) where the account's files cannot be written.
+    """
+
+    def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
+        """Place an order for the names of the CSR. Makes or finds the account first where needed.
+
+        `replaces` is the name of the certificate that this one renews (RFC 9773 section 5); a CA that refuses it is
+        asked without it.
+        """
+        ...
+
+    def answer(self, url: str) -> None:
+        """Tell the CA that all challenges can be checked; returns when the order is ready to be finalized."""
+        ...
+
+    def finalize(self, url: str, csr_pem: bytes) -> bytes:
+        """Finalize where that is still to be done, and return the PEM chain, leaf first, as the CA gave it.
+
+        After a crash the order may be valid already: the certificate is then of the CSR that was sent first, so the
+        caller compares its key.
+        """
+        ...
+
+    def renewal_info(self, leaf_pem: bytes) -> Window | None:
+        """The CA's suggestion for this certificate; None where it has expired, or the CA has no ARI (RFC 9773)."""
+        ...
+
+    def revoke(self, leaf_pem: bytes, reason: int, key: Secret[bytes] | None = None) -> None:
+        """Revoke by the account, or by the certificate's own key (RFC 8555 section 7.6). Revoked already: no error."""
+        ...

@@ -1,0 +1,420 @@
+"""The command line.
+
+Rules of what is printed: results on standard output; progress and errors on standard error; errors in lower case, as
+`certagent: error: …` and `hint: …`; `--json` for machines; no traceback, no secret, ever. Exit codes: 0 done, 1 failed (tried
+again later), 2 wrong usage or configuration (nothing was touched), 3 needs a human, 4 nothing to do (with --exit-unchanged).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from certagent import __version__
+from certagent.errors import Error, Misconfigured, Unsafe
+
+if TYPE_CHECKING:
+    from certagent.agent import Told
+    from certagent.build import Built
+    from certagent.config import Config, Entry
+    from certagent.findings import Rehearsal
+    from certagent.lifecycle.events import Failed, Requested
+    from certagent.lifecycle.steps import Wait
+
+LOCK_S = 300.0
+"""A daemon's step may be an issuance; five minutes are longer than its own limits."""
+
+_config = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path(os.environ.get("CERTAGENT_CONFIG", "/etc/certagent/config.yaml")),
+    show_default=True,
+    help="The configuration file; also CERTAGENT_CONFIG.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+_names = click.argument("names", nargs=-1, metavar="[NAME]...")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed and tried again later, 2 usage or configuration, 3 needs a human.",
+)
+@click.version_option(__version__, "--version", prog_name="certagent", message="%(prog)s %(version)s")
+def cli() -> None:
+    """The certificate lifecycle agent for mail servers: renews by ACME, and cannot break DANE.
+
+    Begin with `certagent renew --dry-run`: it goes the whole way against the CA's staging directory and changes nothing.
+    `certagent run` then looks after all certificates for years.
+    """
+
+
+@cli.command()
+@_config
+@_names
+@click.option(
+    "--dry-run", is_flag=True, help="Go the whole way against the CA's staging directory; change nothing that matters."
+)
+@click.option("--force", is_flag=True, help="Renew now, although it is not due.")
+@click.option("--rotate", is_flag=True, help="Renew now with the next keys, whatever rotate_key says.")
+@click.option(
+    "--compromised", is_flag=True, help="The keys in service are compromised: swap to the stand-by keys, then revoke."
+)
+@click.option(
+    "--accept-deferrals",
+    is_flag=True,
+    help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
+)
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included.")
+@click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
+@_json
+def renew(  # noqa: PLR0913 -- one parameter an option
+    path: Path,
+    names: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    rotate: bool,
+    compromised: bool,
+    accept_deferrals: bool,
+    wait: bool,
+    exit_unchanged: bool,
+    as_json: bool,
+) -> None:
+    """Do now what is due, for the certificates named or for all.
+
+    Whatever was begun is brought as far as it can go; what has to wait for caches goes on in `certagent run`, in the next
+    `certagent renew`, or here with --wait.
+    """
+    if accept_deferrals and not compromised:
+        raise click.UsageError("--accept-deferrals goes with --compromised")
+    built, entries = _open(path, names)
+    built.check()
+    if dry_run:
+        _dry_run(built, entries, as_json)
+    from certagent import render
+    from certagent.lifecycle import events as ev
+
+    what = "emergency" if compromised else "rotate" if rotate else "renew" if force else "retry"
+    request = ev.Requested(what=what, accept_deferrals=accept_deferrals)
+    _guard_signals()
+    code = 0
+    results: list[dict[str, Any]] = []
+    for entry in entries:
+        told: list[Told] = []
+
+        def tell(step: Told, told: list[Told] = told) -> None:
+            told.append(step)
+            if not as_json:
+                _print_step(step)
+
+        last = _spiral(built, entry, tell, request, wait=wait, quiet=as_json)
+        failures = built.journal.state(entry.spec.name).failures
+        code = max(code, *(_code_of(f.kind) for f in failures.values()), 0)
+        if exit_unchanged and not told and code == 0:
+            code = 4
+        results.append(render.run_of(entry.spec.name, told, last, failures))
+        if not as_json:
+            _print_wait(entry.spec.name, last)
+    _wake_daemon(built)
+    if as_json:
+        click.echo(render.to_json(results))
+    sys.exit(code)
+
+
+def _spiral(
+    built: Built, entry: Entry, tell: Callable[[Told], None], request: Requested | None, *, wait: bool, quiet: bool
+) -> Wait:
+    from certagent.agent import advance
+    from certagent.lifecycle.settled import settled
+
+    name = entry.spec.name
+    world = built.world(name)
+    while True:
+        with built.lock.held(LOCK_S, f"renew {name}"):
+            if request and (request.what != "retry" or built.journal.state(name).failures):
+                built.journal.append(name, request)
+            request = None
+            last = advance(entry.spec, built.journal, world, tell=tell)
+        assert last is not None, "nothing here asks it to stop"
+        if not wait or settled(entry.spec, built.journal.state(name)):
+            return last
+        _sleep(last, quiet)
+
+
+def _sleep(wait: Wait, quiet: bool) -> None:
+    """Until the plan goes on; on a terminal with the time left."""
+    end = time.monotonic() + wait.delay.total_seconds()
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            click.echo(f"waits {_brief(wait.delay)}: {wait.because}", err=True)
+        time.sleep(max(0.0, end - time.monotonic()))
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        while (left := end - time.monotonic()) > 0:
+            status.update(f"waits {_brief(timedelta(seconds=left))}: {wait.because}")
+            time.sleep(min(1.0, left))
+
+
+def _dry_run(built: Built, entries: list[Entry], as_json: bool) -> NoReturn:
+    from certagent import dryrun, render
+
+    reports: list[Rehearsal] = []
+    for entry in entries:
+        if not as_json:
+            click.echo(f"{entry.spec.name}: rehearsal")
+        reports.append(
+            dryrun.rehearse(built, entry.spec.name, lambda f: None if as_json else click.echo(render.finding(f)))
+        )
+        if not as_json:
+            click.echo(render.rehearsal(reports[-1]))
+    if as_json:
+        click.echo(render.to_json(reports))
+    sys.exit(3 if any(r.refused for r in reports) else 0)
+
+
+@cli.command()
+@_config
+@_names
+@_json
+def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Show what would be done next, and when, with the reasons. Asks nobody and changes nothing."""
+    from certagent import render
+    from certagent.lifecycle.forecast import forecast
+
+    built, entries = _open(path, names)
+    found = {e.spec.name: forecast(e.spec, built.journal.state(e.spec.name), built.journal.now()) for e in entries}
+    if as_json:
+        click.echo(render.to_json(found))
+        return
+    for name, timeline in found.items():
+        click.echo(f"{name}: what comes next if nothing fails")
+        click.echo(render.timeline(timeline))
+
+
+@cli.command()
+@_config
+@_names
+@_json
+def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody."""
+    from certagent import render
+
+    built, entries = _open(path, names)
+    wakes = built.journal.wakes()
+    code = 0
+    all_: list[dict[str, Any]] = []
+    for entry in entries:
+        state = built.journal.state(entry.spec.name)
+        if as_json:
+            all_.append(render.status_of(entry.spec, state, wakes.get(entry.spec.name)))
+        else:
+            click.echo(render.status(entry.spec, state, built.journal.now(), wakes.get(entry.spec.name)))
+        code = max(code, *(_code_of(f.kind) for f in state.failures.values()), 0)
+    if as_json:
+        click.echo(render.to_json({"daemon": built.present(), "certificates": all_}))
+    elif built.present() is None:
+        click.echo("the daemon is not running: start it with `certagent run`, as a service")
+    sys.exit(code)
+
+
+@cli.command()
+@_config
+@click.argument("name")
+@click.option("--after", default=0, help="Only events after this sequence number.")
+@_json
+def history(path: Path, name: str, after: int, as_json: bool) -> None:
+    """Show everything that happened to a certificate, with the evidence; verify the journal on the way."""
+    from certagent import render
+
+    built, _ = _open(path, (name,))
+    built.journal.verify(name)
+    entries = list(built.journal.history(name, after))
+    if as_json:
+        click.echo(render.to_json(entries))
+    else:
+        for entry in entries:
+            click.echo(render.event(entry))
+
+
+@cli.command()
+@_config
+@_names
+@_json
+def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Look now: what each server serves, what each DNS server answers, whether both match. Changes nothing."""
+    from certagent import checks, render
+
+    built, entries = _open(path, names)
+    built.check()
+    found = {
+        e.spec.name: checks.run(e.spec, built.journal.state(e.spec.name), built.world(e.spec.name)) for e in entries
+    }
+    if as_json:
+        click.echo(render.to_json(found))
+    else:
+        for name, findings in found.items():
+            click.echo(name)
+            for item in findings:
+                click.echo(render.finding(item))
+    sys.exit(1 if any(f.outcome == "refused" for fs in found.values() for f in fs) else 0)
+
+
+@cli.command()
+@_config
+@_names
+@_json
+def tlsa(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Print the TLSA records that belong in DNS now, in the form of a zone file."""
+    from certagent import render
+
+    built, entries = _open(path, names)
+    found = [r for e in entries for r in render.tlsa_records(e.spec, built.journal.state(e.spec.name))]
+    if as_json:
+        click.echo(render.to_json(found))
+        return
+    for record in found:
+        click.echo(f"{record['owner']} {record['ttl_s']} IN TLSA {record['value']} ; {record['comment']}")
+
+
+@cli.command()
+@_config
+@click.argument("name")
+def abort(path: Path, name: str) -> None:
+    """Give up the roll under way, before the swap: the next keys are dropped and their records removed."""
+    from certagent.agent import advance
+    from certagent.lifecycle import events as ev
+
+    built, [entry] = _open(path, (name,))
+    built.check()
+    _guard_signals()
+    with built.lock.held(LOCK_S, f"abort {name}"):
+        state = built.journal.state(name)
+        served = {id_ for t in state.targets.values() for id_ in t.serves}
+        if state.newest and state.newest.id in served and state.next_keys is None:
+            raise Unsafe(
+                "abort.too_late",
+                f"{name}: there is no roll to give up",
+                "what serves already is rolled forward, not back",
+            )
+        built.journal.append(name, ev.Requested(what="abort"))
+        last = advance(entry.spec, built.journal, built.world(name), tell=_print_step)
+    assert last is not None
+    _print_wait(name, last)
+    _wake_daemon(built)
+
+
+@cli.command()
+@_config
+@click.option("--debug", is_flag=True, help="Log more.")
+def run(path: Path, debug: bool) -> None:
+    """Look after all certificates, for years. Logs to standard error; SIGHUP reads the configuration again, SIGTERM ends it."""
+    import logging
+
+    from certagent import log
+    from certagent.daemon import Daemon
+
+    log.start(logging.DEBUG if debug else logging.INFO)
+    Daemon(path).run()
+
+
+def _open(path: Path, names: tuple[str, ...]) -> tuple[Built, list[Entry]]:
+    from certagent.build import Built
+    from certagent.config import load
+
+    config = load(path)
+    return Built(config), _chosen(config, names)
+
+
+def _chosen(config: Config, names: tuple[str, ...]) -> list[Entry]:
+    for name in names:
+        if name not in config.certificates:
+            known = ", ".join(config.certificates) or "none"
+            raise Misconfigured(
+                "config.no_such", f"{config.path}: there is no certificate {name!r}", f"configured: {known}"
+            )
+    return [config.certificates[n] for n in names or config.certificates]
+
+
+def _wake_daemon(built: Built) -> None:
+    """The journal has changed: a running daemon reads it again."""
+    pid = built.present()
+    if pid is not None:
+        os.kill(pid, signal.SIGUSR1)
+
+
+def _print_step(step: Told) -> None:
+    from certagent import render
+
+    click.echo(render.step(step))
+    if step.failure:
+        _complain(step.failure)
+
+
+def _complain(failure: Failed | Error) -> None:
+    click.echo(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
+    if failure.hint:
+        click.echo(f"hint: {failure.hint}", err=True)
+
+
+def _print_wait(name: str, wait: Wait) -> None:
+    click.echo(f"{name}: next in {_brief(wait.delay)}: {wait.because}")
+
+
+def _brief(delay: timedelta) -> str:
+    from certagent.render import brief
+
+    return brief(delay)
+
+
+def _code_of(kind: str) -> int:
+    return 3 if kind in ("misconfigured", "unsafe") else 1
+
+
+def _guard_signals() -> None:
+    """SIGTERM ends a command like Ctrl-C does: whatever it was at is in the journal."""
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def main() -> NoReturn:
+    """The program. Turns every error into its two lines and its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except Error as error:
+        _complain(error)
+        sys.exit(2 if error.code.startswith(("config.", "secret.", "lock.daemon")) else _code_of(error.kind))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("certagent: interrupted; what was begun is in the journal and goes on with the next run", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone; so may the rest of the output
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 -- no traceback ever reaches a user
+        where = error.__traceback__
+        while where and where.tb_next:
+            where = where.tb_next
+        place = where.tb_frame.f_code.co_qualname if where else "?"
+        click.echo(f"certagent: error: unforeseen {type(error).__name__} in {place} [internal.defect]", err=True)
+        click.echo("hint: please report this, with the command and the output of `certagent history NAME`", err=True)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,375 @@
+"""The configuration: one YAML file, read strictly into typed, frozen values. It holds no secret, only paths to files that do.
+
+Whatever is wrong is an error `config.…` (Misconfigured) that names file, line and key, what was expected, and a remedy.
+Nothing is guessed: unknown keys, duplicate keys, bare numbers as durations and names that are not host names are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import msgspec
+import yaml
+
+from certagent.errors import Error, Misconfigured
+from certagent.lifecycle.model import Service, Spec, Target
+from certagent.pki import names
+from certagent.pki.algorithms import ALGORITHMS, family
+
+MAX_BYTES = 1024 * 1024
+"""A thousand certificates fit in a fraction of it; more is not a configuration."""
+DEFAULT = Path("/etc/certagent/config.yaml")
+
+T = TypeVar("T")
+Duration = Annotated[str, msgspec.Meta(pattern=r"^(\d+(d|h|m|s))+$", description="such as 90d, 36h, 15m, 30s, 1h30m")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+"""Names chosen by the operator become names of files: letters, digits, dot, hyphen, underscore."""
+
+
+class _Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: a key that is not known is refused."""
+
+
+class Ca(_Keys, frozen=True):
+    """A certificate authority with an ACME directory (RFC 8555)."""
+
+    directory: str
+    staging: str | None = None
+    """Where `renew --dry-run` goes."""
+    test: bool = False
+    """`directory` is a test CA itself: dry runs may use it."""
+    agree_tos: bool = False
+    contact: tuple[str, ...] = ()
+    ca_bundle: str | None = None
+    """PEM file with the CA of the directory's own HTTPS, for private CAs."""
+    eab_kid: str | None = None
+    eab_key_file: str | None = None
+
+
+class Dns(_Keys, frozen=True):
+    """How DNS is read, and who may write it."""
+
+    resolvers: tuple[str, ...] = ()
+    trust_ad: bool | None = None
+    providers: dict[Name, dict[str, Any]] = {}
+
+
+class ServiceKeys(_Keys, frozen=True):
+    """One place where clients meet the certificate."""
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    mode: Literal["smtp", "tls"]
+    addresses: tuple[str, ...] = ()
+    tlsa: bool = False
+
+
+class Dane(_Keys, frozen=True):
+    """How TLSA records are kept."""
+
+    records: tuple[Literal["3 1 1", "2 1 1"], ...] = ("3 1 1",)
+    ttl: Duration = "1h"
+    guard: Duration = "15m"
+
+
+class Certificate(_Keys, frozen=True, kw_only=True):
+    """One certificate, its keys, and the mail servers that hold it."""
+
+    ca: Name
+    names: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ("ecdsa-p256",)
+    rotate_key: Duration | Literal["every_renewal", "never"] = "every_renewal"
+    standby_key: bool = True
+    profile: str | None = None
+    dane: Any = {}
+    drain: Duration = "5m"
+    watch: Duration = "6h"
+    mail_servers: dict[Name, dict[str, Any]] = {}
+
+
+class _Top(_Keys, frozen=True, kw_only=True):
+    state_dir: str = "/var/lib/certagent"
+    ca: dict[Name, Any]
+    dns: Any = {}
+    certificates: dict[Name, Any]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One certificate, ready for the planner, and what its wiring needs."""
+
+    spec: Spec
+    ca: str
+    mail_servers: dict[str, Section]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """Options of a plug-in: its type, and the rest, to be read by the plug-in's own `Options` (see `Config.options`)."""
+
+    type: str
+    options: dict[str, Any]
+    place: tuple[str, ...]
+
+
+class Config(msgspec.Struct, frozen=True):
+    """The whole file."""
+
+    path: Path
+    state_dir: Path
+    cas: dict[str, Ca]
+    dns: Dns
+    providers: dict[str, Section]
+    certificates: dict[str, Entry]
+    lines: dict[tuple[str, ...], int]
+
+    def options(self, section: Section, type_: type[T]) -> T:
+        """The options of a plug-in, checked like everything else in the file."""
+        return _Reader(self.path, self.lines).convert(section.options, type_, section.place)
+
+    def wrong(self, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
+        """An error at a place in the file."""
+        return _Reader(self.path, self.lines).wrong("config.value", place, detail, hint)
+
+
+def duration(text: str) -> timedelta:
+    """`1h30m` -> 90 minutes. The pattern was checked before."""
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall(r"(\d+)([dhms])", text)), timedelta())
+
+
+def load(path: Path) -> Config:
+    """Read and check the file."""
+    text = _read(path)
+    reader = _Reader(path, {})
+    value = reader.parse(text)
+    top = reader.convert(value, _Top, ())
+    cas = {n: reader.convert(v, Ca, ("ca", n)) for n, v in top.ca.items()}
+    dns = reader.convert(top.dns, Dns, ("dns",))
+    for name, ca in cas.items():
+        for key in ("directory", "staging"):
+            url = getattr(ca, key)
+            if url is not None and not re.match(r"https://[^/\s]+/", url):
+                raise reader.wrong(
+                    "config.value",
+                    ("ca", name, key),
+                    f"{url!r} is no https URL",
+                    "ACME is HTTPS (RFC 8555 section 6.1)",
+                )
+    providers = {n: reader.section(v, ("dns", "providers", n)) for n, v in dns.providers.items()}
+    certificates = {n: _entry(reader, n, v, cas) for n, v in top.certificates.items()}
+    if not os.path.isabs(top.state_dir):
+        raise reader.wrong("config.value", ("state_dir",), f"{top.state_dir!r} is not absolute", "begin it with /")
+    _no_file_twice(reader, certificates)
+    return Config(path, Path(top.state_dir), cas, dns, providers, certificates, reader.lines)
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            if info.st_mode & 0o022:
+                hint = f"run: chmod go-w {path}"
+                raise Misconfigured(
+                    "config.mode", f"{path}: others may write it, and certagent runs what it names", hint
+                )
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        hint = "name the file with --config, or start from config.example.yaml"
+        raise Misconfigured("config.file", f"{path}: {error.strerror}", hint) from None
+    if len(data) > MAX_BYTES:
+        raise Misconfigured(
+            "config.file", f"{path}: larger than {MAX_BYTES} bytes", "this is not a certagent configuration"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Misconfigured("config.file", f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+
+
+def _entry(reader: _Reader, name: str, value: object, cas: Mapping[str, Ca]) -> Entry:
+    place = ("certificates", name)
+    keys = reader.convert(value, Certificate, place)
+    dane = reader.convert(keys.dane, Dane, (*place, "dane"))
+    if keys.ca not in cas:
+        raise reader.wrong("config.value", (*place, "ca"), f"there is no CA {keys.ca!r}", f"one of: {', '.join(cas)}")
+    identifiers = [reader.name(n, (*place, "names"), names.identifier) for n in keys.names or (name,)]
+    for algorithm in keys.keys:
+        if algorithm not in ALGORITHMS:
+            raise reader.wrong(
+                "config.value", (*place, "keys"), f"unknown key type {algorithm!r}", f"one of: {', '.join(ALGORITHMS)}"
+            )
+    families = [family(a) for a in keys.keys]
+    if not families or len(set(families)) != len(families):
+        detail = "at least one key type, and at most one RSA and one ECDSA"
+        raise reader.wrong("config.value", (*place, "keys"), detail, "for example: [ecdsa-p256, rsa-2048]")
+    owners: dict[str, tuple[str, ...]] = {}
+    targets: list[Target] = []
+    sections: dict[str, Section] = {}
+    for server, raw in keys.mail_servers.items():
+        at = (*place, "mail_servers", server)
+        section = reader.section(raw, at)
+        services = section.options.pop("services", ())
+        if not isinstance(services, list | tuple) or not services:
+            raise reader.wrong(
+                "config.value", at, "services are missing", "list what clients connect to: host, port, mode"
+            )
+        made: list[Service] = []
+        for i, item in enumerate(cast("list[object]", services)):
+            here = (*at, "services", str(i))
+            service = reader.convert(item, ServiceKeys, here)
+            host = reader.name(service.host, (*here, "host"), names.hostname)
+            made.append(Service(host, service.port, service.mode, service.addresses))
+            if service.tlsa:
+                owner = names.owner(host, service.port)
+                owners[owner] = (*owners.get(owner, ()), server)
+        targets.append(Target(server, tuple(made)))
+        sections[server] = section
+    rotate = keys.rotate_key
+    spec = Spec(
+        name=name,
+        names=tuple(sorted(set(identifiers))),
+        algorithms=tuple(keys.keys),
+        rotate_key=None if rotate == "never" else timedelta() if rotate == "every_renewal" else duration(rotate),
+        standby=keys.standby_key,
+        owners={o: tuple(dict.fromkeys(t)) for o, t in owners.items()},
+        triples=dane.records,
+        ttl_s=_ttl(reader, dane.ttl, (*place, "dane", "ttl")),
+        guard=_at_most(reader, dane.guard, timedelta(days=1), (*place, "dane", "guard")),
+        drain=_at_most(reader, keys.drain, timedelta(days=1), (*place, "drain")),
+        watch=_at_most(reader, keys.watch, timedelta(days=7), (*place, "watch")),
+        targets=tuple(targets),
+        profile=keys.profile,
+    )
+    if "3 1 1" not in spec.triples:
+        hint = "3 1 1 is what senders support best (RFC 7672 section 3.1); 2 1 1 may stand beside it"
+        raise reader.wrong("config.value", (*place, "dane", "records"), "3 1 1 is missing", hint)
+    return Entry(spec, keys.ca, sections)
+
+
+def _ttl(reader: _Reader, text: str, place: tuple[str, ...]) -> int:
+    value = _at_most(reader, text, timedelta(days=2), place)
+    if value < timedelta(seconds=1):
+        raise reader.wrong("config.value", place, "a TTL of zero is no TTL", "use 1h, or 30m as a good value for TLSA")
+    return int(value.total_seconds())
+
+
+def _at_most(reader: _Reader, text: str, limit: timedelta, place: tuple[str, ...]) -> timedelta:
+    value = duration(text)
+    if value > limit:
+        raise reader.wrong(
+            "config.value", place, f"{text} is more than {limit.days}d", "longer waits leave no time to renew"
+        )
+    return value
+
+
+def _no_file_twice(reader: _Reader, certificates: Mapping[str, Entry]) -> None:
+    used: dict[str, tuple[str, ...]] = {}
+    for entry in certificates.values():
+        for section in entry.mail_servers.values():
+            files = section.options.get("chain_files")
+            for file in cast("dict[str, object]", files).values() if isinstance(files, dict) else ():
+                if str(file) in used:
+                    detail = f"{file} is written for {'.'.join(used[str(file)])} already"
+                    raise reader.wrong("config.value", section.place, detail, "give each its own file")
+                used[str(file)] = section.place
+
+
+class _Reader:
+    """Turns YAML into values and remembers on which line each key stands."""
+
+    def __init__(self, path: Path, lines: dict[tuple[str, ...], int]) -> None:
+        self.path = path
+        self.lines = lines
+
+    def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
+        line = next((self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines), 1)
+        where = ".".join(place)
+        return Misconfigured(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)
+
+    def parse(self, text: str) -> object:
+        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        try:
+            node = loader.get_single_node()
+            return self._value(loader, node, ()) if node is not None else {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            problem = getattr(error, "problem", None) or "not YAML"
+            raise Misconfigured(
+                "config.yaml", f"{self.path}:{line}: {problem}", "check indentation and quotes there"
+            ) from None
+        finally:
+            loader.dispose()
+
+    def _value(self, loader: Any, node: yaml.Node, place: tuple[str, ...]) -> object:
+        self.lines[place] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, object] = {}
+            for key_node, value_node in node.value:
+                key = str(key_node.value)
+                here = (*place, key)
+                if key in result:
+                    self.lines[here] = key_node.start_mark.line + 1
+                    raise self.wrong("config.key", here, "this key stands here twice", "keep one of them")
+                result[key] = self._value(loader, value_node, here)
+                self.lines[here] = key_node.start_mark.line + 1
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, item, (*place, str(i))) for i, item in enumerate(node.value)]
+        return loader.construct_object(node)
+
+    def convert(self, value: object, type_: type[T], place: tuple[str, ...]) -> T:
+        try:
+            return msgspec.convert({} if value is None else value, type_)
+        except msgspec.ValidationError as error:
+            raise self._explain(str(error), type_, place) from None
+
+    def _explain(self, message: str, type_: type, place: tuple[str, ...]) -> Misconfigured:
+        text, _, where = message.partition(" - at ")
+        inner = tuple(re.findall(r"\.([A-Za-z0-9_]+)|\[(\d+)\]", where))
+        here = (*place, *(a or b for a, b in inner))
+        unknown = re.match(r"Object contains unknown field `(.*)`", text)
+        if unknown:
+            known = [f.name for f in msgspec.structs.fields(type_)]
+            near = difflib.get_close_matches(unknown[1], known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            return self.wrong("config.key", (*here, unknown[1]), "unknown key", hint)
+        missing = re.match(r"Object missing required field `(.*)`", text)
+        if missing:
+            return self.wrong("config.key", here, f"{missing[1]} is missing", "see config.example.yaml")
+        hint = "see config.example.yaml"
+        if "\\d+(d|h|m|s)" in text or here[-1:] in _DURATIONS:
+            text, hint = (
+                "expected a duration with its unit",
+                "such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
+            )
+        return self.wrong("config.value", here, _plain(text), hint)
+
+    def section(self, value: object, place: tuple[str, ...]) -> Section:
+        if not isinstance(value, dict) or not isinstance(cast("dict[str, object]", value).get("type"), str):
+            raise self.wrong(
+                "config.key", place, "type is missing", "name the kind: for example type: rfc2136, or type: postfix"
+            )
+        options = {str(k): v for k, v in cast("dict[object, object]", value).items() if k != "type"}
+        return Section(str(cast("dict[str, object]", value)["type"]), options, place)
+
+    def name(self, text: str, place: tuple[str, ...], parse: Any) -> str:
+        try:
+            return cast("str", parse(text))
+        except Error as error:
+            raise self.wrong("config.value", place, error.detail, error.hint) from None
+
+
+_DURATIONS = (("ttl",), ("guard",), ("drain",), ("watch",), ("rotate_key",))
+
+
+def _plain(text: str) -> str:
+    replaced = (
+        text.replace("`", "").replace("Expected", "expected").replace("object", "a mapping").replace("array", "a list")
+    )
+    return replaced.replace("str", "text").replace("int", "a number")

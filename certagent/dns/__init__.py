@@ -1,0 +1,1 @@
+"""DNS: reading it everywhere, and the providers that write it."""

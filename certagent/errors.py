@@ -1,0 +1,48 @@
+"""Every failure certagent can meet, sorted by what the caller does next.
+
+Edges translate the exceptions of libraries, servers and programs into one of the four kinds at their border; nothing
+else leaves an edge. An error never carries a secret: `detail` and `hint` are printed, logged and journaled as they are.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """A failure with a stable `code` (``area.what``), a `detail` that names the place, and a `hint`: the remedy."""
+
+    kind = "error"
+
+    def __init__(self, code: str, detail: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(code, detail, hint)
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+        """What the other side asked for (RFC 9110 section 10.2.3, Retry-After); None where it did not."""
+
+    def __str__(self) -> str:
+        return f"{self.detail} [{self.code}]"
+
+
+class Transient(Error):
+    """Something is away or busy: nothing is wrong with the request, try again with back-off."""
+
+    kind = "transient"
+
+
+class Rejected(Error):
+    """The other side understood and said no: the same request again will fail again; start a new one, slowly."""
+
+    kind = "rejected"
+
+
+class Misconfigured(Error):
+    """The operator has to change something first (config, file, permission, key)."""
+
+    kind = "misconfigured"
+
+
+class Unsafe(Error):
+    """certagent itself refuses: going on could make a sender meet a certificate that does not match."""
+
+    kind = "unsafe"

@@ -1,0 +1,128 @@
+"""The words of the core: what the operator wants (`Spec`), what was found out, and what is known of a certificate (`State`).
+
+Only frozen values; no I/O, no clock, no random. Dates are aware UTC, durations `timedelta`; a suffix names any other unit.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+
+from certagent.pki.leaf import Leaf
+
+Algorithm = str
+"""A kind of key: `ecdsa-p256`, `ecdsa-p384`, `rsa-2048`, `rsa-3072`, `rsa-4096`; at most one RSA and one ECDSA."""
+
+Value = str
+"""A TLSA record's data in canonical text, `3 1 1 <lower-case hex>`."""
+
+
+class Instant(Struct, frozen=True):
+    """A moment, told twice. `wall` is for people, certificates and CAs; it may jump.
+
+    `lived_s` counts only seconds this host has surely lived through since the journal began (CLOCK_BOOTTIME within a boot,
+    nothing for the gap between two boots). Every wait that protects a sender is measured in it, so that no
+    clock step, suspension or reboot can make a wait shorter than it is.
+    """
+
+    wall: datetime
+    lived_s: float
+
+    def since(self, earlier: Instant) -> timedelta:
+        """The time surely lived through between the two."""
+        return timedelta(seconds=self.lived_s - earlier.lived_s)
+
+
+# -- what the operator wants -----------------------------------------------------------------------------------------
+
+
+class Service(Struct, frozen=True):
+    """One thing clients connect to: where it is proven, and which name it must be good for."""
+
+    host: str
+    port: int
+    mode: Literal["smtp", "tls"]
+    """`smtp`: STARTTLS (RFC 3207); `tls`: TLS from the first byte."""
+    addresses: tuple[str, ...] = ()
+    """Addresses to prove; empty: every A and AAAA of `host`."""
+
+
+class Target(Struct, frozen=True):
+    """One mail server that holds the certificate, by its name in the config."""
+
+    name: str
+    services: tuple[Service, ...]
+
+
+class Spec(Struct, frozen=True):
+    """One entry of `certificates:` in the config."""
+
+    name: str
+    names: tuple[str, ...]
+    """The identifiers to order, sorted."""
+    algorithms: tuple[Algorithm, ...]
+    rotate_key: timedelta | None
+    """New keys when those in service are at least that old; zero: at every renewal; None: never."""
+    standby: bool
+    owners: dict[str, tuple[str, ...]]
+    """TLSA owner names (`_25._tcp.mx1.example.org.`) and the targets that answer there; empty: no DANE."""
+    triples: tuple[str, ...]
+    """`3 1 1`, and `2 1 1` where asked for (RFC 7672 section 3.1)."""
+    ttl_s: int
+    guard: timedelta
+    """Added to a TTL for clock skew and for caches inside senders."""
+    drain: timedelta
+    """How long old worker processes of a mail server may live on after a reload."""
+    watch: timedelta
+    """How often DNS and what is served are looked at while nothing is due."""
+    targets: tuple[Target, ...]
+    profile: str | None = None
+
+
+# -- what was found out ----------------------------------------------------------------------------------------------
+
+
+class Answer(Struct, frozen=True, tag=True):
+    """What one authoritative address said of a TLSA name: its alias hops with their TTLs, the values and their TTL."""
+
+    values: frozenset[Value]
+    ttl_s: int
+    path: tuple[tuple[str, int], ...] = ()
+
+
+class Unknown(Struct, frozen=True, tag=True):
+    """What was not observed, and why. Nothing irreversible is done on it."""
+
+    why: str
+    reached: bool = False
+    """Of a service: it was there and spoke, but showed no certificate."""
+
+
+Security = Literal["secure", "insecure", "bogus", "unknown"]
+"""What a validating resolver says of the name (RFC 4035 section 4.3); `unknown`: none could be asked."""
+
+
+class Sighting(Struct, frozen=True):
+    """One round of questions to every authoritative address of a TLSA name, and to one validating resolver."""
+
+    zone: str
+    """The zone that holds the records, at the end of any CNAMEs."""
+    name: str
+    """The name in that zone."""
+    answers: dict[str, Answer | Unknown]
+    """By address, with the server's name: `ns1.example.org./192.0.2.1`."""
+    security: Security
+    why: str = ""
+
+
+class Served(Struct, frozen=True):
+    """What one handshake met."""
+
+    host: str
+    address: str
+    port: int
+    algorithm: Algorithm
+    leaf: Leaf | Unknown
+    took_s: float

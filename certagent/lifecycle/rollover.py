@@ -1,0 +1,222 @@
+"""What follows from the state for DANE: who may be served what, what should be in DNS, and what a swap still waits for.
+
+The four orders of a roll (normal, first publication, withdrawal, emergency) are not four procedures. They follow from:
+what caches may hold (`caches.py`), the set that should be published (`desired`), and the two gates below.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from msgspec import Struct
+
+from certagent.lifecycle import caches
+from certagent.lifecycle.model import Instant, Spec, Unknown, Value
+from certagent.lifecycle.state import Generation, KeySet, Owner, State, records
+from certagent.pki import tlsa
+from certagent.pki.leaf import Leaf
+
+
+class Obstacle(Struct, frozen=True):
+    """Why a swap cannot be made now. `remaining`: how long it certainly lasts; None: until something is seen to change."""
+
+    owner: str
+    remaining: timedelta | None
+    why: str
+
+
+def owners(spec: Spec, state: State) -> list[str]:
+    """Every TLSA name that matters: configured, or still held by caches although withdrawn."""
+    return [*spec.owners, *(o for o in state.owners if o not in spec.owners)]
+
+
+def answering(spec: Spec, owner: str) -> tuple[str, ...]:
+    """The targets that answer at the service of a TLSA name; for one that is withdrawn: all."""
+    return spec.owners.get(owner, tuple(t.name for t in spec.targets))
+
+
+def served_at(spec: Spec, state: State, owner: str) -> list[Leaf]:
+    """The chains that a client of the service may meet now."""
+    return [leaf for g in state.serving(answering(spec, owner)) for leaf in g.leaves.values()]
+
+
+def path(owner: Owner) -> tuple[str, ...]:
+    """The alias names on the way to the records, as last seen."""
+    if owner.sighting:
+        for answer in caches.known(owner.sighting):
+            return tuple(name for name, _ in answer.path)
+    return ()
+
+
+def held(spec: Spec, owner: Owner, now: Instant) -> list[caches.Held]:
+    """The sets that caches may hold of a TLSA name now."""
+    return caches.still_held(owner.held, path(owner), spec.guard, now)
+
+
+def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Leaf]:
+    """The chains that keys would get, for planning before they are issued: same issuers as the present ones."""
+    leaves: dict[str, Leaf] = {}
+    for algorithm, spki in keys.spki.items():
+        old = like.leaves.get(algorithm) if like else None
+        leaves[algorithm] = Leaf(
+            spki=spki,
+            issuers=old.issuers if old else (),
+            names=(),
+            not_before=keys.made_at.wall,
+            not_after=keys.made_at.wall,
+            serial="",
+        )
+    return leaves
+
+
+def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], now: Instant) -> list[Obstacle]:
+    """What stands against serving these chains at these TLSA names from now on (RFC 7671 section 8, RFC 7672 section 2.2)."""
+    result: list[Obstacle] = []
+    for name in names:
+        owner = state.owners.get(name, Owner())
+        served = served_at(spec, state, name)
+        if owner.sighting is None:
+            result.append(Obstacle(name, None, "its authoritative servers were not asked yet"))
+            continue
+        for item in held(spec, owner, now):
+            if not any(caches.hurt_by(item.values, leaf, served) for leaf in leaves):
+                continue
+            if item.gone_at is None:
+                result.append(Obstacle(name, None, _still_given(owner, item)))
+            else:
+                left = caches.hold(item, path(owner), spec.guard) - now.since(item.gone_at)
+                why = f"caches may hold the set seen with TTL {item.ttl_s} s (RFC 7671 section 8.1)"
+                result.append(Obstacle(name, left, why))
+        if owner.sighting.security == "bogus":
+            result.append(Obstacle(name, None, f"DNSSEC is broken: {owner.sighting.why}"))
+    return result
+
+
+def _still_given(owner: Owner, item: caches.Held) -> str:
+    assert owner.sighting is not None
+    silent = [f"{a} ({x.why})" for a, x in owner.sighting.answers.items() if isinstance(x, Unknown)]
+    lacking = [a for a, x in owner.sighting.answers.items() if not isinstance(x, Unknown) and x.values == item.values]
+    if lacking:
+        return f"still answered without a matching record by {', '.join(sorted(lacking))}"
+    return f"not heard: {', '.join(sorted(silent)) or 'no authoritative server'}"
+
+
+def proven(spec: Spec, state: State, owner: str) -> Generation | None:
+    """The one generation that is served, and surely nothing else, by every target of a TLSA name; None otherwise."""
+    found: set[str] = set()
+    for target in answering(spec, owner):
+        installation = state.targets.get(target)
+        if installation is None or installation.phase != "drained":
+            return None
+        found |= set(installation.serves)
+    return state.generation(found.pop()) if len(found) == 1 else None
+
+
+def rolled(spec: Spec, state: State) -> bool:
+    """The newest generation is all that any target serves, and proven."""
+    newest = state.newest
+    installed = [state.targets.get(t.name) for t in spec.targets]
+    return newest is not None and all(t and t.phase == "drained" and t.serves == (newest.id,) for t in installed)
+
+
+def empty(owner: Owner) -> bool:
+    """Every authoritative server was heard and says that there are no TLSA records."""
+    sighting = owner.sighting
+    return sighting is not None and caches.complete(sighting) and not any(a.values for a in caches.known(sighting))
+
+
+def withheld(spec: Spec, state: State, owner: str) -> str | None:
+    """Why nothing is published yet at a TLSA name where DANE is not in force; None where it is, or may begin.
+
+    A first publication that comes before the key is served cuts every DANE sender off, and one in a zone that senders
+    cannot validate is no use to anybody (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
+    """
+    known = state.owners.get(owner, Owner())
+    if known.sighting is None:
+        return "its authoritative servers were not asked yet"
+    if not empty(known):
+        return None
+    if known.sighting.security != "secure":
+        return f"not known to be signed: {known.sighting.security}, {known.sighting.why}"
+    if not proven(spec, state, owner):
+        return "first publication: the key is served and proven first"
+    return None
+
+
+def desired(spec: Spec, state: State, owner: str) -> frozenset[Value]:
+    """The set that should be published at a TLSA name now.
+
+    Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for a
+    name that is withdrawn, and nothing yet where a first publication has to wait.
+    """
+    if owner not in spec.owners:
+        return frozenset()
+    if withheld(spec, state, owner):
+        return frozenset()
+    values: set[Value] = set()
+    for generation in state.serving(spec.owners[owner]):
+        values |= records(generation, spec.triples)
+    if state.newest:
+        values |= records(state.newest, spec.triples)
+    if state.next_keys and "3 1 1" in spec.triples:
+        values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
+    return frozenset(values)
+
+
+def seen_somewhere(owner: Owner) -> frozenset[Value]:
+    """Values that some authoritative server gave in the last round."""
+    return frozenset(v for a in caches.known(owner.sighting) for v in a.values) if owner.sighting else frozenset()
+
+
+def seen_everywhere(owner: Owner) -> frozenset[Value]:
+    """Values that every authoritative server gave in the last round; none if one was not heard."""
+    if owner.sighting is None or not caches.complete(owner.sighting):
+        return frozenset()
+    first, *others = (a.values for a in caches.known(owner.sighting))
+    return first.intersection(*others)
+
+
+def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
+    """Desired values that no authoritative server gives."""
+    return desired(spec, state, owner) - seen_somewhere(state.owners.get(owner, Owner()))
+
+
+def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
+    """Values of ours that some authoritative server gives and that should not be there any more."""
+    return (seen_somewhere(state.owners.get(owner, Owner())) & state.ours) - desired(spec, state, owner)
+
+
+def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
+    """The gate before values are added; the reason against it, or None.
+
+    No set that comes to be may have a triple that matches nothing served (RFC 7671 section 8.4: a new triple is published
+    for the present chain first), unless that was so before.
+    """
+    served = served_at(spec, state, owner)
+    for before in _sets(state.owners.get(owner, Owner())):
+        for leaf in served:
+            worse = caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
+            if worse:
+                return f"{owner}: no record of type {', '.join(sorted(worse))} would match what is served now"
+    return None
+
+
+def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
+    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old records go last)."""
+    served = served_at(spec, state, owner)
+    for before in _sets(state.owners.get(owner, Owner())):
+        for leaf in served:
+            worse = caches.hurts(before - values, leaf) - caches.hurts(before, leaf)
+            if worse:
+                return f"{owner}: without these no record of type {', '.join(sorted(worse))} would match what is served"
+    return None
+
+
+def may_install(spec: Spec, state: State, target: str, generation: Generation, now: Instant) -> list[Obstacle]:
+    """The gate before a swap: what stands against serving the generation at a target from now on."""
+    names = [o for o in owners(spec, state) if target in answering(spec, o)]
+    return obstacles(spec, state, list(generation.leaves.values()), names, now)
+
+
+def _sets(owner: Owner) -> list[frozenset[Value]]:
+    return [a.values for a in caches.known(owner.sighting)] if owner.sighting else []

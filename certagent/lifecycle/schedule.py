@@ -1,0 +1,81 @@
+"""When: to renew, to try again, to look again. Pure arithmetic on dates; every number names its reason."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from certagent.lifecycle.model import Instant, Spec
+from certagent.lifecycle.state import Failure, State
+from certagent.pki.leaf import Leaf
+
+SHORT_LIFE = timedelta(days=10)
+"""Below this a certificate is short-lived (CA/B Baseline Requirements 1.6.1)."""
+
+_MINUTE = 60.0
+CA_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 1440 * _MINUTE)
+"""Let's Encrypt's integration guide: one minute, ten, a hundred, then daily; remembered across restarts."""
+BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
+"""DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
+JITTER = 0.1
+"""Retries of many hosts after one outage are spread over a tenth of the wait."""
+SOON = timedelta(seconds=1)
+"""The shortest wait between two looks at DNS that somebody else has to change."""
+LOOK_AT_MOST = timedelta(minutes=15)
+"""While caches are waited for, a server that regresses is noticed within this, or a quarter of the TTL if that is less."""
+FRESH = timedelta(seconds=60)
+"""Before anything irreversible, every answer it rests on is at most this old."""
+
+
+def backstop(leaf: Leaf) -> datetime:
+    """Renew here at the latest if the CA suggests nothing: with a third of the lifetime left, half if it is short-lived."""
+    life = leaf.not_after - leaf.not_before
+    return leaf.not_after - (life / 2 if life < SHORT_LIFE else life / 3)
+
+
+def last_chance(leaf: Leaf) -> datetime:
+    """From here on a renewal with the old key is better than a roll that may come too late: a sixth of the lifetime left,
+    which leaves several retries at the CA's slowest back-off for 45 days and more, and a day for 160 hours."""
+    return leaf.not_after - (leaf.not_after - leaf.not_before) / 6
+
+
+def due(state: State) -> tuple[datetime, str] | None:
+    """When the newest generation is to be renewed, and why then. None where there is no generation yet."""
+    newest = state.newest
+    if newest is None:
+        return None
+    moments: list[tuple[datetime, str]] = []
+    for algorithm, leaf in newest.leaves.items():
+        renewal = state.renewals.get(algorithm)
+        if renewal and renewal.drawn.at and renewal.generation == newest.id:
+            moments.append((min(renewal.drawn.at, last_chance(leaf)), "the CA's renewal window (RFC 9773)"))
+        else:
+            life = leaf.not_after - leaf.not_before
+            share = "half" if life < SHORT_LIFE else "a third"
+            moments.append((backstop(leaf), f"{share} of the lifetime is left"))
+    return min(moments)
+
+
+def retry_in(failure: Failure, now: Instant) -> timedelta:
+    """How long until a failed line of work may be tried again; zero or less: now.
+
+    Retry-After is honoured where it is longer (RFC 9110 section 10.2.3). An operator's mistake is looked at again like
+    any other failure: the repair may be made at any time.
+    """
+    steps = BACKOFF_S
+    if failure.code.startswith(("ca.", "pem.")) and failure.kind != "misconfigured":
+        # a chain that does not verify is the CA's doing too, and another order counts against its limits
+        quick = failure.code in ("ca.unreachable", "ca.busy", "ca.slow", "ca.garbage")
+        steps = (5.0, *CA_BACKOFF_S) if quick else CA_BACKOFF_S  # nothing was refused: the first retry may be quick
+    wait = steps[min(failure.count, len(steps)) - 1]
+    wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
+    return timedelta(seconds=wait) - now.since(failure.at)
+
+
+def look_every(spec: Spec, ttl_s: int) -> timedelta:
+    """How often to look while caches of a set with that TTL are waited for."""
+    return min(max(timedelta(seconds=ttl_s) / 4, SOON), LOOK_AT_MOST, spec.watch)
+
+
+def look_again(since_change: timedelta) -> timedelta:
+    """How long to wait for servers that have not followed a change yet: a quarter of the time it has taken so far."""
+    return min(max(since_change / 4, SOON), LOOK_AT_MOST)

@@ -1,0 +1,28 @@
+"""Whether everything that was begun is over: what `renew --wait` waits for."""
+
+from __future__ import annotations
+
+from certagent.lifecycle import rollover
+from certagent.lifecycle.model import Spec
+from certagent.lifecycle.state import Owner, State
+
+
+def settled(spec: Spec, state: State) -> bool:
+    """The newest certificate is all that is served and proven, the records are as they should be at every server, and no
+    request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited for.
+    """
+    if state.newest is None or not rollover.rolled(spec, state) or state.orders or state.requested or state.challenges:
+        return False
+    if any(t.name not in state.targets for t in spec.targets):
+        return False
+    if spec.standby and spec.owners and state.next_keys is None:
+        return False
+    for name in rollover.owners(spec, state):
+        if name in spec.owners and rollover.withheld(spec, state, name):
+            continue
+        owner = state.owners.get(name, Owner())
+        if not rollover.desired(spec, state, name) <= rollover.seen_everywhere(owner):
+            return False
+        if rollover.surplus(spec, state, name):
+            return False
+    return True

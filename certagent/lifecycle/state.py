@@ -1,0 +1,407 @@
+"""What is known of one certificate: the fold of its journal. `fold(state, event, now)` is the only way a state changes.
+
+Rules of the fold: it never decides, it never drops what is still needed to be safe, and the same events always give the
+same state. What is *intended* counts as possibly done until an outcome says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from certagent.lifecycle import caches
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Algorithm, Instant, Sighting, Unknown, Value
+from certagent.lifecycle.steps import Install, Present, Publish, Reload, Unpublish
+from certagent.pki import tlsa
+from certagent.pki.leaf import Leaf
+
+EVERY_TRIPLE = ("3 1 1", "2 1 1")
+
+
+class KeySet(Struct, frozen=True):
+    """One private key of each algorithm, rolled together. `spki`: SHA-256 of each SubjectPublicKeyInfo."""
+
+    id: str
+    made_at: Instant
+    spki: dict[Algorithm, str]
+    in_service_at: Instant | None = None
+    """When the first chain was issued for it."""
+
+
+class Generation(Struct, frozen=True):
+    """One chain of each algorithm. `keys` is None for what was served before certagent came (a foreign generation)."""
+
+    id: str
+    keys: str | None
+    leaves: dict[Algorithm, Leaf]
+    issued_at: Instant
+    revoke: bool = False
+    """Its key is compromised: revoke it as soon as nothing serves it."""
+    accept_deferrals: bool = False
+    """The operator chose to install it without waiting for caches."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether certagent only saw it served and has neither key nor chain."""
+        return self.keys is None
+
+
+class Order(Struct, frozen=True):
+    """An ACME order under way."""
+
+    keys: str
+    url: str
+    challenges: tuple[tuple[str, str], ...]
+    presented: bool = False
+    ready: bool = False
+
+
+class Owner(Struct, frozen=True):
+    """A TLSA owner name: what caches may hold of it, and the last round of answers."""
+
+    held: tuple[caches.Held, ...] = ()
+    sighting: Sighting | None = None
+    looked_at: Instant | None = None
+    changed_at: Instant | None = None
+    """Last attempt to add or remove values; a look before it is out of date."""
+    leaving: frozenset[Value] = frozenset()
+    """What that attempt was to remove."""
+
+
+Phase = Literal["surveyed", "installing", "installed", "reloaded", "proven", "drained", "lost"]
+
+
+class Installation(Struct, frozen=True):
+    """A mail server: which generations its processes may serve, and how far the newest is proven."""
+
+    serves: tuple[str, ...] = ()
+    generation: str | None = None
+    previous: str | None = None
+    phase: Phase = "surveyed"
+    reloaded_at: Instant | None = None
+    proven_at: Instant | None = None
+    rejected: str | None = None
+    """The generation that was put back because its proof failed."""
+
+
+class Failure(Struct, frozen=True):
+    """The last failure of a line of work, and how many there were in a row."""
+
+    kind: str
+    code: str
+    detail: str
+    hint: str
+    count: int
+    first_at: Instant
+    at: Instant
+    retry_after_s: float | None
+    jitter: float
+
+
+class Renewal(Struct, frozen=True):
+    """What the CA suggested for a chain (RFC 9773): its window and the moment drawn in it."""
+
+    generation: str
+    drawn: ev.RenewalInfo
+    asked_at: Instant
+
+
+class State(Struct, frozen=True):
+    """Everything known of one certificate. `keys` and `generations` are in the order they were made."""
+
+    name: str
+    seq: int = 0
+    keys_made: int = 0
+    generations_made: int = 0
+    """How many there ever were: the next id. A step done again after a crash has the same."""
+    keys: tuple[KeySet, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    orders: dict[Algorithm, Order] = {}
+    issued: dict[Algorithm, Leaf] = {}
+    """Chains of the generation in the making."""
+    issued_keys: str | None = None
+    challenges: tuple[tuple[str, str], ...] = ()
+    """TXT values that are, or may be, in DNS."""
+    owners: dict[str, Owner] = {}
+    targets: dict[str, Installation] = {}
+    renewals: dict[Algorithm, Renewal] = {}
+    failures: dict[str, Failure] = {}
+    requested: ev.Requested | None = None
+    retired: tuple[Value, ...] = ()
+    """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
+
+    # -- what follows from the fields --------------------------------------------------------------------------------
+
+    def generation(self, id_: str) -> Generation | None:
+        """The generation of that id."""
+        return next((g for g in self.generations if g.id == id_), None)
+
+    def keyset(self, id_: str | None) -> KeySet | None:
+        """The key set of that id."""
+        return next((k for k in self.keys if k.id == id_), None)
+
+    @property
+    def newest(self) -> Generation | None:
+        """The newest generation that certagent has issued."""
+        return next((g for g in reversed(self.generations) if not g.foreign), None)
+
+    @property
+    def current_keys(self) -> KeySet | None:
+        """The keys of the newest generation."""
+        return self.keyset(self.newest.keys) if self.newest else None
+
+    @property
+    def next_keys(self) -> KeySet | None:
+        """The newest keys, where the newest chain is not theirs: the stand-by, or those of the roll under way."""
+        newest = self.keys[-1] if self.keys else None
+        return newest if newest and newest != self.current_keys else None
+
+    def serving(self, targets: tuple[str, ...]) -> list[Generation]:
+        """The generations that may be served by these targets now."""
+        ids = {id_ for t in targets if t in self.targets for id_ in self.targets[t].serves}
+        return [g for g in self.generations if g.id in ids]
+
+    @property
+    def ours(self) -> frozenset[Value]:
+        """Every TLSA value that certagent published or would publish, or adopted because it saw it served."""
+        values = set(self.retired)
+        for keyset in self.keys:
+            values |= {tlsa.of_key(spki) for spki in keyset.spki.values()}
+        for generation in self.generations:
+            values |= records(generation, EVERY_TRIPLE)
+        return frozenset(values)
+
+
+def records(generation: Generation, triples: tuple[str, ...]) -> frozenset[Value]:
+    """The TLSA values of every chain of a generation."""
+    return frozenset(v for leaf in generation.leaves.values() for v in tlsa.records(leaf, triples))
+
+
+def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
+    """The state after the event, which happened at `now`."""
+    if event.work and not isinstance(event, ev.Failed | ev.Intended) and event.work in state.failures:
+        state = replace(state, failures={w: f for w, f in state.failures.items() if w != event.work})
+    return replace(_apply(state, event, now), seq=state.seq + 1)
+
+
+def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line an event
+    match event:
+        case ev.Intended():
+            return _intended(state, event, now)
+        case ev.Failed():
+            return _failed(state, event, now)
+        case ev.KeysMade():
+            return replace(
+                state, keys=(*state.keys, KeySet(event.keys, now, event.spki)), keys_made=state.keys_made + 1
+            )
+        case ev.OrderPlaced():
+            order = Order(event.keys, event.url, event.challenges, presented=not event.challenges)
+            return replace(state, orders={**state.orders, event.algorithm: order})
+        case ev.Presented():
+            return _order(state, event.algorithm, presented=True)
+        case ev.OrderReady():
+            return _order(state, event.algorithm, ready=True)
+        case ev.OrderGone():
+            return replace(state, orders={a: o for a, o in state.orders.items() if a != event.algorithm})
+        case ev.Issued():
+            return _issued(state, event, now)
+        case ev.Tidied():
+            return replace(state, challenges=tuple(c for c in state.challenges if c not in event.challenges))
+        case ev.Looked():
+            owner = state.owners.get(event.owner, Owner())
+            held = caches.after(owner.held, event.sighting, now)
+            return _owner(state, event.owner, replace(owner, held=held, sighting=event.sighting, looked_at=now))
+        case ev.Published() | ev.Unpublished():
+            owner = state.owners.get(event.owner, Owner())
+            return _owner(state, event.owner, replace(owner, changed_at=now))
+        case ev.Surveyed():
+            return _surveyed(state, event, now)
+        case ev.Installed():
+            return _target(state, event.target, phase="installed", proven_at=None)
+        case ev.Reloaded():
+            return _target(state, event.target, phase="reloaded", reloaded_at=now)
+        case ev.Proven():
+            return _proven(state, event, now)
+        case ev.Disproven():
+            return _disproven(state, event)
+        case ev.RenewalInfo():
+            return replace(
+                state, renewals={**state.renewals, event.algorithm: Renewal(event.generation, event, asked_at=now)}
+            )
+        case ev.Revoked():
+            generations = tuple(replace(g, revoke=g.revoke and g.id != event.generation) for g in state.generations)
+            return replace(state, generations=generations)
+        case ev.Forgotten():
+            return _forgotten(state, event)
+        case ev.Requested():
+            return _requested(state, event)
+
+
+def _intended(state: State, event: ev.Intended, now: Instant) -> State:
+    match event.step:
+        case Present(algorithm=algorithm) if algorithm in state.orders:
+            new = (c for c in state.orders[algorithm].challenges if c not in state.challenges)
+            return replace(state, challenges=(*state.challenges, *new))
+        case Publish(owner=name):
+            return _owner(state, name, replace(state.owners.get(name, Owner()), changed_at=now, leaving=frozenset()))
+        case Unpublish(owner=name, values=values):
+            return _owner(state, name, replace(state.owners.get(name, Owner()), changed_at=now, leaving=values))
+        case Install(target=name, generation=generation, rollback=rollback):
+            old = state.targets.get(name, Installation())
+            serves = (*(s for s in old.serves if s != generation), generation)
+            changed = old.generation != generation
+            new = replace(
+                old,
+                serves=serves,
+                generation=generation,
+                previous=old.generation if changed else old.previous,
+                phase="installing",
+                rejected=old.generation if rollback else old.rejected,
+            )
+            failures = _put_back(state.failures, name) if rollback else state.failures
+            return replace(state, targets={**state.targets, name: new}, failures=failures)
+        case Reload(target=name) if name in state.targets:
+            return _target(state, name, phase="installed")
+        case _:
+            return state
+
+
+def _put_back(failures: dict[str, Failure], target: str) -> dict[str, Failure]:
+    """A generation whose proof failed is installed again only after the back-off of all such attempts in a row."""
+    prove, install = failures.get(f"prove {target}"), failures.get(f"install {target}")
+    rest = {w: f for w, f in failures.items() if w not in (f"prove {target}", f"reload {target}")}
+    if prove is None:
+        return rest
+    count, first_at = (install.count + 1, install.first_at) if install else (1, prove.first_at)
+    return {**rest, f"install {target}": replace(prove, count=count, first_at=first_at)}
+
+
+def _failed(state: State, event: ev.Failed, now: Instant) -> State:
+    old = state.failures.get(event.work)
+    failure = Failure(
+        kind=event.kind,
+        code=event.code,
+        detail=event.detail,
+        hint=event.hint,
+        count=(old.count if old else 0) + 1,
+        first_at=old.first_at if old else now,
+        at=now,
+        retry_after_s=event.retry_after_s,
+        jitter=event.jitter,
+    )
+    return replace(state, failures={**state.failures, event.work: failure})
+
+
+def _order(state: State, algorithm: Algorithm, *, presented: bool | None = None, ready: bool | None = None) -> State:
+    old = state.orders.get(algorithm)
+    if old is None:
+        return state
+    new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
+    return replace(state, orders={**state.orders, algorithm: new})
+
+
+def _issued(state: State, event: ev.Issued, now: Instant) -> State:
+    issued = {**(state.issued if state.issued_keys == event.keys else {}), event.algorithm: event.leaf}
+    orders = {a: o for a, o in state.orders.items() if a != event.algorithm}
+    if not event.completes:
+        return replace(state, orders=orders, issued=issued, issued_keys=event.keys)
+    request = state.requested
+    generation = Generation(
+        event.generation, event.keys, issued, now, accept_deferrals=bool(request and request.accept_deferrals)
+    )
+    generations = state.generations
+    if request and request.what == "emergency":
+        # the keys that were in service until now are the compromised ones
+        generations = tuple(replace(g, revoke=not g.foreign and g.keys != event.keys) for g in generations)
+    return replace(
+        state,
+        generations_made=state.generations_made + 1,
+        keys=tuple(replace(k, in_service_at=k.in_service_at or now) if k.id == event.keys else k for k in state.keys),
+        orders=orders,
+        issued={},
+        issued_keys=None,
+        generations=(*generations, generation),
+        renewals={},
+        requested=None,
+    )
+
+
+def _surveyed(state: State, event: ev.Surveyed, now: Instant) -> State:
+    generations = list(state.generations)
+    serves: list[str] = []
+    for served in event.served:
+        if isinstance(served.leaf, Unknown):
+            continue
+        leaf = served.leaf
+        match_ = next((g for g in generations if leaf in g.leaves.values()), None)
+        if match_ is None:
+            match_ = Generation(f"f{leaf.spki[:8]}{leaf.serial[-8:]}", None, {served.algorithm: leaf}, now)
+            generations.append(match_)
+        if match_.id not in serves:
+            serves.append(match_.id)
+    installation = Installation(serves=tuple(serves))
+    return replace(state, generations=tuple(generations), targets={**state.targets, event.target: installation})
+
+
+def _proven(state: State, event: ev.Proven, now: Instant) -> State:
+    old = state.targets.get(event.target)
+    if old is None or old.generation != event.generation:
+        return state
+    newest = state.newest is not None and state.newest.id == event.generation
+    if newest:
+        failures = {w: f for w, f in state.failures.items() if w != f"install {event.target}"}
+        state = replace(state, failures=failures)
+    rejected = None if newest else old.rejected
+    if not event.drained:
+        return _target(state, event.target, phase="proven", proven_at=now, rejected=rejected)
+    new = replace(old, serves=(event.generation,), phase="drained", proven_at=now, rejected=rejected)
+    return replace(state, targets={**state.targets, event.target: new})
+
+
+def _disproven(state: State, event: ev.Disproven) -> State:
+    old = state.targets.get(event.target)
+    if old is None or old.generation != event.generation:
+        return state
+    # a generation that was proven before has been lost to somebody else's hand; a new one has just failed
+    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else old.phase)
+
+
+def _forgotten(state: State, event: ev.Forgotten) -> State:
+    values: list[Value] = []
+    for keyset in state.keys:
+        if keyset.id in event.keys:
+            values += [tlsa.of_key(spki) for spki in keyset.spki.values()]
+    for generation in state.generations:
+        if generation.id in event.generations:
+            values += sorted(records(generation, EVERY_TRIPLE))
+    kept = [v for v in state.retired if v not in values]
+    return replace(
+        state,
+        keys=tuple(k for k in state.keys if k.id not in event.keys),
+        generations=tuple(g for g in state.generations if g.id not in event.generations),
+        owners={name: o for name, o in state.owners.items() if name not in event.owners},
+        orders={a: o for a, o in state.orders.items() if o.keys not in event.keys},
+        requested=None if state.requested and state.requested.what == "abort" else state.requested,
+        # 64 values are more than ten years of 90-day rolls leave within reach of a late update
+        retired=tuple([*kept, *values][-64:]),
+    )
+
+
+def _requested(state: State, event: ev.Requested) -> State:
+    # the operator has looked: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
+    failures = {w: f for w, f in state.failures.items() if f.code.startswith("ca.") and f.kind != "misconfigured"}
+    return replace(state, requested=state.requested if event.what == "retry" else event, failures=failures)
+
+
+def _owner(state: State, name: str, owner: Owner) -> State:
+    return replace(state, owners={**state.owners, name: owner})
+
+
+def _target(state: State, name: str, **changes: object) -> State:
+    old = state.targets.get(name)
+    if old is None:
+        return state
+    return replace(state, targets={**state.targets, name: replace(old, **changes)})

@@ -1,0 +1,221 @@
+"""Everything certagent can do to the world, as values. A step names its `work`: what a failure holds back, and nothing else.
+
+Every step is idempotent: done twice, also after a crash in the middle, it leaves the world as done once.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+from msgspec import Struct
+
+from certagent.lifecycle.model import Algorithm, Value
+
+
+class Step(Struct, frozen=True, tag=True, kw_only=True):
+    """One thing to do now. `because` is the rule and the facts it spoke on, for people."""
+
+    WORK: ClassVar[str]
+    CHANGES: ClassVar[bool] = True
+
+    because: str
+
+    @property
+    def work(self) -> str:
+        """The line of work: failures count and back off by it."""
+        return self.WORK.format(self)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything outside the journal; the intent is journaled before such a step."""
+        return self.CHANGES
+
+
+class MakeKeys(Step, frozen=True):
+    """Make a private key of each algorithm and store it durably."""
+
+    WORK: ClassVar[str] = "vault"
+
+    keys: str
+    algorithms: tuple[Algorithm, ...]
+
+
+class PlaceOrder(Step, frozen=True):
+    """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one algorithm."""
+
+    WORK: ClassVar[str] = "order {0.algorithm}"
+
+    keys: str
+    algorithm: Algorithm
+    replaces: str | None
+    """The generation it replaces (RFC 9773 section 5)."""
+
+
+class Present(Step, frozen=True):
+    """Put the TXT values of an order's dns-01 challenges into DNS."""
+
+    WORK: ClassVar[str] = "challenge {0.algorithm}"
+
+    algorithm: Algorithm
+
+
+class AnswerOrder(Step, frozen=True):
+    """See the TXT values at every authoritative server, then let the CA look at them."""
+
+    WORK: ClassVar[str] = "validation {0.algorithm}"
+
+    algorithm: Algorithm
+
+
+class Finalize(Step, frozen=True):
+    """Finalize the order, fetch the chain, verify it and store it durably."""
+
+    WORK: ClassVar[str] = "issuance {0.algorithm}"
+
+    keys: str
+    algorithm: Algorithm
+    generation: str
+    completes: bool
+    """Whether the generation has a chain of every algorithm with this one."""
+
+
+class Tidy(Step, frozen=True):
+    """Take the TXT values of finished orders out of DNS."""
+
+    WORK: ClassVar[str] = "tidy"
+
+    challenges: tuple[tuple[str, str], ...]
+
+
+class Look(Step, frozen=True):
+    """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is secure."""
+
+    WORK: ClassVar[str] = "look {0.owner}"
+    CHANGES: ClassVar[bool] = False
+
+    owner: str
+    expect: frozenset[Value] = frozenset()
+    gone: frozenset[Value] = frozenset()
+    budget: timedelta = timedelta(0)
+    """How long to ask again until `expect` is there and `gone` is gone, at every address."""
+
+
+class Publish(Step, frozen=True):
+    """Add TLSA values at an owner name (or where its CNAME leads)."""
+
+    WORK: ClassVar[str] = "publish {0.owner}"
+
+    owner: str
+    values: frozenset[Value]
+    ttl_s: int
+
+
+class Unpublish(Step, frozen=True):
+    """Remove TLSA values at an owner name (or where its CNAME leads)."""
+
+    WORK: ClassVar[str] = "publish {0.owner}"
+
+    owner: str
+    values: frozenset[Value]
+
+
+class Survey(Step, frozen=True):
+    """Find out what a mail server serves before certagent ever installed anything there."""
+
+    WORK: ClassVar[str] = "survey {0.target}"
+    CHANGES: ClassVar[bool] = False
+
+    target: str
+
+
+class Install(Step, frozen=True):
+    """Put a generation's files in place: from here on new processes of the mail server serve it."""
+
+    WORK: ClassVar[str] = "{0.verb} {0.target}"
+
+    target: str
+    generation: str
+    rollback: bool = False
+    accept_deferrals: bool = False
+    """The operator chose not to wait for caches (a compromised key without a stand-by)."""
+
+    @property
+    def verb(self) -> str:
+        """Putting back is a line of work of its own: it must not wait for the back-off of what it puts right."""
+        return "rollback" if self.rollback else "install"
+
+
+class Reload(Step, frozen=True):
+    """Make the mail server read its files again."""
+
+    WORK: ClassVar[str] = "reload {0.target}"
+
+    target: str
+
+
+class Prove(Step, frozen=True):
+    """Meet the generation at every address, port and algorithm of a target by a fresh handshake."""
+
+    WORK: ClassVar[str] = "prove {0.target}"
+    CHANGES: ClassVar[bool] = False
+
+    target: str
+    generation: str
+    drained: bool
+    """Whether old worker processes are gone by now, so that nothing else can be served any more."""
+
+
+class AskRenewal(Step, frozen=True):
+    """Ask the CA when it wants the certificate renewed (RFC 9773)."""
+
+    WORK: ClassVar[str] = "ari"
+    CHANGES: ClassVar[bool] = False
+
+    generation: str
+    algorithm: Algorithm
+
+
+class Revoke(Step, frozen=True):
+    """Revoke the chains of a generation whose key is compromised (RFC 5280 section 5.3.1, reason 1)."""
+
+    WORK: ClassVar[str] = "revoke"
+
+    generation: str
+
+
+class Forget(Step, frozen=True):
+    """Delete what nothing serves, nothing publishes and nothing will roll back to."""
+
+    WORK: ClassVar[str] = "vault"
+
+    generations: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+
+
+class Wait(Struct, frozen=True):
+    """Nothing to do for `delay`, and why. `forever`-like waits do not exist: something is always due some day."""
+
+    delay: timedelta
+    because: str
+
+
+AnyStep = (
+    MakeKeys
+    | PlaceOrder
+    | Present
+    | AnswerOrder
+    | Finalize
+    | Tidy
+    | Look
+    | Publish
+    | Unpublish
+    | Survey
+    | Install
+    | Reload
+    | Prove
+    | AskRenewal
+    | Revoke
+    | Forget
+)

@@ -1,0 +1,1 @@
+"""Mail servers: where files go, how they are reloaded, and the probe that proves what is served."""

@@ -1,0 +1,121 @@
+"""TLSA records as text: what a chain needs in DNS, and whether a record found there matches it.
+
+Works on canonical text and `Leaf` facts alone; a match that these facts cannot decide is None, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from certagent.errors import Misconfigured, Rejected
+from certagent.pki.leaf import Leaf
+
+KEY = "3 1 1"
+"""DANE-EE, the leaf's SubjectPublicKeyInfo, SHA-256. Source: RFC 7672 section 3.1.1."""
+
+ANCHOR = "2 1 1"
+"""DANE-TA, the SubjectPublicKeyInfo of a CA in the served chain, SHA-256. Source: RFC 7672 section 3.1.2."""
+
+_MAX_TEXT = 256 * 1024
+"""RDATA is at most 65535 octets (RFC 1035 section 3.2.1), twice that in hex; the same again for white space."""
+
+_HEX = frozenset("0123456789abcdef")
+
+_DIGEST_HEX = {1: 64, 2: 128}
+"""Hex digits of SHA-256 and SHA-512 by matching type. Source: RFC 6698 section 7.4."""
+
+
+def canonical(text: str) -> str:
+    """`usage selector matching-type hex` in lower case with single spaces; unknown numbers are kept.
+
+    Raises: `tlsa.invalid`.
+    Source: RFC 6698 section 2.2 (unsigned 8-bit decimals; white space is allowed inside the hex).
+    """
+    return "{} {} {} {}".format(*_fields(text))
+
+
+def triple(value: str) -> str:
+    """`3 1 1` of a record.
+
+    Raises: `tlsa.invalid`.
+    """
+    return "{} {} {}".format(*_fields(value))
+
+
+def of_key(spki_hex: str) -> str:
+    """The record for a key, by the SHA-256 of its SubjectPublicKeyInfo; it needs no certificate, so it can be early.
+
+    Raises: `tlsa.invalid`.
+    """
+    return _sha256(KEY, spki_hex)
+
+
+def records(leaf: Leaf, triples: Iterable[str]) -> frozenset[str]:
+    """The records that DNS must hold for this chain, one for each triple.
+
+    `2 1 1` pins the topmost CA certificate of the served chain, the one that changes least; without one there is none.
+
+    Raises: `tlsa.triple` for any other triple, `tlsa.invalid`.
+    Source: RFC 7671 section 5.2 (the trust anchor's certificate must be in the chain the server sends).
+    """
+    values: set[str] = set()
+    for wanted in triples:
+        if wanted == KEY:
+            values.add(of_key(leaf.spki))
+        elif wanted == ANCHOR:
+            values.update(_sha256(ANCHOR, issuer) for issuer in leaf.issuers[-1:])
+        else:
+            raise Misconfigured("tlsa.triple", f"certagent makes no TLSA {wanted!r}", f"use {KEY} or {ANCHOR}")
+    return frozenset(values)
+
+
+def matches(value: str, leaf: Leaf) -> bool | None:
+    """The record matches the served chain; None where the facts of a `Leaf` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
+
+    Raises: `tlsa.invalid`.
+    Source: RFC 6698 section 2.1; `2 1 1` may match any CA certificate that is served (RFC 7671 section 5.2).
+    """
+    *numbers, digest = _fields(value)
+    match numbers:
+        case [3, 1, 1]:
+            return digest == leaf.spki
+        case [2, 1, 1]:
+            return digest in leaf.issuers
+        case _:
+            return None
+
+
+def usable(value: str) -> bool:
+    """An SMTP client can authenticate a server with it.
+
+    Raises: `tlsa.invalid`.
+    Source: RFC 7672 section 3.1.3 (usages 0 and 1 are not), RFC 6698 section 4.1 (unknown parameters, malformed data).
+    """
+    usage, selector, matching, data = _fields(value)
+    if usage not in {2, 3} or selector not in {0, 1}:
+        return False
+    return matching == 0 or len(data) == _DIGEST_HEX.get(matching)
+
+
+def _sha256(wanted: str, digest: str) -> str:
+    value = canonical(f"{wanted} {digest}")
+    if not usable(value):
+        raise _invalid(value)
+    return value
+
+
+def _fields(text: str) -> tuple[int, int, int, str]:
+    if len(text) > _MAX_TEXT:
+        raise _invalid(text)
+    words = text.split() if text.isascii() else []
+    numbers, data = words[:3], "".join(words[3:]).lower()
+    if not all(word.isdigit() and len(word) <= 3 and int(word) <= 255 for word in numbers):
+        raise _invalid(text)
+    if not data or len(data) % 2 or not _HEX.issuperset(data):
+        raise _invalid(text)
+    usage, selector, matching = map(int, numbers)
+    return usage, selector, matching, data
+
+
+def _invalid(text: str) -> Rejected:
+    return Rejected("tlsa.invalid", f"not a TLSA record: {text[:80]!r}", "three numbers and hex, as in 3 1 1 9f86…")

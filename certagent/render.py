@@ -1,0 +1,283 @@
+"""What people read: plain lines, the date first where there is one, the reason last. And the JSON of --json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import rollover
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.model import Answer, Instant, Spec, Unknown
+from certagent.lifecycle.state import Failure, State
+from certagent.pki import tlsa
+
+if TYPE_CHECKING:
+    from certagent.agent import Told
+    from certagent.findings import Finding, Rehearsal
+    from certagent.lifecycle.forecast import Foreseen
+    from certagent.store.journal import Entry, Wake
+
+DATE = "%Y-%m-%d %H:%M:%S"
+
+
+def to_json(value: Any) -> str:
+    """One document; dates are RFC 3339 in UTC, durations ISO 8601, keys sorted."""
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode()
+
+
+def brief(delay: timedelta) -> str:
+    """A duration in its two largest units: `2 d 3 h`, `9 s`."""
+    seconds = delay.total_seconds()
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def step_words(step: st.AnyStep) -> str:
+    """What a step does, in a few words."""
+    match step:
+        case st.MakeKeys():
+            return f"make keys {step.keys} ({', '.join(step.algorithms)})"
+        case st.PlaceOrder():
+            return f"order a certificate for {step.keys} ({step.algorithm})"
+        case st.Present():
+            return f"put the challenge into DNS ({step.algorithm})"
+        case st.AnswerOrder():
+            return f"let the CA check the challenge ({step.algorithm})"
+        case st.Finalize():
+            return f"fetch and verify {step.generation} ({step.algorithm})"
+        case st.Tidy():
+            return f"remove {len(step.challenges)} challenge values from DNS"
+        case st.Look():
+            return f"ask every server of {step.owner}"
+        case st.Publish():
+            return f"publish {short(step.values)} at {step.owner}"
+        case st.Unpublish():
+            return f"remove {short(step.values)} at {step.owner}"
+        case st.Survey():
+            return f"see what {step.target} serves"
+        case st.Install():
+            return f"{'put back' if step.rollback else 'swap'} {step.target} to {step.generation}"
+        case st.Reload():
+            return f"reload {step.target}"
+        case st.Prove():
+            return f"prove that {step.target} serves {step.generation}{' and nothing else' if step.drained else ''}"
+        case st.AskRenewal():
+            return f"ask the CA when to renew {step.generation} ({step.algorithm})"
+        case st.Revoke():
+            return f"revoke {step.generation}"
+        case st.Forget():
+            return f"delete {', '.join((*step.generations, *step.keys, *step.owners))}"
+
+
+def short(values: Sequence[str] | frozenset[str]) -> str:
+    """TLSA values with their digests cut: enough to tell them apart."""
+    return ", ".join(f"{v[:14]}…" for v in sorted(values)) or "nothing"
+
+
+def step(told: Told) -> str:
+    """The line of a step that was taken."""
+    outcome = "FAILED " if told.failure else ""
+    return f"{told.certificate}: {outcome}{step_words(told.step)} [{told.took_s:.2f} s]: {told.step.because}"
+
+
+def timeline(foreseen: Sequence[Foreseen]) -> str:
+    """A forecast, a line a step; a wait shows its length and its reason."""
+    lines: list[str] = []
+    waited = timedelta(0)
+    for item, following in zip(foreseen, [*foreseen[1:], None], strict=True):
+        if isinstance(item.step, st.Wait):
+            waited += item.step.delay
+            # the looks while a wait goes on say nothing new in a forecast
+            if following is None or not isinstance(following.step, st.Look | st.Wait):
+                lines.append(f"{'':19}  … {brief(waited)}: {item.step.because}")
+                waited = timedelta(0)
+        elif not (waited and isinstance(item.step, st.Look)):
+            lines.append(f"{item.at.wall:{DATE}}  {step_words(item.step)}: {item.step.because}")
+    return "\n".join(lines)
+
+
+def finding(item: Finding) -> str:
+    """A line of `check` or of a rehearsal."""
+    mark = {"ok": "ok      ", "note": "note    ", "refused": "REFUSED "}[item.outcome]
+    return f"  {mark}{item.what}: {item.detail}" + (f"\n          hint: {item.hint}" if item.hint else "")
+
+
+def rehearsal(report: Rehearsal) -> str:
+    """What a rehearsal wrote and removed, and the timeline of the real run."""
+    lines = [f"  wrote   {record}" for record in report.written]
+    lines += [f"  removed {record}" for record in report.removed]
+    lines.append("  nothing else was changed: no TLSA record, no file of a mail server, no reload")
+    lines.append("the real run:")
+    verdict = (
+        "REFUSED: the real run would stop at what is marked above" if report.refused else "the real run would succeed"
+    )
+    return "\n".join([*lines, timeline(report.timeline), verdict])
+
+
+def run_of(name: str, told: Sequence[Told], last: st.Wait, failures: Mapping[str, Failure]) -> dict[str, Any]:
+    """The JSON of one certificate's `renew`."""
+    return {
+        "certificate": name,
+        "steps": list(told),
+        "next_in": last.delay,
+        "because": last.because,
+        "failures": dict(failures),
+    }
+
+
+# -- status ----------------------------------------------------------------------------------------------------------
+
+
+def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
+    """What is known of one certificate, for somebody woken at night: what is wrong comes first."""
+    lines = [f"{spec.name}: {_headline(state, now)}"]
+    for work, failure in sorted(state.failures.items()):
+        lines.append(
+            f"  FAILING {work}, {failure.count} times since {failure.first_at.wall:{DATE}}: {failure.detail} [{failure.code}]"
+        )
+        if failure.hint:
+            lines.append(f"          hint: {failure.hint}")
+    for target in spec.targets:
+        lines.append(f"  {target.name}: {_target(state, target.name)}")
+    for name in rollover.owners(spec, state):
+        lines += _owner(spec, state, name)
+    if state.next_keys:
+        use = "stand-by" if rollover.rolled(spec, state) else "next"
+        lines.append(f"  keys {state.next_keys.id}: {use}, made {state.next_keys.made_at.wall:{DATE}}")
+    if wake:
+        lines.append(f"  next {wake.at:{DATE}}: {wake.why}")
+    else:
+        lines.append("  next: now, as soon as certagent runs")
+    return "\n".join(lines)
+
+
+def _headline(state: State, now: Instant) -> str:
+    newest = state.newest
+    if newest is None:
+        return "no certificate yet"
+    ends = min(leaf.not_after for leaf in newest.leaves.values())
+    left = ends - now.wall
+    names = ", ".join(next(iter(newest.leaves.values())).names)
+    if left <= timedelta(0):
+        return f"EXPIRED {ends:{DATE}} UTC ({newest.id}, {names})"
+    return f"{newest.id} is valid until {ends:{DATE}} UTC, {brief(left)} more ({names})"
+
+
+def _target(state: State, name: str) -> str:
+    at = state.targets.get(name)
+    if at is None or at.generation is None:
+        return "nothing installed yet"
+    words = {
+        "installing": "is being swapped to",
+        "installed": "has files of, not reloaded yet:",
+        "reloaded": "reloaded, not proven yet:",
+        "proven": "serves, old processes may live on:",
+        "drained": "serves nothing but",
+        "lost": "SERVES SOMETHING ELSE than",
+    }.get(at.phase, at.phase)
+    proof = f", proven {at.proven_at.wall:{DATE}}" if at.proven_at else ""
+    back = f"; {at.rejected} was put back because its proof failed" if at.rejected else ""
+    return f"{words} {at.generation}{proof}{back}"
+
+
+def _owner(spec: Spec, state: State, name: str) -> list[str]:
+    owner = state.owners.get(name)
+    if owner is None or owner.sighting is None or owner.looked_at is None:
+        return [f"  {name} not looked at yet"]
+    why = rollover.withheld(spec, state, name) if name in spec.owners else "withdrawn"
+    head = f"not published: {why}" if why else f"{len(rollover.desired(spec, state, name))} records wanted"
+    lines = [f"  {name} {head}; {owner.sighting.security}; looked at {owner.looked_at.wall:{DATE}}"]
+    foreign = rollover.seen_somewhere(owner) - state.ours
+    if foreign:
+        lines.append(f"    note: not certagent's, left alone: {short(foreign)}")
+    for server, answer in sorted(owner.sighting.answers.items()):
+        if isinstance(answer, Answer):
+            lines.append(f"    {server} TTL {answer.ttl_s} s: {short(answer.values)}")
+        else:
+            lines.append(f"    {server} UNKNOWN: {answer.why}")
+    return lines
+
+
+def status_of(spec: Spec, state: State, wake: Wake | None) -> dict[str, Any]:
+    """The JSON of one certificate's status."""
+    return {"name": spec.name, "state": state, "next": wake}
+
+
+def tlsa_records(spec: Spec, state: State) -> list[dict[str, Any]]:
+    """The records that belong in DNS now, each with what it is for."""
+    comment: dict[str, str] = {}
+    for generation in state.generations:
+        for leaf in generation.leaves.values():
+            for value in tlsa.records(leaf, spec.triples):
+                comment[value] = f"{generation.id}, keys {generation.keys or 'not certagent’s'}"
+    for keyset in state.keys:
+        for algorithm, spki in keyset.spki.items():
+            role = "in service" if keyset == state.current_keys else "next or stand-by"
+            comment[tlsa.of_key(spki)] = f"keys {keyset.id} {algorithm}, {role}"
+    return [
+        {"owner": owner, "ttl_s": spec.ttl_s, "value": value, "comment": comment.get(value, "")}
+        for owner in spec.owners
+        for value in sorted(rollover.desired(spec, state, owner))
+    ]
+
+
+# -- history ---------------------------------------------------------------------------------------------------------
+
+
+def event(entry: Entry) -> str:
+    """A line, or a few, of the history: the date, what happened, and the evidence."""
+    head = f"{entry.seq:>5} {entry.at.wall:{DATE}}  "
+    lines = _event(entry.event)
+    return "\n".join([head + lines[0], *(f"{'':29}{line}" for line in lines[1:])])
+
+
+def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an event
+    match happened:
+        case ev.Intended():
+            return [f"about to {step_words(happened.step)}: {happened.step.because}"]
+        case ev.Failed():
+            return [f"FAILED {happened.work}: {happened.detail} [{happened.code}]"]
+        case ev.Looked():
+            seen = happened.sighting
+            answers = [
+                f"{s} TTL {a.ttl_s} s: {short(a.values)}" if isinstance(a, Answer) else f"{s} UNKNOWN: {a.why}"
+                for s, a in sorted(seen.answers.items())
+            ]
+            return [f"looked at {happened.owner}: {seen.security} {seen.why}".rstrip(), *answers]
+        case ev.Proven() | ev.Disproven() | ev.Surveyed():
+            word = {"Proven": "proven", "Disproven": "NOT proven", "Surveyed": "surveyed"}[type(happened).__name__]
+            rows = [
+                f"{s.host} [{s.address}]:{s.port} {s.algorithm}: "
+                + (s.leaf.why if isinstance(s.leaf, Unknown) else f"key {s.leaf.spki[:12]}… serial {s.leaf.serial}")
+                for s in happened.served
+            ]
+            return [f"{happened.target} {word}", *rows]
+        case ev.Issued():
+            leaf = happened.leaf
+            return [
+                f"issued {happened.generation} ({happened.algorithm}), valid until {leaf.not_after:{DATE}} UTC, serial {leaf.serial}"
+            ]
+        case _:
+            facts = {
+                k: v for k, v in msgspec.structs.asdict(happened).items() if k != "work" and v not in (None, (), "")
+            }
+            return [f"{type(happened).__name__}: {', '.join(f'{k} {_plain(v)}' for k, v in facts.items())}"]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, frozenset):
+        return short(frozenset(str(v) for v in value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, tuple):
+        return " ".join(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return str(value)

@@ -1,0 +1,1 @@
+"""The disk: atomic files, the vault of keys, the journal, the lock."""

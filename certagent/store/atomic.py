@@ -1,0 +1,231 @@
+"""Files that hold the old content or the new one, whole, whatever happens in between.
+
+The new content is complete and on the disk before it takes the name; nobody but its owner can read it at any moment,
+unless a wider mode was asked for. Never follows a symlink, never leaves a half-written file under the name, and never
+lets an OSError out: `store.disk` (Transient: full, read-only or failing) or `store.path` (Misconfigured: permission,
+missing directory, symlink).
+
+What a killed run left beside the file is removed by the next `write`. Files in the making are locked (flock), so that
+they are told from left ones without trusting process numbers, which repeat in containers.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from certagent.errors import Misconfigured, Transient
+
+_OPERATOR_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""Nothing but a changed path or permission helps; every other error of the disk may pass by itself."""
+
+_SECRET_LIMIT_BYTES = 1 << 20
+"""Keys, tokens and chains are some kB: more is the wrong file."""
+
+
+def write(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    rehearse: Callable[[Path], None] | None = None,
+) -> None:
+    """Gives `path` the content `data`, durably, in one step; may be repeated after any error or crash.
+
+    After an error the old content is untouched, with one exception: when the very last sync of the directory fails,
+    `path` holds the new content already, and a power failure may bring the old one back.
+
+    `mode` is that of the new file, whatever the umask and the old file's mode are; `owner` its user and group id.
+    `rehearse` is called with the complete file before it takes the name; whatever it raises is passed on.
+
+    Raises:
+        store.disk: Disk full, read-only or failing; the old content is untouched.
+        store.path: The directory is missing or not permitted; `path` is a symlink, has a second name or is no file.
+    """
+    with prepared(path, data, mode=mode, owner=owner, rehearse=rehearse) as place:
+        place()
+
+
+@contextmanager
+def prepared(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    rehearse: Callable[[Path], None] | None = None,
+) -> Generator[Callable[[], None]]:
+    """The first half of `write`; what it yields is the second half.
+
+    So several files can be prepared before any is placed. One that was not placed is removed at the end of the block.
+    """
+    with ExitStack() as cleanup:
+        with _told(path):
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            cleanup.callback(os.close, directory)
+            _refuse_unusual(path, directory)
+            _remove_left(path.name, directory)
+            fd, temporary = _create(path.name, directory)
+            cleanup.callback(os.close, fd)
+            cleanup.callback(_unlink, temporary, directory)
+            if owner is not None:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            _write_all(fd, data)
+            os.fsync(fd)
+        if rehearse is not None:
+            rehearse(path.with_name(temporary))
+
+        def place() -> None:
+            with _told(path):
+                os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.fsync(directory)
+
+        yield place
+
+
+def private_dir(path: Path) -> None:
+    """Makes `path` a directory of mode 0700, durably; one that exists is left as it is.
+
+    The directory above must exist: a mistyped state directory is told, not created empty.
+
+    Raises:
+        store.disk, store.path: As `write`; `store.path` also when others may write into it.
+    """
+    with _told(path):
+        with suppress(FileExistsError):
+            path.mkdir(0o700)
+        _sync_directory(path.parent)  # even if it existed: the run that made it may have been killed before this line
+    trusted_dir(path)
+
+
+def trusted_dir(path: Path) -> None:
+    """Refuses a directory where somebody else could replace our files.
+
+    Raises:
+        store.path: It is missing, a symlink, belongs to somebody else, or group or others may write into it.
+    """
+    with _told(path):
+        status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise Misconfigured("store.path", f"{path} is not a directory", f"look at it: ls -ld {path}")
+    _refuse_stranger(path, status, "store.path")
+    if status.st_mode & 0o022:
+        raise Misconfigured("store.path", f"others may write into {path}", f"chmod go-w {path}")
+
+
+def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
+    """The content of a file that only its owner, root or this user, may touch.
+
+    Raises:
+        secret.mode: Group or others may access it, or it belongs to somebody else.
+        store.path: It is missing, not readable, a symlink, not a regular file, or larger than `limit_bytes`.
+        store.disk: It cannot be read.
+    """
+    with _told(path), ExitStack() as cleanup:
+        # O_NONBLOCK: to open a FIFO must not wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        cleanup.callback(os.close, fd)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
+        _refuse_stranger(path, status, "secret.mode")
+        if status.st_mode & 0o077:
+            raise Misconfigured("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise Misconfigured("store.path", f"{path} is larger than {limit_bytes} bytes", "is it the right file?")
+    return data
+
+
+@contextmanager
+def _told(path: Path) -> Generator[None]:
+    """Turns an OSError into an error that names `path` and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: {error.strerror}"
+        if error.errno in _OPERATOR_ERRORS:
+            raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
+        raise Transient("store.disk", what, f"look at the disk: df -h {path.parent}; df -i {path.parent}") from error
+
+
+def _refuse_stranger(path: Path, status: os.stat_result, code: str) -> None:
+    if status.st_uid not in {0, os.geteuid()}:
+        raise Misconfigured(code, f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
+
+
+def _refuse_unusual(path: Path, directory: int) -> None:
+    """A rename would silently turn a symlink into a file, or part two names of one file."""
+    try:
+        status = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        hint = f"name the real file in the config, or remove the link: rm {path}"
+        raise Misconfigured("store.path", f"{path} is a symlink", hint)
+    if not stat.S_ISREG(status.st_mode):
+        raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -ld {path}")
+    if status.st_nlink > 1:
+        hint = f"remove the others: find {path.parent} -xdev -samefile {path}"
+        raise Misconfigured("store.path", f"{path} has {status.st_nlink} names (hard links)", hint)
+
+
+def _create(name: str, directory: int) -> tuple[int, str]:
+    """A new, empty, locked file of mode 0600 and its name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        temporary = f".{name}.new-{secrets.token_hex(8)}"
+        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink > 0:
+                return fd, temporary
+        except BaseException:
+            _unlink(temporary, directory)
+            os.close(fd)
+            raise
+        os.close(fd)  # another process took it for a left one, before it was locked
+
+
+def _remove_left(name: str, directory: int) -> None:
+    """Removes what killed runs left, before anything is written: their bytes may be what fills the disk."""
+    pattern = re.compile(rf"\.{re.escape(name)}\.new-[0-9a-f]{{16}}")
+    for left in filter(pattern.fullmatch, os.listdir(directory)):
+        with suppress(OSError):
+            fd = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(left, dir_fd=directory)
+            finally:
+                os.close(fd)
+
+
+def _unlink(name: str, directory: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,242 @@
+"""The journal: everything that ever happened to each certificate, in one SQLite file, and the state it folds to.
+
+An event is durable when `append` returns (WAL, synchronous=FULL). Each row carries a digest chained to the row before it, and
+the stored state one chained to the last row: a torn page, a lost or changed row is found, not believed. The state beside the
+events is only a shortcut: `verify` folds everything anew and compares.
+
+Errors: `journal.damaged` (Misconfigured), `journal.version` (Misconfigured), `store.disk` (Transient).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from certagent.clock import Clock
+from certagent.errors import Misconfigured, Transient
+from certagent.lifecycle.events import AnyEvent
+from certagent.lifecycle.model import Instant
+from certagent.lifecycle.state import State, fold
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE event (
+  certificate TEXT NOT NULL, seq INTEGER NOT NULL, at TEXT NOT NULL, lived_s REAL NOT NULL, body BLOB NOT NULL,
+  digest BLOB NOT NULL, PRIMARY KEY (certificate, seq)
+) WITHOUT ROWID;
+CREATE TABLE head (
+  certificate TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL, digest BLOB NOT NULL,
+  wake_at REAL, why TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX head_wake ON head (wake_at);
+CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL, lived_s REAL NOT NULL);
+"""
+_BUSY_S = 10.0
+"""Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One row: when it was written, and the event."""
+
+    seq: int
+    at: Instant
+    event: AnyEvent
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """When a certificate is to be looked after again, and what is waited for."""
+
+    at: datetime
+    why: str
+
+
+_EVENT = msgspec.json.Decoder(AnyEvent)
+_STATE = msgspec.json.Decoder(State)
+
+
+class Journal:
+    """One open journal. Any thread may use it; one process at a time writes (see `store/lock.py`)."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open it, or make it (mode 0600) where it is not there yet."""
+        self.path = path
+        self._clock = clock
+        self._mutex = threading.Lock()
+        with _translated(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+            elif version != VERSION:
+                hint = "use the certagent that wrote it, or a newer one"
+                raise Misconfigured("journal.version", f"{path}: written by version {version} of the journal", hint)
+
+    def close(self) -> None:
+        """Close it; what was appended is durable already."""
+        self._db.close()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def now(self) -> Instant:
+        """The present moment, with the seconds lived through since the journal began (see `Instant`)."""
+        with self._mutex, _translated(self.path):
+            return self._now()[0]
+
+    def _now(self) -> tuple[Instant, str, float]:
+        boot_id, boot_s = self._clock.boot()
+        row = self._db.execute("SELECT boot_id, boot_s, lived_s FROM lived").fetchone()
+        if row is None:
+            lived = 0.0
+        elif row[0] == boot_id:
+            lived = row[2] + max(0.0, boot_s - row[1])
+        else:
+            lived = row[2] + boot_s  # another boot: at least its own age has passed since the last row
+        return Instant(self._clock.wall(), lived), boot_id, boot_s
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Every certificate the journal knows."""
+        with self._mutex, _translated(self.path):
+            return [row[0] for row in self._db.execute("SELECT certificate FROM head ORDER BY certificate")]
+
+    def state(self, name: str) -> State:
+        """What is known of a certificate; a new one where nothing is."""
+        with self._mutex, _translated(self.path):
+            return self._head(name)[0]
+
+    def _head(self, name: str) -> tuple[State, bytes]:
+        row = self._db.execute("SELECT seq, state, digest FROM head WHERE certificate=?", (name,)).fetchone()
+        last = self._db.execute(
+            "SELECT seq, digest FROM event WHERE certificate=? ORDER BY seq DESC LIMIT 1", (name,)
+        ).fetchone()
+        if row is None and last is None:
+            return State(name=name), b""
+        if row is None or last is None or row[0] != last[0] or row[2] != _digest(last[1], row[1]):
+            raise _damaged(self.path, f"{name}: the state does not belong to the last event")
+        try:
+            return _STATE.decode(row[1]), last[1]
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise _damaged(self.path, f"{name}: the state does not read: {error}") from None
+
+    def history(self, name: str, after: int = 0) -> Iterator[Entry]:
+        """Every event after that sequence number, each checked against the one before it."""
+        with self._mutex, _translated(self.path):
+            rows = self._db.execute(
+                "SELECT seq, at, lived_s, body, digest FROM event WHERE certificate=? AND seq>=? ORDER BY seq",
+                (name, after),
+            ).fetchall()
+        previous = b"" if after < 1 else None
+        expected = after if after >= 1 else 1
+        for seq, at, lived_s, body, digest in rows:
+            if seq != expected:
+                raise _damaged(self.path, f"{name}: event {expected} is missing")
+            if previous is not None and digest != _digest(previous, _row(name, seq, at, lived_s, body)):
+                raise _damaged(self.path, f"{name}: event {seq} was changed")
+            previous, expected = digest, seq + 1
+            if seq <= after:
+                continue
+            try:
+                yield Entry(seq, Instant(datetime.fromisoformat(at), lived_s), _EVENT.decode(body))
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise _damaged(self.path, f"{name}: event {seq} does not read: {error}") from None
+
+    def verify(self, name: str) -> int:
+        """Fold every event anew and compare with the stored state; the number of events."""
+        state = State(name=name)
+        for entry in self.history(name):
+            state = fold(state, entry.event, entry.at)
+        if state != self.state(name):
+            raise _damaged(self.path, f"{name}: the events do not fold to the stored state")
+        return state.seq
+
+    def wakes(self) -> dict[str, Wake]:
+        """When each certificate wants to be looked after again; those never planned yet are missing."""
+        with self._mutex, _translated(self.path):
+            rows = self._db.execute("SELECT certificate, wake_at, why FROM head WHERE wake_at IS NOT NULL").fetchall()
+        return {name: Wake(_from_epoch(at), why) for name, at, why in rows}
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, name: str, *events: AnyEvent) -> State:
+        """Append the events in one durable transaction; the state after them."""
+        with self._mutex, _translated(self.path), self._transaction():
+            state, last = self._head(name)
+            now, boot_id, boot_s = self._now()
+            at = now.wall.isoformat()
+            for event in events:
+                state = fold(state, event, now)
+                body = msgspec.json.encode(event)
+                last = _digest(last, _row(name, state.seq, at, now.lived_s, body))
+                self._db.execute(
+                    "INSERT INTO event VALUES (?,?,?,?,?,?)", (name, state.seq, at, now.lived_s, body, last)
+                )
+            stored = msgspec.json.encode(state, order="sorted")
+            self._db.execute(
+                "INSERT INTO head (certificate, seq, state, digest) VALUES (?,?,?,?) ON CONFLICT (certificate) DO UPDATE"
+                " SET seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL",
+                (name, state.seq, stored, _digest(last, stored)),
+            )
+            self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?)", (boot_id, boot_s, now.lived_s))
+            return state
+
+    def sleep(self, name: str, delay: timedelta, why: str) -> None:
+        """Note when the certificate wants to be looked after again; only a hint, never evidence."""
+        with self._mutex, _translated(self.path):
+            at = self._clock.wall() + delay
+            self._db.execute("UPDATE head SET wake_at=?, why=? WHERE certificate=?", (at.timestamp(), why, name))
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _digest(previous: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, key=previous, digest_size=16).digest()
+
+
+def _row(name: str, seq: int, at: str, lived_s: float, body: bytes) -> bytes:
+    return f"{name}\n{seq}\n{at}\n{lived_s!r}\n".encode() + body
+
+
+def _from_epoch(seconds: float) -> datetime:
+    from datetime import UTC
+
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _damaged(path: Path, detail: str) -> Misconfigured:
+    hint = f"stop certagent, keep a copy of {path}*, and bring the state directory back from a backup"
+    return Misconfigured("journal.damaged", f"{path}: {detail}", hint)
+
+
+@contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        hint = "make room on the disk, or see who else holds the file"
+        raise Transient("store.disk", f"{path}: {error}", hint) from None
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from None
+    except OSError as error:
+        raise Misconfigured(
+            "journal.path", f"{path}: {error.strerror}", "check state_dir and its permissions"
+        ) from None

@@ -1,0 +1,151 @@
+"""One certagent at work at a time, and a way to find the daemon: two files that the kernel keeps locked (flock).
+
+A lock is never left stale: the kernel frees it when its holder dies, however it dies. The files stay; what is written
+in them (the process and what it is doing) is for messages and signals, never for the decision who holds the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from certagent.errors import Misconfigured, Transient
+
+_FIRST_PAUSE_S = 0.01
+_LAST_PAUSE_S = 0.5
+"""Steps of a spiral take seconds: asking twice a second costs nothing and keeps nobody waiting."""
+
+_PATIENCE_S = 1.0
+"""`daemon_pid` of another process has the file locked for a moment: that is no daemon."""
+
+_NOTE_BYTES = 256
+"""A process number and a few words."""
+
+
+class Lock:
+    """The right to change the world, held by one process; threads that share this object share it.
+
+    One object for each file and process: two of them would lock each other out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._gate = threading.Lock()
+        self._holders = 0
+        self._fd = -1
+
+    @contextmanager
+    def held(self, timeout_s: float, purpose: str) -> Generator[None]:
+        """Holds the lock inside the block; waits for another process at most `timeout_s`. `purpose` tells it what for.
+
+        Raises: `lock.busy` (Transient), `lock.file` (Misconfigured).
+        """
+        deadline = time.monotonic() + timeout_s
+        pause = _FIRST_PAUSE_S
+        while not self._entered(purpose):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                pid, what = _note(self._path)
+                detail = f"certagent (pid {pid or 'unknown'}) is at work: {what or 'unknown'}"
+                raise Transient("lock.busy", detail, "wait for it, or stop it")
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LAST_PAUSE_S)
+        try:
+            yield
+        finally:
+            self._left()
+
+    def _entered(self, purpose: str) -> bool:
+        with self._gate:
+            if self._holders == 0:
+                fd = _locked(self._path, purpose)
+                if fd is None:
+                    return False
+                self._fd = fd
+            self._holders += 1
+            return True
+
+    def _left(self) -> None:
+        with self._gate:
+            self._holders -= 1
+            if self._holders == 0:
+                _free(self._fd)
+
+
+class Presence:
+    """What the daemon holds for its life, so that `daemon_pid` finds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = Lock(path)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Says inside the block that this process is the daemon.
+
+        Raises: `lock.daemon` (Misconfigured) when another one runs, `lock.file`.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock.held(_PATIENCE_S, "daemon"))
+            except Transient as busy:
+                raise Misconfigured("lock.daemon", f"a daemon runs already: {busy.detail}", "stop it first") from None
+            yield
+
+
+def daemon_pid(path: Path) -> int | None:
+    """The process that holds the `Presence` of this file; None when there is none, or it has only just begun.
+
+    Raises: `lock.file` (Misconfigured).
+    """
+    if not os.path.lexists(path):
+        return None
+    with _told(path), ExitStack() as stack:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _note(path)[0]
+    return None
+
+
+def _locked(path: Path, purpose: str) -> int | None:
+    """An open file with the lock and a note in it; None when another process has the lock."""
+    with _told(path), ExitStack() as stack:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {purpose}\n".encode()[:_NOTE_BYTES], 0)
+        stack.pop_all()
+        return fd
+
+
+def _free(fd: int) -> None:
+    with suppress(OSError):
+        os.ftruncate(fd, 0)  # so that nobody signals a process that has ended
+    os.close(fd)
+
+
+def _note(path: Path) -> tuple[int | None, str]:
+    """Who holds the lock, and what for; unknown while it is being written."""
+    with _told(path):
+        pid, _, purpose = path.read_bytes()[:_NOTE_BYTES].decode(errors="replace").strip().partition(" ")
+    return (int(pid) if pid.isdecimal() else None), purpose
+
+
+@contextmanager
+def _told(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = f"look at it: ls -ld {path.parent} {path}"
+        raise Misconfigured("lock.file", f"{path}: {error.strerror}", hint) from error

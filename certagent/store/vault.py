@@ -1,0 +1,120 @@
+"""Private keys and issued chains on the disk, there for good when a call returns.
+
+A key is never overwritten: a record in DNS may depend on it. Only the owner can read anything here. The layout is
+`<certificate>/<id>/<algorithm>.key` and `.pem`, where the id is that of the keys or of the generation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.secret import Secret
+from certagent.store import atomic
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}")
+"""One component of a path, never hidden and never `..`; 128 leaves room for the temporary names of `atomic`."""
+
+_LIMIT_BYTES = 256 * 1024
+"""What `pki.chain` accepts of a chain; keys are far smaller."""
+
+
+class Vault:
+    """The keys and chains under one directory, which is made when needed; the one above it must exist.
+
+    Every method may be called again after an error or a crash. Errors beside those named: `store.path`, `secret.mode`
+    (Misconfigured), `store.disk` (Transient), `vault.name` (Misconfigured: it could leave the directory).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+        """Keep a key.
+
+        Raises: `vault.exists` (Unsafe) when another key is kept there.
+        """
+        path = self._path(certificate, keys_id, algorithm, ".key")
+        if os.path.lexists(path) and atomic.read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
+            raise Unsafe("vault.exists", f"{path} holds another key", "keep it: DNS may have records of it")
+        self._write(path, key.reveal())  # also where it is there already: a killed run may not have synced it
+
+    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+        """The key as it was put.
+
+        Raises: `vault.missing` (Misconfigured).
+        """
+        return Secret(_read(self._path(certificate, keys_id, algorithm, ".key")))
+
+    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+        """Keep a chain: certificates alone, the key stays in its own file. Replaces one that is there."""
+        self._write(self._path(certificate, generation_id, algorithm, ".pem"), pem)
+
+    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+        """The chain as it was put.
+
+        Raises: `vault.missing` (Misconfigured).
+        """
+        return _read(self._path(certificate, generation_id, algorithm, ".pem"))
+
+    def drop_keys(self, certificate: str, keys_id: str) -> None:
+        """Forget the keys of this id; none there: no error."""
+        _drop(self._directory(certificate, keys_id), ".key")
+
+    def drop_chain(self, certificate: str, generation_id: str) -> None:
+        """Forget the chains of this id; none there: no error."""
+        _drop(self._directory(certificate, generation_id), ".pem")
+
+    def _directory(self, certificate: str, name: str) -> Path:
+        return self._root / _part(certificate) / _part(name)
+
+    def _path(self, certificate: str, name: str, algorithm: str, suffix: str) -> Path:
+        return self._directory(certificate, name) / (_part(algorithm) + suffix)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        for directory in (self._root, path.parent.parent, path.parent):
+            atomic.private_dir(directory)
+        atomic.write(path, data)
+
+
+def _part(text: str) -> str:
+    if not _PART.fullmatch(text):
+        raise Misconfigured("vault.name", f"{text[:128]!r} cannot be the name of a file", "use letters, digits, . _ -")
+    return text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return atomic.read_private(path, limit_bytes=_LIMIT_BYTES)
+    except Misconfigured as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise Misconfigured("vault.missing", f"{path} is missing", "restore it from a backup, or order anew") from None
+
+
+def _drop(directory: Path, suffix: str) -> None:
+    """Remove the files, with what a killed `atomic.write` left of them, and the directory when it is empty then."""
+    try:
+        for path in directory.glob(f"*{suffix}*"):
+            path.unlink(missing_ok=True)
+        _sync(directory)
+        directory.rmdir()
+        _sync(directory.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise Transient(
+                "store.disk", f"{directory}: {error.strerror}", f"look at it: ls -la {directory}"
+            ) from error
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,190 @@
+"""Providers that are programs: the protocol, and programs that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from certagent.dns.command import Command, Ended, Options, judge, printable
+from certagent.dns.provider import RRset
+from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.testing import DnsCheck, dns_provider_suite
+
+NAME = "_25._tcp.mx1.example.org."
+STORE = """\
+import json, sys
+path, request = sys.argv[1], json.load(sys.stdin)
+try:
+    data = json.load(open(path))
+except FileNotFoundError:
+    data = {}
+key = request["name"] + request["type"]
+values, ttl_s = data.get(key, [[], 0])
+rrset = None
+if request["action"] == "add":
+    values, ttl_s = sorted({*values, *request["values"]}), request["ttl_s"]
+elif request["action"] == "remove":
+    values = [v for v in values if v not in request["values"]]
+elif values:
+    rrset = {"values": values, "ttl_s": ttl_s}
+data[key] = [values, ttl_s]
+json.dump(data, open(path, "w"))
+print(json.dumps({"ok": True, "rrset": rrset}))
+"""
+
+
+def program(tmp_path: Path, text: str, interpreter: str = "/bin/sh") -> str:
+    path = tmp_path / "program"
+    path.write_text(f"#!{interpreter}\n{text}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def shell(tmp_path: Path, text: str, *, timeout_s: float = 5) -> Command:
+    return Command(Options(program=program(tmp_path, text), zones=("example.org",), timeout_s=timeout_s))
+
+
+def caught(command: Command) -> Error:
+    with pytest.raises(Error) as caught:
+        command.add(NAME, "TLSA", frozenset({"3 1 1 aa"}), 60)
+    return caught.value
+
+
+class TestProtocol:
+    @pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
+    def test_a_small_program_keeps_the_rules(self, tmp_path: Path, check: DnsCheck) -> None:
+        path = program(tmp_path, STORE, "/usr/bin/env python3")
+        check(Command(Options(program=path, args=(str(tmp_path / "store"),), zones=("example.org",))), "example.org.")
+
+    def test_what_the_program_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One JSON object, the arguments as they are, and nothing of certagent's environment."""
+        monkeypatch.setenv("LEAK", "1")
+        out = tmp_path / "out"
+        text = f'cat >{out}; echo >>{out}; env >>{out}; echo "$1|$PWD" >>{out}; echo \'{{"ok":true}}\''
+        options = Options(
+            program=program(tmp_path, text), args=("a b; $(x)",), zones=("example.org", "org"), env={"EXTRA": "2"}
+        )
+        Command(options).add(NAME, "TLSA", frozenset({"3 1 1 bb", "3 1 1 aa"}), 60)
+        request, *environment, last = out.read_text().splitlines()
+        assert json.loads(request) == {
+            "version": 1,
+            "action": "add",
+            "zone": "example.org.",
+            "name": NAME,
+            "type": "TLSA",
+            "values": ["3 1 1 aa", "3 1 1 bb"],
+            "ttl_s": 60,
+        }
+        assert {line.split("=")[0] for line in environment} - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+            "PATH",
+            "LANG",
+            "EXTRA",
+        }
+        assert last == "a b; $(x)|/"
+
+    def test_get(self, tmp_path: Path) -> None:
+        """No RRset and an empty one are the same; fields of a later version are passed over."""
+        for told, got in (
+            ('{"ok":true,"rrset":{"values":["x"],"ttl_s":9,"new":1},"new":1}', RRset(frozenset({"x"}), 9)),
+            ('{"ok":true,"rrset":null}', None),
+            ('{"ok":true,"rrset":{"values":[],"ttl_s":9}}', None),
+        ):
+            assert shell(tmp_path, f"echo '{told}'").get(NAME, "TXT") == got
+
+    @pytest.mark.parametrize(
+        ("told", "kind", "code"),
+        [
+            ("transient", Transient, "dns.unknown_outcome"),
+            ("rejected", Rejected, "dns.rejected"),
+            ("misconfigured", Misconfigured, "dns.refused"),
+        ],
+    )
+    def test_errors(self, tmp_path: Path, told: str, kind: type[Error], code: str) -> None:
+        """Told errors count with any exit status, with the end of standard error beside them."""
+        answer = json.dumps({"ok": False, "error": told, "detail": "what", "hint": "remedy"})
+        error = caught(shell(tmp_path, f"echo 'the log' >&2; echo '{answer}'; exit 3"))
+        assert (type(error), error.code, error.hint) == (kind, code, "remedy")
+        assert error.detail.endswith("what | the log")
+
+
+class TestMisbehaviour:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "exit 0",
+            "exit 1",
+            "echo no json",
+            "echo '{\"ok\":1}'",
+            "echo '[]'",
+            "echo '{\"ok\":true}'; exit 1",
+            "kill -9 $$",
+        ],
+    )
+    def test_no_valid_answer(self, tmp_path: Path, text: str) -> None:
+        """Nobody knows what happened; a question has no outcome."""
+        command = shell(tmp_path, text)
+        error = caught(command)
+        assert (type(error), error.code) == (Transient, "dns.unknown_outcome")
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            command.get(NAME, "TXT")
+
+    @pytest.mark.parametrize("text", ["sleep 60 & echo $! >{pid}; wait", "exec >&- 2>&-; echo $$ >{pid}; sleep 60"])
+    def test_the_whole_group_is_killed(self, tmp_path: Path, text: str) -> None:
+        """At the time limit, with children and although the output is closed."""
+        pid = tmp_path / "pid"
+        start = time.monotonic()
+        error = caught(shell(tmp_path, text.format(pid=pid), timeout_s=0.5))
+        assert time.monotonic() - start < 3
+        assert error.code == "dns.unknown_outcome"
+        assert "not finished after 0.5 s" in error.detail
+        time.sleep(0.1)
+        stat = Path(f"/proc/{int(pid.read_text())}/stat")
+        assert not stat.exists() or stat.read_text().split(") ")[1].startswith("Z")
+
+    def test_too_much_output(self, tmp_path: Path) -> None:
+        assert "printed more than" in caught(shell(tmp_path, "cat /dev/zero")).detail
+
+    def test_much_to_stderr_is_harmless(self, tmp_path: Path) -> None:
+        """Only its end is kept."""
+        text = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo end >&2; echo '{\"ok\":false}'"
+        error = caught(shell(tmp_path, text))
+        assert error.detail.endswith("xxx | end")
+        assert len(error.detail) <= 300
+
+    def test_control_characters_do_not_come_through(self) -> None:
+        """A terminal or a log cannot be deceived."""
+        assert printable("a\x1b[31m\nb", b"c\r\x00\n\n d\xff\n").isprintable()
+        with pytest.raises(Transient) as caught:
+            judge("/p", Ended(b"", b"one\ntwo\n", 7), "dns.unreachable")
+        assert caught.value.detail == "/p: exit status 7 | one | two"
+
+
+class TestProgram:
+    def test_who_may_own_and_write_it(self, tmp_path: Path) -> None:
+        """Also when that changes between two calls."""
+        command = shell(tmp_path, "echo '{\"ok\":true}'")
+        path = tmp_path / "program"
+        for mode in (0o775, 0o757, 0o644):
+            path.chmod(mode)
+            error = caught(command)
+            assert (type(error), error.code) == (Misconfigured, "dns.program")
+        if os.geteuid() == 0:
+            path.chmod(0o755)
+            os.chown(path, 12345, 0)
+            assert caught(command).code == "dns.program"
+
+    def test_what_cannot_be_run(self, tmp_path: Path) -> None:
+        """A missing program, a relative path, a directory, a missing interpreter."""
+        for path in (str(tmp_path / "missing"), "true", str(tmp_path)):
+            with pytest.raises(Misconfigured, match=r"dns\.program"):
+                Command(Options(program=path, zones=("example.org",)))
+        text = program(tmp_path, "", "/missing/interpreter")
+        assert caught(Command(Options(program=text, zones=("example.org",)))).code == "dns.program"
+
+    def test_a_name_in_no_zone(self, tmp_path: Path) -> None:
+        with pytest.raises(Misconfigured, match=r"dns\.no_zone"):
+            shell(tmp_path, "exit 9").get("x.example.net.", "TXT")

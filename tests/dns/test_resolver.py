@@ -1,0 +1,165 @@
+"""The pure parts of the resolver, and what depends on the host's own network."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dns.flags
+import dns.message
+import dns.rrset
+import pytest
+from dns.rdatatype import TLSA, TXT
+
+from certagent.dns import resolver as module
+from certagent.dns.resolver import Alias, Resolver, absolute, majority, read, zone_of
+from certagent.errors import Misconfigured
+from certagent.lifecycle.model import Answer, Unknown
+
+A = "aa" * 32
+NAME = "_25._tcp.mx1.example.org."
+
+
+def response(*rrsets: str, rcode: int = 0, aa: bool = True) -> dns.message.Message:
+    message = dns.message.make_response(dns.message.make_query(NAME, TLSA))
+    message.flags |= dns.flags.AA if aa else 0
+    message.set_rcode(rcode)  # pyright: ignore
+    for text in rrsets:
+        name, ttl, rdtype, *values = text.split("|")
+        message.answer.append(dns.rrset.from_text(name, int(ttl), "IN", rdtype, *values))
+    return message
+
+
+class TestRead:
+    def test_values_are_canonical(self) -> None:
+        """Hex in lower case and one piece, whatever the server's or the library's way of writing."""
+        message = response(f"{NAME.upper()}|60|TLSA|3 1 1 {'AB' * 16} {'CD' * 16}|3 1 1 {'EF' * 32}|3 0 0 {'AA' * 900}")
+        values = {f"3 1 1 {'ab' * 16}{'cd' * 16}", f"3 1 1 {'ef' * 32}", f"3 0 0 {'aa' * 900}"}
+        assert read(message, NAME, TLSA) == Answer(frozenset(values), 60)
+
+    def test_strings_of_a_txt_are_joined(self) -> None:
+        assert read(response(f'{NAME}|60|TXT|"a b" "c"'), NAME, TXT) == Answer(frozenset({"a bc"}), 60)
+
+    @pytest.mark.parametrize("rcode", [0, 3])
+    def test_nothing_there(self, rcode: int) -> None:
+        """NODATA and NXDOMAIN are empty answers; records of other names and types do not count."""
+        others = (f"other.{NAME}|60|TLSA|3 1 1 {A}", f'{NAME}|60|TXT|"x"')
+        assert read(response(*others, rcode=rcode), NAME, TLSA) == Answer(frozenset(), 0)
+
+    def test_an_alias_comes_first(self) -> None:
+        """The rest of the chain in the answer is not taken, and its NXDOMAIN is not the alias's."""
+        chain = (f"{NAME}|30|CNAME|T.Example.net.", f"t.example.net.|60|TLSA|3 1 1 {A}")
+        assert read(response(*chain, rcode=3), NAME, TLSA) == Alias("t.example.net.", 30)
+
+    def test_a_dname_above_gives_its_ttl(self) -> None:
+        """The CNAME that is made from it may have TTL 0."""
+        chain = ("mx1.example.org.|300|DNAME|example.net.", f"{NAME}|0|CNAME|_25._tcp.example.net.")
+        assert read(response(*chain), NAME, TLSA) == Alias("_25._tcp.example.net.", 300)
+
+    @pytest.mark.parametrize("rcode", [1, 2, 4, 5, 9])
+    def test_a_failure_is_unknown(self, rcode: int) -> None:
+        assert isinstance(read(response(rcode=rcode), NAME, TLSA), Unknown)
+
+    def test_without_authority_it_is_unknown(self) -> None:
+        """A referral, or somebody's cache."""
+        assert isinstance(read(response(f"{NAME}|60|TLSA|3 1 1 {A}", aa=False), NAME, TLSA), Unknown)
+
+    def test_too_many_records_are_unknown(self) -> None:
+        many = "|".join(f"3 1 1 {n:064x}" for n in range(65))
+        assert isinstance(read(response(f"{NAME}|60|TLSA|{many}"), NAME, TLSA), Unknown)
+
+
+class TestNames:
+    def test_the_longest_zone_wins(self) -> None:
+        zones = ("example.org.", "mx1.example.org.", "ple.org.")
+        assert zone_of(NAME, zones) == "mx1.example.org."
+        assert zone_of("example.org.", zones) == "example.org."
+        assert zone_of("xexample.org.", zones) is None
+        assert zone_of(NAME, (".",)) == "."
+
+    def test_absolute(self) -> None:
+        assert [absolute(name) for name in ("A.example", "a.example.", ".")] == ["a.example.", "a.example.", "."]
+
+
+class TestMajority:
+    def test_most_servers_win(self) -> None:
+        """Unknown has no vote; where votes tie, the answer does not depend on the order."""
+        one, two, none = Alias("one.", 1), Alias("two.", 1), Answer(frozenset(), 0)
+        assert majority([two, one, two, Unknown("x")]) == "two."
+        assert majority([two, one]) == majority([one, two]) == "one."
+        assert majority([one, none]) == majority([none, one]) == ""
+        assert majority([Unknown("x")]) == majority([]) == ""
+
+
+class Scripted(Resolver):
+    """A recursive resolver that knows one zone, and authoritative servers that are only listed."""
+
+    def __init__(self, records: dict[tuple[str, str], str], *, ipv6: bool | None = None) -> None:
+        super().__init__(("127.0.0.1",), trust_ad=False, timeout_s=0.1, ipv6=ipv6)
+        self.records = {("example.org.", "SOA"): "ns1. root. 1 1 1 1 1", **records}
+
+    def _recurse(self, server: str, name: str, rdtype: object, extra: int = 0) -> dns.message.Message:
+        message = dns.message.make_response(dns.message.make_query(name, rdtype))  # pyright: ignore
+        if text := self.records.get((name, rdtype.name)):  # pyright: ignore
+            message.answer.append(dns.rrset.from_text(name, 60, "IN", rdtype.name, *text.split("|")))  # pyright: ignore
+        return dns.message.from_wire(message.to_wire())
+
+
+NS = {("example.org.", "NS"): "ns1.example.org.|ns2.example.org.", ("ns1.example.org.", "A"): "192.0.2.1"}
+
+
+class TestServers:
+    @pytest.fixture(autouse=True)
+    def _silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def exchange(*_: object) -> dns.message.Message:
+            return response()
+
+        monkeypatch.setattr(module, "_exchange", exchange)
+
+    @pytest.mark.parametrize("route", [True, False])
+    def test_ipv6_without_a_route(self, monkeypatch: pytest.MonkeyPatch, route: bool) -> None:
+        """A server that is also asked by IPv4 is left out; one that has only IPv6 is Unknown."""
+
+        def has_route(_: str) -> bool:
+            return route
+
+        monkeypatch.setattr(module, "_has_route", has_route)
+        v6 = {("ns1.example.org.", "AAAA"): "2001:db8::1", ("ns2.example.org.", "AAAA"): "2001:db8::2"}
+        answers = Scripted(NS | v6).sight(NAME).answers
+        told = {key: type(answer) for key, answer in answers.items()}
+        if route:
+            both = {"ns1.example.org./2001:db8::1": Answer, "ns2.example.org./2001:db8::2": Answer}
+            assert told == {"ns1.example.org./192.0.2.1": Answer, **both}
+        else:
+            assert told == {"ns1.example.org./192.0.2.1": Answer, "ns2.example.org./2001:db8::2": Unknown}
+
+    def test_a_server_without_address_is_unknown(self) -> None:
+        """It is listed, so somebody may ask it."""
+        answers = Scripted(NS).sight(NAME).answers
+        assert answers["ns2.example.org./-"] == Unknown("has no address")
+
+    def test_a_zone_without_servers_is_unknown(self) -> None:
+        """There is never an empty set of answers, which would look like agreement."""
+        assert Scripted({}).sight(NAME).answers == {"example.org./-": Unknown("has no name servers")}
+
+    def test_names_are_compared_without_case_and_dot(self) -> None:
+        """A name that is written otherwise is the same name."""
+        sighting = Scripted(NS).sight("_25._TCP.mx1.example.ORG")
+        assert (sighting.zone, sighting.name) == ("example.org.", NAME)
+
+    def test_the_budget_is_kept(self) -> None:
+        """It asks again and again, and ends."""
+        asked: list[int] = []
+        scripted = Scripted({("example.org.", "NS"): "ns1.example.org.", ("ns1.example.org.", "A"): "192.0.2.1"})
+        original = scripted._ask_all  # pyright: ignore
+        scripted._ask_all = lambda *a: asked.append(1) or original(*a)  # pyright: ignore
+        scripted.sight(NAME, expect=frozenset({f"3 1 1 {A}"}), budget=timedelta(seconds=0.2))
+        assert 3 <= len(asked) <= 5  # at 0, 20, 60, 140 and 200 ms
+        asked.clear()
+        scripted.sight(NAME)
+        assert len(asked) == 1
+
+
+class TestNoAddress:
+    def test_a_host_without_address(self) -> None:
+        with pytest.raises(Misconfigured, match=r"dns\.no_address"):
+            Scripted({}).addresses("mx1.example.org")

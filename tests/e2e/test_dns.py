@@ -1,0 +1,361 @@
+"""The DNS modules on real servers: BIND, Knot, PowerDNS and a validating Unbound."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from certagent.dns.command import Command
+from certagent.dns.command import Options as CommandOptions
+from certagent.dns.resolver import Resolver
+from certagent.dns.rfc2136 import Options, Rfc2136
+from certagent.errors import Misconfigured, Transient
+from certagent.lifecycle.model import Answer, Sighting, Unknown
+from certagent.testing import DnsCheck, dns_provider_suite
+from tests.lab import namespace
+from tests.lab.addresses import (
+    ALIAS_ZONE,
+    EXPIRED_ZONE,
+    INSECURE_ZONE,
+    KNOT,
+    KNOT_ZONE,
+    MX1,
+    PRIMARY,
+    SECONDARY,
+    SPARE,
+    ZONE,
+)
+from tests.lab.dns import Dns
+from tests.lab.powerdns import ADDRESS, PDNS_ZONE, PowerDns
+
+NS1, NS2 = f"ns1.{ZONE}./{PRIMARY}", f"ns2.{ZONE}./{SECONDARY}"
+ALIAS_NS1, ALIAS_NS2 = f"ns1.{ALIAS_ZONE}./{PRIMARY}", f"ns2.{ALIAS_ZONE}./{SECONDARY}"
+A, B = f"3 1 1 {'a' * 64}", f"3 1 1 {'b' * 64}"
+SOON = timedelta(seconds=5)
+HOOK = Path(__file__).resolve().parents[2] / "hooks" / "dns-powerdns"
+each_check = pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
+
+
+@pytest.fixture
+def resolver() -> Resolver:
+    return Resolver(timeout_s=0.5)
+
+
+def why(sighting: Sighting, key: str) -> str:
+    answer = sighting.answers[key]
+    assert isinstance(answer, Unknown), answer
+    return answer.why
+
+
+class TestSight:
+    def test_every_authoritative_is_asked(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """One answer for each address of each name server, with values and TTL as they are there."""
+        owner = f"_25._tcp.all.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A.upper(), B], ttl=77)
+        sighting = resolver.sight(owner, expect=frozenset({A, B}), budget=SOON)
+        answer = Answer(frozenset({A, B}), 77)
+        assert sighting.answers == {NS1: answer, NS2: answer}
+        assert (sighting.zone, sighting.name, sighting.security) == (f"{ZONE}.", owner, "secure")
+
+    def test_nothing_there_is_an_answer(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """NXDOMAIN and NODATA are empty answers, not unknown ones."""
+        for owner in (f"_25._tcp.nowhere.{ZONE}.", f"mx1.{ZONE}."):
+            empty = Answer(frozenset(), 0)
+            assert resolver.sight(owner).answers == {NS1: empty, NS2: empty}
+
+    def test_a_lagging_secondary_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """Without its update a secondary shows the old set, for as long as the budget is; then it is in step."""
+        owner = f"_25._tcp.lag.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A])
+        lab_dns.settle()
+        lab_dns.lag()
+        lab_dns.update(owner, "TLSA", [A, B])
+        start = time.monotonic()
+        answers = resolver.sight(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3)).answers
+        assert 0.3 <= time.monotonic() - start < 3
+        assert [answers[key].values for key in (NS1, NS2)] == [{A, B}, {A}]  # pyright: ignore
+        lab_dns.catch_up()
+        answers = resolver.sight(owner, expect=frozenset({A, B}), budget=SOON).answers
+        assert answers[NS2] == Answer(frozenset({A, B}), lab_dns.ttl)
+
+    def test_waits_until_values_are_gone(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """`gone` waits for the last server that still has the value."""
+        owner = f"_25._tcp.gone.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A, B])
+        lab_dns.settle()
+        timer = threading.Timer(0.3, lab_dns.update, (owner, "TLSA", [B]))
+        timer.start()
+        answers = resolver.sight(owner, expect=frozenset({B}), gone=frozenset({A}), budget=SOON).answers
+        timer.join()
+        assert {a.values for a in answers.values()} == {frozenset({B})}  # pyright: ignore
+
+    def test_a_silent_server_is_unknown(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The others' answers stand beside it."""
+        lab_dns.stop_secondary()
+        sighting = resolver.sight(f"_25._tcp.silent.{ZONE}.")
+        assert "no answer" in why(sighting, NS2)
+        assert sighting.answers[NS1] == Answer(frozenset(), 0)
+
+    def test_an_alias_into_another_zone_is_followed(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The end of the aliases is asked at its own zone's servers, and each hop's TTL is told."""
+        owner, middle = f"_25._tcp.alias.{ZONE}.", f"_dane.alias.{ZONE}."
+        end = f"mx.{ALIAS_ZONE}."
+        lab_dns.update(owner, "CNAME", [middle], ttl=11)
+        lab_dns.update(middle, "CNAME", [end], ttl=12)
+        lab_dns.update(end, "TLSA", [A], ttl=13)
+        lab_dns.settle()
+        sighting = resolver.sight(owner, expect=frozenset({A}), budget=SOON)
+        answer = Answer(frozenset({A}), 13, ((owner, 11), (middle, 12)))
+        assert sighting.answers == {ALIAS_NS1: answer, ALIAS_NS2: answer}
+        assert (sighting.zone, sighting.name, sighting.security) == (f"{ALIAS_ZONE}.", end, "secure")
+
+    def test_servers_that_disagree_about_an_alias(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The one that differs is Unknown; it is never left out."""
+        owner = f"_25._tcp.odd.{ZONE}."
+        lab_dns.update(owner, "CNAME", [f"one.{ALIAS_ZONE}."])
+        lab_dns.settle()
+        lab_dns.lag()
+        lab_dns.update(owner, "CNAME", [f"two.{ALIAS_ZONE}."])
+        sighting = resolver.sight(owner)
+        assert sighting.name == f"one.{ALIAS_ZONE}."
+        assert "disagree about the alias" in why(sighting, NS1)
+        assert isinstance(sighting.answers[ALIAS_NS1], Answer)
+        with pytest.raises(Transient, match=r"dns\.alias_differs"):
+            resolver.final(owner)
+
+    def test_an_alias_loop_is_unknown(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """It ends, at every address, and nothing can be written there."""
+        one, two = f"_25._tcp.loop1.{ZONE}.", f"_25._tcp.loop2.{ALIAS_ZONE}."
+        lab_dns.update(one, "CNAME", [two])
+        lab_dns.update(two, "CNAME", [one])
+        lab_dns.settle()
+        assert "loop" in why(resolver.sight(one), ALIAS_NS1)
+        with pytest.raises(Misconfigured, match=r"dns\.alias"):
+            resolver.final(one)
+
+    def test_a_bogus_zone(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """Its servers are asked all the same, and it is called bogus: signatures over, or a wrong DS."""
+        sighting = resolver.sight(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
+        assert (sighting.security, set(sighting.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
+        lab_dns.parent(ZONE, "bad")
+        sighting = resolver.sight(f"_25._tcp.mx1.{ZONE}.")
+        assert sighting.security == "bogus"
+        assert all(isinstance(sighting.answers[key], Answer) for key in (NS1, NS2))
+
+    def test_an_insecure_zone(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """Unsigned, or without a DS; which is not the same as empty."""
+        assert resolver.sight(f"_25._tcp.mx1.{INSECURE_ZONE}.").security == "insecure"
+        lab_dns.parent(ZONE, "none")
+        assert resolver.sight(f"_25._tcp.mx1.{ZONE}.").security == "insecure"
+
+    def test_security_needs_a_trusted_validating_resolver(self, lab_dns: Dns) -> None:
+        """Neither a resolver that is not trusted nor one that does not validate can call a name insecure or secure."""
+        owner = f"_25._tcp.mx1.{INSECURE_ZONE}."
+        assert Resolver(trust_ad=False).sight(owner).security == "unknown"
+        # BIND's primary answers for the zone, and is no resolver at all
+        sighting = Resolver((PRIMARY,), timeout_s=0.5).sight(owner)
+        assert sighting.security == "unknown"
+        assert "does not validate" in sighting.why
+
+    def test_no_resolver_at_all(self, lab_dns: Dns) -> None:
+        """Nothing was seen, and that is what is said."""
+        sighting = Resolver((SPARE,), timeout_s=0.2).sight(f"_25._tcp.mx1.{ZONE}.")
+        assert (sighting.zone, sighting.security) == ("", "unknown")
+        assert [type(a) for a in sighting.answers.values()] == [Unknown]
+
+
+class TestPlaces:
+    def test_final_of_a_name_that_does_not_exist(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """Its zone is found; the deepest one where zones lie in each other."""
+        name = f"_acme-challenge.mx7.{ZONE}."
+        assert resolver.final(name) == (f"{ZONE}.", name)
+        assert resolver.final("_acme-challenge.example.") == ("example.", "_acme-challenge.example.")
+
+    def test_final_of_an_alias(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """An _acme-challenge CNAME leads to where the TXT is to be written, which does not exist yet."""
+        name, end = f"_acme-challenge.far.{ZONE}.", f"far.acme.{ALIAS_ZONE}."
+        lab_dns.update(name, "CNAME", [end])
+        lab_dns.settle()
+        assert resolver.final(name) == (f"{ALIAS_ZONE}.", end)
+
+    def test_final_with_no_server_left(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """It is Transient, not a guess."""
+        resolver.final(f"a.{INSECURE_ZONE}.")
+        lab_dns.stop_primary()
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            resolver.final(f"b.{INSECURE_ZONE}.")
+
+    def test_settle_txt(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """It returns when the last server has the values, and names those that lack them."""
+        name = f"_acme-challenge.mx2.{ZONE}."
+        lab_dns.update(name, "TXT", ['"one"', '"two"'])
+        resolver.settle_txt(name, frozenset({"one", "two"}), SOON)
+        lab_dns.lag()
+        lab_dns.update(name, "TXT", ['"one"', '"three"'])
+        with pytest.raises(Transient) as caught:
+            resolver.settle_txt(name, frozenset({"three"}), timedelta(seconds=0.2))
+        assert caught.value.code == "dns.not_yet"
+        assert NS2 in caught.value.detail
+        assert NS1 not in caught.value.detail
+
+    def test_addresses(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """A host without addresses and a resolver without answers are told apart."""
+        assert resolver.addresses(f"mx1.{ZONE}.") == (MX1,)
+        with pytest.raises(Misconfigured, match=r"dns\.no_address"):
+            resolver.addresses(f"nowhere.{ZONE}.")
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            Resolver((SPARE,), timeout_s=0.2).addresses(f"mx1.{ZONE}.")
+
+
+def rfc2136(dns: Dns, *, key: str = "dane-key", server: str = PRIMARY, zone: str = ZONE) -> Rfc2136:
+    return Rfc2136(Options(server=server, zones=(zone,), key_file=str(dns.keyfile(key)), timeout_s=2))
+
+
+class TestRfc2136:
+    @each_check
+    def test_bind_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
+        check(rfc2136(lab_dns), f"{ZONE}.")
+
+    @each_check
+    def test_knot_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
+        check(rfc2136(lab_dns, server=KNOT, zone=KNOT_ZONE), f"{KNOT_ZONE}.")
+
+    def test_a_key_without_the_right(self, lab_dns: Dns) -> None:
+        """The hint is the line that BIND needs."""
+        provider = rfc2136(lab_dns, key="acme-key")
+        name = f"_25._tcp.mx1.{ZONE}."
+        with pytest.raises(Misconfigured) as caught:
+            provider.add(name, "TLSA", frozenset({A}), 60)
+        assert caught.value.code == "dns.refused"
+        assert "REFUSED" in caught.value.detail
+        assert f'grant "acme-key" name {name} TLSA;' in caught.value.hint
+
+    @pytest.mark.parametrize("server", [PRIMARY, KNOT])
+    def test_a_zone_that_is_not_there(self, lab_dns: Dns, server: str) -> None:
+        """A server that is not the primary of the zone is the wrong one, for reading as well."""
+        provider = rfc2136(lab_dns, server=server, zone="other.example")
+        for call in (
+            lambda: provider.get("x.other.example.", "TXT"),
+            lambda: provider.remove("x.other.example.", "TXT", frozenset({"x"})),
+        ):
+            with pytest.raises(Misconfigured, match=r"dns\.refused"):
+                call()
+
+    @pytest.mark.parametrize("zone", [ZONE, KNOT_ZONE])
+    @pytest.mark.parametrize("name", ["dane-key", "unknown-key"])
+    def test_a_wrong_key(self, lab_dns: Dns, place: Path, zone: str, name: str) -> None:
+        """A wrong secret and an unknown key are the operator's to repair, and neither secret is shown."""
+        path = place / "key"
+        path.touch(0o600)
+        wrong = "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmchd3I="
+        path.write_text(f'key {name} {{ algorithm hmac-sha256; secret "{wrong}"; }};')
+        server = PRIMARY if zone == ZONE else KNOT
+        provider = Rfc2136(Options(server=server, zones=(zone,), key_file=str(path)))
+        with pytest.raises(Misconfigured) as caught:
+            provider.remove(f"x.{zone}.", "TXT", frozenset({"x"}))
+        assert caught.value.code == "dns.refused"
+        assert "TSIG" in caught.value.detail
+        assert wrong not in repr(caught.value)
+
+    def test_frozen(self, lab_dns: Dns) -> None:
+        """A zone that the operator froze refuses."""
+        lab_dns.freeze()
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            rfc2136(lab_dns).add(f"x.frozen.{ZONE}.", "TXT", frozenset({"x"}), 60)
+
+    def test_a_lost_answer_is_an_unknown_outcome(self, lab_dns: Dns) -> None:
+        """The server may carry it out later; a read has no outcome."""
+        provider = rfc2136(lab_dns)
+        name, values = f"_acme-challenge.late.{ZONE}.", frozenset({"late"})
+        provider.add(name, "TXT", frozenset({"late", "other"}), 60)
+        lab_dns.stop_primary()
+        with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
+            provider.remove(name, "TXT", values)
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            provider.get(name, "TXT")
+        lab_dns.cont_primary()
+        provider.remove(name, "TXT", values)
+        rrset = provider.get(name, "TXT")
+        assert rrset is not None
+        assert rrset.values == {"other"}
+
+    def test_nobody_there(self, lab_dns: Dns) -> None:
+        """Nothing was sent, so nothing can have happened."""
+        provider = rfc2136(lab_dns, server=SPARE)
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            provider.remove(f"x.{ZONE}.", "TXT", frozenset({"x"}))
+
+
+@pytest.fixture(scope="module")
+def powerdns() -> Iterator[PowerDns]:
+    server = PowerDns(namespace.directory() / "powerdns")
+    server.start()
+    yield server
+    server.stop()
+
+
+def command(ini: Path) -> Command:
+    return Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=(PDNS_ZONE,)))
+
+
+class TestPowerDns:
+    @each_check
+    def test_it_keeps_the_rules(self, powerdns: PowerDns, place: Path, check: DnsCheck) -> None:
+        check(command(powerdns.ini(place / "ini")), f"{PDNS_ZONE}.")
+
+    def test_it_is_in_dns(self, powerdns: PowerDns, place: Path, lab_dns: Dns) -> None:
+        """What the API took is what the server answers, and it is signed."""
+        name = f"_25._tcp.mx1.{PDNS_ZONE}."
+        command(powerdns.ini(place / "ini")).add(name, "TLSA", frozenset({A, B}), 60)
+        answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
+        assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
+        assert [(len(r), r.ttl) for r in answer if r.rdtype.name == "TLSA"] == [(2, 60)]
+
+    def test_two_at_once(self, powerdns: PowerDns, place: Path) -> None:
+        """The lock keeps read-change-write of two runs apart."""
+        provider, name = command(powerdns.ini(place / "ini")), f"_acme-challenge.two.{PDNS_ZONE}."
+        values = [f"value-{n}" for n in range(8)]
+        threads = [threading.Thread(target=provider.add, args=(name, "TXT", frozenset({v}), 60)) for v in values]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rrset = provider.get(name, "TXT")
+        assert rrset is not None
+        assert rrset.values == set(values)
+
+    def test_a_wrong_key(self, powerdns: PowerDns, place: Path) -> None:
+        """The operator has to repair it, and the key is not shown."""
+        with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
+            command(powerdns.ini(place / "ini", api_key="wrong-secret")).get(f"x.{PDNS_ZONE}.", "TXT")
+        assert "wrong-secret" not in repr(caught.value)
+
+    def test_a_zone_that_is_not_there(self, powerdns: PowerDns, place: Path) -> None:
+        ini = powerdns.ini(place / "ini")
+        provider = Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=("other.example",)))
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            provider.add("x.other.example.", "TXT", frozenset({"x"}), 60)
+
+    def test_an_ini_file_open_to_others(self, powerdns: PowerDns, place: Path) -> None:
+        ini = powerdns.ini(place / "ini")
+        ini.chmod(0o640)
+        with pytest.raises(Misconfigured, match="open to others"):
+            command(ini).get(f"x.{PDNS_ZONE}.", "TXT")
+
+    def test_a_server_that_is_away_or_silent(self, powerdns: PowerDns, place: Path) -> None:
+        """Nobody knows whether the change happened."""
+        name, values = f"x.{PDNS_ZONE}.", frozenset({"x"})
+        with pytest.raises(Transient, match="refused"):
+            command(powerdns.ini(place / "away", url=f"http://{SPARE}:8081")).add(name, "TXT", values, 60)
+        provider = command(powerdns.ini(place / "silent", timeout_s=0.3))
+        powerdns.pause()
+        try:
+            with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
+                provider.add(name, "TXT", values, 60)
+        finally:
+            powerdns.resume()

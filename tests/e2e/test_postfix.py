@@ -1,0 +1,366 @@
+"""The real Postfix: what `check` finds, and that what was installed is what clients meet."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.lifecycle.model import Served, Service, Unknown
+from certagent.mta import probe
+from certagent.mta.postfix import Options, Postfix
+from certagent.secret import Secret
+from tests.lab.addresses import MX1, SPARE, ZONE
+from tests.lab.postfix import Receiver
+from tests.lab.wait import until
+from tests.mta import chains
+
+HOST = f"mx1.{ZONE}"
+SERVICES = [Service(HOST, 25, "smtp"), Service(HOST, 587, "smtp"), Service(HOST, 465, "tls")]
+BOTH = frozenset({"ecdsa-p256", "rsa-2048"})
+SUBMISSION = f"{MX1}:587/inet"
+
+OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
+NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
+
+
+@pytest.fixture
+def tls(place: Path) -> Path:
+    """The directory of the chain files, with the old ones."""
+    directory = place / "tls"
+    directory.mkdir(mode=0o755)
+    for name, chain in (("ecdsa.pem", OLD), ("rsa.pem", OLD_RSA)):
+        path = directory / name
+        path.touch(mode=0o600)
+        path.write_bytes(chain.pem)
+    return directory
+
+
+@pytest.fixture
+def receiver(place: Path, tls: Path) -> Iterator[Receiver]:
+    """Postfix with both kinds of keys, started."""
+    receiver = Receiver(place / "mx1", chain_files=[tls / "ecdsa.pem", tls / "rsa.pem"])
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture
+def options(receiver: Receiver, tls: Path) -> Options:
+    return Options({kind: str(tls / f"{kind}.pem") for kind in ("ecdsa", "rsa")}, str(receiver.config_dir))
+
+
+@pytest.fixture
+def postfix(options: Options) -> Postfix:
+    return Postfix("mx1", options)
+
+
+def seen() -> list[Served]:
+    return probe.probe_all(SERVICES, lambda _: (MX1,), sorted(BOTH), 5)
+
+
+def spkis() -> set[tuple[int, str]]:
+    """What each port serves: the key, or why none was seen."""
+    return {(one.port, one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki) for one in seen()}
+
+
+def everywhere(*expected: chains.Chain) -> set[tuple[int, str]]:
+    return {(service.port, chain.spki) for service in SERVICES for chain in expected}
+
+
+def all_serve(*expected: chains.Chain) -> bool:
+    return spkis() == everywhere(*expected)
+
+
+def set_main(receiver: Receiver, name: str, value: str) -> None:
+    text = (receiver.config_dir / "main.cf").read_text()
+    text = re.sub(rf"(?m)^{name} =.*\n", "", text)
+    receiver.configure("main.cf", f"{text}\n{name} = {value}\n")
+
+
+def override(receiver: Receiver, option: str) -> None:
+    """Adds an option to the submission service."""
+    text = (receiver.config_dir / "master.cf").read_text()
+    before = "-o smtpd_tls_security_level=encrypt"
+    assert before in text
+    receiver.configure("master.cf", text.replace(before, f"{before} -o {option}"))
+
+
+def wrong(postfix: Postfix, algorithms: frozenset[str] = BOTH) -> Misconfigured:
+    with pytest.raises(Misconfigured) as caught:
+        postfix.check(algorithms)
+    assert caught.value.code == "mta.config"
+    return caught.value
+
+
+def do_as_told(error: Misconfigured) -> None:
+    """Runs the command of the hint, as the operator would."""
+    assert error.hint.startswith("run: ")
+    subprocess.run(["sh", "-c", error.hint.removeprefix("run: ")], check=True, stdin=subprocess.DEVNULL)
+
+
+class TestCheck:
+    def test_a_sound_configuration_passes(self, postfix: Postfix) -> None:
+        postfix.check(BOTH)
+
+    def test_it_passes_when_postfix_is_not_running(self, receiver: Receiver, postfix: Postfix) -> None:
+        receiver.stop()
+        postfix.check(BOTH)
+
+    def test_files_of_others_may_be_listed_too(self, receiver: Receiver, tls: Path, options: Options) -> None:
+        only_rsa = Options({"rsa": options.chain_files["rsa"]}, options.config_dir)
+        Postfix("mx1", only_rsa).check(frozenset({"rsa-2048"}))
+
+    @pytest.mark.parametrize("listed", ["{tls}/ecdsa.pem", "{tls}/old.pem, {tls}/ecdsa.pem", "/gone.pem", ""])
+    def test_an_installed_file_that_is_not_listed_is_told_and_the_remedy_works(
+        self, receiver: Receiver, postfix: Postfix, tls: Path, listed: str
+    ) -> None:
+        (tls / "old.pem").write_bytes(NEW_RSA.pem)
+        set_main(receiver, "smtpd_tls_chain_files", listed.format(tls=tls))
+        error = wrong(postfix)
+        assert f"main.cf: smtpd_tls_chain_files does not list {tls}/" in error.detail
+        do_as_told(error)
+        postfix.check(BOTH)
+        until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
+
+    def test_a_file_of_another_kind_of_key_is_kept_by_the_remedy(
+        self, receiver: Receiver, options: Options, tls: Path
+    ) -> None:
+        set_main(receiver, "smtpd_tls_chain_files", str(tls / "rsa.pem"))
+        only_ecdsa = Postfix("mx1", Options({"ecdsa": options.chain_files["ecdsa"]}, options.config_dir))
+        with pytest.raises(Misconfigured) as caught:
+            only_ecdsa.check(frozenset({"ecdsa-p256"}))
+        do_as_told(caught.value)
+        until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
+
+    @pytest.mark.parametrize("other", ["gone", "of the same kind"])
+    def test_another_file_that_stops_all_tls_is_told_and_the_remedy_works(
+        self, receiver: Receiver, postfix: Postfix, tls: Path, other: str
+    ) -> None:
+        if other == "of the same kind":
+            (tls / "other.pem").write_bytes(NEW.pem)
+        set_main(receiver, "smtpd_tls_chain_files", f"{tls}/other.pem, {tls}/ecdsa.pem, {tls}/rsa.pem")
+        receiver.reload()
+        until(lambda: not any(spki in {OLD.spki, OLD_RSA.spki} for _, spki in spkis()), 5, "no TLS at all")
+        error = wrong(postfix)
+        assert f"lists {tls}/other.pem, " in error.detail
+        do_as_told(error)
+        postfix.check(BOTH)
+        until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
+
+    def test_what_was_never_installed_is_listed_only_when_it_is_there(
+        self, receiver: Receiver, postfix: Postfix, tls: Path
+    ) -> None:
+        (tls / "rsa.pem").unlink()
+        set_main(receiver, "smtpd_tls_chain_files", str(tls / "ecdsa.pem"))
+        receiver.reload()
+        postfix.check(BOTH)
+        with pytest.raises(Misconfigured, match=rf"does not list {tls}/rsa\.pem, which is installed") as caught:
+            postfix.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+        assert wrong(postfix).hint == caught.value.hint
+        assert (25, OLD.spki) in spkis()
+        do_as_told(caught.value)
+        postfix.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+        until(lambda: all_serve(OLD, NEW_RSA), 5, "both are served")
+
+    def test_the_file_in_use_before_stays_until_ours_is_there(
+        self, receiver: Receiver, options: Options, tls: Path
+    ) -> None:
+        (tls / "ecdsa.pem").rename(tls / "before.pem")
+        (tls / "rsa.pem").unlink()
+        set_main(receiver, "smtpd_tls_chain_files", str(tls / "before.pem"))
+        receiver.reload()
+        postfix = Postfix("mx1", Options({"ecdsa": options.chain_files["ecdsa"]}, options.config_dir))
+        postfix.check(frozenset({"ecdsa-p256"}))
+        with pytest.raises(Misconfigured, match="a second key of the same kind") as caught:
+            postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+        do_as_told(caught.value)
+        until(lambda: (25, NEW.spki) in spkis(), 5, "the new key is served")
+        postfix.check(frozenset({"ecdsa-p256"}))
+
+    def test_a_file_that_nothing_would_renew_is_told(self, receiver: Receiver, postfix: Postfix, tls: Path) -> None:
+        error = wrong(postfix, frozenset({"ecdsa-p256"}))
+        assert f"lists {tls}/rsa.pem, which nothing renews" in error.detail
+        do_as_told(error)
+        postfix.check(frozenset({"ecdsa-p256"}))
+
+    @pytest.mark.parametrize("own", ["smtpd_tls_chain_files=/etc/own.pem", "smtpd_tls_chain_files="])
+    def test_a_service_with_files_of_its_own_is_told_and_the_remedy_works(
+        self, receiver: Receiver, postfix: Postfix, options: Options, own: str
+    ) -> None:
+        override(receiver, own)
+        error = wrong(postfix)
+        assert f"{SUBMISSION}: smtpd_tls_chain_files does not list" in error.detail
+        meant = Options(options.chain_files, options.config_dir, other_services=(SUBMISSION,))
+        Postfix("mx1", meant).check(BOTH)
+        do_as_told(error)
+        postfix.check(BOTH)
+
+    def test_an_old_style_file_of_a_service_has_no_effect_and_passes(
+        self, receiver: Receiver, postfix: Postfix
+    ) -> None:
+        override(receiver, "smtpd_tls_cert_file=/etc/own.pem")
+        postfix.check(BOTH)
+        postfix.reload()
+        until(lambda: all_serve(OLD, OLD_RSA), 5, "every port serves our files")
+
+    @pytest.mark.parametrize("level", ["nonsense", "dane"])
+    def test_a_level_that_kills_smtpd_is_told(self, receiver: Receiver, postfix: Postfix, level: str) -> None:
+        set_main(receiver, "smtpd_tls_security_level", level)
+        assert f"main.cf: smtpd_tls_security_level = {level} is unknown" in wrong(postfix).detail
+        set_main(receiver, "smtpd_tls_security_level", "may")
+        override(receiver, f"smtpd_tls_security_level={level}")
+        assert f"{SUBMISSION}: smtpd_tls_security_level = {level}" in wrong(postfix).detail
+
+    @pytest.mark.parametrize("level", ["", "none"])
+    def test_no_starttls_anywhere_is_told_and_the_remedy_works(
+        self, receiver: Receiver, postfix: Postfix, level: str
+    ) -> None:
+        set_main(receiver, "smtpd_tls_security_level", level)
+        postfix.check(BOTH)  # submission still offers it
+        text = (receiver.config_dir / "master.cf").read_text()
+        text = text.replace("-o smtpd_tls_security_level=encrypt", "").replace("-o smtpd_tls_wrappermode=yes", "")
+        receiver.configure("master.cf", text)
+        error = wrong(postfix)
+        assert "no service offers STARTTLS" in error.detail
+        do_as_told(error)
+        postfix.check(BOTH)
+
+    def test_the_old_style_switch_counts(self, receiver: Receiver, postfix: Postfix) -> None:
+        set_main(receiver, "smtpd_tls_security_level", "")
+        set_main(receiver, "smtpd_use_tls", "yes")
+        receiver.configure("master.cf", (receiver.config_dir / "master.cf").read_text().replace("=encrypt", "=none"))
+        postfix.check(BOTH)
+
+    def test_a_configuration_that_postfix_refuses_is_told(self, receiver: Receiver, postfix: Postfix) -> None:
+        receiver.configure("main.cf", (receiver.config_dir / "main.cf").read_text() + "\n=x broken\n")
+        assert wrong(postfix).hint.startswith("run: post")
+
+    def test_an_instance_that_does_not_exist_is_told(self, options: Options) -> None:
+        wrong(Postfix("mx2", Options(options.chain_files, "/nonexistent")))
+
+    def test_a_kind_of_key_without_a_file_is_told(self, options: Options, tls: Path) -> None:
+        error = wrong(Postfix("mx1", Options({"ecdsa-p256": str(tls / "ecdsa.pem")}, options.config_dir)))
+        assert "no file for rsa-2048" in error.detail
+
+    def test_paths_are_absolute_and_of_one_use(self) -> None:
+        for files in ({"rsa": "rsa.pem"}, {"rsa": "/a.pem", "ecdsa": "/a.pem"}):
+            with pytest.raises(Misconfigured, match="relative or used twice"):
+                Postfix("mx1", Options(files))
+
+    def test_too_old_a_version_is_told(self, postfix: Postfix, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(program: Postfix, *arguments: str) -> str:
+            return f"{version}\n" if arguments == ("-dh", "mail_version") else real(program, *arguments)
+
+        real = Postfix._postconf  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(Postfix, "_postconf", answer)
+        version = "3.12-20260101"
+        postfix.check(BOTH)
+        for version in ("3.3.22", "2.11.0", "", "x"):
+            assert f"its version is {version or 'unknown'}," in wrong(postfix).detail
+
+
+class TestInstall:
+    def test_every_port_serves_both_new_keys_after_the_reload(
+        self, receiver: Receiver, postfix: Postfix, tls: Path
+    ) -> None:
+        assert spkis() == everywhere(OLD, OLD_RSA)
+        postfix.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+        assert postfix.installed() == {"ecdsa-p256": NEW.der, "rsa-2048": NEW_RSA.der}
+        assert [path.stat().st_mode & 0o777 for path in sorted(tls.iterdir())] == [0o600, 0o600]
+        postfix.reload()
+        until(lambda: all_serve(NEW, NEW_RSA), 5, "every port serves the new keys")
+
+    def test_the_whole_chain_is_served(self, receiver: Receiver) -> None:
+        issuers = {one.leaf.issuers for one in seen() if not isinstance(one.leaf, Unknown)}
+        assert issuers == {(OLD.issuer_spki,), (OLD_RSA.issuer_spki,)}
+
+    def test_one_kind_of_key_is_replaced_beside_the_other(self, postfix: Postfix) -> None:
+        postfix.install({"rsa-2048": Secret(NEW_RSA.pem)})
+        postfix.reload()
+        until(lambda: all_serve(OLD, NEW_RSA), 5, "every port serves one new key")
+
+    @pytest.mark.parametrize(
+        "broken",
+        [b"", NEW.leaf + NEW.key + NEW.issuer, NEW.key + OLD.leaf + OLD.issuer, NEW.pem[:-30], NEW.pem[:300]],
+        ids=["empty", "leaf before key", "key of another", "truncated at the end", "truncated"],
+    )
+    def test_a_broken_file_is_refused_and_every_old_one_stays(self, postfix: Postfix, tls: Path, broken: bytes) -> None:
+        with pytest.raises(Unsafe, match=r"mta\.pem"):
+            postfix.install({"rsa-2048": Secret(NEW_RSA.pem), "ecdsa-p256": Secret(broken)})
+        assert sorted(path.name for path in tls.iterdir()) == ["ecdsa.pem", "rsa.pem"]
+        assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
+        assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
+        assert spkis() == everywhere(OLD, OLD_RSA)
+
+    def test_a_full_disk_leaves_the_old_file(self, postfix: Postfix, tls: Path) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=755", "small", tls], check=True)
+        try:
+            postfix.install({"ecdsa-p256": Secret(OLD.pem)})
+            (tls / "ballast").write_bytes(b"x" * (3 * 4096))
+            with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
+                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            assert sorted(path.name for path in tls.iterdir()) == ["ballast", "ecdsa.pem"]
+            assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
+            (tls / "ballast").unlink()
+            subprocess.run(["mount", "-o", "remount,ro", tls], check=True)
+            with pytest.raises(Transient, match=r"Read-only file system \[mta\.disk\]"):
+                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            subprocess.run(["mount", "-o", "remount,rw", tls], check=True)
+            postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            assert (tls / "ecdsa.pem").read_bytes() == NEW.pem
+        finally:
+            subprocess.run(["umount", tls], check=True)
+
+    def test_a_file_with_another_kind_of_key_counts_as_missing(self, postfix: Postfix, tls: Path) -> None:
+        (tls / "ecdsa.pem").write_bytes(OLD_RSA.pem)
+        assert postfix.installed() == {"rsa-2048": OLD_RSA.der}
+        (tls / "rsa.pem").unlink()
+        assert postfix.installed() == {}
+
+
+class TestReload:
+    def test_a_stopped_postfix_is_down(self, receiver: Receiver, postfix: Postfix) -> None:
+        receiver.stop()
+        with pytest.raises(Transient, match=r"not running \[mta\.down\]") as caught:
+            postfix.reload()
+        assert caught.value.hint == f"run: postfix -c {shlex.quote(str(receiver.config_dir))} start"
+
+    def test_a_broken_configuration_cannot_be_reloaded(self, receiver: Receiver, postfix: Postfix) -> None:
+        sound = (receiver.config_dir / "main.cf").read_text()
+        receiver.configure("main.cf", sound + "\n=x broken\n")
+        with pytest.raises(Transient, match=r"cannot reload: .* \[mta\.reload\]"):
+            postfix.reload()
+        receiver.configure("main.cf", sound)
+        postfix.reload()
+
+
+class TestProbe:
+    def test_broken_tls_is_told_in_the_words_of_postfix(self, receiver: Receiver, tls: Path) -> None:
+        for path in tls.iterdir():
+            path.write_bytes(b"")
+        receiver.reload()
+        served = until(lambda: [one for one in seen() if one.port == 25 and isinstance(one.leaf, Unknown)], 5, "broken")
+        assert {one.leaf for one in served} == {
+            Unknown("STARTTLS: 454 4.7.0 TLS not available due to local problem"),
+        }
+
+    def test_a_dead_smtpd_is_given_up(self, receiver: Receiver) -> None:
+        set_main(receiver, "smtpd_tls_security_level", "nonsense")
+        receiver.reload()
+        served = probe.probe(SERVICES[0], MX1, "rsa-2048", 0.5)
+        assert served.leaf == Unknown("no answer within 0.5 s")
+
+    def test_nobody_there(self, receiver: Receiver) -> None:
+        assert probe.probe(SERVICES[0], SPARE, "rsa-2048", 2).leaf == Unknown("Connection refused")
+
+    def test_the_log_shows_no_lost_connection(self, receiver: Receiver) -> None:
+        for algorithm in sorted(BOTH):
+            probe.probe(SERVICES[0], MX1, algorithm, 5)
+        until(lambda: receiver.log.count("ehlo=1 starttls=1 quit=1") == 2, 5, "both were left politely")
+        assert receiver.log.count("lost connection") <= 1  # the lab's own, at the start

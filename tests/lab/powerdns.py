@@ -1,0 +1,98 @@
+"""PowerDNS with an HTTP API and one zone, pdns.example, which no other zone delegates to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+from pathlib import Path
+
+from tests.lab.process import Server, run
+from tests.lab.wait import until
+
+ADDRESS = "127.0.0.4"
+API_PORT = 8081
+PDNS_ZONE = "pdns.example"
+SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
+
+CONFIG = """\
+config-dir={directory}
+socket-dir={directory}
+launch=gsqlite3
+gsqlite3-database={directory}/pdns.sqlite3
+gsqlite3-dnssec=yes
+local-address={address}
+daemon=no
+guardian=no
+setuid=
+setgid=
+api=yes
+api-key={key}
+webserver=yes
+webserver-address={address}
+webserver-port={port}
+webserver-allow-from=127.0.0.0/8
+security-poll-suffix=
+# its caches would delay a change by up to 60 s
+cache-ttl=0
+query-cache-ttl=0
+negquery-cache-ttl=0
+zone-cache-refresh-interval=0
+"""
+
+
+class PowerDns:
+    """The server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.api_key = secrets.token_urlsafe(16)
+        self._directory = directory
+
+    def start(self) -> None:
+        """On return the API answers and the zone is there."""
+        self._directory.mkdir(parents=True)
+        values = {"directory": self._directory, "address": ADDRESS, "port": API_PORT, "key": self.api_key}
+        (self._directory / "pdns.conf").write_text(CONFIG.format(**values))
+        log = self._directory / "pdns.log"
+        run(log, "sqlite3", self._directory / "pdns.sqlite3", f".read {SCHEMA}")
+        self._server = Server(log, "pdns_server", f"--config-dir={self._directory}")
+        until(self._answers, 10, "the API answers")
+        name = f"{PDNS_ZONE}."
+        zone = {"name": name, "kind": "Native", "dnssec": True, "api_rectify": True, "nameservers": [f"ns.{name}"]}
+        if (status := self.api("POST", "/zones", zone)) != 201:
+            self.stop()
+            raise RuntimeError(f"the zone cannot be made: {status}")
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def pause(self) -> None:
+        """From now on nothing is answered."""
+        self._server.pause()
+
+    def resume(self) -> None:
+        self._server.resume()
+
+    def ini(self, path: Path, **options: object) -> Path:
+        """A file with the options of hooks/dns-powerdns."""
+        path.touch(0o600)
+        options = {"url": f"http://{ADDRESS}:{API_PORT}", "api_key": self.api_key, **options}
+        path.write_text("[powerdns]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
+        return path
+
+    def api(self, method: str, path: str, body: object = None) -> int:
+        """Calls the API; the HTTP status."""
+        connection = http.client.HTTPConnection(ADDRESS, API_PORT, timeout=5)
+        headers = {"X-API-Key": self.api_key, "Content-Type": "application/json"}
+        try:
+            connection.request(method, f"/api/v1/servers/localhost{path}", json.dumps(body) if body else None, headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def _answers(self) -> bool:
+        self._server.alive()
+        try:
+            return self.api("GET", "") == 200
+        except OSError:
+            return False

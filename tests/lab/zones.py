@@ -1,0 +1,107 @@
+"""Zone files, and signing of those that BIND does not sign by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import dns.dnssec
+import dns.name
+import dns.zone
+from cryptography.hazmat.primitives.asymmetric import ec
+from dns.dnssectypes import DSDigest
+from dns.rdtypes.ANY.DNSKEY import DNSKEY
+from dns.rdtypes.ANY.DS import DS
+
+from tests.lab.addresses import (
+    ACME,
+    ALIAS_ZONE,
+    EXPIRED_ZONE,
+    IMAP,
+    INSECURE_ZONE,
+    KNOT,
+    KNOT_ZONE,
+    MX1,
+    MX2,
+    PRIMARY,
+    ROOT,
+    SECONDARY,
+    ZONE,
+)
+
+DAY = 86400
+NAME_SERVERS: Mapping[str, Sequence[str]] = {
+    ZONE: [PRIMARY, SECONDARY],
+    ALIAS_ZONE: [PRIMARY, SECONDARY],
+    INSECURE_ZONE: [PRIMARY],
+    EXPIRED_ZONE: [PRIMARY],
+    KNOT_ZONE: [KNOT],
+}
+"""Every zone below example., with the addresses of its name servers."""
+
+
+class Signer:
+    """Signs one zone with one key."""
+
+    def __init__(self, zone: str) -> None:
+        self.zone = dns.name.from_text(zone)
+        self._private = ec.generate_private_key(ec.SECP256R1())
+        public = self._private.public_key()
+        self.dnskey: DNSKEY = dns.dnssec.make_dnskey(public, "ECDSAP256SHA256", flags=257)  # pyright: ignore[reportUnknownMemberType]
+
+    def ds(self) -> list[str]:
+        return ds(str(self.zone), [self.dnskey])
+
+    def sign(self, text: str, *, expired: bool = False) -> str:
+        """The zone file, signed for a month, or until three days ago: unbound forgives one day."""
+        zone = dns.zone.from_text(text, origin=self.zone, relativize=False)
+        end = time.time() + (-3 * DAY if expired else 30 * DAY)
+        dns.dnssec.sign_zone(zone, keys=[(self._private, self.dnskey)], inception=end - 60 * DAY, expiration=end)
+        return zone.to_text(relativize=False)
+
+
+def ds(zone: str, keys: Iterable[DNSKEY]) -> list[str]:
+    """The DS records of a zone's keys."""
+    owner = dns.name.from_text(zone)
+    made: list[DS] = [dns.dnssec.make_ds(owner, key, DSDigest.SHA256) for key in keys]
+    return [record.to_text() for record in made]
+
+
+def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
+    """A zone with its name servers and mail hosts."""
+    servers = NAME_SERVERS[zone]
+    hosts = [("mx1", address) for address in mx1]
+    if zone == ZONE:
+        hosts += [("mx2", MX2), ("imap", IMAP), ("acme", ACME)]
+    lines = [
+        _head(zone, ttl),
+        *(f"@ NS ns{n}\nns{n} A {address}" for n, address in enumerate(servers, 1)),
+        "@ MX 10 mx1",
+        *(f"{host} A {address}" for host, address in hosts),
+    ]
+    return _text(lines)
+
+
+def example(delegations: Mapping[str, Sequence[str]], serial: int) -> str:
+    """The zone example. with the delegations and their DS records."""
+    lines = [_head("example", 5, serial), "@ NS ns", f"ns A {ROOT}"]
+    for zone, records in delegations.items():
+        for n, address in enumerate(NAME_SERVERS[zone], 1):
+            lines.append(f"{zone}. NS ns{n}.{zone}.\nns{n}.{zone}. A {address}")
+        lines += [f"{zone}. DS {record}" for record in records]
+    return _text(lines)
+
+
+def root(example_ds: Sequence[str]) -> str:
+    """The root zone, whose only delegation is example."""
+    lines = [_head(".", 5), ". NS a.root.", f"a.root. A {ROOT}", "example. NS ns.example.", f"ns.example. A {ROOT}"]
+    return _text(lines + [f"example. DS {record}" for record in example_ds])
+
+
+def _head(zone: str, ttl: int, serial: int = 1) -> str:
+    origin = "." if zone == "." else f"{zone}."
+    return f"$ORIGIN {origin}\n$TTL {ttl}\n@ SOA ns1 hostmaster {serial} 5 5 86400 1"
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,65 @@
+"""Programs are run within bounds."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from certagent.errors import Misconfigured, Transient
+from certagent.mta.run import program, run
+
+SHELL = "/bin/sh"
+
+
+def test_tells_how_it_ended_and_what_it_said() -> None:
+    assert run([SHELL, "-c", "echo out; echo err >&2; exit 3"], 5) == (3, "out\n", "err\n")
+
+
+def test_the_environment_of_the_agent_stays_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNS_TOKEN", "secret")
+    out = run(["/usr/bin/env"], 5, env={"MORE": "1"}).out
+    assert {line.split("=")[0] for line in out.splitlines()} == {"PATH", "LC_ALL", "MORE"}
+
+
+def test_nothing_can_be_typed_in() -> None:
+    assert run([SHELL, "-c", "cat"], 5) == (0, "", "")
+
+
+def test_at_the_time_limit_it_and_its_children_are_killed(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Transient, match=r"no end after 0\.2 s \[mta\.config\]"):
+        run([SHELL, "-c", f"(sleep 1; touch {tmp_path}/late) & sleep 9"], 0.2, code="mta.config")
+    assert time.monotonic() - began < 0.8
+    time.sleep(1)
+    assert not (tmp_path / "late").exists()
+
+
+def test_one_that_prints_without_end_meets_its_limit_and_fills_no_memory() -> None:
+    with pytest.raises(Transient):
+        run([SHELL, "-c", "while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyy; done"], 0.3)
+
+
+def test_the_output_is_cut_and_the_program_goes_on() -> None:
+    code, out, _ = run([SHELL, "-c", "head -c 300000 /dev/zero; exit 4"], 5)
+    assert (code, len(out)) == (4, 64 << 10)
+
+
+def test_a_daemon_that_keeps_the_output_open_is_not_waited_for() -> None:
+    began = time.monotonic()
+    assert run([SHELL, "-c", "sleep 3 & echo started"], 2).out == "started\n"
+    assert time.monotonic() - began < 1
+
+
+def test_what_cannot_be_run_is_for_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for argv in ([str(tmp_path / "none")], [str(tmp_path / "file")], ["sh", "-c", "true"]):
+        with pytest.raises(Misconfigured, match=r"run\.failed"):
+            run(argv, 5)
+
+
+def test_programs_are_found_where_systemd_looks() -> None:
+    assert program("sh").startswith("/")
+    with pytest.raises(Misconfigured, match="no-such-program is not installed"):
+        program("no-such-program")
