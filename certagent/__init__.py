@@ -2,21 +2,25 @@
 
 The one promise
     A sender who holds any TLSA set that was ever in public DNS, for as long as that set's TTL allows, always meets a
-    certificate that matches it; and nobody ever meets a wrong, incomplete or expired chain. Where the promise cannot be kept,
-    nothing is changed, the old key goes on serving, and certagent says so. `kill -9` at any line loses nothing.
+    certificate that matches it; and nobody ever meets a wrong, incomplete or expired chain. Where the promise cannot
+    be kept, nothing is changed, the old key goes on serving, and certagent says so. `kill -9` at any line loses
+    nothing.
 
 The shape
     One pure core in which the rules can be read, thin edges around it, one spiral that drives everything:
     fold the journal -> plan ONE step -> journal the intent -> act -> journal the outcome -> again.
-    Looking at the world is a step like any other: what was seen is journaled with its date, and the planner, a function of
-    (spec, state, now), says itself when an answer is too old to act on. So a journal reproduces every decision.
+    Looking at the world is a step like any other: what was seen is journaled with its date, and the planner, a
+    function of (spec, state, now), says itself when an answer is too old to act on. So a journal reproduces every
+    decision.
 
 Code layout, and the one direction of imports (a test holds it; nothing imports upwards)
     errors.py secret.py     failures by what to do next; a value that never prints itself
     pki/                    pure: names.py algorithms.py leaf.py tlsa.py keys.py chain.py
-    lifecycle/              pure: model.py (words) steps.py (what can be done) events.py (what can happen) caches.py (what the
-                            world's caches may hold, and whom it would hurt) state.py (the fold) rollover.py (desired set,
-                            gates) schedule.py (when) planner.py (the rules: begin here) forecast.py (the same, ahead)
+    lifecycle/              pure: model.py (words) steps.py (what can be done) events.py (what can happen) caches.py
+    (what the
+                            world's caches may hold, and whom it would hurt) state.py (the fold) rollover.py (desired
+                            set, gates) schedule.py (when) planner.py (the rules: begin here) forecast.py (the same,
+                            ahead)
     ca/ dns/ mta/ store/    edges: certificate authorities, DNS, mail servers, disk; clock.py config.py
     act.py                  Step -> Event: the only place that changes the world
     agent.py                the spiral of one certificate

@@ -30,8 +30,6 @@ TXT_TTL_S = 60
 """Nobody should keep a challenge longer than it lives; providers with a minimum raise it."""
 SETTLE_TXT = timedelta(seconds=10)
 """How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
-SETTLE_RELOAD_S = 10.0
-"""Postfix's reload returns before its children are replaced; a busy host takes seconds, not more."""
 PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
 
@@ -67,16 +65,35 @@ class Zones(Protocol):
 class Vault(Protocol):
     """Where keys and chains are kept (`store/vault.py`)."""
 
-    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None: ...
-    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]: ...
-    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None: ...
-    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes: ...
-    def drop_keys(self, certificate: str, keys_id: str) -> None: ...
-    def drop_chain(self, certificate: str, generation_id: str) -> None: ...
+    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+        """Store a key durably; never over another one."""
+        ...
+
+    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+        """The key. Raises: `vault.missing`."""
+        ...
+
+    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+        """Store the CA's chain durably."""
+        ...
+
+    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+        """The chain. Raises: `vault.missing`."""
+        ...
+
+    def drop_keys(self, certificate: str, keys_id: str) -> None:
+        """Delete the keys; gone already is fine."""
+        ...
+
+    def drop_chain(self, certificate: str, generation_id: str) -> None:
+        """Delete the chains; gone already is fine."""
+        ...
 
 
 class World:
-    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is needed."""
+    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is
+    needed.
+    """
 
     def __init__(
         self,
@@ -144,7 +161,7 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
         case st.Prove():
             return _prove(step, spec, state, world)
         case st.AskRenewal():
-            return (_ask_renewal(step, spec, state, world, now),)
+            return (_ask_renewal(step, spec, state, world),)
         case st.Revoke():
             return (_revoke(step, spec, state, world),)
         case st.Forget():
@@ -256,7 +273,7 @@ def _finalize(step: st.Finalize, spec: Spec, state: State, world: World, now: In
     )
 
 
-def _ask_renewal(step: st.AskRenewal, spec: Spec, state: State, world: World, now: Instant) -> ev.RenewalInfo:
+def _ask_renewal(step: st.AskRenewal, spec: Spec, state: State, world: World) -> ev.RenewalInfo:
     window = world.issuer().renewal_info(world.vault.chain(spec.name, step.generation, step.algorithm))
     nothing = ev.RenewalInfo(
         generation=step.generation,
@@ -264,7 +281,8 @@ def _ask_renewal(step: st.AskRenewal, spec: Spec, state: State, world: World, no
         start=None,
         end=None,
         at=None,
-        # RFC 9773 section 4.3.3: no answer that helps; six hours, though a CA that has no ARI today needs no more than a day
+        # RFC 9773 section 4.3.3: no answer that helps; six hours, though a CA that has no ARI today needs no more
+        # than a day
         ask_again_s=86400,
         work=step.work,
     )
@@ -286,7 +304,9 @@ def _ask_renewal(step: st.AskRenewal, spec: Spec, state: State, world: World, no
 
 
 def _draw(start: datetime, end: datetime) -> datetime:
-    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw at each look would never come."""
+    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw at each look would never
+    come.
+    """
     return start + (end - start) * random.random()  # noqa: S311 -- spreads load, guards nothing
 
 
@@ -331,12 +351,12 @@ def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.A
     generation = state.generation(step.generation)
     assert generation is not None, "a proof is planned only for what the state knows"
     services = next(t.services for t in spec.targets if t.name == step.target)
-    deadline = time.monotonic() + SETTLE_RELOAD_S
+    deadline = time.monotonic() + step.budget.total_seconds()
     pause_s = 0.02
     while True:
         served = tuple(world.probe(services, tuple(generation.leaves)))
         wrong = [s for s in served if not _is(s, generation)]
-        if not wrong or time.monotonic() >= deadline or step.because == "watch":
+        if not wrong or time.monotonic() >= deadline:
             break
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 1.0)

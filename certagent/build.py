@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -34,7 +33,8 @@ BUILT_IN = {
     },
     "certagent.mail_servers": {"postfix": "certagent.mta.postfix:Postfix"},
 }
-"""What ships with certagent, found without a search through every installed package; a test holds it to pyproject.toml."""
+"""What ships with certagent, found without a search through every installed package; a test holds it to
+pyproject.toml."""
 
 
 class Zones:
@@ -49,7 +49,7 @@ class Zones:
         """See `act.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
         matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
         if not matching:
-            hint = f"add {zone} to the zones of a provider under dns.providers, or make {name} a CNAME into a zone that is there"
+            hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
             raise Misconfigured("dns.no_provider", f"no DNS provider is configured to write {name} (zone {zone})", hint)
         best = max(matching, key=lambda p: max(len(z) for z in p.zones if name == z or name.endswith(f".{z}")))
         with self._locks[zone]:
@@ -102,7 +102,9 @@ class Built:
         return Vault(self.state_dir() / "vault")
 
     def check(self) -> None:
-        """Load every plug-in with its options and read every secret, so that a mistake is told before anything is done."""
+        """Load every plug-in with its options and read every secret, so that a mistake is told before anything is
+        done.
+        """
         self.providers()
         for name in self.config.certificates:
             self.servers(name)
@@ -145,6 +147,8 @@ class Built:
             module, _, attribute = found.partition(":")
             plugin: Any = getattr(import_module(module), attribute)
         else:
+            from importlib.metadata import entry_points  # reads the metadata of every installed package
+
             others = {e.name: e for e in entry_points(group=group)}
             if section.type not in others:
                 known = ", ".join(sorted({*BUILT_IN[group], *others}))

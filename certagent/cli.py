@@ -1,8 +1,9 @@
 """The command line.
 
 Rules of what is printed: results on standard output; progress and errors on standard error; errors in lower case, as
-`certagent: error: …` and `hint: …`; `--json` for machines; no traceback, no secret, ever. Exit codes: 0 done, 1 failed (tried
-again later), 2 wrong usage or configuration (nothing was touched), 3 needs a human, 4 nothing to do (with --exit-unchanged).
+`certagent: error: …` and `hint: …`; `--json` for machines; no traceback, no secret, ever. Exit codes: 0 done, 1
+failed (tried again later), 2 wrong usage or configuration (nothing was touched), 3 needs a human, 4 nothing to do (with
+--exit-unchanged).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _names = click.argument("names", nargs=-1, metavar="[NAME]...")
 def cli() -> None:
     """The certificate lifecycle agent for mail servers: renews by ACME, and cannot break DANE.
 
-    Begin with `certagent renew --dry-run`: it goes the whole way against the CA's staging directory and changes nothing.
+    Begin with `certagent renew --dry-run`: it goes the whole way against the CA's staging directory and changes
+    nothing.
     `certagent run` then looks after all certificates for years.
     """
 
@@ -76,7 +78,7 @@ def cli() -> None:
 @click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included.")
 @click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
 @_json
-def renew(  # noqa: PLR0913 -- one parameter an option
+def renew(
     path: Path,
     names: tuple[str, ...],
     dry_run: bool,
@@ -90,8 +92,8 @@ def renew(  # noqa: PLR0913 -- one parameter an option
 ) -> None:
     """Do now what is due, for the certificates named or for all.
 
-    Whatever was begun is brought as far as it can go; what has to wait for caches goes on in `certagent run`, in the next
-    `certagent renew`, or here with --wait.
+    Whatever was begun is brought as far as it can go; what has to wait for caches goes on in `certagent run`, in the
+    next `certagent renew`, or here with --wait.
     """
     if accept_deferrals and not compromised:
         raise click.UsageError("--accept-deferrals goes with --compromised")
@@ -317,7 +319,9 @@ def abort(path: Path, name: str) -> None:
 @_config
 @click.option("--debug", is_flag=True, help="Log more.")
 def run(path: Path, debug: bool) -> None:
-    """Look after all certificates, for years. Logs to standard error; SIGHUP reads the configuration again, SIGTERM ends it."""
+    """Look after all certificates, for years. Logs to standard error; SIGHUP reads the configuration again, SIGTERM
+    ends it.
+    """
     import logging
 
     from certagent import log

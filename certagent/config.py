@@ -1,7 +1,9 @@
-"""The configuration: one YAML file, read strictly into typed, frozen values. It holds no secret, only paths to files that do.
+"""The configuration: one YAML file, read strictly into typed, frozen values. It holds no secret, only paths to files
+that do.
 
 Whatever is wrong is an error `config.…` (Misconfigured) that names file, line and key, what was expected, and a remedy.
-Nothing is guessed: unknown keys, duplicate keys, bare numbers as durations and names that are not host names are refused.
+Nothing is guessed: unknown keys, duplicate keys, bare numbers as durations and names that are not host names are
+refused.
 """
 
 from __future__ import annotations
@@ -109,7 +111,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """Options of a plug-in: its type, and the rest, to be read by the plug-in's own `Options` (see `Config.options`)."""
+    """Options of a plug-in: its type, and the rest, to be read by the plug-in's own `Options` (see
+    `Config.options`).
+    """
 
     type: str
     options: dict[str, Any]

@@ -1,8 +1,8 @@
 """The long-running agent: every certificate is looked after when its journal says so, and not before.
 
-APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process. SIGTERM and SIGINT
-end it after the step under way; SIGHUP reads the configuration again (a broken one is reported and the old one kept);
-SIGUSR1, sent by other certagent commands after they changed something, makes it read the journal again.
+APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process. SIGTERM and
+SIGINT end it after the step under way; SIGHUP reads the configuration again (a broken one is reported and the old
+one kept); SIGUSR1, sent by other certagent commands after they changed something, makes it read the journal again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from certagent.store.lock import Presence
 LOCK_S = 600.0
 """An operator's command may hold the lock for an issuance; ten minutes are longer than any step's own limits."""
 HEARTBEAT = timedelta(minutes=15)
-"""Sleeps are told by a clock that stands still in suspend and ignores a set clock; this bounds how late that is noticed."""
+"""Sleeps are told by a clock that stands still in suspend and ignores a set clock; this bounds how late that is
+noticed."""
 WORKERS = 8
 """Certificates side by side: most of the time each waits for a server."""
 

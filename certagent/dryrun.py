@@ -1,9 +1,9 @@
 """`renew --dry-run`: the whole way against a test CA, and nothing changed that a mail client or a sender could notice.
 
-Real: the CA's challenges, the TXT records for them (written, seen at every authoritative server, removed), a certificate for
-a throw-away key, its verification and rehearsal, the mail server's own check, and every question to DNS. Proven without a
-change: that TLSA records may be written, by asking the provider to remove a value that is not there. Never done: TLSA
-records added or removed, files installed, a server reloaded, the journal written.
+Real: the CA's challenges, the TXT records for them (written, seen at every authoritative server, removed), a
+certificate for a throw-away key, its verification and rehearsal, the mail server's own check, and every question to
+DNS. Proven without a change: that TLSA records may be written, by asking the provider to remove a value that is not
+there. Never done: TLSA records added or removed, files installed, a server reloaded, the journal written.
 """
 
 from __future__ import annotations

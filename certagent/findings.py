@@ -10,7 +10,9 @@ from certagent.lifecycle.forecast import Foreseen
 
 
 class Finding(Struct, frozen=True):
-    """One thing looked at or tried, and how it ended. `refused` stands for what is wrong; `note` for what is worth knowing."""
+    """One thing looked at or tried, and how it ended. `refused` stands for what is wrong; `note` for what is worth
+    knowing.
+    """
 
     outcome: Literal["ok", "note", "refused"]
     what: str

@@ -43,7 +43,7 @@ def brief(delay: timedelta) -> str:
     return " ".join(parts[:2])
 
 
-def step_words(step: st.AnyStep) -> str:
+def step_words(step: st.AnyStep) -> str:  # noqa: C901, PLR0911, PLR0912 -- one line a step
     """What a step does, in a few words."""
     match step:
         case st.MakeKeys():
@@ -143,13 +143,11 @@ def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
     """What is known of one certificate, for somebody woken at night: what is wrong comes first."""
     lines = [f"{spec.name}: {_headline(state, now)}"]
     for work, failure in sorted(state.failures.items()):
-        lines.append(
-            f"  FAILING {work}, {failure.count} times since {failure.first_at.wall:{DATE}}: {failure.detail} [{failure.code}]"
-        )
+        since = f"{failure.count} times since {failure.first_at.wall:{DATE}}"
+        lines.append(f"  FAILING {work}, {since}: {failure.detail} [{failure.code}]")
         if failure.hint:
             lines.append(f"          hint: {failure.hint}")
-    for target in spec.targets:
-        lines.append(f"  {target.name}: {_target(state, target.name)}")
+    lines += [f"  {target.name}: {_target(state, target.name)}" for target in spec.targets]
     for name in rollover.owners(spec, state):
         lines += _owner(spec, state, name)
     if state.next_keys:
@@ -242,7 +240,7 @@ def event(entry: Entry) -> str:
     return "\n".join([head + lines[0], *(f"{'':29}{line}" for line in lines[1:])])
 
 
-def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an event
+def _event(happened: ev.AnyEvent) -> list[str]:
     match happened:
         case ev.Intended():
             return [f"about to {step_words(happened.step)}: {happened.step.because}"]
@@ -265,9 +263,8 @@ def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an 
             return [f"{happened.target} {word}", *rows]
         case ev.Issued():
             leaf = happened.leaf
-            return [
-                f"issued {happened.generation} ({happened.algorithm}), valid until {leaf.not_after:{DATE}} UTC, serial {leaf.serial}"
-            ]
+            until = f"valid until {leaf.not_after:{DATE}} UTC, serial {leaf.serial}"
+            return [f"issued {happened.generation} ({happened.algorithm}), {until}"]
         case _:
             facts = {
                 k: v for k, v in msgspec.structs.asdict(happened).items() if k != "work" and v not in (None, (), "")

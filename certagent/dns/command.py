@@ -237,8 +237,8 @@ def run(argv: list[str], environment: dict[str, str], stdin: bytes, timeout_s: f
 
 def _read(process: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
     """Standard output and the end of standard error, until both are closed."""
-    assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
-    assert process.stderr is not None  # noqa: S101
+    assert process.stdout is not None
+    assert process.stderr is not None
     output: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for pipe in output:

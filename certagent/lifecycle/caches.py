@@ -7,8 +7,8 @@
 4. A set hurts a chain if some usable triple in it has records and none of them matches (RFC 7671 sections 8 and 9;
    RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
 
-Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests ask at
-every moment of a simulated world.
+Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests
+ask at every moment of a simulated world.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def still_held(held: Iterable[Held], path: tuple[str, ...], guard: timedelta, no
 def hurts(values: Iterable[Value], leaf: Leaf, *, benefit_of_doubt: bool = False) -> frozenset[str]:
     """The triples of the set for which no record matches the chain; empty: every sender that holds the set is fine.
 
-    Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A record whose
-    match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with benefit of doubt.
+    Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
+    record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with
+    benefit of doubt.
     """
     matched: dict[str, bool] = {}
     for value in values:

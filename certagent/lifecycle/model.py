@@ -1,6 +1,8 @@
-"""The words of the core: what the operator wants (`Spec`), what was found out, and what is known of a certificate (`State`).
+"""The words of the core: what the operator wants (`Spec`), what was found out, and what is known of a certificate
+(`State`).
 
-Only frozen values; no I/O, no clock, no random. Dates are aware UTC, durations `timedelta`; a suffix names any other unit.
+Only frozen values; no I/O, no clock, no random. Dates are aware UTC, durations `timedelta`; a suffix names any other
+unit.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ Value = str
 class Instant(Struct, frozen=True):
     """A moment, told twice. `wall` is for people, certificates and CAs; it may jump.
 
-    `lived_s` counts only seconds this host has surely lived through since the journal began (CLOCK_BOOTTIME within a boot,
-    nothing for the gap between two boots). Every wait that protects a sender is measured in it, so that no
+    `lived_s` counts only seconds this host has surely lived through since the journal began (CLOCK_BOOTTIME within a
+    boot, nothing for the gap between two boots). Every wait that protects a sender is measured in it, so that no
     clock step, suspension or reboot can make a wait shorter than it is.
     """
 

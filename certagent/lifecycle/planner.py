@@ -1,8 +1,8 @@
-"""What to do next for one certificate: an ordered tuple of small rules over (spec, state, now). This file is the rollover.
+"""What to do next for one certificate: small rules over (spec, state, now), in order. This file is the rollover.
 
 House rules:
-1. A rule reads facts and offers steps or waits; it changes nothing, draws nothing and asks nobody. All it knows is in the
-   journal's fold, so a user's journal reproduces every decision.
+1. A rule reads facts and offers steps or waits; it changes nothing, draws nothing and asks nobody. All it knows is in
+   the journal's fold, so a user's journal reproduces every decision.
 2. The first step that is not held back by its own earlier failure is taken. One step a pass; then facts are read again.
 3. A rule never relies on an earlier rule having spoken: each checks itself what it needs.
 4. What was not observed is unknown. Nothing irreversible is offered on it: before a swap or a removal every answer
@@ -15,26 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from certagent.lifecycle import caches, rollover, schedule
+from certagent.lifecycle import caches, issuance, rollover, schedule
 from certagent.lifecycle.model import Instant, Spec, Target
-from certagent.lifecycle.state import Generation, Installation, KeySet, Owner, State
+from certagent.lifecycle.state import Generation, Installation, Owner, State
 from certagent.lifecycle.steps import (
-    AnswerOrder,
     AnyStep,
-    AskRenewal,
-    Finalize,
     Forget,
     Install,
     Look,
-    MakeKeys,
-    PlaceOrder,
-    Present,
     Prove,
     Publish,
     Reload,
-    Revoke,
     Survey,
-    Tidy,
     Unpublish,
     Wait,
 )
@@ -43,7 +35,10 @@ Offer = AnyStep | Wait
 Rule = Callable[[Spec, State, Instant], Iterator[Offer]]
 
 SETTLE = timedelta(seconds=2)
-"""How long one look asks again for a change just made: servers notified by their primary follow within this, or minutes later."""
+"""How long one look asks again for a change just made: servers follow a NOTIFY within this, or much later."""
+RELOADING = timedelta(seconds=10)
+"""How long a proof after a reload tries again: Postfix says it is done before its children are replaced; a busy host
+takes seconds."""
 
 
 def plan(spec: Spec, state: State, now: Instant) -> Offer:
@@ -73,9 +68,7 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             continue
         match at.phase:
             case "installing":
-                yield _install(
-                    state, target, at.generation, "installing was interrupted", rollback=_is_rollback(at, state)
-                )
+                yield from _install_again(spec, state, target, at, now)
             case "installed":
                 yield Reload(target=target.name, because="installed; old processes go on with the old files")
             case "reloaded":
@@ -93,6 +86,25 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
                 pass
 
 
+def _install_again(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
+    """An interrupted swap is done again, or taken back where DNS has changed meanwhile: the old key is covered still."""
+    assert at.generation is not None
+    generation, previous = state.generation(at.generation), _previous(state, at)
+    blocked = generation is not None and not generation.accept_deferrals
+    if blocked and generation and rollover.may_install(spec, state, target.name, generation, now):
+        if previous and not rollover.may_install(spec, state, target.name, previous, now):
+            yield _install(state, target, previous.id, "interrupted, and caches forbid it by now", rollback=True)
+        else:
+            yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: interrupted, and caches forbid it by now")
+        return
+    yield _install(state, target, at.generation, "installing was interrupted", rollback=_is_rollback(at, state))
+
+
+def _previous(state: State, at: Installation) -> Generation | None:
+    previous = state.generation(at.previous) if at.previous else None
+    return None if previous is None or previous.foreign else previous
+
+
 def _is_rollback(at: Installation, state: State) -> bool:
     return state.newest is not None and at.generation != state.newest.id
 
@@ -106,20 +118,18 @@ def _install(state: State, target: Target, id_: str, because: str, *, rollback: 
 def _prove_or_put_back(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
     assert at.generation is not None
     failure = state.failures.get(f"prove {target.name}")
-    previous = state.generation(at.previous) if at.previous else None
+    previous = _previous(state, at)
     if (
         failure
         and failure.code == "mta.not_served"
         and previous
-        and not previous.foreign
         and not _is_rollback(at, state)
         and not rollover.may_install(spec, state, target.name, previous, now)
     ):
         yield _install(state, target, previous.id, f"proof failed: {failure.detail}", rollback=True)
     drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
-    yield Prove(
-        target=target.name, generation=at.generation, drained=drained, because="reloaded; what is served is proven"
-    )
+    because = "reloaded; what is served is proven"
+    yield Prove(target=target.name, generation=at.generation, drained=drained, budget=RELOADING, because=because)
 
 
 # -- 2. the newest generation goes into service where nothing stands against it --------------------------------------
@@ -265,162 +275,7 @@ def _fresh(then: Instant | None, now: Instant) -> bool:
     return then is not None and now.since(then) <= schedule.FRESH
 
 
-# -- 5. certificates are issued when due -----------------------------------------------------------------------------
-
-
-def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """An order an algorithm, from a stored key to a stored, verified chain."""
-    wanted = _wanted(spec, state, now)
-    if isinstance(wanted, Wait):
-        yield wanted
-        return
-    keys, because = wanted
-    issued = state.issued if state.issued_keys == keys.id else {}
-    todo = [a for a in spec.algorithms if a not in issued]
-    for algorithm in todo:
-        order = state.orders.get(algorithm)
-        if order is None or order.keys != keys.id:
-            replaces = state.newest.id if state.newest and algorithm in state.newest.leaves else None
-            yield PlaceOrder(keys=keys.id, algorithm=algorithm, replaces=replaces, because=because)
-        elif not order.presented:
-            yield Present(algorithm=algorithm, because="the CA asks for a dns-01 challenge")
-        elif not order.ready:
-            yield AnswerOrder(algorithm=algorithm, because="the challenge values are in DNS")
-        else:
-            yield Finalize(
-                keys=keys.id,
-                algorithm=algorithm,
-                generation=f"g{state.generations_made + 1}",
-                completes=len(todo) == 1,
-                because="the CA has seen the challenges",
-            )
-        return
-
-
-def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait:
-    """The keys to issue for now, and why; or the wait until then."""
-    newest, current = state.newest, state.current_keys
-    if not state.keys:
-        return Wait(schedule.LOOK_AT_MOST, "keys are made first")
-    if newest is None or current is None:
-        return state.keys[-1], "there is no certificate yet"
-    urgent = _fallback(spec, state, now)
-    if urgent:
-        return urgent
-    reason = _why_now(spec, state, newest, now)
-    if isinstance(reason, Wait):
-        return reason
-    if not _rotates(spec, state, current, now):
-        return current, reason
-    following = state.next_keys
-    if following is None or set(following.spki) != set(spec.algorithms):
-        return Wait(schedule.LOOK_AT_MOST, f"{reason}; the next keys are made first")
-    return following, reason
-
-
-def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str | Wait:
-    if state.requested and state.requested.what != "abort":
-        return f"the operator asked: {state.requested.what}"
-    if set(newest.leaves) != set(spec.algorithms):
-        return f"the algorithms are now {', '.join(spec.algorithms)}"
-    if any(set(leaf.names) != set(spec.names) for leaf in newest.leaves.values()):
-        return f"the names are now {', '.join(spec.names)}"
-    moment, why = schedule.due(state) or (now.wall, "")
-    # a CA whose certificates are past their renewal date when they come must not be asked without end
-    rest = min((leaf.not_after - leaf.not_before for leaf in newest.leaves.values())) / 4
-    earliest = min(rest, timedelta(hours=1)) - now.since(newest.issued_at)
-    left = max(moment - now.wall, earliest)
-    if left > timedelta(0):
-        return Wait(left, f"renewal is due {moment:%Y-%m-%d %H:%M:%S} UTC: {why}")
-    return f"renewal is due: {why}"
-
-
-def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | None:
-    """The last chance: what is served runs out and its successor is still held back, so it is renewed with its own key."""
-    newest = state.newest
-    assert newest is not None
-    for target in spec.targets:
-        at = state.targets.get(target.name)
-        served = state.generation(at.generation) if at and at.generation else None
-        if served is None or served.foreign or served.keys == newest.keys or at is None or at.phase != "drained":
-            continue
-        keys = state.keyset(served.keys)
-        late = any(now.wall >= schedule.last_chance(leaf) for leaf in served.leaves.values())
-        if (
-            keys
-            and late
-            and set(keys.spki) == set(spec.algorithms)
-            and rollover.may_install(spec, state, target.name, newest, now)
-        ):
-            return keys, "the certificate runs out before its successor may serve: renewed with the same key"
-    return None
-
-
-def _rotates(spec: Spec, state: State, current: KeySet, now: Instant) -> bool:
-    if set(current.spki) != set(spec.algorithms):
-        return True
-    if state.requested and state.requested.what in ("rotate", "emergency"):
-        return True
-    if spec.rotate_key is None or current.in_service_at is None:
-        return False
-    if now.wall - current.in_service_at.wall < spec.rotate_key:
-        return False
-    return not _too_late_to_roll(spec, state, now)
-
-
-def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
-    newest, following = state.newest, state.next_keys
-    if newest is None or not spec.owners:
-        return False
-    if not any(now.wall >= schedule.last_chance(leaf) for leaf in newest.leaves.values()):
-        return False
-    if following is None:
-        return True
-    leaves = list(rollover.as_if_issued(following, newest).values())
-    return bool(rollover.obstacles(spec, state, leaves, list(spec.owners), now))
-
-
-# -- 6. keys are made ahead ------------------------------------------------------------------------------------------
-
-
-def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """The first keys; the stand-by, as soon as a roll is over; without a stand-by, early enough before a renewal."""
-    because = None
-    if not state.keys:
-        because = "there are no keys yet"
-    elif state.newest is not None:
-        current, following = state.current_keys, state.next_keys
-        if following is not None and set(following.spki) == set(spec.algorithms):
-            return
-        if current is not None and set(current.spki) != set(spec.algorithms):
-            because = f"the algorithms are now {', '.join(spec.algorithms)}"
-        elif spec.standby and spec.owners and rollover.rolled(spec, state):
-            because = "stand-by: a renewal, a revocation or an urgent window then never waits for caches"
-        elif current is not None and _rotates(spec, state, current, now):
-            moment, why = schedule.due(state) or (now.wall, "")
-            left = moment - _lead(spec, state) - now.wall
-            if state.requested:
-                because = f"the operator asked: {state.requested.what}"
-            elif left <= timedelta(0):
-                because = f"caches must know the next key before the renewal at {moment:%Y-%m-%d %H:%M:%S} UTC ({why})"
-            else:
-                yield Wait(left, f"the next keys are made in time for the renewal at {moment:%Y-%m-%d %H:%M:%S} UTC")
-    if because:
-        yield MakeKeys(keys=f"k{state.keys_made + 1}", algorithms=spec.algorithms, because=because)
-
-
-def _lead(spec: Spec, state: State) -> timedelta:
-    """How long before a renewal its keys are published: the longest hold now in force, and time for servers to follow."""
-    holds = [
-        caches.hold(h, rollover.path(o), spec.guard)
-        for n, o in state.owners.items()
-        if n in spec.owners
-        for h in o.held
-    ]
-    return max(holds) + schedule.LOOK_AT_MOST if holds else timedelta(0)
-
-
-# -- 7. records that nothing needs any more are removed --------------------------------------------------------------
+# -- 5. records that nothing needs any more are removed --------------------------------------------------------------
 
 
 def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -457,15 +312,7 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         yield Unpublish(owner=name, values=values, because=because)
 
 
-# -- 8. the rest -----------------------------------------------------------------------------------------------------
-
-
-def tidy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """Challenge values whose order is over leave DNS: too many of them make the answer too big."""
-    needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
-    over = tuple(c for c in state.challenges if c not in needed)
-    if over:
-        yield Tidy(challenges=over, because="their orders are over")
+# -- 6. the rest -----------------------------------------------------------------------------------------------------
 
 
 def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -479,19 +326,11 @@ def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     yield Forget(generations=tuple(g.id for g in doomed), keys=keys, because="the operator asked: abort")
 
 
-def revoke(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """A compromised key's certificates are revoked as soon as nothing serves them."""
-    served = {id_ for t in state.targets.values() for id_ in t.serves}
-    for generation in state.generations:
-        if generation.revoke and generation.id not in served:
-            yield Revoke(generation=generation.id, because="its key is compromised, and nothing serves it any more")
-
-
 def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Old keys are deleted once they are served nowhere, published nowhere, and no roll-back would want them."""
     if state.newest is None or not rollover.rolled(spec, state) or state.orders:
         return
-    kept = {id_ for t in state.targets.values() for id_ in t.serves} | {state.newest.id}
+    kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)
     wanted = {g.keys for g in state.generations if g.id not in generations} | {k.id for k in (state.next_keys,) if k}
     published = {v for o in state.owners.values() for v in rollover.seen_somewhere(o)}
@@ -513,25 +352,6 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         )
 
 
-def ask_renewal(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """The CA is asked when it wants a renewal, as often as it says, until the certificate is replaced (RFC 9773 section 4.3)."""
-    newest = state.newest
-    if newest is None:
-        return
-    for algorithm, leaf in newest.leaves.items():
-        if now.wall >= leaf.not_after:
-            continue
-        renewal = state.renewals.get(algorithm)
-        if renewal is None or renewal.generation != newest.id:
-            yield AskRenewal(generation=newest.id, algorithm=algorithm, because="the CA was not asked yet")
-            continue
-        left = timedelta(seconds=renewal.drawn.ask_again_s) - now.since(renewal.asked_at)
-        if left > timedelta(0):
-            yield Wait(left, "the CA is asked for its renewal window again")
-        else:
-            yield AskRenewal(generation=newest.id, algorithm=algorithm, because="the CA's Retry-After is over")
-
-
 def watch(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What is served is proven now and then, so that somebody else's change is noticed before a sender tells."""
     for target in spec.targets:
@@ -550,14 +370,14 @@ RULES: tuple[Rule, ...] = (
     abort,
     finish,
     look,
-    make_keys,  # before `publish`: a stand-by goes out with the records of what it stands by for
+    issuance.make_keys,  # before `publish`: a stand-by goes out with the records of what it stands by for
     publish,
     deploy,
-    issue,
-    tidy,
+    issuance.issue,
+    issuance.tidy,
     clean,
-    revoke,
+    issuance.revoke,
     forget,
-    ask_renewal,
+    issuance.ask_renewal,
     watch,
 )

@@ -18,7 +18,9 @@ from certagent.pki.leaf import Leaf
 
 
 class Obstacle(Struct, frozen=True):
-    """Why a swap cannot be made now. `remaining`: how long it certainly lasts; None: until something is seen to change."""
+    """Why a swap cannot be made now. `remaining`: how long it certainly lasts; None: until something is seen to
+    change.
+    """
 
     owner: str
     remaining: timedelta | None
@@ -70,7 +72,9 @@ def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Leaf]:
 
 
 def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], now: Instant) -> list[Obstacle]:
-    """What stands against serving these chains at these TLSA names from now on (RFC 7671 section 8, RFC 7672 section 2.2)."""
+    """What stands against serving these chains at these TLSA names from now on (RFC 7671 section 8, RFC 7672 section
+    2.2).
+    """
     result: list[Obstacle] = []
     for name in names:
         owner = state.owners.get(name, Owner())
@@ -189,8 +193,8 @@ def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
 def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
     """The gate before values are added; the reason against it, or None.
 
-    No set that comes to be may have a triple that matches nothing served (RFC 7671 section 8.4: a new triple is published
-    for the present chain first), unless that was so before.
+    No set that comes to be may have a triple that matches nothing served (RFC 7671 section 8.4: a new triple is
+    published for the present chain first), unless that was so before.
     """
     served = served_at(spec, state, owner)
     for before in _sets(state.owners.get(owner, Owner())):
@@ -202,7 +206,9 @@ def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) 
 
 
 def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
-    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old records go last)."""
+    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old records go
+    last).
+    """
     served = served_at(spec, state, owner)
     for before in _sets(state.owners.get(owner, Owner())):
         for leaf in served:

@@ -21,20 +21,24 @@ JITTER = 0.1
 SOON = timedelta(seconds=1)
 """The shortest wait between two looks at DNS that somebody else has to change."""
 LOOK_AT_MOST = timedelta(minutes=15)
-"""While caches are waited for, a server that regresses is noticed within this, or a quarter of the TTL if that is less."""
+"""While caches are waited for, a server that regresses is noticed within this, or a quarter of the TTL if that is
+less."""
 FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
 
 
 def backstop(leaf: Leaf) -> datetime:
-    """Renew here at the latest if the CA suggests nothing: with a third of the lifetime left, half if it is short-lived."""
+    """Renew here at the latest if the CA suggests nothing: with a third of the lifetime left, half if it is
+    short-lived.
+    """
     life = leaf.not_after - leaf.not_before
     return leaf.not_after - (life / 2 if life < SHORT_LIFE else life / 3)
 
 
 def last_chance(leaf: Leaf) -> datetime:
-    """From here on a renewal with the old key is better than a roll that may come too late: a sixth of the lifetime left,
-    which leaves several retries at the CA's slowest back-off for 45 days and more, and a day for 160 hours."""
+    """From here on a renewal with the old key is better than a roll that may come too late: a sixth of the lifetime
+    left, which leaves several retries at the CA's slowest back-off for 45 days and more, and a day for 160 hours.
+    """
     return leaf.not_after - (leaf.not_after - leaf.not_before) / 6
 
 

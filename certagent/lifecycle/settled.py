@@ -8,8 +8,9 @@ from certagent.lifecycle.state import Owner, State
 
 
 def settled(spec: Spec, state: State) -> bool:
-    """The newest certificate is all that is served and proven, the records are as they should be at every server, and no
-    request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited for.
+    """The newest certificate is all that is served and proven, the records are as they should be at every server,
+    and no request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited
+    for.
     """
     if state.newest is None or not rollover.rolled(spec, state) or state.orders or state.requested or state.challenges:
         return False

@@ -1,4 +1,5 @@
-"""Everything certagent can do to the world, as values. A step names its `work`: what a failure holds back, and nothing else.
+"""Everything certagent can do to the world, as values. A step names its `work`: what a failure holds back, and
+nothing else.
 
 Every step is idempotent: done twice, also after a crash in the middle, it leaves the world as done once.
 """
@@ -89,7 +90,9 @@ class Tidy(Step, frozen=True):
 
 
 class Look(Step, frozen=True):
-    """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is secure."""
+    """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is
+    secure.
+    """
 
     WORK: ClassVar[str] = "look {0.owner}"
     CHANGES: ClassVar[bool] = False
@@ -164,6 +167,8 @@ class Prove(Step, frozen=True):
     generation: str
     drained: bool
     """Whether old worker processes are gone by now, so that nothing else can be served any more."""
+    budget: timedelta = timedelta(0)
+    """How long to try again until everything is met."""
 
 
 class AskRenewal(Step, frozen=True):

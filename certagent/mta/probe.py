@@ -54,11 +54,12 @@ def probe(service: Service, address: str, algorithm: Algorithm, timeout_s: float
     try:
         leaf = _leaf(service, address, algorithm, began + timeout_s)
     except Unseen as unseen:
-        leaf = Unknown(str(unseen))
+        leaf = Unknown(str(unseen), reached=True)
     except TimeoutError:
         leaf = Unknown(f"no answer within {timeout_s:g} s")
     except (OSError, ValueError, Error) as error:  # ValueError: a certificate or a name that makes no sense
-        leaf = Unknown(getattr(error, "strerror", None) or str(error))
+        why = getattr(error, "strerror", None) or str(error)
+        leaf = Unknown(why, reached=isinstance(error, ConnectionResetError))
     return Served(service.host, address, service.port, algorithm, leaf, time.monotonic() - began)
 
 
@@ -93,7 +94,7 @@ def probe_all(
         return found + list(pool.map(work, jobs))
 
 
-class Unseen(Exception):  # noqa: N818 -- no error: `probe` tells it as a finding
+class Unseen(Exception):
     """Why no certificate was seen."""
 
 

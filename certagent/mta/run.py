@@ -88,8 +88,8 @@ def run(
 
 def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
     """What it printed until it ended; TimeoutError at the deadline."""
-    assert process.stdout is not None  # noqa: S101 -- for the type checker
-    assert process.stderr is not None  # noqa: S101
+    assert process.stdout is not None
+    assert process.stderr is not None
     kept = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
     ended = os.pidfd_open(process.pid)
     try:

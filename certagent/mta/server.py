@@ -1,7 +1,8 @@
 """What certagent asks of a mail server: one file a kind of server, each tested against the real daemon.
 
-`check` reads, `install` is the cut-over (new processes read the new file at once), `reload` only ends the mixture of old
-and new. Exit codes of a daemon's own check and reload prove nothing about TLS: the proof is a handshake (`mta/probe.py`).
+`check` reads, `install` is the cut-over (new processes read the new file at once), `reload` only ends the mixture of
+old and new. Exit codes of a daemon's own check and reload prove nothing about TLS: the proof is a handshake
+(`mta/probe.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Server(Protocol):
         ...
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """Put the combined PEM (key, leaf, issuers) of each algorithm in its place, durably, rehearsed before the rename."""
+        """Put the combined PEM (key, leaf, issuers) of each algorithm in its place, durably, rehearsed before the
+        rename.
+        """
         ...
 
     def installed(self) -> Mapping[str, bytes]:

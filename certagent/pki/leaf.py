@@ -10,8 +10,8 @@ from msgspec import Struct
 class Leaf(Struct, frozen=True, tag=True):
     """The facts of one chain.
 
-    `spki` is the SHA-256 of the leaf's SubjectPublicKeyInfo, `issuers` those of the CA certificates that follow it in the
-    served chain, in their order (RFC 6698 section 2.1: selector 1, matching type 1); all lower-case hex.
+    `spki` is the SHA-256 of the leaf's SubjectPublicKeyInfo, `issuers` those of the CA certificates that follow it
+    in the served chain, in their order (RFC 6698 section 2.1: selector 1, matching type 1); all lower-case hex.
     """
 
     spki: str

@@ -97,7 +97,7 @@ def _invalid(text: str, why: str, hint: str = "write a host name as in DNS, such
 
 def _a_label_hint(text: str) -> str:
     """The same name as DNS has it, where there is such a name."""
-    import idna  # noqa: PLC0415 - slow to import, and needed only to explain an error
+    import idna
 
     try:
         return f"write {idna.encode(text[:_MAX_NAME], uts46=True).decode('ascii')}"

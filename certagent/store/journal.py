@@ -1,8 +1,8 @@
 """The journal: everything that ever happened to each certificate, in one SQLite file, and the state it folds to.
 
-An event is durable when `append` returns (WAL, synchronous=FULL). Each row carries a digest chained to the row before it, and
-the stored state one chained to the last row: a torn page, a lost or changed row is found, not believed. The state beside the
-events is only a shortcut: `verify` folds everything anew and compares.
+An event is durable when `append` returns (WAL, synchronous=FULL). Each row carries a digest chained to the row
+before it, and the stored state one chained to the last row: a torn page, a lost or changed row is found, not
+believed. The state beside the events is only a shortcut: `verify` folds everything anew and compares.
 
 Errors: `journal.damaged` (Misconfigured), `journal.version` (Misconfigured), `store.disk` (Transient).
 """
@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -37,7 +37,8 @@ CREATE TABLE head (
   wake_at REAL, why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX head_wake ON head (wake_at);
-CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL, lived_s REAL NOT NULL);
+CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL, lived_s
+REAL NOT NULL);
 """
 _BUSY_S = 10.0
 """Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
@@ -138,7 +139,7 @@ class Journal:
                 (name, after),
             ).fetchall()
         previous = b"" if after < 1 else None
-        expected = after if after >= 1 else 1
+        expected = max(after, 1)
         for seq, at, lived_s, body, digest in rows:
             if seq != expected:
                 raise _damaged(self.path, f"{name}: event {expected} is missing")
@@ -184,8 +185,9 @@ class Journal:
                 )
             stored = msgspec.json.encode(state, order="sorted")
             self._db.execute(
-                "INSERT INTO head (certificate, seq, state, digest) VALUES (?,?,?,?) ON CONFLICT (certificate) DO UPDATE"
-                " SET seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL",
+                "INSERT INTO head (certificate, seq, state, digest) VALUES (?,?,?,?)"
+                " ON CONFLICT (certificate) DO UPDATE SET"
+                " seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL",
                 (name, state.seq, stored, _digest(last, stored)),
             )
             self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?)", (boot_id, boot_s, now.lived_s))
@@ -217,8 +219,6 @@ def _row(name: str, seq: int, at: str, lived_s: float, body: bytes) -> bytes:
 
 
 def _from_epoch(seconds: float) -> datetime:
-    from datetime import UTC
-
     return datetime.fromtimestamp(seconds, UTC)
 
 
