@@ -30,6 +30,7 @@ DEFAULT = Path("/etc/certagent/config.yaml")
 
 T = TypeVar("T")
 Duration = Annotated[str, msgspec.Meta(pattern=r"^(\d+(d|h|m|s))+$", description="such as 90d, 36h, 15m, 30s, 1h30m")]
+Rotation = Annotated[str, msgspec.Meta(pattern=r"^(every_renewal|never|(\d+(d|h|m|s))+)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 """Names chosen by the operator become names of files: letters, digits, dot, hyphen, underscore."""
 
@@ -86,7 +87,7 @@ class Certificate(_Keys, frozen=True, kw_only=True):
     ca: Name
     names: tuple[str, ...] = ()
     keys: tuple[str, ...] = ("ecdsa-p256",)
-    rotate_key: Duration | Literal["every_renewal", "never"] = "every_renewal"
+    rotate_key: Rotation = "every_renewal"
     standby_key: bool = True
     profile: str | None = None
     dane: Any = {}
@@ -347,11 +348,11 @@ class _Reader:
         if missing:
             return self.wrong("config.key", here, f"{missing[1]} is missing", "see config.example.yaml")
         hint = "see config.example.yaml"
-        if "\\d+(d|h|m|s)" in text or here[-1:] in _DURATIONS:
-            text, hint = (
-                "expected a duration with its unit",
-                "such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
-            )
+        if here[-1:] == ("rotate_key",):
+            text, hint = "expected every_renewal, never, or a duration", "such as 90d: keys older than that are rolled"
+        elif here[-1:] in _DURATIONS:
+            text = "expected a duration with its unit"
+            hint = "such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused"
         return self.wrong("config.value", here, _plain(text), hint)
 
     def section(self, value: object, place: tuple[str, ...]) -> Section:
@@ -369,7 +370,7 @@ class _Reader:
             raise self.wrong("config.value", place, error.detail, error.hint) from None
 
 
-_DURATIONS = (("ttl",), ("guard",), ("drain",), ("watch",), ("rotate_key",))
+_DURATIONS = (("ttl",), ("guard",), ("drain",), ("watch",))
 
 
 def _plain(text: str) -> str:

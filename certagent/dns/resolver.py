@@ -289,7 +289,8 @@ class Resolver:
         A server that cannot be asked, or disagrees about an alias, at any hop stays Unknown to the end. The TTL of a
         hop is the largest that any server gives.
         """
-        name, path = owner, tuple[tuple[str, int], ...]()
+        name = owner
+        path: tuple[tuple[str, int], ...] = ()
         odd: dict[str, Answer | Unknown] = {}
         trouble: Error | None = None
         while True:
@@ -312,12 +313,11 @@ class Resolver:
                     answers[key] = Answer(s.values, s.ttl_s, path)
             if not target:
                 return Trail(zone, name, answers | odd, trouble)
-            path = (*path, (name, ttl_s))
-            if len(path) > MAX_HOPS or target in dict(path):
+            if len(path) == MAX_HOPS or target == owner or target in dict(path):
                 loop = f"the aliases of {owner} run in a loop or over more than {MAX_HOPS} hops"
                 refused = Misconfigured("dns.alias", loop, "let the CNAME lead to a name with data")
                 return Trail(zone, name, {key: Unknown(loop) for key in said}, refused)
-            name = target
+            name, path = target, (*path, (target, ttl_s))
 
     def _ask_all(self, servers: Servers, name: str, rdtype: RdataType) -> dict[str, Said]:
         # RD is not set, so that a server that also resolves for others does not ask around.

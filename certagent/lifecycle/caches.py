@@ -109,13 +109,13 @@ def hurts(values: Iterable[Value], leaf: Leaf, *, benefit_of_doubt: bool = False
 def hurt_by(values: frozenset[Value], leaf: Leaf, served: Iterable[Leaf]) -> bool:
     """Whether a sender that holds the set is hurt by the chain, and is not hurt already by everything served so far.
 
-    A set that surely matches nothing that is served (a mistake made before certagent came, or behind its back) is no
-    reason to hold anything back: its holders are cut off already, and only a change can help them.
+    Triple by triple, since senders differ in those they support. A set that surely matches nothing that is served (a
+    mistake made before certagent came, or behind its back) is no reason to hold anything back: its holders are cut off
+    already, and only a change can help them.
     """
-    if not hurts(values, leaf):
-        return False
+    hurt = hurts(values, leaf)
     now_served = list(served)
-    return not now_served or any(not hurts(values, s, benefit_of_doubt=True) for s in now_served)
+    return bool(hurt) and (not now_served or any(hurt - hurts(values, s, benefit_of_doubt=True) for s in now_served))
 
 
 def _names(path: tuple[tuple[str, int], ...]) -> tuple[str, ...]:

@@ -87,7 +87,10 @@ class Spec(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, tag=True):
-    """What one authoritative address said of a TLSA name: its alias hops with their TTLs, the values and their TTL."""
+    """What one authoritative address said of a TLSA name: the values and their TTL, and how it got there.
+
+    `path`: for each CNAME on the way, the name it leads to and its TTL.
+    """
 
     values: frozenset[Value]
     ttl_s: int

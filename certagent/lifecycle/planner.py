@@ -87,7 +87,7 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 
 
 def _install_again(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
-    """An interrupted swap is done again, or taken back where DNS has changed meanwhile: the old key is covered still."""
+    """An interrupted swap is done again, or taken back where DNS has changed since: the old key is covered still."""
     assert at.generation is not None
     generation, previous = state.generation(at.generation), _previous(state, at)
     blocked = generation is not None and not generation.accept_deferrals
@@ -194,6 +194,10 @@ def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             continue
         values = rollover.missing(spec, state, name)
         if not values:
+            continue
+        if not _fresh(owner.looked_at, now):
+            # a TTL that was raised since would be superseded unseen, and the wait would be too short
+            yield _look(spec, state, name, "the last look before records are added")
             continue
         against = rollover.may_publish(spec, state, name, values)
         if against:

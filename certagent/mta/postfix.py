@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from cryptography import x509
@@ -81,14 +82,17 @@ class Postfix:
                 does not list an installed file, or lists one that would never be renewed or breaks the others; no
                 service offers TLS, or one has a level that kills smtpd.
         """
-        self._check_version()
-        result = self._postfix("check")
-        if result.code != 0:
+        with ThreadPoolExecutor(max_workers=3) as pool:  # three programs that do not mind each other
+            checked = pool.submit(self._postfix, "check")
+            settings, overrides = self._read(pool)
+        self._check_version(settings.pop("mail_version", ""))
+        if checked.result().code != 0:
             hint = f"run: {self._command('postfix')} check; it explains itself in the mail log"
-            raise self._wrong(f"its own check fails: {_last_line(result)}", hint)
+            raise self._wrong(f"its own check fails: {_last_line(checked.result())}", hint)
         in_use = {self._file(algorithm) for algorithm in algorithms}
-        self._check_files(algorithms, frozenset(str(path) for path in self._files.values() if path not in in_use))
-        self._check_level(self._settings(), self._overrides())
+        stale = frozenset(str(path) for path in self._files.values() if path not in in_use)
+        self._check_files(algorithms, settings, overrides, stale)
+        self._check_level(settings, overrides)
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
         """See `Server`; all files are rehearsed before the first one is placed, each with mode 0600.
@@ -97,7 +101,8 @@ class Postfix:
             mta.config: (also) The files are in their places, but Postfix is not told to use them, see `check`.
         """
         pemfile.install_all({self._file(algorithm): pem for algorithm, pem in pems.items()})
-        self._check_files(pems)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            self._check_files(pems, *self._read(pool))
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`; a file that holds another kind of key than it is meant for is missing."""
@@ -122,16 +127,21 @@ class Postfix:
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 
-    def _check_version(self) -> None:
-        version = self._postconf("-dh", "mail_version").strip()
+    def _check_version(self, version: str) -> None:
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if not numbers or (int(numbers[1]), int(numbers[2])) < _OLDEST:
             raise self._wrong(f"its version is {version or 'unknown'}, smtpd_tls_chain_files needs 3.4", "upgrade it")
 
-    def _check_files(self, algorithms: Iterable[str], stale: frozenset[str] = frozenset()) -> None:
+    def _check_files(
+        self,
+        algorithms: Iterable[str],
+        settings: Mapping[str, str],
+        overrides: Mapping[str, Mapping[str, str]],
+        stale: frozenset[str] = frozenset(),
+    ) -> None:
         """Of main.cf, and of each service that has a list of its own."""
         needed = [str(self._file(algorithm)) for algorithm in sorted(algorithms)]
-        places = {"main.cf": self._settings(), **self._overrides()}
+        places = {"main.cf": settings, **overrides}
         for place, own in places.items():
             if place not in self._options.other_services and _CHAIN_FILES in own:
                 self._check_list(place, _words(own[_CHAIN_FILES]), needed, stale)
@@ -176,9 +186,14 @@ class Postfix:
 
     # -- Postfix's programs ------------------------------------------------------------------------------------------
 
+    def _read(self, pool: Executor) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """The settings of main.cf, and those of each service in master.cf."""
+        overrides = pool.submit(self._overrides)
+        return pool.submit(self._settings).result(), overrides.result()
+
     def _settings(self) -> dict[str, str]:
         """The settings of main.cf that matter here, expanded."""
-        lines = self._postconf("-x", _CHAIN_FILES, "smtpd_tls_security_level", *_SWITCHES)
+        lines = self._postconf("-x", "mail_version", _CHAIN_FILES, "smtpd_tls_security_level", *_SWITCHES)
         return {name: value for _, name, value in _parse(lines)}
 
     def _overrides(self) -> dict[str, dict[str, str]]:

@@ -111,6 +111,8 @@ def _leaf(service: Service, address: str, algorithm: Algorithm, deadline: float)
             chain = _chain(service, address, wanted, "1.3", deadline)
         except (_NoHandshake, ConnectionResetError):
             raise with_12 from None  # the one that says whether there is a certificate of this kind
+        except Unseen as with_13:
+            raise Unseen(f"{with_13} ({with_12})") from None
     return facts(chain)
 
 

@@ -110,7 +110,7 @@ class TestSight:
         lab_dns.update(end, "TLSA", [A], ttl=13)
         lab_dns.settle()
         sighting = resolver.sight(owner, expect=frozenset({A}), budget=SOON)
-        answer = Answer(frozenset({A}), 13, ((owner, 11), (middle, 12)))
+        answer = Answer(frozenset({A}), 13, ((middle, 11), (end, 12)))
         assert sighting.answers == {ALIAS_NS1: answer, ALIAS_NS2: answer}
         assert (sighting.zone, sighting.name, sighting.security) == (f"{ALIAS_ZONE}.", end, "secure")
 
