@@ -290,7 +290,7 @@ class Resolver:
         hop is the largest that any server gives.
         """
         name = owner
-        path: tuple[tuple[str, int], ...] = ()
+        hops: list[tuple[str, int]] = []
         odd: dict[str, Answer | Unknown] = {}
         trouble: Error | None = None
         while True:
@@ -310,14 +310,15 @@ class Resolver:
                 elif isinstance(s, Alias):
                     ttl_s = max(ttl_s, s.ttl_s)
                 else:
-                    answers[key] = Answer(s.values, s.ttl_s, path)
+                    answers[key] = Answer(s.values, s.ttl_s, tuple(hops))
             if not target:
                 return Trail(zone, name, answers | odd, trouble)
-            if len(path) == MAX_HOPS or target == owner or target in dict(path):
+            if len(hops) == MAX_HOPS or target == owner or target in dict(hops):
                 loop = f"the aliases of {owner} run in a loop or over more than {MAX_HOPS} hops"
                 refused = Misconfigured("dns.alias", loop, "let the CNAME lead to a name with data")
                 return Trail(zone, name, {key: Unknown(loop) for key in said}, refused)
-            name, path = target, (*path, (target, ttl_s))
+            hops.append((target, ttl_s))
+            name = target
 
     def _ask_all(self, servers: Servers, name: str, rdtype: RdataType) -> dict[str, Said]:
         # RD is not set, so that a server that also resolves for others does not ask around.
