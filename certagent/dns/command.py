@@ -35,8 +35,8 @@ from typing import IO, Literal
 import msgspec
 from msgspec import Struct
 
+from certagent.dns.message import absolute, zone_of
 from certagent.dns.provider import RdType, RRset
-from certagent.dns.resolver import absolute, zone_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 
 MAX_STDOUT_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild

@@ -13,30 +13,36 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import dns.exception
 import dns.message
 import dns.name
-import dns.query
-import dns.rdtypes.ANY.TXT
 import dns.resolver
-from dns.flags import AA, AD, CD, RD
+from dns.flags import AD, CD, RD
 from dns.message import Message, QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
-from dns.rdata import Rdata
-from dns.rdatatype import AAAA, CNAME, DNAME, NS, SOA, TLSA, TXT, A, RdataType
-from dns.rrset import RRset
+from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
+from certagent.dns.message import (
+    MAX_RECORDS,
+    Alias,
+    Said,
+    absolute,
+    exchange,
+    majority,
+    name_text,
+    read,
+    records,
+    rrset_of,
+)
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.lifecycle.model import Answer, Security, Sighting, Unknown
 
-MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
 MAX_THREADS = 32  # 13 name servers with two addresses each fit
 UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
@@ -46,14 +52,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Alias(Struct, frozen=True):
-    """A CNAME that one server gave for a name."""
-
-    target: str
-    ttl_s: int
-
-
-Said = Answer | Alias | Unknown
 Servers = dict[str, str | Unknown]
 """By `ns-name/address`: the address to ask, or why it cannot be asked."""
 
@@ -67,84 +65,7 @@ class Trail(Struct, frozen=True):
     trouble: Error | None = None
 
 
-# -- pure: names and messages ----------------------------------------------------------------------------------------
-
-
-def absolute(name: str) -> str:
-    """Lower case, with the final dot: names are compared as text here."""
-    return name.lower().rstrip(".") + "."
-
-
-def zone_of(name: str, zones: Iterable[str]) -> str | None:
-    """The longest of `zones` that holds the name."""
-    return max((z for z in zones if z == "." or f".{name}".endswith(f".{z}")), key=len, default=None)
-
-
-def value_text(rdata: Rdata) -> str:
-    """A TLSA as `3 1 1 <lower-case hex>`, a TXT as its strings joined, without quotes."""
-    if isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
-        return b"".join(rdata.strings).decode("utf-8", "replace")
-    *numbers, data = rdata.to_text().lower().split(" ", 3)  # dnspython breaks long hex into pieces
-    return " ".join((*numbers, data.replace(" ", "")))
-
-
-def read(response: Message, name: str, rdtype: RdataType) -> Said:
-    """What one authoritative server says of the name itself; the rest of a chain is asked for at its own zone."""
-    if response.rcode() not in (NOERROR, NXDOMAIN):
-        return Unknown(f"says {response.rcode().name}")
-    if not response.flags & AA:  # a referral or somebody's cache (RFC 1034 section 4.3.1)
-        return Unknown("does not answer with authority")
-    if sum(map(len, response.answer)) > MAX_RECORDS:
-        return Unknown(f"gives more than {MAX_RECORDS} records")
-    # The alias comes before the rcode: NXDOMAIN is then about the end of the chain (RFC 6604 section 3).
-    if alias := _rrset(response, name, CNAME):
-        # Caches keep a DNAME for its own TTL, whatever the CNAME made from it says (RFC 6672 section 3.1).
-        below = dns.name.from_text(name)
-        dnames = [r.ttl for r in response.answer if r.rdtype == DNAME and below.is_subdomain(r.name)]
-        return Alias(records(alias)[0].to_text().lower(), max(alias.ttl, *dnames, 0))
-    if rrset := _rrset(response, name, rdtype):
-        return Answer(frozenset(map(value_text, records(rrset))), rrset.ttl)
-    return Answer(frozenset(), 0)
-
-
-def majority(said: Iterable[Said]) -> str:
-    """The alias target that most servers give; empty where most give none. The first by alphabet where they tie."""
-    votes = Counter(s.target if isinstance(s, Alias) else "" for s in said if not isinstance(s, Unknown))
-    return max(sorted(votes), key=votes.__getitem__, default="")
-
-
-def _rrset(response: Message, name: str, rdtype: RdataType) -> RRset | None:
-    return next((r for r in response.answer if r.rdtype == rdtype and _name(r.name) == name and len(r)), None)
-
-
-def records(rrset: RRset) -> list[Rdata]:
-    """The records of the set; dnspython leaves their type open."""
-    return list(cast("Iterable[Rdata]", rrset))
-
-
-def _name(name: dns.name.Name) -> str:
-    return name.canonicalize().to_text()
-
-
-# -- one question ----------------------------------------------------------------------------------------------------
-
-
-def _exchange(query: Message, address: str, timeout_s: float) -> Message | Unknown:
-    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`."""
-    try:
-        for share in (0.3, 0.7):
-            try:
-                # What does not fit the question (a forgery, garbage) is passed over, and waiting goes on.
-                return dns.query.udp_with_fallback(
-                    query, address, timeout_s * share, ignore_unexpected=True, ignore_errors=True
-                )[0]
-            except dns.exception.Timeout:
-                continue
-    except (OSError, EOFError) as error:
-        return Unknown(getattr(error, "strerror", None) or "closed the connection")
-    except dns.exception.DNSException as error:
-        return Unknown(f"gives an answer that cannot be read ({type(error).__name__})")
-    return Unknown(f"gave no answer within {timeout_s:g} s")
+# -- how questions are asked -----------------------------------------------------------------------------------------
 
 
 def _has_route(address: str) -> bool:
@@ -325,7 +246,7 @@ class Resolver:
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, want_dnssec=True, flags=0)
 
         def ask(server: str | Unknown) -> Said:
-            response = server if isinstance(server, Unknown) else _exchange(query, server, self._timeout_s)
+            response = server if isinstance(server, Unknown) else exchange(query, server, self._timeout_s)
             return response if isinstance(response, Unknown) else read(response, name, rdtype)
 
         return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
@@ -343,7 +264,7 @@ class Resolver:
     def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
         # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, flags=RD | AD | extra)
-        return _exchange(query, server, self._timeout_s)
+        return exchange(query, server, self._timeout_s)
 
     def _lookup(self, name: str, rdtype: RdataType, *, even_bogus: bool = False) -> Message:
         """An answer of the first resolver that has one.
@@ -423,8 +344,8 @@ class _Atlas:
         apex, failed = dns.name.from_text(name), None
         while apex != dns.name.root:
             try:
-                if _rrset(self._lookup(_name(apex), SOA), _name(apex), SOA):
-                    return _name(apex)
+                if rrset_of(self._lookup(name_text(apex), SOA), name_text(apex), SOA):
+                    return name_text(apex)
             except Transient as error:
                 # An alias that leads into a broken zone spoils the question, while its own zone is fine. Were the zone
                 # itself the broken one, the zone above is found, whose servers do not answer with authority.

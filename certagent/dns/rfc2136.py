@@ -23,8 +23,8 @@ from dns.rcode import NOERROR, NXDOMAIN, Rcode
 from dns.rdatatype import RdataType
 from msgspec import Struct
 
+from certagent.dns.message import absolute, records, value_text, zone_of
 from certagent.dns.provider import RdType, RRset
-from certagent.dns.resolver import absolute, records, value_text, zone_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.secret import Secret
 

@@ -11,7 +11,8 @@ import pytest
 from dns.rdatatype import TLSA, TXT
 
 from certagent.dns import resolver as module
-from certagent.dns.resolver import Alias, Resolver, absolute, majority, read, zone_of
+from certagent.dns.message import Alias, absolute, majority, read, zone_of
+from certagent.dns.resolver import Resolver
 from certagent.errors import Misconfigured
 from certagent.lifecycle.model import Answer, Unknown
 
