@@ -14,20 +14,20 @@ The shape
     decision.
 
 Code layout, and the one direction of imports (a test holds it; nothing imports upwards)
-    errors.py secret.py     failures by what to do next; a value that never prints itself
-    pki/                    pure: names.py algorithms.py leaf.py tlsa.py keys.py chain.py
-    lifecycle/              pure: model.py (words) steps.py (what can be done) events.py (what can happen) caches.py
-    (what the
-                            world's caches may hold, and whom it would hurt) state.py (the fold) rollover.py (desired
-                            set, gates) schedule.py (when) planner.py (the rules: begin here) forecast.py (the same,
-                            ahead)
-    ca/ dns/ mta/ store/    edges: certificate authorities, DNS, mail servers, disk; clock.py config.py
-    act.py                  Step -> Event: the only place that changes the world
-    agent.py                the spiral of one certificate
-    build.py log.py         wiring, plug-ins; log lines
-    dryrun.py daemon.py     rehearsal against a test CA; the long-running agent
-    cli.py                  commands, exit codes, printing
-    testing.py              conformance suites for authors of plug-ins
+    errors.py secret.py   failures by what to do next; a value that never prints itself
+    pki/                  pure: names.py algorithms.py leaf.py tlsa.py keys.py chain.py
+    lifecycle/            pure. planner.py: the rules of a roll, begin here; issuance.py: the rules of renewal
+                          caches.py: what the world's caches may hold, and whom that would hurt
+                          rollover.py: the set to publish, the gates; schedule.py: when; settled.py: over or not
+                          model.py steps.py events.py: the words; state.py: the fold; forecast.py: the plan ahead
+    ca/ dns/ mta/ store/  edges: certificate authorities, DNS, mail servers, disk; clock.py config.py
+    act.py                Step -> Event: the only place that changes the world
+    agent.py              the spiral of one certificate
+    build.py log.py       wiring and plug-ins; log lines
+    findings.py render.py what people read
+    checks.py dryrun.py   a look at the world as it is; the rehearsal against a test CA
+    daemon.py cli.py      the long-running agent; commands, exit codes
+    testing.py            conformance suites for authors of plug-ins
 
 Glossary
     certificate  the operator's entry          generation  one chain of each algorithm, with its keys

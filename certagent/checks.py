@@ -21,6 +21,8 @@ def run(spec: Spec, state: State, world: World) -> list[Finding]:
         try:
             world.servers[target.name].check(frozenset(spec.algorithms))
             found.append(Finding("ok", f"mail server {target.name}", "its configuration is sound"))
+            ahead = world.servers[target.name].ahead(frozenset(spec.algorithms))
+            found += [Finding("note", f"mail server {target.name}", what, command) for what, command in ahead]
         except Error as error:
             found.append(Finding("refused", f"mail server {target.name}", str(error), error.hint))
         installation = state.targets.get(target.name)

@@ -47,7 +47,8 @@ _names = click.argument("names", nargs=-1, metavar="[NAME]...")
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed and tried again later, 2 usage or configuration, 3 needs a human.",
+    epilog="Exit codes: 0 done, 1 failed and tried again later, 2 usage or configuration, 3 needs a human, "
+    "4 nothing to do (only with --exit-unchanged), 130 interrupted.",
 )
 @click.version_option(__version__, "--version", prog_name="certagent", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -75,7 +76,7 @@ def cli() -> None:
     is_flag=True,
     help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
 )
-@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included.")
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs and repairs included.")
 @click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
 @_json
 def renew(

@@ -57,7 +57,9 @@ def rehearse(built: Built, name: str, tell: Callable[[Finding], None]) -> Rehear
     for server in world.servers:
         with run.trying(f"mail server {server}"):
             world.servers[server].check(frozenset(spec.algorithms))
-            run.found("ok", f"mail server {server}", "its configuration is sound and names the files to be installed")
+            run.found("ok", f"mail server {server}", "its configuration is sound")
+            for what, command in world.servers[server].ahead(frozenset(spec.algorithms)):
+                run.found("note", f"mail server {server}", what, command)
     for owner in spec.owners:
         state = _look(run, world, owner, state, spec, built)
     with run.trying("CA"):

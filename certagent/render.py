@@ -240,7 +240,7 @@ def event(entry: Entry) -> str:
     return "\n".join([head + lines[0], *(f"{'':29}{line}" for line in lines[1:])])
 
 
-def _event(happened: ev.AnyEvent) -> list[str]:
+def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an event
     match happened:
         case ev.Intended():
             return [f"about to {step_words(happened.step)}: {happened.step.because}"]
@@ -265,6 +265,16 @@ def _event(happened: ev.AnyEvent) -> list[str]:
             leaf = happened.leaf
             until = f"valid until {leaf.not_after:{DATE}} UTC, serial {leaf.serial}"
             return [f"issued {happened.generation} ({happened.algorithm}), {until}"]
+        case ev.OrderPlaced():
+            todo = ", ".join(f"{name} TXT {value}" for name, value in happened.challenges) or "no challenge"
+            return [f"ordered for {happened.keys} ({happened.algorithm}): {happened.url}", f"challenges: {todo}"]
+        case ev.Tidied():
+            return [f"removed the challenges at {', '.join(dict.fromkeys(name for name, _ in happened.challenges))}"]
+        case ev.KeysMade():
+            return [f"made {happened.keys}: {', '.join(f'{a} 3 1 1 {spki}' for a, spki in happened.spki.items())}"]
+        case ev.Requested():
+            more = ", deferrals accepted" if happened.accept_deferrals else ""
+            return [f"the operator asked: {happened.what}{more}"]
         case _:
             facts = {
                 k: v for k, v in msgspec.structs.asdict(happened).items() if k != "work" and v not in (None, (), "")

@@ -132,7 +132,21 @@ def _prove_or_put_back(spec: Spec, state: State, target: Target, at: Installatio
     yield Prove(target=target.name, generation=at.generation, drained=drained, budget=RELOADING, because=because)
 
 
-# -- 2. the newest generation goes into service where nothing stands against it --------------------------------------
+# -- 2. what is served before the first swap is found out, since its records must stay ------------------------------
+
+
+def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
+    for target in spec.targets:
+        if target.name not in state.targets and _tlsa_names(spec, state, target.name):
+            yield Survey(target=target.name, because="what it serves now is not known yet")
+
+
+def _tlsa_names(spec: Spec, state: State, target: str) -> list[str]:
+    return [o for o in rollover.owners(spec, state) if target in rollover.answering(spec, o)]
+
+
+# -- 3. the newest generation goes into service where nothing stands against it --------------------------------------
 
 
 def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -144,10 +158,9 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         at = state.targets.get(target.name)
         if at is not None and at.generation is not None and (at.generation == newest.id or at.phase in _UNDER_WAY):
             continue
-        names = [o for o in rollover.owners(spec, state) if target.name in rollover.answering(spec, o)]
+        names = _tlsa_names(spec, state, target.name)
         if names and at is None:
-            yield Survey(target=target.name, because="what it serves now is not known yet")
-            continue
+            continue  # `survey` comes first
         obstacles = rollover.may_install(spec, state, target.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for
@@ -160,6 +173,8 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             yield _look(spec, state, stale[0], "the last look before the swap")
             continue
         because = "no cache can hold a set without it" if names else "no TLSA records to mind"
+        if newest.accept_deferrals:
+            because = "the operator accepts deferrals: caches are not waited for"
         yield _install(state, target, newest.id, f"{because}; {_lived(newest, now)}")
 
 
@@ -177,7 +192,7 @@ def _lived(generation: Generation, now: Instant) -> str:
     return f"issued {int(now.since(generation.issued_at).total_seconds())} s ago"
 
 
-# -- 3. TLSA records that should be there are added ------------------------------------------------------------------
+# -- 4. TLSA records that should be there are added ------------------------------------------------------------------
 
 
 def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -214,7 +229,7 @@ def _why_publish(state: State, name: str) -> str:
     return "a record of what is served is missing"
 
 
-# -- 4. what was changed, or must not change unseen, is looked at ----------------------------------------------------
+# -- 5. what was changed, or must not change unseen, is looked at ----------------------------------------------------
 
 
 def look(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -279,7 +294,7 @@ def _fresh(then: Instant | None, now: Instant) -> bool:
     return then is not None and now.since(then) <= schedule.FRESH
 
 
-# -- 5. records that nothing needs any more are removed --------------------------------------------------------------
+# -- 6. records that nothing needs any more are removed --------------------------------------------------------------
 
 
 def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -316,7 +331,7 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         yield Unpublish(owner=name, values=values, because=because)
 
 
-# -- 6. the rest -----------------------------------------------------------------------------------------------------
+# -- 7. the rest -----------------------------------------------------------------------------------------------------
 
 
 def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -373,6 +388,7 @@ def watch(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 RULES: tuple[Rule, ...] = (
     abort,
     finish,
+    survey,
     look,
     issuance.make_keys,  # before `publish`: a stand-by goes out with the records of what it stands by for
     publish,

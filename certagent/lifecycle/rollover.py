@@ -138,6 +138,9 @@ def withheld(spec: Spec, state: State, owner: str) -> str | None:
     known = state.owners.get(owner, Owner())
     if known.sighting is None:
         return "its authoritative servers were not asked yet"
+    unknown = [t for t in answering(spec, owner) if t not in state.targets]
+    if unknown:
+        return f"what {', '.join(unknown)} serves is not known yet"
     if not empty(known):
         return None
     if known.sighting.security != "secure":
@@ -181,8 +184,10 @@ def seen_everywhere(owner: Owner) -> frozenset[Value]:
 
 
 def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
-    """Desired values that no authoritative server gives."""
-    return desired(spec, state, owner) - seen_somewhere(state.owners.get(owner, Owner()))
+    """Desired values that no authoritative server gives, without those whose triple has to wait for the swap."""
+    values = desired(spec, state, owner) - seen_somewhere(state.owners.get(owner, Owner()))
+    early = _worse(spec, state, owner, values)
+    return frozenset(v for v in values if tlsa.triple(v) not in early)
 
 
 def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
@@ -196,13 +201,20 @@ def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) 
     No set that comes to be may have a triple that matches nothing served (RFC 7671 section 8.4: a new triple is
     published for the present chain first), unless that was so before.
     """
-    served = served_at(spec, state, owner)
-    for before in _sets(state.owners.get(owner, Owner())):
-        for leaf in served:
-            worse = caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
-            if worse:
-                return f"{owner}: no record of type {', '.join(sorted(worse))} would match what is served now"
-    return None
+    if held_back := withheld(spec, state, owner):
+        return f"{owner}: {held_back}"
+    worse = _worse(spec, state, owner, values)
+    return f"{owner}: no record of type {', '.join(worse)} would match what is served now" if worse else None
+
+
+def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> list[str]:
+    """Triples that would match nothing served once the values are added, and do not fail already."""
+    return sorted(
+        triple
+        for before in _sets(state.owners.get(owner, Owner()))
+        for leaf in served_at(spec, state, owner)
+        for triple in caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
+    )
 
 
 def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:

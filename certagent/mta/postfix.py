@@ -94,6 +94,19 @@ class Postfix:
         self._check_files(algorithms, settings, overrides, stale)
         self._check_level(settings, overrides)
 
+    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """See `Server`: files that are not there yet, and not listed."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            settings, overrides = self._read(pool)
+        return tuple(
+            (f"{place} does not list {', '.join(new)} yet: the first run installs it and stops there", hint)
+            for place, own in {"main.cf": settings, **overrides}.items()
+            if place not in self._options.other_services and _CHAIN_FILES in own
+            for listed in [_words(own[_CHAIN_FILES])]
+            if (new := [f for f in self._files_of(algorithms) if f not in listed and not os.path.exists(f)])
+            for hint in [self._set(place, [f for f in listed if os.path.exists(f)] + new)]
+        )
+
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
         """See `Server`; all files are rehearsed before the first one is placed, each with mode 0600.
 
@@ -140,7 +153,7 @@ class Postfix:
         stale: frozenset[str] = frozenset(),
     ) -> None:
         """Of main.cf, and of each service that has a list of its own."""
-        needed = [str(self._file(algorithm)) for algorithm in sorted(algorithms)]
+        needed = self._files_of(algorithms)
         places = {"main.cf": settings, **overrides}
         for place, own in places.items():
             if place not in self._options.other_services and _CHAIN_FILES in own:
@@ -225,6 +238,9 @@ class Postfix:
     def _command(self, name: str) -> str:
         """For a hint: how to call a program for this instance."""
         return shlex.join([name, *self._instance()])
+
+    def _files_of(self, algorithms: Iterable[str]) -> list[str]:
+        return [str(self._file(algorithm)) for algorithm in sorted(algorithms)]
 
     def _file(self, algorithm: str) -> Path:
         path = self._files.get(algorithm) or self._files.get(family(algorithm))

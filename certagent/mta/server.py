@@ -26,6 +26,10 @@ class Server(Protocol):
         """The server's configuration is sound and its TLS settings name exactly the files `install` writes."""
         ...
 
+    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """What the operator will have to do once the files are there: (what, the command). Empty after that."""
+        ...
+
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
         """Put the combined PEM (key, leaf, issuers) of each algorithm in its place, durably, rehearsed before the
         rename.

@@ -82,6 +82,7 @@ class Journal:
             elif version != VERSION:
                 hint = "use the certagent that wrote it, or a newer one"
                 raise Misconfigured("journal.version", f"{path}: written by version {version} of the journal", hint)
+            self._begin_boot()
 
     def close(self) -> None:
         """Close it; what was appended is durable already."""
@@ -96,14 +97,16 @@ class Journal:
 
     def _now(self) -> tuple[Instant, str, float]:
         boot_id, boot_s = self._clock.boot()
-        row = self._db.execute("SELECT boot_id, boot_s, lived_s FROM lived").fetchone()
-        if row is None:
-            lived = 0.0
-        elif row[0] == boot_id:
-            lived = row[2] + max(0.0, boot_s - row[1])
-        else:
-            lived = row[2] + boot_s  # another boot: at least its own age has passed since the last row
-        return Instant(self._clock.wall(), lived), boot_id, boot_s
+        _, since_s, lived_s = self._db.execute("SELECT boot_id, boot_s, lived_s FROM lived").fetchone()
+        return Instant(self._clock.wall(), lived_s + max(0.0, boot_s - since_s)), boot_id, boot_s
+
+    def _begin_boot(self) -> None:
+        """In another boot, or on another host, counting goes on from here: what lies between was not lived through."""
+        boot_id, boot_s = self._clock.boot()
+        row = self._db.execute("SELECT boot_id, lived_s FROM lived").fetchone()
+        if row is None or row[0] != boot_id:
+            lived_s = row[1] if row else 0.0
+            self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?)", (boot_id, boot_s, lived_s))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ class TestServers:
         def exchange(*_: object) -> dns.message.Message:
             return response()
 
-        monkeypatch.setattr(module, "_exchange", exchange)
+        monkeypatch.setattr(module, "exchange", exchange)
 
     @pytest.mark.parametrize("route", [True, False])
     def test_ipv6_without_a_route(self, monkeypatch: pytest.MonkeyPatch, route: bool) -> None:
