@@ -140,6 +140,7 @@ def _spiral(
 
     name = entry.spec.name
     world = built.world(name)
+    said = ""
     while True:
         with built.lock.held(LOCK_S, f"renew {name}"):
             if request and (request.what != "retry" or built.journal.state(name).failures):
@@ -149,14 +150,15 @@ def _spiral(
         assert last is not None, "nothing here asks it to stop"
         if not wait or settled(entry.spec, built.journal.state(name)):
             return last
-        _sleep(last, quiet)
+        _sleep(last, quiet, said)
+        said = last.because
 
 
-def _sleep(wait: Wait, quiet: bool) -> None:
-    """Until the plan goes on; on a terminal with the time left."""
+def _sleep(wait: Wait, quiet: bool, said: str) -> None:
+    """Until the plan goes on; on a terminal with the time left, elsewhere a line for each new reason."""
     end = time.monotonic() + wait.delay.total_seconds()
     if quiet or not sys.stderr.isatty():
-        if not quiet:
+        if not quiet and wait.because != said:
             click.echo(f"waits {_brief(wait.delay)}: {wait.because}", err=True)
         time.sleep(max(0.0, end - time.monotonic()))
         return

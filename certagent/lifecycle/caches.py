@@ -79,10 +79,15 @@ def hold(held: Held, path: tuple[str, ...], guard: timedelta) -> timedelta:
     return hold_of(ttl_s, guard)
 
 
+GRAIN = timedelta(seconds=3)
+"""Caches count in whole seconds, one behind the other (resolver, then the sender's own), and a delivery takes time after it
+asked: below a TTL of this, twice the TTL is not enough."""
+
+
 def hold_of(ttl_s: int, guard: timedelta) -> timedelta:
     """The hold of a set with that TTL, behind an alias that has not changed."""
     ttl = timedelta(seconds=ttl_s)
-    return max(2 * ttl, ttl + guard)
+    return max(2 * ttl, ttl + max(guard, GRAIN))
 
 
 def still_held(held: Iterable[Held], path: tuple[str, ...], guard: timedelta, now: Instant) -> list[Held]:

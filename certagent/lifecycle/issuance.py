@@ -39,6 +39,11 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     for algorithm in todo:
         order = state.orders.get(algorithm)
         if order is None or order.keys != keys.id:
+            # an order is of no use before what failed with the last one may be tried again
+            rest = _rest(state, algorithm, now)
+            if rest:
+                yield rest
+                return
             replaces = state.newest.id if state.newest and algorithm in state.newest.leaves else None
             yield PlaceOrder(keys=keys.id, algorithm=algorithm, replaces=replaces, because=because)
         elif not order.presented:
@@ -54,6 +59,15 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
                 because="the CA has seen the challenges",
             )
         return
+
+
+def _rest(state: State, algorithm: str, now: Instant) -> Wait | None:
+    for work in (f"validation {algorithm}", f"issuance {algorithm}"):
+        failure = state.failures.get(work)
+        left = schedule.retry_in(failure, now) if failure else timedelta(0)
+        if failure and left > timedelta(0):
+            return Wait(left, f"{work}: tried {failure.count} times, {failure.detail}")
+    return None
 
 
 def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table

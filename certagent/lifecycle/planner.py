@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from certagent.lifecycle import caches, issuance, rollover, schedule
 from certagent.lifecycle.model import Instant, Spec, Target
 from certagent.lifecycle.state import Generation, Installation, Owner, State
@@ -54,7 +56,9 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
             if failure is None or left <= timedelta(0):
                 return offer
             waits.append(Wait(left, f"{offer.work}: tried {failure.count} times, {failure.detail}"))
-    return min(waits, key=lambda w: w.delay)
+    first = min(waits, key=lambda w: w.delay)
+    swap = next((w for w in waits if w.swap), first)
+    return first if swap is first else replace(first, because=f"{swap.because}; meanwhile {first.because}")
 
 
 # -- 1. what was begun at a mail server is brought to its end --------------------------------------------------------
@@ -81,7 +85,11 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
                     because = "old processes are gone by now"
                     yield Prove(target=target.name, generation=at.generation, drained=True, because=because)
             case "lost":
-                yield _install(state, target, at.generation, "something else is served than was installed and proven")
+                stale = _stale(spec, state, target.name, now)
+                if stale:
+                    yield _look(spec, state, stale, "the last look before what was lost is put in place again")
+                else:
+                    yield _install(state, target, at.generation, "something else is served than was installed")
             case _:
                 pass
 
@@ -90,8 +98,15 @@ def _install_again(spec: Spec, state: State, target: Target, at: Installation, n
     """An interrupted swap is done again, or taken back where DNS has changed since: the old key is covered still."""
     assert at.generation is not None
     generation, previous = state.generation(at.generation), _previous(state, at)
-    blocked = generation is not None and not generation.accept_deferrals
-    if blocked and generation and rollover.may_install(spec, state, target.name, generation, now):
+    stale = _stale(spec, state, target.name, now)
+    if stale:
+        yield _look(spec, state, stale, "the last look before the swap is done again")
+        return
+    if (
+        generation
+        and not generation.accept_deferrals
+        and rollover.may_install(spec, state, target.name, generation, now)
+    ):
         if previous and not rollover.may_install(spec, state, target.name, previous, now):
             yield _install(state, target, previous.id, "interrupted, and caches forbid it by now", rollback=True)
         else:
@@ -168,14 +183,24 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if obstacles:
             yield from _waits(obstacles, f"{target.name}: not swapped to {newest.id}", spec)
             continue
-        stale = [n for n in names if not _fresh(state.owners[n].looked_at, now)]
+        stale = _stale(spec, state, target.name, now)
         if stale:
-            yield _look(spec, state, stale[0], "the last look before the swap")
+            yield _look(spec, state, stale, "the last look before the swap")
             continue
         because = "no cache can hold a set without it" if names else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
         yield _install(state, target, newest.id, f"{because}; {_lived(newest, now)}")
+
+
+def _stale(spec: Spec, state: State, target: str, now: Instant) -> str | None:
+    """A TLSA name of a target whose last look is too old to rest a swap on."""
+    names = (
+        n
+        for n in _tlsa_names(spec, state, target)
+        if n not in state.owners or not _fresh(state.owners[n].looked_at, now)
+    )
+    return next(names, None)
 
 
 _UNDER_WAY = ("installing", "installed", "reloaded")
@@ -185,7 +210,7 @@ def _waits(obstacles: list[rollover.Obstacle], what: str, spec: Spec) -> Iterato
     # the longest obstacle decides; one without an end is looked at again by `look`
     unknown = [o for o in obstacles if o.remaining is None]
     worst = unknown[0] if unknown else max(obstacles, key=lambda o: o.remaining or timedelta(0))
-    yield Wait(worst.remaining or spec.watch, f"{what}: {worst.owner} {worst.why}")
+    yield Wait(worst.remaining or spec.watch, f"{what}: {worst.owner} {worst.why}", swap=True)
 
 
 def _lived(generation: Generation, now: Instant) -> str:
@@ -214,11 +239,24 @@ def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             # a TTL that was raised since would be superseded unseen, and the wait would be too short
             yield _look(spec, state, name, "the last look before records are added")
             continue
+        unseen = _unseen(owner, values, now, removes=False)
+        if unseen:
+            yield unseen
+            continue
         against = rollover.may_publish(spec, state, name, values)
         if against:
             yield Wait(spec.watch, f"not published: {against}")
             continue
         yield Publish(owner=name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
+
+
+def _unseen(owner: Owner, values: frozenset[str], now: Instant, *, removes: bool) -> Wait | None:
+    """The wait before a change that the provider accepted and no server shows is made once more."""
+    change = owner.change
+    if change is None or owner.changed_at is None or (change.values, change.removes) != (values, removes):
+        return None
+    left = schedule.write_again(change.tries) - now.since(owner.changed_at)
+    return Wait(left, "the provider has accepted a change that is not to be seen yet") if left > timedelta(0) else None
 
 
 def _why_publish(state: State, name: str) -> str:
@@ -286,7 +324,8 @@ def _changed_since_look(owner: Owner) -> bool:
 
 def _look(spec: Spec, state: State, name: str, because: str, budget: timedelta = timedelta(0)) -> Look:
     expect = rollover.desired(spec, state, name)
-    leaving = state.owners[name].leaving - expect if name in state.owners else frozenset[str]()
+    change = state.owners[name].change if name in state.owners else None
+    leaving = change.values - expect if change and change.removes else frozenset[str]()
     return Look(owner=name, expect=expect, gone=leaving, budget=budget, because=because)
 
 
@@ -318,6 +357,10 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
                 continue
         if not _fresh(owner.looked_at, now):
             yield _look(spec, state, name, "the last look before records go")
+            continue
+        unseen = _unseen(owner, values, now, removes=True)
+        if unseen:
+            yield unseen
             continue
         against = rollover.may_unpublish(spec, state, name, values)
         if against:

@@ -129,7 +129,7 @@ def empty(owner: Owner) -> bool:
     return sighting is not None and caches.complete(sighting) and not any(a.values for a in caches.known(sighting))
 
 
-def withheld(spec: Spec, state: State, owner: str) -> str | None:
+def withheld(spec: Spec, state: State, owner: str) -> str | None:  # noqa: PLR0911 -- a list of reasons
     """Why nothing is published yet at a TLSA name where DANE is not in force; None where it is, or may begin.
 
     A first publication that comes before the key is served cuts every DANE sender off, and one in a zone that senders
@@ -141,7 +141,10 @@ def withheld(spec: Spec, state: State, owner: str) -> str | None:
     unknown = [t for t in answering(spec, owner) if t not in state.targets]
     if unknown:
         return f"what {', '.join(unknown)} serves is not known yet"
-    if not empty(known):
+    heard = caches.known(known.sighting)
+    if not heard:
+        return "none of its authoritative servers was heard"
+    if any(answer.values for answer in heard):
         return None
     if known.sighting.security != "secure":
         return f"not known to be signed: {known.sighting.security}, {known.sighting.why}"

@@ -75,6 +75,11 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     return timedelta(seconds=wait) - now.since(failure.at)
 
 
+def write_again(tries: int) -> timedelta:
+    """How long until a change that was accepted, and is not to be seen at the servers, is made once more."""
+    return timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
+
+
 def look_every(spec: Spec, ttl_s: int) -> timedelta:
     """How often to look while caches of a set with that TTL are waited for."""
     return min(max(timedelta(seconds=ttl_s) / 4, SOON), LOOK_AT_MOST, spec.watch)

@@ -59,6 +59,14 @@ class Order(Struct, frozen=True):
     ready: bool = False
 
 
+class Change(Struct, frozen=True):
+    """Values added to a TLSA name, or removed from it."""
+
+    values: frozenset[Value]
+    removes: bool
+    tries: int
+
+
 class Owner(Struct, frozen=True):
     """A TLSA owner name: what caches may hold of it, and the last round of answers."""
 
@@ -67,8 +75,8 @@ class Owner(Struct, frozen=True):
     looked_at: Instant | None = None
     changed_at: Instant | None = None
     """Last attempt to add or remove values; a look before it is out of date."""
-    leaving: frozenset[Value] = frozenset()
-    """What that attempt was to remove."""
+    change: Change | None = None
+    """That attempt, and how often it was made without being seen to work."""
 
 
 Phase = Literal["surveyed", "installing", "installed", "reloaded", "proven", "drained", "lost"]
@@ -213,7 +221,9 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Looked():
             owner = state.owners.get(event.owner, Owner())
             held = caches.after(owner.held, event.sighting, now)
-            return _owner(state, event.owner, replace(owner, held=held, sighting=event.sighting, looked_at=now))
+            change = None if owner.change and _seen(owner.change, event.sighting) else owner.change
+            looked = replace(owner, held=held, sighting=event.sighting, looked_at=now, change=change)
+            return _owner(state, event.owner, looked)
         case ev.Published() | ev.Unpublished():
             owner = state.owners.get(event.owner, Owner())
             return _owner(state, event.owner, replace(owner, changed_at=now))
@@ -245,10 +255,10 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:
         case Present(algorithm=algorithm) if algorithm in state.orders:
             new = (c for c in state.orders[algorithm].challenges if c not in state.challenges)
             return replace(state, challenges=(*state.challenges, *new))
-        case Publish(owner=name):
-            return _owner(state, name, replace(state.owners.get(name, Owner()), changed_at=now, leaving=frozenset()))
+        case Publish(owner=name, values=values):
+            return _changing(state, name, values, now, removes=False)
         case Unpublish(owner=name, values=values):
-            return _owner(state, name, replace(state.owners.get(name, Owner()), changed_at=now, leaving=values))
+            return _changing(state, name, values, now, removes=True)
         case Install(target=name, generation=generation, rollback=rollback):
             old = state.targets.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
@@ -267,6 +277,22 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:
             return _target(state, name, phase="installed")
         case _:
             return state
+
+
+def _changing(state: State, name: str, values: frozenset[Value], now: Instant, *, removes: bool) -> State:
+    owner = state.owners.get(name, Owner())
+    old = owner.change
+    again = old is not None and (old.values, old.removes) == (values, removes)
+    change = Change(values, removes, old.tries + 1 if old and again else 1)
+    return _owner(state, name, replace(owner, changed_at=now, change=change))
+
+
+def _seen(change: Change, sighting: Sighting) -> bool:
+    """Every authoritative server was heard and has followed."""
+    answers = caches.known(sighting)
+    if not caches.complete(sighting):
+        return False
+    return all(change.values.isdisjoint(a.values) if change.removes else change.values <= a.values for a in answers)
 
 
 def _put_back(failures: dict[str, Failure], target: str) -> dict[str, Failure]:

@@ -204,6 +204,8 @@ class Wait(Struct, frozen=True):
 
     delay: timedelta
     because: str
+    swap: bool = False
+    """A swap waits for it: that is told first."""
 
 
 AnyStep = (
