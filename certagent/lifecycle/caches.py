@@ -80,8 +80,8 @@ def hold(held: Held, path: tuple[str, ...], guard: timedelta) -> timedelta:
 
 
 GRAIN = timedelta(seconds=3)
-"""Caches count in whole seconds, one behind the other (resolver, then the sender's own), and a delivery takes time after it
-asked: below a TTL of this, twice the TTL is not enough."""
+"""Caches count in whole seconds, one behind the other (the resolver, then the sender), and a delivery takes time
+after it asked: below a TTL of this, twice the TTL is not enough."""
 
 
 def hold_of(ttl_s: int, guard: timedelta) -> timedelta:

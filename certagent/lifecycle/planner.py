@@ -68,51 +68,64 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Installed -> reloaded -> proven -> old processes gone -> proven again; or put back."""
     for target in spec.targets:
         at = state.targets.get(target.name)
-        if at is None or at.generation is None:
+        generation = state.generation(at.generation) if at and at.generation else None
+        if at is None or generation is None:
             continue
         match at.phase:
             case "installing":
-                yield from _install_again(spec, state, target, at, now)
+                yield from _install_again(spec, state, target, generation, now, "installing was interrupted")
             case "installed":
+                yield from _put_back(spec, state, target, at, now)
                 yield Reload(target=target.name, because="installed; old processes go on with the old files")
             case "reloaded":
-                yield from _prove_or_put_back(spec, state, target, at, now)
+                drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
+                yield Prove(
+                    target=target.name,
+                    generation=generation.id,
+                    drained=drained,
+                    budget=RELOADING,
+                    because="reloaded; what is served is proven",
+                )
             case "proven" if at.reloaded_at is not None:
                 left = spec.drain - now.since(at.reloaded_at)
                 if left > timedelta(0):
                     yield Wait(left, f"{target.name}: processes from before the reload may serve the old key")
                 else:
                     because = "old processes are gone by now"
-                    yield Prove(target=target.name, generation=at.generation, drained=True, because=because)
+                    yield Prove(target=target.name, generation=generation.id, drained=True, because=because)
             case "lost":
-                stale = _stale(spec, state, target.name, now)
-                if stale:
-                    yield _look(spec, state, stale, "the last look before what was lost is put in place again")
-                else:
-                    yield _install(state, target, at.generation, "something else is served than was installed")
+                because = "something else is served than was installed"
+                yield from _install_again(spec, state, target, generation, now, because)
             case _:
                 pass
 
 
-def _install_again(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
-    """An interrupted swap is done again, or taken back where DNS has changed since: the old key is covered still."""
-    assert at.generation is not None
-    generation, previous = state.generation(at.generation), _previous(state, at)
-    stale = _stale(spec, state, target.name, now)
+def _install_again(
+    spec: Spec, state: State, target: Target, generation: Generation, now: Instant, because: str
+) -> Iterator[Offer]:
+    """A swap that may have happened is done again, or taken back where DNS has changed: the old key is covered."""
+    stale = _stale(spec, state, target.name, generation, now)
     if stale:
         yield _look(spec, state, stale, "the last look before the swap is done again")
         return
-    if (
-        generation
-        and not generation.accept_deferrals
-        and rollover.may_install(spec, state, target.name, generation, now)
-    ):
+    if not generation.accept_deferrals and rollover.may_install(spec, state, target.name, generation, now):
+        previous = _previous(state, state.targets[target.name])
         if previous and not rollover.may_install(spec, state, target.name, previous, now):
-            yield _install(state, target, previous.id, "interrupted, and caches forbid it by now", rollback=True)
+            yield _install(target, previous, f"{because}, and caches forbid it by now", rollback=True)
         else:
-            yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: interrupted, and caches forbid it by now")
+            yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: {because}, and caches forbid it by now")
         return
-    yield _install(state, target, at.generation, "installing was interrupted", rollback=_is_rollback(at, state))
+    yield _install(target, generation, because, rollback=_is_rollback(generation, state))
+
+
+def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
+    """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
+    failure = state.failures.get(f"prove {target.name}")
+    previous, generation = _previous(state, at), state.generation(at.generation or "")
+    if failure is None or failure.code != "mta.not_served" or previous is None or generation is None:
+        return
+    if not _is_rollback(generation, state) and not rollover.may_install(spec, state, target.name, previous, now):
+        yield _install(target, previous, f"proof failed: {failure.detail}", rollback=True)
 
 
 def _previous(state: State, at: Installation) -> Generation | None:
@@ -120,31 +133,18 @@ def _previous(state: State, at: Installation) -> Generation | None:
     return None if previous is None or previous.foreign else previous
 
 
-def _is_rollback(at: Installation, state: State) -> bool:
-    return state.newest is not None and at.generation != state.newest.id
+def _is_rollback(generation: Generation, state: State) -> bool:
+    return state.newest is not None and generation.id != state.newest.id
 
 
-def _install(state: State, target: Target, id_: str, because: str, *, rollback: bool = False) -> Install:
-    generation = state.generation(id_)
-    accept = generation is not None and generation.accept_deferrals
-    return Install(target=target.name, generation=id_, rollback=rollback, accept_deferrals=accept, because=because)
-
-
-def _prove_or_put_back(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
-    assert at.generation is not None
-    failure = state.failures.get(f"prove {target.name}")
-    previous = _previous(state, at)
-    if (
-        failure
-        and failure.code == "mta.not_served"
-        and previous
-        and not _is_rollback(at, state)
-        and not rollover.may_install(spec, state, target.name, previous, now)
-    ):
-        yield _install(state, target, previous.id, f"proof failed: {failure.detail}", rollback=True)
-    drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
-    because = "reloaded; what is served is proven"
-    yield Prove(target=target.name, generation=at.generation, drained=drained, budget=RELOADING, because=because)
+def _install(target: Target, generation: Generation, because: str, *, rollback: bool = False) -> Install:
+    return Install(
+        target=target.name,
+        generation=generation.id,
+        rollback=rollback,
+        accept_deferrals=generation.accept_deferrals,
+        because=because,
+    )
 
 
 # -- 2. what is served before the first swap is found out, since its records must stay ------------------------------
@@ -183,22 +183,23 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if obstacles:
             yield from _waits(obstacles, f"{target.name}: not swapped to {newest.id}", spec)
             continue
-        stale = _stale(spec, state, target.name, now)
+        stale = _stale(spec, state, target.name, newest, now)
         if stale:
             yield _look(spec, state, stale, "the last look before the swap")
             continue
         because = "no cache can hold a set without it" if names else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
-        yield _install(state, target, newest.id, f"{because}; {_lived(newest, now)}")
+        yield _install(target, newest, f"{because}; {_lived(newest, now)}")
 
 
-def _stale(spec: Spec, state: State, target: str, now: Instant) -> str | None:
-    """A TLSA name of a target whose last look is too old to rest a swap on."""
+def _stale(spec: Spec, state: State, target: str, generation: Generation, now: Instant) -> str | None:
+    """A TLSA name of a target whose last look is too old to rest a swap to the generation on."""
     names = (
         n
         for n in _tlsa_names(spec, state, target)
-        if n not in state.owners or not _fresh(state.owners[n].looked_at, now)
+        if rollover.rolls(spec, state, n, generation)
+        and (n not in state.owners or not _fresh(state.owners[n].looked_at, now))
     )
     return next(names, None)
 
@@ -390,6 +391,10 @@ def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 
 def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Old keys are deleted once they are served nowhere, published nowhere, and no roll-back would want them."""
+    if state.doomed:
+        doomed = state.doomed
+        yield replace(doomed, because="deleting was interrupted")
+        return
     if state.newest is None or not rollover.rolled(spec, state) or state.orders:
         return
     kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}

@@ -11,7 +11,7 @@ from datetime import timedelta
 from msgspec import Struct
 
 from certagent.lifecycle import caches
-from certagent.lifecycle.model import Instant, Spec, Unknown, Value
+from certagent.lifecycle.model import Instant, Sighting, Spec, Unknown, Value
 from certagent.lifecycle.state import Generation, KeySet, Owner, State, records
 from certagent.pki import tlsa
 from certagent.pki.leaf import Leaf
@@ -37,8 +37,15 @@ def answering(spec: Spec, owner: str) -> tuple[str, ...]:
     return spec.owners.get(owner, tuple(t.name for t in spec.targets))
 
 
+def unknown_targets(spec: Spec, state: State, owner: str) -> list[str]:
+    """Targets that answer at a TLSA name and of which nothing is known yet."""
+    return [t for t in answering(spec, owner) if t not in state.targets]
+
+
 def served_at(spec: Spec, state: State, owner: str) -> list[Leaf]:
-    """The chains that a client of the service may meet now."""
+    """The chains that a client of the service may meet now; none where any target is unknown yet."""
+    if unknown_targets(spec, state, owner):
+        return []
     return [leaf for g in state.serving(answering(spec, owner)) for leaf in g.leaves.values()]
 
 
@@ -72,16 +79,22 @@ def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Leaf]:
 
 
 def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], now: Instant) -> list[Obstacle]:
-    """What stands against serving these chains at these TLSA names from now on (RFC 7671 section 8, RFC 7672 section
-    2.2).
+    """What stands against serving these chains at these TLSA names from now on.
+
+    Source: RFC 7671 section 8, RFC 7672 section 2.2. Chains that no sender can tell from what is proven to be served
+    already change nothing for anybody, so they never wait for DNS: a renewal with the same key goes out in any weather.
     """
     result: list[Obstacle] = []
     for name in names:
         owner = state.owners.get(name, Owner())
+        if all(_familiar(spec, state, name, leaf) for leaf in leaves):
+            continue
         served = served_at(spec, state, name)
         if owner.sighting is None:
             result.append(Obstacle(name, None, "its authoritative servers were not asked yet"))
             continue
+        if not caches.complete(owner.sighting):
+            result.append(Obstacle(name, None, _not_heard(owner.sighting)))
         for item in held(spec, owner, now):
             if not any(caches.hurt_by(item.values, leaf, served) for leaf in leaves):
                 continue
@@ -98,11 +111,35 @@ def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], no
 
 def _still_given(owner: Owner, item: caches.Held) -> str:
     assert owner.sighting is not None
-    silent = [f"{a} ({x.why})" for a, x in owner.sighting.answers.items() if isinstance(x, Unknown)]
     lacking = [a for a, x in owner.sighting.answers.items() if not isinstance(x, Unknown) and x.values == item.values]
     if lacking:
         return f"still answered without a matching record by {', '.join(sorted(lacking))}"
-    return f"not heard: {', '.join(sorted(silent)) or 'no authoritative server'}"
+    return _not_heard(owner.sighting)
+
+
+def _not_heard(sighting: Sighting) -> str:
+    silent = sorted(f"{a} ({x.why})" for a, x in sighting.answers.items() if isinstance(x, Unknown))
+    return f"not heard: {', '.join(silent) or 'no authoritative server'}"
+
+
+def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> bool:
+    """Whether the records of the chain are those of a chain that every target is known to have served."""
+    known = state.owners.get(owner, Owner())
+    pins_issuer = "2 1 1" in spec.triples or any(
+        tlsa.triple(v) != "3 1 1" for h in known.held for v in h.values if tlsa.usable(v)
+    )
+    for target in answering(spec, owner):
+        at = state.targets.get(target)
+        served = [g for id_ in (at.settled if at else ()) if (g := state.generation(id_))]
+        same = (s for g in served for s in g.leaves.values() if s.spki == leaf.spki)
+        if not any(s.issuers == leaf.issuers or not pins_issuer for s in same):
+            return False
+    return True
+
+
+def rolls(spec: Spec, state: State, owner: str, generation: Generation) -> bool:
+    """Whether a sender could tell the generation from what is served: then DNS is asked afresh before a swap."""
+    return not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
 
 
 def proven(spec: Spec, state: State, owner: str) -> Generation | None:
@@ -138,8 +175,7 @@ def withheld(spec: Spec, state: State, owner: str) -> str | None:  # noqa: PLR09
     known = state.owners.get(owner, Owner())
     if known.sighting is None:
         return "its authoritative servers were not asked yet"
-    unknown = [t for t in answering(spec, owner) if t not in state.targets]
-    if unknown:
+    if unknown := unknown_targets(spec, state, owner):
         return f"what {', '.join(unknown)} serves is not known yet"
     heard = caches.known(known.sighting)
     if not heard:
@@ -221,9 +257,9 @@ def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> li
 
 
 def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
-    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old records go
-    last).
-    """
+    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old ones go last)."""
+    if unknown := unknown_targets(spec, state, owner):
+        return f"{owner}: what {', '.join(unknown)} serves is not known yet"
     served = served_at(spec, state, owner)
     for before in _sets(state.owners.get(owner, Owner())):
         for leaf in served:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Algorithm, Instant, Sighting, Unknown, Value
-from certagent.lifecycle.steps import Install, Present, Publish, Reload, Unpublish
+from certagent.lifecycle.steps import Forget, Install, Present, Publish, Reload, Unpublish
 from certagent.pki import tlsa
 from certagent.pki.leaf import Leaf
 
@@ -94,6 +94,12 @@ class Installation(Struct, frozen=True):
     rejected: str | None = None
     """The generation that was put back because its proof failed."""
 
+    @property
+    def settled(self) -> tuple[str, ...]:
+        """Generations that clients are known to have met here: all that may be served but one not proven yet."""
+        unproven = self.generation if self.phase in ("installing", "installed", "reloaded") else None
+        return tuple(g for g in self.serves if g != unproven)
+
 
 class Failure(Struct, frozen=True):
     """The last failure of a line of work, and how many there were in a row."""
@@ -138,6 +144,8 @@ class State(Struct, frozen=True):
     renewals: dict[Algorithm, Renewal] = {}
     failures: dict[str, Failure] = {}
     requested: ev.Requested | None = None
+    doomed: Forget | None = None
+    """What is being deleted: unknown from the intent on, deleted for sure with the outcome."""
     retired: tuple[Value, ...] = ()
     """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
 
@@ -245,12 +253,13 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             generations = tuple(replace(g, revoke=g.revoke and g.id != event.generation) for g in state.generations)
             return replace(state, generations=generations)
         case ev.Forgotten():
-            return _forgotten(state, event)
+            owners = {name: o for name, o in state.owners.items() if name not in event.owners}
+            return replace(state, owners=owners, doomed=None)
         case ev.Requested():
             return _requested(state, event)
 
 
-def _intended(state: State, event: ev.Intended, now: Instant) -> State:
+def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line a step
     match event.step:
         case Present(algorithm=algorithm) if algorithm in state.orders:
             new = (c for c in state.orders[algorithm].challenges if c not in state.challenges)
@@ -275,6 +284,8 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:
             return replace(state, targets={**state.targets, name: new}, failures=failures)
         case Reload(target=name) if name in state.targets:
             return _target(state, name, phase="installed")
+        case Forget():
+            return _forgetting(state, event.step)
         case _:
             return state
 
@@ -391,26 +402,27 @@ def _disproven(state: State, event: ev.Disproven) -> State:
     old = state.targets.get(event.target)
     if old is None or old.generation != event.generation:
         return state
-    # a generation that was proven before has been lost to somebody else's hand; a new one has just failed
-    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else old.phase)
+    # a generation that was proven before has been lost to somebody else's hand; a new one may only need a reload
+    # that is not swallowed
+    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else "installed")
 
 
-def _forgotten(state: State, event: ev.Forgotten) -> State:
+def _forgetting(state: State, step: Forget) -> State:
     values: list[Value] = []
     for keyset in state.keys:
-        if keyset.id in event.keys:
+        if keyset.id in step.keys:
             values += [tlsa.of_key(spki) for spki in keyset.spki.values()]
     for generation in state.generations:
-        if generation.id in event.generations:
+        if generation.id in step.generations:
             values += sorted(records(generation, EVERY_TRIPLE))
     kept = [v for v in state.retired if v not in values]
     return replace(
         state,
-        keys=tuple(k for k in state.keys if k.id not in event.keys),
-        generations=tuple(g for g in state.generations if g.id not in event.generations),
-        owners={name: o for name, o in state.owners.items() if name not in event.owners},
-        orders={a: o for a, o in state.orders.items() if o.keys not in event.keys},
+        keys=tuple(k for k in state.keys if k.id not in step.keys),
+        generations=tuple(g for g in state.generations if g.id not in step.generations),
+        orders={a: o for a, o in state.orders.items() if o.keys not in step.keys},
         requested=None if state.requested and state.requested.what == "abort" else state.requested,
+        doomed=step,
         # 64 values are more than ten years of 90-day rolls leave within reach of a late update
         retired=tuple([*kept, *values][-64:]),
     )
