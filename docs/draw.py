@@ -1,0 +1,405 @@
+"""Writes the generated parts of the documentation from the code itself; with `--check` it only compares.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_docs.py holds pages to it.
+What is drawn here was not typed: the rules are read from `planner.RULES`, the steps from their classes, and the
+transitions and the stories are what the planner does when it is really run, with ideal answers or the faults named.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from msgspec.structs import replace
+
+import certagent
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import forecast, planner
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.model import Instant, Service, Spec, Target
+from certagent.lifecycle.settled import settled
+from certagent.lifecycle.state import Phase, State, fold
+from certagent.pki import tlsa
+from certagent.render import brief, step_words
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "rollover.md")
+_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+HOST = "mx1.example.org"
+OWNER = f"_25._tcp.{HOST}."
+SPEC = Spec(
+    name=HOST,
+    names=(HOST,),
+    algorithms=("ecdsa-p256",),
+    rotate_key=timedelta(),
+    standby=True,
+    owners={OWNER: ("postfix",)},
+    triples=("3 1 1",),
+    ttl_s=3600,
+    guard=timedelta(minutes=15),
+    drain=timedelta(minutes=5),
+    watch=timedelta(hours=6),
+    targets=(Target("postfix", (Service(HOST, 25, "smtp"),)),),
+)
+START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
+
+
+# -- a world to run the planner in -----------------------------------------------------------------------------------
+
+
+class Moment(NamedTuple):
+    """What was done at a moment, and what was so after it."""
+
+    at: Instant
+    step: st.AnyStep | st.Wait
+    before: State
+    after: State
+    zone: frozenset[str]
+    ended: Literal["done", "failed", "killed"]
+
+
+Fault = Callable[[st.AnyStep, State], "list[ev.AnyEvent] | None"]
+
+
+class Play:
+    """A certificate's life: the real planner, the real fold; every step ends as is ideal, or as `fault` says."""
+
+    def __init__(self, spec: Spec = SPEC) -> None:
+        self.spec = spec
+        self.state = State(name=spec.name)
+        self.now = START
+        self.zone: dict[str, frozenset[str]] = {}
+        self.moments: list[Moment] = []
+
+    def happens(self, event: ev.AnyEvent) -> None:
+        """Something is journaled that no step brought about: a request."""
+        self.state = fold(self.state, event, self.now)
+
+    def until_quiet(self, fault: Fault | None = None, *, limit: int = 200, withdrawn: bool = False) -> list[Moment]:
+        """Run until what was begun is over (and, where asked for, a withdrawn name forgotten); what was done."""
+        began = len(self.moments)
+        for _ in range(limit):
+            step = planner.plan(self.spec, self.state, self.now)
+            before = self.state
+            ended: Literal["done", "failed", "killed"] = "done"
+            if isinstance(step, st.Wait):
+                over = settled(self.spec, self.state) and not self.state.failures
+                if over and not (withdrawn and self.state.owners):
+                    break
+                self.passes(step.delay)
+            else:
+                if step.changes:
+                    self.state = fold(self.state, ev.Intended(step=step, work=step.work), self.now)
+                faulty = fault(step, self.state) if fault else None
+                if faulty is not None:
+                    ended = "failed" if faulty else "killed"
+                for event in self._ideal(step) if faulty is None else faulty:
+                    self.state = fold(self.state, event, self.now)
+                self.passes(timedelta(milliseconds=1))
+            self.moments.append(Moment(self.now, step, before, self.state, self.zone.get(OWNER, frozenset()), ended))
+        return self.moments[began:]
+
+    def _ideal(self, step: st.AnyStep) -> list[ev.AnyEvent]:
+        return forecast._ideal(step, self.spec, self.state, self.zone, self.now)  # pyright: ignore[reportPrivateUsage] -- one ideal world is enough
+
+    def passes(self, delay: timedelta) -> None:
+        """Time goes by."""
+        delay = max(delay, timedelta(milliseconds=1))
+        self.now = Instant(self.now.wall + delay, self.now.lived_s + delay.total_seconds())
+
+
+def not_served(step: st.AnyStep, _state: State, *, generation: str) -> list[ev.AnyEvent] | None:
+    """The fault: a proof meets something else than this generation."""
+    if not isinstance(step, st.Prove) or step.generation != generation:
+        return None
+    return [
+        ev.Disproven(target=step.target, generation=step.generation, served=()),
+        ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another key"),
+    ]
+
+
+def once(fault: Fault) -> Fault:
+    """The fault, the first time only."""
+    done: list[bool] = []
+
+    def first(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
+        events = None if done else fault(step, state)
+        if events is not None:
+            done.append(True)
+        return events
+
+    return first
+
+
+def nothing_happens(kind: type[st.AnyStep]) -> Fault:
+    """The fault: killed in the middle of such a step, so that only the intent is in the journal."""
+    return once(lambda step, _state: [] if isinstance(step, kind) else None)
+
+
+def refused(kind: type[st.AnyStep]) -> Fault:
+    """The fault: such a step fails."""
+
+    def fault(step: st.AnyStep, _state: State) -> list[ev.AnyEvent] | None:
+        if not isinstance(step, kind):
+            return None
+        return [ev.Failed(work=step.work, kind="transient", code="mta.reload", detail="cannot reload")]
+
+    return once(fault)
+
+
+# -- the parts -------------------------------------------------------------------------------------------------------
+
+
+def layout() -> str:
+    """The section "Code layout" of the package's docstring."""
+    text = (certagent.__doc__ or "").split("\nCode layout", 1)[1]
+    lines = text.split("\n\n", 1)[0].split("\n")[1:]
+    return "```\n" + "\n".join(line.removeprefix("    ") for line in lines) + "\n```\n"
+
+
+def rules() -> str:
+    """Every rule in its order, with the first sentence of its docstring."""
+    rows = ["| | rule | what it says |", "|---|---|---|"]
+    for number, rule in enumerate(planner.RULES, 1):
+        where = rule.__module__.rpartition(".")[2]
+        rows.append(f"| {number} | `{rule.__name__}` ({where}.py) | {_first(rule.__doc__)} |")
+    return "\n".join(rows) + "\n"
+
+
+def steps() -> str:
+    """Every kind of step, what it does, and the line of work that its failures hold back."""
+    rows = ["| step | what it does | its line of work | changes anything? |", "|---|---|---|---|"]
+    for kind in get_args(st.AnyStep):
+        work = re.sub(r"\{0\.(\w+)\}", lambda m: {"verb": "install or rollback"}.get(m[1], f"*{m[1]}*"), kind.WORK)
+        rows.append(f"| {kind.__name__} | {_first(kind.__doc__)} | {work} | {'yes' if kind.CHANGES else 'no'} |")
+    return "\n".join(rows) + "\n"
+
+
+def phases() -> str:
+    """The phases of a mail server, with every transition that occurred in the plays below."""
+    seen: dict[tuple[str, str], dict[str, None]] = {}
+    for moment in _lives():
+        if isinstance(moment.step, st.Wait):
+            continue
+        edges = [
+            (_phase(moment.before), _phase(_half(moment)), "begun"),
+            (_phase(_half(moment)), _phase(moment.after), ""),
+        ]
+        for one, other, word in edges:
+            if one != other or (moment.ended != "done" and not word and isinstance(moment.step, _AT_SERVER)):
+                seen.setdefault((one, other), {})[_label(moment, word)] = None
+    lines = ["```mermaid", "stateDiagram-v2"]
+    order = ["[*]", *get_args(Phase)]
+    for one, other in sorted(seen, key=lambda e: (order.index(e[0]), order.index(e[1]))):
+        label = ", ".join(seen[one, other])
+        lines.append(f"    {one} --> {other}: {label}")
+    lines += ["```", ""]
+    missing = [p for p in get_args(Phase) if not any(p in edge for edge in seen)]
+    assert not missing, f"no play reaches {missing}"
+    return "\n".join(lines)
+
+
+_AT_SERVER = st.Install | st.Reload | st.Prove
+
+
+def _half(moment: Moment) -> State:
+    """The state between the intent and the outcome."""
+    step = moment.step
+    if isinstance(step, st.Wait) or not step.changes:
+        return moment.before
+    return fold(moment.before, ev.Intended(step=step, work=step.work), moment.at)
+
+
+def _phase(state: State) -> str:
+    at = state.targets.get("postfix")
+    return at.phase if at else "[*]"
+
+
+def _label(moment: Moment, word: str) -> str:
+    step = moment.step
+    name = type(step).__name__
+    if isinstance(step, st.Install) and step.rollback:
+        name = "Install (put back)"
+    if isinstance(step, st.Prove) and step.drained:
+        name = "Prove (nothing else)"
+    if word:
+        return f"{name} {word}"
+    return f"{name} {moment.ended}"
+
+
+def _lives() -> Iterator[Moment]:
+    """Lives that between them go through every transition: ideal, put back, killed, refused, somebody else's hand."""
+    play = Play()
+    yield from play.until_quiet()
+    play.happens(ev.Requested(what="rotate"))
+    yield from play.until_quiet()
+    play.happens(ev.Requested(what="rotate"))
+    yield from play.until_quiet(once(lambda s, state: not_served(s, state, generation="g3")))
+    play.happens(ev.Requested(what="renew"))
+    yield from play.until_quiet(nothing_happens(st.Install))
+    play.happens(ev.Requested(what="renew"))
+    yield from play.until_quiet(nothing_happens(st.Reload))
+    play.happens(ev.Requested(what="renew"))
+    yield from play.until_quiet(refused(st.Reload))
+    # an agent that was down for an hour after the reload: the first proof is the last one, too
+    late = Play(replace(SPEC, drain=timedelta()))
+    yield from late.until_quiet()
+    for phase in ("proven", "drained"):  # somebody else exchanges the files
+        lost = Play()
+        for _ in range(100):
+            [moment] = lost.until_quiet(limit=1) or [None]
+            if moment is None or _phase(moment.after) == phase:
+                break
+            yield moment
+        lost.now = Instant(lost.now.wall + SPEC.watch, lost.now.lived_s + SPEC.watch.total_seconds())
+        yield from lost.until_quiet(once(lambda s, state: not_served(s, state, generation="g1")), limit=40)
+
+
+def orders() -> str:
+    """The four orders of a roll, and abort: what the planner does, in the ideal world, and what it waits for."""
+    stories = (
+        ("First publication: serve, prove, then publish", _first_publication()),
+        ("Normal roll with a stand-by key: no wait, it was waited out long before", _roll(standby=True)),
+        ("Normal roll without a stand-by key: publish, wait, swap, prove, remove", _roll(standby=False)),
+        ("Withdrawal: unpublish, wait, and only then may keys change freely", _withdrawal()),
+        ("Emergency with a stand-by key: swap at once, revoke", _emergency(standby=True)),
+        (
+            "Emergency without a stand-by key, `--accept-deferrals`: the operator chose not to wait",
+            _emergency(standby=False),
+        ),
+        ("Abort before the swap", _abort()),
+    )
+    parts: list[str] = []
+    for title, moments in stories:
+        parts += [f"**{title}**", "", *_table(moments), ""]
+    return "\n".join(parts)
+
+
+def _first_publication() -> list[Moment]:
+    return Play().until_quiet()
+
+
+def _ready(*, standby: bool) -> Play:
+    """A certificate that is served, proven and published."""
+    play = Play(replace(SPEC, standby=standby))
+    play.until_quiet()
+    play.passes(timedelta(days=2))  # every cache has had time
+    return play
+
+
+def _roll(*, standby: bool) -> list[Moment]:
+    play = _ready(standby=standby)
+    play.happens(ev.Requested(what="rotate"))
+    return play.until_quiet()
+
+
+def _withdrawal() -> list[Moment]:
+    play = _ready(standby=False)
+    play.spec = replace(play.spec, owners={})
+    moments = play.until_quiet(withdrawn=True)
+    play.happens(ev.Requested(what="rotate"))
+    return moments + play.until_quiet()
+
+
+def _emergency(*, standby: bool) -> list[Moment]:
+    play = _ready(standby=standby)
+    play.happens(ev.Requested(what="emergency", accept_deferrals=not standby))
+    return play.until_quiet()
+
+
+def _abort() -> list[Moment]:
+    play = _ready(standby=False)
+    play.happens(ev.Requested(what="rotate"))
+    moments: list[Moment] = []
+    while not any(isinstance(m.step, st.Finalize) for m in moments):
+        moments += play.until_quiet(limit=1)
+    play.happens(ev.Requested(what="abort"))
+    return moments + play.until_quiet()
+
+
+def _table(moments: list[Moment]) -> list[str]:
+    rows = ["| after | step | because | on disk | may be served | in DNS |", "|---|---|---|---|---|---|"]
+    names = {
+        tlsa.of_key(spki): k.id
+        for m in moments
+        for s in (m.before, m.after)
+        for k in s.keys
+        for spki in k.spki.values()
+    }
+    began = moments[0].at
+    waited, why = timedelta(), ""
+    for moment in moments:
+        step = moment.step
+        if isinstance(step, st.Wait):
+            waited, why = waited + step.delay, step.because
+            continue
+        if isinstance(step, st.Look) and waited and not step.expect - moment.zone and "before" not in step.because:
+            continue  # the looks while a wait goes on say nothing new
+        if waited:
+            rows.append(f"| | *waits {brief(waited)}* | {_shown(why, names)} | | | |")
+            waited = timedelta()
+        words = _shown(step_words(step), names)
+        held = " ".join(
+            [*(k.id for k in moment.after.keys), *(g.id for g in moment.after.generations if not g.foreign)]
+        )
+        serves = " ".join(moment.after.targets["postfix"].serves) if "postfix" in moment.after.targets else ""
+        zone = " ".join(sorted(names[v] for v in moment.zone))
+        age, because = _age(moment.at.since(began)), _shown(step.because, names)
+        rows.append(f"| {age} | {words} | {because} | {held} | {serves or '–'} | {zone or '–'} |")
+    return rows
+
+
+def _age(age: timedelta) -> str:
+    return brief(age) if age >= timedelta(seconds=10) else f"{int(age.total_seconds())} s"
+
+
+def _shown(text: str, names: dict[str, str]) -> str:
+    """Digests as the keys they are of; dates left out, for they follow from the day on which the play begins."""
+    for value, name in names.items():
+        text = text.replace(f"{value[:14]}…", f"3 1 1 of {name}")
+    text = re.sub(r"issued (\d+) s ago", lambda m: f"issued {_age(timedelta(seconds=int(m[1])))} ago", text)
+    return text.replace("|", "\\|")
+
+
+def _first(doc: str | None) -> str:
+    """The first sentence, or what comes before a list, in one line."""
+    text = " ".join((doc or "").split("\n\n", 1)[0].split())
+    return text.replace("|", "\\|")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "layout": layout,
+    "rules": rules,
+    "steps": steps,
+    "phases": phases,
+    "orders": orders,
+}
+
+
+def drawn(page: str) -> str:
+    """The page with its generated parts made anew."""
+    return _PART.sub(lambda m: f"{m[1]}{PARTS[m[2]]()}{m[3]}", page)
+
+
+def main() -> int:
+    """Write the pages; with `--check`, 1 if one is out of date."""
+    stale: list[str] = []
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = drawn(old)
+        if new != old:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        print("out of date:" if "--check" in sys.argv else "written:", ", ".join(stale))
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

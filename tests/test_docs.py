@@ -1,0 +1,368 @@
+"""Documentation that lies fails here."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import click
+import msgspec
+import pytest
+import yaml
+
+import certagent
+from certagent import config
+from certagent.cli import cli
+from certagent.dns import command, rfc2136
+from certagent.mta import postfix
+from certagent.testing import DnsCheck, dns_provider_suite
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "certagent").rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "hooks").glob("*.md")])
+MAN = ROOT / "packaging" / "man" / "certagent.1"
+UNIT = ROOT / "packaging" / "systemd" / "certagent.service"
+
+
+def text(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text(encoding="utf-8")
+
+
+# -- the example configuration ---------------------------------------------------------------------------------------
+
+
+def example(directory: Path, *, every_key: bool) -> config.Config:
+    """config.example.yaml as it is, or with every `#key:` line switched on."""
+    shown = text("config.example.yaml")
+    path = directory / "config.yaml"
+    path.write_text(re.sub(r"(?m)^(\s*)#(?=\w+:)", r"\1", shown) if every_key else shown)
+    path.chmod(0o600)
+    return config.load(path)
+
+
+def plugins(read: config.Config) -> dict[type, msgspec.Struct]:
+    """The options of every plug-in in the example, by their class."""
+    [entry] = read.certificates.values()
+    kinds = {"rfc2136": rfc2136.Options, "command": command.Options, "postfix": postfix.Options}
+    sections = [*read.providers.values(), *entry.mail_servers.values()]
+    return {kinds[s.type]: read.options(s, kinds[s.type]) for s in sections}
+
+
+def test_example_parses(tmp_path: Path) -> None:
+    """The example can be used as it is, once names and paths are changed."""
+    read = example(tmp_path, every_key=False)
+    assert set(plugins(read)) == {rfc2136.Options, command.Options, postfix.Options}
+    assert read.state_dir == Path("/var/lib/certagent")
+
+
+def test_example_with_every_key_on(tmp_path: Path) -> None:
+    """Every key that is off in the example can be switched on as it stands there."""
+    plugins(example(tmp_path, every_key=True))
+
+
+SECTIONS = [config.Ca, config.Dns, config.ServiceKeys, config.Dane, config.Certificate]
+
+
+@pytest.mark.parametrize("section", [*SECTIONS, rfc2136.Options, command.Options, postfix.Options])
+def test_example_has_every_key(section: type) -> None:
+    """Every key of every section is in the example, with a line of explanation before it or on a neighbour."""
+    shown = text("config.example.yaml")
+    keys = {field.encode_name for field in msgspec.structs.fields(section)}
+    missing = {key for key in keys if not re.search(rf"(?m)(^\s*(#|- )?|[{{,] ?){key}:", shown)}
+    assert not missing
+
+
+def test_example_defaults() -> None:
+    """A key that is off shows its default, unless the text above says that it does not."""
+    defaults: defaultdict[str, list[object]] = defaultdict(list)
+    for section in (*SECTIONS, rfc2136.Options, command.Options, postfix.Options):
+        for field in msgspec.structs.fields(section):
+            default = cast("object", field.default)
+            is_tuple = isinstance(default, tuple)
+            defaults[field.encode_name].append(list(cast("tuple[object, ...]", default)) if is_tuple else default)
+    prose, compared = "", 0
+    for line in text("config.example.yaml").splitlines():
+        if re.match(r"\s*# ", line):
+            prose += line
+            continue
+        off = re.match(r"\s*#(\w+): (.*)", line)
+        if off and not re.search(r"Not (a )?defaults?|Default: (the only one|nothing)", prose):
+            assert yaml.safe_load(off[2]) in defaults[off[1]], line
+            compared += 1
+        elif off and off[1] == "eab_kid":
+            continue  # what is said of it is said of the line after it
+        prose = ""
+    assert compared >= 10
+
+
+def test_readme_configuration_parses(tmp_path: Path) -> None:
+    """The configuration of the five-minute start is one."""
+    [shown] = re.findall(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
+    path = tmp_path / "config.yaml"
+    path.write_text(shown)
+    path.chmod(0o600)
+    assert set(plugins(config.load(path))) == {rfc2136.Options, postfix.Options}
+
+
+# -- generated parts -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def draw() -> ModuleType:
+    """docs/draw.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["draw"] = module  # a NamedTuple asks for it
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/rollover.md"])
+def test_generated_parts_are_up_to_date(draw: ModuleType, page: str) -> None:
+    """Code layout, rules, steps, phases and stories are those of the code; if not: python docs/draw.py."""
+    shown = text(page)
+    assert "<!-- generated: " in shown
+    assert draw.drawn(shown) == shown
+
+
+def test_every_generated_part_is_used(draw: ModuleType) -> None:
+    """What docs/draw.py can draw stands on some page, once."""
+    used = re.findall(r"<!-- generated: ([a-z-]+) -->", text("README.md") + text("docs", "rollover.md"))
+    assert sorted(used) == sorted(draw.PARTS)
+
+
+def test_waits_name_real_places() -> None:
+    """The last column of the table of waits names things that are in the code."""
+    table = text("docs", "rollover.md").split("## Every wait", 1)[1].split("## ", 1)[0]
+    places = [row.rsplit("|", 2)[1] for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(places) > 15
+    for place in places:
+        for name in re.findall(r"`([^`]+)`", place):
+            module, _, last = name.partition(".")
+            [path] = [p for p in SOURCES if p.stem == module]
+            assert re.search(rf"(?m)^(def )?{re.escape(last)}\b", path.read_text(encoding="utf-8")), name
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "Transient": "transient",
+    "Rejected": "rejected",
+    "Misconfigured": "misconfigured",
+    "Unsafe": "unsafe",
+    "Error": "error",
+}
+_CODE = re.compile(r"[a-z]+\.[a-z_]+")
+
+
+def codes() -> dict[str, set[str]]:
+    """Every error code in the source, with the kinds that it is raised as where that can be read off."""
+    raised: defaultdict[str, set[str]] = defaultdict(set)
+    mentioned: set[str] = set()
+    for tree in (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES):
+        paths = {n.right for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _CODE.fullmatch(node.value):
+                if node not in paths:
+                    mentioned.add(node.value)
+            elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                first = node.args[0].value
+                if called in KINDS and isinstance(first, str):
+                    raised[first].add(KINDS[called])
+                if called == "_refusal" and isinstance(first, str):  # pki/chain.py
+                    raised[f"pem.{first}"].add("unsafe")
+    areas = {code.partition(".")[0] for code in raised}
+    return {code: raised[code] for code in mentioned | set(raised) if code.partition(".")[0] in areas}
+
+
+def documented() -> dict[str, str]:
+    rows = re.findall(r"(?m)^\| `([a-z]+\.[a-z_]+)` \| (\w+) \| .+ \| .+ \|$", text("docs", "errors.md"))
+    assert len(rows) == len(dict(rows)), "a code stands there twice"
+    return dict(rows)
+
+
+def test_every_error_code_is_explained() -> None:
+    """docs/errors.md has the codes of the source, each with its kind, and no others."""
+    source, shown = codes(), documented()
+    # of mta/run.py, whose only caller gives its own
+    assert set(source) - {"run.failed"} == set(shown)
+    assert {c: shown[c] for c, kinds in source.items() if kinds and c in shown} == {
+        c: next(iter(kinds)) for c, kinds in source.items() if kinds and c in shown
+    }
+
+
+def test_no_code_is_made_up_at_run_time() -> None:
+    """Codes are literals, so that the test above sees them all; the one exception is `_refusal` of pki/chain.py."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KINDS and node.args:
+                made_up = isinstance(node.args[0], ast.JoinedStr)
+                assert not made_up or path.name == "chain.py", f"{path}:{node.lineno}"
+
+
+# -- the log ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_word_of_the_log_is_explained() -> None:
+    """docs/log.md has the words that log.py and daemon.py write, and no others."""
+    words: set[str] = set()
+    for name in ("log.py", "daemon.py"):
+        for node in ast.walk(ast.parse(text("certagent", name))):
+            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
+                words.add(str(node.elts[0].value))
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "log.md"))) == words
+
+
+# -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
+
+
+def options() -> Iterator[tuple[str, str]]:
+    assert isinstance(cli, click.Group)
+    for name, found in cli.commands.items():
+        for parameter in found.params:
+            if isinstance(parameter, click.Option):
+                yield from ((name, option) for option in parameter.opts)
+
+
+def test_manual_page_has_every_command_and_option() -> None:
+    """Whatever the command line takes is in the manual page."""
+    page = MAN.read_text(encoding="utf-8")
+    assert isinstance(cli, click.Group)
+    missing = [name for name in cli.commands if f".It Cm {name}\n" not in page]
+    missing += [f"{name} {option}" for name, option in options() if f"Fl {option[1:]}" not in page]
+    assert not missing
+
+
+def test_manual_page_has_nothing_else() -> None:
+    """No option is documented that does not exist."""
+    known = {option for _, option in options()} | {"--help", "--version", "-h"}
+    assert {f"-{o}" for o in re.findall(r"Fl (-?[a-z-]+)", MAN.read_text(encoding="utf-8"))} <= known
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_manual_page_is_well_formed() -> None:
+    """groff has nothing to say about it."""
+    done = subprocess.run(["groff", "-mdoc", "-ww", "-Tutf8", MAN], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_unit_fits_the_example(tmp_path: Path) -> None:
+    """The unit may write where the example configuration says, and nowhere above it."""
+    unit = UNIT.read_text(encoding="utf-8")
+    read = example(tmp_path, every_key=False)
+    [(_, options_)] = [(k, o) for k, o in plugins(read).items() if k is postfix.Options]
+    assert isinstance(options_, postfix.Options)
+    [writable] = re.findall(r"(?m)^ReadWritePaths=(.*)$", unit)
+    assert {str(Path(file).parent) for file in options_.chain_files.values()} <= set(writable.split())
+    assert f"StateDirectory={read.state_dir.relative_to('/var/lib')}\n" in unit
+    assert "ExecStart=/opt/certagent/bin/certagent run\n" in unit
+    assert "python3 -m venv /opt/certagent\n" in text("README.md")
+    assert not re.search(r"(?m)^ProcSubset=pid", unit), "it hides the boot id, see clock.py"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_unit_is_well_formed(tmp_path: Path) -> None:
+    """systemd has nothing to say about it."""
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/certagent/bin/certagent", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_make_targets_exist() -> None:
+    """Every `make …` that a page names is a target."""
+    targets = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
+    named = {
+        target
+        for page in PAGES
+        for code in re.findall(r"`([^`\n]+)`|(?m:^)(make .*)", page.read_text(encoding="utf-8"))
+        for target in re.findall(r"^make ([a-z]+)", "".join(code))
+    }
+    assert {"setup", "test", "check", "demo", "bench", "lock", "clean"} <= named
+    assert named <= targets
+
+
+# -- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link inside the repository leads to a file that is there."""
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_named_are_there(page: Path) -> None:
+    """A file of the repository that a page names in passing is there too."""
+    named = re.findall(
+        r"(?<![\w/.])((?:certagent|docs|hooks|packaging|tests)/[\w./-]*\w|requirements[\w-]*\.lock|pyproject\.toml)",
+        page.read_text(encoding="utf-8"),
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_changelog_has_this_version() -> None:
+    """The version of pyproject.toml is the package's, and the changelog begins with it, behaviour on upgrade first."""
+    version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
+    assert version == certagent.__version__
+    newest = text("CHANGELOG.md").split("\n## ", 2)[1]
+    assert newest.startswith(f"[{version}]")
+    assert re.findall(r"(?m)^### (.*)", newest)[0] == "Behaviour on upgrade"
+
+
+def test_license_is_whole() -> None:
+    """The license is the one that pyproject.toml names, with nothing missing."""
+    assert tomllib.loads(text("pyproject.toml"))["project"]["license"] == "Apache-2.0"
+    assert re.findall(r"(?m)^   (\d)\. ", text("LICENSE")) == list("123456789")
+    assert "END OF TERMS AND CONDITIONS" in text("LICENSE")
+
+
+# -- docs/providers.md -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
+def test_program_of_the_page_keeps_the_rules(check: DnsCheck, tmp_path: Path) -> None:
+    """The program in docs/providers.md passes the suite that the page asks others to pass."""
+    [source] = re.findall(r"```python\n(#!.*?)```", text("docs", "providers.md"), re.DOTALL)
+    program = tmp_path / "program"
+    program.write_text(source.replace("/usr/bin/env python3", sys.executable))
+    program.chmod(0o755)
+    options_ = command.Options(program=str(program), zones=("example.org.",), args=(str(tmp_path / "records"),))
+    check(command.Command(options_), "example.org.")
+
+
+def test_messages_of_the_page() -> None:
+    """The JSON in docs/providers.md is what is sent, and what is understood."""
+    request, replies = re.findall(r"```json\n(.*?)```", text("docs", "providers.md"), re.DOTALL)
+    sent = msgspec.json.decode(request, type=command.Request)
+    assert msgspec.json.decode(request) == msgspec.json.decode(msgspec.json.encode(sent))
+    for line in replies.splitlines():
+        reply = msgspec.json.decode(line, type=command.Reply)
+        assert set(msgspec.json.decode(line)) <= set(msgspec.structs.asdict(reply))
+
+
+def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
+    """A program that does nothing, and says that all is well, is found out."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho '{\"ok\": true}'\n")
+    program.chmod(0o755)
+    provider = command.Command(command.Options(program=str(program), zones=("example.org.",)))
+    [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
+    with pytest.raises(AssertionError):
+        add_is_seen(provider, "example.org.")
