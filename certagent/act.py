@@ -23,6 +23,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Instant, Served, Service, Sighting, Spec, Unknown
 from certagent.lifecycle.state import Generation, State
 from certagent.mta.server import Server
+from certagent.pki.algorithms import family
 from certagent.pki.leaf import Leaf
 from certagent.secret import Secret
 
@@ -152,7 +153,7 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
                 provider.remove(name, "TLSA", step.values)
             return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
         case st.Survey():
-            return (ev.Surveyed(target=step.target, served=tuple(_served(spec, step.target, world)), work=work),)
+            return (ev.Surveyed(target=step.target, served=tuple(_survey(step.target, spec, world)), work=work),)
         case st.Install():
             return (_install(step, spec, state, world, now),)
         case st.Reload():
@@ -342,9 +343,11 @@ def _install(step: st.Install, spec: Spec, state: State, world: World, now: Inst
     return ev.Installed(target=step.target, generation=step.generation)
 
 
-def _served(spec: Spec, target: str, world: World) -> list[Served]:
+def _survey(target: str, spec: Spec, world: World) -> list[Served]:
+    """Every kind of key is looked for: what is served now need not be of a kind that is configured."""
     services = next(t.services for t in spec.targets if t.name == target)
-    return world.probe(services, spec.algorithms)
+    kinds = {family(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.algorithms)}
+    return world.probe(services, tuple(kinds.values()))
 
 
 def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.AnyEvent, ...]:

@@ -47,6 +47,7 @@ class Daemon:
         self._wake = threading.Event()
         self._reload = threading.Event()
         self._busy: set[str] = set()
+        self._said: dict[str, str] = {}
         self._mutex = threading.Lock()
         # misfire_grace_time None: a wake-up that comes late is still wanted (the library drops it after a second)
         self._scheduler: Any = BackgroundScheduler(
@@ -152,9 +153,11 @@ class Daemon:
             if wait is None:
                 return
             delay = wait.delay
-            log.logger.info(
-                log.line([("certificate", name), ("event", "wait"), ("for", delay), ("because", wait.because)])
-            )
+            if self._said.get(name) != wait.because:  # looks while caches are waited for would only repeat it
+                self._said[name] = wait.because
+                seconds = f"{delay.total_seconds():.0f}"
+                words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
+                log.logger.info(log.line([*words, ("because", wait.because)]))
         except Error as error:
             _report(name, error, "tried again in a minute")
         except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
