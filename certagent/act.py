@@ -142,13 +142,13 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
             return (ev.Looked(owner=step.owner, sighting=sighting, work=work),)
         case st.Publish():
             _gate(rollover.may_publish(spec, state, step.owner, step.values))
-            zone, name = world.resolver().final(step.owner)
+            zone, name = _where(step.owner, state, world)
             with world.zones.writing(zone, name) as provider:
                 provider.add(name, "TLSA", step.values, step.ttl_s)
             return (ev.Published(owner=step.owner, values=step.values, work=work),)
         case st.Unpublish():
             _gate(rollover.may_unpublish(spec, state, step.owner, step.values))
-            zone, name = world.resolver().final(step.owner)
+            zone, name = _where(step.owner, state, world)
             with world.zones.writing(zone, name) as provider:
                 provider.remove(name, "TLSA", step.values)
             return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
@@ -176,6 +176,17 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
 def _gate(against: str | None) -> None:
     if against:
         raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
+
+
+def _where(owner: str, state: State, world: World) -> tuple[str, str]:
+    """The zone and name to write at, if they are still those that the last look was about."""
+    zone, name = world.resolver().final(owner)
+    seen = state.owners[owner].sighting
+    if seen is None or (zone, name) != (seen.zone, seen.name):
+        raise Transient(
+            "dns.moved", f"{owner} leads to {name} now, and was seen to lead elsewhere", "it is looked at again"
+        )
+    return zone, name
 
 
 # -- keys and certificates -------------------------------------------------------------------------------------------

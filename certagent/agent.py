@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 
 from msgspec import Struct
 
@@ -43,12 +44,19 @@ def advance(
     tell: Callable[[Told], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Wait | None:
-    """Take every step that can be taken now; the wait that is left, or None where `stopping` said so."""
+    """Take every step that can be taken now; the wait that is left, or None where `stopping` said so.
+
+    What has failed is not tried again in the same call, however slow the failing was: the caller may have other things
+    to do, and whoever waits for the lock gets it.
+    """
     repeated = 0
     previous: tuple[type[AnyStep], str] | None = None
+    tried: set[str] = set()
     while not stopping():
         state = journal.state(spec.name)
         step = plan(spec, state, journal.now())
+        if not isinstance(step, Wait) and step.work in tried & state.failures.keys():
+            step = Wait(timedelta(0), f"{step.work} is tried again: {state.failures[step.work].detail}")
         if isinstance(step, Wait):
             journal.sleep(spec.name, step.delay, step.because)
             return step
@@ -73,5 +81,7 @@ def advance(
             events = (failed(Error("internal.defect", detail, "please report this"), step.work),)
         state = journal.append(spec.name, *events)
         failure = next((e for e in events if isinstance(e, ev.Failed)), None)
+        if failure:
+            tried.add(failure.work)
         tell(Told(spec.name, state.seq, step, failure, time.monotonic() - began, defect))
     return None

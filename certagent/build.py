@@ -6,10 +6,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from certagent import __version__
@@ -64,9 +64,10 @@ class Built:
         self.config = config
         self._journal = before.journal if before else None
         self._mutex = threading.Lock()
-        self.issuer = cache(self._issuer)
-        self.resolver = cache(self._resolver)
-        self.providers = cache(self._make_providers)
+        # one of each, also for threads that ask at the same moment: two issuers would register two accounts
+        self.issuer = _once(self._issuer)
+        self.resolver = _once(self._resolver)
+        self.providers = _once(self._make_providers)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
 
@@ -155,7 +156,12 @@ class Built:
                 raise self.config.wrong((*section.place, "type"), f"unknown type {section.type!r}", f"known: {known}")
             plugin = others[section.type].load()
         options = self.config.options(section, plugin.Options)
-        return plugin(options) if name is None else plugin(name, options)
+        try:
+            return plugin(options) if name is None else plugin(name, options)
+        except Misconfigured as error:
+            if error.code.startswith("secret."):
+                raise
+            raise self.config.wrong(section.place, error.detail, error.hint) from None
 
     def world(self, certificate: str) -> World:
         """The edges of one certificate."""
@@ -168,6 +174,21 @@ class Built:
             vault=self.vault,
             servers=self.servers(certificate),
         )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _once(make: Callable[P, R]) -> Callable[P, R]:
+    cached, mutex = cache(make), threading.Lock()
+
+    @wraps(make)
+    def get(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mutex:
+            return cached(*args, **kwargs)
+
+    return get
 
 
 def _directory_name(url: str) -> str:

@@ -403,7 +403,10 @@ def main() -> NoReturn:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        message = error.format_message().rstrip(".")
+        context = getattr(error, "ctx", None)
+        hint = f"{context.command_path if context else 'certagent'} --help"
+        _complain(Misconfigured("usage", message[:1].lower() + message[1:], hint))
         sys.exit(2)
     except Error as error:
         _complain(error)

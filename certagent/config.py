@@ -8,7 +8,6 @@ refused.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -17,16 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
-import yaml
 
-from certagent.errors import Error, Misconfigured
+from certagent.errors import Misconfigured
 from certagent.lifecycle.model import Service, Spec, Target
 from certagent.pki import names
 from certagent.pki.algorithms import ALGORITHMS, family
+from certagent.reader import Reader, Section
 
 MAX_BYTES = 1024 * 1024
 """A thousand certificates fit in a fraction of it; more is not a configuration."""
-DEFAULT = Path("/etc/certagent/config.yaml")
 
 T = TypeVar("T")
 Duration = Annotated[str, msgspec.Meta(pattern=r"^(\d+(d|h|m|s))+$", description="such as 90d, 36h, 15m, 30s, 1h30m")]
@@ -111,16 +109,6 @@ class Entry(msgspec.Struct, frozen=True):
     mail_servers: dict[str, Section]
 
 
-class Section(msgspec.Struct, frozen=True):
-    """Options of a plug-in: its type, and the rest, to be read by the plug-in's own `Options` (see
-    `Config.options`).
-    """
-
-    type: str
-    options: dict[str, Any]
-    place: tuple[str, ...]
-
-
 class Config(msgspec.Struct, frozen=True):
     """The whole file."""
 
@@ -134,11 +122,11 @@ class Config(msgspec.Struct, frozen=True):
 
     def options(self, section: Section, type_: type[T]) -> T:
         """The options of a plug-in, checked like everything else in the file."""
-        return _Reader(self.path, self.lines).convert(section.options, type_, section.place)
+        return Reader(self.path, self.lines).convert(section.options, type_, section.place)
 
     def wrong(self, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
         """An error at a place in the file."""
-        return _Reader(self.path, self.lines).wrong("config.value", place, detail, hint)
+        return Reader(self.path, self.lines).wrong("config.value", place, detail, hint)
 
 
 def duration(text: str) -> timedelta:
@@ -150,7 +138,7 @@ def duration(text: str) -> timedelta:
 def load(path: Path) -> Config:
     """Read and check the file."""
     text = _read(path)
-    reader = _Reader(path, {})
+    reader = Reader(path, {})
     value = reader.parse(text)
     top = reader.convert(value, _Top, ())
     cas = {n: reader.convert(v, Ca, ("ca", n)) for n, v in top.ca.items()}
@@ -196,7 +184,7 @@ def _read(path: Path) -> str:
         raise Misconfigured("config.file", f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
 
 
-def _entry(reader: _Reader, name: str, value: object, cas: Mapping[str, Ca]) -> Entry:
+def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> Entry:
     place = ("certificates", name)
     keys = reader.convert(value, Certificate, place)
     dane = reader.convert(keys.dane, Dane, (*place, "dane"))
@@ -256,14 +244,14 @@ def _entry(reader: _Reader, name: str, value: object, cas: Mapping[str, Ca]) -> 
     return Entry(spec, keys.ca, sections)
 
 
-def _ttl(reader: _Reader, text: str, place: tuple[str, ...]) -> int:
+def _ttl(reader: Reader, text: str, place: tuple[str, ...]) -> int:
     value = _at_most(reader, text, timedelta(days=2), place)
     if value < timedelta(seconds=1):
         raise reader.wrong("config.value", place, "a TTL of zero is no TTL", "use 1h, or 30m as a good value for TLSA")
     return int(value.total_seconds())
 
 
-def _at_most(reader: _Reader, text: str, limit: timedelta, place: tuple[str, ...]) -> timedelta:
+def _at_most(reader: Reader, text: str, limit: timedelta, place: tuple[str, ...]) -> timedelta:
     value = duration(text)
     if value > limit:
         raise reader.wrong(
@@ -272,7 +260,7 @@ def _at_most(reader: _Reader, text: str, limit: timedelta, place: tuple[str, ...
     return value
 
 
-def _no_file_twice(reader: _Reader, certificates: Mapping[str, Entry]) -> None:
+def _no_file_twice(reader: Reader, certificates: Mapping[str, Entry]) -> None:
     used: dict[str, tuple[str, ...]] = {}
     for entry in certificates.values():
         for section in entry.mail_servers.values():
@@ -282,99 +270,3 @@ def _no_file_twice(reader: _Reader, certificates: Mapping[str, Entry]) -> None:
                     detail = f"{file} is written for {'.'.join(used[str(file)])} already"
                     raise reader.wrong("config.value", section.place, detail, "give each its own file")
                 used[str(file)] = section.place
-
-
-class _Reader:
-    """Turns YAML into values and remembers on which line each key stands."""
-
-    def __init__(self, path: Path, lines: dict[tuple[str, ...], int]) -> None:
-        self.path = path
-        self.lines = lines
-
-    def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
-        line = next((self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines), 1)
-        where = ".".join(place)
-        return Misconfigured(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)
-
-    def parse(self, text: str) -> object:
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        try:
-            node = loader.get_single_node()
-            return self._value(loader, node, ()) if node is not None else {}
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            problem = getattr(error, "problem", None) or "not YAML"
-            raise Misconfigured(
-                "config.yaml", f"{self.path}:{line}: {problem}", "check indentation and quotes there"
-            ) from None
-        finally:
-            loader.dispose()
-
-    def _value(self, loader: Any, node: yaml.Node, place: tuple[str, ...]) -> object:
-        self.lines[place] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, object] = {}
-            for key_node, value_node in node.value:
-                key = str(key_node.value)
-                here = (*place, key)
-                if key in result:
-                    self.lines[here] = key_node.start_mark.line + 1
-                    raise self.wrong("config.key", here, "this key stands here twice", "keep one of them")
-                result[key] = self._value(loader, value_node, here)
-                self.lines[here] = key_node.start_mark.line + 1
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(loader, item, (*place, str(i))) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)
-
-    def convert(self, value: object, type_: type[T], place: tuple[str, ...]) -> T:
-        try:
-            return msgspec.convert({} if value is None else value, type_)
-        except msgspec.ValidationError as error:
-            raise self._explain(str(error), type_, place) from None
-
-    def _explain(self, message: str, type_: type, place: tuple[str, ...]) -> Misconfigured:
-        text, _, where = message.partition(" - at ")
-        inner = tuple(re.findall(r"\.([A-Za-z0-9_]+)|\[(\d+)\]", where))
-        here = (*place, *(a or b for a, b in inner))
-        unknown = re.match(r"Object contains unknown field `(.*)`", text)
-        if unknown:
-            known = [f.name for f in msgspec.structs.fields(type_)]
-            near = difflib.get_close_matches(unknown[1], known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return self.wrong("config.key", (*here, unknown[1]), "unknown key", hint)
-        missing = re.match(r"Object missing required field `(.*)`", text)
-        if missing:
-            return self.wrong("config.key", here, f"{missing[1]} is missing", "see config.example.yaml")
-        hint = "see config.example.yaml"
-        if here[-1:] == ("rotate_key",):
-            text, hint = "expected every_renewal, never, or a duration", "such as 90d: keys older than that are rolled"
-        elif here[-1:] in _DURATIONS:
-            text = "expected a duration with its unit"
-            hint = "such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused"
-        return self.wrong("config.value", here, _plain(text), hint)
-
-    def section(self, value: object, place: tuple[str, ...]) -> Section:
-        if not isinstance(value, dict) or not isinstance(cast("dict[str, object]", value).get("type"), str):
-            raise self.wrong(
-                "config.key", place, "type is missing", "name the kind: for example type: rfc2136, or type: postfix"
-            )
-        options = {str(k): v for k, v in cast("dict[object, object]", value).items() if k != "type"}
-        return Section(str(cast("dict[str, object]", value)["type"]), options, place)
-
-    def name(self, text: str, place: tuple[str, ...], parse: Any) -> str:
-        try:
-            return cast("str", parse(text))
-        except Error as error:
-            raise self.wrong("config.value", place, error.detail, error.hint) from None
-
-
-_DURATIONS = (("ttl",), ("guard",), ("drain",), ("watch",))
-
-
-def _plain(text: str) -> str:
-    replaced = (
-        text.replace("`", "").replace("Expected", "expected").replace("object", "a mapping").replace("array", "a list")
-    )
-    return replaced.replace("str", "text").replace("int", "a number")

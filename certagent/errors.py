@@ -11,12 +11,14 @@ class Error(Exception):
     """A failure with a stable `code` (``area.what``), a `detail` that names the place, and a `hint`: the remedy."""
 
     kind = "error"
+    usual_hint = ""
+    """What to do where the place that raises has nothing better to say."""
 
     def __init__(self, code: str, detail: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
         super().__init__(code, detail, hint)
         self.code = code
         self.detail = detail
-        self.hint = hint
+        self.hint = hint or self.usual_hint
         self.retry_after_s = retry_after_s
         """What the other side asked for (RFC 9110 section 10.2.3, Retry-After); None where it did not."""
 
@@ -28,21 +30,25 @@ class Transient(Error):
     """Something is away or busy: nothing is wrong with the request, try again with back-off."""
 
     kind = "transient"
+    usual_hint = "it is tried again by itself; see that the other side is up and that this host may reach it"
 
 
 class Rejected(Error):
     """The other side understood and said no: the same request again will fail again; start a new one, slowly."""
 
     kind = "rejected"
+    usual_hint = "the words are the other side's; certagent history NAME shows what was asked"
 
 
 class Misconfigured(Error):
     """The operator has to change something first (config, file, permission, key)."""
 
     kind = "misconfigured"
+    usual_hint = "docs/errors.md has the code"
 
 
 class Unsafe(Error):
     """certagent itself refuses: going on could make a sender meet a certificate that does not match."""
 
     kind = "unsafe"
+    usual_hint = "nothing was changed; certagent status and certagent history NAME show the facts"

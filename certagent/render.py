@@ -180,6 +180,7 @@ def _target(state: State, name: str) -> str:
         "installing": "is being swapped to",
         "installed": "has files of, not reloaded yet:",
         "reloaded": "reloaded, not proven yet:",
+        "disproven": "DOES NOT SERVE, tried again:",
         "proven": "serves, old processes may live on:",
         "drained": "serves nothing but",
         "lost": "SERVES SOMETHING ELSE than",

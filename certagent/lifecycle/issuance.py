@@ -158,8 +158,8 @@ def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
 def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """The first keys; the stand-by, as soon as a roll is over; without a stand-by, early enough before a renewal."""
     because = None
-    if not state.keys:
-        because = "there are no keys yet"
+    if not state.keys or (state.newest is None and set(state.keys[-1].spki) != set(spec.algorithms)):
+        because = f"there are no keys of {', '.join(spec.algorithms)} yet"
     elif state.newest is not None:
         current, following = state.current_keys, state.next_keys
         if following is not None and set(following.spki) == set(spec.algorithms):
@@ -196,7 +196,8 @@ def _lead(spec: Spec, state: State) -> timedelta:
 
 def tidy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Challenge values whose order is over leave DNS: too many of them make the answer too big."""
-    needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
+    under_way = state.under_way(spec.algorithms).values()
+    needed = {c for order in under_way if not order.ready for c in order.challenges}
     over = tuple(c for c in state.challenges if c not in needed)
     if over:
         yield Tidy(challenges=over, because="their orders are over")

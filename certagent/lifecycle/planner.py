@@ -32,6 +32,7 @@ from certagent.lifecycle.steps import (
     Unpublish,
     Wait,
 )
+from certagent.pki import tlsa
 
 Offer = AnyStep | Wait
 Rule = Callable[[Spec, State, Instant], Iterator[Offer]]
@@ -75,8 +76,10 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             case "installing":
                 yield from _install_again(spec, state, target, generation, now, "installing was interrupted")
             case "installed":
-                yield from _put_back(spec, state, target, at, now)
                 yield Reload(target=target.name, because="installed; old processes go on with the old files")
+            case "disproven":
+                yield from _put_back(spec, state, target, at, now)
+                yield from _try_again(spec, state, target, generation, now)
             case "reloaded":
                 drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
                 yield Prove(
@@ -116,6 +119,15 @@ def _install_again(
             yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: {because}, and caches forbid it by now")
         return
     yield _install(target, generation, because, rollback=_is_rollback(generation, state))
+
+
+def _try_again(spec: Spec, state: State, target: Target, generation: Generation, now: Instant) -> Iterator[Offer]:
+    """A reload may have been swallowed; every third time the files themselves are put in place again."""
+    failure = state.failures.get(f"prove {target.name}")
+    if failure and failure.count % 3 == 0:
+        yield from _install_again(spec, state, target, generation, now, "proofs fail")
+    else:
+        yield Reload(target=target.name, because="the proof failed; the reload may have been swallowed")
 
 
 def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
@@ -171,7 +183,7 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         return
     for target in spec.targets:
         at = state.targets.get(target.name)
-        if at is not None and at.generation is not None and (at.generation == newest.id or at.phase in _UNDER_WAY):
+        if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, target))):
             continue
         names = _tlsa_names(spec, state, target.name)
         if names and at is None:
@@ -204,7 +216,12 @@ def _stale(spec: Spec, state: State, target: str, generation: Generation, now: I
     return next(names, None)
 
 
-_UNDER_WAY = ("installing", "installed", "reloaded")
+_UNDER_WAY = ("installing", "installed", "reloaded", "disproven")
+
+
+def _failing(state: State, target: Target) -> bool:
+    """What is under way at a mail server does not get on: then something newer need not wait for it."""
+    return any(f"{verb} {target.name}" in state.failures for verb in ("install", "reload", "prove", "rollback"))
 
 
 def _waits(obstacles: list[rollover.Obstacle], what: str, spec: Spec) -> Iterator[Wait]:
@@ -300,7 +317,9 @@ def _look_interval(spec: Spec, state: State, name: str, owner: Owner, now: Insta
     if owner.changed_at and (lacking or rollover.surplus(spec, state, name)):
         return schedule.look_again(owner.looked_at.since(owner.changed_at)), "not every server has followed"
     waited_for = [
-        h.ttl_s for h in rollover.held(spec, owner, now) if h.gone_at is not None and _matters(spec, state, name, h)
+        h.ttl_s
+        for h in rollover.held(spec, owner, now)
+        if h.gone_at is not None and h.values and _matters(spec, state, name, h)
     ]
     if waited_for:
         return schedule.look_every(spec, min(waited_for)), "caches are waited for"
@@ -347,7 +366,11 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if name in spec.owners:
             targets = rollover.answering(spec, name)
             if any(t not in state.targets or state.targets[t].phase != "drained" for t in targets):
-                continue  # `finish` brings them there
+                # `finish` brings them there; a triple that is not configured goes as a whole, and hurts nobody
+                values = frozenset(v for v in values if tlsa.triple(v) not in spec.triples)
+                targets = ()
+                if not values:
+                    continue
             stale = [t for t in targets if not _fresh(state.targets[t].proven_at, now)]
             if stale:
                 generation = state.targets[stale[0]].generation
@@ -395,7 +418,7 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         doomed = state.doomed
         yield replace(doomed, because="deleting was interrupted")
         return
-    if state.newest is None or not rollover.rolled(spec, state) or state.orders:
+    if state.newest is None or not rollover.rolled(spec, state) or state.under_way(spec.algorithms):
         return
     kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)
@@ -412,6 +435,7 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if name not in spec.owners
         and not any(h.values for h in rollover.held(spec, owner, now))
         and rollover.empty(owner)
+        and (owner.changed_at is None or now.since(owner.changed_at) > schedule.LATE)
     )
     if generations or keys or owners:
         yield Forget(

@@ -223,10 +223,22 @@ def seen_everywhere(owner: Owner) -> frozenset[Value]:
 
 
 def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
-    """Desired values that no authoritative server gives, without those whose triple has to wait for the swap."""
-    values = desired(spec, state, owner) - seen_somewhere(state.owners.get(owner, Owner()))
+    """What to publish now: the whole desired set as soon as any of it is missing, without triples that must wait.
+
+    Missing is what no server gives; and what one server lacks although it is served: that one may be the primary, and
+    the others may only not have followed yet.
+    """
+    values = desired(spec, state, owner)
     early = _worse(spec, state, owner, values)
-    return frozenset(v for v in values if tlsa.triple(v) not in early)
+    values = frozenset(v for v in values if tlsa.triple(v) not in early)
+    known = state.owners.get(owner, Owner())
+    hurt = any(
+        caches.hurts(before, leaf) - caches.hurts(before | values, leaf)
+        for before in _sets(known)
+        for leaf in served_at(spec, state, owner)
+    )
+    lacking = any(not before and values for before in _sets(known))
+    return values if hurt or lacking or not values <= seen_somewhere(known) else frozenset()
 
 
 def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
@@ -250,7 +262,7 @@ def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> li
     """Triples that would match nothing served once the values are added, and do not fail already."""
     return sorted(
         triple
-        for before in _sets(state.owners.get(owner, Owner()))
+        for before in {frozenset[Value](), *_sets(state.owners.get(owner, Owner()))}  # a hidden primary may be empty
         for leaf in served_at(spec, state, owner)
         for triple in caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
     )

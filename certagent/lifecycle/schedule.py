@@ -23,6 +23,8 @@ SOON = timedelta(seconds=1)
 LOOK_AT_MOST = timedelta(minutes=15)
 """While caches are waited for, a server that regresses is noticed within this, or a quarter of the TTL if that is
 less."""
+LATE = timedelta(hours=1)
+"""A change whose answer was lost may be applied as long after; until then a withdrawn name is not forgotten."""
 FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
 

@@ -7,12 +7,14 @@ from certagent.lifecycle.model import Spec
 from certagent.lifecycle.state import Owner, State
 
 
-def settled(spec: Spec, state: State) -> bool:
+def settled(spec: Spec, state: State) -> bool:  # noqa: PLR0911 -- a list of conditions
     """The newest certificate is all that is served and proven, the records are as they should be at every server,
     and no request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited
     for.
     """
-    if state.newest is None or not rollover.rolled(spec, state) or state.orders or state.requested or state.challenges:
+    if state.newest is None or not rollover.rolled(spec, state) or state.requested or state.challenges:
+        return False
+    if state.under_way(spec.algorithms):
         return False
     if any(t.name not in state.targets for t in spec.targets):
         return False

@@ -79,7 +79,7 @@ class Owner(Struct, frozen=True):
     """That attempt, and how often it was made without being seen to work."""
 
 
-Phase = Literal["surveyed", "installing", "installed", "reloaded", "proven", "drained", "lost"]
+Phase = Literal["surveyed", "installing", "installed", "reloaded", "disproven", "proven", "drained", "lost"]
 
 
 class Installation(Struct, frozen=True):
@@ -97,7 +97,7 @@ class Installation(Struct, frozen=True):
     @property
     def settled(self) -> tuple[str, ...]:
         """Generations that clients are known to have met here: all that may be served but one not proven yet."""
-        unproven = self.generation if self.phase in ("installing", "installed", "reloaded") else None
+        unproven = self.generation if self.phase in ("installing", "installed", "reloaded", "disproven") else None
         return tuple(g for g in self.serves if g != unproven)
 
 
@@ -174,6 +174,11 @@ class State(Struct, frozen=True):
         """The newest keys, where the newest chain is not theirs: the stand-by, or those of the roll under way."""
         newest = self.keys[-1] if self.keys else None
         return newest if newest and newest != self.current_keys else None
+
+    def under_way(self, algorithms: tuple[Algorithm, ...]) -> dict[Algorithm, Order]:
+        """The orders that may still come to something: for keys and algorithms that are still wanted."""
+        keys = {k.id for k in (self.current_keys, self.next_keys) if k}
+        return {a: o for a, o in self.orders.items() if a in algorithms and o.keys in keys}
 
     def serving(self, targets: tuple[str, ...]) -> list[Generation]:
         """The generations that may be served by these targets now."""
@@ -329,6 +334,11 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         retry_after_s=event.retry_after_s,
         jitter=event.jitter,
     )
+    if event.code == "dns.not_yet" and event.work.startswith("validation "):
+        # accepted by the provider and not there: it may have been lost, or removed by somebody
+        algorithm = event.work.removeprefix("validation ")
+        orders = {a: replace(o, presented=False) if a == algorithm else o for a, o in state.orders.items()}
+        state = replace(state, orders=orders)
     return replace(state, failures={**state.failures, event.work: failure})
 
 
@@ -402,9 +412,8 @@ def _disproven(state: State, event: ev.Disproven) -> State:
     old = state.targets.get(event.target)
     if old is None or old.generation != event.generation:
         return state
-    # a generation that was proven before has been lost to somebody else's hand; a new one may only need a reload
-    # that is not swallowed
-    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else "installed")
+    # a generation that was proven before has been lost to somebody else's hand
+    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else "disproven")
 
 
 def _forgetting(state: State, step: Forget) -> State:

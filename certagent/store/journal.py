@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -72,11 +73,15 @@ class Journal:
         self._clock = clock
         self._mutex = threading.Lock()
         with _translated(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            size = os.fstat(fd).st_size
+            os.close(fd)
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and size > 0 and not os.path.exists(f"{path}-wal"):
+                raise _damaged(path, "it is not empty, and holds nothing")
             if version == 0:
                 self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
             elif version != VERSION:
@@ -117,7 +122,7 @@ class Journal:
 
     def state(self, name: str) -> State:
         """What is known of a certificate; a new one where nothing is."""
-        with self._mutex, _translated(self.path):
+        with self._mutex, _translated(self.path), self._snapshot():
             return self._head(name)[0]
 
     def _head(self, name: str) -> tuple[State, bytes]:
@@ -137,10 +142,14 @@ class Journal:
     def history(self, name: str, after: int = 0) -> Iterator[Entry]:
         """Every event after that sequence number, each checked against the one before it."""
         with self._mutex, _translated(self.path):
-            rows = self._db.execute(
-                "SELECT seq, at, lived_s, body, digest FROM event WHERE certificate=? AND seq>=? ORDER BY seq",
-                (name, after),
-            ).fetchall()
+            rows = self._rows(name, after)
+        yield from self._entries(name, rows, after)
+
+    def _rows(self, name: str, after: int) -> list[Any]:
+        select = "SELECT seq, at, lived_s, body, digest FROM event WHERE certificate=? AND seq>=? ORDER BY seq"
+        return self._db.execute(select, (name, after)).fetchall()
+
+    def _entries(self, name: str, rows: list[Any], after: int) -> Iterator[Entry]:
         previous = b"" if after < 1 else None
         expected = max(after, 1)
         for seq, at, lived_s, body, digest in rows:
@@ -158,10 +167,12 @@ class Journal:
 
     def verify(self, name: str) -> int:
         """Fold every event anew and compare with the stored state; the number of events."""
+        with self._mutex, _translated(self.path), self._snapshot():
+            rows, stored = self._rows(name, 0), self._head(name)[0]
         state = State(name=name)
-        for entry in self.history(name):
+        for entry in self._entries(name, rows, 0):
             state = fold(state, entry.event, entry.at)
-        if state != self.state(name):
+        if state != stored:
             raise _damaged(self.path, f"{name}: the events do not fold to the stored state")
         return state.seq
 
@@ -203,6 +214,15 @@ class Journal:
             self._db.execute("UPDATE head SET wake_at=?, why=? WHERE certificate=?", (at.timestamp(), why, name))
 
     @contextmanager
+    def _snapshot(self) -> Generator[None]:
+        """Several reads of one moment, whatever another process writes meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
+    @contextmanager
     def _transaction(self) -> Generator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -214,10 +234,14 @@ class Journal:
 
 
 def _digest(previous: bytes, content: bytes) -> bytes:
+    if not isinstance(content, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] -- a changed row may hold anything
+        return b""
     return hashlib.blake2b(content, key=previous, digest_size=16).digest()
 
 
 def _row(name: str, seq: int, at: str, lived_s: float, body: bytes) -> bytes:
+    if not isinstance(body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return b""
     return f"{name}\n{seq}\n{at}\n{lived_s!r}\n".encode() + body
 
 

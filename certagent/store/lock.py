@@ -6,6 +6,7 @@ in them (the process and what it is doing) is for messages and signals, never fo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -22,6 +23,9 @@ _LAST_PAUSE_S = 0.5
 
 _PATIENCE_S = 1.0
 """`daemon_pid` of another process has the file locked for a moment: that is no daemon."""
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""What may pass without anybody's mistake."""
 
 _NOTE_BYTES = 256
 """A process number and a few words."""
@@ -123,8 +127,9 @@ def _locked(path: Path, purpose: str) -> int | None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {purpose}\n".encode()[:_NOTE_BYTES], 0)
+        with suppress(OSError):  # the note is for messages: a full disk must not stop anybody
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {purpose}\n".encode()[:_NOTE_BYTES], 0)
         stack.pop_all()
         return fd
 
@@ -147,5 +152,9 @@ def _told(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _DISK:
+            raise Transient(
+                "store.disk", f"{path}: {error.strerror}", f"look at the disk: df -h {path.parent}"
+            ) from error
         hint = f"look at it: ls -ld {path.parent} {path}"
         raise Misconfigured("lock.file", f"{path}: {error.strerror}", hint) from error
