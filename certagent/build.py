@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
@@ -70,6 +71,7 @@ class Built:
         self.providers = _once(self._make_providers)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
+        self._ahead = ThreadPoolExecutor(2, thread_name_prefix="ahead")  # starts no thread before it is used
 
     def state_dir(self) -> Path:
         """The state directory, made where it is missing, 0700."""
@@ -173,6 +175,7 @@ class Built:
             zones=self.zones,
             vault=self.vault,
             servers=self.servers(certificate),
+            ahead=self._ahead,
         )
 
 

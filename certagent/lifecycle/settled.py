@@ -16,6 +16,9 @@ def settled(spec: Spec, state: State) -> bool:  # noqa: PLR0911 -- a list of con
         return False
     if state.under_way(spec.algorithms):
         return False
+    leaves = state.newest.leaves
+    if set(leaves) != set(spec.algorithms) or any(not set(spec.names) <= set(c.names) for c in leaves.values()):
+        return False
     if any(t.name not in state.targets for t in spec.targets):
         return False
     if spec.standby and spec.owners and state.next_keys is None:

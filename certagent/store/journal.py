@@ -41,6 +41,8 @@ CREATE INDEX head_wake ON head (wake_at);
 CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL, lived_s
 REAL NOT NULL);
 """
+_HEADER_BYTES = 512
+"""The smallest page of SQLite; no file that it ever wrote is smaller."""
 _BUSY_S = 10.0
 """Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
 
@@ -80,8 +82,8 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and size > 0 and not os.path.exists(f"{path}-wal"):
-                raise _damaged(path, "it is not empty, and holds nothing")
+            if version == 0 and 0 < size < _HEADER_BYTES:
+                raise _damaged(path, "it is cut off")  # SQLite would take it for a new one
             if version == 0:
                 self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
             elif version != VERSION:
@@ -259,9 +261,11 @@ def _translated(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if "decode" in str(error):
+            raise _damaged(path, str(error)) from None
         hint = "make room on the disk, or see who else holds the file"
         raise Transient("store.disk", f"{path}: {error}", hint) from None
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:
         raise Misconfigured(

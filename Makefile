@@ -1,0 +1,69 @@
+# What is done with this repository. Each target sets up what it needs first: on a fresh Debian 12, `make test` is enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+IN_LAB := $(BIN)/python -m tests.lab.namespace $(BIN)/python -m
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# tests start certagent hundreds of times: compiled once, not each time
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup packages venv test unit check format demo bench lock clean root
+
+help: ## Show this.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: packages venv ## Install what is missing: Debian packages (by apt; sudo where not root), Python packages into .venv.
+
+packages:
+	@tests/setup/debian.sh python lab
+
+venv: $(VENV)/.complete
+
+# Brought up to date where the lock or the package itself changed, made anew where the Python below it has gone. (-qq: errors only)
+$(VENV)/.complete: requirements-dev.lock pyproject.toml
+	@tests/setup/debian.sh python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}: 3.11 or newer is needed; make PYTHON=/path/to/python3 …")'
+	@$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "installing Python packages into $(VENV)"
+	@$(BIN)/pip install -qq --require-hashes --only-binary :all: --requirement requirements-dev.lock
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@$(BIN)/pip check --quiet
+	@touch $@
+
+test: root setup ## Run all tests, those on real servers included; needs root for its namespaces.
+	@$(BIN)/python -m tests.setup.run
+
+unit: venv ## Run the tests that need neither root nor servers.
+	@$(BIN)/python -m tests.setup.run --no-servers
+
+check: venv ## Check style, types and the direction of imports.
+	@status=0; \
+	for tool in "ruff check" "ruff format --check" "pyright --pythonpath $(BIN)/python" "lint-imports --no-logo"; do \
+	  echo "---- $$tool"; $(BIN)/$$tool || status=1; \
+	done; exit $$status
+
+format: venv ## Bring the code into its form.
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+demo: root setup ## Show the main job on real servers, in under a minute; needs root.
+	@$(IN_LAB) tests.demo
+
+bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the start of commands; needs root.
+	@tests/setup/debian.sh bench
+	@$(BIN)/python -m tests.bench.startup
+	@$(BIN)/python -m tests.bench.renew
+
+lock: ## Lock the newest releases of all dependencies, with hashes.
+	@PYTHON="$(PYTHON)" tests/setup/lock.sh
+
+clean: ## Remove what these targets made here; installed Debian packages stay.
+	@rm -rf $(VENV) build dist *.egg-info .coverage* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+root:
+	@[[ $$(id -u) == 0 ]] || { echo "error: this runs real servers in namespaces of their own, which needs root: use 'sudo make $(MAKECMDGOALS)'" >&2; \
+	  echo "hint: 'make setup', 'make unit' (the tests without servers) and 'make check' do not need root" >&2; exit 2; }

@@ -1,0 +1,149 @@
+"""Every command on a real host: what it prints, in words and as JSON, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.site import CHALLENGE, NAME, OWNER, Site
+from tests.lab.dns import Dns
+from tests.lab.pebble import Pebble
+
+
+@pytest.fixture
+def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
+    with Site(place, lab_dns, pebble) as site:
+        yield site
+
+
+def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site: Site) -> None:
+    """plan and status of a new host: what would be done, and that nothing is there yet."""
+    plan = site.run("plan")
+    for words in ("make keys k1", "order a certificate", "swap postfix to g1", "publish", "nothing fails"):
+        assert words in plan.out
+    foreseen = site.run("plan", "--json").json[NAME]
+    steps = [item["step"].get("type") for item in foreseen]  # a wait has none
+    assert steps.index("Install") < steps.index("Prove") < steps.index("Publish")
+    status = site.run("status")
+    assert f"{NAME}: no certificate yet" in status.out
+    assert "the daemon is not running" in status.out
+    assert site.published() == [[], []]
+    assert not site.files["ecdsa"].exists()
+
+
+def test_a_rehearsal_goes_the_whole_way_and_changes_nothing(site: Site) -> None:
+    """renew --dry-run: says which records it wrote and removed; DNS, files and journal are as before."""
+    done = site.run("renew", "--dry-run")
+    assert f"wrote   {CHALLENGE}. TXT " in done.out
+    assert f"removed {CHALLENGE}. TXT " in done.out
+    assert "nothing else was changed" in done.out
+    assert "the real run would succeed" in done.out
+    assert site.challenges() == [[], []]
+    assert site.published() == [[], []]
+    assert not site.files["ecdsa"].exists()
+    assert site.state()["seq"] == 0
+    assert not (site.state_dir / "vault").exists() or not list((site.state_dir / "vault").rglob("*.key"))
+    [report] = site.run("renew", "--dry-run", "--json").json
+    assert report["written"]
+    assert sorted(report["written"]) == sorted(report["removed"])
+    assert all(finding["outcome"] != "refused" for finding in report["findings"])
+    assert site.leftovers() == []
+
+
+def test_a_rehearsal_that_would_fail_says_where_and_exits_3(site: Site) -> None:
+    """Every refusal at once, and no record left behind."""
+    site.dns.freeze()
+    done = site.run("renew", "--dry-run", code=3)
+    assert "REFUSED" in done.out
+    assert "hint: " in done.out
+    site.dns.thaw()
+    site.dns.settle()
+    assert site.challenges() == [[], []]
+
+
+def test_json_of_every_command_is_one_document(site: Site) -> None:
+    """For machines: --json prints one JSON value on standard output and nothing else there."""
+    [renewed] = site.run("renew", "--wait", "--json").json
+    assert renewed["certificate"] == NAME
+    assert renewed["failures"] == {}
+    assert [told["step"]["type"] for told in renewed["steps"]].count("Install") == 1
+    assert renewed["next_in"].startswith("PT")
+    foreseen = site.run("plan", "--json").json
+    assert list(foreseen) == [NAME]
+    status = site.run("status", "--json").json
+    assert [c["name"] for c in status["certificates"]] == [NAME]
+    assert status["daemon"] is None
+    history = site.run("history", NAME, "--json").json
+    assert [entry["seq"] for entry in history] == list(range(1, len(history) + 1))
+    after = site.run("history", NAME, "--json", "--after", str(len(history) - 2)).json
+    assert after == history[-2:]
+    found = site.run("check", "--json").json[NAME]
+    assert {finding["outcome"] for finding in found} <= {"ok", "note"}
+    records = site.run("tlsa", "--json").json
+    assert {record["owner"] for record in records} == {f"{OWNER}."}
+    assert sorted(record["value"] for record in records) == site.published()[0]
+    again = site.run("renew", "--json", "--exit-unchanged", code=4)
+    assert json.loads(again.out)[0]["steps"] == []
+
+
+def test_what_is_printed_is_for_people(site: Site) -> None:
+    """Steps with their reasons, the evidence with its servers, records as a zone file has them."""
+    done = site.run("renew", "--wait")
+    assert f"{NAME}: swap postfix to g1 [" in done.out
+    assert done.out.splitlines()[-1].startswith(f"{NAME}: next in ")
+    status = site.run("status")
+    assert f"{NAME}: g1 is valid until 20" in status.out
+    assert "postfix: serves nothing but g1" in status.out
+    assert "127.0.0.2 TTL 1 s: 3 1 1 " in status.out
+    zone = site.run("tlsa").out.splitlines()
+    assert len(zone) == 2
+    assert all(line.startswith(f"{OWNER}. 1 IN TLSA 3 1 1 ") for line in zone)
+    check = site.run("check")
+    assert "ok      mail server postfix" in check.out
+    assert "what is served matches" in check.out
+    history = site.run("history", NAME)
+    assert "about to swap postfix to g1" in history.out
+    assert "127.0.0.3 TTL 1 s: 3 1 1 " in history.out
+    everything = "".join(site.run(c).out for c in ("status", "plan", "check")) + done.out + history.out
+    assert "\x1b" not in everything, "colours where there is no terminal"
+
+
+def test_check_finds_what_is_wrong_now(site: Site) -> None:
+    """Exit 1 where what is served matches no record: somebody else changed the zone."""
+    site.run("renew", "--wait")
+    site.dns.update(OWNER, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=1)
+    site.dns.settle()
+    done = site.run("check", code=1)
+    assert "no 3 1 1 record matches what is served" in done.out
+    assert "certagent renew publishes what is missing" in done.out
+
+
+def test_exit_codes(site: Site) -> None:
+    """0 done, 4 nothing to do, 1 tried again later, 3 needs a human, 2 configuration; status tells the same."""
+    site.run("renew", "--wait")
+    site.run("renew")
+    site.run("renew", "--exit-unchanged", code=4)
+    site.pebble.stop()
+    try:
+        site.run("renew", "--force", code=1)
+        site.run("status", code=1)
+    finally:
+        site.pebble.restart()
+    site.run("renew", "--force", "--wait")
+    site.run("status")
+    site.dns.freeze()
+    site.run("renew", "--force", code=3)
+    site.run("status", code=3)
+    site.dns.thaw()
+    site.run("renew", "--wait")
+    site.run("status", "nobody.example", code=2)
+    site.config["nonsense"] = 1
+    site.write()
+    site.run("renew", code=2)
+    site.run("status", code=2)
+    del site.config["nonsense"]
+    site.write()
+    site.run("status")

@@ -1,0 +1,292 @@
+"""kill -9 at any line loses nothing: rolls on real servers whose process is killed between any two journaled steps, and
+at random instants, finish after a restart; and no sender and no client ever notices.
+
+CERTAGENT_KILLS=100 kills that often at random instants.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NoReturn, Self
+
+import pytest
+
+from tests.e2e.site import NAME, ROOT, Done, Site, Strict
+from tests.lab.dns import Dns
+from tests.lab.pebble import Pebble
+from tests.lab.postfix import Sender
+from tests.lab.sender import Mailer, Prober
+from tests.lab.wait import until
+
+KILLS = int(os.environ.get("CERTAGENT_KILLS", "25"))
+PER_ROLL = 1 if KILLS >= 100 else 3
+"""How often one roll is killed between two of its steps, before it may finish."""
+HOLD_S = 4.0
+"""TTL and guard: what Postfix's smtp and unbound keep of a record is rounded up to whole seconds, by each."""
+EDGES = ("ca.acme", "dns.resolver", "dns.rfc2136", "mta.postfix", "mta.probe", "pki.chain")
+MODULES = [f"certagent.{name}" for name in ("agent", "build", "render", *EDGES)]
+"""What a run loads; once for all of them."""
+MOST_DEATHS = 60
+"""A first issue has about thirty entries."""
+
+
+class Victim:
+    """Runs the real program, each time in a new process that can be killed; the modules are loaded only once."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.test_crash"],
+            cwd=ROOT,
+            env=site.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *args: str, code: int | None = 0, nth: int = 0, at: Sequence[str] = (), after_s: float = 0) -> Done:
+        """Runs `certagent ARGS` to its end, or SIGKILLs it: when the nth entry is in the journal, at the first of these
+        boundaries (`after Install!`, `before Installed`), or after a time."""
+        out, err = self._site.place / "victim.out", self._site.place / "victim.err"
+        asked = {"args": args, "nth": nth, "at": at, "after_s": after_s, "out": str(out), "err": str(err)}
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        ended = int(self._process.stdout.readline())
+        done = Done(args, ended, out.read_text(), err.read_text())
+        if ended == -signal.SIGKILL:
+            return done
+        return self._site.judge(done, code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(10)
+
+
+@pytest.fixture
+def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
+    with Site(place, lab_dns, pebble) as site:
+        site.dane["guard"] = f"{HOLD_S - 1:.0f}s"
+        site.write()
+        yield site
+
+
+@pytest.fixture
+def victim(site: Site) -> Iterator[Victim]:
+    with Victim(site) as victim:
+        yield victim
+
+
+class Watch:
+    """All three witnesses at once: one mails, one looks through a cache, one without."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._mailer, self._prober, self._strict = Mailer(sender, rate=3), Prober(rate=5), Strict(rate=10)
+
+    def __enter__(self) -> Self:
+        self._mailer.start()
+        self._prober.start()
+        self._strict.start()
+        until(lambda: self._prober.match, 5, "the first comparison")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._prober.halt()
+        self._strict.halt()
+        if error is None:
+            assert self._strict.failures == []
+            assert self._prober.failures == []
+            assert self._prober.match > 10
+            mailed = self._mailer.stop()
+            assert (mailed.deferred, mailed.bounced) == (0, 0), mailed.troubles
+            assert mailed.sent > 10
+        self._mailer.halt()
+
+
+def finish(site: Site, victim: Victim) -> None:
+    """A normal run brings everything to its end, and nothing is lost or left."""
+    victim.run("renew", "--wait")
+    victim.run("history", NAME)  # verifies the journal
+    site_is_whole(site, victim)
+
+
+def site_is_whole(site: Site, victim: Victim) -> None:
+    """`Site.assert_settled`, by the quick way."""
+    state = json.loads(victim.run("status", "--json").out)["certificates"][0]["state"]
+    desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out))
+    newest = [g for g in state["generations"] if g["keys"]][-1]
+    key = f"3 1 1 {newest['leaves']['ecdsa-p256']['spki']}"
+    assert site.served() == {key}
+    assert key in desired
+    assert site.published() == [desired, desired]
+    assert [g["id"] for g in state["generations"]] == [newest["id"]]
+    assert state["keys"][0]["id"] == newest["keys"]
+    assert {p.name for p in (site.state_dir / "vault" / NAME).iterdir()} == {
+        newest["id"],
+        *(k["id"] for k in state["keys"]),
+    }
+    assert site.challenges() == [[], []]
+    assert site.leftovers() == []
+    assert (state["failures"], state["orders"], state["challenges"], state["requested"]) == ({}, {}, [], None)
+
+
+def test_killed_between_any_two_steps_of_a_roll_it_finishes_after_a_restart(
+    site: Site, victim: Victim, sender: Sender
+) -> None:
+    """SIGKILL after each kind of entry in the journal (an intent is noted and nothing done yet), and before each kind
+    of outcome (done, and not noted); then a normal run brings the roll to its end."""
+    victim.run("renew", "--wait")
+    victim.run("renew", "--force", "--wait")
+    roll = site.kinds()
+    roll = roll[max(i for i, kind in enumerate(roll) if kind == "Requested") :]
+    todo = {f"after {kind}" for kind in roll} | {f"before {kind}" for kind in roll if not kind.endswith("!")}
+    assert len(todo) > 35
+    with Watch(sender):
+        while todo:
+            served = site.served([25])
+            before, asked = len(todo), False
+            for _ in range(PER_ROLL):
+                died = victim.run("renew", *([] if asked else ["--force"]), "--wait", at=sorted(todo))
+                if died.code == 0:
+                    break
+                assert died.code == -signal.SIGKILL
+                last = died.err.strip().splitlines()[-1]
+                todo.remove(last)
+                asked = asked or last != "before Requested"
+            finish(site, victim)
+            assert site.served([25]) != served or not asked, "the roll was lost"
+            assert len(todo) < before, f"never reached: {todo}"
+
+
+def test_killed_between_any_two_steps_of_the_first_issue_it_finishes_after_a_restart(
+    site: Site, victim: Victim
+) -> None:
+    """One life, killed again and again: every process dies after two entries, and still the roll comes to its end."""
+    deaths = 0
+    with Strict() as witness:
+        while victim.run("renew", "--wait", nth=2).code != 0:
+            deaths += 1
+            assert deaths < MOST_DEATHS
+        witness.stop()
+    assert deaths >= 8
+    assert witness.harm() == []
+    finish(site, victim)
+
+
+def test_killed_at_random_instants_rolls_finish_and_nobody_notices(site: Site, victim: Victim, sender: Sender) -> None:
+    """SIGKILL whenever: in the middle of a write, a handshake, a reload."""
+    victim.run("renew", "--wait")
+    seed = int(os.environ.get("CERTAGENT_SEED", random.randrange(1 << 32)))
+    draw = random.Random(seed)
+    print(f"CERTAGENT_SEED={seed}")
+    kills, rolls, begun = 0, 0, 0
+
+    def kill(*args: str, within: float) -> None:
+        nonlocal kills
+        kills += victim.run(*args, after_s=draw.uniform(0.005, within)).code == -signal.SIGKILL
+
+    with Watch(sender):
+        while kills < KILLS:
+            served = site.served([25])
+            before = site.history()[-1]["seq"]
+            kill("renew", "--force", within=0.5)  # issuing
+            kill("renew", within=0.6)
+            time.sleep(HOLD_S)  # until the stand-by is in every cache: the swap is next
+            for _ in range(3):
+                kill("renew", within=0.5)
+            asked = any(e["event"]["type"] == "Requested" for e in site.history() if e["seq"] > before)
+            finish(site, victim)
+            begun += asked
+            rolls += site.served([25]) != served
+    assert rolls == begun > 0
+
+
+# ---- the process that is forked for each run -------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Reads what to run, one JSON a line; answers with exit codes."""
+    for module in MODULES:
+        import_module(module)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become(asked)
+        if asked["after_s"]:
+            fd = os.pidfd_open(pid)
+            if not select.select([fd], [], [], asked["after_s"])[0]:
+                os.kill(pid, signal.SIGKILL)
+            os.close(fd)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _become(asked: dict[str, Any]) -> NoReturn:
+    from certagent import cli
+
+    null, out, err = (os.open(p, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for p in (os.devnull, asked["out"], asked["err"]))
+    for target, fd in enumerate((null, out, err)):
+        os.dup2(fd, target)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.argv = ["certagent", *asked["args"]]
+    if asked["nth"] or asked["at"]:
+        _kill_at(asked["nth"], asked["at"], sys.stderr)
+    try:
+        cli.main()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))
+    finally:
+        os._exit(70)
+
+
+def _kill_at(nth: int, boundaries: Sequence[str], log: IO[str]) -> None:
+    """Dies when the nth entry is durable, or at one of the boundaries."""
+    from certagent.lifecycle.events import AnyEvent, Intended
+    from certagent.lifecycle.state import State
+    from certagent.store.journal import Journal
+
+    real, count = Journal.append, 0
+
+    def append(self: Journal, name: str, *events: AnyEvent) -> State:
+        nonlocal count
+        count += 1
+        first = events[0]
+        kind = f"{type(first.step).__name__}!" if isinstance(first, Intended) else type(first).__name__
+        if f"before {kind}" in boundaries:
+            _die(f"before {kind}", log)
+        state = real(self, name, *events)
+        if f"after {kind}" in boundaries or count == nth:
+            _die(f"after {kind}", log)
+        return state
+
+    Journal.append = append  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _die(where: str, log: IO[str]) -> None:
+    print(where, file=log, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(10)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,45 @@
+"""A modest number of simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
+
+from __future__ import annotations
+
+import pytest
+
+from certagent.pki.leaf import Leaf
+from tests.simulation.ca import cheap
+from tests.simulation.clock import BASE
+from tests.simulation.history import run
+from tests.simulation.judge import unmatched
+
+HISTORIES = 300
+"""About ten seconds on one core."""
+
+
+def test_histories() -> None:
+    with cheap() as dice:
+        bad = [(o.seed, o.violation) for o in (run(seed, dice) for seed in range(HISTORIES)) if o.violation]
+    assert not bad, f"replay with: python -m tests.simulate SEED={bad[0][0]}; {bad}"
+
+
+def test_a_seed_is_a_history() -> None:
+    with cheap() as dice:
+        first, second = (run(7, dice, tracing=True) for _ in range(2))
+    assert first == second
+    assert len(first.trace) > 20
+
+
+@pytest.mark.parametrize(
+    ("values", "bad"),
+    [
+        ((), set[str]()),
+        (("3 1 1 aa",), set[str]()),
+        (("3 1 1 aa", "3 1 1 cc"), set[str]()),
+        (("3 1 1 cc",), {"3 1 1"}),
+        (("3 1 1 aa", "2 1 1 cc"), {"2 1 1"}),
+        (("3 1 1 cc", "2 1 1 bb"), {"3 1 1"}),
+        (("2 1 1 bb",), set[str]()),
+    ],
+)
+def test_the_judge_asks_each_triple(values: tuple[str, ...], bad: set[str]) -> None:
+    # RFC 7671 section 8: whichever triple a sender supports, one of its records must match
+    leaf = Leaf("aa", ("bb",), (), BASE, BASE, "1")
+    assert unmatched(frozenset(values), leaf) == bad

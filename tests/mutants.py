@@ -1,0 +1,134 @@
+"""The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
+
+`python -m tests.mutants [N=2000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made in
+memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
+violation that the engine as it is does not have. The list and the rate are printed; exit status 1 if one survives or
+does not apply to the sources any more (the text must be found exactly once).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
+from typing import NamedTuple
+
+from tests.mutations import EQUIVALENT, MUTANTS, Mutant
+
+
+class _Loader(SourceFileLoader):
+    """Loads the module with the substitution; no byte code is read or written."""
+
+    mutant: Mutant
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_data(self.get_filename(fullname)).decode()
+        if source.count(self.mutant.old) != 1:
+            raise SystemExit(f"does not apply: found {source.count(self.mutant.old)} times")
+        return compile(source.replace(self.mutant.old, self.mutant.new), self.get_filename(fullname), "exec")
+
+
+class _Finder(MetaPathFinder):
+    """Hands out the loader for one module."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != f"certagent.{self.mutant.module}":
+            return None
+        spec = PathFinder.find_spec(fullname, path)
+        assert spec is not None
+        assert spec.origin is not None
+        loader = _Loader(fullname, spec.origin)
+        loader.mutant = self.mutant
+        spec.loader = loader
+        return spec
+
+
+def hunt(mutant: Mutant, count: int, known: set[int]) -> int:
+    """In a process of its own: run histories until one is violated that is not violated without the mutant."""
+    sys.meta_path.insert(0, _Finder(mutant))
+    from tests.simulation.ca import cheap
+    from tests.simulation.history import run
+
+    with cheap() as dice:
+        for seed in (s for s in range(count) if s not in known):
+            try:
+                violation = run(seed, dice).violation
+            except Exception as error:  # a mutant that breaks the simulation itself is noticed, too
+                violation = f"{type(error).__name__}: {error}"
+            if violation:
+                print(f"{seed}\t{violation}")
+                return 0
+    print("-\tsurvived")
+    return 1
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant."""
+
+    mutant: Mutant
+    caught: bool
+    seed: str
+    how: str
+    took_s: float
+
+
+def unmutated(count: int, jobs: int) -> set[int]:
+    """Seeds that are violated by the engine as it is: none should be."""
+    argv = [sys.executable, "-m", "tests.simulate", f"N={count}", f"JOBS={jobs}"]
+    last = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip().splitlines()[-1]
+    return {int(s) for s in last.partition("seeds ")[2].split()}
+
+
+def judge(mutant: Mutant, count: int, known: set[int]) -> Verdict:
+    """Hunt it in a new process."""
+    began = time.monotonic()
+    skip = ",".join(map(str, sorted(known)))
+    argv = [sys.executable, "-m", "tests.mutants", f"ONE={mutant.name}", f"N={count}", f"SKIP={skip}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    seed, _, how = done.stdout.strip().partition("\t")
+    if done.returncode not in (0, 1) or not how:
+        seed, how = "?", (done.stderr.strip().splitlines() or ["no answer"])[-1]
+    return Verdict(mutant, done.returncode == 0 and bool(how), seed, how, time.monotonic() - began)
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    given = dict(a.split("=", 1) for a in arguments)
+    count, jobs = int(given.get("N") or 2000), int(given.get("JOBS") or 2)
+    if one := given.get("ONE"):
+        known = {int(s) for s in given.get("SKIP", "").split(",") if s}
+        return hunt(next(m for m in MUTANTS if m.name == one), count, known)
+    only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
+    chosen = [m for m in MUTANTS if only is None or m.name in only]
+    caught = 0
+    known = unmutated(count, jobs)
+    if known:
+        print(f"the engine as it is violates {len(known)} of {count} seeds; they do not count")
+    with ThreadPoolExecutor(jobs) as pool:
+
+        def verdict_of(mutant: Mutant) -> Verdict:
+            return judge(mutant, count, known)
+
+        for verdict in pool.map(verdict_of, chosen):
+            caught += verdict.caught
+            word = "caught" if verdict.caught else "MISSED"
+            print(f"{word}  {verdict.mutant.name}: {verdict.mutant.rule}", flush=True)
+            print(f"        SEED={verdict.seed} after {verdict.took_s:.0f} s: {verdict.how[:160]}", flush=True)
+    for name, why in EQUIVALENT.items():
+        print(f"equivalent (not counted)  {name}: {why}")
+    print(f"{caught} of {len(chosen)} mutants caught")
+    return 0 if caught == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Runs simulated histories: `python -m tests.simulate N=20000 JOBS=2`, `python -m tests.simulate SEED=123`.
+
+`N` histories from seed `FROM` (0) on, over `JOBS` processes; or one, by its `SEED`, with a readable trace: time,
+ what the agent did and why, what is served, and every set that some cache may hold. Exit status 1 on any violation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from tests.simulation.ca import cheap
+from tests.simulation.history import run
+
+CHUNK = 50
+
+
+class Part(NamedTuple):
+    """What came out of some seeds."""
+
+    histories: int
+    steps: int
+    virtual_s: float
+    cpu_s: float
+    bad: list[tuple[int, int, str]]
+    """Of each violation: seed, steps, and what."""
+
+
+def many(seeds: range) -> Part:
+    """These seeds, in one process."""
+    steps, virtual_s, began = 0, 0.0, time.process_time()
+    bad: list[tuple[int, int, str]] = []
+    with cheap() as dice:
+        for seed in seeds:
+            outcome = run(seed, dice)
+            steps += outcome.steps
+            virtual_s += outcome.virtual_s
+            if outcome.violation:
+                bad.append((seed, outcome.steps, outcome.violation))
+    return Part(len(seeds), steps, virtual_s, time.process_time() - began, bad)
+
+
+def results(first: int, count: int, jobs: int) -> Iterator[Part]:
+    """The same over several processes."""
+    chunks = [range(s, min(s + CHUNK, first + count)) for s in range(first, first + count, CHUNK)]
+    if jobs == 1:
+        yield from map(many, chunks)
+        return
+    with get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap_unordered(many, chunks)
+
+
+def one(seed: int) -> int:
+    """One history with its trace."""
+    with cheap() as dice:
+        outcome = run(seed, dice, tracing=True)
+    print("\n".join(outcome.trace))
+    print(f"seed {seed}: {outcome.violation or 'no violation'} ({outcome.steps} steps)")
+    return 1 if outcome.violation else 0
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    given = dict(a.split("=", 1) for a in arguments)
+    if unknown := set(given) - {"N", "SEED", "JOBS", "FROM"}:
+        print(f"unknown: {', '.join(sorted(unknown))}; known: N= SEED= JOBS= FROM=")
+        return 2
+    if given.get("SEED"):
+        return one(int(given["SEED"]))
+    began = time.monotonic()
+    jobs = int(given.get("JOBS") or os.cpu_count() or 1)
+    parts = list(results(int(given.get("FROM") or 0), int(given.get("N") or 20000), jobs))
+    histories, steps = sum(p.histories for p in parts), sum(p.steps for p in parts)
+    bad = [b for p in parts for b in p.bad]
+    took = time.monotonic() - began
+    years = sum(p.virtual_s for p in parts) / 86400 / 365
+    cpu_s = sum(p.cpu_s for p in parts)
+    print(f"{histories} histories, {steps} steps, {years:.0f} years in {took:.1f} s", end=": ")
+    print(f"{histories / took:.0f} histories/s over {jobs} processes", end="; ")
+    print(f"{histories / cpu_s:.0f} histories and {steps / cpu_s:.0f} steps per second of CPU")
+    kinds: dict[str, list[tuple[int, int, str]]] = {}
+    for seed, count, what in bad:
+        kinds.setdefault(re.sub(r"\b[0-9a-f]{6}\b|\bmx\d?\b|\bg\d+\b|\{[^}]*\}", "#", what)[:60], []).append(
+            (count, seed, what)
+        )
+    for found in sorted(kinds.values(), key=len, reverse=True):
+        print(
+            f"{len(found)} times, shortest: " + "; ".join(f"SEED={s} ({c} steps) {w}" for c, s, w in sorted(found)[:3])
+        )
+    print(f"{len(bad)} violations" + (": seeds " + " ".join(str(s) for s, _, _ in sorted(bad)[:200]) if bad else ""))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

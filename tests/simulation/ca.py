@@ -1,0 +1,325 @@
+"""The simulated certificate authority and the vault; and cheap stand-ins for real keys and chains.
+
+`cheap()` replaces, while a simulation runs, key making, CSRs and chain building in `certagent.pki` by functions over
+small JSON values, and the clock, dice and threads of `act.py` by the world's. The agent's rules and gates stay real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import cryptography.x509
+import msgspec
+
+import certagent.act
+import certagent.ca.ari
+from certagent.ca.issuer import Challenge, Order, Window
+from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
+from certagent.pki import chain, keys
+from certagent.pki.leaf import Leaf
+from certagent.secret import Secret
+from tests.simulation.clock import Clock, nobody
+from tests.simulation.memory import remembered
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """What stands for a PEM chain."""
+
+    leaf: Leaf
+    complete: bool = True
+
+
+def spki_of(key: bytes) -> str:
+    """What stands for the digest of a public key."""
+    return hashlib.sha256(key).hexdigest()
+
+
+class Dice:
+    """The world whose time and dice `act.py` uses now."""
+
+    clock: Clock
+
+    def monotonic(self) -> float:
+        return self.clock.t
+
+    def sleep(self, seconds: float) -> None:
+        self.clock.go_on(seconds)
+
+    def random(self) -> float:
+        return self.clock.rng.random()
+
+
+_NOW = Dice()
+
+
+class _Pool:
+    """One thread is as good as eight where nothing waits."""
+
+    def __init__(self, max_workers: int) -> None: ...
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        return [function(i) for i in items]
+
+
+def _make(algorithm: str) -> Secret[bytes]:
+    return Secret(f"{algorithm} {_NOW.clock.rng.getrandbits(64):x}".encode())
+
+
+def _spki_sha256(key: Secret[bytes]) -> str:
+    return spki_of(key.reveal())
+
+
+def _csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
+    return f"{spki_of(key.reveal())} {' '.join(names)}".encode()
+
+
+def _build(
+    key: Secret[bytes], certificates_pem: bytes, *, names: Sequence[str], now: datetime, keep_root: bool = False
+) -> tuple[Secret[bytes], Leaf]:
+    found = msgspec.json.decode(certificates_pem, type=Chain)
+    leaf = found.leaf
+    if leaf.spki != spki_of(key.reveal()):
+        raise Unsafe("pem.key_mismatch", "the certificate is for another key")
+    if not found.complete:
+        raise Unsafe("pem.incomplete", "comes without the certificate of its issuer")
+    if set(leaf.names) != set(names):
+        raise Unsafe("pem.names", "is for other names")
+    if now < leaf.not_before:
+        raise Unsafe("pem.not_yet_valid", "is valid later only")
+    if now > leaf.not_after:
+        raise Unsafe("pem.expired", "has expired")
+    return Secret(certificates_pem), leaf
+
+
+@contextmanager
+def cheap() -> Generator[Dice]:
+    """While this lasts, the agent's crypto costs nothing and its time is the world's; set `.clock` for each history."""
+    replaced: list[Any] = [
+        patch.object(keys, "make", _make),
+        patch.object(keys, "spki_sha256", _spki_sha256),
+        patch.object(keys, "csr", _csr),
+        patch.object(chain, "build", _build),
+        patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
+        patch.object(certagent.ca.ari, "certificate_id", spki_of),
+        patch.object(certagent.act, "time", _NOW),
+        patch.object(certagent.act, "random", _NOW),
+        patch.object(certagent.act, "ThreadPoolExecutor", _Pool),
+        *remembered(),
+    ]
+    for p in replaced:
+        p.start()
+    try:
+        yield _NOW
+    finally:
+        for p in reversed(replaced):
+            p.stop()
+
+
+class Ca:
+    """See `ca.issuer.Issuer`. It fails, limits, loses answers, changes its intermediate, and sometimes errs."""
+
+    def __init__(self, clock: Clock, life: timedelta) -> None:
+        self.clock = clock
+        self.life = life
+        self.intermediate = "a" * 64
+        self.down = False
+        self.retry_after_s: float | None = None
+        self.urgent = False
+        """ARI: everything issued so far is to be renewed at once (a revocation)."""
+        self.urgent_before = -1.0
+        self.ari = clock.rng.random() < 0.6
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.revoked: Callable[[Leaf], None] = nobody
+        self.faults = 0
+        self._count = 0
+
+    def _enter(self, what: str) -> None:
+        clock = self.clock
+        clock.hazard(f"before the CA is asked: {what}")
+        clock.go_on(0.5)
+        if not clock.hostile:
+            return
+        if self.down:
+            self.faults += 1
+            raise Transient("ca.unreachable", "no route to the CA")
+        fate = clock.rng.random()
+        if fate >= 0.06:
+            return
+        self.faults += 1
+        if fate < 0.02:
+            raise Transient("ca.busy", "503", retry_after_s=clock.rng.choice((None, 30.0, 3600.0)))
+        if fate < 0.03:
+            raise Transient("ca.rate_limited", "429", retry_after_s=clock.rng.choice((60.0, 6 * 3600.0)))
+        if fate < 0.04:
+            raise Transient("ca.garbage", "no ACME")
+        if fate < 0.05 and what != "ari":
+            raise Rejected("ca.rejected", "malformed")
+        raise Transient("ca.unreachable", "reset")
+
+    def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
+        """See `Issuer`."""
+        self._enter("order")
+        self._count += 1
+        url = f"https://ca.test/order/{self._count}"
+        names = csr_pem.decode().split()[1:]
+        reused = self.clock.rng.random() < 0.3
+        challenges = () if reused else tuple(Challenge(f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
+        self.orders[url] = {"ready": reused, "pem": None}
+        self.clock.hazard("after the CA has an order")
+        return Order(url, challenges, None)
+
+    def answer(self, url: str) -> None:
+        """See `Issuer`."""
+        self._enter("answer")
+        order = self._find(url)
+        if self.clock.chance(0.03):
+            self.faults += 1
+            del self.orders[url]
+            raise Rejected("ca.challenge_failed", "the TXT was not there")
+        if self.clock.chance(0.03):
+            raise Transient("ca.slow", "not yet")
+        order["ready"] = True
+
+    def _find(self, url: str) -> dict[str, Any]:
+        order = self.orders.get(url)
+        if order is None or self.clock.chance(0.01):
+            self.orders.pop(url, None)
+            raise Rejected("ca.order_gone", "invalid")
+        return order
+
+    def finalize(self, url: str, csr_pem: bytes) -> bytes:
+        """See `Issuer`."""
+        self._enter("finalize")
+        order = self._find(url)
+        if not order["ready"]:
+            raise Rejected("ca.rejected", "order is not ready")
+        if order["pem"] is None:
+            order["pem"] = self._issue(csr_pem)
+        if self.clock.chance(0.02):
+            raise Transient("ca.unreachable", "the answer was lost")
+        self.clock.hazard("after the CA has issued")
+        return order["pem"]
+
+    def _issue(self, csr_pem: bytes) -> bytes:
+        spki, *names = csr_pem.decode().split()
+        now = self.clock.true_wall()
+        leaf = Leaf(
+            spki=spki,
+            issuers=(self.intermediate,),
+            names=tuple(sorted(names)),
+            not_before=now - timedelta(hours=1),
+            not_after=now + self.life,
+            serial=f"{self.clock.rng.getrandbits(48):x}",
+        )
+        complete = True
+        if self.clock.chance(0.03):
+            self.faults += 1
+            match self.clock.rng.randrange(3):
+                case 0:
+                    complete = False
+                case 1:
+                    leaf = msgspec.structs.replace(leaf, spki="f" * 64)
+                case _:
+                    leaf = msgspec.structs.replace(leaf, names=("else.where",))
+        return msgspec.json.encode(Chain(leaf, complete))
+
+    def renewal_info(self, leaf_pem: bytes) -> Window | None:
+        """See `Issuer`."""
+        self._enter("ari")
+        leaf = msgspec.json.decode(leaf_pem, type=Chain).leaf
+        now = self.clock.true_wall()
+        if now > leaf.not_after:
+            return None
+        issued = leaf.not_before + timedelta(hours=1)
+        if (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
+            return Window(now - timedelta(days=2), now - timedelta(days=1), None, 3600.0)
+        if not self.ari:
+            return None
+        third = leaf.not_after - self.life / 3
+        return Window(third - timedelta(hours=6), third, None, 43200.0)
+
+    def revoke(self, leaf_pem: bytes, reason: int, key: Secret[bytes] | None = None) -> None:
+        """See `Issuer`."""
+        self._enter("revoke")
+        self.revoked(msgspec.json.decode(leaf_pem, type=Chain).leaf)
+
+
+class Vault:
+    """See `act.Vault`; durable once it returns."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.keys: dict[tuple[str, str], bytes] = {}
+        self.chains: dict[tuple[str, str], bytes] = {}
+        self.disk_full = False
+        self.dropping: Callable[[str, list[str]], None] = nobody
+        """Told (what, digests of the public keys) before something is deleted."""
+
+    def _write(self) -> None:
+        self.clock.hazard("before the vault writes")
+        if self.disk_full or self.clock.chance(0.01):
+            raise Transient("store.disk", "no space left on device")
+
+    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+        """See `Vault`."""
+        self._write()
+        if self.keys.setdefault((keys_id, algorithm), key.reveal()) != key.reveal():
+            raise Unsafe("vault.exists", "holds another key")
+        self.clock.hazard("after the vault has written")
+
+    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+        """See `Vault`."""
+        found = self.keys.get((keys_id, algorithm))
+        if found is None:
+            raise Misconfigured("vault.missing", f"{keys_id} {algorithm} is missing")
+        return Secret(found)
+
+    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+        """See `Vault`."""
+        self._write()
+        self.chains[generation_id, algorithm] = pem
+        self.clock.hazard("after the vault has written")
+
+    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+        """See `Vault`."""
+        found = self.chains.get((generation_id, algorithm))
+        if found is None:
+            raise Misconfigured("vault.missing", f"{generation_id} {algorithm} is missing")
+        return found
+
+    def drop_keys(self, certificate: str, keys_id: str) -> None:
+        """See `Vault`."""
+        doomed = [k for k in self.keys if k[0] == keys_id]
+        self.dropping("key", [spki_of(self.keys[k]) for k in doomed])
+        for k in doomed:
+            del self.keys[k]
+        self.clock.hazard("after a key was dropped")
+
+    def drop_chain(self, certificate: str, generation_id: str) -> None:
+        """See `Vault`."""
+        for k in [k for k in self.chains if k[0] == generation_id]:
+            del self.chains[k]
+        self.clock.hazard("after a chain was dropped")
+
+
+def foreign(rng: random.Random, clock: Clock, names: tuple[str, ...], life: timedelta) -> Leaf:
+    """A chain that certagent did not order: what was served before it came, or what somebody puts there by hand."""
+    now = clock.true_wall()
+    spki = spki_of(f"foreign {rng.getrandbits(64)}".encode())
+    # some have no issuer in the file: signed by their own key, as distributions install them
+    issuers = ("b" * 64,) if rng.random() < 0.8 else ()
+    return Leaf(spki, issuers, names, now - life / 2, now + life, f"{rng.getrandbits(48):x}")

@@ -1,0 +1,178 @@
+"""Virtual time, the faults' dice, crashes, and the journal in memory: what the rest of the simulated world stands on.
+
+One `random.Random(seed)` decides everything, so a seed is a history. Nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from certagent.errors import Transient
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Instant
+from certagent.lifecycle.state import State, fold
+
+BASE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Crash(BaseException):
+    """The agent dies here (`kill -9`, or power off); no `except Exception` of the agent may see it."""
+
+
+class Violation(BaseException):
+    """The promise was broken. A BaseException, so that the agent cannot swallow it as one of its own failures."""
+
+
+def nobody(*_: object) -> None:
+    """Nobody is told."""
+
+
+class Clock:
+    """True time in seconds, the wall as this host tells it, and the boots of this host (`certagent.clock.Clock`)."""
+
+    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+        self.rng = random.Random(seed)
+        self.t = 0.0
+        self.wall_offset_s = 0.0
+        self.boot_number = 1
+        self.booted_at = -self.rng.uniform(0, 86400)
+        self.hostile = True
+        """Whether anything goes wrong any more; False in the last part of a history, where liveness is judged."""
+        self.crashes_left = 0
+        self.crash_chance = 0.0
+        self.trace: list[str] | None = [] if tracing else None
+        self.shown = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def note(self, text: str) -> None:
+        """One line of the readable trace."""
+        if self.trace is not None:
+            self.trace.append(f"{self.t:14.3f}  {text}")
+
+    def at(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Do something later."""
+        self._count += 1
+        heapq.heappush(self._heap, (self.t + delay_s, self._count, act))
+
+    def until(self, moment: float) -> None:
+        """Let the world go on up to a moment."""
+        heap = self._heap
+        while heap and heap[0][0] <= moment:
+            due, _, act = heapq.heappop(heap)
+            self.t = max(self.t, due)
+            act()
+        self.t = max(self.t, moment)
+
+    def go_on(self, seconds: float) -> None:
+        """Let the world go on for a while: what a call of the agent takes."""
+        if self._heap and self._heap[0][0] <= self.t + seconds:
+            self.until(self.t + seconds)
+        else:
+            self.t += seconds
+
+    def next_event(self) -> float | None:
+        """When something is going to happen."""
+        return self._heap[0][0] if self._heap else None
+
+    def hazard(self, where: str) -> None:
+        """A line at which the agent may be killed."""
+        if self.crashes_left and self.hostile and self.rng.random() < self.crash_chance:
+            self.crashes_left -= 1
+            self.note(f"CRASH {where}")
+            raise Crash(where)
+
+    def chance(self, share: float) -> bool:
+        """Whether a fault strikes now."""
+        return self.hostile and self.rng.random() < share
+
+    # -- certagent.clock.Clock
+
+    def wall(self) -> datetime:
+        """The wall clock of this host; somebody may have set it wrong."""
+        return BASE + timedelta(seconds=self.t + self.wall_offset_s)
+
+    def true_wall(self) -> datetime:
+        """What everybody else's clock says."""
+        return BASE + timedelta(seconds=self.t)
+
+    def boot(self) -> tuple[str, float]:
+        """Which boot, and for how long."""
+        return str(self.boot_number), self.t - self.booted_at
+
+    def reboot(self) -> None:
+        """Another boot."""
+        self.boot_number += 1
+        self.booted_at = self.t
+
+
+_EVENT = msgspec.json.Decoder(ev.AnyEvent)
+_STATE = msgspec.json.Decoder(State)
+
+
+class Journal:
+    """`store.journal.Journal` in memory: the same fold, the same rule for `lived_s`; appending may hit a full disk."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.rows: list[tuple[ev.AnyEvent, Instant]] = []
+        self.head = State(name="mail")
+        self.disk_full = False
+        self.seen: Callable[[ev.AnyEvent], None] = lambda _event: None
+        """Told of every event that was appended; for the judge."""
+        self._lived: tuple[str, float, float] | None = None
+
+    def now(self) -> Instant:
+        """As `store.journal.Journal.now`."""
+        boot_id, boot_s = self._clock.boot()
+        if self._lived is None:
+            lived = 0.0
+        elif self._lived[0] == boot_id:
+            lived = self._lived[2] + max(0.0, boot_s - self._lived[1])
+        else:
+            lived = self._lived[2] + boot_s
+        return Instant(self._clock.wall(), lived)
+
+    def state(self, name: str) -> State:
+        """The fold of everything."""
+        return self.head
+
+    def append(self, name: str, *events: ev.AnyEvent) -> State:
+        """All or nothing; the agent may be killed just before and just after."""
+        clock = self._clock
+        clock.go_on(0.002)
+        clock.hazard("before the journal is written")
+        if self.disk_full:
+            raise Transient("store.disk", "no space left on device")
+        now = self.now()
+        state = self.head
+        for event in events:
+            state = fold(state, event, now)
+            self.rows.append((event, now))
+        self.head = state
+        boot_id, boot_s = clock.boot()
+        self._lived = (boot_id, boot_s, now.lived_s)
+        for event in events:
+            self.seen(event)
+        clock.hazard("after the journal is written")
+        return state
+
+    def sleep(self, name: str, delay: timedelta, why: str) -> None:
+        """Only a hint, never evidence."""
+
+    def reopened(self) -> None:
+        """A new process reads the file: what was written must read as it was."""
+        self.head = _STATE.decode(msgspec.json.encode(self.head, order="sorted"))
+
+    def verify(self) -> None:
+        """Nothing that was journaled is lost: the rows as they stand in the file fold to the same state."""
+        state = State(name="mail")
+        for event, now in self.rows:
+            state = fold(state, _EVENT.decode(msgspec.json.encode(event)), now)
+        if state != self.head:
+            raise Violation("the journal does not fold to the state")

@@ -1,0 +1,239 @@
+"""The simulated DNS: zones with lagging, regressing and silent servers, and exactly what any cache may hold.
+
+Rule of the caches (RFC 1035 section 3.2.1, RFC 2181 section 5.2): a set that a server gave with TTL T may be used until
+T after the last moment it was given. An alias is a set of one; through an old alias the old target's sets are still
+fetched for the alias's TTL, and kept for their own after that. Serve-stale (RFC 8767) is left out: no waiting protects
+from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from certagent.lifecycle.model import Security
+from tests.simulation.clock import Clock, nobody
+
+Values = frozenset[str]
+Content = Values | str
+"""The values of a TLSA set, or the target of an alias."""
+
+NOTICE_S = 100.0
+"""What somebody else does cannot be noticed sooner: a last look is up to `schedule.FRESH` old, and takes its time."""
+
+
+class RR(NamedTuple):
+    """One RRset: an alias has a text as its content."""
+
+    content: Content
+    ttl_s: int
+
+
+class Version(NamedTuple):
+    """A zone's content. `since`: when somebody else than the agent made it; None: the agent, or it was always there."""
+
+    sets: dict[str, RR]
+    since: float | None
+    blind: bool = False
+    """Made within moments of somebody else's change of the same name, which the agent cannot have known of."""
+
+
+NOTHING = RR(frozenset[str](), 0)
+
+
+class Entry:
+    """A set that was served at a name, and until when caches may hold it."""
+
+    __slots__ = ("content", "ended", "expiry", "live", "since", "ttl_s")
+
+    def __init__(self, content: Content, since: float | None) -> None:
+        self.content = content
+        self.since = since
+        self.live = 0
+        self.ttl_s = 0
+        self.expiry = -1.0
+        self.ended = 0.0
+
+    def unseen(self, at: float) -> bool:
+        """Whether it is somebody else's doing that the agent cannot have noticed at that moment."""
+        if self.since is None:
+            return False
+        return at < self.since + NOTICE_S or (not self.live and self.ended - self.since < NOTICE_S)
+
+
+class Server:
+    """One authoritative address."""
+
+    def __init__(self, label: str, *, primary: bool) -> None:
+        self.label = label
+        self.primary = primary
+        self.serial = 0
+        self.deaf = False
+        """It does not answer the agent; it may go on answering others."""
+        self.refuses = False
+        self.stuck = False
+        """It regressed, or its transfers fail: it stays at its version."""
+        self.given: dict[str, tuple[Entry, int]] = {}
+
+
+class Zone:
+    """One zone, its servers and all its versions."""
+
+    def __init__(self, clock: Clock, name: str, secondaries: int) -> None:
+        self.clock = clock
+        self.name = name
+        self.security: Security = "secure"
+        self.servers = [Server(f"ns{i}.{name}/192.0.2.{len(name)}{i}", primary=i == 0) for i in range(secondaries + 1)]
+        self.versions = [Version({}, None)]
+        self.entries: dict[str, dict[tuple[Content, float | None], Entry]] = {}
+        self.changed_at = -1e9
+        self.strange: dict[str, float] = {}
+        """When somebody else last changed a name."""
+        self.txt: set[tuple[str, str]] = set()
+        self.stray_txt: set[tuple[str, str]] = set()
+        """Values whose adding came through late: nobody can be blamed for them."""
+        self.alias_over: Callable[[str, Entry], None] = nobody
+        self.born: Callable[[str, Entry, Content, bool], None] = nobody
+        """Told (name, entry, what the version before had, made by the agent) when a server begins to give a set."""
+
+    def current(self, name: str) -> RR:
+        """What the primary gives."""
+        return self.versions[-1].sets.get(name, NOTHING)
+
+    def put(self, name: str, rr: RR, *, since: float | None) -> None:
+        """A new version at the primary; the others follow sooner or later."""
+        if self.current(name) == rr:
+            return
+        sets = dict(self.versions[-1].sets)
+        if rr.content:
+            sets[name] = rr
+        else:
+            sets.pop(name, None)
+        blind = self.clock.t - self.strange.get(name, -1e9) < NOTICE_S
+        if since is not None:
+            self.strange[name] = self.clock.t
+        self.versions.append(Version(sets, since, blind))
+        self.changed_at = self.clock.t
+        serial = len(self.versions) - 1
+        self.serve(self.servers[0], serial)
+        for server in self.servers[1:]:
+            self.clock.at(self._lag(), lambda server=server: self._follow(server))
+
+    def _lag(self) -> float:
+        rng = self.clock.rng
+        if not self.clock.hostile:
+            return rng.uniform(0.05, 1.0)
+        draw = rng.random()
+        if draw < 0.8:
+            return rng.uniform(0.01, 1.5)
+        return rng.uniform(1.5, 90) if draw < 0.95 else rng.uniform(90, 3600)
+
+    def _follow(self, server: Server) -> None:
+        if not server.stuck:
+            self.serve(server, len(self.versions) - 1)
+
+    def serve(self, server: Server, serial: int, *, regressed: bool = False) -> None:
+        """From now on the server gives this version."""
+        server.serial = serial
+        version = self.versions[serial]
+        before = self.versions[max(serial - 1, 0)].sets
+        now = self.clock.t
+        for name in self.entries:
+            rr = version.sets.get(name, NOTHING)
+            given = server.given.get(name)
+            if given is not None:
+                if given[0].content == rr.content and given[1] == rr.ttl_s:
+                    continue
+                self._close(name, *given)
+            since = now if regressed else version.since
+            entry = self.entries[name].get((rr.content, since))
+            if entry is None:
+                entry = self.entries[name][(rr.content, since)] = Entry(rr.content, since)
+            entry.live += 1
+            entry.ttl_s = max(entry.ttl_s, rr.ttl_s) if entry.live > 1 else rr.ttl_s
+            server.given[name] = (entry, rr.ttl_s)
+            if given is not None:
+                self.clock.note(f"      {server.label} now gives {name} {tell(rr.content)} ttl {rr.ttl_s}")
+            self.born(name, entry, before.get(name, NOTHING).content, since is None and not version.blind)
+
+    def _close(self, name: str, entry: Entry, ttl_s: int) -> None:
+        now = self.clock.t
+        entry.live -= 1
+        entry.ended = now
+        entry.expiry = max(entry.expiry, now + ttl_s)
+        if not entry.live and isinstance(entry.content, str):
+            self.clock.at(ttl_s, lambda: self.alias_over(name, entry))
+
+    def know(self, name: str) -> None:
+        """Begin to keep books about a name."""
+        if name not in self.entries:
+            self.entries[name] = {}
+            for server in self.servers:
+                rr = self.versions[server.serial].sets.get(name, NOTHING)
+                entry = self.entries[name].setdefault((rr.content, None), Entry(rr.content, None))
+                entry.live += 1
+                entry.ttl_s = max(entry.ttl_s, rr.ttl_s)
+                server.given[name] = (entry, rr.ttl_s)
+
+    def heal(self) -> None:
+        """No fault any more: every server answers and follows."""
+        self.security = "secure"
+        for server in self.servers:
+            server.deaf = server.refuses = server.stuck = False
+            self._follow(server)
+
+
+def tell(content: Content) -> str:
+    """For the trace: short."""
+    if isinstance(content, str):
+        return f"alias to {content}"
+    return "{" + ", ".join(f"{v[:5]} {v[6:12]}" for v in sorted(content)) + "}"
+
+
+class Dns:
+    """All zones, and what the world's caches may hold."""
+
+    def __init__(self, clock: Clock, zones: list[Zone]) -> None:
+        self.clock = clock
+        self.zones = {z.name: z for z in zones}
+        for zone in zones:
+            zone.alias_over = self._alias_over
+
+    def zone_of(self, name: str) -> Zone:
+        """The zone of a name."""
+        return next(z for n, z in self.zones.items() if name.endswith(n))
+
+    def holdable(self, name: str, *, depth: int = 0) -> Iterator[tuple[Values, tuple[Entry, ...]]]:
+        """Every set of TLSA values that some sender may use for the name now, and the entries it came by."""
+        now = self.clock.t
+        for entry in self.zone_of(name).entries[name].values():
+            if entry.live or entry.expiry > now:
+                if not isinstance(entry.content, str):
+                    if entry.content:
+                        yield entry.content, (entry,)
+                elif depth < 4:
+                    for values, by in self.holdable(entry.content, depth=depth + 1):
+                        yield values, (entry, *by)
+
+    def reaches(self, name: str) -> set[str]:
+        """The names whose sets count for this one, itself included."""
+        now = self.clock.t
+        found = {name}
+        for entry in self.zone_of(name).entries[name].values():
+            if isinstance(entry.content, str) and (entry.live or entry.expiry > now):
+                found |= self.reaches(entry.content)
+        return found
+
+    def _alias_over(self, name: str, alias: Entry) -> None:
+        # nobody follows the old alias any more; what was fetched through it lives on under the name itself
+        now = self.clock.t
+        if alias.live or alias.expiry > now or not isinstance(alias.content, str):
+            return
+        zone = self.zone_of(name)
+        for values, by in list(self.holdable(alias.content)):
+            last = by[-1]
+            until = now + last.ttl_s if last.live else last.expiry
+            key = (values, last.since)
+            entry = zone.entries[name].setdefault(key, Entry(values, last.since))
+            entry.expiry = max(entry.expiry, until)
+            entry.ended = max(entry.ended, now)

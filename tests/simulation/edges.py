@@ -1,0 +1,205 @@
+"""The agent's edges to DNS in the simulation: the resolver that asks every server, and the provider that may err."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from certagent.errors import Misconfigured, Rejected, Transient
+from certagent.lifecycle.model import Answer, Sighting, Unknown
+from tests.simulation.clock import Clock
+from tests.simulation.dns import NOTHING, RR, Dns, Values, Zone, tell
+
+
+class Resolver:
+    """The agent's view (`act.Resolver`): asks every server; the same rules as `dns/resolver.py`."""
+
+    def __init__(self, clock: Clock, dns: Dns) -> None:
+        self.clock = clock
+        self.dns = dns
+
+    def _trail(self, owner: str) -> tuple[Zone, str, dict[str, Answer | Unknown], bool]:
+        name = owner
+        path: tuple[tuple[str, int], ...] = ()
+        odd: dict[str, Answer | Unknown] = {}
+        trouble = False
+        while True:
+            zone = self.dns.zone_of(name)
+            said: dict[str, RR | Unknown] = {}
+            for server in zone.servers:
+                if server.deaf:
+                    said[server.label] = Unknown("gave no answer within 3 s")
+                elif server.refuses:
+                    said[server.label] = Unknown("says REFUSED")
+                else:
+                    said[server.label] = zone.versions[server.serial].sets.get(name, NOTHING)
+            votes = sorted(
+                (r.content if isinstance(r.content, str) else "") for r in said.values() if isinstance(r, RR)
+            )
+            target = max(votes, key=votes.count, default="")
+            answers: dict[str, Answer | Unknown] = {}
+            ttl_s = 0
+            for label, rr in said.items():
+                if isinstance(rr, Unknown):
+                    odd[label] = rr
+                elif (rr.content if isinstance(rr.content, str) else "") != target:
+                    odd[label] = Unknown(f"the servers of {zone.name} disagree about the alias at {name}")
+                    trouble = True
+                elif isinstance(rr.content, str):
+                    ttl_s = max(ttl_s, rr.ttl_s)
+                else:
+                    answers[label] = Answer(rr.content, rr.ttl_s, path)
+            if not target:
+                return zone, name, answers | odd, trouble
+            path = (*path, (target, ttl_s))
+            name = target
+
+    def sight(self, owner: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Sighting:
+        """One round, again until it is as expected or the budget is over."""
+        clock, wanted = self.clock, expect or frozenset[str]()
+        if clock.chance(0.01):
+            raise Transient("dns.unreachable", "the resolver of this host does not answer")
+        end, pause = clock.t + budget.total_seconds(), 0.1
+        while True:
+            clock.go_on(0.03)
+            zone, name, answers, _ = self._trail(owner)
+            clock.go_on(3.0 if any(s.deaf for s in zone.servers) else 0.02)
+            if all(isinstance(a, Answer) and wanted <= a.values and not gone & a.values for a in answers.values()):
+                break
+            if clock.t + pause >= end:
+                break
+            clock.go_on(pause)
+            pause = min(2 * pause, 1.0)
+        clock.hazard("after a look")
+        if clock.trace is not None:
+            said = "; ".join(
+                f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()
+            )
+            clock.note(f"      seen at {owner}: {zone.security} {said}")
+        return Sighting(zone.name, name, answers, zone.security, "as the simulation has it")
+
+    def settle_txt(self, name: str, values: Values, budget: timedelta) -> None:
+        """Whether the challenges are everywhere."""
+        self.clock.go_on(0.3)
+        zone = self.dns.zone_of(name)
+        if not all((name, v) in zone.txt for v in values) or self.clock.chance(0.03):
+            self.clock.go_on(budget.total_seconds())
+            raise Transient("dns.not_yet", f"the TXT record of {name} is not yet everywhere")
+
+    def final(self, name: str) -> tuple[str, str]:
+        """Where to write."""
+        self.clock.go_on(0.02)
+        if name not in self.dns.zone_of(name).entries:
+            return self.dns.zone_of(name).name, name
+        zone, end, answers, trouble = self._trail(name)
+        if trouble:
+            raise Transient("dns.alias_differs", "the servers disagree about the alias")
+        if not any(isinstance(a, Answer) for a in answers.values()):
+            raise Transient("dns.unreachable", f"nobody answers for {zone.name}")
+        return zone.name, end
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """Not asked: the specs of the simulation name their addresses."""
+        raise AssertionError(host)
+
+
+class Provider:
+    """The provider of every zone (`dns.provider.Provider`): it may refuse, lose or delay, and say so or not."""
+
+    def __init__(self, clock: Clock, dns: Dns) -> None:
+        self.clock = clock
+        self.dns = dns
+        self.zones = tuple(dns.zones)
+        self.down = False
+        self.writes: list[float] = []
+        self.epoch = 0
+        """How often the config was changed."""
+        self.published: set[str] = set()
+        """Every TLSA value the agent ever wrote."""
+
+    @contextmanager
+    def writing(self, zone: str, name: str) -> Generator[Provider]:
+        """See `act.Zones`."""
+        yield self
+
+    def get(self, name: str, rdtype: str) -> None:
+        """Not used by the agent."""
+        raise AssertionError((name, rdtype))
+
+    def add(self, name: str, rdtype: str, values: Values, ttl_s: int) -> None:
+        """See `Provider`."""
+        if rdtype == "TLSA":
+            self.published |= values
+        self._write(name, rdtype, values, frozenset(), ttl_s)
+
+    def remove(self, name: str, rdtype: str, values: Values) -> None:
+        """See `Provider`."""
+        self._write(name, rdtype, frozenset(), values, None)
+
+    def _write(self, name: str, rdtype: str, more: Values, less: Values, ttl_s: int | None) -> None:
+        clock, rng = self.clock, self.clock.rng
+        clock.hazard("before the provider is asked")
+        clock.go_on(0.2)
+        if rdtype == "TLSA":
+            self.writes.append(clock.t)
+        if self.down and clock.hostile:
+            raise Transient("dns.unreachable", "the provider does not answer")
+        fate = rng.random() if clock.hostile else 1.0
+
+        began = clock.t
+        epoch = self.epoch
+
+        def do(*, late: bool = False) -> None:
+            self._apply(name, rdtype, more, less, ttl_s, (epoch, began), late=late)
+
+        if fate < 0.02:
+            raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
+        if fate < 0.04:
+            clock.at(rng.choice((1, 30, 300, 1800)) * rng.random(), lambda: do(late=True))
+            raise Transient("dns.unknown_outcome", "the answer was lost; the change comes later")
+        if fate < 0.05:
+            raise Misconfigured("dns.refused", "the key has no right to do this")
+        if fate < 0.06:
+            clock.note("      the provider says yes and does nothing")
+            if rdtype == "TXT":
+                self.dns.zone_of(name).stray_txt |= {(name, v) for v in less}
+            return
+        if fate < 0.10:
+            clock.at(rng.choice((1, 30, 600)) * rng.random(), lambda: do(late=True))
+            return
+        do()
+        if fate < 0.12:
+            raise Transient("dns.unknown_outcome", "the answer was lost, the change was made")
+        clock.hazard("after the provider has done it")
+
+    def _apply(
+        self,
+        name: str,
+        rdtype: str,
+        more: Values,
+        less: Values,
+        ttl_s: int | None,
+        asked: tuple[int, float],
+        *,
+        late: bool,
+    ) -> None:
+        zone, clock = self.dns.zone_of(name), self.clock
+        if rdtype == "TXT":
+            zone.txt |= {(name, v) for v in more}
+            zone.txt -= {(name, v) for v in less}
+            if late:
+                zone.stray_txt |= {(name, v) for v in more}
+            return
+        old = zone.current(name)
+        if isinstance(old.content, str):
+            if not late:
+                raise Rejected("dns.rejected", f"{name} is an alias")
+            return
+        values = (old.content | more) - less
+        # what comes late after the config was changed, or after somebody else changed the name, is as unforeseen as
+        # somebody else's doing: what was right to add or to remove then need not be now, and nobody can take it back
+        epoch, began = asked
+        unforeseen = late and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began)
+        since = clock.t if unforeseen else None
+        zone.put(name, RR(values, (old.ttl_s if ttl_s is None else ttl_s) if values else 0), since=since)

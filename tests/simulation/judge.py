@@ -1,0 +1,222 @@
+"""The invariants, from the RFCs and not from the engine; asked at every moment at which they could begin to fail.
+
+The rule (RFC 7671 section 8, RFC 7672 section 2.2): for each usage-selector-matching triple in a set that some sender
+may hold, at least one record matches each chain that some process may serve. A pair of set and chain can begin to hurt
+at two kinds of moment only: when a server begins to give the set, and when a file with the chain is placed. Both are
+judged, so every event is.
+
+Whose fault it is, exactly:
+- A set is begun by the agent (its own write, whenever it comes through): it must match every chain that may be
+  served, for every triple that the version before did not fail already. Left out: a write within `NOTICE_S` after
+  somebody else's change, and one that comes through late after the config was changed.
+- A chain is placed by the agent: every holdable set must match it, apart from triples which matched nothing that was
+  served before (those senders were cut off already), sets that are somebody else's doing and could not be noticed
+  (begun within `NOTICE_S` before, or gone again within it), and, where the operator said `accept_deferrals`, that one
+  generation.
+- What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
+  the end.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Spec
+from certagent.lifecycle.settled import settled
+from certagent.lifecycle.state import State
+from certagent.pki.leaf import Leaf
+from tests.simulation.ca import Ca, Vault
+from tests.simulation.clock import Clock, Journal, Violation
+from tests.simulation.dns import Content, Dns, Entry, Values, tell
+from tests.simulation.edges import Provider
+from tests.simulation.mail import Host, Shown
+
+FAULTS_EXCUSE = 3
+"""A certificate may run out if the CA or DNS failed at least this often in the last half of its life."""
+
+
+SLOWEST_RETRY_S = 27 * 3600
+"""A CA that refused several times is asked again a day later."""
+
+
+def unmatched(values: Values, leaf: Leaf) -> frozenset[str]:
+    """The triples of the set none of whose records matches the chain."""
+    return _unmatched(values, leaf.spki, leaf.issuers)
+
+
+@lru_cache(8192)
+def _unmatched(values: Values, spki: str, issuers: tuple[str, ...]) -> frozenset[str]:
+    good: dict[str, bool] = {}
+    for value in values:
+        triple, digest = value[:5], value[6:]
+        good[triple] = good.get(triple, False) or digest in ((spki,) if triple[0] == "3" else issuers)
+    return frozenset(t for t, ok in good.items() if not ok)
+
+
+class Judge:
+    """Watches one world."""
+
+    def __init__(self, clock: Clock, dns: Dns, hosts: dict[str, Host], answers: dict[str, tuple[str, ...]]) -> None:
+        self.clock = clock
+        self.dns = dns
+        self.hosts = hosts
+        self.answers = answers
+        """Which hosts answer at the service of a TLSA name: how it is, whatever the config says."""
+        self.known: set[str] = set()
+        """The TLSA names that were ever in the config."""
+        self.foreign_values: set[str] = set()
+        """Values that somebody else put into DNS and that match nothing."""
+        self.accepted: set[str] = set()
+        """Serial numbers of chains that the operator wanted at once."""
+        self.disturbed: list[float] = []
+        """When something outside failed."""
+        self._accepting = False
+        self._leaves: dict[str, list[Leaf]] = {}
+
+    # -- sets and chains
+
+    def set_begins(self, name: str, entry: Entry, before: Content, by_agent: bool) -> None:
+        """A server begins to give a set."""
+        if not by_agent or isinstance(entry.content, str) or not entry.content:
+            return
+        for owner in self.known:
+            if owner != name and name not in self.dns.reaches(owner):
+                continue
+            for host in self.answers[owner]:
+                for shown in self.hosts[host].servable():
+                    bad = self._bad(entry.content, shown)
+                    if bad and not isinstance(before, str):
+                        bad -= unmatched(before, shown.leaf)
+                    if bad:
+                        what = f"{owner} gives {tell(entry.content)}: {', '.join(bad)} does not match"
+                        raise Violation(f"{what} {shown.leaf.spki[:6]} at {host}")
+
+    def chain_begins(self, host: Host, shown: Shown) -> None:
+        """A file is about to be placed."""
+        if shown.hand or shown in list(host.servable()) or shown in host.displaced.values():
+            return
+        leaf = shown.leaf
+        now = self.clock.t
+        if self.clock.true_wall() > leaf.not_after:
+            raise Violation(f"{host.name}: an expired chain is placed")
+        left_s = (leaf.not_after - self.clock.true_wall()).total_seconds()
+        self.clock.at(left_s + 1, lambda: self._expired(host, leaf))
+        same = [s.leaf for s in host.servable() if not s.hand]
+        if leaf.serial in self.accepted or any((s.spki, s.issuers) == (leaf.spki, leaf.issuers) for s in same):
+            return  # what the operator accepted; and no sender can tell a renewal with the same key from the old chain
+        for owner in self.known:
+            if host.name not in self.answers[owner]:
+                continue
+            hosts = [self.hosts[h] for h in self.answers[owner]]
+            before = [s.leaf for h in hosts for s in (*h.servable(), *h.displaced.values()) if not s.hand]
+            for values, by in self.dns.holdable(owner):
+                bad = self._bad(values, shown)
+                if not bad or any(e.unseen(now) for e in by):
+                    continue
+                if before:
+                    bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in before))
+                if bad:
+                    what = f"{host.name} begins to serve {leaf.spki[:6]}; caches may hold {tell(values)} of {owner}"
+                    raise Violation(f"{what}, whose {', '.join(bad)} does not match")
+
+    def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
+        if shown.hand:
+            return frozenset()
+        bad = unmatched(values, shown.leaf)
+        # a triple that only somebody else's records have is not the agent's to match
+        return bad and frozenset(t for t in bad if any(v[:5] == t and v not in self.foreign_values for v in values))
+
+    def _expired(self, host: Host, leaf: Leaf) -> None:
+        if not any(s.leaf == leaf for p in host.pools for s in p.running.values()):
+            return
+        half_s = (leaf.not_after - leaf.not_before).total_seconds() / 2
+        if sum(1 for d in self.disturbed if d > self.clock.t - half_s) < FAULTS_EXCUSE:
+            raise Violation(f"{host.name} serves {leaf.spki[:6]}, which has just expired, and nothing was in the way")
+
+    # -- what the journal, the CA and the vault are told
+
+    def event(self, event: ev.AnyEvent) -> None:
+        """Something was journaled."""
+        match event:
+            case ev.Requested():
+                if event.what != "retry":
+                    self._accepting = event.what == "emergency" and event.accept_deferrals
+            case ev.Issued():
+                leaves = self._leaves.setdefault(event.generation, [])
+                leaves.append(event.leaf)
+                if event.completes:
+                    if self._accepting:
+                        self.accepted |= {leaf.serial for leaf in leaves}
+                    self._accepting = False
+            case ev.Failed() if event.code.startswith("internal."):
+                raise Violation(f"a defect: {event.code} {event.detail}")
+            case ev.Failed():
+                self.disturbed.append(self.clock.t)
+            case _:
+                pass
+
+    def revoked(self, leaf: Leaf) -> None:
+        """The CA revokes."""
+        for host in self.hosts.values():
+            if any(s.leaf == leaf and not s.hand for s in host.servable()):
+                raise Violation(f"{leaf.spki[:6]} is revoked while {host.name} may serve it")
+
+    def dropping(self, what: str, spki: list[str]) -> None:
+        """A key is about to be deleted."""
+        for host in self.hosts.values():
+            if any(s.leaf.spki in spki and not s.hand for s in host.servable()):
+                raise Violation(f"a {what} is deleted while {host.name} may serve it")
+
+    # -- the end
+
+    def settled(self, spec: Spec, journal: Journal) -> bool:
+        """The agent says that everything is over."""
+        return settled(spec, journal.head)
+
+    def last(self, spec: Spec, state: State, provider: Provider, ca: Ca, vault: Vault) -> None:
+        """Everything is as it should be: served, published, and nothing left over."""
+        newest = next(g for g in reversed(state.generations) if g.keys is not None)
+        for target in spec.targets:
+            host = self.hosts[target.name]
+            for pool in host.pools:
+                for files in pool.alive(self.clock.t):
+                    found = {a: s.leaf for a, s in files.items()}
+                    if found != newest.leaves:
+                        raise Violation(f"at the end {target.name} [{pool.address}] does not serve {newest.id}")
+        if set(newest.leaves) != set(spec.algorithms):
+            raise Violation("at the end the algorithms are not those of the config")
+        lately = [d for d in self.disturbed if d > self.clock.t - SLOWEST_RETRY_S]
+        for leaf in newest.leaves.values():
+            if not lately and self.clock.true_wall() > leaf.not_after - (leaf.not_after - leaf.not_before) / 6:
+                raise Violation("at the end a renewal is overdue")
+        wanted = self._wanted(spec, state, newest.leaves)
+        for owner in self.known:
+            ours = provider.published - self.foreign_values
+            for values in self._live(owner):
+                should = wanted if owner in spec.owners else frozenset[str]()
+                if lacking := should - values:
+                    raise Violation(f"at the end {owner} lacks {tell(lacking)}")
+                if left := (values & ours) - should:
+                    raise Violation(f"at the end {owner} still has {tell(left)}")
+        for zone in self.dns.zones.values():
+            if zone.txt - zone.stray_txt:
+                raise Violation(f"at the end challenges are left over: {sorted(zone.txt - zone.stray_txt)}")
+
+    def _wanted(self, spec: Spec, state: State, leaves: dict[str, Leaf]) -> Values:
+        values = {f"3 1 1 {leaf.spki}" for leaf in leaves.values()}
+        if "2 1 1" in spec.triples:
+            values |= {f"2 1 1 {leaf.issuers[-1]}" for leaf in leaves.values()}
+        keys = state.keys[-1]
+        standby = set(keys.spki.values()) - {leaf.spki for leaf in leaves.values()}
+        if spec.standby and spec.owners and (not standby or set(keys.spki) != set(spec.algorithms)):
+            raise Violation("at the end there is no stand-by key")
+        return frozenset(values | {f"3 1 1 {s}" for s in standby})
+
+    def _live(self, owner: str) -> list[Values]:
+        zone = self.dns.zone_of(owner)
+        found: list[Values] = []
+        for server in zone.servers:
+            content = server.given[owner][0].content
+            found += self._live(content) if isinstance(content, str) else [content]
+        return found

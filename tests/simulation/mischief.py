@@ -1,0 +1,379 @@
+"""What may go wrong or be changed by people, one function each: `(world) -> None`, drawn by the history.
+
+The first table strikes at any moment, also in the middle of a step; the second is done between two turns of the agent,
+as a new config is read or a request is made (the agent's own lock sees to that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from certagent.lifecycle import events as ev
+from tests.simulation.ca import foreign
+from tests.simulation.dns import NOTICE_S, RR, Server, Zone
+from tests.simulation.mail import Shown
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+Mischief = Callable[["World"], None]
+HOURS = (0.01, 0.1, 0.5, 2.0, 12.0)
+
+
+def _span(world: World) -> float:
+    return world.rng.choice(HOURS) * 3600 * world.rng.uniform(0.5, 1.5)
+
+
+def _server(world: World) -> tuple[Zone, Server]:
+    zone = world.rng.choice(world.zones)
+    return zone, world.rng.choice(zone.servers)
+
+
+# -- DNS -------------------------------------------------------------------------------------------------------------
+
+
+def deaf(world: World) -> None:
+    """A server does not answer the agent for a while; others may still reach it."""
+    _, server = _server(world)
+    if server.stuck:
+        return
+    if world.rng.random() < 0.5:
+        server.deaf = True
+    else:
+        server.refuses = True
+    world.clock.note(f"   ! {server.label} is not heard")
+
+    def over() -> None:
+        server.deaf = server.refuses = False
+
+    world.clock.at(_span(world), over)
+
+
+def deaf_for_days(world: World) -> None:
+    """A server does not answer the agent for longer than a short-lived certificate can wait for it."""
+    zone, server = _server(world)
+    if server.stuck:
+        return
+    server.deaf = True
+    world.clock.note(f"   ! {server.label} of {zone.name} is not heard for days")
+
+    def over() -> None:
+        server.deaf = False
+
+    world.clock.at(world.rng.uniform(2, 6) * 86400, over)
+
+
+def stuck(world: World) -> None:
+    """A secondary's transfers fail for a while."""
+    zone, server = _server(world)
+    if server.primary or server.stuck:
+        return
+    server.stuck = True
+    world.clock.note(f"   ! {server.label} does not follow any more")
+    world.clock.at(_span(world), lambda: _follow(zone, server))
+
+
+def _follow(zone: Zone, server: Server) -> None:
+    server.stuck = False
+    zone.serve(server, len(zone.versions) - 1)
+
+
+def regress(world: World) -> None:
+    """A server goes back to an older version, for as long as the agent needs to see it.
+
+    A regression that comes and goes between two looks cannot be seen by anybody, so it is not the engine's fault: it
+    lasts at least one interval of `schedule.look_every` while the caches of just that set are waited for, else one
+    `watch`, and time in which the agent does not run, or cannot write its journal, does not count.
+    """
+    zone, server = _server(world)
+    if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1:
+        return
+    back = world.rng.randrange(max(0, server.serial - 3), server.serial)
+    watch_s = world.spec.watch.total_seconds()
+    fresh = back == server.serial - 1 and any(
+        rr.ttl_s and world.clock.t - zone.changed_at < rr.ttl_s for rr in zone.versions[back].sets.values()
+    )
+    least = watch_s
+    if fresh:
+        least = min(watch_s, 900.0, max(1.0, min(rr.ttl_s for rr in zone.versions[back].sets.values()) / 4))
+    server.stuck = True
+    world.clock.note(f"   ! {server.label} goes back to version {back} of {len(zone.versions) - 1}")
+    zone.serve(server, back, regressed=True)
+    lasts = least + 120.0 + world.rng.choice((0.0, _span(world)))
+
+    def over() -> None:
+        if world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts:
+            world.clock.at(lasts, over)  # the agent was away
+        elif server.stuck:
+            _follow(zone, server)
+
+    world.clock.at(lasts, over)
+
+
+def raise_ttl(world: World) -> None:
+    """The operator changes the TTL of a set."""
+    zone = world.rng.choice(world.zones)
+    if world.clock.t - zone.changed_at < NOTICE_S:
+        return  # see `hurried`
+    for name, rr in zone.versions[-1].sets.items():
+        if world.rng.random() < 0.7:
+            zone.put(name, replace_ttl(rr, world.rng.choice((60, 600, 3600, 14400))), since=world.clock.t)
+            world.clock.note(f"   ! the TTL of {name} is now {zone.current(name).ttl_s}")
+
+
+def hurried(world: World) -> None:
+    """The operator lowers every TTL and asks for a rotation at once: caches go on by the old, longer TTL.
+
+    Not within moments of another change: a TTL that nobody had time to see is not the engine's fault.
+    """
+    for zone in (z for z in world.zones if world.clock.t - z.changed_at > NOTICE_S):
+        for name, rr in list(zone.versions[-1].sets.items()):
+            zone.put(name, replace_ttl(rr, min(rr.ttl_s, world.rng.choice((30, 60)))), since=world.clock.t)
+    world.clock.note("   ! every TTL is lowered")
+    world.between.append(rotate)
+    world.woken = True
+
+
+def rotate(world: World) -> None:
+    """The operator asks for new keys."""
+    world.clock.note("   ? operator: rotate")
+    world.journal.append("mail", ev.Requested(what="rotate"))
+
+
+def replace_ttl(rr: RR, ttl_s: int) -> RR:
+    """Another TTL."""
+    return RR(rr.content, ttl_s)
+
+
+def meddle(world: World) -> None:
+    """Somebody deletes or adds records."""
+    zone = world.rng.choice(world.zones)
+    for name, rr in list(zone.versions[-1].sets.items()):
+        if isinstance(rr.content, str) or world.rng.random() < 0.3:
+            continue
+        values = rr.content
+        draw = world.rng.random()
+        if draw < 0.3:
+            values = frozenset[str]()
+        elif draw < 0.7:
+            values = frozenset(v for v in sorted(values) if world.rng.random() < 0.5)
+        else:
+            stray = world.rng.choice(("3 1 1 ", "2 1 1 ", "3 1 1 ")) + f"{world.rng.getrandbits(256):064x}"
+            world.judge.foreign_values.add(stray)
+            values |= {stray}
+        world.clock.note(f"   ! somebody changes {name}")
+        zone.put(name, RR(values, rr.ttl_s if values else 0), since=world.clock.t)
+
+
+def security(world: World) -> None:
+    """Signing breaks or ends for a while, or the validating resolver cannot be asked."""
+    zone = world.rng.choice(world.zones)
+    zone.security = world.rng.choice(("insecure", "bogus", "unknown"))
+    world.clock.note(f"   ! {zone.name} is {zone.security}")
+
+    def over() -> None:
+        zone.security = "secure"
+
+    world.clock.at(_span(world), over)
+
+
+def provider_down(world: World) -> None:
+    """The provider's API is away."""
+    world.provider.down = True
+
+    def over() -> None:
+        world.provider.down = False
+
+    world.clock.at(_span(world), over)
+
+
+def alias(world: World) -> None:
+    """The operator lets an alias lead elsewhere, mostly to a copy of the records."""
+    names = [n for n in world.answers for z in [world.dns.zone_of(n)] if isinstance(z.current(n).content, str)]
+    if not names:
+        return
+    name = world.rng.choice(names)
+    zone, old = world.dns.zone_of(name), world.dns.zone_of(name).current(name)
+    assert isinstance(old.content, str)
+    first, second = ("a.", "c.") if old.content.startswith("a.") else ("c.", "a.")
+    target = old.content.replace(first, second, 1)
+    here, there = world.dns.zone_of(old.content), world.dns.zone_of(target)
+    if world.rng.random() < 0.8:
+        there.put(target, here.current(old.content), since=world.clock.t)
+    world.clock.note(f"   ! {name} leads to {target} from now on")
+    zone.put(name, RR(target, old.ttl_s), since=world.clock.t)
+
+
+# -- mail servers, CA, this host -------------------------------------------------------------------------------------
+
+
+def host_down(world: World) -> None:
+    """A mail server is stopped for a while."""
+    host = world.rng.choice(list(world.hosts.values()))
+    host.down = True
+    world.clock.note(f"   ! {host.name} is down")
+    world.clock.at(_span(world), host.restart)
+
+
+def host_misconfigured(world: World) -> None:
+    """The mail server's own check fails, or its disk is full, for a while."""
+    host = world.rng.choice(list(world.hosts.values()))
+    if world.rng.random() < 0.5:
+        host.misconfigured = True
+    else:
+        host.disk_full = True
+
+    def over() -> None:
+        host.misconfigured = host.disk_full = False
+
+    world.clock.at(_span(world), over)
+
+
+def by_hand(world: World) -> None:
+    """Somebody replaces the files, by a certificate of his own or one from a backup, and restarts the server."""
+    host = world.rng.choice(list(world.hosts.values()))
+    old = [g for g in world.journal.head.generations if not g.foreign]
+    if old and world.rng.random() < 0.5:
+        leaves = world.rng.choice(old).leaves
+    else:
+        life = timedelta(days=90)
+        leaves = {a: foreign(world.rng, world.clock, world.spec.names, life) for a in world.spec.algorithms}
+    host.place({a: Shown(leaf, hand=True) for a, leaf in leaves.items()})
+    if host.style == "postfix" or world.rng.random() < 0.7:
+        host.restart()
+    world.clock.note(f"   ! somebody replaced the files of {host.name}")
+
+
+def ca_down(world: World) -> None:
+    """The CA is away."""
+    world.ca.down = True
+
+    def over() -> None:
+        world.ca.down = False
+
+    world.clock.at(_span(world), over)
+
+
+def intermediate(world: World) -> None:
+    """The CA signs with another intermediate from now on."""
+    world.ca.intermediate = world.rng.choice(("a", "c", "d")) * 64
+
+
+def urgent(world: World) -> None:
+    """The CA wants everything renewed now (revocation)."""
+    world.ca.urgent_before = world.clock.t
+
+
+def disk_full(world: World) -> None:
+    """The disk of the state directory is full for a while."""
+    world.journal.disk_full = world.vault.disk_full = True
+    world.clock.note("   ! disk full")
+
+    def over() -> None:
+        world.journal.disk_full = world.vault.disk_full = False
+        world.awake_since = world.clock.t  # what cannot be journaled was not seen
+
+    world.clock.at(_span(world), over)
+
+
+def wall_jumps(world: World) -> None:
+    """Somebody sets the wall clock, wrong or right again."""
+    world.clock.wall_offset_s = world.rng.choice((0.0, 1.0, -1.0)) * world.rng.uniform(10, 6 * 3600)
+    world.clock.note(f"   ! the wall clock is off by {world.clock.wall_offset_s:.0f} s")
+
+
+ANYTIME: tuple[Mischief, ...] = (
+    deaf,
+    deaf,
+    deaf_for_days,
+    stuck,
+    stuck,
+    regress,
+    regress,
+    raise_ttl,
+    hurried,
+    meddle,
+    security,
+    provider_down,
+    alias,
+    host_down,
+    host_misconfigured,
+    by_hand,
+    ca_down,
+    intermediate,
+    intermediate,
+    urgent,
+    disk_full,
+    wall_jumps,
+)
+
+
+# -- people, between two turns ---------------------------------------------------------------------------------------
+
+
+def request(world: World) -> None:
+    """The operator asks for something."""
+    what = world.rng.choice(
+        ("retry", "renew", "renew", "rotate", "rotate", "rotate", "emergency", "emergency", "abort")
+    )
+    accept = what == "emergency" and world.rng.random() < 0.4
+    world.clock.note(f"   ? operator: {what}{' --accept-deferrals' if accept else ''}")
+    world.journal.append("mail", ev.Requested(what=what, accept_deferrals=accept))
+
+
+def edit_rotation(world: World) -> None:
+    """Another policy for keys."""
+    rotate = world.rng.choice((None, timedelta(0), timedelta(days=30)))
+    standby = world.rng.random() < 0.6
+    world.configure(replace(world.spec, rotate_key=rotate, standby=standby), f"rotate {rotate}, stand-by {standby}")
+
+
+def edit_owners(world: World) -> None:
+    """A TLSA name is taken out, or put in (again)."""
+    owners = dict(world.spec.owners)
+    name = world.rng.choice(sorted(world.answers))
+    if name in owners:
+        del owners[name]
+    elif set(world.answers[name]) <= {t.name for t in world.spec.targets}:
+        owners[name] = world.answers[name]
+    world.configure(replace(world.spec, owners=owners), f"TLSA names {sorted(owners)}")
+
+
+def edit_algorithms(world: World) -> None:
+    """RSA beside ECDSA, or one of them alone."""
+    algorithms = world.rng.choice((("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048")))
+    world.configure(replace(world.spec, algorithms=algorithms), f"algorithms {algorithms}")
+
+
+def edit_triples(world: World) -> None:
+    """`2 1 1` beside `3 1 1`, or not."""
+    triples = ("3 1 1",) if "2 1 1" in world.spec.triples else ("3 1 1", "2 1 1")
+    world.configure(replace(world.spec, triples=triples), f"records {triples}")
+
+
+def edit_targets(world: World) -> None:
+    """A mail server more, with its TLSA names."""
+    missing = [t for t in world.targets if t not in world.spec.targets]
+    if missing:
+        targets = (*world.spec.targets, missing[0])
+        names = {t.name for t in targets}
+        mine = {o: a for o, a in world.answers.items() if set(a) <= names}
+        owners = {o: a for o, a in mine.items() if o in world.spec.owners or missing[0].name in a}
+        world.configure(replace(world.spec, targets=targets, owners=owners), f"mail servers {sorted(names)}")
+
+
+BETWEEN: tuple[Mischief, ...] = (
+    request,
+    request,
+    request,
+    request,
+    edit_rotation,
+    edit_owners,
+    edit_algorithms,
+    edit_triples,
+    edit_targets,
+)

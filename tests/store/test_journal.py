@@ -1,0 +1,500 @@
+"""The journal: what was appended is there, whole and in order, or an error says so; its time never goes back."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Answer, Sighting, Unknown
+from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.steps import MakeKeys, Publish
+from certagent.store.journal import VERSION, Journal
+
+NAME = "mx1.example.org"
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Fake:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.boot_id, self.boot_s = "first", 1000.0
+
+    def wall(self) -> datetime:
+        return self.now
+
+    def boot(self) -> tuple[str, float]:
+        return self.boot_id, self.boot_s
+
+    def pass_(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.boot_s += seconds
+
+
+@pytest.fixture
+def clock() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+VALUES = st.frozensets(st.sampled_from([f"3 1 1 {c * 64}" for c in "abcdef"]), max_size=3)
+WORK = st.sampled_from(["", "vault", "order ecdsa-p256", "publish _25._tcp.mx1.example.org."])
+OWNER = st.sampled_from(["_25._tcp.mx1.example.org.", "_25._tcp.mx2.example.org."])
+ANSWERS = st.dictionaries(
+    st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
+    st.builds(Answer, VALUES, st.integers(0, 86400)) | st.builds(Unknown, st.text(max_size=8)),
+)
+CHALLENGES = st.just((("_acme-challenge.x.", "v"),))
+PUBLISH = st.builds(Publish, owner=OWNER, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
+MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), algorithms=st.just(("ecdsa-p256",)), because=st.just(""))
+EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
+    st.builds(ev.KeysMade, keys=st.sampled_from(["k1", "k2"]), spki=st.just({"ecdsa-p256": "ab" * 32}), work=WORK),
+    st.builds(
+        ev.Failed, work=WORK, kind=st.just("transient"), code=st.just("dns.x"), detail=st.text(max_size=20),
+        jitter=st.floats(0, 1), retry_after_s=st.none() | st.floats(0, 1e6),
+    ),
+    st.builds(ev.Published, owner=OWNER, values=VALUES, work=WORK),
+    st.builds(
+        ev.Looked, owner=OWNER,
+        sighting=st.builds(Sighting, st.just("example.org."), OWNER, ANSWERS, st.sampled_from(["secure", "bogus"])),
+    ),
+    st.builds(ev.Requested, what=st.sampled_from(["retry", "renew", "rotate"]), accept_deferrals=st.booleans()),
+    st.builds(
+        ev.OrderPlaced,
+        algorithm=st.just("ecdsa-p256"), keys=st.just("k1"), url=st.just("https://x/1"), challenges=CHALLENGES,
+    ),
+    st.builds(ev.Intended, step=PUBLISH | MAKE_KEYS),
+)  # fmt: skip
+BATCHES = st.lists(
+    st.tuples(st.sampled_from([NAME, "mx2.example.org"]), st.lists(EVENTS, min_size=1, max_size=3)), max_size=8
+)
+
+
+@given(BATCHES)
+@QUICK
+def test_what_was_appended_is_there_after_reopening(batches: list[tuple[str, list[ev.AnyEvent]]]) -> None:
+    """Events and state come back as they were, each certificate's its own, and the fold of the events is the state."""
+    clock = Fake()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "journal.db"
+        journal = Journal(path, clock)
+        written: dict[str, list[ev.AnyEvent]] = {}
+        states: dict[str, State] = {}
+        for name, events in batches:
+            clock.pass_(1.5)
+            states[name] = journal.append(name, *events)
+            written.setdefault(name, []).extend(events)
+        journal.close()
+        journal = Journal(path, clock)
+        assert journal.names() == sorted(written)
+        for name, events in written.items():
+            entries = list(journal.history(name))
+            assert [entry.event for entry in entries] == events
+            assert [entry.seq for entry in entries] == list(range(1, len(events) + 1))
+            assert journal.state(name) == states[name]
+            assert journal.verify(name) == len(events)
+            state = State(name=name)
+            for entry in entries:
+                state = fold(state, entry.event, entry.at)
+            assert state == states[name]
+            half = len(events) // 2
+            assert [e.seq for e in journal.history(name, half)] == list(range(half + 1, len(events) + 1))
+        assert journal.state("unknown") == State(name="unknown")
+        journal.close()
+
+
+def event(n: int) -> ev.AnyEvent:
+    return ev.KeysMade(keys=f"k{n}", spki={"ecdsa-p256": f"{n:064x}"})
+
+
+@pytest.fixture
+def written(place: Path, clock: Fake) -> Path:
+    """A closed journal of eight events."""
+    path = place / "journal.db"
+    journal = Journal(path, clock)
+    for n in range(1, 9):
+        clock.pass_(10)
+        journal.append(NAME, event(n))
+    journal.sleep(NAME, timedelta(hours=1), "watch")
+    journal.close()
+    return path
+
+
+def judged(path: Path, clock: Fake) -> State:
+    """The state after everything was verified; an Error where something is wrong."""
+    journal = Journal(path, clock)
+    try:
+        journal.verify(NAME)
+        return journal.state(NAME)
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE event SET body = CAST(replace(body, 'k3', 'k9') AS BLOB) WHERE seq = 3",
+        "UPDATE event SET body = CAST(replace(body, 'k8', 'k9') AS BLOB) WHERE seq = 8",
+        "UPDATE event SET at = '2020-01-01T00:00:00+00:00' WHERE seq = 4",
+        "UPDATE event SET lived_s = lived_s + 1000 WHERE seq = 4",
+        "UPDATE event SET digest = x'00' WHERE seq = 8",
+        "DELETE FROM event WHERE seq = 1",
+        "DELETE FROM event WHERE seq = 5",
+        "DELETE FROM event WHERE seq = 8",
+        "DELETE FROM event",
+        "DELETE FROM head",
+        "UPDATE event SET seq = -3 WHERE seq = 3; UPDATE event SET seq = 3 WHERE seq = 4;"
+        "UPDATE event SET seq = 4 WHERE seq = -3",
+        "UPDATE event SET certificate = 'mx2.example.org' WHERE seq = 8",
+        "INSERT INTO event SELECT certificate, 9, at, lived_s, body, digest FROM event WHERE seq = 8",
+        "UPDATE head SET state = CAST(replace(state, 'k3', 'k9') AS BLOB)",
+        "UPDATE head SET state = replace(state, 'k3', 'k3')",
+        "UPDATE event SET body = CAST(body AS TEXT) WHERE seq = 2",
+        "UPDATE head SET seq = 7",
+        "UPDATE head SET digest = x'00'",
+    ],
+)
+def test_a_row_that_was_changed_lost_or_moved_is_found(written: Path, clock: Fake, harm: str) -> None:
+    """Each row is chained to the one before it, and the state to the last: no edit goes unnoticed."""
+    with sqlite3.connect(written) as db:
+        db.executescript(harm)
+    db.close()
+    with pytest.raises(Misconfigured) as caught:
+        judged(written, clock)
+    assert caught.value.code == "journal.damaged"
+    assert str(written) in caught.value.detail
+    assert "backup" in caught.value.hint
+
+
+def test_a_journal_that_went_back_is_a_state_of_its_own_past(written: Path, clock: Fake, place: Path) -> None:
+    """An older copy is whole, and says what was known then: nothing in the file can tell more."""
+    copy = place / "copy.db"
+    shutil.copy(written, copy)
+    journal = Journal(written, clock)
+    journal.append(NAME, event(9))
+    journal.close()
+    assert judged(copy, clock).seq == 8
+    assert judged(written, clock).seq == 9
+
+
+def test_cut_at_any_byte_it_is_the_same_state_or_an_error(written: Path, clock: Fake, place: Path) -> None:
+    """Never another state: a file that ends early is refused, whichever page was lost."""
+    data = written.read_bytes()
+    whole = judged(written, clock)
+    cut = place / "cut.db"
+    step = max(1, len(data) // 300)
+    sizes = {*range(1, len(data), step), *range(0, len(data) + 1, 4096), 1, 99, 100, 101, len(data) - 1} - {0}
+    refused = 0
+    for size in sorted(sizes):
+        for path in place.glob("cut.db*"):
+            path.unlink()
+        cut.write_bytes(data[:size])
+        try:
+            assert judged(cut, clock) == whole, f"{size} of {len(data)} bytes"
+        except Error as error:
+            assert error.code in ("journal.damaged", "journal.version"), (size, error)  # noqa: PT017
+            refused += 1
+    assert refused >= len(sizes) * 3 // 4  # a lost last page may hold nothing that is read here
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_byte_changed_it_is_the_same_state_or_an_error(data: st.DataObject) -> None:
+    """A bit that flips on the disk changes nothing that matters, or is found."""
+    clock = Fake()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "journal.db"
+        journal = Journal(path, clock)
+        for n in range(1, 5):
+            journal.append(NAME, event(n))
+        whole = journal.state(NAME)
+        journal.close()
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(content)
+        try:
+            assert judged(path, clock) == whole
+        except Error as error:
+            assert error.code in ("journal.damaged", "journal.version", "store.disk"), error  # noqa: PT017
+
+
+def test_a_torn_write_ahead_log_gives_an_earlier_state_and_never_another(place: Path, clock: Fake) -> None:
+    """Power fails in the middle of an append: what was appended before is there, the rest is not, at every cut."""
+    path = place / "journal.db"
+    journal = Journal(path, clock)
+    states = [State(name=NAME), *(journal.append(NAME, event(n)) for n in range(1, 5))]
+    database, log = path.read_bytes(), path.with_name("journal.db-wal").read_bytes()
+    torn = place / "torn.db"
+    last = 0
+    for size in [*range(0, len(log), 509), len(log)]:
+        for old in place.glob("torn.db*"):
+            old.unlink()
+        torn.write_bytes(database)
+        torn.with_name("torn.db-wal").write_bytes(log[:size])
+        state = judged(torn, clock)
+        assert state in states, f"{size} of {len(log)} bytes"
+        assert states.index(state) >= last
+        last = states.index(state)
+    assert last == 4
+    journal.close()
+
+
+def test_a_newer_version_is_refused_untouched(written: Path, clock: Fake) -> None:
+    """A journal of a certagent to come is not guessed at."""
+    with sqlite3.connect(written) as db:
+        db.execute(f"PRAGMA user_version={VERSION + 1}")
+    db.close()
+    before = written.read_bytes()
+    with pytest.raises(Misconfigured) as caught:
+        Journal(written, clock)
+    assert caught.value.code == "journal.version"
+    assert str(VERSION + 1) in caught.value.detail
+    assert "newer" in caught.value.hint
+    assert written.read_bytes() == before
+
+
+def test_something_else_than_a_journal_is_refused(place: Path, clock: Fake) -> None:
+    """Not SQLite; a directory; a symlink."""
+    path = place / "journal.db"
+    path.write_bytes(b"something else" * 100)
+    with pytest.raises(Misconfigured, match=r"journal\.damaged"):
+        Journal(path, clock)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Misconfigured, match=r"journal\.path"):
+        Journal(path, clock)
+    path.rmdir()
+    (place / "real").touch()
+    path.symlink_to(place / "real")
+    with pytest.raises(Misconfigured, match=r"journal\.path"):
+        Journal(path, clock)
+
+
+def test_only_its_owner_may_read_it(written: Path, clock: Fake) -> None:
+    """0600, the files beside it included, whatever the umask."""
+    journal = Journal(written, clock)
+    journal.append(NAME, event(9))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in written.parent.iterdir()}
+    assert modes["journal.db"] == 0o600
+    assert set(modes.values()) == {0o600}
+    journal.close()
+
+
+# ---- time -----------------------------------------------------------------------------------------------------------
+
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("pass"), st.floats(0, 1e5)),
+        st.tuples(st.just("set"), st.floats(-1e7, 1e7)),
+        st.tuples(st.just("boot"), st.floats(0, 1e3)),
+        st.tuples(st.just("reopen"), st.just(0.0)),
+        st.tuples(st.just("append"), st.just(0.0)),
+    ),
+    max_size=20,
+)
+
+
+@given(MOVES)
+@QUICK
+def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(moves: list[tuple[str, float]]) -> None:
+    """Whoever sets the clock, and however often the host is started anew: waits are never shortened by it."""
+    clock = Fake()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "journal.db"
+        journal = Journal(path, clock)
+        journal.append(NAME, event(0))
+        begin = last = kept = journal.now().lived_s
+        really = 0.0
+        for n, (move, amount) in enumerate(moves, 1):
+            match move:
+                case "pass":
+                    clock.pass_(amount)
+                    really += amount
+                case "set":
+                    clock.now += timedelta(seconds=amount)
+                case "boot":
+                    journal.close()
+                    clock.boot_id, clock.boot_s = f"boot {n}", amount
+                    clock.now += timedelta(seconds=amount)
+                    really += amount
+                    journal = Journal(path, clock)
+                case "reopen":
+                    journal.close()
+                    journal = Journal(path, clock)
+                case _:
+                    journal.append(NAME, event(n))
+            now = journal.now().lived_s
+            assert now >= kept if move == "boot" else now >= last
+            last = now
+            if move == "append":
+                kept = now
+            assert now - begin <= really + 1e-3
+        lived = [entry.at.lived_s for entry in journal.history(NAME)]
+        assert lived == sorted(lived)
+        journal.close()
+
+
+def test_within_a_boot_time_passes_as_it_does_and_between_boots_nothing_is_counted(place: Path, clock: Fake) -> None:
+    """A night switched off counts for nothing, nor does a boot before the journal was opened in it."""
+    path = place / "journal.db"
+    journal = Journal(path, clock)
+    journal.append(NAME, event(1))
+    first = journal.now()
+    clock.pass_(60)
+    assert journal.now().since(first) == timedelta(seconds=60)
+    journal.append(NAME, event(2))
+    journal.close()
+    clock.now += timedelta(hours=8)
+    clock.boot_id, clock.boot_s = "second", 30.0
+    journal = Journal(path, clock)
+    assert journal.now().since(first) == timedelta(seconds=60)
+    journal.append(NAME, event(3))
+    clock.now -= timedelta(days=300)
+    clock.pass_(5)
+    assert journal.now().since(first) == timedelta(seconds=65)
+    journal.close()
+
+
+def test_wakes_are_those_that_were_noted_last(place: Path, clock: Fake) -> None:
+    """A date a certificate; an append forgets it, since everything may be different now."""
+    journal = Journal(place / "journal.db", clock)
+    journal.sleep(NAME, timedelta(hours=1), "nobody there yet")
+    assert journal.wakes() == {}
+    journal.append(NAME, event(1))
+    assert journal.wakes() == {}
+    journal.sleep(NAME, timedelta(hours=1), "caches")
+    assert journal.wakes()[NAME].at == START + timedelta(hours=1)
+    assert journal.wakes()[NAME].why == "caches"
+    journal.append(NAME, event(2))
+    assert journal.wakes() == {}
+    journal.close()
+
+
+# ---- several at once, and a full disk -------------------------------------------------------------------------------
+
+
+def test_readers_see_whole_states_while_another_process_writes(place: Path) -> None:
+    """Each read gives a state that was once true, and never an older one than the read before."""
+    path = place / "journal.db"
+    program = f"""
+import sys
+from pathlib import Path
+from certagent.clock import SystemClock
+from certagent.lifecycle import events as ev
+from certagent.store.journal import Journal
+journal = Journal(Path({str(path)!r}), SystemClock())
+for n in range(150):
+    journal.append({NAME!r}, ev.KeysMade(keys=f"k{{n}}", spki={{}}), ev.KeysMade(keys=f"x{{n}}", spki={{}}))
+"""
+    from certagent.clock import SystemClock
+
+    Journal(path, SystemClock()).close()
+    writer = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    seen: list[list[int]] = []
+    errors: list[BaseException] = []
+
+    def reads() -> None:
+        mine: list[int] = []
+        try:
+            journal = Journal(path, SystemClock())
+            while not mine or mine[-1] < 300:
+                state = journal.state(NAME)
+                assert state.seq == len(state.keys)
+                assert state.seq % 2 == 0
+                mine.append(state.seq)
+                assert writer.poll() in (None, 0)
+            journal.verify(NAME)
+            journal.close()
+        except BaseException as error:  # handed to the test
+            errors.append(error)
+        seen.append(mine)
+
+    threads = [threading.Thread(target=reads) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert writer.wait(60) == 0
+    assert errors == []
+    assert all(mine == sorted(mine) and mine[-1] == 300 for mine in seen)
+
+
+def test_threads_share_one_journal(place: Path, clock: Fake) -> None:
+    """Eight certificates at once, one connection: every event of each is there, in its order."""
+    journal = Journal(place / "journal.db", clock)
+    names = [f"mx{n}.example.org" for n in range(8)]
+
+    def writes(name: str) -> None:
+        for n in range(20):
+            journal.append(name, event(n))
+
+    threads = [threading.Thread(target=writes, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [journal.verify(name) for name in names] == [20] * 8
+    journal.close()
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, clock: Fake) -> None:
+    """`store.disk`, transient; the journal is as before, and goes on when there is room (SQLite's own page limit)."""
+    journal = Journal(place / "journal.db", clock)
+    before = journal.append(NAME, event(1))
+    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count={pages}")
+    caught = None
+    for n in range(2, 500):
+        try:
+            before = journal.append(NAME, *(event(n) for _ in range(20)))
+        except Transient as error:
+            caught = error
+            break
+    assert caught
+    assert caught.code == "store.disk"
+    assert caught.hint
+    assert journal.state(NAME) == before
+    assert journal.verify(NAME) == before.seq
+    db.execute("PRAGMA max_page_count=100000")
+    assert journal.append(NAME, event(1000)).seq == before.seq + 1
+    journal.close()
+    assert judged(place / "journal.db", clock).seq == before.seq + 1
+
+
+def test_another_writer_that_holds_the_file_is_told(place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not waited for without end."""
+    monkeypatch.setattr("certagent.store.journal._BUSY_S", 0.1)
+    journal = Journal(place / "journal.db", clock)
+    other = sqlite3.connect(place / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Transient) as caught:
+        journal.append(NAME, event(1))
+    assert caught.value.code == "store.disk"
+    assert "locked" in caught.value.detail
+    other.execute("ROLLBACK")
+    other.close()
+    assert journal.append(NAME, event(1)).seq == 1
+    journal.close()

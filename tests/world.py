@@ -1,0 +1,161 @@
+"""One simulated world, drawn from a seed: DNS, mail servers, CA, disk and clock, and the real agent in the midst of it.
+
+The agent is `certagent.agent.advance`, with the real planner, fold, gates and `act`; everything it touches is in
+`tests/simulation/`. What is modelled stands in the docstrings there; who is to blame for what, in `judge.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import cast
+
+from certagent.act import World as Edges
+from certagent.agent import Told
+from certagent.lifecycle.model import Served, Service, Spec, Target
+from tests.simulation.ca import Ca, Vault, foreign
+from tests.simulation.clock import Clock, Journal
+from tests.simulation.dns import RR, Dns, Zone
+from tests.simulation.edges import Provider, Resolver
+from tests.simulation.judge import Judge
+from tests.simulation.mail import Host, Shown, probe
+
+ALGORITHMS = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
+TTLS = (60, 60, 60, 300, 300, 300, 900, 900, 3600, 3600, 3600, 86400)
+"""Mostly short: with long ones a history would consist of looks while nothing happens."""
+NAMES = ("mx1.example.org",)
+
+
+class World:
+    """Everything of one history."""
+
+    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+        self.clock = clock = Clock(seed, tracing=tracing)
+        self.rng = rng = clock.rng
+        self.journal = Journal(clock)
+        self.asleep_since: float | None = None
+        """Since when the agent does not run."""
+        self.awake_since = 0.0
+        self.steps = 0
+        self.woken = False
+        self.between: list[Callable[[World], None]] = []
+        """What people want to do as soon as the agent's turn is over."""
+        secondaries = rng.choice((0, 1, 1, 2)), rng.choice((0, 1))
+        self.zones = [Zone(clock, n, s) for n, s in zip(("example.org.", "hosted.net."), secondaries, strict=True)]
+        self.dns = Dns(clock, self.zones)
+        life = timedelta(days=rng.choice((6, 6, 45, 90)))
+        self.ca = Ca(clock, life)
+        self.vault = Vault(clock)
+        self.provider = Provider(clock, self.dns)
+        drain_s = rng.choice((5.0, 60.0, 300.0, 600.0))
+        self.hosts: dict[str, Host] = {}
+        for i in range(rng.choice((1, 1, 1, 1, 1, 2, 2, 3))):
+            name = f"mx{i + 1}"
+            addresses = tuple(f"192.0.2.{i}{j}" for j in range(rng.choice((1, 1, 2))))
+            self.hosts[name] = Host(clock, name, rng.choice(("postfix", "dovecot", "exim")), addresses, drain_s)
+        self.targets = tuple(
+            Target(n, (Service(n, 25, "smtp", tuple(p.address for p in h.pools)),)) for n, h in self.hosts.items()
+        )
+        self.answers: dict[str, tuple[str, ...]] = {f"_25._tcp.{n}.example.org.": (n,) for n in self.hosts}
+        if len(self.hosts) > 1 and rng.random() < 0.4:
+            self.answers["_25._tcp.mx.example.org."] = tuple(self.hosts)
+        self.judge = Judge(clock, self.dns, self.hosts, self.answers)
+        self.journal.seen = self.judge.event
+        self.ca.revoked = self.judge.revoked
+        self.vault.dropping = self.judge.dropping
+        self._serve_before(life)
+        self._publish_before()
+        for zone in self.zones:
+            zone.born = self.judge.set_begins
+        for host in self.hosts.values():
+            host.changing = self.judge.chain_begins
+        self.spec = self._spec(drain_s)
+        self.judge.known |= set(self.spec.owners)
+        resolver = Resolver(clock, self.dns)
+        self.edges = Edges(
+            issuer=lambda: self.ca,
+            resolver=lambda: resolver,
+            zones=self.provider,  # pyright: ignore[reportArgumentType] -- no `get`: nothing may believe the provider
+            vault=self.vault,
+            servers=self.hosts,
+            probe=self._probe,
+        )
+
+    def _serve_before(self, life: timedelta) -> None:
+        # what was served before certagent came
+        for host in self.hosts.values():
+            algorithms = self.rng.choice(ALGORITHMS)
+            if self.rng.random() < 0.9:
+                long = max(life, timedelta(days=30))
+                host.files = {a: Shown(foreign(self.rng, self.clock, NAMES, long)) for a in algorithms}
+            host.restart()
+
+    def _publish_before(self) -> None:
+        # what was published before certagent came
+        rng = self.rng
+        for name, hosts in self.answers.items():
+            values: set[str] = set()
+            draw = rng.random()
+            if draw > 0.5:
+                values |= {f"3 1 1 {s.leaf.spki}" for h in hosts for s in self.hosts[h].files.values()}
+            if draw > 0.9 or 0.45 < draw <= 0.5:
+                stray = f"{rng.choice(('3 1 1', '2 1 1'))} {rng.getrandbits(256):064x}"
+                self.judge.foreign_values.add(stray)
+                values.add(stray)
+            rr = RR(frozenset(values), rng.choice(TTLS) if values else 0)
+            zone = self.zones[0]
+            if rng.random() < 0.25:
+                target = f"a.{name.split('.')[2]}.hosted.net."
+                zone.versions[0].sets[name] = RR(target, rng.choice(TTLS))
+                if rr.content:
+                    self.zones[1].versions[0].sets[target] = rr
+                self.zones[1].know(target)
+                self.zones[1].know(target.replace("a.", "c.", 1))
+            elif rr.content:
+                zone.versions[0].sets[name] = rr
+            zone.know(name)
+
+    def _spec(self, drain_s: float) -> Spec:
+        rng = self.rng
+        targets = self.targets if rng.random() < 0.8 else self.targets[:1]
+        names = {t.name for t in targets}
+        owners = {o: a for o, a in self.answers.items() if set(a) <= names and rng.random() < 0.9}
+        return Spec(
+            name="mail",
+            names=NAMES,
+            algorithms=rng.choice(ALGORITHMS),
+            rotate_key=rng.choice((None, timedelta(0), timedelta(0), timedelta(days=30))),
+            standby=rng.random() < 0.7,
+            owners=owners,
+            triples=("3 1 1", "2 1 1") if rng.random() < 0.3 else ("3 1 1",),
+            ttl_s=rng.choice(TTLS),
+            guard=timedelta(seconds=rng.choice((30, 60, 300, 900))),
+            drain=timedelta(seconds=drain_s),
+            watch=timedelta(hours=rng.choice((0.5, 2, 6, 12, 24, 24))),
+            targets=targets,
+        )
+
+    def configure(self, spec: Spec, what: str) -> None:
+        """The operator edits the config."""
+        self.clock.note(f"   ? config: {what}")
+        self.spec = spec
+        self.provider.epoch += 1
+
+    def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:
+        return probe(self.clock, self.hosts, services, algorithms)
+
+    def tell(self, told: Told) -> None:
+        """After every step of the agent."""
+        self.steps += 1
+        if self.clock.trace is not None:
+            step = told.step
+            fields = " ".join(f"{f}={_short(getattr(step, f))}" for f in step.__struct_fields__ if f != "because")
+            self.clock.note(f"{type(step).__name__} {fields}: {step.because}")
+            if told.failure:
+                self.clock.note(f"      FAILED {told.failure.code} {told.failure.detail}")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, frozenset):
+        return "{" + ", ".join(sorted(str(v)[:12] for v in cast("frozenset[object]", value))) + "}"
+    return str(value)
