@@ -406,7 +406,7 @@ def main() -> NoReturn:
         message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)
         hint = f"{context.command_path if context else 'certagent'} --help"
-        _complain(Misconfigured("usage", message[:1].lower() + message[1:], hint))
+        _complain(Misconfigured("cli.usage", message[:1].lower() + message[1:], hint))
         sys.exit(2)
     except Error as error:
         _complain(error)

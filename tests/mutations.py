@@ -376,7 +376,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "clean-unlooked": (
         "the fresh look before a removal: taking away a value that matches nothing served cannot make a triple fail that "
-        "did not fail before, whatever the set has become meanwhile; it only keeps vain writes from the provider."
+        "did not fail before, whatever the set has become meanwhile; it only spares the provider vain writes."
     ),
     "act-gate-empty": (
         "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "

@@ -29,7 +29,7 @@ from tests.lab.postfix import Sender
 from tests.lab.sender import Mailer, Prober
 from tests.lab.wait import until
 
-KILLS = int(os.environ.get("CERTAGENT_KILLS", "25"))
+KILLS = int(os.environ.get("CERTAGENT_KILLS", "20"))
 PER_ROLL = 1 if KILLS >= 100 else 3
 """How often one roll is killed between two of its steps, before it may finish."""
 HOLD_S = 4.0
