@@ -242,7 +242,7 @@ def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Whatever is served, about to be served or on stand-by has its record, at every TLSA name."""
     for name in spec.owners:
         owner = state.owners.get(name, Owner())
-        if owner.sighting is None or _changed_since_look(owner):
+        if owner.sighting is None or rollover.changed_since_look(owner):
             continue
         if not caches.known(owner.sighting):
             continue
@@ -295,7 +295,7 @@ def look(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if owner.sighting is None or owner.looked_at is None:
             yield _look(spec, state, name, "never looked at")
             continue
-        if _changed_since_look(owner):
+        if rollover.changed_since_look(owner):
             yield _look(spec, state, name, "changed, and not seen since", budget=SETTLE)
             continue
         every, why = _look_interval(spec, state, name, owner, now)
@@ -334,14 +334,6 @@ def _matters(spec: Spec, state: State, name: str, held: caches.Held) -> bool:
     return any(caches.hurt_by(held.values, leaf, served) for leaf in coming) or name not in spec.owners
 
 
-def _changed_since_look(owner: Owner) -> bool:
-    return (
-        owner.changed_at is not None
-        and owner.looked_at is not None
-        and owner.looked_at.lived_s <= owner.changed_at.lived_s
-    )
-
-
 def _look(spec: Spec, state: State, name: str, because: str, budget: timedelta = timedelta(0)) -> Look:
     expect = rollover.desired(spec, state, name)
     change = state.owners[name].change if name in state.owners else None
@@ -361,7 +353,7 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     for name in rollover.owners(spec, state):
         owner = state.owners.get(name, Owner())
         values = rollover.surplus(spec, state, name)
-        if not values or _changed_since_look(owner):
+        if not values or rollover.changed_since_look(owner):
             continue
         if name in spec.owners:
             targets = rollover.answering(spec, name)

@@ -93,6 +93,8 @@ def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], no
         if owner.sighting is None:
             result.append(Obstacle(name, None, "its authoritative servers were not asked yet"))
             continue
+        if changed_since_look(owner):
+            result.append(Obstacle(name, None, "changed, and not looked at since"))
         if not caches.complete(owner.sighting):
             result.append(Obstacle(name, None, _not_heard(owner.sighting)))
         for item in held(spec, owner, now):
@@ -158,6 +160,13 @@ def rolled(spec: Spec, state: State) -> bool:
     newest = state.newest
     installed = [state.targets.get(t.name) for t in spec.targets]
     return newest is not None and all(t and t.phase == "drained" and t.serves == (newest.id,) for t in installed)
+
+
+def changed_since_look(owner: Owner) -> bool:
+    """A change was made, or may have been, that no look has seen yet."""
+    if owner.changed_at is None or owner.looked_at is None:
+        return False
+    return owner.looked_at.lived_s <= owner.changed_at.lived_s
 
 
 def empty(owner: Owner) -> bool:

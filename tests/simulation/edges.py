@@ -9,7 +9,7 @@ from datetime import timedelta
 from certagent.errors import Misconfigured, Rejected, Transient
 from certagent.lifecycle.model import Answer, Sighting, Unknown
 from tests.simulation.clock import Clock
-from tests.simulation.dns import NOTHING, RR, Dns, Values, Zone, tell
+from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
 
 
 class Resolver:
@@ -200,6 +200,6 @@ class Provider:
         # what comes late after the config was changed, or after somebody else changed the name, is as unforeseen as
         # somebody else's doing: what was right to add or to remove then need not be now, and nobody can take it back
         epoch, began = asked
-        unforeseen = late and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began)
+        unforeseen = late and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began - NOTICE_S)
         since = clock.t if unforeseen else None
         zone.put(name, RR(values, (old.ttl_s if ttl_s is None else ttl_s) if values else 0), since=since)
