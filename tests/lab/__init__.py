@@ -17,7 +17,7 @@ class Lab:
     """DNS, Pebble, a receiving and a sending Postfix; the receiver's certificate, `chain_file`, does not exist yet."""
 
     def __init__(self, directory: Path | None = None, *, ttl: int = 5, knot: bool = False) -> None:
-        from tests.lab import dns, namespace, pebble, postfix  # noqa: PLC0415
+        from tests.lab import dns, namespace, pebble, postfix
 
         directory = directory or namespace.directory()
         self.chain_file = directory / "tls" / "chain.pem"
