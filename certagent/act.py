@@ -39,6 +39,9 @@ PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
 
 
+_RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
+
+
 class Resolver(Protocol):
     """What is asked of DNS (`dns/resolver.py`)."""
 
@@ -147,6 +150,8 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
             return (_make_keys(step, spec, world),)
         case st.PlaceOrder():
             return (_place_order(step, spec, state, world),)
+        case st.DropOrder():
+            return (ev.OrderGone(algorithm=step.algorithm, work=work),)
         case st.Present():
             _write_txt(state.orders[step.algorithm].challenges, world, add=True)
             return (ev.Presented(algorithm=step.algorithm, work=work),)
@@ -173,7 +178,7 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
                 provider.remove(name, "TLSA", step.values)
             return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
         case st.Survey():
-            return (ev.Surveyed(target=step.target, served=tuple(_survey(step.target, spec, world)), work=work),)
+            return (_survey(step, spec, world),)
         case st.Install():
             return (_install(step, spec, state, world, now),)
         case st.Reload():
@@ -375,11 +380,19 @@ def _install(step: st.Install, spec: Spec, state: State, world: World, now: Inst
     return ev.Installed(target=step.target, generation=step.generation)
 
 
-def _survey(target: str, spec: Spec, world: World) -> list[Served]:
-    """Every kind of key is looked for: what is served now need not be of a kind that is configured."""
-    services = next(t.services for t in spec.targets if t.name == target)
+def _survey(step: st.Survey, spec: Spec, world: World) -> ev.Surveyed:
+    """Every kind of key is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
+    services = next(t.services for t in spec.targets if t.name == step.target)
     kinds = {family(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.algorithms)}
-    return world.probe(services, tuple(kinds.values()))
+    served = tuple(world.probe(services, tuple(kinds.values())))
+    missed = [s for s in served if isinstance(s.leaf, Unknown) and not s.leaf.reached]
+    if missed:
+        where = sorted(
+            {f"{s.host} [{s.address}]:{s.port}: {s.leaf.why}" for s in missed if isinstance(s.leaf, Unknown)}
+        )
+        detail = "; ".join(where[:4])
+        raise Transient("mta.down", detail, _RUNNING)
+    return ev.Surveyed(target=step.target, served=served, work=step.work)
 
 
 def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.AnyEvent, ...]:
@@ -409,7 +422,7 @@ def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.A
             ev.Disproven(target=step.target, generation=step.generation, served=served),
             failed(error, step.work),
         )
-    raise Transient("mta.down", detail, "is the mail server running, and listening at these addresses?")
+    raise Transient("mta.down", detail, _RUNNING)
 
 
 def _is(served: Served, generation: Generation) -> bool:

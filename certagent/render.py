@@ -50,6 +50,8 @@ def step_words(step: st.AnyStep) -> str:  # noqa: C901, PLR0911, PLR0912 -- one 
             return f"make keys {step.keys} ({', '.join(step.algorithms)})"
         case st.PlaceOrder():
             return f"order a certificate for {step.keys} ({step.algorithm})"
+        case st.DropOrder():
+            return f"forget an order ({step.algorithm})"
         case st.Present():
             return f"put the challenge into DNS ({step.algorithm})"
         case st.AnswerOrder():

@@ -368,12 +368,12 @@ EQUIVALENT: dict[str, str] = {
         "inside senders, which the simulation leaves out; `hold-short-of-ttl` is the mutant that counts."
     ),
     "unseen-is-empty": (
-        "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh look at every name of the target "
-        "in any case, so a swap on a name without one is never planned; the obstacle only says why."
+        "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh look at every name of the "
+        "target in any case, so no swap is planned on a name without one; the obstacle only says why."
     ),
     "clean-unlooked": (
-        "the fresh look before a removal: taking away a value that matches nothing served cannot make a triple fail that "
-        "did not fail before, whatever the set has become meanwhile; it only spares the provider vain writes."
+        "the fresh look before a removal: taking away a value that matches nothing served cannot make a triple fail "
+        "that did not fail before, whatever the set is by now; it only spares the provider vain writes."
     ),
     "act-gate-empty": (
         "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "

@@ -71,6 +71,8 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.PlaceOrder():
             challenges = tuple((f"_acme-challenge.{n.removeprefix('*.')}.", f"for {n}") for n in spec.names)
             return [ev.OrderPlaced(algorithm=step.algorithm, keys=step.keys, url="", challenges=challenges, work=work)]
+        case st.DropOrder():
+            return [ev.OrderGone(algorithm=step.algorithm, work=work)]
         case st.Present():
             return [ev.Presented(algorithm=step.algorithm, work=work)]
         case st.AnswerOrder():

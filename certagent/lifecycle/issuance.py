@@ -15,6 +15,7 @@ from certagent.lifecycle.steps import (
     AnswerOrder,
     AnyStep,
     AskRenewal,
+    DropOrder,
     Finalize,
     MakeKeys,
     PlaceOrder,
@@ -30,6 +31,10 @@ Offer = AnyStep | Wait
 def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """An order an algorithm, from a stored key to a stored, verified chain."""
     wanted = _wanted(spec, state, now)
+    keys_id = None if isinstance(wanted, Wait) else wanted[0].id
+    for algorithm, order in state.orders.items():
+        if order.keys != keys_id or algorithm not in spec.algorithms:
+            yield DropOrder(algorithm=algorithm, because="what it was for is not wanted any more")
     if isinstance(wanted, Wait):
         yield wanted
         return
@@ -196,8 +201,7 @@ def _lead(spec: Spec, state: State) -> timedelta:
 
 def tidy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Challenge values whose order is over leave DNS: too many of them make the answer too big."""
-    under_way = state.under_way(spec.algorithms).values()
-    needed = {c for order in under_way if not order.ready for c in order.challenges}
+    needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
     over = tuple(c for c in state.challenges if c not in needed)
     if over:
         yield Tidy(challenges=over, because="their orders are over")

@@ -186,8 +186,6 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, target))):
             continue
         names = _tlsa_names(spec, state, target.name)
-        if names and at is None:
-            continue  # `survey` comes first
         obstacles = rollover.may_install(spec, state, target.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for
@@ -317,7 +315,7 @@ def _look_interval(spec: Spec, state: State, name: str, owner: Owner, now: Insta
     if owner.changed_at and (lacking or rollover.surplus(spec, state, name)):
         return schedule.look_again(owner.looked_at.since(owner.changed_at)), "not every server has followed"
     waited_for = [
-        h.ttl_s
+        caches.hold(h, rollover.path(owner), spec.guard)
         for h in rollover.held(spec, owner, now)
         if h.gone_at is not None and h.values and _matters(spec, state, name, h)
     ]
@@ -410,7 +408,7 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         doomed = state.doomed
         yield replace(doomed, because="deleting was interrupted")
         return
-    if state.newest is None or not rollover.rolled(spec, state) or state.under_way(spec.algorithms):
+    if state.newest is None or not rollover.rolled(spec, state) or state.orders:
         return
     kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)

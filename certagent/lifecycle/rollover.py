@@ -251,8 +251,12 @@ def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
 
 
 def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
-    """Values of ours that some authoritative server gives and that should not be there any more."""
-    return (seen_somewhere(state.owners.get(owner, Owner())) & state.ours) - desired(spec, state, owner)
+    """Values of ours that some authoritative server gives and that should not be there any more.
+
+    A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one.
+    """
+    seen = (seen_somewhere(state.owners.get(owner, Owner())) & state.ours) - desired(spec, state, owner)
+    return state.ours if seen and owner not in spec.owners else seen
 
 
 def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:

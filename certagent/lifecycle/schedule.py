@@ -21,7 +21,7 @@ JITTER = 0.1
 SOON = timedelta(seconds=1)
 """The shortest wait between two looks at DNS that somebody else has to change."""
 LOOK_AT_MOST = timedelta(minutes=15)
-"""While caches are waited for, a server that regresses is noticed within this, or a quarter of the TTL if that is
+"""While caches are waited for, a server that regresses is noticed within this, or an eighth of the hold if that is
 less."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then a withdrawn name is not forgotten."""
@@ -82,9 +82,9 @@ def write_again(tries: int) -> timedelta:
     return timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
 
 
-def look_every(spec: Spec, ttl_s: int) -> timedelta:
-    """How often to look while caches of a set with that TTL are waited for."""
-    return min(max(timedelta(seconds=ttl_s) / 4, SOON), LOOK_AT_MOST, spec.watch)
+def look_every(spec: Spec, hold: timedelta) -> timedelta:
+    """How often to look while a hold of that length is waited for: eight times, so that a regression is seen in time."""
+    return min(max(hold / 8, SOON), LOOK_AT_MOST, spec.watch)
 
 
 def look_again(since_change: timedelta) -> timedelta:

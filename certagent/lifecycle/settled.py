@@ -14,7 +14,7 @@ def settled(spec: Spec, state: State) -> bool:  # noqa: PLR0911 -- a list of con
     """
     if state.newest is None or not rollover.rolled(spec, state) or state.requested or state.challenges:
         return False
-    if state.under_way(spec.algorithms):
+    if state.orders:
         return False
     leaves = state.newest.leaves
     if set(leaves) != set(spec.algorithms) or any(not set(spec.names) <= set(c.names) for c in leaves.values()):

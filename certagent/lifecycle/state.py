@@ -175,11 +175,6 @@ class State(Struct, frozen=True):
         newest = self.keys[-1] if self.keys else None
         return newest if newest and newest != self.current_keys else None
 
-    def under_way(self, algorithms: tuple[Algorithm, ...]) -> dict[Algorithm, Order]:
-        """The orders that may still come to something: for keys and algorithms that are still wanted."""
-        keys = {k.id for k in (self.current_keys, self.next_keys) if k}
-        return {a: o for a, o in self.orders.items() if a in algorithms and o.keys in keys}
-
     def serving(self, targets: tuple[str, ...]) -> list[Generation]:
         """The generations that may be served by these targets now."""
         ids = {id_ for t in targets if t in self.targets for id_ in self.targets[t].serves}

@@ -53,6 +53,15 @@ class PlaceOrder(Step, frozen=True):
     """The generation it replaces (RFC 9773 section 5)."""
 
 
+class DropOrder(Step, frozen=True):
+    """Forget an order that nothing wants any more; the CA lets it expire."""
+
+    WORK: ClassVar[str] = "order {0.algorithm}"
+    CHANGES: ClassVar[bool] = False
+
+    algorithm: Algorithm
+
+
 class Present(Step, frozen=True):
     """Put the TXT values of an order's dns-01 challenges into DNS."""
 
@@ -211,6 +220,7 @@ class Wait(Struct, frozen=True):
 AnyStep = (
     MakeKeys
     | PlaceOrder
+    | DropOrder
     | Present
     | AnswerOrder
     | Finalize
