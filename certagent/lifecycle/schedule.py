@@ -83,7 +83,7 @@ def write_again(tries: int) -> timedelta:
 
 
 def look_every(spec: Spec, hold: timedelta) -> timedelta:
-    """How often to look while a hold of that length is waited for: eight times, so that a regression is seen in time."""
+    """How often to look while a hold of that length is waited for: eight times, to see a regression in time."""
     return min(max(hold / 8, SOON), LOOK_AT_MOST, spec.watch)
 
 
