@@ -21,7 +21,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Instant, Served, Service, Sighting, Spec, Unknown
-from certagent.lifecycle.state import Generation, State
+from certagent.lifecycle.state import Generation, State, fold
 from certagent.mta.server import Server
 from certagent.pki.algorithms import family
 from certagent.pki.leaf import Leaf
@@ -180,7 +180,7 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
         case st.Survey():
             return (_survey(step, spec, world),)
         case st.Install():
-            return (_install(step, spec, state, world, now),)
+            return _install_unless(step, spec, state, world, now)
         case st.Reload():
             world.servers[step.target].reload()
             return (ev.Reloaded(target=step.target, work=work),)
@@ -358,15 +358,34 @@ def _revoke(step: st.Revoke, spec: Spec, state: State, world: World) -> ev.Revok
 # -- mail servers ----------------------------------------------------------------------------------------------------
 
 
-def _install(step: st.Install, spec: Spec, state: State, world: World, now: Instant) -> ev.Installed:
-    from certagent.pki import chain
+def _install_unless(step: st.Install, spec: Spec, state: State, world: World, now: Instant) -> tuple[ev.AnyEvent, ...]:
+    """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
 
+    What they say is told in any case; where it forbids the swap, the planner goes on from there.
+    """
     generation = state.generation(step.generation)
     if generation is None or generation.keys is None:
         raise Unsafe("dane.gate", f"{step.generation} is not ours to install", "")
-    if not step.accept_deferrals:
-        against = rollover.may_install(spec, state, step.target, generation, now)
-        _gate("; ".join(f"{o.owner} {o.why}" for o in against))
+    looked: list[ev.AnyEvent] = []
+    try:
+        if not step.accept_deferrals:
+            for owner in rollover.names_that_roll(spec, state, step.target, generation):
+                expect = rollover.desired(spec, state, owner)
+                sighting = world.resolver().sight(owner, expect=expect, gone=frozenset(), budget=timedelta(0))
+                looked.append(ev.Looked(owner=owner, sighting=sighting))
+            for event in looked:
+                state = fold(state, event, now)
+            against = rollover.may_install(spec, state, step.target, generation, now)
+            _gate("; ".join(f"{o.owner} {o.why}" for o in against))
+        return (*looked, _install(step, generation, spec, world, now))
+    except Error as error:
+        return (*looked, failed(error, step.work))
+
+
+def _install(step: st.Install, generation: Generation, spec: Spec, world: World, now: Instant) -> ev.Installed:
+    from certagent.pki import chain
+
+    assert generation.keys is not None, "a foreign generation is not installed"
     server = world.servers[step.target]
     world.check(step.target, frozenset(generation.leaves))
     pems: dict[str, Secret[bytes]] = {}

@@ -227,9 +227,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "change-not-noted",
         "a change in DNS makes the last look out of date",
-        P,
-        "owner.looked_at.lived_s <= owner.changed_at.lived_s",
-        "False",
+        R,
+        "    return owner.looked_at.lived_s <= owner.changed_at.lived_s",
+        "    return False",
     ),
     # -- the planner
     Mutant(

@@ -5,8 +5,8 @@ House rules:
    the journal's fold, so a user's journal reproduces every decision.
 2. The first step that is not held back by its own earlier failure is taken. One step a pass; then facts are read again.
 3. A rule never relies on an earlier rule having spoken: each checks itself what it needs.
-4. What was not observed is unknown. Nothing irreversible is offered on it: before a swap or a removal every answer
-   it rests on is fresh (`schedule.FRESH`), and `act.py` asks the same gates once more.
+4. What was not observed is unknown. Nothing irreversible is offered on it: before a removal every answer it rests on
+   is fresh (`schedule.FRESH`), for a swap DNS is asked in the same breath, and `act.py` asks the same gates once more.
 5. If no rule offers a step, the shortest of the waits is the answer. Something is always due some day.
 """
 
@@ -107,10 +107,6 @@ def _install_again(
     spec: Spec, state: State, target: Target, generation: Generation, now: Instant, because: str
 ) -> Iterator[Offer]:
     """A swap that may have happened is done again, or taken back where DNS has changed: the old key is covered."""
-    stale = _stale(spec, state, target.name, generation, now)
-    if stale:
-        yield _look(spec, state, stale, "the last look before the swap is done again")
-        return
     if not generation.accept_deferrals and rollover.may_install(spec, state, target.name, generation, now):
         previous = _previous(state, state.targets[target.name])
         if previous and not rollover.may_install(spec, state, target.name, previous, now):
@@ -177,7 +173,7 @@ def _tlsa_names(spec: Spec, state: State, target: str) -> list[str]:
 
 
 def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """The swap: only when no cache can hold a set that the new chain does not match, and all answers are fresh."""
+    """The swap: only when no cache can hold a set that the new chain does not match. `act.py` asks once more."""
     newest = state.newest
     if newest is None:
         return
@@ -193,25 +189,10 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if obstacles:
             yield from _waits(obstacles, f"{target.name}: not swapped to {newest.id}", spec)
             continue
-        stale = _stale(spec, state, target.name, newest, now)
-        if stale:
-            yield _look(spec, state, stale, "the last look before the swap")
-            continue
         because = "no cache can hold a set without it" if names else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
         yield _install(target, newest, f"{because}; {_lived(newest, now)}")
-
-
-def _stale(spec: Spec, state: State, target: str, generation: Generation, now: Instant) -> str | None:
-    """A TLSA name of a target whose last look is too old to rest a swap to the generation on."""
-    names = (
-        n
-        for n in _tlsa_names(spec, state, target)
-        if rollover.rolls(spec, state, n, generation)
-        and (n not in state.owners or not _fresh(state.owners[n].looked_at, now))
-    )
-    return next(names, None)
 
 
 _UNDER_WAY = ("installing", "installed", "reloaded", "disproven")

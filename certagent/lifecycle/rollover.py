@@ -139,9 +139,14 @@ def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> bool:
     return True
 
 
-def rolls(spec: Spec, state: State, owner: str, generation: Generation) -> bool:
-    """Whether a sender could tell the generation from what is served: then DNS is asked afresh before a swap."""
-    return not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
+def names_that_roll(spec: Spec, state: State, target: str, generation: Generation) -> list[str]:
+    """The TLSA names of a target whose senders could tell the generation from what is served."""
+    return [
+        owner
+        for owner in owners(spec, state)
+        if target in answering(spec, owner)
+        and not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
+    ]
 
 
 def proven(spec: Spec, state: State, owner: str) -> Generation | None:

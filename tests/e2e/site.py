@@ -19,8 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import dns.flags
 import dns.message
 import dns.query
+import dns.rcode
+import dns.rdata
 import yaml
 
 from tests.lab.addresses import MX1, PRIMARY, RESOLVER, SECONDARY, ZONE
@@ -376,6 +379,22 @@ class Strict(Prober):
     def harm(self) -> list[str]:
         """Every moment at which a sender who had just looked would have been turned away."""
         return [f"{f.kind}: {f.detail}" for f in self.failures if f.kind != "no record"]
+
+
+class Cached(Prober):
+    """A prober that asks the validating resolver, and tells what it said where there was no validated record."""
+
+    def _compare(self) -> tuple[str, str]:
+        kind, detail = super()._compare()
+        if kind == "no record":
+            said = dns.query.udp(dns.message.make_query(OWNER, "TLSA", want_dnssec=True), RESOLVER, timeout=2)
+            flags, values = dns.flags.to_text(said.flags), [r.to_text() for r in records(said, "TLSA")]
+            detail += f"; now {dns.rcode.to_text(said.rcode())} {flags} {values}"
+            detail += f"; servers {[[r.to_text() for r in self._at(server)] for server in BOTH_SERVERS]}"
+        return kind, detail
+
+    def _at(self, server: str) -> list[dns.rdata.Rdata]:
+        return records(dns.query.udp(dns.message.make_query(OWNER, "TLSA"), server, timeout=2), "TLSA")
 
 
 @contextlib.contextmanager
