@@ -169,14 +169,18 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
             _gate(rollover.may_publish(spec, state, step.owner, step.values))
             zone, name = _where(step.owner, state, world)
             with world.zones.writing(zone, name) as provider:
+                before = provider.get(name, "TLSA")
                 provider.add(name, "TLSA", step.values, step.ttl_s)
-            return (ev.Published(owner=step.owner, values=step.values, work=work),)
+            had, ttl_s = (before.values, before.ttl_s) if before else (frozenset[str](), 0)
+            return (ev.Published(owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, work=work),)
         case st.Unpublish():
             _gate(rollover.may_unpublish(spec, state, step.owner, step.values))
             zone, name = _where(step.owner, state, world)
             with world.zones.writing(zone, name) as provider:
+                before = provider.get(name, "TLSA")
                 provider.remove(name, "TLSA", step.values)
-            return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
+            had, ttl_s = (before.values, before.ttl_s) if before else (frozenset[str](), 0)
+            return (ev.Unpublished(owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, work=work),)
         case st.Survey():
             return (_survey(step, spec, world),)
         case st.Install():

@@ -67,6 +67,18 @@ def after(held: tuple[Held, ...], sighting: Sighting, now: Instant) -> tuple[Hel
     return tuple(result.values())
 
 
+def with_set(
+    held: tuple[Held, ...], values: frozenset[Value], ttl_s: int, sighting: Sighting | None, now: Instant
+) -> tuple[Held, ...]:
+    """What may be held if a server that was not heard gave this set until now."""
+    if not values:
+        return held
+    path = next((a.path for a in known(sighting)), ()) if sighting else ()
+    same = next((h for h in held if _identity(h.values, h.path) == _identity(values, path)), None)
+    new = Held(values, max(ttl_s, same.ttl_s if same else 0), path, now, None)
+    return (*(h for h in held if h is not same), new)
+
+
 def hold(held: Held, path: tuple[str, ...], guard: timedelta) -> timedelta:
     """How long a set may live on in caches after the last server stopped giving it.
 

@@ -98,17 +98,21 @@ class Looked(Event, frozen=True):
 
 
 class Published(Event, frozen=True):
-    """The provider has added the values."""
+    """The provider has added the values. `before`: the set that this superseded, as the provider had it."""
 
     owner: str
     values: frozenset[Value]
+    before: frozenset[Value] = frozenset()
+    before_ttl_s: int = 0
 
 
 class Unpublished(Event, frozen=True):
-    """The provider has removed the values."""
+    """The provider has removed the values. `before`: the set that this superseded, as the provider had it."""
 
     owner: str
     values: frozenset[Value]
+    before: frozenset[Value] = frozenset()
+    before_ttl_s: int = 0
 
 
 class Surveyed(Event, frozen=True):

@@ -234,7 +234,9 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _owner(state, event.owner, looked)
         case ev.Published() | ev.Unpublished():
             owner = state.owners.get(event.owner, Owner())
-            return _owner(state, event.owner, replace(owner, changed_at=now))
+            # its TTL may have been raised where no look could see it
+            held = caches.with_set(owner.held, event.before, event.before_ttl_s, owner.sighting, now)
+            return _owner(state, event.owner, replace(owner, changed_at=now, held=held))
         case ev.Surveyed():
             return _surveyed(state, event, now)
         case ev.Installed():

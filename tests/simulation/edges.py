@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from certagent.dns.provider import RRset
 from certagent.errors import Misconfigured, Rejected, Transient
 from certagent.lifecycle.model import Answer, Sighting, Unknown
 from tests.simulation.clock import Clock
@@ -123,9 +124,13 @@ class Provider:
         """See `act.Zones`."""
         yield self
 
-    def get(self, name: str, rdtype: str) -> None:
-        """Not used by the agent."""
-        raise AssertionError((name, rdtype))
+    def get(self, name: str, rdtype: str) -> RRset | None:
+        """See `Provider`: what the primary has."""
+        if self.down and self.clock.hostile:
+            raise Transient("dns.unreachable", "the provider does not answer")
+        assert rdtype == "TLSA"
+        rr = self.dns.zone_of(name).current(name)
+        return RRset(rr.content, rr.ttl_s) if isinstance(rr.content, frozenset) and rr.content else None
 
     def add(self, name: str, rdtype: str, values: Values, ttl_s: int) -> None:
         """See `Provider`."""
