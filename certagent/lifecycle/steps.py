@@ -208,7 +208,7 @@ class Forget(Step, frozen=True):
     owners: tuple[str, ...] = ()
 
 
-class Wait(Struct, frozen=True):
+class Wait(Struct, frozen=True, tag=True):
     """Nothing to do for `delay`, and why. `forever`-like waits do not exist: something is always due some day."""
 
     delay: timedelta

@@ -134,8 +134,12 @@ def test_exit_codes(site: Site) -> None:
         site.pebble.restart()
     site.run("renew", "--force", "--wait")
     site.run("status")
-    site.dns.freeze()
-    site.run("renew", "--force", code=3)
+    for _ in range(5):  # the CA may remember an earlier validation: then nothing is written, and nothing refused
+        site.dns.freeze()
+        if site.run("renew", "--force", code=None).code == 3:
+            break
+        site.dns.thaw()
+        site.run("renew", "--wait")
     site.run("status", code=3)
     site.dns.thaw()
     site.run("renew", "--wait")

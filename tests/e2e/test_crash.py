@@ -272,8 +272,9 @@ def _kill_at(nth: int, boundaries: Sequence[str], log: IO[str]) -> None:
     def append(self: Journal, name: str, *events: AnyEvent) -> State:
         nonlocal count
         count += 1
-        first = events[0]
-        kind = f"{type(first.step).__name__}!" if isinstance(first, Intended) else type(first).__name__
+        # several entries of one outcome are one append: the last tells what came of it
+        last = events[-1]
+        kind = f"{type(last.step).__name__}!" if isinstance(last, Intended) else type(last).__name__
         if f"before {kind}" in boundaries:
             _die(f"before {kind}", log)
         state = real(self, name, *events)
