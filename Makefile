@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format demo bench lock clean root
+.PHONY: help setup packages venv test unit check format demo bench simulate mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the
 	@tests/setup/debian.sh bench
 	@$(BIN)/python -m tests.bench.startup
 	@$(BIN)/python -m tests.bench.renew
+
+simulate: venv ## Run N simulated histories of a hostile world (N=20000), or replay one (SEED=…).
+	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000))
+
+mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
+	@$(BIN)/python -m tests.mutants N=$(or $(N),2000)
 
 lock: ## Lock the newest releases of all dependencies, with hashes.
 	@PYTHON="$(PYTHON)" tests/setup/lock.sh

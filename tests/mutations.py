@@ -178,8 +178,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "surplus-never",
         "old records are removed",
         R,
-        "return (seen_somewhere(state.owners.get(owner, Owner())) & state.ours) - desired(spec, state, owner)",
-        "return frozenset()",
+        "    return state.ours if seen and owner not in spec.owners else seen",
+        "    return frozenset()",
     ),
     Mutant(
         "surplus-of-primary",
@@ -234,10 +234,10 @@ MUTANTS: tuple[Mutant, ...] = (
     # -- the planner
     Mutant(
         "no-fresh-look",
-        "the last look before a swap is fresh",
-        P,
-        "and (n not in state.owners or not _fresh(state.owners[n].looked_at, now))",
-        "and n not in state.owners",
+        "DNS is asked in the same breath as the swap",
+        A,
+        "                state = fold(state, event, now)",
+        "                pass",
     ),
     Mutant(
         "publish-unlooked",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from certagent.pki.leaf import Leaf
+from tests.mutations import MUTANTS, Mutant
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
 from tests.simulation.history import run
@@ -18,6 +21,13 @@ def test_histories() -> None:
     with cheap() as dice:
         bad = [(o.seed, o.violation) for o in (run(seed, dice) for seed in range(HISTORIES)) if o.violation]
     assert not bad, f"replay with: python -m tests.simulate SEED={bad[0][0]}; {bad}"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_still_applies(mutant: Mutant) -> None:
+    """The text that a mutant breaks stands in its module once; otherwise `make mutants` would prove less than it says."""
+    module = Path(__file__).parents[2] / "certagent" / f"{mutant.module.replace('.', '/')}.py"
+    assert module.read_text().count(mutant.old) == 1
 
 
 def test_a_seed_is_a_history() -> None:
