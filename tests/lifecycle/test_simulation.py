@@ -25,7 +25,7 @@ def test_histories() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_still_applies(mutant: Mutant) -> None:
-    """The text that a mutant breaks stands in its module once; otherwise `make mutants` would prove less than it says."""
+    """The text that a mutant breaks stands in its module once; or `make mutants` proves less than it says."""
     module = Path(__file__).parents[2] / "certagent" / f"{mutant.module.replace('.', '/')}.py"
     assert module.read_text().count(mutant.old) == 1
 
