@@ -21,7 +21,7 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
                           rollover.py: the set to publish, the gates; schedule.py: when; settled.py: over or not
                           model.py steps.py events.py: the words; state.py: the fold; forecast.py: the plan ahead
     ca/ dns/ mta/ store/  edges: certificate authorities, DNS, mail servers, disk; clock.py config.py reader.py
-    act.py                Step -> Event: the only place that changes the world
+    world.py act.py       the edges of one certificate; Step -> Event: the only place that changes the world
     agent.py              the spiral of one certificate
     build.py log.py       wiring and plug-ins; log lines
     findings.py render.py what people read

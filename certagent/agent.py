@@ -12,13 +12,14 @@ from datetime import timedelta
 
 from msgspec import Struct
 
-from certagent.act import World, act, failed
+from certagent.act import act, failed
 from certagent.errors import Error
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Spec
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.steps import AnyStep, Wait
 from certagent.store.journal import Journal
+from certagent.world import World
 
 SPIN = 100
 """The same step, this often in a row without a wait: a defect. A roll has about thirty steps, no two the same."""

@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from certagent import __version__
-from certagent.act import Resolver, World
 from certagent.ca.issuer import Issuer
 from certagent.clock import SystemClock
 from certagent.config import Ca, Config, Section
@@ -26,6 +25,7 @@ from certagent.store import atomic
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
 from certagent.store.vault import Vault
+from certagent.world import Resolver, World
 
 BUILT_IN = {
     "certagent.dns_providers": {
@@ -47,7 +47,7 @@ class Zones:
 
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `act.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
+        """See `world.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
         matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
         if not matching:
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from certagent.act import World
 from certagent.errors import Error
 from certagent.findings import Finding
 from certagent.lifecycle import caches
 from certagent.lifecycle.model import Served, Spec, Unknown
 from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
+from certagent.world import World
 
 
 def run(spec: Spec, state: State, world: World) -> list[Finding]:

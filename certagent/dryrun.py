@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from certagent.act import SETTLE_TXT, TXT_TTL_S, World
+from certagent.act import SETTLE_TXT, TXT_TTL_S
 from certagent.build import Built
 from certagent.errors import Error, Misconfigured
 from certagent.findings import Finding, Rehearsal
@@ -26,6 +26,7 @@ from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.model import Sighting, Spec, Unknown
 from certagent.lifecycle.state import State, fold
 from certagent.render import brief
+from certagent.world import World
 
 
 class _Run:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
-from certagent.act import World as Edges
 from certagent.agent import Told
 from certagent.lifecycle.model import Served, Service, Spec, Target
+from certagent.world import World as Edges
 from tests.simulation.ca import Ca, Vault, foreign
 from tests.simulation.clock import Clock, Journal
 from tests.simulation.dns import RR, Dns, Zone

@@ -14,7 +14,7 @@ from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
 
 
 class Resolver:
-    """The agent's view (`act.Resolver`): asks every server; the same rules as `dns/resolver.py`."""
+    """The agent's view (`world.Resolver`): asks every server; the same rules as `dns/resolver.py`."""
 
     def __init__(self, clock: Clock, dns: Dns) -> None:
         self.clock = clock
@@ -121,7 +121,7 @@ class Provider:
 
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `act.Zones`."""
+        """See `world.Zones`."""
         yield self
 
     def get(self, name: str, rdtype: str) -> RRset | None:

@@ -1,0 +1,121 @@
+"""The edges of one certificate, as `act.py` uses them; what stands behind each is decided in `build.py`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Protocol
+
+from certagent.ca.issuer import Issuer
+from certagent.dns.provider import Provider
+from certagent.lifecycle.model import Served, Service, Sighting
+from certagent.mta.server import Server
+from certagent.secret import Secret
+
+PROBE_S = 30.0
+"""Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
+CHECK_S = 60.0
+"""Longer than a server's own check may take by its own limits."""
+
+
+class Resolver(Protocol):
+    """What is asked of DNS (`dns/resolver.py`)."""
+
+    def sight(self, owner: str, *, expect: frozenset[str] | None, gone: frozenset[str], budget: timedelta) -> Sighting:
+        """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
+        ...
+
+    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        """Return when every authoritative server gives the TXT values."""
+        ...
+
+    def final(self, name: str) -> tuple[str, str]:
+        """(zone, name) at the end of the CNAMEs."""
+        ...
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """Every A and AAAA."""
+        ...
+
+
+class Zones(Protocol):
+    """Who may write which zone (`build.py`)."""
+
+    def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
+        """The provider of a zone, alone with it: writes to one zone never overlap."""
+        ...
+
+
+class Vault(Protocol):
+    """Where keys and chains are kept (`store/vault.py`)."""
+
+    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+        """Store a key durably; never over another one."""
+        ...
+
+    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+        """The key. Raises: `vault.missing`."""
+        ...
+
+    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+        """Store the CA's chain durably."""
+        ...
+
+    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+        """The chain. Raises: `vault.missing`."""
+        ...
+
+    def drop_keys(self, certificate: str, keys_id: str) -> None:
+        """Delete the keys; gone already is fine."""
+        ...
+
+    def drop_chain(self, certificate: str, generation_id: str) -> None:
+        """Delete the chains; gone already is fine."""
+        ...
+
+
+class World:
+    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is
+    needed.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: Callable[[], Issuer],
+        resolver: Callable[[], Resolver],
+        zones: Zones,
+        vault: Vault,
+        servers: Mapping[str, Server],
+        probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+        ahead: Executor | None = None,
+    ) -> None:
+        self.issuer = issuer
+        self.resolver = resolver
+        self.zones = zones
+        self.vault = vault
+        self.servers = servers
+        self.probe = probe or self._probe
+        self._ahead = ahead
+        self._checks: dict[str, Future[None]] = {}
+        self._checked_at = 0.0
+
+    def check_ahead(self, algorithms: frozenset[str]) -> None:
+        """Let the servers' own checks run beside the CA's work: they take as long, and mind nobody."""
+        if self._ahead:
+            self._checked_at = time.monotonic()
+            self._checks = {n: self._ahead.submit(s.check, algorithms) for n, s in self.servers.items()}
+
+    def check(self, server: str, algorithms: frozenset[str]) -> None:
+        """The server's own check: the one that ran ahead a moment ago, or a new one."""
+        early = self._checks.pop(server, None)
+        if early is None or time.monotonic() - self._checked_at > CHECK_S or early.exception(CHECK_S) is not None:
+            self.servers[server].check(algorithms)
+
+    def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:
+        from certagent.mta.probe import probe_all  # loads the TLS library
+
+        return probe_all(services, self.resolver().addresses, algorithms, PROBE_S)
