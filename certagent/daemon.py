@@ -80,10 +80,8 @@ class Daemon:
             self._wake.clear()
             if self._stop.is_set():
                 return
-            if self._reload.is_set():
-                self._reload.clear()
-                self._reread()
-            self._schedule()
+            reread = self._reload.is_set() and self._reread()
+            self._schedule(first=reread)
 
     def _on(self, event: threading.Event) -> Callable[[int, FrameType | None], None]:
         def handler(_number: int, _frame: FrameType | None) -> None:
@@ -92,7 +90,9 @@ class Daemon:
 
         return handler
 
-    def _reread(self) -> None:
+    def _reread(self) -> bool:
+        """Whether a new configuration is in force."""
+        self._reload.clear()
         try:
             fresh = Built(config.load(self._path), self._built)
             fresh.check()
@@ -100,11 +100,10 @@ class Daemon:
                 raise Misconfigured("config.value", "state_dir cannot change while the daemon runs", "restart it")
         except Error as error:
             _report("reload", error, "the old configuration stays in force")
-            return
+            return False
         self._built = fresh
         log.logger.info(log.line([("event", "reload"), ("config", self._path)]))
-        for name in self._built.config.certificates:
-            self._at(name, datetime.now(UTC))
+        return True
 
     def _schedule(self, *, first: bool = False) -> None:
         """Set every certificate's wake-up to what the journal says; at once where it says nothing."""

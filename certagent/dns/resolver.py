@@ -264,7 +264,8 @@ class Resolver:
     def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
         # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, flags=RD | AD | extra)
-        return exchange(query, server, self._timeout_s)
+        # it asks several servers in turn, and waits for silent ones: it is given as long as three of its questions
+        return exchange(query, server, 3 * self._timeout_s)
 
     def _lookup(self, name: str, rdtype: RdataType, *, even_bogus: bool = False) -> Message:
         """An answer of the first resolver that has one.

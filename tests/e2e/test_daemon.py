@@ -171,7 +171,10 @@ def test_sighup_reads_the_configuration_again(site: Site) -> None:
         old = site.served()
         daemon.signal(signal.SIGHUP)
         daemon.until(lambda w: w.get("event") == "reload", 5, "the new file is read")
-        until(lambda: not site.served([25]) & old, 20, "a certificate of the new kind is served")
+        try:
+            until(lambda: not site.served([25]) & old, 40, "a certificate of the new kind is served")
+        except TimeoutError as error:
+            raise AssertionError(daemon.log) from error
         until(lambda: settled(site), 20, "settled")
         assert daemon.stop() == 0
     leaf = next(iter(site.newest()["leaves"]))

@@ -131,8 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         runner = Runner(arguments, directory)
         tests = collect(arguments)
-        # one more than there are processors: tests on servers wait most of the time
-        with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+        # as many as there are processors: tests on servers have time-outs of their own to keep
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             work = [pool.submit(runner.run, n, *job) for n, job in enumerate(jobs(tests).items())]
         for item in work:
             item.result()
