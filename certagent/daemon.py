@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -44,8 +44,9 @@ class Daemon:
         self._built.check()
         self._presence = Presence(self._built.state_dir() / "daemon.pid")
         self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._reload = threading.Event()
+        # a handler may run in the middle of any line, also while a lock is held: it only writes a byte
+        self._signals, self._signalled = os.pipe()
+        os.set_blocking(self._signalled, False)
         self._busy: set[str] = set()
         self._said: dict[str, str] = {}
         self._mutex = threading.Lock()
@@ -60,10 +61,8 @@ class Daemon:
         """Look after all certificates until a signal ends it. Raises: `lock.busy` where a daemon runs already."""
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         with self._presence.held():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on(self._stop))
-            signal.signal(signal.SIGHUP, self._on(self._reload))
-            signal.signal(signal.SIGUSR1, self._on(self._wake))
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                signal.signal(number, self._on_signal)
             log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
             self._scheduler.add_job(self._schedule, "interval", seconds=HEARTBEAT.total_seconds(), id="heartbeat")
             self._scheduler.start()
@@ -76,23 +75,18 @@ class Daemon:
     def _loop(self) -> None:
         self._schedule(first=True)
         while True:
-            self._wake.wait()
-            self._wake.clear()
-            if self._stop.is_set():
+            number = os.read(self._signals, 1)[0]
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop.set()
                 return
-            reread = self._reload.is_set() and self._reread()
-            self._schedule(first=reread)
+            self._schedule(first=number == signal.SIGHUP and self._reread())
 
-    def _on(self, event: threading.Event) -> Callable[[int, FrameType | None], None]:
-        def handler(_number: int, _frame: FrameType | None) -> None:
-            event.set()
-            self._wake.set()
-
-        return handler
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        with suppress(BlockingIOError):  # thousands are waiting to be read: one more changes nothing
+            os.write(self._signalled, bytes([number]))
 
     def _reread(self) -> bool:
         """Whether a new configuration is in force."""
-        self._reload.clear()
         try:
             fresh = Built(config.load(self._path), self._built)
             fresh.check()
