@@ -122,8 +122,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "one-owner",
         "every TLSA name of a target counts",
         R,
-        "    names = [o for o in owners(spec, state) if target in answering(spec, o)]",
-        "    names = [o for o in owners(spec, state) if target in answering(spec, o)][:1]",
+        "    names = names_of(spec, state, target)",
+        "    names = names_of(spec, state, target)[:1]",
     ),
     Mutant(
         "withdrawn-forgotten",

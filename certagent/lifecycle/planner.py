@@ -161,12 +161,8 @@ def _install(target: Target, generation: Generation, because: str, *, rollback: 
 def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
     for target in spec.targets:
-        if target.name not in state.targets and _tlsa_names(spec, state, target.name):
+        if target.name not in state.targets and rollover.names_of(spec, state, target.name):
             yield Survey(target=target.name, because="what it serves now is not known yet")
-
-
-def _tlsa_names(spec: Spec, state: State, target: str) -> list[str]:
-    return [o for o in rollover.owners(spec, state) if target in rollover.answering(spec, o)]
 
 
 # -- 3. the newest generation goes into service where nothing stands against it --------------------------------------
@@ -181,7 +177,7 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         at = state.targets.get(target.name)
         if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, target))):
             continue
-        names = _tlsa_names(spec, state, target.name)
+        names = rollover.names_of(spec, state, target.name)
         obstacles = rollover.may_install(spec, state, target.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for

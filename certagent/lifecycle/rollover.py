@@ -37,6 +37,11 @@ def answering(spec: Spec, owner: str) -> tuple[str, ...]:
     return spec.owners.get(owner, tuple(t.name for t in spec.targets))
 
 
+def names_of(spec: Spec, state: State, target: str) -> list[str]:
+    """The TLSA names at whose service a target answers."""
+    return [o for o in owners(spec, state) if target in answering(spec, o)]
+
+
 def unknown_targets(spec: Spec, state: State, owner: str) -> list[str]:
     """Targets that answer at a TLSA name and of which nothing is known yet."""
     return [t for t in answering(spec, owner) if t not in state.targets]
@@ -143,9 +148,8 @@ def names_that_roll(spec: Spec, state: State, target: str, generation: Generatio
     """The TLSA names of a target whose senders could tell the generation from what is served."""
     return [
         owner
-        for owner in owners(spec, state)
-        if target in answering(spec, owner)
-        and not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
+        for owner in names_of(spec, state, target)
+        if not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
     ]
 
 
@@ -301,7 +305,7 @@ def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]
 
 def may_install(spec: Spec, state: State, target: str, generation: Generation, now: Instant) -> list[Obstacle]:
     """The gate before a swap: what stands against serving the generation at a target from now on."""
-    names = [o for o in owners(spec, state) if target in answering(spec, o)]
+    names = names_of(spec, state, target)
     return obstacles(spec, state, list(generation.leaves.values()), names, now)
 
 
