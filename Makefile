@@ -19,6 +19,7 @@ setup: packages venv ## Install what is missing: Debian packages (by apt; sudo w
 
 packages:
 	@tests/setup/debian.sh python lab
+	@tests/setup/unpack.sh
 
 venv: $(VENV)/.complete
 
@@ -67,7 +68,7 @@ lock: ## Lock the newest releases of all dependencies, with hashes.
 	@PYTHON="$(PYTHON)" tests/setup/lock.sh
 
 clean: ## Remove what these targets made here; installed Debian packages stay.
-	@rm -rf $(VENV) build dist *.egg-info .coverage* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .lab build dist *.egg-info .coverage* .hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 root:

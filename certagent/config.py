@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import msgspec
 
 from certagent.errors import Misconfigured
-from certagent.lifecycle.model import Service, Spec, Target
+from certagent.lifecycle.model import Mode, Service, Spec, Target
 from certagent.pki import names
 from certagent.pki.algorithms import ALGORITHMS, family
 from certagent.reader import Reader, Section
@@ -66,8 +66,9 @@ class ServiceKeys(_Keys, frozen=True):
 
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
-    mode: Literal["smtp", "tls"]
+    mode: Mode
     addresses: tuple[str, ...] = ()
+    sni: tuple[str, ...] = ()
     tlsa: bool = False
 
 
@@ -216,7 +217,8 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
             here = (*at, "services", str(i))
             service = reader.convert(item, ServiceKeys, here)
             host = reader.name(service.host, (*here, "host"), names.hostname)
-            made.append(Service(host, service.port, service.mode, service.addresses))
+            sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in service.sni)
+            made.append(Service(host, service.port, service.mode, service.addresses, sni))
             if service.tlsa:
                 owner = names.owner(host, service.port)
                 owners[owner] = (*owners.get(owner, ()), server)

@@ -40,15 +40,20 @@ class Instant(Struct, frozen=True):
 # -- what the operator wants -----------------------------------------------------------------------------------------
 
 
+Mode = Literal["smtp", "imap", "pop3", "sieve", "tls"]
+"""How TLS begins: STARTTLS of SMTP (RFC 3207), IMAP and POP3 (RFC 2595, 9051) or ManageSieve (RFC 5804); or at once."""
+
+
 class Service(Struct, frozen=True):
     """One thing clients connect to: where it is proven, and which name it must be good for."""
 
     host: str
     port: int
-    mode: Literal["smtp", "tls"]
-    """`smtp`: STARTTLS (RFC 3207); `tls`: TLS from the first byte."""
+    mode: Mode
     addresses: tuple[str, ...] = ()
     """Addresses to prove; empty: every A and AAAA of `host`."""
+    sni: tuple[str, ...] = ()
+    """Names to ask for in TLS (RFC 6066 section 3), one handshake each; "" asks for none. Empty: `host` alone."""
 
 
 class Target(Struct, frozen=True):
@@ -131,3 +136,7 @@ class Served(Struct, frozen=True):
     algorithm: Algorithm
     leaf: Leaf | Unknown
     took_s: float
+    sni: str = ""
+    """The name that was asked for; "": none, or the host itself in journals before 0.2."""
+    version: str = ""
+    """The version of TLS that was spoken, `1.2` or `1.3`; "" where none was."""

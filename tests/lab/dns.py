@@ -228,6 +228,11 @@ class Dns:
         """From now on the secondary is silent."""
         self._servers["secondary"].pause()
 
+    @property
+    def secondary_pid(self) -> int:
+        """For a command that silences it at a moment of its own."""
+        return self._servers["secondary"].pid
+
     def cont_secondary(self) -> None:
         self._servers["secondary"].resume()
 

@@ -31,6 +31,10 @@ class Server:
                 argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **(env or {})}
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def alive(self) -> bool:
         """True; RuntimeError with the end of the log when it has ended by itself."""
         if self._process.poll() is not None:
