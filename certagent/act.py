@@ -17,6 +17,7 @@ from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Instant, Served, Spec, Unknown
 from certagent.lifecycle.state import Generation, State, fold
+from certagent.mta.server import Server
 from certagent.pki.algorithms import family
 from certagent.pki.leaf import Leaf
 from certagent.secret import Secret
@@ -76,6 +77,11 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
             return (_survey(step, spec, world),)
         case st.Install():
             return _install_unless(step, spec, state, world, now)
+        case st.Restore():
+            server = world.servers[step.target]
+            server.restore(world.vault.kept(spec.name, step.target))
+            server.reload()
+            return (ev.Restored(target=step.target, work=work),)
         case st.Reload():
             world.servers[step.target].reload()
             return (ev.Reloaded(target=step.target, work=work),)
@@ -272,12 +278,14 @@ def _install_unless(step: st.Install, spec: Spec, state: State, world: World, no
                 state = fold(state, event, now)
             against = rollover.may_install(spec, state, step.target, generation, now)
             _gate("; ".join(f"{o.owner} {o.why}" for o in against))
-        return (*looked, _install(step, generation, spec, world, now))
+        return (*looked, _install(step, generation, spec, state, world, now))
     except Error as error:
         return (*looked, failed(error, step.work))
 
 
-def _install(step: st.Install, generation: Generation, spec: Spec, world: World, now: Instant) -> ev.Installed:
+def _install(
+    step: st.Install, generation: Generation, spec: Spec, state: State, world: World, now: Instant
+) -> ev.Installed:
     from certagent.pki import chain
 
     assert generation.keys is not None, "a foreign generation is not installed"
@@ -290,8 +298,31 @@ def _install(step: st.Install, generation: Generation, spec: Spec, world: World,
         pems[algorithm], found = chain.build(key, stored, names=leaf.names, now=now.wall)
         if found != leaf:
             raise Unsafe("vault.changed", f"{step.generation}: the stored {algorithm} chain is not the one issued", "")
+    kept = _keep(step.target, server, spec, state, world)
     server.install(pems)
-    return ev.Installed(target=step.target, generation=step.generation)
+    return ev.Installed(target=step.target, generation=step.generation, kept=kept)
+
+
+def _keep(target: str, server: Server, spec: Spec, state: State, world: World) -> bool:
+    """Files that somebody else installed are kept before they are replaced; whether there are any now.
+
+    Where some are ours already, a swap was interrupted: what was kept before it must not be lost.
+    """
+    ours = [_is_ours(der, state) for der in server.installed().values()]
+    if ours and all(ours):
+        return False
+    if any(ours) and world.vault.kept(spec.name, target):
+        return True
+    files = server.saved()
+    if files:
+        world.vault.keep(spec.name, target, files)
+    return bool(files)
+
+
+def _is_ours(der: bytes, state: State) -> bool:
+    from certagent.pki import chain, tlsa
+
+    return tlsa.of_key(chain.facts([der]).spki) in state.made
 
 
 def _survey(step: st.Survey, spec: Spec, world: World) -> ev.Surveyed:

@@ -70,6 +70,8 @@ def step_words(step: st.AnyStep) -> str:  # noqa: C901, PLR0911, PLR0912 -- one 
             return f"see what {step.target} serves"
         case st.Install():
             return f"{'put back' if step.rollback else 'swap'} {step.target} to {step.generation}"
+        case st.Restore():
+            return f"put the files back that {step.target} had before certagent's"
         case st.Reload():
             return f"reload {step.target}"
         case st.Prove():
@@ -186,6 +188,7 @@ def _target(state: State, name: str) -> str:
         "proven": "serves, old processes may live on:",
         "drained": "serves nothing but",
         "lost": "SERVES SOMETHING ELSE than",
+        "restoring": "gets its own files back in place of",
     }.get(at.phase, at.phase)
     proof = f", proven {at.proven_at.wall:{DATE}}" if at.proven_at else ""
     back = f"; {at.rejected} was put back because its proof failed" if at.rejected else ""

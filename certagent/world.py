@@ -72,6 +72,14 @@ class Vault(Protocol):
         """Delete the keys; gone already is fine."""
         ...
 
+    def keep(self, certificate: str, target: str, files: Mapping[str, Secret[bytes]]) -> None:
+        """Keep the files of somebody else, by path, durably; replaces those kept before."""
+        ...
+
+    def kept(self, certificate: str, target: str) -> Mapping[str, Secret[bytes]]:
+        """Those files; none where none were kept."""
+        ...
+
     def drop_chain(self, certificate: str, generation_id: str) -> None:
         """Delete the chains; gone already is fine."""
         ...

@@ -97,7 +97,8 @@ class Play:
                     self.state = fold(self.state, ev.Intended(step=step, work=step.work), self.now)
                 faulty = fault(step, self.state) if fault else None
                 if faulty is not None:
-                    ended = "failed" if faulty else "killed"
+                    failed = any(isinstance(event, ev.Failed) for event in faulty)
+                    ended = "failed" if failed else "done" if faulty else "killed"
                 for event in self._ideal(step) if faulty is None else faulty:
                     self.state = fold(self.state, event, self.now)
                 self.passes(timedelta(milliseconds=1))
@@ -134,6 +135,19 @@ def once(fault: Fault) -> Fault:
         return events
 
     return first
+
+
+def replaces_files(killed: Fault) -> Fault:
+    """The fault: somebody else's files are replaced, and the first proof of what replaced them fails; and `killed`."""
+    disproven = once(lambda step, state: not_served(step, state, generation="g1"))
+
+    def fault(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
+        if isinstance(step, st.Install):
+            return [ev.Installed(target=step.target, generation=step.generation, kept=True)]
+        events = disproven(step, state)
+        return events if events is not None else killed(step, state)
+
+    return fault
 
 
 def nothing_happens(kind: type[st.AnyStep]) -> Fault:
@@ -204,7 +218,7 @@ def phases() -> str:
     return "\n".join(lines)
 
 
-_AT_SERVER = st.Install | st.Reload | st.Prove
+_AT_SERVER = st.Install | st.Restore | st.Reload | st.Prove
 
 
 def _half(moment: Moment) -> State:
@@ -246,6 +260,8 @@ def _lives() -> Iterator[Moment]:
     yield from play.until_quiet(nothing_happens(st.Reload))
     play.happens(ev.Requested(what="renew"))
     yield from play.until_quiet(refused(st.Reload))
+    foreign = Play()
+    yield from foreign.until_quiet(replaces_files(nothing_happens(st.Restore)))
     # an agent that was down for an hour after the reload: the first proof is the last one, too
     late = Play(replace(SPEC, drain=timedelta()))
     yield from late.until_quiet()

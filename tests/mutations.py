@@ -221,8 +221,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "survey-forgotten",
         "what was served before certagent came counts",
         S,
-        "    installation = Installation(serves=tuple(serves))",
-        "    installation = Installation(serves=())",
+        "    installation = Installation(serves=tuple(serves), rejected=old.rejected)",
+        "    installation = Installation(serves=(), rejected=old.rejected)",
+    ),
+    Mutant(
+        "put-back-is-all-there-is",
+        "after files were put back, processes that read the others may live on",
+        S,
+        "    serves += [id_ for id_ in old.serves if id_ not in serves]\n",
+        "",
     ),
     Mutant(
         "change-not-noted",

@@ -123,10 +123,17 @@ class Surveyed(Event, frozen=True):
 
 
 class Installed(Event, frozen=True):
-    """The files are in place."""
+    """The files are in place. `kept`: those of somebody else were there, and are kept in the vault."""
 
     target: str
     generation: str
+    kept: bool = False
+
+
+class Restored(Event, frozen=True):
+    """The files of somebody else are back, and the mail server was told to read them."""
+
+    target: str
 
 
 class Reloaded(Event, frozen=True):
@@ -200,6 +207,7 @@ AnyEvent = (
     | Unpublished
     | Surveyed
     | Installed
+    | Restored
     | Reloaded
     | Proven
     | Disproven

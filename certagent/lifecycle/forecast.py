@@ -103,6 +103,8 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             return [ev.Surveyed(target=step.target, served=(), work=work)]
         case st.Install():
             return [ev.Installed(target=step.target, generation=step.generation, work=work)]
+        case st.Restore():
+            return [ev.Restored(target=step.target, work=work)]
         case st.Reload():
             return [ev.Reloaded(target=step.target, work=work)]
         case st.Prove():

@@ -28,6 +28,7 @@ from certagent.lifecycle.steps import (
     Prove,
     Publish,
     Reload,
+    Restore,
     Survey,
     Unpublish,
     Wait,
@@ -65,7 +66,7 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
 # -- 1. what was begun at a mail server is brought to its end --------------------------------------------------------
 
 
-def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:  # noqa: C901 -- one line a phase
     """Installed -> reloaded -> proven -> old processes gone -> proven again; or put back."""
     for target in spec.targets:
         at = state.targets.get(target.name)
@@ -77,6 +78,8 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
                 yield from _install_again(spec, state, target, generation, now, "installing was interrupted")
             case "installed":
                 yield Reload(target=target.name, because="installed; old processes go on with the old files")
+            case "restoring":
+                yield Restore(target=target.name, because="putting files back was interrupted")
             case "disproven":
                 yield from _put_back(spec, state, target, at, now)
                 yield from _try_again(spec, state, target, generation, now)
@@ -130,10 +133,16 @@ def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: I
     """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
     failure = state.failures.get(f"prove {target.name}")
     previous, generation = _previous(state, at), state.generation(at.generation or "")
-    if failure is None or failure.code != "mta.not_served" or previous is None or generation is None:
+    if failure is None or failure.code != "mta.not_served" or generation is None or _is_rollback(generation, state):
         return
-    if not _is_rollback(generation, state) and not rollover.may_install(spec, state, target.name, previous, now):
-        yield _install(target, previous, f"proof failed: {failure.detail}", rollback=True)
+    because = f"proof failed: {failure.detail}"
+    if previous:
+        if not rollover.may_install(spec, state, target.name, previous, now):
+            yield _install(target, previous, because, rollback=True)
+    elif at.kept:
+        foreign = [g for id_ in at.serves if (g := state.generation(id_)) and g.foreign]
+        if not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
+            yield Restore(target=target.name, because=because)
 
 
 def _previous(state: State, at: Installation) -> Generation | None:
@@ -161,8 +170,11 @@ def _install(target: Target, generation: Generation, because: str, *, rollback: 
 def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
     for target in spec.targets:
-        if target.name not in state.targets and rollover.names_of(spec, state, target.name):
+        at = state.targets.get(target.name)
+        if at is None and rollover.names_of(spec, state, target.name):
             yield Survey(target=target.name, because="what it serves now is not known yet")
+        elif at and at.phase == "restored":
+            yield Survey(target=target.name, because="its own files were put back; what is served is looked at")
 
 
 # -- 3. the newest generation goes into service where nothing stands against it --------------------------------------
@@ -191,7 +203,7 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         yield _install(target, newest, f"{because}; {_lived(newest, now)}")
 
 
-_UNDER_WAY = ("installing", "installed", "reloaded", "disproven")
+_UNDER_WAY = ("installing", "installed", "reloaded", "disproven", "restoring", "restored")
 
 
 def _failing(state: State, target: Target) -> bool:

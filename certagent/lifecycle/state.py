@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Algorithm, Instant, Sighting, Unknown, Value
-from certagent.lifecycle.steps import Forget, Install, Present, Publish, Reload, Unpublish
+from certagent.lifecycle.steps import Forget, Install, Present, Publish, Reload, Restore, Unpublish
 from certagent.pki import tlsa
 from certagent.pki.leaf import Leaf
 
@@ -79,7 +79,18 @@ class Owner(Struct, frozen=True):
     """That attempt, and how often it was made without being seen to work."""
 
 
-Phase = Literal["surveyed", "installing", "installed", "reloaded", "disproven", "proven", "drained", "lost"]
+Phase = Literal[
+    "surveyed",
+    "installing",
+    "installed",
+    "reloaded",
+    "disproven",
+    "proven",
+    "drained",
+    "lost",
+    "restoring",
+    "restored",
+]
 
 
 class Installation(Struct, frozen=True):
@@ -92,13 +103,15 @@ class Installation(Struct, frozen=True):
     reloaded_at: Instant | None = None
     proven_at: Instant | None = None
     rejected: str | None = None
-    """The generation that was put back because its proof failed."""
+    """The generation whose proof failed: what was there before was put back."""
+    kept: bool = False
+    """Files of somebody else were replaced and are in the vault, to be put back if the proof fails."""
 
     @property
     def settled(self) -> tuple[str, ...]:
         """Generations that clients are known to have met here: all that may be served but one not proven yet."""
         unproven = self.generation if self.phase in ("installing", "installed", "reloaded", "disproven") else None
-        return tuple(g for g in self.serves if g != unproven)
+        return tuple(g for g in self.serves if g not in (unproven, self.rejected))
 
 
 class Failure(Struct, frozen=True):
@@ -181,6 +194,11 @@ class State(Struct, frozen=True):
         return [g for g in self.generations if g.id in ids]
 
     @property
+    def made(self) -> frozenset[Value]:
+        """The `3 1 1` value of every key that certagent made, as far back as it remembers."""
+        return frozenset(self.retired) | {tlsa.of_key(spki) for k in self.keys for spki in k.spki.values()}
+
+    @property
     def ours(self) -> frozenset[Value]:
         """Every TLSA value that certagent published or would publish, or adopted because it saw it served."""
         values = set(self.retired)
@@ -240,7 +258,10 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Surveyed():
             return _surveyed(state, event, now)
         case ev.Installed():
-            return _target(state, event.target, phase="installed", proven_at=None)
+            kept = event.kept or state.targets[event.target].kept
+            return _target(state, event.target, phase="installed", proven_at=None, kept=kept)
+        case ev.Restored():
+            return _target(state, event.target, phase="restored", generation=None, previous=None, kept=False)
         case ev.Reloaded():
             return _target(state, event.target, phase="reloaded", reloaded_at=now)
         case ev.Proven():
@@ -284,6 +305,10 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             )
             failures = _put_back(state.failures, name) if rollback else state.failures
             return replace(state, targets={**state.targets, name: new}, failures=failures)
+        case Restore(target=name) if name in state.targets:
+            old = state.targets[name]
+            new = replace(old, phase="restoring", rejected=old.generation)
+            return replace(state, targets={**state.targets, name: new}, failures=_put_back(state.failures, name))
         case Reload(target=name) if name in state.targets:
             return _target(state, name, phase="installed")
         case Forget():
@@ -386,7 +411,10 @@ def _surveyed(state: State, event: ev.Surveyed, now: Instant) -> State:
             generations.append(match_)
         if match_.id not in serves:
             serves.append(match_.id)
-    installation = Installation(serves=tuple(serves))
+    old = state.targets.get(event.target, Installation())
+    # after files were put back, processes that read the others may live on
+    serves += [id_ for id_ in old.serves if id_ not in serves]
+    installation = Installation(serves=tuple(serves), rejected=old.rejected)
     return replace(state, generations=tuple(generations), targets={**state.targets, event.target: installation})
 
 
@@ -401,7 +429,7 @@ def _proven(state: State, event: ev.Proven, now: Instant) -> State:
     rejected = None if newest else old.rejected
     if not event.drained:
         return _target(state, event.target, phase="proven", proven_at=now, rejected=rejected)
-    new = replace(old, serves=(event.generation,), phase="drained", proven_at=now, rejected=rejected)
+    new = replace(old, serves=(event.generation,), phase="drained", proven_at=now, rejected=rejected, kept=False)
     return replace(state, targets={**state.targets, event.target: new})
 
 

@@ -133,7 +133,9 @@ class Unpublish(Step, frozen=True):
 
 
 class Survey(Step, frozen=True):
-    """Find out what a mail server serves before certagent ever installed anything there."""
+    """Find out what a mail server serves that certagent did not install: before the first swap, or after files of
+    somebody else were put back.
+    """
 
     WORK: ClassVar[str] = "survey {0.target}"
     CHANGES: ClassVar[bool] = False
@@ -156,6 +158,14 @@ class Install(Step, frozen=True):
     def verb(self) -> str:
         """Putting back is a line of work of its own: it must not wait for the back-off of what it puts right."""
         return "rollback" if self.rollback else "install"
+
+
+class Restore(Step, frozen=True):
+    """Put back the files that were there before certagent's own, and make the mail server read them."""
+
+    WORK: ClassVar[str] = "rollback {0.target}"
+
+    target: str
 
 
 class Reload(Step, frozen=True):
@@ -230,6 +240,7 @@ AnyStep = (
     | Unpublish
     | Survey
     | Install
+    | Restore
     | Reload
     | Prove
     | AskRenewal

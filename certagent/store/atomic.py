@@ -3,7 +3,7 @@
 The new content is complete and on the disk before it takes the name; nobody but its owner can read it at any moment,
 unless a wider mode was asked for. Never follows a symlink, never leaves a half-written file under the name, and never
 lets an OSError out: `store.disk` (Transient: full, read-only or failing) or `store.path` (Misconfigured: permission,
-missing directory, symlink).
+missing directory, symlink). Who wants the file behind a symlink to be replaced asks `followed` for it first.
 
 What a killed run left beside the file is removed by the next `write`. Files in the making are locked (flock), so that
 they are told from left ones without trusting process numbers, which repeat in containers.
@@ -17,6 +17,8 @@ import os
 import re
 import secrets
 import stat
+import struct
+from array import array
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +33,12 @@ _OPERATOR_ERRORS = frozenset(
 _SECRET_LIMIT_BYTES = 1 << 20
 """Keys, tokens and chains are some kB: more is the wrong file."""
 
+_ACL, _CONTEXT = "system.posix_acl_access", "security.selinux"
+"""Extended attributes that say who may read a file. Source: acl(5), xattr(7)."""
+
+_MAX_LINKS = 40
+"""What Linux follows. Source: path_resolution(7)."""
+
 
 def write(
     path: Path,
@@ -38,6 +46,7 @@ def write(
     *,
     mode: int = 0o600,
     owner: tuple[int, int] | None = None,
+    keep: bool = False,
     rehearse: Callable[[Path], None] | None = None,
 ) -> None:
     """Gives `path` the content `data`, durably, in one step; may be repeated after any error or crash.
@@ -46,13 +55,16 @@ def write(
     `path` holds the new content already, and a power failure may bring the old one back.
 
     `mode` is that of the new file, whatever the umask and the old file's mode are; `owner` its user and group id.
+    `keep`: what the operator gave the old file beyond that goes over to the new one: its SELinux context, and the
+    entries and mask of its ACL for named users and groups (its other entries are `mode`).
     `rehearse` is called with the complete file before it takes the name; whatever it raises is passed on.
 
     Raises:
         store.disk: Disk full, read-only or failing; the old content is untouched.
-        store.path: The directory is missing or not permitted; `path` is a symlink, has a second name or is no file.
+        store.path: The directory is missing or not permitted; `path` is a symlink, has a second name, is immutable or
+            no file; its context or ACL cannot be kept.
     """
-    with prepared(path, data, mode=mode, owner=owner, rehearse=rehearse) as place:
+    with prepared(path, data, mode=mode, owner=owner, keep=keep, rehearse=rehearse) as place:
         place()
 
 
@@ -63,6 +75,7 @@ def prepared(
     *,
     mode: int = 0o600,
     owner: tuple[int, int] | None = None,
+    keep: bool = False,
     rehearse: Callable[[Path], None] | None = None,
 ) -> Generator[Callable[[], None]]:
     """The first half of `write`; what it yields is the second half.
@@ -81,6 +94,8 @@ def prepared(
             if owner is not None:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
+            if keep:
+                _keep(path, fd, mode)
             _write_all(fd, data)
             os.fsync(fd)
         if rehearse is not None:
@@ -92,6 +107,43 @@ def prepared(
                 os.fsync(directory)
 
         yield place
+
+
+def replaceable(path: Path) -> None:
+    """Changes nothing; raises what `write` would, as far as it can be told from the directory and what is there.
+
+    Raises:
+        store.disk, store.path: As `write`.
+    """
+    with _told(path), ExitStack() as cleanup:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        cleanup.callback(os.close, directory)
+        _refuse_unusual(path, directory)
+
+
+def followed(path: Path) -> Path:
+    """The file that a symlink leads to, which need not exist; `path` itself where it is none.
+
+    Every directory in which a name is looked up must be trusted: who may write there could lead us to any file.
+
+    Raises:
+        store.disk, store.path: As `trusted_dir`; `store.path` also for links that lead nowhere.
+    """
+    found = path
+    for _ in range(_MAX_LINKS):
+        directory = Path(os.path.realpath(found.parent))
+        trusted_dir(directory)
+        found = directory / found.name
+        with _told(path):
+            if not found.is_symlink():
+                return found
+            found = directory / found.readlink()
+    raise Misconfigured("store.path", f"{path}: too many symlinks", f"look at it: namei {path}")
+
+
+def has_acl(path: Path) -> bool:
+    """Whether it has an ACL with named users or groups or a mask: then its mode's group bits are that mask, acl(5)."""
+    return _attribute(path, _ACL) is not None
 
 
 def private_dir(path: Path) -> None:
@@ -180,6 +232,68 @@ def _refuse_unusual(path: Path, directory: int) -> None:
     if status.st_nlink > 1:
         hint = f"remove the others: find {path.parent} -xdev -samefile {path}"
         raise Misconfigured("store.path", f"{path} has {status.st_nlink} names (hard links)", hint)
+    if _immutable(path.name, directory):
+        raise Misconfigured("store.path", f"{path} is immutable", f"chattr -ia {path}")
+
+
+_FLAGS_IOCTL = 0x80086601
+"""FS_IOC_GETFLAGS on 64-bit x86, ARM, RISC-V and s390; others refuse it, and only the rename tells. ioctl_iflags(2)."""
+
+_IMMUTABLE = 0x10 | 0x20
+"""FS_IMMUTABLE_FL, FS_APPEND_FL: no rename replaces such a file."""
+
+
+def _immutable(name: str, directory: int) -> bool:
+    """Told before anything is written: of several files none is to be placed where one cannot be."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except PermissionError:
+        return False  # not ours to read, but a rename may replace it
+    flags = array("l", [0])
+    try:
+        fcntl.ioctl(fd, _FLAGS_IOCTL, flags)
+    except OSError:  # a file system without such flags
+        return False
+    finally:
+        os.close(fd)
+    return bool(flags[0] & _IMMUTABLE)
+
+
+def _keep(old: Path, new: int, mode: int) -> None:
+    """Gives the new file the context and the ACL of the old one; nothing where there is none."""
+    if not os.path.lexists(old):
+        return
+    context = _attribute(old, _CONTEXT)
+    if context is not None and context != _attribute(new, _CONTEXT):
+        os.setxattr(new, _CONTEXT, context)
+    if (acl := _attribute(old, _ACL)) is not None:
+        os.setxattr(new, _ACL, _acl_with_mode(acl, mode))
+    elif _attribute(new, _ACL) is not None:  # the directory's default, which the old file did not have
+        os.removexattr(new, _ACL)
+        os.fchmod(new, mode)
+
+
+def _attribute(file: Path | int, name: str) -> bytes | None:
+    try:
+        return os.getxattr(file, name) if isinstance(file, int) else os.getxattr(file, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.ENOTSUP, errno.ENOENT}:
+            return None
+        raise
+
+
+def _acl_with_mode(acl: bytes, mode: int) -> bytes:
+    """The ACL, with the entries of owner, owning group and others as `mode` says.
+
+    Source: linux/posix_acl_xattr.h: little endian, a version (32 bits), then the tag, permissions (16 bits each) and id
+    (32) of each entry; linux/posix_acl.h: the tags.
+    """
+    shifts = {0x01: 6, 0x04: 3, 0x20: 0}  # ACL_USER_OBJ, ACL_GROUP_OBJ, ACL_OTHER
+    entries = [
+        struct.pack("<HHI", tag, mode >> shifts[tag] & 7 if tag in shifts else permissions, who)
+        for tag, permissions, who in struct.iter_unpack("<HHI", acl[4:])
+    ]
+    return acl[:4] + b"".join(entries)
 
 
 def _create(name: str, directory: int) -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """Private keys and issued chains on the disk, there for good when a call returns.
 
 A key is never overwritten: a record in DNS may depend on it. Only the owner can read anything here. The layout is
-`<certificate>/<id>/<algorithm>.key` and `.pem`, where the id is that of the keys or of the generation.
+`<certificate>/<id>/<algorithm>.key` and `.pem`, where the id is that of the keys or of the generation; and
+`<certificate>/before/<mail server>.files` for what somebody else had installed there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.secret import Secret
@@ -20,6 +24,10 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}")
 
 _LIMIT_BYTES = 256 * 1024
 """What `pki.chain` accepts of a chain; keys are far smaller."""
+
+
+_KEPT_LIMIT_BYTES = 32 << 20
+"""A dozen files of what a layout may read (1 MiB each), and Postfix's table of SNI names beside them."""
 
 
 class Vault:
@@ -59,6 +67,27 @@ class Vault:
         Raises: `vault.missing` (Misconfigured).
         """
         return _read(self._path(certificate, generation_id, algorithm, ".pem"))
+
+    def keep(self, certificate: str, target: str, files: Mapping[str, Secret[bytes]]) -> None:
+        """Keep the files that a mail server had from somebody else, by path. Replaces those kept before."""
+        data = msgspec.msgpack.encode({path: content.reveal() for path, content in files.items()})
+        self._write(self._path(certificate, "before", target, ".files"), data)
+
+    def kept(self, certificate: str, target: str) -> dict[str, Secret[bytes]]:
+        """The files as they were kept; none where none were.
+
+        Raises: `vault.kept` (Misconfigured) when they cannot be read.
+        """
+        path = self._path(certificate, "before", target, ".files")
+        if not os.path.lexists(path):
+            return {}
+        data = atomic.read_private(path, limit_bytes=_KEPT_LIMIT_BYTES)
+        try:
+            found = msgspec.msgpack.decode(data, type=dict[str, bytes])
+        except msgspec.DecodeError:
+            hint = f"move it away, then put the mail server's files back by hand: mv {path} {path}.broken"
+            raise Misconfigured("vault.kept", f"{path} is damaged", hint) from None
+        return {name: Secret(content) for name, content in found.items()}
 
     def drop_keys(self, certificate: str, keys_id: str) -> None:
         """Forget the keys of this id; none there: no error."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -105,6 +105,10 @@ def _build(
     return Secret(certificates_pem), leaf
 
 
+def _facts(certificates: Sequence[bytes]) -> Leaf:
+    return msgspec.json.decode(certificates[0], type=Chain).leaf
+
+
 @contextmanager
 def cheap() -> Generator[Dice]:
     """While this lasts, the agent's crypto costs nothing and its time is the world's; set `.clock` for each history."""
@@ -113,6 +117,7 @@ def cheap() -> Generator[Dice]:
         patch.object(keys, "spki_sha256", _spki_sha256),
         patch.object(keys, "csr", _csr),
         patch.object(chain, "build", _build),
+        patch.object(chain, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.ca.ari, "certificate_id", spki_of),
         patch.object(certagent.act, "time", _NOW),
@@ -265,6 +270,7 @@ class Vault:
         self.clock = clock
         self.keys: dict[tuple[str, str], bytes] = {}
         self.chains: dict[tuple[str, str], bytes] = {}
+        self.files: dict[str, dict[str, Secret[bytes]]] = {}
         self.disk_full = False
         self.dropping: Callable[[str, list[str]], None] = nobody
         """Told (what, digests of the public keys) before something is deleted."""
@@ -300,6 +306,16 @@ class Vault:
         if found is None:
             raise Misconfigured("vault.missing", f"{generation_id} {algorithm} is missing")
         return found
+
+    def keep(self, certificate: str, target: str, files: Mapping[str, Secret[bytes]]) -> None:
+        """See `Vault`."""
+        self._write()
+        self.files[target] = dict(files)
+        self.clock.hazard("after the vault has written")
+
+    def kept(self, certificate: str, target: str) -> Mapping[str, Secret[bytes]]:
+        """See `Vault`."""
+        return self.files.get(target, {})
 
     def drop_keys(self, certificate: str, keys_id: str) -> None:
         """See `Vault`."""

@@ -134,8 +134,20 @@ class Host:
         raise AssertionError(algorithms)
 
     def installed(self) -> Mapping[str, bytes]:
-        """Not used by the agent."""
-        raise AssertionError
+        """See `Server`."""
+        return {algorithm: msgspec.json.encode(Chain(shown.leaf)) for algorithm, shown in self.files.items()}
+
+    def saved(self) -> Mapping[str, Secret[bytes]]:
+        """See `Server`."""
+        return {algorithm: Secret(msgspec.json.encode(shown)) for algorithm, shown in self.files.items()}
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`."""
+        self.clock.hazard(f"before {self.name} has its own files back")
+        if self.disk_full or self.clock.chance(0.02):
+            raise Transient("mta.disk", f"{self.name}: no space left on device")
+        self.place({algorithm: msgspec.json.decode(data.reveal(), type=Shown) for algorithm, data in saved.items()})
+        self.clock.hazard(f"after {self.name} has its own files back")
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
         """See `Server`: one rename for each algorithm; the operator's list of files follows the algorithms."""

@@ -153,3 +153,28 @@ def test_no_name_leaves_the_directory(vault: Vault, tmp_path: Path, use: str, te
         USES[use](vault, text)
     assert caught.value.code == "vault.name"
     assert not list(tmp_path.iterdir())
+
+
+class TestKept:
+    def test_files_come_back_byte_for_byte_and_nobody_else_may_read_them(self, tmp_path: Path) -> None:
+        """Whatever bytes they are, under whatever path; and a second keeping takes the place of the first."""
+        vault = Vault(tmp_path)
+        for files in ({"/etc/tls/a.pem": b"\x00\xff-----BEGIN", "/etc/tls/ü": b""}, {"/b": b"2"}):
+            vault.keep("mx1", "postfix", {path: Secret(data) for path, data in files.items()})
+            assert {path: data.reveal() for path, data in vault.kept("mx1", "postfix").items()} == files
+        [stored] = (tmp_path / "mx1").rglob("*.files")
+        assert stored.stat().st_mode & 0o077 == 0
+
+    def test_none_were_kept(self, tmp_path: Path) -> None:
+        assert Vault(tmp_path).kept("mx1", "postfix") == {}
+
+    def test_damaged(self, tmp_path: Path) -> None:
+        """Told with the file's name; never taken for nothing."""
+        vault = Vault(tmp_path)
+        vault.keep("mx1", "postfix", {"/a": Secret(b"1")})
+        [stored] = (tmp_path / "mx1").rglob("*.files")
+        stored.write_bytes(stored.read_bytes()[:-1])
+        with pytest.raises(Misconfigured) as caught:
+            vault.kept("mx1", "postfix")
+        assert caught.value.code == "vault.kept"
+        assert str(stored) in caught.value.detail
