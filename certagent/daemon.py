@@ -1,6 +1,7 @@
 """The long-running agent: every certificate is looked after when its journal says so, and not before.
 
-APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process. SIGTERM and
+APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process, and what is idle
+costs nothing: one tick, at the earliest date of all, begins the turns of those that are due then. SIGTERM and
 SIGINT end it after the step under way; SIGHUP reads the configuration again (a broken one is reported and the old
 one kept); SIGUSR1, sent by other certagent commands after they changed something, makes it read the journal again.
 """
@@ -31,6 +32,8 @@ LOCK_S = 600.0
 HEARTBEAT = timedelta(minutes=15)
 """Sleeps are told by a clock that stands still in suspend and ignores a set clock; this bounds how late that is
 noticed."""
+RETRY = timedelta(minutes=1)
+"""After what no journal could note: a full disk, a command that holds the lock for long."""
 WORKERS = 8
 """Certificates side by side: most of the time each waits for a server."""
 
@@ -49,12 +52,16 @@ class Daemon:
         os.set_blocking(self._signalled, False)
         self._busy: set[str] = set()
         self._said: dict[str, str] = {}
+        self._later: dict[str, datetime] = {}
+        """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
         self._mutex = threading.Lock()
-        # misfire_grace_time None: a wake-up that comes late is still wanted (the library drops it after a second)
+        self._ticking = threading.Lock()
+        # misfire_grace_time None: a wake-up that comes late is still wanted (the library drops it after a second);
+        # max_instances: so is one that comes while its job runs
         self._scheduler: Any = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(WORKERS)},
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": WORKERS},
         )
 
     def run(self) -> None:
@@ -64,7 +71,7 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 signal.signal(number, self._on_signal)
             log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
-            self._scheduler.add_job(self._schedule, "interval", seconds=HEARTBEAT.total_seconds(), id="heartbeat")
+            self._scheduler.add_job(self._tick, "interval", seconds=HEARTBEAT.total_seconds(), id="heartbeat")
             self._scheduler.start()
             try:
                 self._loop()
@@ -73,13 +80,16 @@ class Daemon:
                 log.logger.info(log.line([("event", "stop")]))
 
     def _loop(self) -> None:
-        self._schedule(first=True)
+        self._tick(everyone=True)
         while True:
             number = os.read(self._signals, 1)[0]
             if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop.set()
+                with self._ticking:  # the scheduler's shutdown waits for every turn, and none of them may wait for it
+                    self._stop.set()
                 return
-            self._schedule(first=number == signal.SIGHUP and self._reread())
+            with self._mutex:
+                self._later.clear()  # whoever held the lock may be done
+            self._tick(everyone=number == signal.SIGHUP and self._reread())
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         with suppress(BlockingIOError):  # thousands are waiting to be read: one more changes nothing
@@ -99,64 +109,65 @@ class Daemon:
         log.logger.info(log.line([("event", "reload"), ("config", self._path)]))
         return True
 
-    def _schedule(self, *, first: bool = False) -> None:
-        """Set every certificate's wake-up to what the journal says; at once where it says nothing."""
-        now = datetime.now(UTC)
-        try:
-            wakes = self._built.journal.wakes()
-        except Error as error:
-            _report("journal", error, "tried again")
-            self._scheduler.add_job(
-                self._schedule, "date", run_date=now + timedelta(minutes=1), id="journal", replace_existing=True
-            )
-            return
-        for name in self._built.config.certificates:
-            wake = wakes.get(name)
-            self._at(name, now if first or wake is None else wake.at)
-        for job in self._scheduler.get_jobs():
-            if job.id.startswith("care ") and job.id.removeprefix("care ") not in self._built.config.certificates:
-                job.remove()
-
-    def _at(self, name: str, when: datetime) -> None:
-        self._scheduler.add_job(
-            self._care, "date", run_date=when, args=(name,), id=f"care {name}", replace_existing=True
-        )
+    def _tick(self, *, everyone: bool = False) -> None:
+        """Begin the turn of every certificate that is due (or of all, under a new configuration); set the next tick."""
+        with self._ticking:  # one after the other: the last one to set the date has read the newest journal
+            if self._stop.is_set():
+                return
+            now = datetime.now(UTC)
+            try:
+                names, following = self._built.journal.due()
+            except Error as error:
+                _report("journal", error, "tried again in a minute")
+                names, following = [], now + RETRY
+            with self._mutex:
+                later, busy = dict(self._later), set(self._busy)
+            due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
+            known = self._built.config.certificates
+            for name in known if everyone else due - busy:
+                if name in known:
+                    self._scheduler.add_job(self._care, args=(name,), id=f"care {name}", replace_existing=True)
+            dates = [at for at in (following, *later.values()) if at and at > now]
+            if dates:
+                self._scheduler.add_job(self._tick, "date", run_date=min(dates), id="tick", replace_existing=True)
 
     def _care(self, name: str) -> None:
-        """One certificate's turn. It sets its own next wake-up; a second wake-up meanwhile finds it busy and leaves."""
+        """One certificate's turn. If it is woken meanwhile, another one follows."""
         with self._mutex:
             if name in self._busy:
+                self._later[name] = datetime.now(UTC)
                 return
             self._busy.add(name)
+            self._later.pop(name, None)
         try:
             self._turn(name)
         finally:
             with self._mutex:
                 self._busy.discard(name)
+            self._tick()
 
     def _turn(self, name: str) -> None:
         built = self._built
         entry = built.config.certificates.get(name)
         if entry is None or self._stop.is_set():
             return
-        delay = timedelta(minutes=1)
         try:
             with built.lock.held(LOCK_S, f"daemon, {name}"):
                 wait = advance(entry.spec, built.journal, built.world(name), tell=log.told, stopping=self._stop.is_set)
-            if wait is None:
-                return
-            delay = wait.delay
-            if self._said.get(name) != wait.because:  # looks while caches are waited for would only repeat it
-                self._said[name] = wait.because
-                seconds = f"{delay.total_seconds():.0f}"
+            if wait is not None and self._said.get(name) != wait.because:
+                self._said[name] = wait.because  # looks while caches are waited for would only repeat it
+                seconds = f"{wait.delay.total_seconds():.0f}"
                 words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
                 log.logger.info(log.line([*words, ("because", wait.because)]))
         except Error as error:
-            _report(name, error, "tried again in a minute")
+            self._put_off(name, error)
         except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
-            _report(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"), "")
-        if not self._stop.is_set():
-            self._at(name, datetime.now(UTC) + delay)
+            self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
+
+    def _put_off(self, name: str, error: Error) -> None:
+        with self._mutex:
+            self._later[name] = datetime.now(UTC) + RETRY
+        _report(name, error, "tried again in a minute")
 
 
 def _report(about: str, error: Error, then: str) -> None:

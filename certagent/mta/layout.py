@@ -3,16 +3,45 @@
 One combined file is the layout that a rename replaces in one step. Where a server can only read two, both are written
 and rehearsed before the first is placed, and placed one right after the other; between the two renames a new process
 may read a key that does not fit, which `split` tells.
+
+Order of placing, for each kind of key: issuers, key, certificate. What watches a certificate finds its key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from operator import setitem
 from pathlib import Path
+from shlex import quote
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from msgspec import Struct
 
+from certagent.errors import Error, Misconfigured
+from certagent.mta import pemfile, pkcs12
+from certagent.mta.pemfile import Parts
+from certagent.pki import keys
+from certagent.pki.algorithms import family
 from certagent.secret import Secret
+from certagent.store import atomic
+
+_LIMIT_BYTES = 1 << 20
+"""Of a file that is read: a key with its chain is some kB, a bundle twice that; more is the wrong file."""
+
+_CERTIFICATE_MODE = 0o644
+
+_WIDEST = 0o640
+
+_READING = 0o477
+"""What the mode of a key's file is compared in: whether its owner may read it, and all that others may."""
 
 
 class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,6 +58,16 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     key: str | None = None
     pkcs12: str | None = None
     password_file: str | None = None
+    """Only certagent's user may read it; an end of line is not part of the password, which is UTF-8."""
+    pkcs12_cipher: pkcs12.Cipher = "AES256_SHA256"
+
+
+_SETS = ({"combined"}, {"key", "fullchain"}, {"chain", "key", "cert"}, {"pkcs12", "password_file"})
+
+_ORDER = ("combined", "chain", "key", "cert", "fullchain", "pkcs12")
+"""Of placing; `password_file` is only read."""
+
+_CERTIFICATES = {"chain", "cert", "fullchain"}
 
 
 class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,10 +76,12 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     owner: str | None = None
     """A user's name; None: root, or whoever certagent runs as."""
     group: str | None = None
+    """A group's name; None: the owner's own."""
     mode: str = "0600"
     """Octal, at most 0640: others never read a key."""
     follow_links: bool = False
-    """A path may be a symlink: the file it leads to is replaced, the link stays."""
+    """A path may be a symlink: the file it leads to is replaced, the link stays. Every directory on the way must be
+    one into which nobody else may write."""
 
 
 class Layout:
@@ -54,52 +95,304 @@ class Layout:
                 than 0640 or not octal.
             pem.algorithm: An unknown kind of key.
         """
-        raise NotImplementedError
+        self._who = who
+        self._files = {kind: Files(combined=f) if isinstance(f, str) else f for kind, f in files.items()}
+        self._access = access or Access()
+        used: dict[str, str] = {}
+        for kind, one in self._files.items():
+            if kind not in {"ecdsa", "rsa"}:
+                family(kind)
+            named = _named(one)
+            if set(named) not in _SETS:
+                raise self._wrong(
+                    f"files.{kind} has {' and '.join(named) or 'no file'}",
+                    "it is one of: combined; fullchain and key; cert, chain and key; pkcs12 and password_file",
+                )
+            for role, path in named.items():
+                twice = used.get(os.path.normpath(path), "")
+                if not os.path.isabs(path) or (twice and not twice == role == "password_file"):
+                    raise self._wrong(f"files.{kind}: {path} is relative or used twice", "give each its absolute path")
+                used[os.path.normpath(path)] = role
+        mode = self._access.mode
+        if not re.fullmatch(r"0?[0-7]{3}", mode) or int(mode, 8) & ~_WIDEST or not int(mode, 8) & 0o400:
+            raise self._wrong(f"mode is {mode[:20]}", 'in quotes, "0600", or "0640" to let the group read the key')
+        self._mode = int(mode, 8)
 
     def of(self, algorithm: str) -> Files:
         """The files of an algorithm. Raises: `mta.config` where none are configured, with the line to add."""
-        raise NotImplementedError
+        found = self._files.get(algorithm) or self._files.get(family(algorithm))
+        if found is None:
+            raise self._wrong(f"no file for {algorithm}", f"add to its files:  {family(algorithm)}: /…/chain.pem")
+        return found
 
     def paths(self, algorithms: Iterable[str] | None = None) -> tuple[Path, ...]:
         """Every file that is written for these algorithms (None: for all), in the order they are placed."""
-        raise NotImplementedError
+        return tuple(path for one in self._chosen(algorithms) for path in _placed(one).values())
 
     @property
     def split(self) -> bool:
         """Whether some kind of key has its certificate and key in two files, which no rename replaces together."""
-        raise NotImplementedError
+        return any(one.key for one in self._files.values())
 
     def check(self) -> None:
         """The directories are trusted, the users exist, and what is there may be replaced and has the right owner and
         mode.
 
+        A key's file with another owner or mode than configured is refused, not put right in passing: who could read it
+        until now may be the very server that must.
+
         Raises:
             mta.files: (Misconfigured) otherwise, with the command that puts it right.
         """
-        raise NotImplementedError
+        with pemfile.in_its_words():
+            chosen = self._chosen(None)
+            self._looked_at(chosen)
+            for one in chosen:
+                if one.pkcs12:
+                    self._password(one)
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
         """Put each combined PEM in its place as the layout wants it; may be repeated after any error or crash.
 
         All files are written and rehearsed before the first is placed. ACLs and the SELinux context of a file that is
-        replaced are kept. After it, owners and modes are looked at once more.
+        replaced are kept. After it, owners and modes are looked at once more. A file is placed anew even when it has
+        the content already (a crash may have left it not yet durable); a PKCS#12 file keeps its bytes then.
 
         Raises:
             mta.pem: (Unsafe) A file does not load, or its rehearsal fails; nothing was changed.
-            mta.files: (Misconfigured) A symlink or second name, a missing directory, or one into which others may
-                write, or an owner that does not exist; nothing was changed.
-            mta.disk: (Transient) Disk full, read-only or failing.
+            mta.files: (Misconfigured) What `check` refuses; nothing was changed. Also when a file has another owner or
+                mode right after it was placed.
+            mta.disk: (Transient) Disk full, read-only or failing. While the files are written nothing was changed;
+                should a rename itself fail, some files may be new.
         """
-        raise NotImplementedError
+        chosen = {algorithm: self.of(algorithm) for algorithm in pems}
+        with pemfile.in_its_words(), ExitStack() as stack:
+            targets = self._looked_at(chosen.values())
+            places: list[Callable[[], None]] = []
+            for algorithm, one in chosen.items():
+                parts = pemfile.split(pems[algorithm], _main(one))
+                contents = self._contents(one, pems[algorithm], parts, targets)
+                temporaries, ready = self._prepared(stack, one, contents, targets)
+                self._rehearse(one, temporaries, parts)
+                places += ready
+            for place in places:
+                place()
+            self._looked_at(chosen.values())
 
     def installed(self) -> dict[str, bytes]:
         """The leaf (DER) of each algorithm as it is now, where its key is there too and fits; others are missing."""
-        raise NotImplementedError
+        found: dict[str, bytes] = {}
+        for kind, one in self._files.items():
+            leaf = self._leaf(one)
+            algorithm = leaf and _algorithm(leaf)
+            if leaf and algorithm and kind in {algorithm, family(algorithm)}:
+                found[algorithm] = leaf
+        return found
 
     def saved(self) -> dict[str, Secret[bytes]]:
         """See `Server.saved`. Raises: `mta.disk`, `mta.files`."""
-        raise NotImplementedError
+        with pemfile.in_its_words():
+            contents = {str(p): atomic.read(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
+        return {path: Secret(content) for path, content in contents.items() if content is not None}
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
-        """See `Server.restore`. Raises: `mta.disk`, `mta.files`."""
-        raise NotImplementedError
+        """See `Server.restore`. All files are written before the first is placed. Raises: `mta.disk`, `mta.files`."""
+        if strange := sorted(saved.keys() - {str(path) for path in self.paths()}):
+            hint = "the config was changed since: put the paths back as they were"
+            raise Misconfigured("mta.files", f"{self._who}: {strange[0]} is none of its files", hint)
+        with pemfile.in_its_words(), ExitStack() as stack:
+            targets = self._targets(self._chosen(None))
+            places: list[Callable[[], None]] = []
+            for one in self._chosen(None):
+                there = {role: str(path) for role, path in _placed(one).items() if str(path) in saved}
+                contents = {role: saved[path].reveal() for role, path in there.items()}
+                places += self._prepared(stack, one, contents, targets)[1]
+            for place in places:
+                place()
+            for path, target in targets.items():
+                if str(path) not in saved:
+                    atomic.remove(target)
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    def _chosen(self, algorithms: Iterable[str] | None) -> list[Files]:
+        return list(self._files.values()) if algorithms is None else [self.of(algorithm) for algorithm in algorithms]
+
+    def _targets(self, chosen: Iterable[Files]) -> dict[Path, Path]:
+        """The file that a rename is to replace, for each path; in directories that nobody else may write."""
+        targets: dict[Path, Path] = {}
+        for path in (path for one in chosen for path in _placed(one).values()):
+            if self._access.follow_links:
+                target = atomic.followed(path)
+            else:
+                target = Path(os.path.realpath(path.parent), path.name)
+                atomic.trusted_dir(target.parent)
+            if target in targets.values():
+                hint = "give each its own file"
+                raise Misconfigured("mta.files", f"{self._who}: {path} and another path lead to {target}", hint)
+            targets[path] = target
+        return targets
+
+    def _looked_at(self, chosen: Iterable[Files]) -> dict[Path, Path]:
+        """`_targets`; refuses one that cannot be replaced, or a key's that is not of the config's owner and mode."""
+        chosen = list(chosen)
+        owner, targets = self._owner(), self._targets(chosen)
+        for one in chosen:
+            for role, path in _placed(one).items():
+                atomic.replaceable(targets[path])
+                if role not in _CERTIFICATES:
+                    self._refuse_other_access(path, targets[path], owner)
+        return targets
+
+    def _refuse_other_access(self, path: Path, target: Path, owner: tuple[int, int]) -> None:
+        status = atomic.status(target)
+        if status is None:
+            return
+        # With an ACL, the group's bits are its mask, and it says itself who else may read.
+        compared = _READING & ~0o070 if atomic.has_acl(target) else _READING
+        other_group = self._mode & 0o070 and status.st_gid != owner[1]
+        if status.st_uid == owner[0] and not other_group and not (status.st_mode ^ self._mode) & compared:
+            return
+        is_, be = (f"{_user(uid)}:{_group(gid)}" for uid, gid in ((status.st_uid, status.st_gid), owner))
+        mode = f"0{stat.S_IMODE(status.st_mode):o}"
+        raise Misconfigured(
+            "mta.files",
+            f"{self._who}: {path} is of {is_} with mode {mode}, not of {be} with 0{self._mode:o} as configured",
+            f"run: chown {be} {quote(str(path))} && chmod 0{self._mode:o} {quote(str(path))} "
+            f"# or set owner, group and mode of {self._who} in the config",
+        )
+
+    def _owner(self) -> tuple[int, int]:
+        """The ids of user and group."""
+        name, group = self._access.owner, self._access.group
+        try:
+            user = pwd.getpwnam(name) if name else None
+        except KeyError:
+            hint = f"set its owner to a user of this host: getent passwd {name}"
+            raise Misconfigured("mta.files", f"{self._who}: there is no user {name}", hint) from None
+        uid, gid = (user.pw_uid, user.pw_gid) if user else (os.geteuid(), os.getegid())
+        try:
+            return uid, grp.getgrnam(group).gr_gid if group else gid
+        except KeyError:
+            hint = f"set its group to a group of this host: getent group {group}"
+            raise Misconfigured("mta.files", f"{self._who}: there is no group {group}", hint) from None
+
+    def _password(self, one: Files) -> Secret[bytes]:
+        password = atomic.read_private(Path(one.password_file or "")).rstrip(b"\r\n")
+        if not password or "\ufffd" in password.decode(errors="replace"):
+            hint = "write one line of UTF-8 into it"
+            raise Misconfigured("mta.files", f"{one.password_file} has no password that PKCS#12 could use", hint)
+        return Secret(password)
+
+    def _leaf(self, one: Files) -> bytes | None:
+        """Its leaf, where the key fits."""
+        content: dict[str, bytes] = {}
+        try:
+            for role, path in _placed(one).items():
+                real = Path(os.path.realpath(path)) if self._access.follow_links else path
+                found = atomic.read(real, _LIMIT_BYTES)
+                if found is None:
+                    return None
+                content[role] = found
+            if one.pkcs12:
+                return pkcs12.leaf_der(content["pkcs12"], self._password(one))
+        except Error:
+            return None
+        leaf = pemfile.first_certificate(list(content.values())[-1])
+        key = pemfile.first_key(content["key" if one.key else "combined"])
+        return leaf if leaf and key and _fits(leaf, key) else None
+
+    # -- what is to be there -----------------------------------------------------------------------------------------
+
+    def _contents(self, one: Files, pem: Secret[bytes], parts: Parts, targets: Mapping[Path, Path]) -> dict[str, bytes]:
+        if one.combined:
+            return {"combined": pem.reveal()}
+        if one.fullchain:
+            return {"key": parts.key.reveal(), "fullchain": parts.leaf + parts.issuers}
+        if one.cert:
+            return {"chain": parts.issuers, "key": parts.key.reveal(), "cert": parts.leaf}
+        old = atomic.read(targets[_main(one)], _LIMIT_BYTES)
+        password = self._password(one)
+        try:
+            return {"pkcs12": pkcs12.make(parts, password, one.pkcs12_cipher, old).reveal()}
+        except (ValueError, Misconfigured):  # neither is told: its words may quote what was read
+            raise pemfile.broken(_main(one), "no PKCS#12 can be made of it") from None
+
+    def _prepared(
+        self, stack: ExitStack, one: Files, contents: Mapping[str, bytes], targets: Mapping[Path, Path]
+    ) -> tuple[dict[str, Path], list[Callable[[], None]]]:
+        """Writes the files beside their places: the new ones' paths, and what places them."""
+        temporaries: dict[str, Path] = {}
+        places = [
+            stack.enter_context(
+                atomic.prepared(
+                    targets[path],
+                    contents[role],
+                    mode=_CERTIFICATE_MODE if role in _CERTIFICATES else self._mode,
+                    owner=self._owner(),
+                    keep=True,
+                    rehearse=partial(setitem, temporaries, role),
+                )
+            )
+            for role, path in _placed(one).items()
+            if role in contents
+        ]
+        return temporaries, places
+
+    def _rehearse(self, one: Files, new: Mapping[str, Path], parts: Parts) -> None:
+        shown = _main(one)
+        if one.combined:
+            pemfile.rehearse(new["combined"], shown=shown)
+        elif one.fullchain:
+            pemfile.rehearse(new["fullchain"], key=new["key"], shown=shown)
+        elif one.cert:
+            pemfile.rehearse_parts(new["cert"], new["chain"], new["key"], shown=shown)
+        elif not pkcs12.holds(atomic.read(new["pkcs12"], _LIMIT_BYTES) or b"", parts, self._password(one)):
+            raise pemfile.broken(shown, "the PKCS#12 does not hold what was put into it")
+
+    def _wrong(self, what: str, hint: str) -> Misconfigured:
+        return Misconfigured("mta.config", f"{self._who}: {what}", hint)
+
+
+def _named(one: Files) -> dict[str, str]:
+    """What is set of it, by the name of the option."""
+    paths = {role: getattr(one, role) for role in (*_ORDER, "password_file")}
+    return {role: path for role, path in paths.items() if path is not None}
+
+
+def _placed(one: Files) -> dict[str, Path]:
+    """The files that are written, by the name of the option, in their order."""
+    return {role: Path(path) for role, path in _named(one).items() if role != "password_file"}
+
+
+def _main(one: Files) -> Path:
+    """The file that stands for all in errors: the last to be placed."""
+    return list(_placed(one).values())[-1]
+
+
+def _fits(leaf: bytes, key: Secret[bytes]) -> bool:
+    try:
+        return x509.load_der_x509_certificate(leaf).public_key() == keys.load(key).public_key()
+    except (ValueError, UnsupportedAlgorithm, Misconfigured):
+        return False
+
+
+def _algorithm(leaf: bytes) -> str | None:
+    try:
+        return keys.algorithm_of(x509.load_der_x509_certificate(leaf).public_key())
+    except (ValueError, UnsupportedAlgorithm, Misconfigured):
+        return None
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

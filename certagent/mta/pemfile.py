@@ -1,8 +1,8 @@
-"""The combined PEM file of a mail server: key, leaf, issuers, in this order, in one file that a rename replaces.
+"""The PEM that a mail server reads: key, leaf, issuers, in one file that a rename replaces, or in parts.
 
-Nothing takes its place before the very file was loaded by the TLS library and has served a handshake: Postfix, Exim and
-Dovecot reload with success whatever is in it, and then answer STARTTLS with 454. A rehearsal cannot tell whether the
-certificate is the right one, or trusted by anyone; `pki/chain.py` does that.
+Nothing takes its place before the very files were loaded by the TLS library and have served a handshake: Postfix, Exim
+and Dovecot reload with success whatever is in them, and then answer STARTTLS with 454. A rehearsal cannot tell whether
+the certificate is the right one, or trusted by anyone; `pki/chain.py` does that.
 
 Standards: RFC 7468 (PEM); RFC 5246 section 7.4.2 (leaf first, each issuer after the certificate it signed).
 """
@@ -16,6 +16,7 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.secret import Secret
@@ -25,6 +26,16 @@ _ROUNDS = 10
 """A TLS 1.2 handshake takes two round trips, TLS 1.3 one: more means that the two sides do not come together."""
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+_HINT = "nothing was changed and the old certificate is still served; please report this as a bug of certagent"
+
+
+class Parts(NamedTuple):
+    """A combined PEM, taken apart."""
+
+    key: Secret[bytes]
+    leaf: bytes
+    issuers: bytes
 
 
 def install(path: Path, pem: Secret[bytes], owner: tuple[int, int] | None = None) -> None:
@@ -43,12 +54,12 @@ def install_all(pems: Mapping[Path, Secret[bytes]], owner: tuple[int, int] | Non
         mta.files: (Misconfigured) A symlink, a missing directory, or one into which others may write.
         mta.disk: (Transient) Disk full, read-only or failing.
     """
-    with _for_mail_server(), ExitStack() as stack:
+    with in_its_words(), ExitStack() as stack:
         for path in pems:
             atomic.trusted_dir(Path(os.path.realpath(path.parent)))
         places = [
             stack.enter_context(
-                atomic.prepared(path, pem.reveal(), owner=owner, rehearse=partial(rehearse, shown=path))
+                atomic.prepared(path, pem.reveal(), owner=owner, keep=True, rehearse=partial(rehearse, shown=path))
             )
             for path, pem in pems.items()
         ]
@@ -56,10 +67,27 @@ def install_all(pems: Mapping[Path, Secret[bytes]], owner: tuple[int, int] | Non
             place()
 
 
-def rehearse(path: Path, name: str | None = None, *, shown: Path | None = None) -> None:
+def split(pem: Secret[bytes], shown: Path) -> Parts:
+    """The parts of a combined PEM; `shown` is the file it is for.
+
+    Raises:
+        mta.pem: (Unsafe) It is not key, leaf, issuers.
+    """
+    blocks = _blocks(pem.reveal())
+    problem = _problem([label for label, _ in blocks])
+    if not problem and pem.reveal().count(b"-----BEGIN ") != len(blocks):
+        problem = "a PEM block has no end"
+    if problem:
+        raise broken(shown, problem)
+    key, leaf, *issuers = (f"{block}\n".encode() for _, block in blocks)
+    return Parts(Secret(key), leaf, b"".join(issuers))
+
+
+def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, shown: Path | None = None) -> None:
     """Loads the file as a server would and completes one handshake with it, in memory.
 
-    `name` is the SNI to ask for. `shown` is the file's name for the reader of an error, while it still has another one.
+    `name` is the SNI to ask for. `key`: the file of the key, where `path` holds only leaf and issuers. `shown` is the
+    file's name for the reader of an error, while it still has another one.
 
     Raises:
         mta.pem: (Unsafe) It is not key, leaf, issuers; the key is encrypted or not the leaf's; the library refuses it;
@@ -67,34 +95,74 @@ def rehearse(path: Path, name: str | None = None, *, shown: Path | None = None) 
     """
     shown = shown or path
     try:
-        labels, leaf = _read(path)
+        certificates = _blocks(path.read_bytes())
+        labels = [label for label, _ in (_blocks(key.read_bytes()) if key else []) + certificates]
         if problem := _problem(labels):
-            raise Unsafe("mta.pem", f"new content for {shown}: {problem}", _HINT)
-        served = _handshake(path, name)
+            raise broken(shown, problem)
+        served = _handshake(path, key, name)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; neither quotes the file
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not valid PEM"
-        raise Unsafe("mta.pem", f"new content for {shown}: {why}", _HINT) from error
-    if served != leaf:
-        raise Unsafe("mta.pem", f"new content for {shown}: not its first certificate is served", _HINT)
+        raise broken(shown, why) from error
+    if served != _first(certificates):
+        raise broken(shown, "not its first certificate is served")
+
+
+def rehearse_parts(leaf: Path, issuers: Path, key: Path, *, shown: Path) -> None:
+    """`rehearse` for a server that reads three files. Raises: as `rehearse`."""
+    fd = os.memfd_create("chain", os.MFD_CLOEXEC)  # the TLS library reads leaf and issuers from one file only
+    with os.fdopen(fd, "wb") as together:
+        together.write(leaf.read_bytes() + issuers.read_bytes())
+        together.flush()
+        rehearse(Path(f"/proc/self/fd/{fd}"), key=key, shown=shown)
 
 
 def leaf_der(path: Path) -> bytes | None:
     """The first certificate of the file; None where there is no such file, or none can be read from it."""
     try:
-        return _read(path)[1]
-    except (OSError, ValueError):
+        return first_certificate(path.read_bytes())
+    except OSError:
         return None
 
 
-_HINT = "nothing was changed and the old certificate is still served; please report this as a bug of certagent"
+def first_certificate(pem: bytes) -> bytes | None:
+    """The first certificate as DER; None where none can be read."""
+    try:
+        return _first(_blocks(pem))
+    except ValueError:
+        return None
 
 
-def _read(path: Path) -> tuple[list[str], bytes | None]:
-    """The labels of the file's PEM blocks, and its first certificate."""
-    text = path.read_bytes().decode("ascii", "replace")  # a UnicodeDecodeError would carry the key with it
-    blocks = [(block[1], block[0]) for block in _BLOCK.finditer(text)]
-    leaf = next((ssl.PEM_cert_to_DER_cert(block) for label, block in blocks if label == "CERTIFICATE"), None)
-    return [label for label, _ in blocks], leaf
+def first_key(pem: bytes) -> Secret[bytes] | None:
+    """The first unencrypted private key as PEM; None where there is none."""
+    keys = [block for label, block in _blocks(pem) if label.endswith("PRIVATE KEY")]
+    return Secret(keys[0].encode()) if keys else None
+
+
+def broken(shown: Path, why: str) -> Unsafe:
+    """The error of a file that is not placed. `mta.pem`."""
+    return Unsafe("mta.pem", f"new content for {shown}: {why}", _HINT)
+
+
+@contextmanager
+def in_its_words() -> Generator[None]:
+    """Tells the errors of the store in the words of `mta/server.py`: `mta.disk`, `mta.files`."""
+    try:
+        yield
+    except Transient as error:
+        raise Transient("mta.disk", error.detail, error.hint) from error
+    except Misconfigured as error:
+        raise Misconfigured("mta.files", error.detail, error.hint) from error
+
+
+def _blocks(pem: bytes) -> list[tuple[str, str]]:
+    """The label and the text of each PEM block."""
+    text = pem.decode("ascii", "replace")  # a UnicodeDecodeError would carry the key with it
+    return [(block[1], block[0]) for block in _BLOCK.finditer(text)]
+
+
+def _first(blocks: list[tuple[str, str]]) -> bytes | None:
+    """The first certificate among them; ValueError where it is damaged."""
+    return next((ssl.PEM_cert_to_DER_cert(block) for label, block in blocks if label == "CERTIFICATE"), None)
 
 
 def _problem(labels: list[str]) -> str:
@@ -112,10 +180,10 @@ def _problem(labels: list[str]) -> str:
     return ""
 
 
-def _handshake(path: Path, name: str | None) -> bytes | None:
+def _handshake(path: Path, key: Path | None, name: str | None) -> bytes | None:
     """What a client is served from this file; ssl.SSLError when it does not come to that."""
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(path, password="")  # an encrypted key must not ask at the terminal
+    server_context.load_cert_chain(path, key, password="")  # an encrypted key must not ask at the terminal
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_mode = ssl.CERT_NONE  # the caller compares the certificate itself
@@ -135,14 +203,3 @@ def _step(side: ssl.SSLObject) -> bool:
     except ssl.SSLWantReadError:
         return False
     return True
-
-
-@contextmanager
-def _for_mail_server() -> Generator[None]:
-    """Tells the errors of the store in the words of `mta/server.py`."""
-    try:
-        yield
-    except Transient as error:
-        raise Transient("mta.disk", error.detail, error.hint) from error
-    except Misconfigured as error:
-        raise Misconfigured("mta.files", error.detail, error.hint) from error

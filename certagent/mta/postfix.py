@@ -1,58 +1,84 @@
-"""Postfix 3.4 and later: one combined file for each kind of key, named in smtpd_tls_chain_files.
+"""Postfix: files for each kind of key, and tables of names for SNI.
 
-Such a file is read once, by root, when a process starts (smtpd serves 100 connections or 100 idle seconds): a rename is
-the cut-over for new processes, and the reload ends the old ones. Postfix accepts nearly everything: its own check does
-not look at TLS, and a reload succeeds with a broken key. Settings that it would answer with 454 or with silence are
-therefore looked for here, and the file is rehearsed before it is placed. Settings are read, never written.
+From 3.4 on by smtpd_tls_chain_files: one combined file a kind. It is read once, by root, when a process starts (smtpd
+serves 100 connections or 100 idle seconds): a rename is the cut-over for new processes, and the reload ends the old
+ones. Older versions, and configurations of their style, name certificate and key apart; two files cannot be replaced
+together, and versions before 3.4 open even a combined one twice.
 
-Source: postconf(5) smtpd_tls_chain_files, smtpd_tls_security_level; TLS_README.
+Postfix accepts nearly everything: its own check does not look at TLS, and a reload succeeds with a broken key. Settings
+that it would answer with 454 or with silence are therefore looked for here, and the files are rehearsed before they are
+placed. Settings are read, never written.
+
+Source: postconf(5) smtpd_tls_chain_files, smtpd_tls_security_level, tls_server_sni_maps; TLS_README.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cryptography import x509
 from msgspec import Struct
 
-from certagent.errors import Error, Misconfigured, Transient
-from certagent.mta import pemfile
-from certagent.mta.run import Result, program, run
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.errors import Transient
+from certagent.mta import postfixfound, smtpdtls
+from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.postconf import (
+    CHAIN_FILES_SINCE,
+    LEVELS,
+    SNI_MAPS,
+    SWITCHES,
+    Instance,
+    Place,
+    Setting,
+    Settings,
+    last_line,
+    named,
+    words,
+)
+from certagent.mta.server import Found
+from certagent.mta.smtpdtls import Pair, Problem
+from certagent.mta.snimap import TABLES, SniMap
+from certagent.pki.names import hostname
 from certagent.secret import Secret
-
-_OLDEST = (3, 4)
-"""The first with smtpd_tls_chain_files. Older ones open the file twice and may read two keys at a cut-over."""
-
-_TIMEOUT_S = 30.0
-"""For one of Postfix's programs: milliseconds, but they wait until main.cf is 2 s old, and a busy disk is slow."""
-
-_CHAIN_FILES = "smtpd_tls_chain_files"
 
 _LEVELS_ON = frozenset({"may", "encrypt", "verify", "secure", "fingerprint"})
 """smtpd takes the last three for `encrypt`, with a warning."""
 
 _LEVELS_OFF = frozenset({"", "none"})
 
-_SWITCHES = ("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode")
-"""What counts where there is no level."""
+
+class Sni(Struct, frozen=True, forbid_unknown_fields=True):
+    """Names for which clients get the files of this entry when they ask for them (RFC 6066 section 3)."""
+
+    map: str
+    """The source, an absolute path; other entries may share it, and it may hold lines of the operator."""
+    names: tuple[str, ...]
+    """`mail.example.org`, or `.example.net` for every name below it."""
+    type: str = "hash"
+    """Of the table, as in tls_server_sni_maps: hash, btree, lmdb, cdb or texthash."""
+    only: bool = False
+    """Whether clients get the files by these names alone, and others another certificate."""
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Postfix instance."""
+    """What the config says of one Postfix instance; `chain_files` or `cert_files`, not both."""
 
-    chain_files: dict[str, str]
-    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write."""
+    chain_files: dict[str, str] | None = None
+    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
+    smtpd_tls_chain_files."""
     config_dir: str | None = None
     """As in `postfix -c`; None: the default instance."""
     other_services: tuple[str, ...] = ()
     """Services of master.cf (`submission/inet`) that are meant to use other certificates."""
+    cert_files: dict[str, str | Files] | None = None
+    """By kind of key: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
+    and smtpd_tls_eckey_file), or the path of one file that both name."""
+    sni: Sni | None = None
+    access: Access = Access()
+    """Postfix reads them as root: nothing else is needed."""
 
 
 class Postfix:
@@ -61,231 +87,252 @@ class Postfix:
     Options = Options
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for paths that are relative or used twice, `pem.algorithm` for an unknown kind of key."""
-        self._name = name
+        """Raises `mta.config` for options that make no sense, `pem.algorithm` for an unknown kind of key."""
         self._options = options
-        self._files = {kind: Path(path) for kind, path in options.chain_files.items()}
-        for kind, path in self._files.items():
-            if kind not in {"ecdsa", "rsa"}:
-                family(kind)
-            if not path.is_absolute() or list(self._files.values()).count(path) > 1:
-                raise self._wrong(f"chain_files: {path} is relative or used twice", "give each its own absolute path")
+        self._instance = Instance(named(name), options.config_dir)
+        if bool(options.chain_files) == bool(options.cert_files):
+            hint = "chain_files for Postfix 3.4 and later, cert_files where smtpd_tls_cert_file is in use"
+            raise self._instance.wrong("one of chain_files and cert_files must be there", hint)
+        for kind, files in (options.cert_files or {}).items():
+            if isinstance(files, Files) and not (files.combined or files.fullchain):
+                hint = f"write {kind}: {{fullchain: …, key: …}}, or one path for both"
+                raise self._instance.wrong(f"cert_files.{kind}: Postfix reads leaf and issuers from one file", hint)
+        self._layout = Layout(self._instance.who, options.chain_files or options.cert_files or {}, options.access)
+        self._sni = self._sni_map(options.sni) if options.sni else None
+
+    @staticmethod
+    def discover() -> list[Found]:
+        """See `Found`: every instance that `postmulti -l` tells, or the one there is."""
+        return postfixfound.discover()
 
     def check(self, algorithms: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
 
-        A file that was never installed must not be listed yet: one missing file, like a second key of one kind, makes
-        Postfix refuse TLS with every key. So the operator is told to list it once it is there.
+        A file that was never installed must not be named yet: one missing file, like a second key of one kind, makes
+        Postfix refuse TLS with every key. So the operator is told to name it once it is there.
 
         Raises:
-            mta.config: Too old; `postfix check` fails; smtpd_tls_chain_files of main.cf or of a service in master.cf
-                does not list an installed file, or lists one that would never be renewed or breaks the others; no
-                service offers TLS, or one has a level that kills smtpd.
+            mta.config: Too old; `postfix check` fails; main.cf or a service in master.cf does not name an installed
+                file or SNI table, or names one that would never be renewed or breaks the others; no service offers
+                TLS, or one has a level that kills smtpd.
+            mta.files: As `Layout.check`.
         """
-        with ThreadPoolExecutor(max_workers=3) as pool:  # three programs that do not mind each other
-            checked = pool.submit(self._postfix, "check")
-            settings, overrides = self._read(pool)
-        self._check_version(settings.pop("mail_version", ""))
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            checked = pool.submit(self._instance.run, "postfix", "check")
+            settings = self._instance.read()
+        self._check_version(settings)
         if checked.result().code != 0:
-            hint = f"run: {self._command('postfix')} check; it explains itself in the mail log"
-            raise self._wrong(f"its own check fails: {_last_line(checked.result())}", hint)
-        in_use = {self._file(algorithm) for algorithm in algorithms}
-        stale = frozenset(str(path) for path in self._files.values() if path not in in_use)
-        self._check_files(algorithms, settings, overrides, stale)
-        self._check_level(settings, overrides)
+            hint = f"run: {self._instance.command('postfix', 'check')}; it explains itself in the mail log"
+            raise self._instance.wrong(f"its own check fails: {last_line(checked.result())}", hint)
+        self._check_served(algorithms, settings, stale=True)
+        self._check_level(settings)
+        self._layout.check()
 
     def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
-        """See `Server`: files that are not there yet, and not listed."""
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            settings, overrides = self._read(pool)
-        return tuple(
-            (f"{place} does not list {', '.join(new)} yet: the first run installs it and stops there", hint)
-            for place, own in {"main.cf": settings, **overrides}.items()
-            if place not in self._options.other_services and _CHAIN_FILES in own
-            for listed in [_words(own[_CHAIN_FILES])]
-            if (new := [f for f in self._files_of(algorithms) if f not in listed and not os.path.exists(f)])
-            for hint in [self._set(place, [f for f in listed if os.path.exists(f)] + new)]
+        """See `Server`: files that are not there yet, and not named; two files where one would do; files of others."""
+        settings = self._instance.read()
+        return (
+            *(told for place in settings.places() for told in self._place_ahead(place, algorithms)),
+            *self._two_files(settings),
+            *self._sni_ahead(algorithms, settings),
         )
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """See `Server`; all files are rehearsed before the first one is placed, each with mode 0600.
+        """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
 
         Raises:
-            mta.config: (also) The files are in their places, but Postfix is not told to use them, see `check`.
+            mta.config: (also) The files are in their places, but no SNI table can be made of them, or Postfix is not
+                told to use them, see `check`.
         """
-        pemfile.install_all({self._file(algorithm): pem for algorithm, pem in pems.items()})
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            self._check_files(pems, *self._read(pool))
+        self._layout.install(pems)
+        if self._sni:
+            self._sni.install(self._layout.paths(sorted(pems)))
+        self._check_served(pems, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:
-        """See `Server`; a file that holds another kind of key than it is meant for is missing."""
-        found: dict[str, bytes] = {}
-        for kind, path in self._files.items():
-            leaf = pemfile.leaf_der(path)
-            algorithm = leaf and _algorithm(leaf)
-            if leaf and algorithm and kind in {algorithm, family(algorithm)}:
-                found[algorithm] = leaf
-        return found
+        """See `Server`; a file that holds another kind of key than it is meant for is missing, and so is one that the
+        SNI table does not give for all its names.
+        """
+        found = self._layout.installed()
+        tables = self._sni.leaves().values() if self._sni and found else ()
+        return {algorithm: leaf for algorithm, leaf in found.items() if all(leaf in table for table in tables)}
+
+    def saved(self) -> Mapping[str, Secret[bytes]]:
+        """See `Server`; of the SNI map its source: the table is made of it."""
+        return {**self._layout.saved(), **(self._sni.saved() if self._sni else {})}
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`; lines of the SNI map that belong to others are left as they are now."""
+        source = str(self._sni.path) if self._sni else None
+        self._layout.restore({path: content for path, content in saved.items() if path != source})
+        if self._sni:
+            self._sni.restore(saved.get(str(self._sni.path)))
 
     def reload(self) -> None:
         """See `Server`; processes that serve a client finish with the old key, new clients meet the new one."""
-        result = self._postfix("reload")
+        result = self._instance.run("postfix", "reload")
         if result.code == 0:
             return
-        postfix = self._command("postfix")
-        if self._postfix("status").code != 0 and self._postfix("check").code == 0:  # a broken main.cf fails all three
-            raise Transient("mta.down", f"postfix {self._name} is not running", f"run: {postfix} start")
-        hint = f"run: {postfix} check; {postfix} reload; it explains itself in the mail log"
-        raise Transient("mta.reload", f"postfix {self._name} cannot reload: {_last_line(result)}", hint)
+        start, check, reload = (self._instance.command("postfix", word) for word in ("start", "check", "reload"))
+        stopped = self._instance.run("postfix", "status").code != 0
+        if stopped and self._instance.run("postfix", "check").code == 0:  # a broken main.cf fails all three
+            raise Transient("mta.down", f"{self._instance.who} is not running", f"run: {start}")
+        hint = f"run: {check}; {reload}; it explains itself in the mail log"
+        raise Transient("mta.reload", f"{self._instance.who} cannot reload: {last_line(result)}", hint)
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 
-    def _check_version(self, version: str) -> None:
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if not numbers or (int(numbers[1]), int(numbers[2])) < _OLDEST:
-            raise self._wrong(f"its version is {version or 'unknown'}, smtpd_tls_chain_files needs 3.4", "upgrade it")
+    def _check_version(self, settings: Settings) -> None:
+        if self._options.chain_files is not None and not settings.at_least(CHAIN_FILES_SINCE):
+            hint = "write cert_files in place of chain_files, see config.example.yaml; or upgrade it"
+            version = settings.version or "unknown"
+            raise self._instance.wrong(f"its version is {version}, smtpd_tls_chain_files needs 3.4", hint)
 
-    def _check_files(
-        self,
-        algorithms: Iterable[str],
-        settings: Mapping[str, str],
-        overrides: Mapping[str, Mapping[str, str]],
-        stale: frozenset[str] = frozenset(),
-    ) -> None:
-        """Of main.cf, and of each service that has a list of its own."""
-        needed = self._files_of(algorithms)
-        places = {"main.cf": settings, **overrides}
-        for place, own in places.items():
-            if place not in self._options.other_services and _CHAIN_FILES in own:
-                self._check_list(place, _words(own[_CHAIN_FILES]), needed, stale)
+    def _check_served(self, algorithms: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
+        """Of main.cf, and of each service that sets anything itself."""
+        for place in filter(self._judged, settings.places()):
+            if problem := self._problem(place, sorted(algorithms), stale=stale):
+                raise self._instance.wrong(problem.what, self._run(problem.remedy))
+        self._check_sni(settings)
 
-    def _check_list(self, place: str, listed: list[str], needed: list[str], stale: frozenset[str]) -> None:
-        lacks = [file for file in needed if file not in listed and os.path.exists(file)]
-        kinds = {kind for file in needed if file in listed or file in lacks for kind in _kinds(file)}
-        others = [file for file in listed if Path(file) not in self._files.values()]
-        gone = [file for file in others if not os.path.exists(file)]
-        twice = [file for file in others if not kinds.isdisjoint(_kinds(file))]
-        keep = [file for file in listed if file not in {*stale, *gone, *twice}] + lacks
-        unused = [file for file in listed if file in stale and keep]
-        problems = [
-            (lacks, "does not list", "which is installed"),
-            (gone, "lists", "which is missing: no TLS at all"),
-            (twice, "lists", "a second key of the same kind: no TLS at all"),
-            (unused, "lists", "which nothing renews"),
-        ]
-        if found := [f"{verb} {', '.join(files)}, {why}" for files, verb, why in problems if files]:
-            raise self._wrong(f"{place}: {_CHAIN_FILES} {'; it '.join(found)}", self._set(place, keep))
+    def _problem(self, place: Place, algorithms: Sequence[str], *, stale: bool) -> Problem | None:
+        if self._options.chain_files is not None:
+            return smtpdtls.chain_problem(place, self._names(algorithms), self._names(), stale=stale)
+        pairs = {algorithm: _pair(self._layout.of(algorithm)) for algorithm in algorithms}
+        return smtpdtls.slot_problem(place, pairs, self._pairs().values(), stale=stale)
 
-    def _set(self, place: str, files: list[str]) -> str:
-        """The command that puts these files there."""
-        option, prefix = ("-e", "") if place == "main.cf" else ("-P", f"{place}/")
-        setting = f"{prefix}{_CHAIN_FILES}={','.join(files)}"
-        return f"run: {self._command('postconf')} {option} {shlex.quote(setting)} && {self._command('postfix')} reload"
+    def _judged(self, place: Place) -> bool:
+        """Whether the place is to serve our files; beside a list of chain files the older settings do not count."""
+        if self._foreign(place):
+            return False
+        return place.is_main or self._options.chain_files is None or "chain_files" in place.sets
 
-    def _check_level(self, settings: Mapping[str, str], overrides: Mapping[str, Mapping[str, str]]) -> None:
+    def _foreign(self, place: Place) -> bool:
+        return place.name in self._options.other_services or self._only
+
+    def _check_level(self, settings: Settings) -> None:
         offered = False
-        for place in ("main.cf", *overrides):
-            effective = {**settings, **overrides.get(place, {})}
+        for place in ("main.cf", *settings.services):
+            effective = settings.effective(place)
+            for name in LEVELS:
+                level = effective.get(name, "").lower()
+                if level not in _LEVELS_ON | _LEVELS_OFF:
+                    what = f"{place}: {name} = {level} is unknown: {name.split('_')[0]} dies of it, without a greeting"
+                    hint = "use may for port 25, encrypt for submission; then stop and start Postfix"
+                    raise self._instance.wrong(what, hint)
             level = effective.get("smtpd_tls_security_level", "").lower()
-            if level not in _LEVELS_ON | _LEVELS_OFF:
-                what = f"{place}: smtpd_tls_security_level = {level} is unknown: smtpd dies of it, without a greeting"
-                raise self._wrong(what, "use may for port 25, encrypt for submission; then stop and start Postfix")
-            switched_on = any(effective.get(name) == "yes" for name in _SWITCHES)
+            switched_on = any(effective.get(name) == "yes" for name in SWITCHES)
             offered = offered or level in _LEVELS_ON or (not level and switched_on)
         if not offered:
-            command = f"{self._command('postconf')} -e 'smtpd_tls_security_level = may'"
-            hint = f"run: {command} && {self._command('postfix')} reload"
-            raise self._wrong("no service offers STARTTLS: smtpd_tls_security_level is off", hint)
+            hint = self._run({("main.cf", "smtpd_tls_security_level"): "may"})
+            raise self._instance.wrong("no service offers STARTTLS: smtpd_tls_security_level is off", hint)
 
-    # -- Postfix's programs ------------------------------------------------------------------------------------------
+    # -- what the operator should know -------------------------------------------------------------------------------
 
-    def _read(self, pool: Executor) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        """The settings of main.cf, and those of each service in master.cf."""
-        overrides = pool.submit(self._overrides)
-        return pool.submit(self._settings).result(), overrides.result()
+    def _place_ahead(self, place: Place, algorithms: Iterable[str]) -> Iterator[tuple[str, str]]:
+        if self._options.chain_files is not None and not self._foreign(place):
+            ahead = smtpdtls.chain_ahead(place, self._names(sorted(algorithms))) if self._judged(place) else None
+            for told in filter(None, (ahead, smtpdtls.without_effect(place))):
+                yield told.what, self._run(told.remedy)
+        if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
+            yield f"{place.name} names {', '.join(others)}, which this entry does not look after", ""
 
-    def _settings(self) -> dict[str, str]:
-        """The settings of main.cf that matter here, expanded."""
-        lines = self._postconf("-x", "mail_version", _CHAIN_FILES, "smtpd_tls_security_level", *_SWITCHES)
-        return {name: value for _, name, value in _parse(lines)}
+    def _two_files(self, settings: Settings) -> Iterator[tuple[str, str]]:
+        """What separate files cannot do, and the way out."""
+        pairs = self._pairs()
+        if self._options.cert_files is None or not settings.at_least(CHAIN_FILES_SINCE):
+            if self._options.cert_files is not None:
+                what = f"Postfix {settings.version} opens the file of a key apart, and may find another than fits"
+                yield f"{what}, for an instant at each swap", "upgrade it to 3.4 or later, then use chain_files"
+            return
+        if not self._layout.split:
+            return
+        directory = f"{self._options.config_dir or '/etc/postfix'}/tls"
+        files = {kind: c if c == k else f"{directory}/{kind}.pem" for kind, (c, k) in pairs.items()}
+        chains = ", ".join(f"{kind}: {file}" for kind, file in files.items())
+        what = (
+            "certificate and key are two files, which no rename replaces together: for an instant a new process may "
+            f"find a key that does not fit. Run this, then write chain_files: {{{chains}}} in place of cert_files"
+        )
+        both = [
+            f"cat {shlex.quote(key)} {shlex.quote(certificate)} > {shlex.quote(files[kind])}"
+            for kind, (certificate, key) in pairs.items()
+            if certificate != key
+        ]
+        settled = smtpdtls.chain_instead([p for p in settings.places() if self._judged(p)], list(files.values()))
+        yield (
+            what,
+            f"run: install -d -m 700 {shlex.quote(directory)} && (umask 077; {' && '.join(both)}) && "
+            f"{self._instance.set(settled)}",
+        )
 
-    def _overrides(self) -> dict[str, dict[str, str]]:
-        """The settings of each service in master.cf (`smtp/inet`), expanded."""
-        found: dict[str, dict[str, str]] = {}
-        for service, name, value in _parse(self._postconf("-xP")):
-            found.setdefault(service, {})[name] = value
-        return found
+    # -- SNI ---------------------------------------------------------------------------------------------------------
 
-    def _postconf(self, *arguments: str) -> str:
-        result = self._run("postconf", *arguments)
-        if result.code != 0:
-            raise self._wrong(f"postconf fails: {_last_line(result)}", f"run: {self._command('postconf')} -n")
-        return result.out
+    def _sni_map(self, options: Sni) -> SniMap:
+        """Raises: `mta.config`, `name.invalid`."""
+        wrong = self._instance.wrong
+        if self._options.chain_files is None:
+            raise wrong("sni needs combined files", "write chain_files in place of cert_files")
+        if options.type not in TABLES:
+            raise wrong(f"sni.type {options.type} is not known here", f"use one of {', '.join(TABLES)}")
+        if not os.path.isabs(options.map) or not options.names:
+            raise wrong("sni.map is relative, or sni.names is empty", "sni: {map: /etc/postfix/sni, names: [...]}")
+        names = [f".{hostname(n[1:])}" if n.startswith(".") else hostname(n) for n in options.names]
+        return SniMap(self._instance, options.type, Path(options.map), names)
 
-    def _postfix(self, command: str) -> Result:
-        return self._run("postfix", command)
+    @property
+    def _only(self) -> bool:
+        return self._options.sni is not None and self._options.sni.only
 
-    def _run(self, name: str, *arguments: str) -> Result:
-        argv = [program(name, "mta.config"), *self._instance(), *arguments]
-        try:
-            return run(argv, _TIMEOUT_S, code="mta.config")
-        except Transient as error:  # in the words of `Server`
-            raise Transient("mta.reload", error.detail, error.hint) from error
+    def _check_sni(self, settings: Settings) -> None:
+        if self._sni is None:
+            return
+        kind = self._options.sni.type if self._options.sni else ""
+        if kind not in self._instance.postconf("-m").split():
+            hint = f"use another sni.type, or install it: apt install postfix-{kind}"
+            raise self._instance.wrong(f"it has no tables of type {kind}", hint)
+        for what, hint in self._sni_missing(settings) if self._sni.ready else ():
+            raise self._instance.wrong(f"{what}, which is installed", hint)
 
-    def _instance(self) -> list[str]:
-        return ["-c", self._options.config_dir] if self._options.config_dir else []
+    def _sni_missing(self, settings: Settings) -> Iterator[tuple[str, str]]:
+        """Places that do not name the map, and the command that lets it be asked first."""
+        for place, own in {"main.cf": settings.main, **settings.services}.items():
+            if place in self._options.other_services or (place != "main.cf" and SNI_MAPS not in own):
+                continue
+            listed = own.get(SNI_MAPS, "")
+            if self._sni and str(self._sni) not in words(listed):
+                others = [one for one in words(listed) if not one.endswith(f":{self._sni.path}")]
+                value = ", ".join([str(self._sni), *others])
+                yield f"{place}: {SNI_MAPS} does not name {self._sni}", self._run({(place, SNI_MAPS): value})
 
-    def _command(self, name: str) -> str:
-        """For a hint: how to call a program for this instance."""
-        return shlex.join([name, *self._instance()])
+    def _sni_ahead(self, algorithms: Iterable[str], settings: Settings) -> Iterator[tuple[str, str]]:
+        if self._sni is None:
+            return
+        missing = list(self._sni_missing(settings))
+        if not self._sni.ready:
+            yield from ((f"{what} yet: the first run makes it and stops there", hint) for what, hint in missing)
+            if not missing:
+                yield f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""
+        wanted = self._names(sorted(algorithms))
+        for name, files in self._sni.files().items():
+            if files != wanted:
+                yield f"{self._sni.path}: {name} leads to {' '.join(files)}; the next run changes that", ""
 
-    def _files_of(self, algorithms: Iterable[str]) -> list[str]:
-        return [str(self._file(algorithm)) for algorithm in sorted(algorithms)]
+    # -- names of files ----------------------------------------------------------------------------------------------
 
-    def _file(self, algorithm: str) -> Path:
-        path = self._files.get(algorithm) or self._files.get(family(algorithm))
-        if path is None:
-            kind = family(algorithm)
-            hint = f"add `{kind}: /etc/postfix/tls/{kind}.pem` to its chain_files"
-            raise self._wrong(f"no file for {algorithm}", hint)
-        return path
+    def _names(self, algorithms: Iterable[str] | None = None) -> list[str]:
+        """The files of these algorithms, or all."""
+        return [str(path) for path in self._layout.paths(algorithms)]
 
-    def _wrong(self, what: str, hint: str) -> Misconfigured:
-        return Misconfigured("mta.config", f"postfix {self._name}: {what}", hint)
+    def _pairs(self) -> dict[str, Pair]:
+        """Certificate and key of each kind in cert_files."""
+        found = self._options.cert_files or {}
+        return {kind: _pair(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
 
-
-def _parse(lines: str) -> list[tuple[str, str, str]]:
-    """Lines of postconf, `smtp/inet/name = value` or `name = value`: service, name, value."""
-    found: list[tuple[str, str, str]] = []
-    for line in lines.splitlines():
-        place, equals, value = line.partition("=")
-        if equals:
-            service, _, name = place.strip().rpartition("/")
-            found.append((service, name, value.strip()))
-    return found
-
-
-def _words(value: str) -> list[str]:
-    """The elements of a list in Postfix's syntax."""
-    return [word for word in re.split(r"[,\s]+", value) if word]
-
-
-def _last_line(result: Result) -> str:
-    """What it said at the end, or how it ended."""
-    lines = (result.err or result.out).strip().splitlines()
-    return lines[-1][:200] if lines else f"exit status {result.code}"
-
-
-def _kinds(file: str) -> set[str]:
-    """Which family of keys it holds; nothing where that cannot be told, as for a key without its certificate."""
-    leaf = pemfile.leaf_der(Path(file))
-    algorithm = leaf and _algorithm(leaf)
-    return {family(algorithm)} if algorithm else set()
+    def _run(self, remedy: Mapping[Setting, str | None]) -> str:
+        return f"run: {self._instance.set(remedy)}"
 
 
-def _algorithm(leaf: bytes) -> str | None:
-    """The kind of key in a certificate; None where certagent would not have made it."""
-    try:
-        return algorithm_of(x509.load_der_x509_certificate(leaf).public_key())
-    except (ValueError, Error):
-        return None
+def _pair(files: Files) -> Pair:
+    certificate = files.combined or files.fullchain or ""
+    return certificate, files.key or certificate

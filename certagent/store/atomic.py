@@ -142,8 +142,12 @@ def followed(path: Path) -> Path:
 
 
 def has_acl(path: Path) -> bool:
-    """Whether it has an ACL with named users or groups or a mask: then its mode's group bits are that mask, acl(5)."""
-    return _attribute(path, _ACL) is not None
+    """Whether it has an ACL with named users or groups: then the group bits of its mode are the ACL's mask, acl(5).
+
+    Raises: `store.path`, `store.disk`.
+    """
+    with _told(path):
+        return _attribute(path, _ACL) is not None
 
 
 def private_dir(path: Path) -> None:
@@ -176,6 +180,18 @@ def trusted_dir(path: Path) -> None:
         raise Misconfigured("store.path", f"others may write into {path}", f"chmod go-w {path}")
 
 
+def read(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes | None:
+    """The content of a regular file; None where there is none of that name.
+
+    Raises:
+        store.path: It is not readable, a symlink, not a regular file, or larger than `limit_bytes`.
+        store.disk: It cannot be read.
+    """
+    if status(path) is None:
+        return None
+    return _read(path, limit_bytes, lambda _: None)
+
+
 def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
     """The content of a file that only its owner, root or this user, may touch.
 
@@ -184,6 +200,38 @@ def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
         store.path: It is missing, not readable, a symlink, not a regular file, or larger than `limit_bytes`.
         store.disk: It cannot be read.
     """
+
+    def judge(status: os.stat_result) -> None:
+        _refuse_stranger(path, status, "secret.mode")
+        if status.st_mode & 0o077:
+            raise Misconfigured("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+
+    return _read(path, limit_bytes, judge)
+
+
+def status(path: Path) -> os.stat_result | None:
+    """Of what has this name itself, also of a symlink; None where there is nothing.
+
+    Raises: `store.path`, `store.disk`.
+    """
+    with _told(path):
+        try:
+            return path.lstat()
+        except FileNotFoundError:
+            return None
+
+
+def remove(path: Path) -> None:
+    """Removes the file, durably; one that is not there is removed already.
+
+    Raises: `store.path`, `store.disk`.
+    """
+    with _told(path):
+        path.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+
+
+def _read(path: Path, limit_bytes: int, judge: Callable[[os.stat_result], None]) -> bytes:
     with _told(path), ExitStack() as cleanup:
         # O_NONBLOCK: to open a FIFO must not wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -191,9 +239,7 @@ def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
-        _refuse_stranger(path, status, "secret.mode")
-        if status.st_mode & 0o077:
-            raise Misconfigured("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+        judge(status)
         with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:

@@ -184,6 +184,18 @@ class Journal:
             rows = self._db.execute("SELECT certificate, wake_at, why FROM head WHERE wake_at IS NOT NULL").fetchall()
         return {name: Wake(_from_epoch(at), why) for name, at, why in rows}
 
+    def due(self) -> tuple[list[str], datetime | None]:
+        """The certificates to be looked after now, and when the next of the others wants it.
+
+        Found by an index: what is idle costs nothing, however much of it there is.
+        """
+        now = self._clock.wall().timestamp()
+        with self._mutex, _translated(self.path), self._snapshot():
+            rows = self._db.execute("SELECT certificate FROM head WHERE wake_at IS NULL OR wake_at<=?", (now,))
+            names = [name for (name,) in rows]
+            [[following]] = self._db.execute("SELECT min(wake_at) FROM head WHERE wake_at>?", (now,))
+        return names, None if following is None else _from_epoch(following)
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def append(self, name: str, *events: AnyEvent) -> State:

@@ -392,6 +392,22 @@ def test_wakes_are_those_that_were_noted_last(place: Path, clock: Fake) -> None:
     journal.close()
 
 
+def test_due_are_those_whose_date_has_come_and_those_that_something_happened_to(place: Path, clock: Fake) -> None:
+    """The rest is only told by the earliest of its dates, however much of it there is."""
+    journal = Journal(place / "journal.db", clock)
+    assert journal.due() == ([], None)
+    for name, hours in (("a", 1), ("b", 2), ("c", 3)):
+        journal.append(name, event(1))
+        journal.sleep(name, timedelta(hours=hours), "caches")
+    assert journal.due() == ([], START + timedelta(hours=1))
+    journal.append("c", event(1))
+    assert journal.due() == (["c"], START + timedelta(hours=1))
+    clock.pass_(3 * 3600)
+    names, following = journal.due()
+    assert (sorted(names), following) == (["a", "b", "c"], None)
+    journal.close()
+
+
 # ---- several at once, and a full disk -------------------------------------------------------------------------------
 
 
