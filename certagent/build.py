@@ -32,7 +32,14 @@ BUILT_IN = {
         "rfc2136": "certagent.dns.rfc2136:Rfc2136",
         "command": "certagent.dns.command:Command",
     },
-    "certagent.mail_servers": {"postfix": "certagent.mta.postfix:Postfix"},
+    "certagent.mail_servers": {
+        "postfix": "certagent.mta.postfix:Postfix",
+        "exim": "certagent.mta.exim:Exim",
+        "dovecot": "certagent.mta.dovecot:Dovecot",
+        "opensmtpd": "certagent.mta.opensmtpd:OpenSmtpd",
+        "sendmail": "certagent.mta.sendmail:Sendmail",
+        "command": "certagent.mta.command:Command",
+    },
 }
 """What ships with certagent, found without a search through every installed package; a test holds it to
 pyproject.toml."""

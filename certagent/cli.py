@@ -215,15 +215,14 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     from certagent import render
 
     built, entries = _open(path, names)
-    wakes = built.journal.wakes()
+    wakes, now = built.journal.wakes(), built.journal.now()
     code = 0
     all_: list[dict[str, Any]] = []
-    for entry in entries:
-        state = built.journal.state(entry.spec.name)
+    for entry, state in zip(entries, built.journal.states(e.spec.name for e in entries), strict=True):
         if as_json:
             all_.append(render.status_of(entry.spec, state, wakes.get(entry.spec.name)))
         else:
-            click.echo(render.status(entry.spec, state, built.journal.now(), wakes.get(entry.spec.name)))
+            click.echo(render.status(entry.spec, state, now, wakes.get(entry.spec.name)))
         code = max(code, *(_code_of(f.kind) for f in state.failures.values()), 0)
     if as_json:
         click.echo(render.to_json({"daemon": built.present(), "certificates": all_}))
@@ -316,6 +315,20 @@ def abort(path: Path, name: str) -> None:
     assert last is not None
     _print_wait(name, last)
     _wake_daemon(built)
+
+
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Write the config into this new file.")
+@click.option("--apply", is_flag=True, help="Make the changes to the mail servers' own configuration, with backups.")
+@_json
+def init(output: Path | None, apply: bool, as_json: bool) -> None:
+    """Propose a configuration, with the reasons, from what this host runs and what DNS says.
+
+    It only reads; the mail servers' own configuration is changed with --apply alone.
+    """
+    from certagent.init.command import run
+
+    sys.exit(run(output, apply=apply, as_json=as_json))
 
 
 @cli.command()

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
+from certagent import compiled
 from certagent.errors import Misconfigured
 from certagent.lifecycle.model import Mode, Service, Spec, Target
 from certagent.pki import names
 from certagent.pki.algorithms import ALGORITHMS, family
 from certagent.reader import Reader, Section
 
-MAX_BYTES = 1024 * 1024
-"""A thousand certificates fit in a fraction of it; more is not a configuration."""
+MAX_BYTES = 64 * 1024 * 1024
+"""A hundred thousand certificates fit in half of it; more is not a configuration."""
+STATE_DIR = "/var/lib/certagent"
 
 T = TypeVar("T")
 Duration = Annotated[str, msgspec.Meta(pattern=r"^(\d+(d|h|m|s))+$", description="such as 90d, 36h, 15m, 30s, 1h30m")]
@@ -96,7 +98,7 @@ class Certificate(_Keys, frozen=True, kw_only=True):
 
 
 class _Top(_Keys, frozen=True, kw_only=True):
-    state_dir: str = "/var/lib/certagent"
+    state_dir: str = STATE_DIR
     ca: dict[Name, Any]
     dns: Any = {}
     certificates: dict[Name, Any]
@@ -110,6 +112,35 @@ class Entry(msgspec.Struct, frozen=True):
     mail_servers: dict[str, Section]
 
 
+class Certificates(Mapping[str, Entry]):
+    """The entries by name. Each is kept as a few hundred bytes, and decoded when it is asked for: most are idle."""
+
+    def __init__(self, encoded: Mapping[str, msgspec.Raw | bytes]) -> None:
+        self.encoded = encoded
+
+    def __getitem__(self, name: str) -> Entry:
+        return _ENTRY.decode(self.encoded[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.encoded)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+
+
+class _Compiled(msgspec.Struct, frozen=True, array_like=True):
+    """All of a file that was found right."""
+
+    state_dir: str
+    cas: dict[str, Ca]
+    dns: Dns
+    providers: dict[str, Section]
+    certificates: dict[str, msgspec.Raw]
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole file."""
 
@@ -118,16 +149,15 @@ class Config(msgspec.Struct, frozen=True):
     cas: dict[str, Ca]
     dns: Dns
     providers: dict[str, Section]
-    certificates: dict[str, Entry]
-    lines: dict[tuple[str, ...], int]
+    certificates: Certificates
 
     def options(self, section: Section, type_: type[T]) -> T:
         """The options of a plug-in, checked like everything else in the file."""
-        return Reader(self.path, self.lines).convert(section.options, type_, section.place)
+        return Reader(self.path).convert(section.options, type_, section.place)
 
     def wrong(self, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
         """An error at a place in the file."""
-        return Reader(self.path, self.lines).wrong("config.value", place, detail, hint)
+        return Reader(self.path).wrong("config.value", place, detail, hint)
 
 
 def duration(text: str) -> timedelta:
@@ -137,9 +167,22 @@ def duration(text: str) -> timedelta:
 
 
 def load(path: Path) -> Config:
-    """Read and check the file."""
-    text = _read(path)
-    reader = Reader(path, {})
+    """Read and check the file; one that was found right before is not checked again."""
+    data = _read(path)
+    found = compiled.read(data, STATE_DIR, _Compiled)
+    if found is None:
+        found = _check(path, data)
+        compiled.keep(data, STATE_DIR, found)
+    certificates = Certificates(found.certificates)
+    return Config(path, Path(found.state_dir), found.cas, found.dns, found.providers, certificates)
+
+
+def _check(path: Path, data: bytes) -> _Compiled:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Misconfigured("config.file", f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    reader = Reader(path)
     value = reader.parse(text)
     top = reader.convert(value, _Top, ())
     cas = {n: reader.convert(v, Ca, ("ca", n)) for n, v in top.ca.items()}
@@ -159,10 +202,11 @@ def load(path: Path) -> Config:
     if not os.path.isabs(top.state_dir):
         raise reader.wrong("config.value", ("state_dir",), f"{top.state_dir!r} is not absolute", "begin it with /")
     _no_file_twice(reader, certificates)
-    return Config(path, Path(top.state_dir), cas, dns, providers, certificates, reader.lines)
+    encoded = {name: msgspec.Raw(msgspec.msgpack.encode(entry)) for name, entry in certificates.items()}
+    return _Compiled(top.state_dir, cas, dns, providers, encoded)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             info = os.fstat(file.fileno())
@@ -179,10 +223,7 @@ def _read(path: Path) -> str:
         raise Misconfigured(
             "config.file", f"{path}: larger than {MAX_BYTES} bytes", "this is not a certagent configuration"
         )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Misconfigured("config.file", f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    return data
 
 
 def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> Entry:
@@ -266,9 +307,22 @@ def _no_file_twice(reader: Reader, certificates: Mapping[str, Entry]) -> None:
     used: dict[str, tuple[str, ...]] = {}
     for entry in certificates.values():
         for section in entry.mail_servers.values():
-            files = section.options.get("chain_files")
-            for file in cast("dict[str, object]", files).values() if isinstance(files, dict) else ():
-                if str(file) in used:
-                    detail = f"{file} is written for {'.'.join(used[str(file)])} already"
+            for file in (f for key in _FILES for f in _paths(section.options.get(key))):
+                if file in used:
+                    detail = f"{file} is written for {'.'.join(used[file])} already"
                     raise reader.wrong("config.value", section.place, detail, "give each its own file")
-                used[str(file)] = section.place
+                used[file] = section.place
+
+
+_FILES = ("chain_files", "cert_files", "files")
+"""Where mail servers name what they want written."""
+
+
+def _paths(value: object) -> Iterator[str]:
+    """Every file of a kind of key, or of all kinds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in cast("dict[str, object]", value).items():
+            if key != "password_file":
+                yield from _paths(inner)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -36,13 +37,16 @@ class Section(msgspec.Struct, frozen=True):
 class Reader:
     """Turns YAML into values and remembers on which line each key stands."""
 
-    def __init__(self, path: Path, lines: dict[tuple[str, ...], int]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = lines
+        self._lines: dict[tuple[str, ...], int] = {}
 
     def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
         """An error at a place: the line of the nearest key that stands in the file."""
-        line = next((self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines), 1)
+        if not self._lines:  # what is told was read by another one
+            with suppress(OSError, Misconfigured):
+                self.parse(self.path.read_text())
+        line = next((self._lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self._lines), 1)
         where = ".".join(place)
         return Misconfigured(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)
 
@@ -80,17 +84,17 @@ class Reader:
         return Misconfigured("config.yaml", f"{self.path}:{line}: {problem}", "check indentation and quotes there")
 
     def _value(self, loader: Any, node: yaml.Node, place: tuple[str, ...]) -> object:
-        self.lines[place] = node.start_mark.line + 1
+        self._lines[place] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             result: dict[str, object] = {}
             for key_node, value_node in node.value:
                 key = str(key_node.value)
                 here = (*place, key)
                 if key in result:
-                    self.lines[here] = key_node.start_mark.line + 1
+                    self._lines[here] = key_node.start_mark.line + 1
                     raise self.wrong("config.key", here, "this key stands here twice", "keep one of them")
                 result[key] = self._value(loader, value_node, here)
-                self.lines[here] = key_node.start_mark.line + 1
+                self._lines[here] = key_node.start_mark.line + 1
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*place, str(i))) for i, item in enumerate(node.value)]

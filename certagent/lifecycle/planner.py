@@ -414,7 +414,7 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if name not in spec.owners
         and not any(h.values for h in rollover.held(spec, owner, now))
         and rollover.empty(owner)
-        and (owner.changed_at is None or now.since(owner.changed_at) > schedule.LATE)
+        and (not (owner.changed_at and owner.looked_at) or owner.looked_at.since(owner.changed_at) > schedule.LATE)
     )
     if generations or keys or owners:
         yield Forget(

@@ -166,16 +166,25 @@ class State(Struct, frozen=True):
 
     def generation(self, id_: str) -> Generation | None:
         """The generation of that id."""
-        return next((g for g in self.generations if g.id == id_), None)
+        for generation in self.generations:
+            if generation.id == id_:
+                return generation
+        return None
 
     def keyset(self, id_: str | None) -> KeySet | None:
         """The key set of that id."""
-        return next((k for k in self.keys if k.id == id_), None)
+        for keyset in self.keys:
+            if keyset.id == id_:
+                return keyset
+        return None
 
     @property
     def newest(self) -> Generation | None:
         """The newest generation that certagent has issued."""
-        return next((g for g in reversed(self.generations) if not g.foreign), None)
+        for generation in reversed(self.generations):
+            if generation.keys is not None:
+                return generation
+        return None
 
     @property
     def current_keys(self) -> KeySet | None:

@@ -6,6 +6,7 @@ Works on canonical text and `Leaf` facts alone; a match that these facts cannot 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from certagent.errors import Misconfigured, Rejected
 from certagent.pki.leaf import Leaf
@@ -42,6 +43,7 @@ def triple(value: str) -> str:
     return "{} {} {}".format(*_fields(value))
 
 
+@lru_cache(512)
 def of_key(spki_hex: str) -> str:
     """The record for a key, by the SHA-256 of its SubjectPublicKeyInfo; it needs no certificate, so it can be early.
 
@@ -104,6 +106,7 @@ def _sha256(wanted: str, digest: str) -> str:
     return value
 
 
+@lru_cache(512)  # the few values of a certificate are read again at every decision
 def _fields(text: str) -> tuple[int, int, int, str]:
     if len(text) > _MAX_TEXT:
         raise _invalid(text)

@@ -13,9 +13,10 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ class Journal:
         """What is known of a certificate; a new one where nothing is."""
         with self._mutex, _translated(self.path), self._snapshot():
             return self._head(name)[0]
+
+    def states(self, names: Iterable[str]) -> Iterator[State]:
+        """What is known of each of these, in their order; as `state`, but for thousands."""
+        rest = iter(names)
+        while some := list(islice(rest, 256)):  # so that a daemon need not wait long
+            with self._mutex, _translated(self.path), self._snapshot():
+                found = [self._head(name)[0] for name in some]
+            yield from found
 
     def _head(self, name: str) -> tuple[State, bytes]:
         row = self._db.execute("SELECT seq, state, digest FROM head WHERE certificate=?", (name,)).fetchone()

@@ -257,7 +257,7 @@ class Site:
         assert keys <= set(desired)
         assert self.published() == [desired, desired]
         assert self.challenges() == [[], []]
-        kept = {path.name for path in (self.state_dir / "vault" / NAME).iterdir()}
+        kept = {path.name for path in (self.state_dir / "vault" / NAME).iterdir()} - {"before"}
         known = {k["id"] for k in state["keys"]} | {g["id"] for g in state["generations"] if g["keys"]}
         assert kept == known
         assert self.leftovers() == []

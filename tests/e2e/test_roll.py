@@ -295,6 +295,29 @@ class TestTakeOver:
         assert all(pair.tlsa not in values for values in site.published())
         site.assert_settled()
 
+    def test_what_was_served_before_comes_back_if_the_first_certificate_of_ours_is_not_served(self, site: Site) -> None:
+        """Its files were kept, are put back byte for byte, and are served again; then the swap is tried once more."""
+        pair, file = certificates.make([NAME]), site.files["ecdsa"]
+        file.touch(0o600)
+        file.write_bytes(pair.chain_file)
+        site.receiver.reload()
+        site.dns.update(OWNER, "TLSA", [pair.tlsa], ttl=1)
+        site.dns.settle()
+        assert site.served() == {pair.tlsa}
+        with Strict() as strict:
+            site.run("renew", "--wait", at={"Installed": f"echo broken >{file}", "Restored": f"cp {file} {file}.back"})
+            strict.stop()
+        assert [f for f in strict.failures if f.kind == "mismatch"] == []
+        back = file.with_name(f"{file.name}.back")
+        assert back.read_bytes() == pair.chain_file
+        back.unlink()
+        kinds = site.kinds()
+        at = kinds.index("Restored")
+        assert kinds[at + 1] == "Surveyed"
+        assert f"3 1 1 {site.history()[at + 1]['event']['served'][0]['leaf']['spki']}" == pair.tlsa
+        assert kinds.count("Installed") == 2
+        site.assert_settled()
+
     def test_a_record_that_is_nobodys_is_left_alone(self, site: Site) -> None:
         """Values that certagent neither made nor saw served are somebody else's: told, never removed."""
         foreign = f"3 1 1 {'ab' * 32}"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.mta import pemfile
+from certagent.mta.layout import Layout
 from certagent.secret import Secret
 from certagent.store import atomic
 from tests.mta import chains
@@ -20,12 +21,16 @@ OTHER = chains.make()
 RSA = chains.make("rsa-2048")
 
 
+def install(path: Path, pem: Secret[bytes]) -> None:
+    Layout("postfix mx1", {"ecdsa": str(path)}).install({"ecdsa-p256": pem})
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A file in service."""
     tmp_path.chmod(0o755)
     path = tmp_path / "chain.pem"
-    pemfile.install(path, Secret(ONE.pem))
+    install(path, Secret(ONE.pem))
     return path
 
 
@@ -61,7 +66,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_a_broken_file_is_refused_and_the_old_one_stays(path: Path, wrong: bytes) -> None:
     with pytest.raises(Unsafe) as caught:
-        pemfile.install(path, Secret(wrong))
+        install(path, Secret(wrong))
     assert caught.value.code == "mta.pem"
     assert str(path) in caught.value.detail
     assert ".new-" not in caught.value.detail
@@ -72,14 +77,14 @@ def test_a_broken_file_is_refused_and_the_old_one_stays(path: Path, wrong: bytes
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cut_before_the_end_of_the_leaf_is_accepted(path: Path, cut: int) -> None:
     with pytest.raises(Unsafe, match=r"mta\.pem"):
-        pemfile.install(path, Secret(ONE.pem[:cut]))
+        install(path, Secret(ONE.pem[:cut]))
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_an_error_never_carries_the_key(path: Path, wrong: bytes) -> None:
     lines = [line for line in ONE.key.decode().splitlines() if len(line) > 20 and "-----" not in line]
     with pytest.raises(Unsafe) as caught:
-        pemfile.install(path, Secret(wrong))
+        install(path, Secret(wrong))
     error: BaseException | None = caught.value
     while error:
         assert not any(line in repr(error) + repr(vars(error)) + repr(error.args) for line in lines)
@@ -89,7 +94,7 @@ def test_an_error_never_carries_the_key(path: Path, wrong: bytes) -> None:
 
 @pytest.mark.parametrize("chain", [ONE, RSA, chains.make("ecdsa-p384")])
 def test_a_good_file_takes_its_place(path: Path, chain: chains.Chain) -> None:
-    pemfile.install(path, Secret(chain.pem))
+    install(path, Secret(chain.pem))
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (chain.pem, 0o600)
     assert pemfile.leaf_der(path) == chain.der
 
@@ -100,17 +105,18 @@ def test_the_rehearsal_takes_a_name(path: Path) -> None:
 
 def test_when_one_of_several_is_broken_none_is_placed(path: Path) -> None:
     second = path.with_name("rsa.pem")
+    both = Layout("postfix mx1", {"ecdsa": str(path), "rsa": str(second)})
     with pytest.raises(Unsafe):
-        pemfile.install_all({path: Secret(OTHER.pem), second: Secret(RSA.key)})
+        both.install({"ecdsa-p256": Secret(OTHER.pem), "rsa-2048": Secret(RSA.key)})
     assert (path.read_bytes(), list(path.parent.iterdir())) == (ONE.pem, [path])
-    pemfile.install_all({path: Secret(OTHER.pem), second: Secret(RSA.pem)})
+    both.install({"ecdsa-p256": Secret(OTHER.pem), "rsa-2048": Secret(RSA.pem)})
     assert (path.read_bytes(), second.read_bytes()) == (OTHER.pem, RSA.pem)
 
 
 def test_a_directory_that_others_may_write_is_refused(path: Path) -> None:
     path.parent.chmod(0o775)
     with pytest.raises(Misconfigured, match=r"others may write.*mta\.files") as caught:
-        pemfile.install(path, Secret(OTHER.pem))
+        install(path, Secret(OTHER.pem))
     assert caught.value.hint.startswith("chmod go-w ")
 
 
@@ -118,13 +124,13 @@ def test_a_symlink_and_a_missing_directory_are_refused(path: Path) -> None:
     path.with_name("link").symlink_to(path)
     for place in (path.with_name("link"), path.parent / "none" / "chain.pem"):
         with pytest.raises(Misconfigured, match=r"mta\.files"):
-            pemfile.install(place, Secret(OTHER.pem))
+            install(place, Secret(OTHER.pem))
     assert path.read_bytes() == ONE.pem
 
 
 def test_the_directory_may_be_a_symlink(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
-    pemfile.install(tmp_path / "link" / "chain.pem", Secret(OTHER.pem))
+    install(tmp_path / "link" / "chain.pem", Secret(OTHER.pem))
     assert path.read_bytes() == OTHER.pem
 
 
@@ -134,7 +140,59 @@ def test_a_full_disk_is_told_in_the_words_of_a_mail_server(path: Path, monkeypat
 
     monkeypatch.setattr(atomic, "_write_all", full)
     with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-        pemfile.install(path, Secret(OTHER.pem))
+        install(path, Secret(OTHER.pem))
+
+
+class TestParts:
+    """A key in a file of its own is rehearsed together with its certificates."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        for name, content in (
+            ("key", ONE.key),
+            ("leaf", ONE.leaf),
+            ("ca", ONE.issuer),
+            ("full", ONE.leaf + ONE.issuer),
+        ):
+            (tmp_path / name).write_bytes(content)
+        return tmp_path
+
+    def test_those_of_one_chain_pass(self, place: Path) -> None:
+        pemfile.rehearse(place / "full", key=place / "key", shown=place / "full")
+        pemfile.rehearse_parts(place / "leaf", place / "ca", place / "key", shown=place / "leaf")
+
+    @pytest.mark.parametrize("key", [OTHER.key, RSA.key, b"", encrypted(), ONE.leaf, ONE.key[:-30]])
+    def test_another_key_is_refused(self, place: Path, key: bytes) -> None:
+        (place / "key").write_bytes(key)
+        with pytest.raises(Unsafe, match=rf"new content for {place}/full: .*\[mta\.pem\]"):
+            pemfile.rehearse(place / "full", key=place / "key", shown=place / "full")
+        with pytest.raises(Unsafe, match=rf"new content for {place}/leaf: .*\[mta\.pem\]"):
+            pemfile.rehearse_parts(place / "leaf", place / "ca", place / "key", shown=place / "leaf")
+
+    def test_issuers_before_the_leaf_are_refused(self, place: Path) -> None:
+        (place / "full").write_bytes(ONE.issuer + ONE.leaf)
+        with pytest.raises(Unsafe):
+            pemfile.rehearse(place / "full", key=place / "key")
+        with pytest.raises(Unsafe):
+            pemfile.rehearse_parts(place / "ca", place / "leaf", place / "key", shown=place)
+
+    def test_a_combined_file_comes_apart(self, place: Path) -> None:
+        key, leaf, issuers = pemfile.split(Secret(ONE.pem + OTHER.issuer), place)
+        assert (key.reveal(), leaf, issuers) == (ONE.key, ONE.leaf, ONE.issuer + OTHER.issuer)
+        assert "BEGIN" not in repr(key)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            name
+            for name in WRONG
+            if name
+            not in {"key of another certificate", "damaged leaf", "issuer before leaf", "encrypted, traditional"}
+        ],
+    )  # these are for the rehearsal
+    def test_what_is_no_combined_file_does_not_come_apart(self, place: Path, name: str) -> None:
+        with pytest.raises(Unsafe, match=r"mta\.pem"):
+            pemfile.split(Secret(WRONG[name]), place)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"\xff" * 50, ONE.key, ONE.pem[:300]])

@@ -9,7 +9,7 @@ set -euo pipefail
 python=(python3 python3-venv)
 # name servers and their tools, a CA, a mail server, namespaces and faults, the judge of manual pages
 lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqlite3 sqlite3 pebble postfix
-  dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved
+  dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
   iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4
   # libraries of the servers that unpack.sh unpacks
   libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7)
@@ -85,7 +85,7 @@ if [[ ! -e $policy ]]; then
 fi
 quietly apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends --no-remove "${missing[@]}"
 if command -v systemctl >/dev/null; then
-  declare -A unit=([bind9]=named [unbound]=unbound [knot]=knot [pdns-server]=pdns [dovecot-core]=dovecot)
+  declare -A unit=([bind9]=named [unbound]=unbound [knot]=knot [pdns-server]=pdns [dovecot-core]=dovecot [haproxy]=haproxy)
   for package in "${!unit[@]}"; do
     if has "$package"; then systemctl disable --quiet "${unit[$package]}" 2>/dev/null || true; fi
   done

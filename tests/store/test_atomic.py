@@ -195,6 +195,146 @@ def test_several_files_can_be_prepared_before_one_is_placed(path: Path) -> None:
     assert (path.read_bytes(), left(path.parent)) == (b"new", [])
 
 
+def set_acl(*arguments: str | Path) -> None:
+    done = subprocess.run(["setfacl", *arguments], check=False, capture_output=True)
+    if b"not supported" in done.stderr:
+        pytest.skip("this file system has no ACLs")
+    done.check_returncode()
+
+
+def acl(path: Path) -> str:
+    return subprocess.run(["getfacl", "-cpn", path], capture_output=True, check=True, text=True).stdout
+
+
+class TestKept:
+    """What the operator gave a file beyond owner and mode goes over to the one that replaces it, where asked for."""
+
+    def test_named_users_and_the_mask_of_the_acl(self, path: Path) -> None:
+        set_acl("-m", "u:12345:r,g:23456:rw,m::r", path)
+        before = acl(path)
+        atomic.write(path, b"new", keep=True)
+        assert (path.read_bytes(), acl(path), atomic.has_acl(path)) == (b"new", before, True)
+
+    def test_the_entries_of_owner_group_and_others_are_those_of_the_mode(self, path: Path) -> None:
+        set_acl("-m", "u:12345:r,g::rw,o::rw", path)
+        atomic.write(path, b"new", keep=True, mode=0o640)
+        assert acl(path).split() == ["user::rw-", "user:12345:r--", "group::r--", "mask::rw-", "other::---"]
+
+    def test_an_acl_is_lost_where_it_was_not_asked_for(self, path: Path) -> None:
+        set_acl("-m", "u:12345:r", path)
+        atomic.write(path, b"new")
+        assert (mode(path), atomic.has_acl(path)) == (0o600, False)
+
+    def test_the_default_of_the_directory_does_not_replace_the_old_files_access(self, path: Path) -> None:
+        set_acl("-d", "-m", "u:12345:rw", path.parent)
+        atomic.write(path, b"new", keep=True, mode=0o640)
+        assert (mode(path), atomic.has_acl(path)) == (0o640, False)
+
+    def test_a_new_file_has_nothing_to_keep(self, path: Path) -> None:
+        path.unlink()
+        atomic.write(path, b"new", keep=True)
+        assert mode(path) == 0o600
+
+    def test_nobody_else_can_read_the_new_one_before_the_acl_is_there(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_acl("-m", "u:12345:r", path)
+        seen: list[str] = []
+
+        def spy(fd: int, data: bytes) -> int:
+            seen.append(acl(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+            return real(fd, data)
+
+        real, before = os.write, acl(path)
+        monkeypatch.setattr(os, "write", spy)
+        atomic.write(path, b"new", keep=True)
+        assert seen[-1] == before
+
+    @pytest.mark.parametrize(("number", "kind"), [(errno.EPERM, Misconfigured), (errno.ENOSPC, Transient)])
+    def test_an_acl_that_cannot_be_kept_leaves_the_old_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+    ) -> None:
+        set_acl("-m", "u:12345:r", path)
+
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "setxattr", fail)
+        with pytest.raises(kind, match=os.strerror(number)):
+            atomic.write(path, b"new", keep=True)
+        assert (path.read_bytes(), left(path.parent)) == (b"old", [])
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root sets contexts")
+    def test_the_selinux_context(self, path: Path) -> None:
+        context = b"system_u:object_r:cert_t:s0\0"
+        try:
+            os.setxattr(path, "security.selinux", context)
+        except OSError as error:
+            pytest.skip(f"no contexts here: {error}")
+        atomic.write(path, b"new", keep=True)
+        assert os.getxattr(path, "security.selinux") == context
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files immutable")
+@pytest.mark.parametrize("flag", ["i", "a"])
+def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, flag: str) -> None:
+    if subprocess.run(["chattr", f"+{flag}", path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system has no such flag")
+    try:
+        for change in (lambda: atomic.write(path, b"new"), lambda: atomic.replaceable(path)):
+            with pytest.raises(Misconfigured, match=r"is immutable \[store\.path\]") as caught:
+                change()
+        assert path.read_bytes() == b"old"
+    finally:
+        subprocess.run(["chattr", f"-{flag}", path], check=True)
+    assert caught.value.hint == f"chattr -ia {path}"
+
+
+class TestFollowed:
+    def test_the_file_at_the_end_of_all_links(self, path: Path) -> None:
+        path.parent.chmod(0o755)
+        path.with_name("one").symlink_to("two")
+        path.with_name("two").symlink_to(path)
+        assert atomic.followed(path.with_name("one")) == atomic.followed(path) == path.resolve()
+
+    def test_it_need_not_exist(self, path: Path) -> None:
+        path.parent.chmod(0o755)
+        path.with_name("link").symlink_to("none")
+        assert atomic.followed(path.with_name("link")).name == "none"
+
+    def test_a_link_in_a_directory_of_others_or_in_a_circle_is_refused(self, path: Path) -> None:
+        path.parent.chmod(0o755)
+        open_one = path.parent / "open"
+        open_one.mkdir()
+        open_one.chmod(0o777)
+        (open_one / "link").symlink_to(path)
+        path.with_name("link").symlink_to(open_one / "link")
+        path.with_name("circle").symlink_to("circle")
+        for name, why in (("link", "others may write into"), ("circle", "too many symlinks")):
+            with pytest.raises(Misconfigured, match=why):
+                atomic.followed(path.with_name(name))
+
+
+class TestReadAndRemove:
+    def test_what_is_there_is_read_and_what_is_not_is_none(self, path: Path) -> None:
+        path.chmod(0o644)
+        assert atomic.read(path) == b"old"
+        atomic.remove(path)
+        atomic.remove(path)
+        assert (atomic.read(path), atomic.status(path)) == (None, None)
+
+    def test_what_is_no_file_a_symlink_or_too_large_is_refused(self, path: Path) -> None:
+        os.mkfifo(path.with_name("fifo"))
+        path.with_name("link").symlink_to(path)
+        for one, limit in ((path.with_name("fifo"), 9), (path.with_name("link"), 9), (path, 2)):
+            with pytest.raises(Misconfigured, match=r"store\.path"):
+                atomic.read(one, limit)
+
+    def test_a_directory_is_not_removed(self, path: Path) -> None:
+        with pytest.raises(Misconfigured, match=r"store\.path"):
+            atomic.remove(path.parent)
+
+
 class TestPrivateDir:
     def test_is_made_for_its_owner_only_whatever_the_umask(self, tmp_path: Path) -> None:
         before = os.umask(0)

@@ -1,0 +1,175 @@
+"""Any other service: its files in a declared layout, its check and reload by declared commands.
+
+Commands are lists of arguments, the program with its absolute path; no shell reads them. They run as certagent's user
+in `/` with a small fixed environment (`mta/run.py`) and nothing to read, and get neither key nor password: those are
+in the files only. Whoever may write to such a program could do anything as certagent's user, so it must belong to root
+or that user, and be nobody else's to write.
+
+Exit statuses are believed only when they say no: that the service serves the new certificate is proven by a handshake
+(`mta/probe.py`), as for every server.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.run import Result, run
+from certagent.mta.server import Found
+from certagent.secret import Secret
+
+Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class Options(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the config says of one service."""
+
+    files: dict[str, str | Files]
+    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the path of a combined file, or see `Files`."""
+    check: Argv | None = None
+    """Exits 0 when the service's own configuration is sound."""
+    reload: Argv
+    """Makes the service read its files again and exits 0; for one that cannot, what restarts it."""
+    restart: Argv | None = None
+    """Run when `reload` fails, but only where `check` says yes (or there is none): a restart with a broken
+    configuration would end a service that still serves."""
+    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    """For each command, in seconds. Daemons reload in moments and restart in a few seconds; appliances take longer.
+    Ten minutes at most: the certificate's next step waits for it."""
+
+
+class Command:
+    """A `certagent.mta.server.Server`."""
+
+    Options = Options
+
+    def __init__(self, name: str, options: Options) -> None:
+        """Raises: `mta.config` for a command without an absolute path; what `Layout` raises."""
+        self._who = f"service {name}"
+        self._options = options
+        self._layout = Layout(self._who, options.files, options)
+        for setting, argv in self._commands():
+            if not os.path.isabs(argv[0]):
+                raise self._wrong(f"{setting}: {argv[0]} is no absolute path", "write the program with its full path")
+
+    @staticmethod
+    def discover() -> list[Found]:
+        """Nothing: what kind of service it is, only the operator knows."""
+        return []
+
+    def check(self, algorithms: frozenset[str]) -> None:
+        """See `Server`; whether the service reads the files installed here, only the proof on the wire can tell.
+
+        While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
+
+        Raises:
+            mta.config: A kind of key has no file; a program is missing or others may write to it; `check` exits with
+                another status than 0 (its last line is told).
+            mta.files: What `Layout.check` raises.
+            mta.reload: (Transient) `check` does not end in time.
+        """
+        files = self._layout.paths(algorithms)
+        for setting, argv in self._commands():
+            self._refuse_writable(setting, argv[0])
+        self._layout.check()
+        if self._options.check and all(map(os.path.exists, files)):
+            result = self._run("check", self._options.check)
+            if result.code != 0:
+                raise self._wrong(f"its check fails: {_last_line(result)}", _by_hand(self._options.check))
+
+    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """See `Server`: files that are not there yet, and those that no single rename replaces."""
+        new = [str(path) for path in self._layout.paths(algorithms) if not os.path.lexists(path)]
+        notes = [(f"{path} is not there yet: the first run writes it", f"let the service read {path}") for path in new]
+        if self._layout.split:
+            what = "key and certificate are in two files: for a moment between two renames they do not fit"
+            notes.append((what, "where the service can read one file, use combined"))
+        return tuple(notes)
+
+    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+        """See `Layout.install`."""
+        self._layout.install(pems)
+
+    def installed(self) -> Mapping[str, bytes]:
+        """See `Layout.installed`."""
+        return self._layout.installed()
+
+    def saved(self) -> Mapping[str, Secret[bytes]]:
+        """See `Server`."""
+        return self._layout.saved()
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`."""
+        self._layout.restore(saved)
+
+    def reload(self) -> None:
+        """See `Server`; where `reload` fails and `check` does not, `restart` is run.
+
+        Raises:
+            mta.reload: (Transient) The command exits with another status than 0, or does not end in time.
+            mta.config: (Misconfigured) A program cannot be run, or others may write to it.
+        """
+        try:
+            self._succeed("reload", self._options.reload)
+        except Transient:
+            if not self._options.restart or not self._sound():
+                raise
+            self._succeed("restart", self._options.restart)
+
+    def _succeed(self, setting: str, argv: Argv) -> None:
+        result = self._run(setting, argv)
+        if result.code != 0:
+            what = f"{self._who}: {setting} fails: {_last_line(result)}"
+            raise Transient("mta.reload", what, _by_hand(argv))
+
+    def _sound(self) -> bool:
+        try:
+            return self._options.check is None or self._run("check", self._options.check).code == 0
+        except Error:
+            return False
+
+    def _run(self, setting: str, argv: Argv) -> Result:
+        self._refuse_writable(setting, argv[0])  # each time: it may have been exchanged
+        try:
+            return run(argv, self._options.timeout_s, code="mta.config")
+        except Transient as error:  # in the words of `Server`
+            raise Transient("mta.reload", f"{self._who}: {error.detail}", error.hint) from error
+
+    def _commands(self) -> list[tuple[str, Argv]]:
+        options = self._options
+        commands = {"check": options.check, "reload": options.reload, "restart": options.restart}
+        return [(setting, argv) for setting, argv in commands.items() if argv]
+
+    def _refuse_writable(self, setting: str, program: str) -> None:
+        try:
+            status = Path(program).stat()
+        except OSError as error:
+            raise self._wrong(f"{setting}: {program}: {error.strerror}", f"look at it: ls -l {program}") from error
+        if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
+            hint = f"run: chown root {program} && chmod go-w {program}"
+            raise self._wrong(f"{setting}: others may write to {program}, which certagent would run", hint)
+        if not (stat.S_ISREG(status.st_mode) and os.access(program, os.X_OK)):
+            raise self._wrong(f"{setting}: {program} is no program", f"look at it: ls -l {program}")
+
+    def _wrong(self, what: str, hint: str) -> Misconfigured:
+        return Misconfigured("mta.config", f"{self._who}: {what}", hint)
+
+
+def _by_hand(argv: Argv) -> str:
+    return f"run: {shlex.join(argv)}"
+
+
+def _last_line(result: Result) -> str:
+    """What it said at the end, without control characters, or how it ended."""
+    lines = (result.err.strip() or result.out.strip()).splitlines()
+    if not lines:
+        return f"killed by signal {-result.code}" if result.code < 0 else f"exit status {result.code}"
+    return "".join(c if c.isprintable() else " " for c in lines[-1])[:200]
