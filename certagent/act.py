@@ -309,10 +309,9 @@ def _keep(target: str, server: Server, spec: Spec, state: State, world: World) -
     Where some are ours already, a swap was interrupted: what was kept before it must not be lost.
     """
     ours = [_is_ours(der, state) for der in server.installed().values()]
-    if ours and all(ours):
-        return False
-    if any(ours) and world.vault.kept(spec.name, target):
-        return True
+    if any(ours) and (all(ours) or world.vault.kept(spec.name, target)):
+        # an earlier generation of ours would be put back first
+        return state.targets[target].previous is None and bool(world.vault.kept(spec.name, target))
     files = server.saved()
     if files:
         world.vault.keep(spec.name, target, files)
@@ -375,13 +374,18 @@ def _is(served: Served, generation: Generation) -> bool:
 
 
 def _tell(served: Served, generation: Generation) -> str:
-    where = f"{served.host} [{served.address}]:{served.port} {served.algorithm}"
     if isinstance(served.leaf, Unknown):
-        return f"{where}: {served.leaf.why}"
-    expected = generation.leaves[served.algorithm]
+        return f"{served.where}: {served.leaf.why}"
+    expected = generation.leaves.get(served.algorithm)
+    if expected is None:  # where one kind is installed, the server chooses
+        return f"{served.where}: serves a kind of key that is not installed; take it out, or list both under keys"
     if served.leaf.spki != expected.spki:
-        return f"{where}: serves another key, {served.leaf.spki[:12]} in place of {expected.spki[:12]}"
-    return f"{where}: serves certificate {served.leaf.serial} in place of {expected.serial}, or another chain"
+        return f"{served.where}: serves another key, {served.leaf.spki[:12]} in place of {expected.spki[:12]}"
+    if served.leaf.serial != expected.serial:
+        return f"{served.where}: serves certificate {served.leaf.serial} in place of {expected.serial}"
+    sent, due = served.leaf.issuers, expected.issuers
+    how = "in another order" if sorted(sent) == sorted(due) else f"{len(sent)} in place of {len(due)}, or others"
+    return f"{served.where}: serves the right certificate with the wrong issuers: {how}"
 
 
 def failed(error: Error, work: str) -> ev.Failed:

@@ -12,15 +12,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _ROUNDS = 10
 """A TLS 1.2 handshake takes two round trips, TLS 1.3 one: more means that the two sides do not come together."""
@@ -36,35 +34,6 @@ class Parts(NamedTuple):
     key: Secret[bytes]
     leaf: bytes
     issuers: bytes
-
-
-def install(path: Path, pem: Secret[bytes], owner: tuple[int, int] | None = None) -> None:
-    """`install_all` for one file."""
-    install_all({path: pem}, owner)
-
-
-def install_all(pems: Mapping[Path, Secret[bytes]], owner: tuple[int, int] | None = None) -> None:
-    """Puts every file in its place with mode 0600, durably; may be repeated after any error or crash.
-
-    Every file is written and rehearsed before the first one is placed: after `mta.pem` and `mta.files` nothing has
-    changed. Each placing is atomic; all of them together are not: after a crash or `mta.disk` some files may be new.
-
-    Raises:
-        mta.pem: (Unsafe) A file does not load, or its rehearsal fails.
-        mta.files: (Misconfigured) A symlink, a missing directory, or one into which others may write.
-        mta.disk: (Transient) Disk full, read-only or failing.
-    """
-    with in_its_words(), ExitStack() as stack:
-        for path in pems:
-            atomic.trusted_dir(Path(os.path.realpath(path.parent)))
-        places = [
-            stack.enter_context(
-                atomic.prepared(path, pem.reveal(), owner=owner, keep=True, rehearse=partial(rehearse, shown=path))
-            )
-            for path, pem in pems.items()
-        ]
-        for place in places:
-            place()
 
 
 def split(pem: Secret[bytes], shown: Path) -> Parts:

@@ -240,12 +240,11 @@ class Postfix:
     def _two_files(self, settings: Settings) -> Iterator[tuple[str, str]]:
         """What separate files cannot do, and the way out."""
         pairs = self._pairs()
-        if self._options.cert_files is None or not settings.at_least(CHAIN_FILES_SINCE):
-            if self._options.cert_files is not None:
-                what = f"Postfix {settings.version} opens the file of a key apart, and may find another than fits"
-                yield f"{what}, for an instant at each swap", "upgrade it to 3.4 or later, then use chain_files"
+        if pairs and not settings.at_least(CHAIN_FILES_SINCE):
+            what = f"Postfix {settings.version} opens the file of a key apart, and may find another than fits"
+            yield f"{what}, for an instant at each swap", "upgrade it to 3.4 or later, then use chain_files"
             return
-        if not self._layout.split:
+        if not pairs or not self._layout.split:
             return
         directory = f"{self._options.config_dir or '/etc/postfix'}/tls"
         files = {kind: c if c == k else f"{directory}/{kind}.pem" for kind, (c, k) in pairs.items()}

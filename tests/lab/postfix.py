@@ -51,6 +51,10 @@ class Postfix:
         }
         self.configure("main.cf", render("main.cf", **common) + self._own_settings(common) + more)
         self.configure("master.cf", render("master.cf", SMTPD="\n".join(self._services())))
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts it with the configuration that is there."""
         self._postfix("start")
         until(self._greets, 10, f"postfix-{self.name} greets")
 

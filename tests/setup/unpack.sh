@@ -9,10 +9,23 @@ cd "$(dirname "$0")/../.."
 declare -A packages=(
   [exim]="exim4-base exim4-config exim4-daemon-light"
   [opensmtpd]="opensmtpd"
+  [opensmtpd7]="opensmtpd"
   [sendmail]="sendmail-base sendmail-bin sendmail-cf liblockfile1"
 )
 
-for name in "${@:-exim opensmtpd sendmail}"; do
+# Debian 12's own OpenSMTPD, 6.8, fails every TLS handshake with OpenSSL 3; that of its backports does not. The index is
+# fetched from the mirror that apt uses already, into the directory where this is called.
+use_backports() {
+  local mirror
+  mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | head -n 1)
+  mkdir -p lists/partial cache/archives/partial
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >sources.list
+  apt+=(-o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists"
+    -o Dir::Cache="$PWD/cache")
+  "${apt[@]}" update
+}
+
+for name in "${@:-exim opensmtpd opensmtpd7 sendmail}"; do
   for server in $name; do
     target=.lab/$server
     [[ ! -e $target/.complete ]] || continue
@@ -20,7 +33,12 @@ for name in "${@:-exim opensmtpd sendmail}"; do
     mkdir -p "$target/.deb"
     echo "unpacking ${packages[$server]} into $target"
     # as root, apt wants to download as a user of its own, who may not be able to enter this directory
-    (cd "$target/.deb" && apt-get -qq -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=120 download ${packages[$server]})
+    (
+      cd "$target/.deb"
+      apt=(apt-get -qq -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=120)
+      [[ $server != opensmtpd7 ]] || use_backports
+      "${apt[@]}" download ${packages[$server]}
+    )
     for package in "$target"/.deb/*.deb; do dpkg -x "$package" "$target"; done
     rm -rf "$target/.deb"
     touch "$target/.complete"

@@ -1,0 +1,232 @@
+"""Dovecot on this host, for `certagent init`: an entry for the top level, and one for each set of files under SNI.
+
+Reads, and changes nothing. doveconf says what holds, and the files it reads are searched for where that stands.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from certagent.errors import Error, Misconfigured
+from certagent.lifecycle.model import Mode, Service
+from certagent.mta import pemfile
+from certagent.mta.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
+from certagent.mta.run import program
+from certagent.mta.server import Change, Found
+from certagent.pki.names import hostname
+from certagent.store import atomic
+
+_LOGINS: Mapping[str, tuple[str, Mode | None]] = {
+    "imap-login": ("imap", "imap"),
+    "pop3-login": ("pop3", "pop3"),
+    "managesieve-login": ("sieve", "sieve"),
+    "submission-login": ("submission", "smtp"),
+    "lmtp": ("lmtp", None),
+}
+"""The services that speak TLS with clients: the word in `protocols`, and how TLS begins (LMTP: only at once)."""
+
+_Listener = tuple[int, Mode, list[str]]
+"""A port, how TLS begins there, what it is bound to."""
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
+
+
+def discover() -> list[Found]:
+    """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
+    conf = Doveconf("dovecot", None)
+    try:
+        program("doveconf")
+        file = conf.file()
+    except Misconfigured:
+        return []
+    if not file.exists():
+        return []
+    settings = conf.read()
+    listeners = _listeners(conf) if settings.ssl != "no" else []
+    top = settings.blocks[0]
+    own_names = _own_names(conf, top)
+    groups: dict[tuple[Pair, ...], list[Block]] = {top.pairs: [top]}
+    for block in settings.blocks[1:]:
+        if block.server_names:
+            groups.setdefault(_own_pairs(block), []).append(block)
+    return [
+        _found("dovecot" if number == 1 else f"dovecot-{number}", settings, blocks, own_names, listeners)
+        for number, blocks in enumerate(groups.values(), start=1)
+    ]
+
+
+def _found(
+    name: str,
+    settings: Settings,
+    blocks: list[Block],
+    own_names: list[str],
+    listeners: list[_Listener],
+) -> Found:
+    """`blocks` use the same files; the top level is among them, or all are for names of SNI."""
+    top = blocks[0] if not blocks[0].where else None
+    asked = [n for block in blocks for n in sorted(block.server_names)]
+    sni = _hosts(asked)
+    names = _hosts([*(own_names if top else []), *sni])
+    host = names[0] if names else ""
+    notes = [f"local_name {n}: list the names behind it" for n in asked if n not in sni]
+    files, edits = _files(name, settings, blocks[0])
+    options: dict[str, Any] = {"files": files}
+    if asked:
+        options["local_name"] = asked
+    if not top:
+        options["top_level"] = False
+    elif apart := [b.name for b in settings.blocks if b.own and not b.server_names and b.pairs != top.pairs]:
+        options["other_blocks"] = apart
+        notes.append(f"{', '.join(apart)}: certificates of their own, which are left alone")
+    if not host:
+        notes.append("no full name of this host is known: write its services with the name that clients use")
+    if settings.ssl == "no":
+        notes.append("ssl = no: it offers TLS at no port; set ssl = required, or leave this entry out")
+    changes = _changes(settings, blocks, edits)
+    asks = tuple(dict.fromkeys([host, *sni])) if set(sni) - {host} else ()
+    services = tuple(Service(host, port, mode, _addresses(on), asks) for port, mode, on in listeners) if host else ()
+    uses = {
+        f"{f'{block.name}: ' if block.where else ''}{settings.setting(slot)}": path
+        for block in blocks
+        for slot, path in block.own.items()
+        if path
+    }
+    return Found("dovecot", name, options, services, tuple(names), uses, tuple(notes), changes)
+
+
+# -- what is there ---------------------------------------------------------------------------------------------------
+
+
+def _listeners(conf: Doveconf) -> list[_Listener]:
+    """Each port that offers TLS to others than this host: its number, how TLS begins, what it is bound to."""
+    protocols, listen = (re.split(r"[,\s]+", conf.output("-h", name).strip()) for name in ("protocols", "listen"))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for where, name, value in parse(conf.output("service")):
+        if len(where) == 2 and where[1].startswith("inet_listener"):
+            found.setdefault(where, {})[name] = value
+    listeners: list[_Listener] = []
+    for where, values in found.items():
+        protocol, mode = _LOGINS.get(where[0].removeprefix("service "), ("", None))
+        mode = "tls" if values.get("ssl") == "yes" else mode
+        own = re.split(r"[,\s]+", values.get("address") or values.get("listen") or "")
+        bound = own if any(own) else listen
+        port = int(values.get("port", "0"))
+        if protocol in protocols and mode and port and not set(bound) <= _LOOPBACK:
+            listeners.append((port, mode, bound))
+    return listeners
+
+
+def _addresses(bound: list[str]) -> tuple[str, ...]:
+    """Those it listens on; () where that is all, or goes by a name."""
+    with suppress(ValueError):
+        found = [ip_address(one.strip("[]")) for one in bound if one not in _LOOPBACK]
+        return () if any(one.is_unspecified for one in found) else tuple(map(str, found))
+    return ()
+
+
+def _own_names(conf: Doveconf, top: Block) -> list[str]:
+    """The host's own name where the certificate in use is good for it, and the others of that certificate."""
+    own = [conf.output("-h", "hostname").strip(), socket.gethostname()]
+    certified = [name for pair in top.pairs for name in _certified(pair.cert)]
+    return [name for name in own if name in certified] + certified + own
+
+
+def _certified(file: str) -> list[str]:
+    leaf = pemfile.leaf_der(Path(file))
+    try:
+        names = leaf and x509.load_der_x509_certificate(leaf).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        return names.value.get_values_for_type(x509.DNSName) if names else []
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+
+
+def _hosts(names: Iterable[str]) -> list[str]:
+    """Those that are full host names."""
+    found: list[str] = []
+    for name in names:
+        with suppress(Error):
+            if "." in name:
+                found.append(hostname(name))
+    return list(dict.fromkeys(found))
+
+
+def _own_pairs(block: Block) -> tuple[Pair, ...]:
+    """Without what a block takes over from the top level."""
+    return tuple(pair for pair in block.pairs if not block.where or pair.cert in block.own.values())
+
+
+# -- what is proposed ------------------------------------------------------------------------------------------------
+
+
+def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any], dict[str, str]]:
+    """The files to write by kind of key: those in use where they can be, otherwise new ones, and then what each slot
+    has to name.
+    """
+    pairs = _own_pairs(block)
+    kept: dict[str, Any] = {}
+    for pair in pairs:
+        if pair.kind and _replaceable(pair):
+            kept[pair.kind] = pair.cert if pair.cert == pair.key else {"fullchain": pair.cert, "key": pair.key}
+    if kept and len(kept) == len(pairs):
+        return kept, {}
+    directory = Path(settings.file).parent / "tls"
+    prefix = "" if name == "dovecot" else f"{name}-"
+    chosen = [*dict.fromkeys(pair.kind for pair in pairs if pair.kind)] or ["ecdsa"]
+    new = {kind: str(directory / f"{prefix}{kind}.pem") for kind in chosen}
+    paths = [path for path in new.values() for _ in ("cert", "key")]
+    paths += [""] * (2 * len(pairs) - len(paths))
+    return dict(new), dict(zip(SLOTS, paths, strict=False))
+
+
+def _replaceable(pair: Pair) -> bool:
+    """Whether they are files of their own, in a place of root's: no links of another program that renews them."""
+    try:
+        for path in map(Path, pair):
+            atomic.trusted_dir(path.parent)
+            atomic.replaceable(path)
+        return pair.cert != pair.key or pemfile.first_key(Path(pair.key).read_bytes()) is not None
+    except (OSError, Error):
+        return False
+
+
+def _changes(settings: Settings, blocks: list[Block], edits: Mapping[str, str]) -> tuple[Change, ...]:
+    """The lines where these settings stand, naming the new files; what stands nowhere is added at the end."""
+    if not edits:
+        return ()
+    places = {block.where for block in blocks if block.own} or {blocks[0].where}
+    texts: dict[Path, list[str]] = {}
+    seen: set[str] = set()
+    for line in lines(settings):
+        if line.where in places and line.slot in edits:
+            text = texts.setdefault(line.file, _text(line.file).split("\n"))
+            name, equals, _ = text[line.number - 1].partition("=")
+            value = settings.line(line.slot, edits[line.slot]).partition("=")[2]
+            text[line.number - 1] = f"{name}{equals}{value}"
+            seen.add(line.slot)
+    rest = [settings.line(slot, path) for slot, path in edits.items() if slot not in seen and path]
+    if rest and not blocks[0].where:
+        main = Path(settings.file)
+        text = texts.setdefault(main, _text(main).split("\n"))
+        text[-1:] = [*filter(None, text[-1:]), *rest, ""]
+    new = sorted({path for path in edits.values() if path})
+    why = (
+        f"the present files are not certagent's to replace; only once {' and '.join(new)} is there (install -d -m 700 "
+        f"{os.path.dirname(new[0])}): with a missing file Dovecot does not start"
+    )
+    changes = [Change(str(file), _text(file), "\n".join(text), why) for file, text in texts.items()]
+    return tuple(change for change in changes if change.before != change.after)
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode("utf-8", "surrogateescape")

@@ -1,0 +1,286 @@
+"""Postfix as it is found on a host, and what `certagent init` proposes for it. Reads, and changes nothing.
+
+What must change is worked out by `postconf` on a private copy of main.cf and master.cf.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from certagent.errors import Error, Misconfigured
+from certagent.lifecycle.model import Service
+from certagent.mta import smtpdtls, snimap
+from certagent.mta.postconf import (
+    CHAIN_FILES_SINCE,
+    SNI_MAPS,
+    SWITCHES,
+    Instance,
+    Place,
+    Setting,
+    Settings,
+    edits,
+    named,
+    parse,
+    words,
+)
+from certagent.mta.server import Change, Found
+from certagent.pki.names import hostname
+from certagent.store import atomic
+
+_LOCAL = frozenset({"127.0.0.1", "[::1]", "::1", "localhost", "loopback-only"})
+"""What only this host reaches: no client to prove anything to."""
+
+_SERVE = frozenset({"smtpd", "postscreen"})
+"""The daemons that speak SMTP with clients."""
+
+
+_LEVEL = ("main.cf", "smtpd_tls_security_level")
+
+
+class _Read(Struct, frozen=True):
+    """What is there."""
+
+    instance: Instance
+    config_dir: Path
+    settings: Settings
+    facts: dict[str, str]
+    listens: list[tuple[str, str]]
+    """Each service that speaks SMTP on the network (`submission`), and whether its column says chroot."""
+
+
+class _Plan(Struct):
+    """What is proposed."""
+
+    options: dict[str, Any]
+    remedy: dict[Setting, str | None]
+    notes: list[str]
+
+
+def discover() -> list[Found]:
+    """See `Found`. Raises: `mta.config` where an instance is there and postconf cannot read it."""
+    try:
+        default = Instance("postfix", None)
+        listed = default.run("postmulti", "-l")
+        main = Path(default.postconf("-dh", "config_directory").strip())
+    except Misconfigured:
+        return []
+    found: list[Found] = []
+    for line in listed.out.splitlines() if listed.code == 0 else [f"- - y {main}"]:
+        name, _, enabled, directory = line.split(None, 3)
+        if Path(directory, "main.cf").exists():
+            found.append(_found("postfix" if name == "-" else name, Path(directory), main, enabled == "y"))
+    return found
+
+
+def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
+    instance = Instance(named(name), None if directory == main else str(directory))
+    lines = parse(instance.postconf("-x", "myhostname", "inet_interfaces"))
+    rows = [line.split(None, 8) for line in instance.postconf("-M").splitlines()]
+    listens = [(row[0], row[4]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
+    read = _Read(instance, directory, instance.read(), {n: v for _, n, v in lines}, listens)
+    plan = _plan(read)
+    if directory != main:
+        plan.options["config_dir"] = str(directory)
+    if not enabled:
+        plan.notes.append("postmulti has this instance switched off")
+    services = _services(read, plan)
+    sni = _sni(read, plan)
+    with tempfile.TemporaryDirectory(prefix="certagent-") as copy:
+        changes = _changes(read, plan, Path(copy))
+    names = _names([read.facts["myhostname"], *sni])
+    return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
+
+
+# -- what is there ---------------------------------------------------------------------------------------------------
+
+
+def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
+    """Every port that offers TLS to others than this host."""
+    found: list[Service] = []
+    host = read.facts["myhostname"]
+    interfaces = words(read.facts["inet_interfaces"])
+    if not _names([host]):
+        plan.notes.append(f"myhostname = {host} is not a full host name: senders cannot ask for it")
+        return ()
+    for name, _ in read.listens:
+        where, _, port_name = name.rpartition(":")
+        bound = [where] if where else interfaces
+        port = _port(port_name)
+        if port is None or all(one in _LOCAL for one in bound):
+            continue
+        level = plan.remedy.get(_LEVEL)
+        proposed = {_LEVEL[1]: level} if level else {}
+        effective = {**read.settings.main, **proposed, **read.settings.services.get(f"{name}/inet", {})}
+        if effective.get("smtpd_tls_wrappermode") == "yes":
+            found.append(Service(host, port, "tls", _addresses(bound)))
+        elif _offers(effective):
+            found.append(Service(host, port, "smtp", _addresses(bound)))
+        elif port == 25:
+            plan.notes.append(f"{name} offers no STARTTLS")
+    return tuple(dict.fromkeys(found))
+
+
+def _offers(effective: Mapping[str, str]) -> bool:
+    level = effective.get("smtpd_tls_security_level", "").lower()
+    return level != "none" and (bool(level) or any(effective.get(name) == "yes" for name in SWITCHES))
+
+
+def _addresses(bound: list[str]) -> tuple[str, ...]:
+    """Those it listens on; () where that is all, or goes by a name."""
+    try:
+        return tuple(str(ip_address(one.strip("[]"))) for one in bound if one not in _LOCAL)
+    except ValueError:
+        return ()
+
+
+def _port(name: str) -> int | None:
+    with suppress(OSError):
+        return int(name) if name.isdigit() else socket.getservbyname(name, "tcp")
+    return {"smtps": 465, "submissions": 465}.get(name)
+
+
+def _uses(settings: Settings) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for place in settings.places():
+        where = "" if place.name == "main.cf" else f"{place.name}/"
+        if place.chain and (place.is_main or "chain_files" in place.sets):
+            found[where + place.setting("chain_files")] = ", ".join(place.chain)
+        for slot, (certificate, key) in () if place.chain else place.slots.items():
+            found[where + place.setting(f"{slot}_file")] = certificate
+            found[where + place.setting(f"{slot.replace('cert', 'key')}_file")] = key
+    if SNI_MAPS in settings.main:
+        found[SNI_MAPS] = settings.main[SNI_MAPS]
+    return found
+
+
+def _names(names: list[str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name in names:
+        with suppress(Error):
+            found.append(hostname(name))
+    return tuple(dict.fromkeys(found))
+
+
+# -- what is proposed ------------------------------------------------------------------------------------------------
+
+
+def _plan(read: _Read) -> _Plan:
+    settings = read.settings
+    main, *services = settings.places()
+    files = _as_they_are(main)
+    plan = _Plan({}, {}, [])
+    apart = [place.name for place in services if (place.chain, place.slots) != (main.chain, main.slots)]
+    if apart := list(dict.fromkeys(apart)):
+        plan.options["other_services"] = apart
+        plan.notes.append(f"{', '.join(apart)}: certificates of their own, which are left alone")
+    if files:
+        key = "chain_files" if main.chain else "cert_files"
+        plan.options[key] = files
+        if main.chain or not settings.at_least(CHAIN_FILES_SINCE):
+            return _with_level(read, plan)
+    kinds = sorted({kind for file in _certificates(main) for kind in smtpdtls.kinds_in(file)}) or ["ecdsa"]
+    new = {kind: str(read.config_dir / "tls" / f"{kind}.pem") for kind in kinds}
+    if not settings.at_least(CHAIN_FILES_SINCE):
+        plan.options["cert_files"] = new
+        for kind, file in new.items():
+            slot = "" if kind == "rsa" else "ec"
+            plan.remedy |= {("main.cf", f"smtpd_tls_{slot}{one}_file"): file for one in ("cert", "key")}
+        return _with_level(read, plan)
+    plan.options.pop("cert_files", None)
+    plan.options["chain_files"] = new
+    ours = [main, *(place for place in services if place.name not in apart)]
+    plan.remedy |= smtpdtls.chain_instead(ours, list(new.values()))
+    # a list in main.cf would disable the separate files of a service as well
+    plan.remedy |= {
+        (place.name, place.setting("chain_files")): "" for place in services if place.name in apart and not place.chain
+    }
+    if any(certificate != key for certificate, key in main.slots.values()):
+        plan.notes.append("certificate and key are two files now, which no rename replaces together: one file a kind")
+    return _with_level(read, plan)
+
+
+def _with_level(read: _Read, plan: _Plan) -> _Plan:
+    if not any(_offers(read.settings.effective(f"{name}/inet")) for name, _ in read.listens):
+        plan.remedy[_LEVEL] = "may"
+    return plan
+
+
+def _certificates(place: Place) -> list[str]:
+    return list(place.chain) or [certificate for certificate, _ in place.slots.values()]
+
+
+def _as_they_are(main: Place) -> dict[str, Any] | None:
+    """The files in use, where certagent could write them: one kind each, in a place of their own, no links of other
+    programs.
+    """
+    found: dict[str, Any] = {}
+    pairs = [(file, file) for file in main.chain] or list(main.slots.values())
+    for certificate, key in pairs:
+        kinds = smtpdtls.kinds_in(certificate)
+        if len(kinds) != 1 or not kinds.isdisjoint(found) or not _replaceable(certificate, key):
+            return None
+        found[kinds.pop()] = certificate if certificate == key else {"fullchain": certificate, "key": key}
+    return found or None
+
+
+def _replaceable(certificate: str, key: str) -> bool:
+    try:
+        for file in {certificate, key}:
+            atomic.trusted_dir(Path(file).parent)
+            atomic.replaceable(Path(file))
+        return certificate != key or b"PRIVATE KEY-----" in Path(certificate).read_bytes()[:100]
+    except (OSError, Error):
+        return False
+
+
+def _sni(read: _Read, plan: _Plan) -> list[str]:
+    """The names in SNI maps; those that lead to the files of main.cf are ours to look after."""
+    main = read.settings.places()[0]
+    names: list[str] = []
+    for one in words(read.settings.main.get(SNI_MAPS, "")):
+        kind, _, source = one.partition(":")
+        try:
+            lines = snimap.entries(Path(source).read_text(errors="surrogateescape")) if kind in snimap.TABLES else None
+        except OSError:
+            lines = None
+        if lines is None:
+            plan.notes.append(f"{SNI_MAPS}: {one} cannot be read here")
+            continue
+        names += lines
+        same = [name for name, files in lines.items() if set(files) & {*_certificates(main)}]
+        if same and "chain_files" in plan.options and "sni" not in plan.options:
+            plan.options["sni"] = {"map": source, "type": kind, "names": same}
+        if others := [name for name in lines if name not in same]:
+            told = f"{one}: {', '.join(others)} have files of their own: an entry each, with sni and only: true"
+            plan.notes.append(told)
+    return names
+
+
+def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
+    if not plan.remedy:
+        return ()
+    files = [read.config_dir / name for name in ("main.cf", "master.cf")]
+    for file in files:
+        shutil.copy2(file, copy)  # with its date: Postfix waits until a new file is some seconds old
+    editor = Instance(read.instance.who, str(copy))
+    for arguments in edits(plan.remedy):
+        editor.postconf(*arguments)
+    named_files = [*plan.options.get("chain_files", {}).values()]
+    missing = [file for file in named_files if not Path(file).exists()]
+    why = {
+        "main.cf": f"one file for each kind of key; only once {', '.join(missing)} is there: TLS stops without it"
+        if missing
+        else "so that what certagent installs is served",
+        "master.cf": "services keep to main.cf, or to files of their own, as they do now",
+    }
+    texts = [(str(file), file.read_text(), (copy / file.name).read_text(), why[file.name]) for file in files]
+    return tuple(Change(*text) for text in texts if text[1] != text[2])

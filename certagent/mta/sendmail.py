@@ -1,0 +1,313 @@
+"""Sendmail: the files that ServerCertFile and ServerKeyFile of sendmail.cf name, which may be one combined file, and
+may be two of each, separated by a comma: RSA and ECDSA. And CACertFile, which holds the issuers.
+
+What the daemon does (seen with 8.17.1.9):
+
+- Of ServerCertFile it takes the leaf only. What it sends after that, it looks up in CACertFile and CACertPath, a root
+  included. So certagent writes the issuers of all kinds of keys into a file of their own for CACertFile, and CACertPath
+  has to be a directory without certificates; with /etc/ssl/certs the root is sent, too.
+- It reads the files when it starts. SIGHUP makes it execute itself anew, with another pid; sessions in progress go on
+  in processes of their own. Its ports are closed for a moment (0.07 s under load in the laboratory).
+- Whatever it does not like, it goes on without TLS, and says so in the mail log only: STARTTLS is no longer offered,
+  port 465 closes at once. So it does with a missing file, a key that does not fit, a key that the group may read
+  (unless DontBlameSendmail has GroupReadableKeyFile), a key of another user, a directory on the way into which group
+  or others may write (the sticky bit does not help), and without CACertPath or CACertFile.
+- `sendmail -bt` tests sendmail.cf, not TLS. A hangup with a broken sendmail.cf ends it, and so does one where it was
+  started without a full path. Both are looked for first.
+- There is no SNI for servers.
+
+Settings are read from sendmail.cf, never written; operators change sendmail.mc. Source: Sendmail Installation and
+Operation Guide, section 5.6; cf/README.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from certagent.errors import Misconfigured, Transient
+from certagent.mta import pemfile, process, sendmailcf
+from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.run import Result, program
+from certagent.mta.sendmailcf import Settings
+from certagent.mta.server import Found
+from certagent.pki.algorithms import family
+from certagent.secret import Secret
+from certagent.store import atomic
+
+_RELOAD_S = 90.0
+"""Until the new one listens: where the host has no full name, it sleeps for 60 s first."""
+
+_POLL_S = 0.02
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the config says of Sendmail."""
+
+    files: dict[str, str | Files]
+    """By kind of key: a combined file, or `fullchain` and `key`."""
+    issuers: str
+    """The file for CACertFile: the issuers of every kind of key."""
+    access: Access | None = None
+    """Sendmail wants keys to be root's, and the group to have no part in them."""
+    config: str = str(sendmailcf.CONFIG)
+
+
+class Sendmail:
+    """A `certagent.mta.server.Server`."""
+
+    Options = Options
+
+    def __init__(self, name: str, options: Options) -> None:
+        """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
+        self._name = name
+        self._options = options
+        self._access = options.access or Access()
+        self._layout = Layout(f"sendmail {name}", options.files, options.access)
+        self._issuers = Path(options.issuers)
+        if not self._issuers.is_absolute() or self._issuers in self._layout.paths():
+            raise self._wrong(f"issuers: {self._issuers} is relative or used twice", "give it its own absolute path")
+        for kind in options.files:
+            if not all(self._pair(kind)):
+                raise self._wrong(f"files.{kind}: sendmail.cf takes a certificate and a key", "use combined, or both")
+
+    @staticmethod
+    def discover() -> list[Found]:
+        """See `Found`."""
+        return sendmailcf.discover()
+
+    def check(self, algorithms: frozenset[str]) -> None:
+        """See `Server`; also when Sendmail is not running.
+
+        Files that were never installed need not be named yet: with one that is missing there is no TLS at all.
+
+        Raises:
+            mta.config: `sendmail -bt` fails; ServerCertFile and ServerKeyFile do not name an installed file, or name
+                one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
+            mta.files: What Sendmail would refuse: see above.
+        """
+        self._layout.check()
+        with pemfile.in_its_words():
+            atomic.replaceable(self._issuers)
+        tested = self._test()
+        if tested.code != 0 or not sendmailcf.version(tested):
+            raise self._wrong(f"sendmail -bt refuses it: {_said(tested)}", f"run: {self._command()}")
+        settings = self._read()
+        self._check_named(algorithms, settings, frozenset(self._options.files) - self._kinds(algorithms))
+        self._check_authorities(settings)
+        self._check_safe(settings)
+        if not any(port.mode for port in settings.ports):
+            raise self._wrong("every port has M=S: no STARTTLS", self._to_make("remove S from its DAEMON_OPTIONS"))
+
+    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """See `Server`: files that are not there yet, and not named."""
+        settings = self._read()
+        new = [p for p in map(self._pair, sorted(algorithms)) if p not in settings.pairs and not os.path.exists(p[0])]
+        if not new:
+            return ()
+        named = ", ".join(cert for cert, _ in new)
+        keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, algorithms)]
+        what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
+        return ((what, self._to_define(keep + new)),)
+
+    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`; nothing reads the files before the reload.
+
+        Raises:
+            mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
+        """
+        with pemfile.in_its_words(), atomic.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
+            self._layout.install(pems)
+            place()
+        settings = self._read()
+        self._check_named(pems, settings)
+        self._check_authorities(settings)
+
+    def installed(self) -> Mapping[str, bytes]:
+        """See `Server`."""
+        return self._layout.installed()
+
+    def saved(self) -> Mapping[str, Secret[bytes]]:
+        """See `Server`."""
+        with pemfile.in_its_words():
+            issuers = atomic.read(self._issuers)
+        return self._layout.saved() | ({str(self._issuers): Secret(issuers)} if issuers is not None else {})
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`."""
+        issuers = saved.get(str(self._issuers))
+        self._layout.restore({path: content for path, content in saved.items() if path != str(self._issuers)})
+        with pemfile.in_its_words():
+            if issuers is None:
+                atomic.remove(self._issuers)
+            else:
+                atomic.write(self._issuers, issuers.reveal(), mode=0o644)
+
+    def reload(self) -> None:
+        """See `Server`: SIGHUP, and returns when the new daemon listens. Sessions in progress go on with the old key.
+
+        It is not done with a sendmail.cf that would end it.
+        """
+        start = "run: systemctl restart sendmail; it explains itself in the mail log"
+        tested = self._test()
+        if tested.code != 0:
+            what = f"sendmail {self._name} goes on with the old files: sendmail -bt refuses: {_said(tested)}"
+            raise Transient("mta.reload", what, f"run: {self._command()}")
+        settings = self._read()
+        old, argv = self._daemon(settings)
+        if old is None:
+            raise Transient("mta.down", f"sendmail {self._name} is not running", start)
+        if not argv.startswith("/"):
+            what = f"sendmail {self._name} was started without its full path: a hangup would end it"
+            raise Transient("mta.reload", what, f"stop it, and start it as {self._program()} -bd -q10m")
+        try:
+            os.kill(old, signal.SIGHUP)
+        except ProcessLookupError:
+            raise Transient("mta.down", f"sendmail {self._name} is not running", start) from None
+        except PermissionError as error:
+            raise Misconfigured("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
+        deadline = time.monotonic() + _RELOAD_S
+        while (new := self._daemon(settings)[0]) in {None, old} or new is None or not process.listen([new]):
+            if time.monotonic() >= deadline or not process.running(self._program()):
+                raise Transient("mta.down", f"sendmail {self._name} does not listen after its reload", start)
+            time.sleep(_POLL_S)
+
+    # -- what check looks at -----------------------------------------------------------------------------------------
+
+    def _check_named(self, algorithms: Iterable[str], settings: Settings, unused: frozenset[str] = frozenset()) -> None:
+        algorithms = list(algorithms)
+        needed = [self._pair(algorithm) for algorithm in sorted(algorithms)]
+        stale = [self._pair(kind) for kind in unused]
+        lacks = [pair for pair in needed if pair not in settings.pairs and os.path.exists(pair[0])]
+        others = [pair for pair in settings.pairs if pair not in needed]
+        gone = [pair for pair in others if not all(map(os.path.exists, pair))]
+        twice = [pair for pair in others if pair not in gone and lacks + needed and self._same_kind(pair, algorithms)]
+        # Until ours is there, the one in use before is right.
+        twice = [pair for pair in twice if all(os.path.exists(cert) for cert, _ in needed)]
+        unrenewed = [pair for pair in others if pair in stale and pair not in gone]
+        problems = [
+            (lacks, "does not name", "which is installed"),
+            (gone, "names", "which is missing: no TLS at all"),
+            (twice, "names", "a second key of the same kind, or half of ours"),
+            (unrenewed, "names", "which nothing renews"),
+        ]
+        if found := [f"{verb} {', '.join(c for c, _ in pairs)}, {why}" for pairs, verb, why in problems if pairs]:
+            keep = [pair for pair in settings.pairs if pair not in gone + twice + unrenewed]
+            raise self._wrong(f"ServerCertFile {'; it '.join(found)}", self._to_define(keep + lacks))
+        if settings.odd:
+            raise self._wrong("ServerCertFile and ServerKeyFile are not as many", self._to_define(needed))
+
+    def _check_authorities(self, settings: Settings) -> None:
+        """What it sends after the leaf comes from there, and without both there is no TLS."""
+        problem = ""
+        if settings.ca_file != str(self._issuers) and self._issuers.exists():
+            problem = f"CACertFile is not {self._issuers}, where the issuers are that it has to send"
+        elif settings.ca_file != str(self._issuers) and not os.path.exists(settings.ca_file):
+            problem = f"CACertFile is {settings.ca_file or 'not set'}, or missing: no TLS at all"
+        elif not settings.ca_path:
+            problem = "CACertPath is not set: no TLS at all"
+        elif self._issuers.exists() and sendmailcf.has_certificates(settings.ca_path):
+            problem = f"CACertPath is {settings.ca_path}: it sends the root from there, too"
+        if problem:
+            raise self._wrong(problem, self._to_define(settings.pairs))
+
+    def _check_safe(self, settings: Settings) -> None:
+        """Layout has looked at the directory itself; Sendmail looks at all above it, too."""
+        if int(self._access.mode, 8) & 0o070 and "groupreadablekeyfile" not in settings.dont_blame:
+            what = f"sendmail {self._name}: with mode {self._access.mode} it refuses the key: Group readable file"
+            hint = "set the mode to 0600, or add GroupReadableKeyFile to confDONT_BLAME_SENDMAIL in sendmail.mc"
+            raise Misconfigured("mta.files", what, hint)
+        if self._access.owner not in {None, "root"}:
+            what = f"sendmail {self._name}: it refuses a key of {self._access.owner}: Permission denied"
+            raise Misconfigured("mta.files", what, "remove the owner from access")
+        for path in (*self._layout.paths(), self._issuers):
+            for directory in {*path.parents, *Path(os.path.realpath(path)).parents}:
+                mode = directory.stat().st_mode
+                if mode & 0o022:
+                    who = "others" if mode & 0o002 else "its group"
+                    what = f"sendmail {self._name}: it refuses {path}, since {who} may write into {directory}"
+                    hint = "let the files be in a directory of root's, such as /etc/mail/tls"
+                    raise Misconfigured("mta.files", what, hint)
+
+    def _all_issuers(self, pems: Mapping[str, Secret[bytes]]) -> bytes:
+        """Those of the new files, and of the kinds of keys whose files stay."""
+        found = [pemfile.split(pem, Path(self._pair(algorithm)[0])).issuers for algorithm, pem in pems.items()]
+        new = {self._pair(algorithm)[0] for algorithm in pems}
+        stay = {self._pair(kind)[0] for kind in self._options.files} - new
+        found += [sendmailcf.issuers(atomic.read(Path(cert)) or b"") for cert in sorted(stay)]
+        return b"".join(dict.fromkeys(found))
+
+    def _same_kind(self, pair: tuple[str, str], algorithms: Iterable[str]) -> bool:
+        """Whether it is another key of a kind that is ours, or one of our files with another."""
+        ours = {file for algorithm in algorithms for file in self._pair(algorithm)}
+        if pair not in [self._pair(algorithm) for algorithm in algorithms] and not ours.isdisjoint(pair):
+            return True
+        return sendmailcf.kind(pair[0]) in {family(algorithm) for algorithm in algorithms}
+
+    def _kinds(self, algorithms: Iterable[str]) -> frozenset[str]:
+        """The keys of `files` that are in use."""
+        algorithms = list(algorithms)
+        return frozenset(k for k in self._options.files if k in algorithms or k in set(map(family, algorithms)))
+
+    def _pair(self, kind: str) -> tuple[str, str]:
+        """Certificate and key of a kind of key, as sendmail.cf has to name them."""
+        one = self._layout.of(kind)
+        return (one.combined or one.fullchain or "", one.combined or (one.key if one.fullchain else "") or "")
+
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    def _to_define(self, pairs: list[tuple[str, str]]) -> str:
+        """How to make it name exactly these."""
+        return self._to_make(sendmailcf.defines(pairs, str(self._issuers)))
+
+    def _to_make(self, lines: str) -> str:
+        source = Path(self._options.config).with_suffix(".mc")
+        return f"write {lines} into {source} above its MAILER lines, then: make -C {source.parent} && {_HUP}"
+
+    def _command(self) -> str:
+        return shlex.join(["sendmail", "-C", self._options.config, "-bt"]) + " </dev/null"
+
+    def _wrong(self, what: str, hint: str) -> Misconfigured:
+        return Misconfigured("mta.config", f"sendmail {self._name}: {what}", hint)
+
+    # -- its programs ------------------------------------------------------------------------------------------------
+
+    def _program(self) -> str:
+        return os.path.realpath(program("sendmail", "mta.config"))
+
+    def _daemon(self, settings: Settings) -> tuple[int | None, str]:
+        """The daemon's pid, and how it was started, from its pid file; None where that is nobody's or another's."""
+        try:
+            first, command, *_ = [*Path(settings.pid_file).read_text(errors="replace").splitlines(), "", ""]
+            pid = int(first)
+        except (OSError, ValueError):
+            return None, ""
+        return (pid, command) if process.runs(pid, self._program()) else (None, "")
+
+    def _test(self) -> Result:
+        try:
+            return sendmailcf.tested(self._options.config, "mta.config")
+        except Transient as error:  # in the words of `Server`
+            raise Transient("mta.reload", error.detail, error.hint) from error
+
+    def _read(self) -> Settings:
+        try:
+            return sendmailcf.read(Path(self._options.config))
+        except OSError as error:
+            what = f"cannot read {error.filename}: {error.strerror}"
+            raise self._wrong(what, f"look at it: ls -l {error.filename}") from error
+
+
+_HUP = "systemctl reload sendmail"
+
+
+def _said(result: Result) -> str:
+    """What it complained of first, or how it ended."""
+    lines = [line.strip()[:200] for line in result.err.splitlines() if line.strip()]
+    return lines[0] if lines else f"exit status {result.code}"

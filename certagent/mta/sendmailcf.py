@@ -1,0 +1,239 @@
+"""Sendmail's sendmail.cf, as far as certificates go; and Sendmail on this host, for `certagent init`.
+
+Source: Sendmail Installation and Operation Guide, section 5.6 (options); cf/README for the macros of sendmail.mc.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+from typing import Literal
+
+from cryptography import x509
+from msgspec import Struct
+
+from certagent.errors import Error
+from certagent.lifecycle.model import Service
+from certagent.mta import pemfile
+from certagent.mta.run import Result, program, run
+from certagent.mta.server import Change, Found
+from certagent.pki.algorithms import family
+from certagent.pki.keys import algorithm_of
+
+CONFIG = Path("/etc/mail/sendmail.cf")
+"""Compiled in."""
+
+_PID_FILE = "/var/run/sendmail/mta/sendmail.pid"
+"""Debian's; compiled in."""
+
+_TIMEOUT_S = 90.0
+"""For its own check: milliseconds, but where the host has no full name, it sleeps for 60 s first."""
+
+_OWN = "/etc/mail/certagent"
+"""The directory that is proposed where the present files cannot be kept."""
+
+_OPTION = re.compile(r"O\s+(\w+)\s*=\s*(.*?)\s*$")
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+_PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
+
+
+class Port(Struct, frozen=True):
+    """One of DaemonPortOptions."""
+
+    port: int
+    mode: Literal["smtp", "tls"] | None
+    """How TLS begins; None: it is switched off (M=S)."""
+    address: str
+    """"" where it listens on all."""
+
+
+class Settings(Struct, frozen=True):
+    """What sendmail.cf says."""
+
+    pairs: list[tuple[str, str]]
+    """Certificate and key."""
+    odd: bool
+    """Whether there are not as many keys as certificates."""
+    ca_path: str
+    ca_file: str
+    pid_file: str
+    dont_blame: str
+    """DontBlameSendmail in lower case."""
+    client_key: str
+    ports: tuple[Port, ...]
+
+
+def read(path: Path) -> Settings:
+    """Reads it. As in Sendmail, names are of any case and the last one counts. Raises OSError."""
+    single: dict[str, str] = {}
+    ports: list[Port] = []
+    for line in path.read_text(errors="replace").splitlines():
+        if match := _OPTION.match(line):
+            name, value = match[1].lower(), match[2]
+            if name == "daemonportoptions":
+                ports.append(_port(value))
+            single[name] = value
+    certs, keys = (_files(single.get(name, "")) for name in ("servercertfile", "serverkeyfile"))
+    return Settings(
+        list(zip(certs, keys, strict=False)),
+        len(certs) != len(keys),
+        single.get("cacertpath", ""),
+        single.get("cacertfile", ""),
+        single.get("pidfile") or _PID_FILE,
+        single.get("dontblamesendmail", "").lower(),
+        single.get("clientkeyfile", ""),
+        tuple(ports) or (Port(25, "smtp", ""),),
+    )
+
+
+def tested(config: str, code: str) -> Result:
+    """Sendmail's own check, which reads the file and tells its version and the host's name, and does nothing."""
+    return run([program("sendmail", code), "-C", config, "-d0.1", "-bt"], _TIMEOUT_S, code=code)
+
+
+def version(result: Result) -> str | None:
+    """From `tested`; None where it is another sendmail."""
+    found = re.search(r"(?m)^Version (8\.\S+)", result.out)
+    return found[1] if found else None
+
+
+def kind(cert: str) -> str | None:
+    """Which family of keys a certificate is of, where it can be read."""
+    leaf = pemfile.leaf_der(Path(cert))
+    try:
+        return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
+    except (ValueError, Error):
+        return None
+
+
+def defines(pairs: list[tuple[str, str]], issuers: str) -> str:
+    """The lines of sendmail.mc that name exactly these. CACertPath must be set: the directory of the issuers, where no
+    certificate has the name by which it would be found.
+    """
+    values = {
+        "SERVER_CERT": ",".join(cert for cert, _ in pairs),
+        "SERVER_KEY": ",".join(key for _, key in pairs),
+        "CACERT": issuers,
+        "CACERT_PATH": os.path.dirname(issuers),
+    }
+    return "\n".join(f"define(`conf{name}', `{value}')dnl" for name, value in values.items())
+
+
+def has_certificates(directory: str) -> bool:
+    """Whether OpenSSL would find any there, by the hash of its subject. Source: openssl-rehash(1)."""
+    try:
+        return any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(directory))
+    except OSError:  # Sendmail does not mind
+        return False
+
+
+def issuers(chain: bytes) -> bytes:
+    """What follows the first certificate, in PEM."""
+    return b"".join(block + b"\n" for block in _CERTIFICATE.findall(chain)[1:])
+
+
+def discover() -> list[Found]:
+    """See `Found`."""
+    try:
+        settings = read(CONFIG)
+        answer = tested(str(CONFIG), "run.failed")
+    except (Error, OSError):
+        return []
+    if not version(answer):
+        return []
+    named = re.search(r"\$j = (\S+)", answer.out)
+    host = (named[1] if named else socket.gethostname()).lower()
+    services = tuple(
+        Service(host, port.port, port.mode, (port.address,) if port.address else ())
+        for port in settings.ports
+        if port.mode
+    )
+    uses = {
+        name: ",".join(files)
+        for name, files in (
+            ("ServerCertFile", [cert for cert, _ in settings.pairs]),
+            ("ServerKeyFile", [key for _, key in settings.pairs]),
+        )
+        if files
+    }
+    files: dict[str, object] = {}
+    for cert, key in settings.pairs:
+        files[kind(cert) or "ecdsa"] = cert if cert == key else {"fullchain": cert, "key": key}
+    notes = ("a reload closes its ports for a moment; sessions in progress go on",)
+    fits = 0 < len(files) == len(settings.pairs) and all(_fits(*pair, settings) for pair in settings.pairs)
+    own = {name: f"{_OWN}/{name}.pem" for name in files or {"ecdsa": None}}
+    intermediates = settings.ca_file if _only_intermediates(settings) else f"{_OWN}/issuers.pem"
+    options: dict[str, object] = {"files": files if fits else own, "issuers": intermediates}
+    changes: tuple[Change, ...] = ()
+    if not fits or intermediates != settings.ca_file:
+        why = f"once certagent's first run has made its files (install -d -m 700 {_OWN}), let Sendmail name them"
+        pairs = settings.pairs if fits else [(path, path) for path in own.values()]
+        changes = _changes(defines(pairs, intermediates), why)
+        notes = (*notes, why, f"it sends as issuers what is in CACertFile: that must be {intermediates}")
+    return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes)]
+
+
+def _changes(lines: str, why: str) -> tuple[Change, ...]:
+    source = CONFIG.with_suffix(".mc")
+    try:
+        before = source.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    first = re.search(r"(?m)^\s*MAILER(_DEFINITIONS|\()", before)
+    if first is None:
+        return ()
+    after = f"{before[: first.start()]}{lines}\n{before[first.start() :]}"
+    return (Change(str(source), before, after, f"{why}; then: make -C {source.parent} && systemctl reload sendmail"),)
+
+
+def _only_intermediates(settings: Settings) -> bool:
+    """Whether CACertFile is a file of its own without a root, and CACertPath adds none."""
+    try:
+        blocks = _CERTIFICATE.findall(Path(settings.ca_file).read_bytes())
+        certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
+        alone = not has_certificates(settings.ca_path)
+    except (OSError, ValueError):
+        return False
+    ordinary = os.path.realpath(settings.ca_file) == os.path.normpath(settings.ca_file)
+    return ordinary and alone and bool(blocks) and all(one.issuer != one.subject for one in certificates)
+
+
+def _fits(cert: str, key: str, settings: Settings) -> bool:
+    """Whether certagent may go on with these files: not where one is a link, where the key is of another user or wider
+    than 0600, or where it is the client's as well, whose certificate would no longer fit.
+    """
+    try:
+        status = os.stat(key)
+    except OSError:
+        return False
+    links = any(os.path.realpath(file) != os.path.normpath(file) for file in (cert, key))
+    shared = cert != key and key == settings.client_key
+    return not links and not shared and status.st_uid == 0 and not stat.S_IMODE(status.st_mode) & 0o177
+
+
+def _files(value: str) -> list[str]:
+    return [file.strip() for file in value.split(",") if file.strip()]
+
+
+def _port(value: str) -> Port:
+    """Keys may be shortened to their first letter, which is all that Sendmail looks at."""
+    given: dict[str, str] = {}
+    for part in value.split(","):
+        name, _, setting = part.partition("=")
+        given[name.strip()[:1].upper()] = setting.strip()
+    number = given.get("P", "25")
+    port = int(number) if number.isdigit() else _PORTS.get(number.lower(), 25)
+    modifiers = given.get("M", "")
+    address = given.get("A", "")
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:  # a name, or none
+        address = ""
+    everywhere = address in {"0.0.0.0", "::"}  # noqa: S104 -- read, not bound
+    mode = "tls" if "s" in modifiers else None if "S" in modifiers else "smtp"
+    return Port(port, mode, "" if everywhere else address)

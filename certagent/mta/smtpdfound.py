@@ -1,0 +1,146 @@
+"""OpenSMTPD on this host, for `certagent init`: each certificate that smtpd.conf names, or the lines it lacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography import x509
+
+from certagent.errors import Error
+from certagent.lifecycle.model import Service
+from certagent.mta import pemfile, smtpdconf
+from certagent.mta.run import Result, program, run
+from certagent.mta.server import Change, Found
+from certagent.mta.smtpdconf import Conf, Listener, Pki
+from certagent.pki.algorithms import family
+from certagent.pki.keys import algorithm_of
+
+CONFIG = Path("/etc/smtpd.conf")
+"""Where it is on Debian; compiled in."""
+
+_OWN = "/etc/smtpd"
+"""The directory that is proposed where the present files cannot be kept."""
+
+_EVERYWHERE = frozenset({"*", "all", "any", "0.0.0.0", "::"})  # noqa: S104 -- read, not bound
+
+_LOOPBACK = frozenset({"localhost", "lo", "lo0", "127.0.0.1", "::1"})
+
+_RESTARTS = "OpenSMTPD cannot reload: at each swap it is restarted, its ports are closed for a moment"
+
+_ONE_KIND = "it serves one kind of key for a name: do not ask for RSA and ECDSA"
+
+
+def discover() -> list[Found]:
+    """See `Found`."""
+    try:
+        known = version(run([program("smtpd"), "-h"], 10.0))
+        text = CONFIG.read_text(errors="replace")
+        conf = smtpdconf.read(CONFIG)
+    except (Error, OSError):
+        return []
+    if known is None:
+        return []
+    by_files: dict[tuple[str, str], list[Pki]] = {}
+    for pki in conf.pkis:
+        by_files.setdefault((pki.cert, pki.key), []).append(pki)
+    notes = (_RESTARTS, _ONE_KIND) if known >= (7,) else (_RESTARTS, _ONE_KIND, _old(known))
+    if not by_files:
+        return [_without_tls(conf, text, notes)]
+    names = ["opensmtpd", *(f"opensmtpd-{i}" for i in range(2, len(by_files) + 1))]
+    return [
+        _with_tls(name, files, pkis, conf, text, notes)
+        for name, (files, pkis) in zip(names, by_files.items(), strict=True)
+    ]
+
+
+def version(result: Result) -> tuple[int, ...] | None:
+    """From `smtpd -h`; None where it is another smtpd."""
+    found = re.search(r"OpenSMTPD (\d+)\.(\d+)", result.err + result.out)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _with_tls(
+    name: str, files: tuple[str, str], pkis: list[Pki], conf: Conf, text: str, notes: tuple[str, ...]
+) -> Found:
+    cert, key = files
+    kind = _kind(cert)
+    uses = {f"pki {pki.name} {what}": file for pki in pkis for what, file in (("cert", pki.cert), ("key", pki.key))}
+    services = _services(pkis, conf)
+    changes: tuple[Change, ...] = ()
+    option: object = cert if cert == key else {"fullchain": cert, "key": key}
+    if not all(map(_ordinary, files)):
+        own = option = f"{_OWN}/{kind}.pem"
+        why = f"{cert} is not certagent's to replace: let it name {own} once that is there; install -d -m 700 {_OWN}"
+        after = text.replace(f'"{cert}"', f'"{own}"').replace(f'"{key}"', f'"{own}"')
+        changes = (Change(str(CONFIG), text, after, why),) if after != text else ()
+        notes = (*notes, why)
+    names = tuple(dict.fromkeys(service.host for service in services))
+    return Found("opensmtpd", name, {"files": {kind: option}}, services, names, uses, notes, changes)
+
+
+def _without_tls(conf: Conf, text: str, notes: tuple[str, ...]) -> Found:
+    """TLS is not configured: what it would take. A listener on the loopback needs none."""
+    own, host = f"{_OWN}/ecdsa.pem", _host_name()
+    public = [one for one in conf.listeners if one.on not in _LOOPBACK]
+    listen = re.compile(r"(?m)^(\s*listen\s+on\s+(?!socket\b)\"?([^\s\"#]+)\"?)(?!.*\b(?:tls|smtps|tls-require)\b)")
+
+    def offer(match: re.Match[str]) -> str:
+        return match[1] if match[2] in _LOOPBACK else f"{match[1]} tls pki {host}"
+
+    why = f"it offers no TLS; once certagent's first run has made {own} (install -d -m 700 {_OWN}), add it"
+    after = f'pki {host} cert "{own}"\npki {host} key "{own}"\n\n{listen.sub(offer, text)}'
+    changes = (Change(str(CONFIG), text, after, why),) if public else ()
+    notes = (*notes, why if public else "it listens on the loopback only, without TLS: it needs no certificate")
+    services = tuple(Service(host, one.port, "smtp", _addresses(one)) for one in public)
+    return Found("opensmtpd", "opensmtpd", {"files": {"ecdsa": own}}, services, (host,), {}, notes, changes)
+
+
+def _services(pkis: list[Pki], conf: Conf) -> tuple[Service, ...]:
+    """Where these entries are served: by the listeners that name them; one that none names, by SNI, by all."""
+    found: dict[Service, None] = {}
+    for pki in pkis:
+        tls = [one for one in conf.listeners if one.mode]
+        for one in [one for one in tls if pki.name in one.pkis] or tls:
+            host = pki.name if "." in pki.name else one.hostname or _host_name()
+            found[Service(host, one.port, one.mode or "smtp", _addresses(one))] = None
+    return tuple(found)
+
+
+def _addresses(listener: Listener) -> tuple[str, ...]:
+    if listener.on in _EVERYWHERE:
+        return ()
+    with suppress(OSError):
+        socket.inet_pton(socket.AF_INET6 if ":" in listener.on else socket.AF_INET, listener.on)
+        return (listener.on,)
+    return ("127.0.0.1",) if listener.on in _LOOPBACK else ()
+
+
+def _host_name() -> str:
+    """As it finds it: /etc/mailname, otherwise the host's own name."""
+    with suppress(OSError):
+        lines = Path("/etc/mailname").read_text(errors="replace").split()
+        if lines:
+            return lines[0].lower()
+    return socket.gethostname().lower()
+
+
+def _kind(cert: str) -> str:
+    leaf = pemfile.leaf_der(Path(cert))
+    try:
+        return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else "ecdsa"
+    except (ValueError, Error):
+        return "ecdsa"
+
+
+def _ordinary(file: str) -> bool:
+    """Whether it is a file of its own, or not there: neither a symlink nor of another program that renews it."""
+    return bool(file) and os.path.realpath(file) == os.path.normpath(file) and not os.path.isdir(file)
+
+
+def _old(known: tuple[int, ...]) -> str:
+    shown = ".".join(map(str, known))
+    return f"OpenSMTPD {shown} built with OpenSSL 3, as in Debian 12, fails every TLS handshake: install 7.4 or later"

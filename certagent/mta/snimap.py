@@ -1,0 +1,273 @@
+"""The SNI map of Postfix: the lines of its own names in tls_server_sni_maps, and the table that is made of them.
+
+The source may be shared by several certificates and with lines of the operator. An indexed table holds the private keys
+themselves (base64), so that it is made anew at every installation: under another name, looked at, and put in place by a
+rename, since a postmap that fails half-way would leave none, and then whoever asks for a name gets no TLS at all.
+
+Source: postconf(5) tls_server_sni_maps; postmap(1) -F; DATABASE_README "Updating Berkeley DB files safely".
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from certagent.errors import Misconfigured, Transient
+from certagent.mta import pemfile
+from certagent.mta.postconf import TIMEOUT_S, Instance, last_line, words
+from certagent.mta.run import Result
+from certagent.secret import Secret
+from certagent.store import atomic
+
+TABLES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": None}
+"""The types that can be used, and what is added to the name of the source; texthash is read as it is."""
+
+_LIMIT_BYTES = 1 << 20
+"""Of a source: ten thousand names."""
+
+_PAUSE_S = 0.05
+"""Another certificate's edit takes some milliseconds."""
+
+_SETTLED_S = 10.0
+"""The age at which Postfix no longer thinks that an editor may still be writing a file."""
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class SniMap:
+    """The lines for `names` in the source `path`. Every file has mode 0600 from its birth."""
+
+    def __init__(self, instance: Instance, kind: str, path: Path, names: Sequence[str]) -> None:
+        self._instance = instance
+        self._kind = kind
+        self.path = path
+        self._names = names
+        self._table = self._table_of(path)
+
+    def __str__(self) -> str:
+        """As it stands in tls_server_sni_maps."""
+        return f"{self._kind}:{self.path}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether what Postfix opens is there; without it, whoever asks for a name gets no TLS."""
+        return self._table.exists()
+
+    def files(self) -> dict[str, list[str]]:
+        """The chain files that the source gives for each of its own names now. Raises: `mta.disk`, `mta.files`."""
+        return {key: value for key, value in entries(self._read()).items() if key in self._names}
+
+    def leaves(self) -> dict[str, set[bytes]]:
+        """The certificates (DER) that Postfix finds for each of its own names. Raises: `mta.config`."""
+        found: dict[str, set[bytes]] = {}
+        for name in self._names:
+            blocks = _CERTIFICATE.findall(self._query(name, self.path).out)
+            found[name] = set()
+            for block in blocks:
+                with suppress(ValueError):
+                    found[name].add(ssl.PEM_cert_to_DER_cert(block))
+        return found
+
+    def install(self, files: Sequence[Path]) -> None:
+        """Make all names serve these files; may be repeated after any error or crash.
+
+        Raises:
+            mta.config: postmap fails, or would leave out a line, also one of another certificate; the old source and
+                the old table are untouched.
+            mta.files, mta.disk: As `Layout.install`.
+            lock.busy: (Transient) Another process edits it for too long.
+        """
+        lines = {name: f"{name} {' '.join(map(str, files))}\n" for name in self._names}
+        content = b"".join(file.read_bytes() for file in files)
+        with self._locked():
+            self._place(_edited(self._read(), lines), expect=_digest(content.decode("ascii", "replace")))
+
+    def saved(self) -> dict[str, Secret[bytes]]:
+        """The source, where there is one. Raises: `mta.disk`, `mta.files`."""
+        with pemfile.in_its_words():
+            content = atomic.read(self.path, _LIMIT_BYTES)
+        return {} if content is None else {str(self.path): Secret(content)}
+
+    def restore(self, content: Secret[bytes] | None) -> None:
+        """Put back the lines of its own names, and make the table anew of the files that are there now.
+
+        Lines that others changed meanwhile stay. None: there was no source, and there is none afterwards unless it
+        holds lines of others.
+
+        Raises: as `install`.
+        """
+        before = _text(content.reveal() if content else b"")
+        with self._locked():
+            now = self._read()
+            none = dict.fromkeys(self._names, "")
+            alone = _edited(now, none).rstrip("\n") == _edited(before, none).rstrip("\n")
+            text = before if alone else _edited(now, none | _lines(before, self._names))
+            if content is None and not text:
+                with pemfile.in_its_words():
+                    for path in {self.path, self._table}:
+                        atomic.remove(path)
+            else:
+                self._place(text, expect=None)
+
+    # -- the source and its table ------------------------------------------------------------------------------------
+
+    def _read(self) -> str:
+        with pemfile.in_its_words():
+            return _text(atomic.read(self.path, _LIMIT_BYTES) or b"")
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        """One editor at a time, also between threads: its directory is locked (flock), which needs no file."""
+        deadline = time.monotonic() + TIMEOUT_S
+        with pemfile.in_its_words():
+            atomic.trusted_dir(Path(os.path.realpath(self.path.parent)))
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while not _flock(directory):
+                if time.monotonic() > deadline:
+                    what = f"{self._instance.who}: another process edits {self.path}"
+                    raise Transient("lock.busy", what, f"see which: lsof {self.path.parent}")
+                time.sleep(_PAUSE_S)
+            yield
+        finally:
+            os.close(directory)
+
+    def _place(self, text: str, expect: str | None) -> None:
+        """`expect`: the digest of what each own name must give; None: what is put back is not judged."""
+        self._remove_left()
+        new: list[Path] = []
+        try:
+            with ExitStack() as stack:
+                with pemfile.in_its_words():
+                    data = text.encode(errors="surrogateescape")
+                    place = stack.enter_context(atomic.prepared(self.path, data, keep=True, rehearse=new.append))
+                # it is complete: without this every new smtpd waits until a texthash source is older than a second
+                past = time.time() - _SETTLED_S
+                os.utime(new[0], (past, past))
+                if self._indexed:
+                    self._build(new[0], judged=expect is not None)
+                if expect is not None:
+                    self._compare(new[0], expect)
+                with pemfile.in_its_words():
+                    if self._indexed:
+                        _rename(self._table_of(new[0]), self._table)
+                    place()  # syncs the directory for both
+        finally:
+            self._remove_left()
+
+    def _build(self, source: Path, *, judged: bool) -> None:
+        """The table beside the new source. Its exit status is 0 also when it leaves out lines."""
+        result = self._instance.run("postmap", "-F", f"{self._kind}:{source}")
+        left_out = [line for line in result.err.splitlines() if "skipping this entry" in line]
+        if result.code == 0 and not (judged and left_out):
+            return
+        why = (left_out[0] if left_out and result.code == 0 else last_line(result)).replace(source.name, self.path.name)
+        what = f"{self._instance.who}: no table can be made of {self.path}: {why}"
+        if os.strerror(errno.ENOSPC) in why:
+            raise Transient("mta.disk", what, f"look at the disk: df -h {self.path.parent}")
+        again = self._instance.command("postmap", "-F", str(self))
+        raise Misconfigured("mta.config", what, f"put that right, then try: {again}; the old table is untouched")
+
+    def _compare(self, source: Path, expect: str) -> None:
+        for name in self._names:
+            if _digest(self._query(name, source).out) != expect:
+                raise self._instance.wrong(
+                    f"{self.path}: {name} does not lead to the files installed for it",
+                    f"look for another line of the name: grep -in {name} {self.path}; the old table is untouched",
+                )
+
+    def _query(self, name: str, source: Path) -> Result:
+        """What Postfix would load: with the key, so that nobody may print it."""
+        return self._instance.run("postmap", "-F", "-q", name, f"{self._kind}:{source}")
+
+    @property
+    def _indexed(self) -> bool:
+        return TABLES[self._kind] is not None
+
+    def _table_of(self, source: Path) -> Path:
+        return source.with_name(source.name + (TABLES[self._kind] or ""))
+
+    def _remove_left(self) -> None:
+        """Tables of this run, and those of killed ones: they are full of keys."""
+        for left in self.path.parent.glob(f".{self.path.name}.new-*.*") if self._indexed else ():
+            left.unlink(missing_ok=True)
+
+
+def entries(text: str) -> dict[str, list[str]]:
+    """The values of each key in a source. Source: postmap(1) "TABLE FILE FORMAT"."""
+    found: dict[str, list[str]] = {}
+    for key, line in _keyed(text):
+        if key:
+            value = line if line[0].isspace() else line.partition(line.split()[0])[2]
+            found.setdefault(key, []).extend(words(value))
+    return found
+
+
+def _keyed(text: str) -> Iterator[tuple[str, str]]:
+    """Each line with the key it belongs to: one that begins with a space continues the last; a comment has none."""
+    key = ""
+    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
+        if not line.strip() or line.lstrip().startswith("#"):
+            yield "", line
+        else:
+            key = key if line[0].isspace() else line.split()[0].lower()
+            yield key, line
+
+
+def _edited(text: str, lines: Mapping[str, str]) -> str:
+    """With these lines for their keys, in the place of the old ones or at the end; all else as it is."""
+    left = dict(lines)
+    done = "".join(left.pop(key, "") if key in lines else line for key, line in _keyed(text))
+    rest = "".join(left.values())
+    return done + ("\n" if rest and done and not done.endswith("\n") else "") + rest
+
+
+def _lines(text: str, names: Iterable[str]) -> dict[str, str]:
+    """The lines of each of these keys, as they stand there."""
+    found: dict[str, str] = {}
+    for key, line in _keyed(text):
+        if key in names:
+            found[key] = found.get(key, "") + line
+    return found
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")
+
+
+def _digest(pem: str) -> str:
+    """White space apart: postmap ends its answer with a line of its own."""
+    return hashlib.sha256("".join(pem.split()).encode(errors="replace")).hexdigest()
+
+
+def _flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _rename(new: Path, table: Path) -> None:
+    """Puts a table in its place, durably once the directory is synced. Raises: `store.path`, `store.disk`."""
+    atomic.replaceable(table)
+    try:
+        fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o600)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.rename(table)
+    except OSError as error:
+        raise Transient(
+            "store.disk", f"{table}: {error.strerror}", f"look at the disk: df -h {table.parent}"
+        ) from error

@@ -1,0 +1,107 @@
+"""Dovecot with both kinds of keys, in each version, and what its tests have in common."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from certagent.errors import Misconfigured
+from certagent.lifecycle.model import Service, Unknown
+from certagent.mta import probe
+from certagent.mta.dovecot import Dovecot, Options
+from certagent.secret import Secret
+from tests.lab import dovecot as lab
+from tests.lab.addresses import IMAP, ZONE
+from tests.mta import chains
+
+HOST, A, B = f"imap.{ZONE}", f"a.{ZONE}", f"b.{ZONE}"
+SERVICES = {
+    143: Service(HOST, 143, "imap"),
+    993: Service(HOST, 993, "tls"),
+    110: Service(HOST, 110, "pop3"),
+    995: Service(HOST, 995, "tls"),
+    4190: Service(HOST, 4190, "sieve"),
+}
+ECDSA, BOTH = frozenset({"ecdsa-p256"}), frozenset({"ecdsa-p256", "rsa-2048"})
+
+OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
+NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
+NEW_PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+
+
+@pytest.fixture(scope="module", params=lab.VERSIONS)
+def version(request: pytest.FixtureRequest) -> Iterator[str]:
+    if why := lab.missing(request.param):
+        pytest.skip(why)
+    with lab.installed(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def tls(place: Path) -> Path:
+    """The directory of the files, with the old ones and one more of each kind."""
+    directory = place / "tls"
+    directory.mkdir(mode=0o755)
+    chain_of = {"ecdsa": OLD, "rsa": OLD_RSA, "other": chains.make(name=HOST), "other-rsa": NEW_RSA}
+    for name, chain in chain_of.items():
+        write(directory / f"{name}.pem", chain.pem)
+    return directory
+
+
+@pytest.fixture
+def imap(place: Path, tls: Path, version: str) -> Iterator[lab.Dovecot]:
+    """Dovecot with both kinds of keys, started."""
+    server = lab.Dovecot(place / "imap", version)
+    server.configure(server.pair(tls / "ecdsa.pem") + server.pair(tls / "rsa.pem", "alt_"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def options(imap: lab.Dovecot, tls: Path) -> Options:
+    return Options(files={kind: str(tls / f"{kind}.pem") for kind in ("ecdsa", "rsa")}, config=str(imap.config))
+
+
+@pytest.fixture
+def dovecot(options: Options) -> Dovecot:
+    return Dovecot("imap", options)
+
+
+def write(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def served(algorithm: str, port: int = 993, sni: str | None = None) -> str:
+    """The key that is served, or why none was seen."""
+    leaf = probe.probe(SERVICES[port], IMAP, algorithm, 5, sni=sni, newest="1.2").leaf
+    return leaf.why if isinstance(leaf, Unknown) else leaf.spki
+
+
+def everywhere(sni: str | None = None) -> set[tuple[str, str]]:
+    """What all ports serve."""
+    with ThreadPoolExecutor(len(SERVICES)) as pool:
+        found = [(algorithm, pool.submit(served, algorithm, port, sni)) for algorithm in BOTH for port in SERVICES]
+    return {(algorithm, key.result()) for algorithm, key in found}
+
+
+def keys_of(ecdsa: chains.Chain, rsa: chains.Chain) -> set[tuple[str, str]]:
+    return {("ecdsa-p256", ecdsa.spki), ("rsa-2048", rsa.spki)}
+
+
+def wrong(call: Callable[[], object]) -> Misconfigured:
+    with pytest.raises(Misconfigured) as caught:
+        call()
+    assert caught.value.code == "mta.config"
+    return caught.value
+
+
+def do_as_told(hint: str) -> None:
+    """Runs the command of a hint, as the operator would."""
+    assert hint.startswith("run: ")
+    subprocess.run(["sh", "-c", hint.removeprefix("run: ")], check=True, stdin=subprocess.DEVNULL)

@@ -1,0 +1,209 @@
+"""What `certagent init` finds of Postfix, on configurations as the guides write them, and what it proposes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from certagent.build import BUILT_IN
+from certagent.lifecycle.model import Service
+from certagent.mta.postfix import Options, Postfix
+from certagent.mta.server import Found
+from tests.e2e.postfixes import HOST, private
+from tests.e2e.test_postfix import OLD, OLD_RSA
+from tests.lab.addresses import MX1, ZONE
+from tests.mta import chains
+
+ETC = Path("/etc/postfix")
+"""The lab's own: nothing of it is seen outside."""
+
+MAIN = f"""\
+compatibility_level = 3.6
+myhostname = {HOST}
+mydomain = {ZONE}
+"""
+
+TWO_PAIRS = """\
+# TLS, as most guides have it
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = /etc/ssl/mail/rsa.crt
+smtpd_tls_key_file = /etc/ssl/mail/rsa.key
+smtpd_tls_eccert_file = /etc/ssl/mail/ecdsa.crt
+smtpd_tls_eckey_file = /etc/ssl/mail/ecdsa.key
+"""
+
+MASTER = """\
+smtp       inet  n       -       {chroot}       -       -       smtpd
+submission inet  n       -       {chroot}       -       -       smtpd
+  -o syslog_name=postfix/submission
+  -o smtpd_tls_security_level=encrypt
+  -o smtpd_sasl_auth_enable=yes
+smtps      inet  n       -       {chroot}       -       -       smtpd
+  -o syslog_name=postfix/smtps
+  -o smtpd_tls_wrappermode=yes
+127.0.0.1:10025 inet n   -       n       -       -       smtpd
+  -o content_filter=
+pickup     unix  n       -       {chroot}       60      1       pickup
+"""
+
+SERVICES = (Service(HOST, 25, "smtp"), Service(HOST, 587, "smtp"), Service(HOST, 465, "tls"))
+
+
+@pytest.fixture(autouse=True)
+def files() -> Iterator[None]:
+    """The files that the configurations name; both directories are as they were afterwards."""
+    mail, package = Path("/etc/ssl/mail"), (ETC / "master.cf").read_bytes()
+    mail.mkdir(parents=True)
+    for kind, chain in (("ecdsa", OLD), ("rsa", OLD_RSA)):
+        private(mail / f"{kind}.key", chain.key)
+        private(mail / f"{kind}.crt", chain.leaf + chain.issuer)
+    yield
+    shutil.rmtree(mail)
+    for name in ("main.cf", "combined.pem", "sni", "tls", "own.pem"):
+        subprocess.run(["rm", "-rf", ETC / name], check=True)
+    (ETC / "master.cf").write_bytes(package)
+
+
+def configure(main: str, master: str = MASTER.format(chroot="n")) -> None:
+    written(ETC / "main.cf", MAIN + main)
+    written(ETC / "master.cf", master)
+
+
+def written(path: Path, text: str) -> None:
+    """Long ago: Postfix waits until a file is 2 s old."""
+    path.write_text(text)
+    past = time.time() - 10
+    os.utime(path, (past, past))
+
+
+def found() -> Found:
+    [one] = Postfix.discover()
+    return one
+
+
+def apply(one: Found) -> None:
+    for change in one.changes:
+        assert Path(change.file).read_text() == change.before
+        written(Path(change.file), change.after)
+
+
+def server(one: Found) -> Postfix:
+    """The server as it is made from a config file with the proposed options."""
+    import msgspec
+
+    return Postfix(one.name, msgspec.convert(one.options, Options))
+
+
+def test_a_host_without_a_configuration_has_none() -> None:
+    assert Postfix.discover() == []
+    assert "postfix" in BUILT_IN["certagent.mail_servers"]
+
+
+@pytest.mark.parametrize("chroot", ["n", "y"])
+def test_separate_files_of_both_kinds_become_chain_files(chroot: str) -> None:
+    configure(TWO_PAIRS, MASTER.format(chroot=chroot))
+    one = found()
+    new = {kind: f"/etc/postfix/tls/{kind}.pem" for kind in ("ecdsa", "rsa")}
+    assert (one.type, one.name, one.options) == ("postfix", "postfix", {"chain_files": new})
+    assert one.services == SERVICES
+    assert one.names == (HOST,)
+    assert one.uses == {
+        "smtpd_tls_cert_file": "/etc/ssl/mail/rsa.crt",
+        "smtpd_tls_key_file": "/etc/ssl/mail/rsa.key",
+        "smtpd_tls_eccert_file": "/etc/ssl/mail/ecdsa.crt",
+        "smtpd_tls_eckey_file": "/etc/ssl/mail/ecdsa.key",
+    }
+    assert any("two files now, which no rename replaces together" in note for note in one.notes)
+    [change] = one.changes
+    assert change.file == "/etc/postfix/main.cf"
+    assert "only once /etc/postfix/tls/ecdsa.pem, /etc/postfix/tls/rsa.pem is there" in change.why
+    kept = MAIN + "# TLS, as most guides have it\nsmtpd_tls_security_level = may\n"
+    assert change.after == kept + "smtpd_tls_chain_files = /etc/postfix/tls/ecdsa.pem,/etc/postfix/tls/rsa.pem\n"
+    assert (ETC / "main.cf").read_text() == change.before, "nothing is changed"
+    (ETC / "tls").mkdir(mode=0o700)
+    for kind, chain in (("ecdsa", OLD), ("rsa", OLD_RSA)):
+        private(ETC / "tls" / f"{kind}.pem", chain.pem)
+    apply(one)
+    server(one).check(frozenset({"ecdsa-p256", "rsa-2048"}))
+
+
+def test_a_combined_file_stays_where_it_is() -> None:
+    configure("smtpd_tls_security_level = may\nsmtpd_tls_chain_files = /etc/postfix/combined.pem\n")
+    private(ETC / "combined.pem", OLD.pem)
+    one = found()
+    assert one.options == {"chain_files": {"ecdsa": "/etc/postfix/combined.pem"}}
+    assert one.changes == ()
+    assert one.uses == {"smtpd_tls_chain_files": "/etc/postfix/combined.pem"}
+    server(one).check(frozenset({"ecdsa-p256"}))
+
+
+def test_a_link_of_another_program_is_not_written_through() -> None:
+    (ETC / "combined.pem").symlink_to(private(Path("/etc/ssl/mail/live.pem"), OLD.pem))
+    configure("smtpd_tls_security_level = may\nsmtpd_tls_chain_files = /etc/postfix/combined.pem\n")
+    one = found()
+    assert one.options == {"chain_files": {"ecdsa": "/etc/postfix/tls/ecdsa.pem"}}
+    assert "smtpd_tls_chain_files = /etc/postfix/tls/ecdsa.pem\n" in one.changes[0].after
+
+
+def test_a_service_with_files_of_its_own_keeps_them() -> None:
+    """A list in main.cf would disable its separate files without a word."""
+    private(ETC / "own.pem", chains.make().pem)
+    own = MASTER.format(chroot="n").replace(
+        "-o smtpd_sasl_auth_enable=yes", "-o smtpd_tls_eccert_file=/etc/postfix/own.pem"
+    )
+    configure(TWO_PAIRS, own)
+    one = found()
+    assert one.options["other_services"] == ["submission/inet"]
+    assert one.uses["submission/inet/smtpd_tls_eccert_file"] == "/etc/postfix/own.pem"
+    main, master = one.changes
+    assert master.file == "/etc/postfix/master.cf"
+    assert "-o smtpd_tls_chain_files=" in master.after
+    assert "smtpd_tls_eccert_file=/etc/postfix/own.pem" in master.after
+    assert "smtpd_tls_chain_files = " in main.after
+
+
+def test_where_there_is_no_tls_it_is_proposed() -> None:
+    configure(f"inet_interfaces = 127.0.0.1, {MX1}\n", "smtp inet n - y - - smtpd\n")
+    one = found()
+    assert one.options == {"chain_files": {"ecdsa": "/etc/postfix/tls/ecdsa.pem"}}
+    [change] = one.changes
+    assert "smtpd_tls_security_level = may\n" in change.after
+    assert one.services == (Service(HOST, 25, "smtp", (MX1,)),)
+
+
+def test_names_of_an_sni_map_are_found() -> None:
+    private(ETC / "combined.pem", OLD.pem)
+    private(ETC / "own.pem", chains.make().pem)
+    lines = f"{HOST} /etc/postfix/combined.pem\nmail.b.example /etc/postfix/own.pem\n.b.example /etc/postfix/own.pem\n"
+    (ETC / "sni").write_text(lines)
+    configure(
+        "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = /etc/postfix/combined.pem\n"
+        "tls_server_sni_maps = hash:/etc/postfix/sni\n"
+    )
+    one = found()
+    assert one.options["sni"] == {"map": "/etc/postfix/sni", "type": "hash", "names": [HOST]}
+    assert one.names == (HOST, "mail.b.example")
+    assert any("mail.b.example, .b.example have files of their own" in note for note in one.notes)
+    assert server(one)
+
+
+def test_every_instance_is_found(place: Path) -> None:
+    second = place / "postfix-out"
+    second.mkdir()
+    out = f"multi_instance_name = postfix-out\nmulti_instance_enable = yes\ninet_interfaces = {MX1}\n"
+    written(second / "main.cf", f"{MAIN}{TWO_PAIRS}{out}queue_directory = {place}/q\ndata_directory = {place}/d\n")
+    written(second / "master.cf", MASTER.format(chroot="n"))
+    configure(f"multi_instance_enable = yes\nmulti_instance_directories = {second}\n{TWO_PAIRS}")
+    first, other = Postfix.discover()
+    assert first.name == "postfix"
+    assert "config_dir" not in first.options
+    assert (other.name, other.options["config_dir"]) == ("postfix-out", str(second))
+    assert other.options["chain_files"]["rsa"] == f"{second}/tls/rsa.pem"
+    assert {service.addresses for service in other.services} == {(MX1,)}
+    assert [change.file for change in other.changes] == [str(second / "main.cf")]

@@ -1,0 +1,90 @@
+"""New TLS connections while a mail server's certificate is swapped, and what each of them met."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+
+from cryptography import x509
+
+from tests.lab.certificates import tlsa_311
+from tests.mta import chains
+
+
+class Load:
+    """New connections to a port for TLS only, without a pause, each with a full handshake."""
+
+    def __init__(self, address: str, name: str, port: int = 465, threads: int = 4) -> None:
+        self._place = (address, port)
+        self._name = name
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
+        self._met: list[tuple[float, float, str]] = []
+        """When it began and ended; the key's TLSA value, or the error."""
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            began = time.monotonic()
+            met = self._connect()
+            self._met.append((began, time.monotonic(), met))
+            if not met.startswith("3"):
+                self._ends.wait(0.005)  # refused at once: leave a processor to the restart
+
+    def _connect(self) -> str:
+        try:
+            with (
+                socket.create_connection(self._place, 10) as plain,
+                self._context.wrap_socket(plain, server_hostname=self._name) as tls,
+            ):
+                der = tls.getpeercert(binary_form=True)
+        except ssl.SSLError as error:
+            # the connection was cut: no certificate was judged, and the sender comes again
+            return "cut" if isinstance(error, ssl.SSLEOFError) else f"TLS: {error.reason}"
+        except OSError as error:
+            return type(error).__name__
+        return tlsa_311(x509.load_der_x509_certificate(der)) if der else "no certificate"
+
+    @property
+    def total(self) -> int:
+        return len(self._met)
+
+    def count(self, chain: chains.Chain) -> int:
+        return sum(met.endswith(chain.spki) for _, _, met in self._met)
+
+    def strange(self, *expected: chains.Chain) -> set[str]:
+        """Certificates that should not have been met."""
+        return {met for _, _, met in self._met if met.startswith("3")} - {f"3 1 1 {one.spki}" for one in expected}
+
+    def went_from(self, old: chains.Chain, new: chains.Chain) -> bool:
+        """Whether nobody who came after the first to meet the new key met the old one."""
+        first = min(ended for _, ended, met in self._met if met.endswith(new.spki))
+        return all(began < first for began, _, met in self._met if met.endswith(old.spki))
+
+    @property
+    def broken(self) -> list[str]:
+        """Handshakes that TLS itself refused."""
+        return [met for _, _, met in self._met if met.startswith(("TLS", "no"))]
+
+    def report(self, old: chains.Chain, new: chains.Chain) -> str:
+        failed = [(began, met) for began, _, met in self._met if not met.startswith("3")]
+        gap = max(began for began, _ in failed) - min(began for began, _ in failed) if failed else 0.0
+        kinds = ", ".join(f"{sum(met == kind for _, met in failed)} {kind}" for kind in sorted({m for _, m in failed}))
+        rate = self.total / (self._met[-1][1] - self._met[0][0])
+        return (
+            f"{self.total} connections, {rate:.0f}/s: {self.count(old)} met the old key, {self.count(new)} the new; "
+            f"{len(failed)} failed within {gap * 1000:.0f} ms ({kinds or 'none'})"
+        )

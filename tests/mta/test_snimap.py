@@ -1,0 +1,68 @@
+"""The source of an SNI map as text: what belongs to a name, and what is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from certagent.errors import Misconfigured
+from certagent.mta import snimap
+from certagent.mta.postconf import Instance
+from certagent.mta.snimap import SniMap, entries
+
+
+class NoPostmap(SniMap):
+    """A map whose table is never made: only its text is looked at."""
+
+    def _build(self, source: Path, *, judged: bool) -> None:
+        (source.with_name(source.name + ".db")).touch()
+
+
+def restored(path: Path, before: bytes, now: bytes) -> bytes:
+    """What the map of two names puts back."""
+    path.write_bytes(before)
+    mine = NoPostmap(Instance("postfix", None), "hash", path, ["a.example", ".b.example"])
+    [saved] = mine.saved().values()
+    path.write_bytes(now)
+    mine.restore(saved)
+    return path.read_bytes()
+
+
+def test_a_key_has_the_values_of_its_line_and_of_those_that_continue_it() -> None:
+    text = "# x /0\nA.example /1, /2\n\n  # not a value\n\t/3\n b.example\n.b.example /4"
+    assert entries(text) == {"a.example": ["/1", "/2", "/3", "b.example"], ".b.example": ["/4"]}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"# only a comment",
+        b"a.example /1\n",
+        b"x /2\na.example /1\n\t/3\n# y\n .b.example /1\n.b.example /9\nz /1",
+    ],
+)
+def test_what_nobody_else_changed_is_put_back_byte_for_byte(tmp_path: Path, before: bytes) -> None:
+    now = before + (b"" if before.endswith(b"\n") else b"\n") + b"a.example /new\n.b.example /new\n"
+    if b"a.example" in before:
+        now = before.replace(b"a.example /1", b"a.example /new").replace(b"/9", b"/new")
+    assert restored(tmp_path / "sni", before, now) == before
+
+
+def test_what_others_changed_meanwhile_stays(tmp_path: Path) -> None:
+    before = b"a.example /old\nother /1\n\xff\n"
+    now = b"# new\na.example /new\n.b.example /new\nother /2\n\xff\n"
+    assert restored(tmp_path / "sni", before, now) == b"# new\na.example /old\nother /2\n\xff\n"
+
+
+def test_a_directory_into_which_others_may_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    map_ = SniMap(Instance("postfix", None), "texthash", tmp_path / "open" / "sni", ["a.example"])
+    with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
+        map_.install([])
+
+
+def test_every_indexed_type_has_one_file() -> None:
+    assert {kind for kind, suffix in snimap.TABLES.items() if suffix is None} == {"texthash"}
