@@ -8,7 +8,7 @@ set -euo pipefail
 
 python=(python3 python3-venv)
 # name servers and their tools, a CA, a mail server, namespaces and faults, the judge of manual pages
-lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqlite3 sqlite3 pebble postfix
+lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqlite3 sqlite3 pebble postfix postfix-lmdb
   dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
   iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4
   # libraries of the servers that unpack.sh unpacks

@@ -1,0 +1,314 @@
+"""Exim 4.96 and later: combined files, or a list of certificates with a list of keys, that Exim's own user can read.
+
+Seen with 4.96 of Debian, which is built with GnuTLS; a build with OpenSSL was never run.
+
+- Without `$` in its settings the daemon reads the files when it starts, as Exim's user, and watches their directories:
+  a new file is served 5 s after the last change there, or at once after SIGHUP. With `$` each connection reads them.
+- One listed file that is missing, unreadable for Exim's user, or with another's key, or a list of keys that is shorter:
+  STARTTLS is offered and then answered with 454, whatever else is listed. It heals by itself when the file is there.
+- Certificate and key in two files: should only one be new when the 5 s are over, TLS ends until both are, and the
+  first connections after that may still meet a mixture; SIGHUP ends it.
+- No tls_certificate: a self-signed one is served. Two certificates of one kind: the first is.
+- SIGHUP: the daemon closes its sockets, executes itself, reads its configuration and listens again, with the same pid.
+  For about 20 ms new connections are refused, which does not happen when it is left to its watch. If its configuration
+  is broken it ends, without a word in its log; so that is checked before. `exim -bV` does not look at ports: with an
+  unknown one the daemon ends, with an address that the host does not have it is deaf for minutes.
+- An expression that fails or gives nothing for a name (with `fail`, the process of the connection even crashes):
+  handshakes for that name fail.
+
+Source: the Exim specification, chapters 14 (tls_certificate, tls_privatekey) and 43.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from certagent.errors import Misconfigured, Transient
+from certagent.mta import eximconf, eximhost, pemfile
+from certagent.mta.eximconf import Instance, Pair, View
+from certagent.mta.eximdaemon import Daemon
+from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.server import Found
+from certagent.pki import names
+from certagent.secret import Secret
+from certagent.store import atomic
+
+_OLDEST = (4, 96)
+"""The oldest that was tried; from 4.95 on it watches the files."""
+
+_WATCH_S = 6.0
+"""Exim loads its files 5 s after the last change in their directories; one more to do it."""
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the config says of one Exim."""
+
+    files: dict[str, str | Files]
+    """By kind of key, `ecdsa` and `rsa`: a path (key and chain in one file), or `fullchain` and `key`."""
+    config: str | None = None
+    """As in `exim -C`; None: the default one."""
+    program: str | None = None
+    """Its absolute path; None: exim4 or exim."""
+    pid_file: str | None = None
+    """None: as its settings say. For a daemon that was started with -oP."""
+    sni: tuple[str, ...] = ("",)
+    """Where tls_certificate depends on $tls_in_sni: the names for which it gives these files; "": asking for none."""
+    hangup: bool = True
+    """False: no SIGHUP, Exim's own watch is left to load the files, 5 s later; then no connection is ever refused."""
+    owner: str | None = None
+    """None: the user as which Exim reads them."""
+    group: str | None = None
+    mode: str = "0600"
+    follow_links: bool = False
+
+
+class Exim:
+    """A `certagent.mta.server.Server`."""
+
+    Options = Options
+
+    def __init__(self, name: str, options: Options) -> None:
+        """Raises: see `Layout`; `mta.config` also for files that Exim cannot read: certificate and issuers apart."""
+        self._options = options
+        self._exim = Instance(name, options.config, options.program)
+        self._who = f"exim {name}"
+        self._layout = Layout(self._who, options.files, self._access(options.owner))
+        for kind, one in options.files.items():
+            if isinstance(one, Files) and not one.combined and not one.fullchain:
+                hint = f"files.{kind}: a path, or fullchain and key"
+                raise self._exim.wrong("Exim reads the issuers in the certificate's file", hint)
+        for asked in options.sni:
+            if asked:
+                names.hostname(asked)
+
+    def check(self, algorithms: frozenset[str]) -> None:
+        """See `Server`; also when Exim is not running.
+
+        A file that was never installed must not be listed yet: one missing file ends TLS with every key.
+
+        Raises:
+            mta.config: Too old; `exim -bV` fails; no port offers TLS; tls_certificate and tls_privatekey do not lead
+                to an installed file, or to one that would never be renewed or breaks the others.
+            mta.files: See `Layout.check`; also a directory that is closed to Exim's user.
+        """
+        self._check_version(self._exim.build())
+        settings = self._exim.settings()
+        self._check_readable(settings)
+        self._owned(settings).check()
+        if not settings["tls_advertise_hosts"] and not settings["tls_on_connect_ports"]:
+            macro = "MAIN_TLS_ADVERTISE_HOSTS" if eximconf.is_generated(settings) else "tls_advertise_hosts"
+            hint = str(self._exim.write(settings, {macro: "*"}))
+            raise self._exim.wrong("tls_advertise_hosts is empty: nobody is offered STARTTLS", hint)
+        self._check_files(algorithms, settings, stale=True)
+
+    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
+        settings = self._exim.settings()
+        needed = self._needed(algorithms)
+        found: list[tuple[str, str]] = []
+        unknown = eximconf.variables(settings)
+        for view in [] if unknown else self._exim.views(settings, self._options.sni):
+            if new := [pair for pair in needed if pair not in view.pairs and not _exist(pair)]:
+                what = f"{view.where} does not lead to {_shown(new)} yet: the first run installs it and stops there"
+                there = [pair for pair in view.pairs if _exist(pair)]
+                found.append((what, self._set(settings, [*there, *new])))
+        if unknown:
+            what = (
+                f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
+            )
+            found.append((what, "run: certagent check; list every port and SNI name under its services"))
+        if self._layout.split:
+            what = "certificate and key are two files, which no rename replaces together: a crash between ends TLS"
+            found.append(
+                (what, "give it one file: `ecdsa: /etc/exim4/tls/ecdsa.pem` in its files, and no tls_privatekey")
+            )
+        return tuple(found)
+
+    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`; each file belongs to the user as which Exim reads it.
+
+        Raises:
+            mta.config: (also) The files are in their places, but Exim is not told to use them, see `check`; or its
+                configuration cannot be read and nothing was changed.
+        """
+        settings = self._exim.settings()
+        self._check_readable(settings)
+        self._owned(settings).install(pems)
+        self._check_files(pems, settings)
+
+    def installed(self) -> Mapping[str, bytes]:
+        """See `Server`."""
+        return self._layout.installed()
+
+    def saved(self) -> Mapping[str, Secret[bytes]]:
+        """See `Server`."""
+        return self._layout.saved()
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server`; also with a configuration that is broken, then for the user that Exim was built with."""
+        try:
+            settings = self._exim.settings()
+        except Misconfigured:
+            settings = Instance(self._exim.name, "/dev/null", self._options.program).settings()
+        self._owned(settings).restore(saved)
+
+    def reload(self) -> None:
+        """See `Server`; on return the daemon listens again, where that can be seen, or its watch had the time it takes.
+
+        No signal is sent with a configuration that Exim would not read: the daemon would end of it. Nor to a process
+        that is not this Exim's daemon, whatever the pid file says.
+        """
+        try:
+            self._exim.build()
+            settings = self._exim.settings()
+            pid_file = self._options.pid_file or self._exim.pid_file(settings)
+        except Misconfigured as error:
+            what = f"{error.detail} (no SIGHUP was sent: the daemon would end of it)"
+            raise Transient("mta.reload", what, error.hint) from error
+        paths = ("exim", "exim4", settings["exim_path"], os.path.realpath(self._options.program or "exim"))
+        daemon = Daemon(
+            self._who,
+            pid_file,
+            programs=frozenset(os.path.basename(path) for path in paths),
+            configs=frozenset({settings["config_file"], self._options.config or settings["config_file"]}),
+            start=self._start(),
+        )
+        if self._options.hangup:
+            daemon.hang_up(eximconf.ports(settings["daemon_smtp_ports"]))
+        else:
+            daemon.verify()
+            if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:
+                self._await_watch()
+
+    @staticmethod
+    def discover() -> list[Found]:
+        """See `Found`; the default instance, whose daemon need not run."""
+        return eximhost.discover()
+
+    # -- what check looks at -----------------------------------------------------------------------------------------
+
+    def _check_version(self, build: str) -> None:
+        numbers = re.search(r"Exim version (\d+)\.(\d+)", build)
+        if not numbers or (int(numbers[1]), int(numbers[2])) < _OLDEST:
+            version = numbers[0] if numbers else "unknown"
+            raise self._exim.wrong(f"too old: {version}, 4.96 is the oldest that was tried", "upgrade it")
+
+    def _check_readable(self, settings: Mapping[str, str]) -> None:
+        """Exim's user can read what is written, and get there."""
+        user = settings["exim_user"]
+        owner, mode = self._options.owner or user, int(self._options.mode, 8)
+        by_group = mode & 0o040 and (self._options.group or owner) == settings["exim_group"]
+        if owner != user and not by_group:
+            hint = f'remove owner, group and mode from its config; or group: {settings["exim_group"]}, mode: "0640"'
+            raise self._exim.wrong(
+                f"files of {owner} with mode {self._options.mode} are closed to its user {user}", hint
+            )
+        for closed in _closed(self._layout.paths(), user, settings["exim_group"]):
+            hint = f"run: chmod o+x {shlex.quote(str(closed))}  # or have the files elsewhere, as in /etc/exim4/tls"
+            raise Misconfigured("mta.files", f"{self._who}: {closed} is closed to its user {user}", hint)
+
+    def _check_files(self, algorithms: Iterable[str], settings: Mapping[str, str], *, stale: bool = False) -> None:
+        needed = self._needed(algorithms)
+        if unknown := eximconf.variables(settings):
+            text = settings["tls_certificate"] + settings["tls_privatekey"]
+            if absent := [pair for pair in needed if _exist(pair) and not all(file in text for file in pair)]:
+                what = f"tls_certificate does not name {_shown(absent)}, which is installed"
+                hint = f"name it in the expression with ${unknown[0]} in {eximconf.source(settings)}"
+                raise self._exim.wrong(what, hint)
+            return
+        for view in self._exim.views(settings, self._options.sni):
+            self._check_view(view, needed, settings, stale=stale)
+
+    def _check_view(self, view: View, needed: list[Pair], settings: Mapping[str, str], *, stale: bool) -> None:
+        ours = self._needed(self._options.files)
+        lacks = [pair for pair in needed if pair not in view.pairs and _exist(pair)]
+        kinds = {eximconf.kind_in(pair[0]) for pair in needed if pair in view.pairs or pair in lacks} - {None}
+        others = [pair for pair in view.pairs if pair not in ours]
+        gone = [pair for pair in others if not _exist(pair)]
+        twice = [pair for pair in others if pair not in gone and eximconf.kind_in(pair[0]) in kinds]
+        keep = [
+            pair for pair in view.pairs if pair in needed or (pair in others and pair not in [*gone, *twice])
+        ] + lacks
+        unused = [pair for pair in view.pairs if stale and pair in ours and pair not in needed and keep]
+        problems = [
+            (lacks, "does not lead to", "which is installed"),
+            (gone, "leads to", "which is missing: no TLS at all"),
+            (twice, "leads to", "a second certificate of the same kind"),
+            (unused, "leads to", "which nothing renews"),
+        ]
+        found = [f"{verb} {_shown(pairs)}, {why}" for pairs, verb, why in problems if pairs]
+        if view.keys and view.keys != view.certificates:
+            found.append(f"names {view.certificates} files and tls_privatekey {view.keys}: no TLS with too few keys")
+        if found and not view.certificates:
+            found.append("is empty: Exim serves a certificate signed by itself, or none")
+        if found:
+            raise self._exim.wrong(f"{view.where} {'; it '.join(found)}", self._set(settings, keep or needed))
+
+    def _set(self, settings: Mapping[str, str], pairs: list[Pair]) -> str:
+        """What the operator has to write."""
+        if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:
+            return str(self._exim.remedy(settings, pairs))
+        wanted = self._exim.remedy(settings, pairs)
+        values = ", ".join(f"`{value}`" for name, value in wanted.settings.items() if value and "ENABLE" not in name)
+        return f"change the expression in {wanted.file} so that it gives {values} there; then run: {wanted.command}"
+
+    def _needed(self, algorithms: Iterable[str]) -> list[Pair]:
+        """In an order that does not change."""
+        return [_pair(self._layout.of(algorithm)) for algorithm in sorted(algorithms)]
+
+    def _access(self, owner: str | None) -> Access:
+        options = self._options
+        return Access(owner=owner, group=options.group, mode=options.mode, follow_links=options.follow_links)
+
+    def _owned(self, settings: Mapping[str, str]) -> Layout:
+        """The layout, with the owner that Exim's configuration says."""
+        owner = self._options.owner or settings["exim_user"]
+        return Layout(self._who, self._options.files, self._access(owner))
+
+    def _await_watch(self) -> None:
+        """Until _WATCH_S after the last file was placed: the rename is the last change of its inode."""
+        placed = [os.stat(path).st_ctime for path in self._layout.paths() if path.exists()]
+        time.sleep(min(max(0.0, max(placed, default=0.0) + _WATCH_S - time.time()), _WATCH_S))
+
+    def _start(self) -> str:
+        service = os.path.basename(self._exim.command())
+        return f"run: {self._exim.command('-bd')}" if self._options.config else f"run: systemctl start {service}"
+
+
+def _closed(files: Iterable[Path], user: str, group: str) -> list[Path]:
+    """The directories above these files that the user may not enter; where an ACL says more, it is not judged."""
+    try:
+        uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid
+    except KeyError:
+        return []  # told by the layout
+    found: list[Path] = []
+    for directory in {above for file in files for above in Path(os.path.realpath(file.parent), "x").parents}:
+        with pemfile.in_its_words():
+            status = atomic.status(directory)
+            if status is None or atomic.has_acl(directory):
+                continue
+        bit = 0o100 if status.st_uid == uid else 0o010 if status.st_gid == gid else 0o001
+        if not status.st_mode & bit:
+            found.append(directory)
+    return sorted(found)
+
+
+def _pair(one: Files) -> Pair:
+    return (one.combined, one.combined) if one.combined else (one.fullchain or "", one.key or "")
+
+
+def _exist(pair: Pair) -> bool:
+    return all(os.path.exists(file) for file in pair)
+
+
+def _shown(pairs: Iterable[Pair]) -> str:
+    return ", ".join(cert if cert == key else f"{cert} with the key {key}" for cert, key in pairs)

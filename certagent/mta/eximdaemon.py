@@ -1,0 +1,154 @@
+"""A running Exim daemon: which process it is, and SIGHUP, which makes it execute itself and read its configuration.
+
+The process keeps its number. It closes its sockets first and listens again up to 25 ms later (seen with 4.96), so a
+socket that is new at an old address is the sign that it has done so; everyone may see it, unlike the daemon's files.
+A signal in the first milliseconds after its start may be lost, and then SIGTERM as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+from msgspec import Struct
+
+from certagent.errors import Transient
+
+_RESTART_S = 10.0
+"""To listen again: more than 25 ms is a host under heavy load, or an address that is not there."""
+
+_SETTLE_S = 1.0
+"""To survive, where it cannot be seen what it listens on: started with -oX, or not at all."""
+
+_TCP_LISTEN = "0A"
+"""Source: proc_net_tcp of the kernel's documentation."""
+
+_COMM_BYTES = 15
+"""To which the kernel cuts the name of a program, proc_pid_comm(5)."""
+
+
+class Daemon(Struct, frozen=True):
+    """The daemon that a pid file names. `who` in errors."""
+
+    who: str
+    pid_file: str
+    programs: frozenset[str]
+    """What its program may be called."""
+    configs: frozenset[str]
+    """What it may have been started with as -C; without -C it is taken for the right one."""
+    start: str
+    """For a hint: how to start it."""
+
+    def hang_up(self, ports: Iterable[int]) -> None:
+        """Sends SIGHUP and returns when the daemon listens at these ports again, wherever it did before.
+
+        Nothing is sent to a process that is not an Exim daemon of that configuration: numbers are used again.
+
+        Raises:
+            mta.down: (Transient) It does not run; the pid file names something else, or nothing.
+            mta.reload: (Transient) It may not be signalled; it ended of it; it does not listen again.
+        """
+        with self._found() as (process, started_with):
+            elsewhere = any(argument.startswith("-oX") for argument in started_with)
+            ports = [] if elsewhere else list(ports)
+            before = _listening(ports)
+            try:
+                signal.pidfd_send_signal(process, signal.SIGHUP)
+            except PermissionError as error:
+                hint = "run certagent as root; in its systemd unit, add CAP_KILL to CapabilityBoundingSet="
+                raise Transient("mta.reload", f"{self.who}: SIGHUP to its daemon is not permitted", hint) from error
+            self._wait(process, ports, before)
+
+    def verify(self) -> None:
+        """Only sees that it runs. Raises: `mta.down`, `mta.reload`."""
+        with self._found():
+            pass
+
+    @contextmanager
+    def _found(self) -> Generator[tuple[int, list[str]]]:
+        """The process (a pidfd: its number cannot come to mean another one) and its command line."""
+        pid = self._pid()
+        try:
+            process = os.pidfd_open(pid)
+        except OSError as error:
+            raise self._down(f"{self.pid_file} names process {pid}, which has ended") from error
+        try:
+            yield process, self._arguments(pid)
+        finally:
+            os.close(process)
+
+    def _pid(self) -> int:
+        try:
+            pid = int(Path(self.pid_file).read_text(encoding="ascii"))
+        except FileNotFoundError as error:
+            raise self._down(f"there is no pid file {self.pid_file}") from error
+        except (OSError, ValueError) as error:
+            raise self._down(f"{self.pid_file} cannot be read, or holds no process number") from error
+        if pid <= 1:
+            raise self._down(f"{self.pid_file} holds {pid}")
+        return pid
+
+    def _arguments(self, pid: int) -> list[str]:
+        """The daemon's command line; refuses every other process."""
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError as error:
+            hint = f"run certagent as root, from whom no process is hidden; look at it: ps -fp {pid}"
+            raise Transient(
+                "mta.reload", f"{self.who}: cannot look at process {pid} of {self.pid_file}", hint
+            ) from error
+        configs = {value for flag, value in pairwise(arguments) if flag == "-C"}
+        configs |= {argument[2:] for argument in arguments if re.match("-C.", argument)}
+        is_exim = name in {program[:_COMM_BYTES] for program in self.programs}
+        if is_exim and configs <= self.configs and any(argument.startswith("-bd") for argument in arguments):
+            return arguments
+        raise self._down(f"{self.pid_file} names process {pid} ({name}), which is not its daemon; no signal was sent")
+
+    def _wait(self, process: int, ports: list[int], before: Mapping[str, str]) -> None:
+        if not before and not _ended(process, _SETTLE_S):
+            return
+        deadline = time.monotonic() + _RESTART_S
+        while not _ended(process, 0.02):
+            if _replaced(before, _listening(ports)):
+                return
+            if time.monotonic() > deadline:
+                what = f"{self.who}: it does not listen where it did, {_RESTART_S:g} s after SIGHUP"
+                raise Transient("mta.reload", what, "look at exim's mainlog and paniclog, and at: ss -ltnp")
+        what = f"{self.who}: the daemon ended when SIGHUP made it read its configuration"
+        raise Transient("mta.reload", what, f"{self.start}; if it does not stay, look at exim's paniclog")
+
+    def _down(self, why: str) -> Transient:
+        return Transient("mta.down", f"{self.who} is not running: {why}", self.start)
+
+
+def _listening(ports: Iterable[int]) -> dict[str, str]:
+    """The sockets that listen at these ports, by address: their numbers, new for each socket."""
+    wanted = {f"{port:04X}" for port in ports}
+    found: dict[str, str] = {}
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        with suppress(FileNotFoundError):  # no IPv6
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _TCP_LISTEN and fields[1].rpartition(":")[2] in wanted:
+                    found[fields[1]] = fields[9]
+    return found
+
+
+def _replaced(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether everything listens again, and at least one socket is new: others may belong to another server."""
+    return before.keys() <= now.keys() and any(now[address] != number for address, number in before.items())
+
+
+def _ended(process: int, seconds: float) -> bool:
+    """Whether it ends within that time."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,212 @@
+"""The Exim of this host as `certagent init` proposes to care for it. It reads, and changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from certagent.errors import Error, Misconfigured
+from certagent.lifecycle.model import Mode, Service
+from certagent.mta import eximconf
+from certagent.mta.eximconf import Instance, Pair
+from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.server import Change, Found
+
+_NAME = "exim"
+
+
+def discover() -> list[Found]:
+    """The default instance; [] where Exim is not installed or has no configuration.
+
+    Raises:
+        mta.config: (Misconfigured) Its configuration is broken.
+    """
+    exim = Instance(_NAME)
+    try:
+        exim.command()
+    except Misconfigured:
+        return []
+    try:
+        exim.build()
+        settings = exim.settings()
+    except Misconfigured as error:
+        if "non-existent configuration file" in error.detail:
+            return []
+        raise
+    pairs, notes = _used(exim, settings)
+    access, fits = _access(pairs, settings)
+    kinds = [eximconf.kind_in(certificate) for certificate, _ in pairs]
+    if fits:
+        files: dict[str, str | dict[str, str]] = {
+            kind: _file(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind
+        }
+        changes: tuple[Change, ...] = ()
+        if any(certificate != key for certificate, key in pairs):
+            better = exim.remedy(settings, [(file, file) for file in _new(settings, kinds).values()])
+            notes.append(
+                "Certificate and key are two files, which no rename replaces together: a crash between ends TLS. One "
+                f"file for both is better: once it is there, {better}"
+            )
+    else:
+        new = _new(settings, kinds)
+        files = {**new}
+        changes, more = _changes(exim, settings, list(new.values()))
+        notes += [*more, f"The directory must be there: install -d -m 0755 {_directory(settings)}"]
+    services = _services(settings)
+    return [
+        Found(
+            type="exim",
+            name=_NAME,
+            options={"files": files, **access},
+            services=services,
+            names=(settings["primary_hostname"],),
+            uses=_uses(pairs, settings),
+            notes=(*notes, *_about(services)),
+            changes=changes,
+        )
+    ]
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list[str]]:
+    """What a client is served that asks for no name; and what is to be said of it."""
+    notes: list[str] = []
+    if "tls_in_sni" in settings["tls_certificate"] or "tls_sni" in settings["tls_certificate"]:
+        notes.append(
+            "tls_certificate depends on the name that the client asks for: only the files for clients that ask for "
+            "none are told here. Give each certificate its own entry, with the names under `sni`."
+        )
+    if unknown := eximconf.variables(settings):
+        return [], [*notes, f"tls_certificate depends on ${', $'.join(unknown)}: which files it leads to is not known."]
+    try:
+        pairs = list(exim.views(settings, ("",))[0].pairs)
+    except Error as error:
+        return [], [*notes, f"{error.detail}."]
+    if not pairs:
+        notes.append("tls_certificate is not set: Exim serves a certificate signed by itself.")
+    return pairs, notes
+
+
+def _access(pairs: Sequence[Pair], settings: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+    """Options for owner and mode with which the files in use can be cared for as they are; and whether they can."""
+    kinds = [eximconf.kind_in(certificate) for certificate, _ in pairs]
+    if not pairs or None in kinds or len({*kinds}) < len(kinds):
+        return {}, False
+    files = {kind: _struct(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind}
+    by_group = {"owner": "root", "group": settings["exim_group"], "mode": "0640"}  # Debian's rule for exim.key
+    for options, access in (
+        ({}, Access(owner=settings["exim_user"])),
+        (by_group, Access(owner="root", group=settings["exim_group"], mode="0640")),
+    ):
+        try:
+            Layout(_NAME, files, access).check()
+        except Error:
+            continue
+        return options, True
+    return {}, False
+
+
+def _struct(pair: Pair) -> Files:
+    certificate, key = pair
+    return Files(combined=certificate) if certificate == key else Files(fullchain=certificate, key=key)
+
+
+def _file(pair: Pair) -> str | dict[str, str]:
+    """As it stands in the config."""
+    certificate, key = pair
+    return certificate if certificate == key else {"fullchain": certificate, "key": key}
+
+
+def _new(settings: Mapping[str, str], kinds: Sequence[str | None]) -> dict[str, str]:
+    """One file for each kind of key that is in use."""
+    return {
+        kind: f"{_directory(settings)}/{kind}.pem" for kind in sorted({*kinds} - {None} or {"ecdsa"}, key=str) if kind
+    }
+
+
+def _directory(settings: Mapping[str, str]) -> str:
+    for directory in ("/etc/exim4", "/etc/exim"):
+        if os.path.isdir(directory):
+            return f"{directory}/tls"
+    return f"{os.path.dirname(settings['config_file'])}/tls"
+
+
+def _changes(exim: Instance, settings: Mapping[str, str], files: list[str]) -> tuple[tuple[Change, ...], list[str]]:
+    """What makes Exim serve the new files; or a note of why that has to be done by hand."""
+    remedy = exim.remedy(settings, [(file, file) for file in files])
+    before = _text(remedy.file)
+    main = eximconf.main_section(before)
+    set_elsewhere = not eximconf.is_generated(settings) and [
+        name
+        for name in ("tls_certificate", "tls_privatekey")
+        if settings[name] and not re.search(rf"(?m)^[ \t]*(?:hide[ \t]+)?{name}[ \t]*=", main)
+    ]
+    if "$" in settings["tls_certificate"]:
+        return (), [f"Where tls_certificate is to lead to the new files is for you to say. Without a name: {remedy}"]
+    if set_elsewhere:
+        return (), [f"{set_elsewhere[0]} is set in a file that {remedy.file} includes. There: {remedy}"]
+    after = eximconf.changed(before, remedy.settings)
+    if after == before:
+        return (), []
+    why = f"Exim reads the files of certagent; once they are there. Then run: {remedy.command}"
+    return (Change(remedy.file, before, after, why),), []
+
+
+def _uses(pairs: Sequence[Pair], settings: Mapping[str, str]) -> dict[str, str]:
+    uses = {"tls_certificate": ", ".join(certificate for certificate, _ in pairs)} if pairs else {}
+    if settings["tls_privatekey"] and pairs:
+        uses["tls_privatekey"] = ", ".join(key for _, key in pairs)
+    return uses
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+# -- services --------------------------------------------------------------------------------------------------------
+
+
+def _services(settings: Mapping[str, str]) -> tuple[Service, ...]:
+    """By daemon_smtp_ports, tls_on_connect_ports and local_interfaces, where an address may have a port of its own."""
+    own = eximconf.ports(settings["daemon_smtp_ports"]) or [25]
+    implicit = eximconf.ports(settings["tls_on_connect_ports"])
+    addresses: dict[int, set[str]] = {port: set() for port in own}
+    for item in eximconf.items(settings["local_interfaces"]):
+        address, port = _interface(item)
+        for at in [port] if port else own:
+            addresses.setdefault(at, set()).add(address)
+    found: list[Service] = []
+    for port, at in sorted(addresses.items()):
+        mode: Mode = "tls" if port in implicit else "smtp"
+        everywhere = not at or any(ipaddress.ip_address(address).is_unspecified for address in at)
+        found.append(Service(settings["primary_hostname"], port, mode, () if everywhere else tuple(sorted(at))))
+    return tuple(found)
+
+
+def _interface(item: str) -> tuple[str, int | None]:
+    """`192.0.2.1`, `192.0.2.1.26`, `[2001:db8::1]:26`; what is none of these counts as every address.
+
+    Source: the Exim specification, section 13.2.
+    """
+    match = re.fullmatch(r"\[(.+)\]:(\d+)", item) or re.fullmatch(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)", item)
+    address = match[1] if match else item.strip("[]")
+    try:
+        return str(ipaddress.ip_address(address)), int(match[2]) if match else None
+    except ValueError:
+        return "::", None
+
+
+def _about(services: Sequence[Service]) -> list[str]:
+    addresses = [address for service in services for address in service.addresses]
+    everywhere = any(not service.addresses for service in services)
+    if addresses and not everywhere and all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        return ["It listens on this host's loopback addresses only (local_interfaces): no other host meets it."]
+    return []
