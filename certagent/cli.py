@@ -76,7 +76,7 @@ def cli() -> None:
     is_flag=True,
     help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
 )
-@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs and repairs included.")
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, or needs you.")
 @click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
 @_json
 def renew(
@@ -148,7 +148,9 @@ def _spiral(
             request = None
             last = advance(entry.spec, built.journal, world, tell=tell)
         assert last is not None, "nothing here asks it to stop"
-        if not wait or settled(entry.spec, built.journal.state(name)):
+        state = built.journal.state(name)
+        stuck = any(f.kind == "misconfigured" and w.startswith("install ") for w, f in state.failures.items())
+        if not wait or stuck or settled(entry.spec, state):
             return last
         _sleep(last, quiet, said)
         said = last.because

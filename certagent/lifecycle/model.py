@@ -136,7 +136,15 @@ class Served(Struct, frozen=True):
     algorithm: Algorithm
     leaf: Leaf | Unknown
     took_s: float
-    sni: str = ""
-    """The name that was asked for; "": none, or the host itself in journals before 0.2."""
+    sni: str | None = None
+    """The name that was asked for; "": none was; None: not noted, as in journals before 0.2, which asked for `host`."""
     version: str = ""
     """The version of TLS that was spoken, `1.2` or `1.3`; "" where none was."""
+
+    @property
+    def where(self) -> str:
+        """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI where it is not the host."""
+        parts = [f"{self.host} [{self.address}]:{self.port} {self.algorithm}"]
+        parts += [f"TLS {self.version}"] if self.version else []
+        parts += [f"SNI {self.sni or 'none'}"] if self.sni not in (None, self.host) else []
+        return ", ".join(parts)

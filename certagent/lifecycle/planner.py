@@ -171,7 +171,7 @@ def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
     for target in spec.targets:
         at = state.targets.get(target.name)
-        if at is None and rollover.names_of(spec, state, target.name):
+        if at is None:  # also where no TLSA name is configured: one may be while old processes live on
             yield Survey(target=target.name, because="what it serves now is not known yet")
         elif at and at.phase == "restored":
             yield Survey(target=target.name, because="its own files were put back; what is served is looked at")

@@ -1,0 +1,186 @@
+"""The changes to a mail server's own configuration: shown as a difference, made with a backup, and undone where the
+server's own check then says something that it did not say before. Nothing is reloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from certagent.errors import Misconfigured, Transient
+from certagent.mta.server import Change, Found
+from certagent.store import atomic
+
+_MODE = 0o644
+"""Of a file that is new: configuration of a mail server, without secrets."""
+
+
+class Outcome(Struct, frozen=True):
+    """One change and what became of it. `later`: it names files that are not there yet; `there`: nothing to do."""
+
+    server: str
+    file: str
+    why: str
+    diff: str
+    state: Literal["proposed", "later", "made", "there"]
+    missing: tuple[str, ...] = ()
+    backup: str = ""
+
+
+def diff(change: Change) -> str:
+    """As `diff -u` shows it; `patch` takes it."""
+    lines = difflib.unified_diff(
+        change.before.splitlines(keepends=True), change.after.splitlines(keepends=True), change.file, change.file
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+def missing(found: Found) -> tuple[str, ...]:
+    """Of those that are `named`, the files that are not there: a missing file ends TLS."""
+    return tuple(path for path in named(found) if not os.path.exists(path))
+
+
+def named(found: Found) -> tuple[str, ...]:
+    """The files in the server's options that its changes make it read."""
+    before = {line for change in found.changes for line in change.before.splitlines()}
+    after = [line for change in found.changes for line in change.after.splitlines()]
+    added = "\n".join(line for line in after if line not in before)
+    return tuple(path for path in paths(found) if path in added)
+
+
+def outcomes(found: Found) -> list[Outcome]:
+    """What is proposed. The changes of a server belong together: they wait for the same files."""
+    lacks = missing(found)
+    return [_outcome(found, change, lacks) for change in found.changes]
+
+
+def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Outcome]:
+    """Makes the changes of a server that can be made now, all or none, each file first copied to
+    FILE.before-certagent-DATE.
+
+    `complaint` is what the server's own check says, "" where it is content. If it says something new after the change,
+    or anything at all where the change makes the server read files of certagent, every file is put back.
+
+    Raises:
+        mta.files: (Misconfigured) A file is not as it was when the change was proposed, or may not be replaced; nothing
+            was changed.
+        mta.config: (Misconfigured) The server's own check does not like the change; it was undone.
+        mta.disk: (Transient) Disk full or failing; what was changed was put back.
+    """
+    planned = list(zip(found.changes, outcomes(found), strict=True))
+    due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
+    done: dict[str, Outcome] = {}
+    said = complaint() if due else ""
+    with _told(), ExitStack() as undo:
+        for change, _ in due:
+            _still(change)
+        for change, outcome in due:
+            done[change.file] = _make(change, outcome, now, undo)
+        now_said = complaint() if due else ""
+        if now_said and (now_said != said or named(found)):
+            detail = f"{found.name}: with the change to {', '.join(done)} its check fails, so it was undone: {now_said}"
+            raise Misconfigured("mta.config", detail, "make the change by hand, or report the difference shown above")
+        undo.pop_all()
+    return [done.get(change.file, outcome) for change, outcome in planned]
+
+
+def _outcome(found: Found, change: Change, lacks: tuple[str, ...]) -> Outcome:
+    text = _text(Path(change.file))
+    state = "there" if text == change.after else "later" if lacks else "proposed"
+    return Outcome(found.name, change.file, change.why, diff(change), state, lacks if state == "later" else ())
+
+
+def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> Outcome:
+    path = Path(change.file)
+    if not path.exists():
+        atomic.write(path, _bytes(change.after), mode=_MODE)
+        undo.callback(path.unlink, missing_ok=True)
+        return replace(outcome, state="made")
+    status = path.stat()
+    mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+    backup = path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}")
+
+    def put_back() -> None:
+        if _text(path) != change.before:
+            atomic.write(path, _bytes(change.before), mode=mode, owner=owner, keep=True)
+        backup.unlink()  # only now: where a directory is read as a whole, it would count
+
+    _copy(_bytes(change.before), backup, mode, owner)
+    undo.callback(put_back)
+    atomic.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
+    return replace(outcome, state="made", backup=str(backup))
+
+
+def _copy(data: bytes, backup: Path, mode: int, owner: tuple[int, int]) -> None:
+    """A new file; nobody else may read it before it has the owner and the mode of the old one."""
+    fd = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):
+            backup.unlink()
+        raise
+
+
+def _still(change: Change) -> None:
+    if (_text(Path(change.file)) or "") != change.before:
+        detail = f"{change.file} is not as it was when the change was proposed; nothing was changed"
+        raise Misconfigured("mta.files", detail, "run certagent init again, and look at the difference it shows then")
+
+
+def _text(path: Path) -> str | None:
+    """What is in the file; None: it is not there."""
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def paths(found: Found) -> tuple[str, ...]:
+    """Every absolute path in its options."""
+    return tuple(dict.fromkeys(_paths(found.options)))
+
+
+def _paths(value: object) -> Iterator[str]:
+    """Every absolute path in the options of a server."""
+    if isinstance(value, str) and value.startswith("/"):
+        yield value
+    elif isinstance(value, dict):
+        for inner in cast("dict[Any, object]", value).values():
+            yield from _paths(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast("list[object]", value):
+            yield from _paths(inner)
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """Tells the errors of the store, and of the disk, in the words of `mta/server.py`."""
+    try:
+        yield
+    except OSError as error:
+        hint = f"look at it: df -h; ls -ld {error.filename or '/etc'}"
+        raise Transient("mta.disk", f"{error.filename}: {error.strerror}", hint) from error
+    except Transient as error:
+        raise Transient("mta.disk", error.detail, error.hint) from error
+    except Misconfigured as error:
+        code = "mta.config" if error.code == "mta.config" else "mta.files"
+        raise Misconfigured(code, error.detail, error.hint) from error

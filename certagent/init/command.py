@@ -1,0 +1,301 @@
+"""The command: looks, proposes, and with --apply changes the mail servers' own configuration."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import textwrap
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from certagent import render
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.findings import Finding
+from certagent.init import changes, host, proposal, survey
+from certagent.init.changes import Outcome
+from certagent.init.host import InUse
+from certagent.init.survey import Survey
+from certagent.mta.server import Found
+from certagent.pki.algorithms import family
+
+_DEFAULT = Path("/etc/certagent/config.yaml")
+
+_RELOAD = {
+    "postfix": "postfix reload",
+    "exim": "systemctl reload exim4",
+    "dovecot": "doveadm reload",
+    "opensmtpd": "systemctl restart opensmtpd",
+    "sendmail": "systemctl reload sendmail",
+}
+
+_READERS = {"exim": {"owner": "Debian-exim", "group": "Debian-exim"}}
+"""Who reads a key where the options do not say, and it is not root: Exim drops privileges first. If it goes by another
+name, `install` says so, and nothing was changed."""
+
+
+def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
+    """`certagent init`; the exit code.
+
+    The config goes to `output`, a new file, or to standard output; then all the rest goes to standard error, so that it
+    can be piped into a file. With `apply` and no `output` it is not shown again.
+
+    Raises:
+        config.file: (Misconfigured) `output` exists, or cannot be written; nothing was changed.
+        mta.config: (Misconfigured) No mail server was found; or see `changes.apply`.
+        mta.files, mta.disk: See `changes.apply`.
+    """
+    if output is not None and os.path.lexists(output):
+        raise Misconfigured("config.file", f"{output} exists, and is not overwritten", "name a file that is new")
+    if apply and os.geteuid() != 0:
+        raise Misconfigured("mta.files", "--apply changes files of root", "run: sudo certagent init --apply")
+    if sys.stderr.isatty():
+        click.echo("looking at the mail servers, their ports and DNS …", err=True)
+    kinds = host.plugins()
+    seen = survey.take(kinds)
+    now = datetime.now(UTC)
+    told = list(survey.findings(seen))
+    text = proposal.text(seen, f"{now:%Y-%m-%d %H:%M} UTC")
+    shows_text = output is None and not apply
+    say = _Say(quiet=as_json, err=shows_text)
+    say.findings(told)
+    if not seen.found:
+        hint = "is it installed? run this on the mail server itself; config.example.yaml is the place to start by hand"
+        raise Misconfigured("mta.config", "no mail server was found on this host", hint)
+    if output is not None:
+        write(output, text)
+    if shows_text and not as_json:
+        say.line("")
+        sys.stderr.flush()
+        click.echo(text, nl=False)
+    done, failures = _changes(seen, kinds, now, apply=apply)
+    say.changes(done)
+    following = next_steps(seen, text, output, done)
+    say.next(following)
+    if as_json:
+        click.echo(render.to_json(_document(seen, told, text, done, following)))
+    for failure in failures[:-1]:
+        click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
+    if failures:
+        raise failures[-1]
+    return 1 if seen.failed else 0
+
+
+def write(path: Path, text: str) -> None:
+    """A new file with mode 0644: the config holds no secret.
+
+    Raises:
+        config.file: (Misconfigured) It exists already, or its directory is missing or not permitted.
+        store.disk: (Transient) Disk full or failing. Nothing is left behind.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise Misconfigured("config.file", f"{path} exists, and is not overwritten", "name a new file") from error
+    except OSError as error:
+        hint = f"make its directory: install -d {shlex.quote(str(path.parent))}"
+        raise Misconfigured("config.file", f"{path}: {error.strerror}", hint) from error
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fchmod(fd, 0o644)
+            os.fsync(fd)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise Transient("store.disk", f"{path}: {error.strerror}", f"df -h {path.parent}") from error
+
+
+# -- the servers' own configuration ----------------------------------------------------------------------------------
+
+
+def _changes(seen: Survey, kinds: dict[str, Any], now: datetime, *, apply: bool) -> tuple[list[Outcome], list[Error]]:
+    """What became of every change, and what failed; one server's failure does not stop the next."""
+    done: list[Outcome] = []
+    failures: list[Error] = []
+    keys = {server.name: group.keys for group in survey.certificates(seen) for server in group.servers}
+    for found in seen.found:
+        try:
+            one = complaint(found, kinds[found.type], keys[found.name])
+            done += changes.apply(found, now, one) if apply else changes.outcomes(found)
+        except Error as error:
+            failures.append(error)
+            done += changes.outcomes(found)
+    return done, failures
+
+
+def complaint(found: Found, plugin: Any, keys: tuple[str, ...]) -> Any:
+    """What the server's own check says: it is found again, and its plug-in's check passes."""
+
+    def ask() -> str:
+        try:
+            if found.name not in {again.name for again in plugin.discover()}:
+                return f"{found.name} is not found any more"
+            plugin(found.name, msgspec.convert(found.options, plugin.Options)).check(frozenset(keys))
+        except Error as error:
+            return f"{error} ({error.hint})"
+        except msgspec.ValidationError as error:
+            return f"its options: {error}"
+        return ""
+
+    return ask
+
+
+# -- printing --------------------------------------------------------------------------------------------------------
+
+
+class Next(Struct, frozen=True):
+    """A thing to do, and the command that does it."""
+
+    what: str
+    command: str
+
+
+def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]) -> list[Next]:
+    """What the operator does after this, in order."""
+    path = output or _DEFAULT
+    chosen = "" if path == _DEFAULT else f" --config {shlex.quote(str(path))}"
+    again = "certagent init --apply"
+    steps: list[Next] = []
+    if output is None and _DEFAULT.exists():
+        steps.append(Next("compare it with the config there is", f"certagent init 2>/dev/null | diff -u {_DEFAULT} -"))
+    elif output is None:
+        steps.append(Next("keep the proposal", f"certagent init --output {_DEFAULT}"))
+    if (todo := text.count("TODO:")) and (output or not _DEFAULT.exists()):
+        steps.append(Next(f"fill in what is marked TODO, {todo} places", f"grep -n TODO {shlex.quote(str(path))}"))
+    parents = {str(Path(file).parent) for server in seen.found for file in changes.paths(server)}
+    if absent := sorted(parent for parent in parents if not os.path.isdir(parent)):
+        steps.append(Next("make the directories of the new files", f"install -d -m 755 {shlex.join(absent)}"))
+    seeds, seeded = _seeds(seen, done)
+    steps += seeds
+    late = any(outcome.state == "later" and not seeded.issuperset(outcome.missing) for outcome in done)
+    if any(outcome.state == "proposed" for outcome in done) or (seeds and not late):
+        steps.append(Next("make the changes shown above, with backups", again))
+    for name in dict.fromkeys(outcome.server for outcome in done if outcome.state == "made"):
+        server = next(found for found in seen.found if found.name == name)
+        steps.append(Next(f"let {name} read its changed configuration", _reload(server)))
+    steps += [
+        Next("see whether all is as the config says", f"certagent check{chosen}"),
+        Next("rehearse; it changes nothing", f"certagent renew --dry-run{chosen}"),
+    ]
+    if late:
+        steps.append(
+            Next("make the files; it ends with an error, since nothing names them", f"certagent renew{chosen}")
+        )
+        steps.append(Next("once they are there, make the changes that name them", again))
+    steps.append(Next("do it", f"certagent renew --wait{chosen}"))
+    steps.append(Next("keep it going", "systemctl enable --now certagent"))
+    return steps
+
+
+def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
+    """How what is served now gets into the files that are not there yet: then the server can be told at once, and the
+    first swap is a rename like all others. And which files that makes.
+    """
+    steps: list[Next] = []
+    made: set[str] = set()
+    lacking = {outcome.server: outcome.missing for outcome in done if outcome.state == "later"}
+    for server in seen.found:
+        for kind, target in survey.files(server):
+            used = next((u for u in seen.in_use[server.name] if family(u.algorithm) == kind and u.key), None)
+            if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
+                what = f"put the {kind.upper()} certificate of today where it will be"
+                access = {**_READERS.get(server.type, {}), **server.options.get("access", {}), **server.options}
+                command = _copying(used, target, access)
+                steps += [Next(what, command)] if command else []
+                made |= set(target.values()) if command else set()
+    return steps, made
+
+
+def _copying(used: InUse, target: dict[str, str], access: Mapping[str, Any]) -> str:
+    """The key is closed to others from the first moment; "": the layout needs more than a copy."""
+    owner = [f"-{key[0]} {shlex.quote(access[key])}" for key in ("owner", "group") if key in access]
+    install = " ".join(["install", f"-m {access.get('mode', '600')}", *owner])
+    if set(target) == {"combined"}:
+        sources = [used.file] if used.key == used.file else [used.key, used.file]
+        new = shlex.quote(target["combined"])
+        return f"{install} /dev/null {new} && cat {shlex.join(sources)} > {new}"
+    if set(target) == {"fullchain", "key"} and used.key != used.file:
+        key = f"{install} {shlex.join([used.key, target['key']])}"
+        return f"{key} && install -m 644 {shlex.join([used.file, target['fullchain']])}"
+    return ""
+
+
+def _reload(server: Found) -> str:
+    directory = server.options.get("config_dir")
+    if server.type == "postfix" and directory:
+        return f"postfix -c {shlex.quote(str(directory))} reload"
+    return _RELOAD.get(server.type, f"systemctl reload {server.type}")
+
+
+class _Say:
+    """Prints for people, at most 100 columns wide, on standard output or standard error."""
+
+    def __init__(self, *, quiet: bool, err: bool) -> None:
+        self._quiet, self._err = quiet, err
+
+    def line(self, text: str, *, indent: int = 0) -> None:
+        if not self._quiet:
+            lines = textwrap.wrap(
+                text, 100, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+            )
+            click.echo("\n".join(lines), err=self._err)
+
+    def whole(self, text: str) -> None:
+        """As it is, however long."""
+        if not self._quiet:
+            click.echo(text, err=self._err)
+
+    def findings(self, told: list[Finding]) -> None:
+        for finding in told:
+            first, *hint = render.finding(finding).split("\n")
+            self.line(first, indent=10)
+            for line in hint:  # it may be a command, to be copied as it is
+                self.whole(line)
+
+    def changes(self, done: list[Outcome]) -> None:
+        for outcome in done:
+            self.whole("")
+            words = {
+                "proposed": "proposed change to",
+                "made": "changed",
+                "there": "nothing to change in",
+                "later": "to be made later, a change to",
+            }[outcome.state]
+            self.line(f"{words} {outcome.file}: {outcome.why}", indent=2)
+            if outcome.missing:
+                names = ", ".join(outcome.missing)
+                self.line(f"  not made now, since {names} must be there first: see what to do next", indent=2)
+            if outcome.backup:
+                self.line(f"  as it was before: {outcome.backup}")
+            if outcome.state != "there":
+                self.whole(textwrap.indent(outcome.diff.removesuffix("\n"), "  ", lambda _: True))
+
+    def next(self, steps: list[Next]) -> None:
+        self.whole("\nwhat to do next:")
+        for number, step in enumerate(steps, 1):
+            self.whole(f"  {number}. {step.what}:\n       {step.command}")
+
+
+def _document(
+    seen: Survey, told: list[Finding], text: str, done: list[Outcome], following: list[Next]
+) -> dict[str, Any]:
+    """The JSON: a change only as its difference, since the rest of a server's configuration is nobody's business."""
+    servers, idle = (
+        [{**asdict(found), "changes": [c.file for c in found.changes]} for found in which]
+        for which in (seen.found, seen.idle)
+    )
+    return {
+        "survey": {**asdict(seen), "found": servers, "idle": idle},
+        "findings": told,
+        "config": text,
+        "changes": done,
+        "next": following,
+    }

@@ -1,0 +1,206 @@
+"""What DNS says of a host name, as far as a certificate and its TLSA records go. Every question has a time limit, and a
+name server that does not answer is a note, not a failure.
+
+Standards: RFC 5321 section 5.1 (MX), RFC 1035 section 3.3.13 (SOA), RFC 8659 (CAA), RFC 8657 (its parameters), RFC 7672
+(TLSA).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dns.exception
+import dns.message
+import dns.resolver
+from dns.flags import AD, CD, RD
+from dns.message import QueryMessage
+from dns.rcode import NOERROR, NXDOMAIN
+from dns.rdatatype import CAA, MX, SOA, RdataType
+from msgspec import Struct
+
+from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
+from certagent.dns.resolver import Resolver
+from certagent.errors import Error, Transient
+from certagent.lifecycle.model import Sighting, Unknown
+
+_TIMEOUT_S = 6.0
+"""Of one question to a resolver: it asks others in turn, and gives up by itself after some seconds."""
+
+_WORKERS = 16
+"""Names side by side; each asks a handful of questions."""
+
+UNBOUND = "127.0.0.1"
+"""Where Debian's unbound listens as it comes, whether /etc/resolv.conf names it or not."""
+
+
+class Resolvers(Struct, frozen=True):
+    """The recursive resolvers to ask. `validates`: they do, and are on this host, so that their word counts."""
+
+    addresses: tuple[str, ...]
+    validates: bool
+    why: str
+    """In words, what was found."""
+
+
+class Name(Struct, frozen=True):
+    """A host name in DNS."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    mail_for: tuple[str, ...] = ()
+    """Domains whose MX leads here: the name itself, and those above it down to its zone."""
+    zone: str = ""
+    """Where the answer to a CA's challenge is written, aliases followed; "": not found, ".": in no zone below it."""
+    primary: str = ""
+    """The zone's SOA MNAME."""
+    tlsa: Sighting | None = None
+    """At _25._tcp."""
+    caa: tuple[str, ...] = ()
+    """The values of `issue`; of several, any will do. Empty: every CA may."""
+    caa_at: str = ""
+    trouble: tuple[str, ...] = ()
+    """What could not be found out, and why."""
+
+
+def resolvers() -> Resolvers:
+    """Those of /etc/resolv.conf; where they do not validate, or could be forged on the way, one on this host that does.
+
+    None answer: `addresses` is empty.
+    """
+    try:
+        listed = tuple(str(server) for server in dns.resolver.Resolver().nameservers)
+    except dns.resolver.NoResolverConfiguration:
+        listed = ()
+    here = bool(listed) and all(ipaddress.ip_address(server).is_loopback for server in listed)
+    shown = ", ".join(listed) or "none"
+    if here and all(_validates(server) for server in listed):
+        return Resolvers(listed, validates=True, why=f"{shown} of /etc/resolv.conf is on this host and validates")
+    if _validates(UNBOUND):
+        why = f"{UNBOUND} validates; those of /etc/resolv.conf ({shown}) do not, or are not on this host"
+        return Resolvers((UNBOUND,), validates=True, why=why)
+    alive = tuple(server for server in listed if _validates(server) is not None)
+    why = f"{shown} of /etc/resolv.conf: {'does not validate' if here else 'not on this host, so it could be forged'}"
+    return Resolvers(alive, validates=False, why=why if alive else f"no resolver answers ({shown} of /etc/resolv.conf)")
+
+
+def _validates(server: str) -> bool | None:
+    """Whether it answers for the signed root with AD; None: it does not answer at all."""
+    response = exchange(dns.message.make_query(".", SOA, use_edns=0, flags=RD | AD), server, 3.0)
+    return None if isinstance(response, Unknown) else bool(response.flags & AD)
+
+
+def look_up(names: Iterable[str], use: Resolvers) -> dict[str, Name]:
+    """What DNS says of each name, side by side."""
+    resolver = Resolver(use.addresses)
+
+    def work(name: str) -> Name:
+        return _look_up(name, use, resolver)
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="names") as pool:
+        return {found.name: found for found in pool.map(work, names)}
+
+
+def _look_up(name: str, use: Resolvers, resolver: Resolver) -> Name:
+    trouble: list[str] = []
+
+    def tried(function: Any, *arguments: Any, otherwise: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Error as error:
+            trouble.append(error.detail)
+            return otherwise
+
+    with ThreadPoolExecutor(5) as pool:
+        addresses = pool.submit(tried, resolver.addresses, name, otherwise=())
+        tlsa = pool.submit(resolver.sight, f"_25._tcp.{name}")
+        caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
+        zone, _ = tried(resolver.final, f"_acme-challenge.{name}", otherwise=("", ""))
+        primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None
+        mail_for = tried(_mail_for, use, name, zone, otherwise=())
+        at, issue = caa.result()
+        return Name(
+            name=name,
+            addresses=addresses.result(),
+            mail_for=mail_for,
+            zone=zone,
+            primary=primary.result() if primary else "",
+            tlsa=tlsa.result(),
+            caa=issue,
+            caa_at=at,
+            trouble=tuple(dict.fromkeys(trouble)),
+        )
+
+
+def _mail_for(use: Resolvers, name: str, zone: str) -> tuple[str, ...]:
+    """The domains, from the name up to its zone, whose MX is the name."""
+    return tuple(
+        domain.rstrip(".")
+        for domain in _upwards(name, zone)
+        if any(str(record.exchange).lower() == absolute(name) for record in _ask(use, domain, MX))
+    )
+
+
+def _primary(use: Resolvers, zone: str) -> str:
+    return next((str(record.mname).lower() for record in _ask(use, zone, SOA)), "")
+
+
+def _caa(use: Resolvers, name: str) -> tuple[str, tuple[str, ...]]:
+    """Where the nearest CAA records are, and whom they allow (RFC 8659 section 3: the first that has any, upwards)."""
+    for domain in _upwards(name, "."):
+        found = _ask(use, domain, CAA)
+        if found:
+            issue = [r.value.decode("ascii", "replace") for r in found if r.tag.lower() == b"issue"]
+            return domain.rstrip("."), tuple(issue)
+    return "", ()
+
+
+def forbidden(caa: Iterable[str], ca: str) -> str:
+    """Why CAA keeps the CA from answering a dns-01 challenge; "": it does not."""
+    values = list(caa)
+    why = f"allows {', '.join(v or 'nobody' for v in values)}, not {ca}"
+    for value in values:
+        domain, *rest = (part.strip() for part in value.split(";"))
+        parameters = {tag: words for tag, _, words in (part.partition("=") for part in rest)}
+        methods = parameters.get("validationmethods")
+        if domain.lower() != ca:
+            continue
+        if methods is not None and "dns-01" not in methods.split(","):  # RFC 8657 section 4
+            why = f"allows {ca} with {methods} only, and certagent uses dns-01"
+        elif account := parameters.get("accounturi"):  # RFC 8657 section 3
+            why = f"allows {ca} for the account {account} only, and certagent makes one of its own"
+        else:
+            return ""
+    return why if values else ""
+
+
+def _upwards(name: str, zone: str) -> list[str]:
+    """The name and those above it, down to the zone, which is included unless it is the root."""
+    labels = absolute(name).rstrip(".").split(".")
+    domains = [absolute(".".join(labels[i:])) for i in range(len(labels))]
+    return [domain for domain in domains if zone in ("", ".") or f".{domain}".endswith(f".{zone}")]
+
+
+def _ask(use: Resolvers, name: str, rdtype: RdataType) -> list[Any]:
+    """The records at the end of the aliases. Checking is off: a bogus zone is to be described, not believed.
+
+    Raises:
+        dns.unreachable: (Transient) No resolver has an answer.
+    """
+    query = dns.message.make_query(name, rdtype, use_edns=0, payload=1232, flags=RD | CD)
+    why = "no resolver"
+    for server in use.addresses:
+        response = exchange(query, server, _TIMEOUT_S)
+        if isinstance(response, Unknown):
+            why = f"{server} {response.why}"
+        elif response.rcode() not in (NOERROR, NXDOMAIN):
+            why = f"{server} says {response.rcode().name}"
+        else:
+            try:
+                rrset = response.resolve_chaining().answer if isinstance(response, QueryMessage) else None
+            except dns.exception.DNSException:  # a broken chain leads nowhere
+                rrset = None
+            return records(rrset)[:MAX_RECORDS] if rrset else []
+    raise Transient("dns.unreachable", f"{name} {rdtype.name} cannot be looked up: {why}")

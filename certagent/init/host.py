@@ -1,0 +1,226 @@
+"""What this host runs: the mail servers that the plug-ins find, the ports on which something listens, the certificates
+in use, and which addresses are its own. It reads, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+from msgspec import Struct
+
+from certagent.build import BUILT_IN
+from certagent.errors import Error
+from certagent.findings import Finding
+from certagent.mta import pemfile
+from certagent.mta.server import Found
+from certagent.pki.keys import algorithm_of, spki_sha256
+from certagent.secret import Secret
+
+GROUP = "certagent.mail_servers"
+
+PORTS = {
+    25: "SMTP",
+    465: "submission, TLS",
+    587: "submission",
+    2525: "SMTP, another port",
+    143: "IMAP",
+    993: "IMAP, TLS",
+    110: "POP3",
+    995: "POP3, TLS",
+    4190: "ManageSieve",
+}
+"""Where mail clients and servers connect (RFC 5321, 8314, 9051, 1939, 5804); 2525 is a custom. A listener here that no
+mail server accounts for is told."""
+
+_KEY_LIMIT_BYTES = 64 << 10
+"""A key and its chain are some kB."""
+
+_LISTEN = "0A"
+"""TCP_LISTEN in the column `st`. Source: proc_net_tcp of the kernel's documentation."""
+
+
+class Listener(Struct, frozen=True):
+    """A TCP socket that waits for clients."""
+
+    address: str
+    port: int
+    inode: int
+
+
+class InUse(Struct, frozen=True):
+    """A certificate that a server uses now."""
+
+    file: str
+    algorithm: str
+    issuer: str
+    not_after: datetime
+    key: str = ""
+    """The file with its key, maybe the same one; "": not among those that the server names, or not to be read."""
+
+
+# -- mail servers ----------------------------------------------------------------------------------------------------
+
+
+def plugins() -> dict[str, Any]:
+    """Every kind of mail server, built in or installed beside certagent, by its type; one that cannot be loaded is the
+    error itself.
+    """
+    from importlib.metadata import entry_points
+
+    def built_in(place: str) -> Any:
+        module, _, attribute = place.partition(":")
+        return getattr(import_module(module), attribute)
+
+    loads: dict[str, Callable[[], Any]] = {entry.name: entry.load for entry in entry_points(group=GROUP)}
+    loads |= {name: partial(built_in, place) for name, place in BUILT_IN[GROUP].items()}
+    found: dict[str, Any] = {}
+    for name, load in loads.items():
+        try:
+            found[name] = load()
+        except Exception as error:  # noqa: BLE001 -- maybe somebody else's code: told, and the others go on
+            found[name] = error
+    return found
+
+
+def discover(kinds: dict[str, Any]) -> tuple[list[Found], list[Finding]]:
+    """The mail servers of this host, and what went wrong on the way. One plug-in that fails does not stop another."""
+
+    def ask(kind: str) -> list[Found] | Finding:
+        what = f"mail server {kind}"
+        try:
+            if isinstance(kinds[kind], Exception):
+                raise kinds[kind]
+            return list(kinds[kind].discover()) if hasattr(kinds[kind], "discover") else []
+        except Error as error:
+            return Finding("refused", what, f"cannot be read: {error}", error.hint)
+        except Exception as error:  # noqa: BLE001 -- as above
+            hint = "report it to the author of the plug-in; the other servers are below"
+            return Finding("refused", what, f"its plug-in fails: {type(error).__name__}", hint)
+
+    with ThreadPoolExecutor(thread_name_prefix="discover") as pool:
+        answers = list(pool.map(ask, kinds))
+    servers = [found for answer in answers if not isinstance(answer, Finding) for found in answer]
+    return servers, [answer for answer in answers if isinstance(answer, Finding)]
+
+
+def in_use(found: Found) -> list[InUse]:
+    """The certificates in the files that a server names; those that cannot be read are missing."""
+    values = [word for value in found.uses.values() for word in re.split(r"[,\s]+", value)]
+    files = [file for file in dict.fromkeys(values) if file.startswith("/")]
+    keys = {spki: file for file in files if (spki := _key(file))}
+    seen: list[InUse] = []
+    for file in files:
+        leaf = pemfile.leaf_der(Path(file))
+        try:
+            if leaf:
+                certificate = x509.load_der_x509_certificate(leaf)
+                algorithm = algorithm_of(certificate.public_key())
+                key = keys.get(hashlib.sha256(_public_der(certificate)).hexdigest(), "")
+                seen.append(InUse(file, algorithm, _issuer(certificate), certificate.not_valid_after_utc, key))
+        except (ValueError, Error):  # a certificate that certagent would not have made
+            continue
+    return seen
+
+
+def _public_der(certificate: x509.Certificate) -> bytes:
+    """Its SubjectPublicKeyInfo."""
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key(file: str) -> str:
+    """The SHA-256 of the public half of a private key in the file; "" where there is none to be read."""
+    try:
+        with open(file, "rb") as opened:
+            return spki_sha256(Secret(opened.read(_KEY_LIMIT_BYTES)))
+    except (OSError, Error):
+        return ""
+
+
+def _issuer(certificate: x509.Certificate) -> str:
+    """`Let's Encrypt (R11)`; in printable ASCII, since a stranger wrote it."""
+    if certificate.issuer == certificate.subject:
+        return "itself"
+    parts = [
+        str(attribute.value)
+        for oid in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
+        for attribute in certificate.issuer.get_attributes_for_oid(oid)[:1]
+    ]
+    shown = f"{parts[0]} ({parts[1]})" if len(parts) > 1 else "".join(parts)
+    return re.sub(r"[^ -~]", "?", shown[:80]) or "somebody without a name"
+
+
+# -- sockets ---------------------------------------------------------------------------------------------------------
+
+
+def listening(tables: Iterable[Path] = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))) -> list[Listener]:
+    """Who waits for clients, by port and address. Without /proc: nobody."""
+    found: set[tuple[int, str, int]] = set()
+    for table in tables:
+        try:
+            rows = table.read_text().splitlines()[1:]
+        except OSError:  # no IPv6 in this kernel
+            continue
+        for row in rows:
+            _, local, _, state, *_rest = columns = row.split()
+            address, _, port = local.partition(":")
+            if state == _LISTEN:
+                found.add((int(port, 16), _address(address), int(columns[9])))
+    return [Listener(address, port, inode) for port, address, inode in sorted(found)]
+
+
+def program_of(listener: Listener) -> str:
+    """The name of a program that has the socket; "" where that is not known, as for another user's."""
+    wanted = f"socket:[{listener.inode}]"
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(fd) == wanted for fd in (process / "fd").iterdir()):
+                return re.sub(r"[^!-~]", "?", (process / "comm").read_text().strip())
+        except OSError:  # it has ended, or is not ours to look into
+            continue
+    return ""
+
+
+def _address(hexadecimal: str) -> str:
+    """The kernel prints words of four bytes in the byte order of the machine."""
+    words = (hexadecimal[i : i + 8] for i in range(0, len(hexadecimal), 8))
+    return str(ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)))
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def is_own(address: str) -> bool:
+    """Whether the address is one of this host: only such a one can be bound. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def inside(address: str) -> str | None:
+    """The address this host would use towards `address`: behind NAT, the inside one. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 25))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None

@@ -1,0 +1,293 @@
+"""The proposed config as text: every decision with the reason beside it, and `TODO:` where only the operator can know.
+
+It is valid as it stands (`certagent.config.load` takes it) but agrees to nothing in the operator's name.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from datetime import timedelta
+
+import yaml
+
+from certagent.init import survey as seen
+from certagent.init.survey import Proposed, Survey
+from certagent.lifecycle import caches
+from certagent.lifecycle.model import Service
+from certagent.mta.server import Found
+from certagent.pki.algorithms import family
+from certagent.render import brief
+
+_WIDTH = 100
+_TTL_S = 3600
+"""A roll waits two TTLs: an hour keeps that short, and is nothing to a name server."""
+
+_GUARD = timedelta(minutes=15)
+"""The default of the config, see config.py."""
+
+_SHOWN = {"ecdsa": "ECDSA", "rsa": "RSA"}
+
+
+def text(survey: Survey, date: str) -> str:
+    """The whole file. `date` is told in its first line."""
+    proposed = seen.certificates(survey)
+    lines = [
+        *_comment(
+            f"Proposed by `certagent init` on {date}, from what this host runs and what DNS says. Look for TODO."
+        ),
+        *_comment("config.example.yaml explains every key there is."),
+        "",
+        *_ca(),
+        "",
+        *_dns(survey, proposed),
+        "",
+        "certificates:",
+    ]
+    for certificate in proposed:
+        lines += [*_certificate(certificate, survey), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _ca() -> Iterator[str]:
+    yield "ca:"
+    yield "  letsencrypt:"
+    yield "    directory: https://acme-v02.api.letsencrypt.org/directory"
+    yield from _comment("Where `certagent renew --dry-run` goes.", 4)
+    yield "    staging: https://acme-staging-v02.api.letsencrypt.org/directory"
+    yield from _comment(
+        "TODO: read the CA's terms (https://letsencrypt.org/repository/), then write true; nobody can agree for you.", 4
+    )
+    yield "    agree_tos: false"
+    yield from _comment("TODO: whom the CA may write to, such as [postmaster@example.org]; it may stay empty.", 4)
+    yield "    contact: []"
+
+
+def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
+    use = survey.resolvers
+    yield "dns:"
+    if use.validates:
+        yield from _comment(f"{use.why}.", 2)
+        yield f"  resolvers: {_flow(list(use.addresses))}"
+    else:
+        todo = "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one no"
+        yield from _comment(f"{todo} first TLSA record is published. Now: {use.why}.", 2)
+        yield "  #resolvers: [127.0.0.1]"
+    yield "  providers:"
+    primaries = _primaries(survey, proposed)
+    for number, (primary, zones) in enumerate(primaries.items(), 1):
+        yield from _comment(
+            "Challenges and TLSA records are written here, by dynamic update (RFC 2136). If the zone is kept by a "
+            "service with an API of its own, put `type: command` in its place (docs/providers.md).",
+            4,
+        )
+        yield f"    primary{number if len(primaries) > 1 else ''}:"
+        yield "      type: rfc2136"
+        if primary:
+            yield from _comment(
+                f"The primary by the SOA of {', '.join(z.rstrip('.') for z in zones)}. TODO: is it the one to update?",
+                6,
+            )
+        else:
+            yield from _comment("TODO: the zone's primary server; it could not be found out.", 6)
+        yield f"      server: {_flow(primary.rstrip('.') or '192.0.2.1')}"
+        yield f"      zones: {_flow([zone.rstrip('.') for zone in zones])}"
+        yield from _comment("TODO: the key, as `tsig-keygen certagent` prints it; chmod 600. It must be allowed:", 6)
+        for name, rdtype in dict.fromkeys(one for certificate in proposed for one in _written(certificate, survey)):
+            if len(primaries) == 1 or any(f".{name}".endswith(f".{zone}") for zone in zones):
+                yield f"      #   grant certagent name {name} {rdtype};"
+        yield "      key_file: /etc/certagent/tsig.key"
+
+
+def _written(certificate: Proposed, survey: Survey) -> list[tuple[str, str]]:
+    """The names that certagent writes, with the type; aliases are not followed here."""
+    names = {n.removeprefix("*.") for n in certificate.names or (certificate.name,)}
+    owners = {
+        s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey) is not None
+    }
+    return [(f"_acme-challenge.{n}.", "TXT") for n in sorted(names)] + [
+        (f"_25._tcp.{n}.", "TLSA") for n in sorted(owners)
+    ]
+
+
+def _primaries(survey: Survey, proposed: list[Proposed]) -> dict[str, list[str]]:
+    """The zones to write, by their primary; one of placeholders where nothing is known."""
+    found: dict[str, set[str]] = {}
+    for certificate in proposed:
+        for name in certificate.names:
+            known = survey.names.get(name.removeprefix("*."))
+            if known is None or not known.zone:
+                continue
+            found.setdefault(known.primary, set()).add(known.zone)
+            if known.tlsa and known.tlsa.zone not in ("", known.zone) and _is_mx(name, certificate, survey):
+                found[known.primary].add(known.tlsa.zone)
+    parent = proposed[0].name.partition(".")[2] if proposed else "example.org"
+    return {primary: sorted(zones) for primary, zones in sorted(found.items())} or {"": [parent]}
+
+
+def _is_mx(name: str, certificate: Proposed, survey: Survey) -> bool:
+    return any(_has_tlsa(s, survey) for f in certificate.servers for s in f.services if s.host == name)
+
+
+# -- one certificate -------------------------------------------------------------------------------------------------
+
+
+def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
+    if certificate.name not in (*certificate.names, seen.EXAMPLE):
+        yield from _comment("One more for this name: its servers have files for other kinds of keys.", 2)
+    yield f"  {certificate.name}:"
+    yield "    ca: letsencrypt"
+    yield from _names(certificate, survey)
+    yield from _comment(_why_keys(certificate, survey), 4)
+    yield f"    keys: {_flow(list(certificate.keys))}"
+    yield from _dane(certificate, survey)
+    yield "    mail_servers:"
+    for server in certificate.servers:
+        yield from _server(server, certificate, survey)
+
+
+def _names(certificate: Proposed, survey: Survey) -> Iterator[str]:
+    all_ = {name for server in certificate.servers for name in (*server.names, *(s.host for s in server.services))}
+    left = sorted(name for name in all_ if not seen.orderable(name, survey))
+    if left:
+        yield from _comment(f"Left out: {', '.join(left)}: no CA can issue for what is not in public DNS.", 4)
+    if certificate.names:
+        yield from _comment("What the mail servers below answer to.", 4)
+        yield f"    names: {_flow(list(certificate.names))}"
+    else:
+        yield from _comment("TODO: no full name was found here; write this host's, also below.", 4)
+        yield f"    names: [{certificate.name}]"
+    if len(certificate.names) > 100:
+        yield from _comment("TODO: Let's Encrypt takes at most 100 names in a certificate; make several.", 4)
+    for name in certificate.names:
+        known = survey.names.get(name.removeprefix("*."))
+        if known and (why := seen.domain.forbidden(known.caa, seen.CA)):
+            yield from _comment(f"TODO: CAA of {known.caa_at} {why}: change it, or use another CA.", 4)
+
+
+def _why_keys(certificate: Proposed, survey: Survey) -> str:
+    mine = tuple(sorted({family(key) for key in certificate.keys}))
+    served = tuple(sorted({kind for f in certificate.servers for kind in seen.served_kinds(f, survey)}))
+    shown, now = (" and ".join(_SHOWN[kind] for kind in which) for which in (mine, served))
+    if not served:
+        return f"{shown}: what there are files for. Nothing was seen served today."
+    if mine == served:
+        why = f"{shown}: both are served today." if len(mine) > 1 else f"{shown}: what is served today."
+    else:
+        why = f"{shown}: what there are files for; today {now} is served."
+    if mine == ("rsa",):
+        why += " ECDSA is smaller and enough for nearly everybody: add a file for it to have [ecdsa-p256, rsa-2048]."
+    return why
+
+
+def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
+    hosts = {s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey)}
+    names = [survey.names[host] for host in sorted(hosts) if host in survey.names]
+    if not names:
+        return
+    yield "    dane:"
+    today = max(map(seen.ttl_s, names))
+    if today > _TTL_S:
+        first, later = (brief(caches.hold_of(ttl_s, _GUARD)) for ttl_s in (today, _TTL_S))
+        why = f"1h: today's TTL is {today} s; a roll waits two TTLs: the first one {first}, later ones {later}."
+    elif today:
+        why = "As it is today."
+    else:
+        why = "1h: a roll waits two TTLs."
+    yield from _comment(why, 6)
+    yield f"      ttl: {_duration(min(today, _TTL_S) or _TTL_S)}"
+    if any("2 1 1" in seen.triples(name) for name in names):
+        yield from _comment("Both kinds are there today.", 6)
+        yield '      records: ["3 1 1", "2 1 1"]'
+
+
+def _server(server: Found, certificate: Proposed, survey: Survey) -> Iterator[str]:
+    yield f"      {server.name}:"
+    yield f"        type: {server.type}"
+    for setting, value in server.uses.items():
+        yield from _comment(f"Uses now: {setting} = {value}", 8)
+    for note in (*server.notes, *_about_others(server)):
+        yield from _comment(f"{note[:1].upper()}{note[1:].rstrip('.')}.", 8)
+    for change in server.changes:
+        yield from _comment(f"{change.file} must change: `certagent init` shows how, and why.", 8)
+    for key, value in server.options.items():
+        yield f"        {key}: {_flow(value)}"
+    yield "        services:"
+    for service in seen.services(server, survey.names):
+        yield from _service(service, certificate, survey)
+    if not server.services:
+        yield from _comment("TODO: nothing was found that it listens on; list what clients connect to.", 10)
+        yield f"          - {{host: {certificate.name}, port: 25, mode: smtp}}"
+
+
+def _about_others(server: Found) -> Iterator[str]:
+    if any("/etc/letsencrypt/" in value for value in server.uses.values()):
+        yield (
+            "TODO: certbot renews what it uses now. Once certagent serves it, see that no hook of certbot touches it "
+            "any more (certbot certificates, certbot delete --cert-name NAME)"
+        )
+
+
+def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterator[str]:
+    keys: dict[str, object] = {"host": service.host, "port": service.port, "mode": service.mode}
+    if not seen.is_host(service.host):
+        yield from _comment(f"TODO: it calls itself {service.host}, which is no full name; write the right one.", 10)
+        keys["host"] = certificate.name
+    tlsa = _has_tlsa(service, survey)
+    if tlsa is not None:
+        name = survey.names.get(service.host)
+        why = seen.dane(name, survey.resolvers)[1]
+        yield from _comment(f"{'tlsa: true' if tlsa else 'tlsa is left out'}: {why}.", 10)
+        if name and not name.mail_for:
+            yield from _comment("No MX of its own zone leads to this name; those of other zones were not asked.", 10)
+        if tlsa:
+            keys["tlsa"] = True
+    known = survey.names.get(service.host)
+    if service.addresses and not (known and set(known.addresses) == set(service.addresses)):
+        keys["addresses"] = list(service.addresses)
+    elif inside := seen.inside_addresses(service, survey):
+        public = ", ".join(survey.names[service.host].addresses)
+        yield from _comment(
+            f"addresses: {public} is not an address of this host (NAT?) and cannot be reached from here, so it is "
+            "proven at the inside one. TODO: is it the one to which the public one is forwarded?",
+            10,
+        )
+        keys["addresses"] = list(inside)
+    if service.sni:
+        keys["sni"] = [name or "none" for name in service.sni]
+    yield f"          - {_flow(keys)}"
+
+
+def _has_tlsa(service: Service, survey: Survey) -> bool | None:
+    """Whether the service shall have TLSA records; None where the question does not arise."""
+    if service.port != 25 or service.mode != "smtp" or not seen.is_host(service.host):
+        return None
+    return seen.dane(survey.names.get(service.host), survey.resolvers)[0]
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _comment(words: str, indent: int = 0) -> list[str]:
+    """Wrapped; every line begins with `# `. No line break of others survives."""
+    lead = " " * indent + "# "
+    plain = " ".join(words.split())
+    return textwrap.wrap(plain, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False) or [lead]
+
+
+def _flow(value: object) -> str:
+    """A value on one line of YAML."""
+    plain = json.loads(json.dumps(value))  # tuples as lists, no aliases
+    dumped = yaml.safe_dump(plain, default_flow_style=True, width=1 << 20, sort_keys=False, allow_unicode=True)
+    return dumped.removesuffix("...\n").strip()
+
+
+def _duration(seconds: int) -> str:
+    """3600 -> 1h, as the config writes it."""
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= size:
+            parts.append(f"{seconds // size}{unit}")
+            seconds %= size
+    return "".join(parts)

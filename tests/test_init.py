@@ -1,0 +1,536 @@
+"""`certagent init` without a server: the text it proposes, and how it changes a file that is not its own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from msgspec.structs import replace
+
+from certagent import config
+from certagent.errors import Misconfigured, Transient
+from certagent.findings import Finding
+from certagent.init import changes, command, domain, host, proposal, survey
+from certagent.init.domain import Name, Resolvers
+from certagent.init.host import InUse
+from certagent.init.survey import Survey
+from certagent.lifecycle.model import Answer, Security, Served, Service, Sighting, Unknown
+from certagent.mta.server import Change, Found
+from certagent.pki.leaf import Leaf
+
+NAME = "mx1.example.org"
+NOW = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
+LEAF = Leaf("ab" * 32, (), (NAME,), NOW, NOW + timedelta(days=60), "1")
+MATCHING = f"3 1 1 {LEAF.spki}"
+OPTIONS = {"chain_files": {"ecdsa": "/etc/postfix/tls/ecdsa.pem", "rsa": "/etc/postfix/tls/rsa.pem"}}
+SERVICES = (Service(NAME, 25, "smtp"), Service(NAME, 465, "tls"))
+POSTFIX = Found("postfix", "postfix", OPTIONS, SERVICES, (NAME,), {"smtpd_tls_cert_file": "/etc/ssl/mx1.pem"})
+VALIDATING = Resolvers(("127.0.0.1",), validates=True, why="127.0.0.1 validates")
+
+
+def name(security: Security = "secure", values: tuple[str, ...] = (MATCHING,), ttl_s: int = 86400, **more: Any) -> Name:
+    """mx1.example.org as DNS has it, at an address of this host."""
+    answers: dict[str, Answer | Unknown] = {"ns1.example.org./192.0.2.53": Answer(frozenset(values), ttl_s)}
+    facts: dict[str, Any] = {
+        "name": NAME,
+        "addresses": ("127.0.0.1",),
+        "mail_for": ("example.org",),
+        "zone": "example.org.",
+        "primary": "ns1.example.org.",
+        "tlsa": Sighting("example.org.", f"_25._tcp.{NAME}.", answers, security),
+    }
+    return Name(**facts | more)
+
+
+def served(*kinds: str, port: int = 25, address: str = "127.0.0.1") -> tuple[Served, ...]:
+    met: dict[str, Leaf | Unknown] = {k: LEAF if k in kinds else Unknown(f"no {k} certificate") for k in survey.USUAL}
+    return tuple(Served(NAME, address, port, survey.USUAL[kind], met[kind], 0.01) for kind in met)
+
+
+def seen(*found: Found, names: tuple[Name, ...] = (name(),), use: Resolvers = VALIDATING, **more: Any) -> Survey:
+    facts: dict[str, Any] = {
+        "found": found,
+        "idle": (),
+        "failed": (),
+        "resolvers": use,
+        "names": {n.name: n for n in names},
+        "served": {f.name: served("ecdsa", "rsa") for f in found},
+        "in_use": {f.name: () for f in found},
+        "strangers": (),
+        "silent": (),
+    }
+    return Survey(**facts | more)
+
+
+def read(text: str, place: Path) -> config.Config:
+    """The proposal as certagent reads it, once the operator has agreed."""
+    path = place / "config.yaml"
+    path.touch(0o600)
+    path.write_text(text.replace("agree_tos: false", "agree_tos: true"))
+    return config.load(path)
+
+
+def told(survey_: Survey) -> str:
+    return "\n".join(f"{f.outcome} {f.what}: {f.detail}" for f in survey.findings(survey_))
+
+
+# -- the text --------------------------------------------------------------------------------------------------------
+
+
+def test_the_proposal_is_a_config_that_names_what_is_there(tmp_path: Path) -> None:
+    """It loads as it stands; certificate, files, services, zone and resolver are those that were found."""
+    proposed = read(proposal.text(seen(POSTFIX), "today"), tmp_path)
+    entry = proposed.certificates[NAME]
+    assert entry.spec.names == (NAME,)
+    assert entry.spec.algorithms == ("ecdsa-p256", "rsa-2048")
+    assert entry.spec.owners == {f"_25._tcp.{NAME}.": ("postfix",)}
+    assert entry.spec.ttl_s == 3600
+    [target] = entry.spec.targets
+    assert target.services == SERVICES
+    assert entry.mail_servers["postfix"].options == OPTIONS
+    assert proposed.dns.resolvers == ("127.0.0.1",)
+    assert proposed.providers["primary"].options["zones"] == ["example.org"]
+    assert proposed.providers["primary"].options["server"] == "ns1.example.org"
+
+
+def test_nothing_is_agreed_to_for_the_operator() -> None:
+    """The CA's terms stay unread, and every gap is marked where it is."""
+    text = proposal.text(seen(POSTFIX), "today")
+    assert yaml.safe_load(text)["ca"]["letsencrypt"]["agree_tos"] is False
+    lines = text.splitlines()
+    for gap in ("agree_tos: false", "contact: []", "key_file: ", "server: "):
+        at = next(i for i, line in enumerate(lines) if line.strip().startswith(gap))
+        above: list[str] = []
+        while lines[at - 1].lstrip().startswith("#"):
+            at -= 1
+            above.append(lines[at])
+        assert "TODO:" in "".join(above), gap
+    assert f"grant certagent name _25._tcp.{NAME}. TLSA;" in text
+    assert f"grant certagent name _acme-challenge.{NAME}. TXT;" in text
+
+
+def test_every_line_fits_a_terminal() -> None:
+    """Comments are wrapped at 100 columns, also where a plug-in wrote them."""
+    server = replace(POSTFIX, notes=("word " * 80, "a line\nagree_tos: true\nfrom elsewhere"))
+    text = proposal.text(seen(server, use=Resolvers((), validates=False, why="long " * 50)), "today")
+    assert [line for line in text.splitlines() if line.lstrip().startswith("#") and len(line) > 100] == []
+    assert yaml.safe_load(text)["ca"]["letsencrypt"]["agree_tos"] is False
+
+
+@pytest.mark.parametrize(
+    ("security", "values", "tlsa", "why"),
+    [
+        ("secure", (MATCHING,), True, "the zone is signed and TLSA records are there"),
+        ("secure", (), True, "the zone is signed; no TLSA records yet"),
+        ("insecure", (), False, "the zone is not signed"),
+        ("insecure", (MATCHING,), True, "TLSA records are there; the zone is not signed"),
+        ("bogus", (), False, "the zone is bogus"),
+        ("unknown", (), False, "is not known"),
+        ("unknown", (MATCHING,), True, "could not be found out"),
+    ],
+)
+def test_tlsa_is_kept_where_it_is_and_begun_only_where_it_helps(
+    security: Security, values: tuple[str, ...], tlsa: bool, why: str, tmp_path: Path
+) -> None:
+    """A record that is there is always looked after: a key that changes behind its back would cut senders off."""
+    text = proposal.text(seen(POSTFIX, names=(name(security, values),)), "today")
+    spec = read(text, tmp_path).certificates[NAME].spec
+    assert bool(spec.owners) is tlsa
+    assert why in " ".join(text.replace("#", "").split())
+    assert ("tlsa: true:" if tlsa else "tlsa is left out:") in text
+
+
+@pytest.mark.parametrize(("today", "then"), [(86400, 3600), (3600, 3600), (1800, 1800), (5, 5), (0, 3600)])
+def test_a_long_ttl_is_made_short_and_a_short_one_kept(today: int, then: int, tmp_path: Path) -> None:
+    """A roll waits two TTLs; the first one still waits for today's."""
+    values = (MATCHING,) if today else ()
+    text = proposal.text(seen(POSTFIX, names=(name(values=values, ttl_s=today),)), "now")
+    assert read(text, tmp_path).certificates[NAME].spec.ttl_s == then
+    assert ("today's TTL is 86400 s" in text) == (today == 86400)
+    assert ("the first one 2 d" in text) == (today == 86400)
+
+
+def test_the_keys_are_those_with_files_in_the_size_that_is_served() -> None:
+    """An RSA key of 4096 bits stays one; the reason says what is served today."""
+    used = InUse("/etc/ssl/mx1.pem", "rsa-4096", "Let's Encrypt (R11)", NOW)
+    rsa = replace(POSTFIX, options={"chain_files": {"rsa": "/etc/postfix/tls/rsa.pem"}})
+    text = proposal.text(seen(rsa, in_use={"postfix": (used,)}, served={"postfix": served("rsa")}), "today")
+    assert "keys: [rsa-4096]" in text
+    assert "RSA: what is served today" in text
+    both = proposal.text(seen(POSTFIX), "today")
+    assert "ECDSA and RSA: both are served today" in both
+    ecdsa = replace(POSTFIX, options={"chain_files": {"ecdsa": "/etc/postfix/tls/ecdsa.pem"}})
+    changed = proposal.text(seen(ecdsa, served={"postfix": served("rsa")}), "today")
+    assert "ECDSA: what there are files for; today RSA is served" in changed
+
+
+def test_servers_of_one_name_share_a_certificate_and_others_do_not(tmp_path: Path) -> None:
+    """Postfix and Dovecot of one name: one certificate. Another name, or another kind of key: one of its own."""
+    files = {"files": {"ecdsa": "/etc/dovecot/tls.pem", "rsa": "/etc/dovecot/rsa.pem"}}
+    dovecot = Found("postfix", "dovecot", files, (Service(NAME, 993, "tls"),), (NAME,), {})
+    other_files = {"chain_files": {"ecdsa": "/etc/postfix-out/ecdsa.pem", "rsa": "/etc/postfix-out/rsa.pem"}}
+    out = Found(
+        "postfix", "postfix-out", other_files, (Service("out.example.org", 25, "smtp"),), ("out.example.org",), {}
+    )
+    ecdsa = Found(
+        "postfix", "exim", {"files": {"ecdsa": "/etc/exim/tls.pem"}}, (Service(NAME, 2525, "smtp"),), (NAME,), {}
+    )
+    proposed = read(proposal.text(seen(POSTFIX, dovecot, out, ecdsa), "today"), tmp_path)
+    targets = {n: [t.name for t in entry.spec.targets] for n, entry in proposed.certificates.items()}
+    assert targets == {NAME: ["postfix", "dovecot"], "out.example.org": ["postfix-out"], f"{NAME}-exim": ["exim"]}
+    assert {entry.spec.names for entry in proposed.certificates.values()} == {(NAME,), ("out.example.org",)}
+
+
+def test_a_name_that_no_ca_knows_is_left_out_and_told(tmp_path: Path) -> None:
+    """`debian` and `mx1.internal` get no certificate; where nothing else is left the operator is asked."""
+    odd = Name("mx1.internal", ("127.0.0.1",), zone=".")
+    server = replace(POSTFIX, names=(NAME, "debian", "mx1.internal"))
+    text = proposal.text(seen(server, names=(name(), odd)), "today")
+    assert read(text, tmp_path).certificates[NAME].spec.names == (NAME,)
+    assert "Left out: debian, mx1.internal" in text
+    nameless = replace(POSTFIX, names=("debian",), services=(Service("debian", 25, "smtp"),))
+    asked = proposal.text(seen(nameless, names=()), "today")
+    assert list(read(asked, tmp_path).certificates) == ["mx1.example.org"]
+    assert "TODO: no full name was found here" in asked
+    assert "TODO: it calls itself debian" in asked
+
+
+def test_a_further_name_that_receives_mail_is_looked_after_like_the_first(tmp_path: Path) -> None:
+    """The MX of a second domain, or one with TLSA records, gets its own service: its records follow the key too."""
+    mail = replace(name(), name="mail.example.net", mail_for=("example.net",), zone="example.net.")
+    plain = replace(name("secure", ()), name="www.example.org", mail_for=())
+    server = replace(POSTFIX, names=(NAME, mail.name, plain.name))
+    entry = read(proposal.text(seen(server, names=(name(), mail, plain)), "now"), tmp_path).certificates[NAME]
+    assert set(entry.spec.owners) == {f"_25._tcp.{NAME}.", "_25._tcp.mail.example.net."}
+    assert entry.spec.names == ("mail.example.net", NAME, "www.example.org")
+
+
+def test_behind_nat_the_inside_address_is_proven() -> None:
+    """Public addresses that are not this host's and cannot be reached: `addresses`, to be confirmed. Else nothing."""
+    public = name(addresses=("127.0.0.1",))
+    assert "addresses" not in proposal.text(seen(POSTFIX, names=(public,)), "today")
+    outside = name(addresses=("203.0.113.7",))
+    lost = {"postfix": tuple(replace(s, leaf=Unknown("no answer")) for s in served())}  # and 465 was not asked
+    if host.inside("203.0.113.7"):  # this host has a route
+        text = proposal.text(seen(POSTFIX, names=(outside,), served=lost), "today")
+        assert "NAT" in text
+        assert "addresses: [" in text
+    reached = {"postfix": served("ecdsa") + served("ecdsa", port=465)}
+    assert "addresses" not in proposal.text(seen(POSTFIX, names=(outside,), served=reached), "today")
+
+
+def test_silent_name_servers_are_not_taken_for_empty_ones(tmp_path: Path) -> None:
+    """What was not heard is unknown: the records are looked for before each change of a key."""
+    answers: dict[str, Answer | Unknown] = {"ns1.example.org./192.0.2.53": Unknown("gave no answer")}
+    silent = name(tlsa=Sighting("example.org.", f"_25._tcp.{NAME}.", answers, "unknown"))
+    spec = read(proposal.text(seen(POSTFIX, names=(silent,)), "now"), tmp_path).certificates[NAME].spec
+    assert set(spec.owners) == {f"_25._tcp.{NAME}."}
+
+
+def test_without_dns_there_is_still_a_config(tmp_path: Path) -> None:
+    """No resolver: placeholders for zone and primary. There may be TLSA records: they are looked for in each roll."""
+    text = proposal.text(seen(POSTFIX, names=(), use=Resolvers((), validates=False, why="no resolver answers")), "now")
+    proposed = read(text, tmp_path)
+    assert proposed.certificates[NAME].spec.owners == {f"_25._tcp.{NAME}.": ("postfix",)}
+    assert "could not be found out" in text
+    assert proposed.providers["primary"].options["zones"] == ["example.org"]
+    assert "TODO: the zone's primary server" in text
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
+    """Senders defer mail at this very moment; where they match it is said too."""
+    assert "refused DNS _25._tcp" not in told(seen(POSTFIX))
+    assert "what is served matches" in told(seen(POSTFIX))
+    wrong = told(seen(POSTFIX, names=(name(values=(f"3 1 1 {'00' * 32}",)),)))
+    assert "no 3 1 1 record matches what is served" in wrong
+
+
+def test_what_is_not_accounted_for_is_told() -> None:
+    """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
+    failed = Finding("refused", "mail server exim", "cannot be read", "look")
+    silent = name()
+    assert silent.tlsa
+    silent = replace(silent, tlsa=replace(silent.tlsa, answers={"ns2.example.org./192.0.2.54": Unknown("no answer")}))
+    idle = (replace(POSTFIX, type="dovecot", name="dovecot"),)
+    strange = seen(
+        POSTFIX, names=(silent,), idle=idle, failed=(failed,), strangers=((143, "imapd"),), silent=(("postfix", 465),)
+    )
+    words = told(strange)
+    assert "note port 143 (IMAP): imapd listens there" in words
+    assert "nothing listens at its ports 465" in words
+    assert "nothing listens at its ports: dovecot is left out" in words
+    assert "refused mail server exim: cannot be read" in words
+    assert "ns2.example.org./192.0.2.54 no answer" in words
+
+
+@pytest.mark.parametrize(
+    ("caa", "why"),
+    [
+        ((), ""),
+        (("letsencrypt.org",), ""),
+        (("ca.example", "letsencrypt.org; validationmethods=dns-01"), ""),
+        (("ca.example",), "allows ca.example, not letsencrypt.org"),
+        ((";",), "allows ;, not letsencrypt.org"),
+        (("letsencrypt.org; validationmethods=http-01",), "with http-01 only"),
+        (("letsencrypt.org;accounturi=https://ca/1",), "for the account https://ca/1 only"),
+    ],
+)
+def test_caa_is_read_as_the_ca_reads_it(caa: tuple[str, ...], why: str) -> None:
+    """RFC 8659 and the parameters of RFC 8657; what forbids is marked in the config too."""
+    said = domain.forbidden(caa, "letsencrypt.org")
+    assert (why in said) if why else said == ""
+    text = proposal.text(seen(POSTFIX, names=(name(caa=caa, caa_at="example.org"),)), "today")
+    assert ("TODO: CAA of example.org" in text) == bool(why)
+
+
+def test_listening_sockets_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
+    """Only listeners, IPv4 and IPv6, words in this machine's order of bytes."""
+    v4 = tmp_path / "tcp"
+    row = (
+        "   0: {}:{:04X} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n"
+    )
+    rows = [("0A00007F", 25, "0A"), ("0100007F", 993, "01")]
+    v4.write_text("head\n" + "".join(row.format(*fields) for fields in rows))
+    v6 = tmp_path / "tcp6"
+    v6.write_text("head\n" + row.format("0" * 24 + "01000000", 143, "0A"))
+    found = host.listening((v4, v6, tmp_path / "none"))
+    assert [(f.address, f.port, f.inode) for f in found] == [("127.0.0.10", 25, 4711), ("::1", 143, 4711)]
+
+
+def test_a_plug_in_that_fails_does_not_stop_the_others() -> None:
+    """An error of certagent, a defect, a plug-in that cannot be loaded, and one without discover, beside a good one."""
+
+    def plug_in(discover: Callable[[], list[Found]]) -> Any:
+        return type("Plugin", (), {"discover": staticmethod(discover)})
+
+    def broken() -> list[Found]:
+        raise Misconfigured("mta.config", "postconf fails", "run: postconf -n")
+
+    def defect() -> list[Found]:
+        raise ZeroDivisionError
+
+    kinds = {
+        "good": plug_in(lambda: [POSTFIX]),
+        "broken": plug_in(broken),
+        "defect": plug_in(defect),
+        "unloadable": ImportError("no"),
+        "old": type("Old", (), {}),
+    }
+    found, failed = host.discover(kinds)
+    assert found == [POSTFIX]
+    assert [f.what for f in failed] == [f"mail server {kind}" for kind in ("broken", "defect", "unloadable")]
+    assert all(f.hint for f in failed)
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cf(tmp_path: Path) -> Path:
+    """A configuration of a mail server, with a mode of its own."""
+    path = tmp_path / "main.cf"
+    path.write_text("a = 1\nb = 2\n")
+    path.chmod(0o640)
+    return path
+
+
+def changing(path: Path, after: str = "a = 1\nb = 3\n", **more: Any) -> Found:
+    change = Change(str(path), path.read_text() if path.exists() else "", after, "b must be 3")
+    return replace(POSTFIX, changes=(change,), **more)
+
+
+def test_a_change_is_made_whole_with_a_backup(cf: Path) -> None:
+    """The new text in one step with the old owner and mode; the old file beside it; a second time nothing."""
+    found = changing(cf)
+    [made] = changes.apply(found, NOW, lambda: "")
+    assert cf.read_text() == "a = 1\nb = 3\n"
+    assert stat.S_IMODE(cf.stat().st_mode) == 0o640
+    backup = Path(f"{cf}.before-certagent-20270102T030405Z")
+    assert (made.state, made.backup) == ("made", str(backup))
+    assert backup.read_text() == "a = 1\nb = 2\n"
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o640
+    assert (backup.stat().st_uid, backup.stat().st_gid) == (cf.stat().st_uid, cf.stat().st_gid)
+    assert "-b = 2\n+b = 3\n" in made.diff
+    [again] = changes.apply(found, NOW, lambda: "")
+    assert again.state == "there"
+    assert sorted(cf.parent.iterdir()) == [cf, backup]
+
+
+def test_a_file_that_was_changed_meanwhile_is_left_alone(cf: Path) -> None:
+    """What was shown is what is done, or nothing."""
+    found = changing(cf)
+    cf.write_text("a = 1\nb = 2\nc = 3\n")
+    with pytest.raises(Misconfigured, match="not as it was") as error:
+        changes.apply(found, NOW, lambda: "")
+    assert error.value.code == "mta.files"
+    assert cf.read_text() == "a = 1\nb = 2\nc = 3\n"
+    assert list(cf.parent.iterdir()) == [cf]
+
+
+def test_a_change_that_the_server_does_not_like_is_undone(cf: Path) -> None:
+    """Every file is put back, new ones and backups go: a directory that is read as a whole is as it was."""
+    new = cf.with_name("new.conf")
+    found = changing(cf)
+    found = replace(found, changes=(*found.changes, Change(str(new), "", "x\n", "new")))
+
+    def complaint() -> str:
+        return "fatal: b" if "b = 3" in cf.read_text() else ""
+
+    with pytest.raises(Misconfigured, match="so it was undone: fatal: b") as error:
+        changes.apply(found, NOW, complaint)
+    assert error.value.code == "mta.config"
+    assert cf.read_text() == "a = 1\nb = 2\n"
+    assert stat.S_IMODE(cf.stat().st_mode) == 0o640
+    assert list(cf.parent.iterdir()) == [cf]
+
+
+def test_the_backup_stays_where_it_cannot_be_put_back(cf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails at the worst moment: the old text is still beside the file."""
+
+    def complaint() -> str:
+        if "b = 3" not in cf.read_text():
+            return ""
+        monkeypatch.setattr(changes.atomic, "write", full)
+        return "fatal: b"
+
+    def full(*_: object, **__: object) -> None:
+        raise Transient("store.disk", "no space left", "df")
+
+    with pytest.raises(Transient) as error:
+        changes.apply(changing(cf), NOW, complaint)
+    assert error.value.code == "mta.disk"
+    [backup] = cf.parent.glob("*.before-certagent-*")
+    assert backup.read_text() == "a = 1\nb = 2\n"
+
+
+def test_what_the_server_said_before_is_not_held_against_the_change(cf: Path) -> None:
+    """A check that complains of certificates that are not there yet goes on doing so."""
+    [made] = changes.apply(changing(cf), NOW, lambda: "no certificate yet")
+    assert made.state == "made"
+
+
+def test_a_change_that_names_our_files_must_satisfy_the_check_fully(cf: Path, tmp_path: Path) -> None:
+    """A key that the server cannot read was wrong before too; but only from now on it would end TLS."""
+    pem = tmp_path / "tls.pem"
+    pem.touch()
+    found = changing(cf, f"a = 1\nb = {pem}\n", options={"files": {"ecdsa": str(pem)}})
+    with pytest.raises(Misconfigured, match="it was undone: its user cannot read"):
+        changes.apply(found, NOW, lambda: f"its user cannot read {pem}")
+    assert cf.read_text() == "a = 1\nb = 2\n"
+
+
+def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_path: Path) -> None:
+    """A command for each kind of key whose files are known, closed to others from the start; then the change. Where the
+    key is not known, the change comes after the first run.
+    """
+    pem = tmp_path / "new dir" / "tls.pem"
+    found = changing(cf, f"b = {pem}\n", options={"files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
+    used = InUse("/etc/ssl/mx1.pem", "ecdsa-p256", "itself", NOW, "/etc/ssl/mx1.key")
+    known = seen(found, in_use={"postfix": (used,)})
+    commands = [step.command for step in command.next_steps(known, "", cf, changes.outcomes(found))]
+    new = f"'{pem}'"
+    assert commands[:3] == [
+        f"install -d -m 755 '{pem.parent}'",
+        f"install -m 0640 -o mail /dev/null {new} && cat /etc/ssl/mx1.key /etc/ssl/mx1.pem > {new}",
+        "certagent init --apply",
+    ]
+    assert not any(step.startswith("certagent init") for step in commands[3:])
+    unknown = seen(found, in_use={"postfix": (replace(used, key=""),)})
+    commands = [step.command for step in command.next_steps(unknown, "", cf, changes.outcomes(found))]
+    at = commands.index("certagent init --apply")
+    assert commands[at - 1].startswith("certagent renew --config")
+    assert commands[at + 1].startswith("certagent renew --wait")
+
+
+def test_a_change_that_names_missing_files_waits_for_them(cf: Path, tmp_path: Path) -> None:
+    """To name a file that is not there ends TLS: it is made after the first run, and then by the same command."""
+    pem = tmp_path / "tls.pem"
+    options = {"chain_files": {"ecdsa": str(pem)}}
+    found = changing(cf, f"a = 1\nb = {pem}\n", options=options)
+    other = cf.with_name("master.cf")
+    found = replace(found, changes=(*found.changes, Change(str(other), "", "c = 3\n", "belongs to it")))
+    outcomes = changes.apply(found, NOW, lambda: "")
+    assert [(o.state, o.missing) for o in outcomes] == [("later", (str(pem),))] * 2
+    assert cf.read_text() == "a = 1\nb = 2\n"
+    assert not other.exists()
+    pem.touch()
+    assert [o.state for o in changes.apply(found, NOW, lambda: "")] == ["made", "made"]
+    assert str(pem) in cf.read_text()
+    assert other.exists()
+
+
+def test_a_symlink_is_not_replaced(cf: Path) -> None:
+    """The link stays what it is, and the error says what to do."""
+    link = cf.with_name("link.cf")
+    link.symlink_to(cf)
+    with pytest.raises(Misconfigured, match="is a symlink") as error:
+        changes.apply(changing(link), NOW, lambda: "")
+    assert error.value.code == "mta.files"
+    assert link.is_symlink()
+    assert cf.read_text() == "a = 1\nb = 2\n"
+    assert sorted(cf.parent.iterdir()) == [link, cf]
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def run(monkeypatch: pytest.MonkeyPatch, what: Survey, **options: Any) -> int:
+    def take(_: object) -> Survey:
+        return what
+
+    monkeypatch.setattr(survey, "take", take)
+    return command.run(options.get("output"), apply=options.get("apply", False), as_json=options.get("as_json", False))
+
+
+def test_the_config_alone_is_on_standard_output(
+    cf: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`certagent init > config.yaml` works; findings, differences and next steps are on standard error."""
+    assert run(monkeypatch, seen(changing(cf))) == 0
+    out, err = capsys.readouterr()
+    assert list(yaml.safe_load(out)) == ["ca", "dns", "certificates"]
+    assert "mail server postfix" in err
+    assert "+b = 3" in err
+    assert "certagent init --apply" in err
+    assert err.index("certagent check") < err.index("certagent renew --dry-run")
+    assert cf.read_text() == "a = 1\nb = 2\n"
+
+
+def test_a_file_is_made_but_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--output: a new file that everybody may read; one that exists is an error of usage, and so is a missing place."""
+    path = tmp_path / "config.yaml"
+    assert run(monkeypatch, seen(POSTFIX), output=path) == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert f"certagent check --config {path}" in capsys.readouterr().out
+    config.load(path)
+    text = path.read_text()
+    for refused in (path, tmp_path / "none" / "config.yaml"):
+        with pytest.raises(Misconfigured) as error:
+            run(monkeypatch, seen(POSTFIX), output=refused)
+        assert error.value.code == "config.file"
+        assert error.value.hint
+    assert path.read_text() == text
+
+
+def test_apply_is_for_root(monkeypatch: pytest.MonkeyPatch, cf: Path) -> None:
+    """It says so before it looks at anything."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Misconfigured, match="files of root"):
+        run(monkeypatch, seen(changing(cf)), apply=True)
+
+
+def test_a_host_without_a_mail_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Misconfigured, match="no mail server was found") as error:
+        run(monkeypatch, seen(names=()))
+    assert error.value.hint
