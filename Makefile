@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format demo bench simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format demo bench scale servers coverage simulate mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the
 	@tests/setup/debian.sh bench
 	@$(BIN)/python -m tests.bench.startup
 	@$(BIN)/python -m tests.bench.renew
+
+scale: venv ## Measure what ten, a thousand and a hundred thousand certificates cost.
+	@$(BIN)/python -m tests.bench.scale
+
+servers: root setup ## Roll keys on every kind of mail server under new TLS connections without a pause; needs root.
+	@$(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_servers.py
 
 simulate: venv ## Run N simulated histories of a hostile world (N=20000), or replay one (SEED=…).
 	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000))

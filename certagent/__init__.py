@@ -20,12 +20,16 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
                           caches.py: what the world's caches may hold, and whom that would hurt
                           rollover.py: the set to publish, the gates; schedule.py: when; settled.py: over or not
                           model.py steps.py events.py: the words; state.py: the fold; forecast.py: the plan ahead
-    ca/ dns/ mta/ store/  edges: certificate authorities, DNS, mail servers, disk; clock.py config.py reader.py
+    ca/ dns/ mta/ store/  edges: certificate authorities, DNS, mail servers, disk
+                          mta/: server.py: the protocol; layout.py: the files; probe.py: what is served; command.py;
+                          a directory for each of postfix exim dovecot opensmtpd sendmail, begin with server.py
+    config.py reader.py   the configuration; compiled.py: a large one as it was last read; clock.py
     world.py act.py       the edges of one certificate; Step -> Event: the only place that changes the world
     agent.py              the spiral of one certificate
     build.py log.py       wiring and plug-ins; log lines
     findings.py render.py what people read
     checks.py dryrun.py   a look at the world as it is; the rehearsal against a test CA
+    init/                 what this host runs and what DNS says, made into a configuration
     daemon.py cli.py      the long-running agent; commands, exit codes
     testing.py            conformance suites for authors of plug-ins
 

@@ -56,16 +56,17 @@ def advance(
     while not stopping():
         state = journal.state(spec.name)
         step = plan(spec, state, journal.now())
-        if not isinstance(step, Wait) and step.work in tried & state.failures.keys():
-            step = Wait(timedelta(0), f"{step.work} is tried again: {state.failures[step.work].detail}")
+        work = "" if isinstance(step, Wait) else step.work
+        if work in tried and work in state.failures:
+            step = Wait(timedelta(0), f"{work} is tried again: {state.failures[work].detail}")
         if isinstance(step, Wait):
             journal.sleep(spec.name, step.delay, step.because)
             return step
-        repeated = repeated + 1 if previous == (type(step), step.work) else 0
-        previous = (type(step), step.work)
+        repeated = repeated + 1 if previous == (type(step), work) else 0
+        previous = (type(step), work)
         began = time.monotonic()
         if step.changes:
-            state = journal.append(spec.name, ev.Intended(step=step, work=step.work))
+            state = journal.append(spec.name, ev.Intended(step=step, work=work))
         defect = ""
         try:
             if repeated >= SPIN:
@@ -74,12 +75,12 @@ def advance(
                 )
             events = act(step, spec, state, world, journal.now())
         except Error as error:
-            events = (failed(error, step.work),)
+            events = (failed(error, work),)
         except Exception as error:  # noqa: BLE001 -- a defect here must not end the care for other certificates
             where = traceback.extract_tb(error.__traceback__)[-1]
             defect = f"{type(error).__name__} at {where.name}:{where.lineno}"
             detail = f"unforeseen {type(error).__name__} in {where.name}"
-            events = (failed(Error("internal.defect", detail, "please report this"), step.work),)
+            events = (failed(Error("internal.defect", detail, "please report this"), work),)
         state = journal.append(spec.name, *events)
         failure = next((e for e in events if isinstance(e, ev.Failed)), None)
         if failure:

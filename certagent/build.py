@@ -33,11 +33,11 @@ BUILT_IN = {
         "command": "certagent.dns.command:Command",
     },
     "certagent.mail_servers": {
-        "postfix": "certagent.mta.postfix:Postfix",
-        "exim": "certagent.mta.exim:Exim",
-        "dovecot": "certagent.mta.dovecot:Dovecot",
-        "opensmtpd": "certagent.mta.opensmtpd:OpenSmtpd",
-        "sendmail": "certagent.mta.sendmail:Sendmail",
+        "postfix": "certagent.mta.postfix.server:Postfix",
+        "exim": "certagent.mta.exim.server:Exim",
+        "dovecot": "certagent.mta.dovecot.server:Dovecot",
+        "opensmtpd": "certagent.mta.opensmtpd.server:OpenSmtpd",
+        "sendmail": "certagent.mta.sendmail.server:Sendmail",
         "command": "certagent.mta.command:Command",
     },
 }

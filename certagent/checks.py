@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from certagent.errors import Error
@@ -28,7 +29,7 @@ def run(spec: Spec, state: State, world: World) -> list[Finding]:
         installation = state.targets.get(target.name)
         expected = state.generation(installation.generation) if installation and installation.generation else None
         for served in world.probe(target.services, spec.algorithms):
-            found.append(_compare(served, expected.leaves.get(served.algorithm) if expected else None))
+            found.append(_compare(served, expected.leaves if expected else None))
             if isinstance(served.leaf, Leaf):
                 met.setdefault(f"_{served.port}._tcp.{served.host}.", []).append(served.leaf)
     for owner in spec.owners:
@@ -36,15 +37,21 @@ def run(spec: Spec, state: State, world: World) -> list[Finding]:
     return found
 
 
-def _compare(served: Served, expected: Leaf | None) -> Finding:
-    what = f"{served.host} [{served.address}]:{served.port} {served.algorithm}"
+def _compare(served: Served, installed: Mapping[str, Leaf] | None) -> Finding:
+    what = served.where
     if isinstance(served.leaf, Unknown):
         return Finding("refused", what, served.leaf.why)
     until = f"valid until {served.leaf.not_after:%Y-%m-%d %H:%M} UTC, answered in {served.took_s * 1000:.0f} ms"
-    if expected is None:
+    if installed is None:
         return Finding("note", what, f"serves a certificate that certagent did not install; {until}")
+    expected = installed.get(served.algorithm)
+    if expected is None:
+        hint = "if certagent plan has nothing to do: take it out of the mail server, or list both kinds under keys"
+        return Finding("refused", what, "serves a kind of key that certagent did not install", hint)
     if served.leaf != expected:
-        return Finding("refused", what, "does not serve what was installed", "certagent renew puts it right")
+        same = (served.leaf.spki, served.leaf.serial) == (expected.spki, expected.serial)
+        wrong = "serves what was installed, with other issuers" if same else "does not serve what was installed"
+        return Finding("refused", what, wrong, "certagent renew puts it right")
     return Finding("ok", what, f"serves what was installed; {until}")
 
 

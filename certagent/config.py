@@ -307,11 +307,23 @@ def _no_file_twice(reader: Reader, certificates: Mapping[str, Entry]) -> None:
     used: dict[str, tuple[str, ...]] = {}
     for entry in certificates.values():
         for section in entry.mail_servers.values():
-            for file in (f for key in _FILES for f in _paths(section.options.get(key))):
+            for file in _files(section.options):
                 if file in used:
                     detail = f"{file} is written for {'.'.join(used[file])} already"
                     raise reader.wrong("config.value", section.place, detail, "give each its own file")
                 used[file] = section.place
+
+
+def _files(options: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that a mail server wants written: files, and lines of a map of SNI names."""
+    for key in _FILES:
+        yield from _paths(options.get(key))
+    sni = options.get("sni")
+    if isinstance(sni, dict):
+        section = cast("dict[str, Any]", sni)
+        names_ = section.get("names")
+        for name in cast("list[object]", names_) if isinstance(names_, list) else ():
+            yield f"{section.get('map')} {name}"
 
 
 _FILES = ("chain_files", "cert_files", "files")

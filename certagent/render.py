@@ -262,7 +262,7 @@ def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an 
         case ev.Proven() | ev.Disproven() | ev.Surveyed():
             word = {"Proven": "proven", "Disproven": "NOT proven", "Surveyed": "surveyed"}[type(happened).__name__]
             rows = [
-                f"{s.host} [{s.address}]:{s.port} {s.algorithm}: "
+                f"{s.where}: "
                 + (s.leaf.why if isinstance(s.leaf, Unknown) else f"key {s.leaf.spki[:12]}… serial {s.leaf.serial}")
                 for s in happened.served
             ]

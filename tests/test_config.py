@@ -99,6 +99,21 @@ def test_what_is_not_written_has_the_safe_default(tmp_path: Path) -> None:
     assert found.state_dir == Path("/var/lib/certagent")
 
 
+def test_the_names_to_ask_for_in_tls(tmp_path: Path) -> None:
+    """Host names, canonical; `none` stands for no SNI at all; nothing for the host alone."""
+    text = GOOD.replace("mode: smtp", "mode: smtp\n            sni: [Mail.Example.org, none, MX1.example.org.]")
+    first, second = read(tmp_path, text).certificates["mx1.example.org"].spec.targets[0].services
+    assert first.sni == ("mail.example.org", "", "mx1.example.org")
+    assert second.sni == ()
+
+
+@pytest.mark.parametrize("mode", ["smtp", "imap", "pop3", "sieve", "tls"])
+def test_the_ways_tls_begins(tmp_path: Path, mode: str) -> None:
+    """STARTTLS of four protocols, and TLS at once."""
+    service = read(tmp_path, GOOD.replace("mode: smtp", f"mode: {mode}")).certificates["mx1.example.org"].spec
+    assert service.targets[0].services[0].mode == mode
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("never", None), ("every_renewal", timedelta()), ("1d12h", timedelta(days=1.5))]
 )
@@ -126,6 +141,10 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("port: 25", "port: smtp", 25, "port", "expected a number, got text", "config.example.yaml"),
         ("port: 25", "port: 70000", 25, "port", "65535", "config.example.yaml"),
         ("mode: smtp", "mode: starttls", 26, "mode", "starttls", "config.example.yaml"),
+        ("mode: smtp", "mode: smtp\n            sni: none", 27, "sni", "expected a list", "config.example.yaml"),
+        ("mode: smtp", "mode: smtp\n            sni: [mx_1.example.org]", 27, "sni", "mx_1", ""),
+        ("mode: smtp", "mode: smtp\n            sni: [192.0.2.1]", 27, "sni", "is an address", "name"),
+        ("mode: smtp", "mode: smtp\n            sni: ['*.example.org']", 27, "sni", "*.example.org", ""),
         ("names: [mx1.example.org]", "names: mx1.example.org", 13, "names", "expected a list", "config.example.yaml"),
         ("host: mx1.", "host: mx_1.", 24, "host", "mx_1", ""),
         ("names: [mx1.example.org]", "names: [192.0.2.1]", 13, "names", "is an address", "name"),
@@ -251,7 +270,7 @@ class TestExample:
     def test_it_has_every_key(self) -> None:
         """Every key of every section is there, on or commented out."""
         from certagent.dns import command, rfc2136
-        from certagent.mta import postfix
+        from certagent.mta.postfix import server as postfix
 
         text = EXAMPLE.read_text()
         sections: list[Any] = [config.Ca, config.Dns, config.ServiceKeys, config.Dane, config.Certificate]

@@ -207,7 +207,7 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
             used = next((u for u in seen.in_use[server.name] if family(u.algorithm) == kind and u.key), None)
             if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
                 what = f"put the {kind.upper()} certificate of today where it will be"
-                access = {**_READERS.get(server.type, {}), **server.options.get("access", {}), **server.options}
+                access = {**_READERS.get(server.type, {}), **server.options}
                 command = _copying(used, target, access)
                 steps += [Next(what, command)] if command else []
                 made |= set(target.values()) if command else set()

@@ -99,18 +99,24 @@ def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait
 def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str | Wait:
     if state.requested and state.requested.what != "abort":
         return f"the operator asked: {state.requested.what}"
-    if set(newest.leaves) != set(spec.algorithms):
-        return f"the algorithms are now {', '.join(spec.algorithms)}"
-    if any(not set(spec.names) <= set(leaf.names) for leaf in newest.leaves.values()):
-        return f"the names are now {', '.join(spec.names)}"
+    if changed := _changed(spec, newest):
+        return changed
     moment, why = schedule.due(state) or (now.wall, "")
     # a CA whose certificates are past their renewal date when they come must not be asked without end
     rest = min(leaf.not_after - leaf.not_before for leaf in newest.leaves.values()) / 4
     earliest = min(rest, timedelta(hours=1)) - now.since(newest.issued_at)
     left = max(moment - now.wall, earliest)
     if left > timedelta(0):
-        return Wait(left, f"renewal is due {moment:%Y-%m-%d %H:%M:%S} UTC: {why}")
+        return Wait(left, f"renewal is due {schedule.tell(moment)}: {why}")
     return f"renewal is due: {why}"
+
+
+def _changed(spec: Spec, newest: Generation) -> str | None:
+    if set(newest.leaves) != set(spec.algorithms):
+        return f"the algorithms are now {', '.join(spec.algorithms)}"
+    if any(not set(spec.names) <= set(leaf.names) for leaf in newest.leaves.values()):
+        return f"the names are now {', '.join(spec.names)}"
+    return None
 
 
 def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | None:
@@ -179,9 +185,9 @@ def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             if state.requested:
                 because = f"the operator asked: {state.requested.what}"
             elif left <= timedelta(0):
-                because = f"caches must know the next key before the renewal at {moment:%Y-%m-%d %H:%M:%S} UTC ({why})"
+                because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
             else:
-                yield Wait(left, f"the next keys are made in time for the renewal at {moment:%Y-%m-%d %H:%M:%S} UTC")
+                yield Wait(left, f"the next keys are made in time for the renewal at {schedule.tell(moment)}")
     if because:
         yield MakeKeys(keys=f"k{state.keys_made + 1}", algorithms=spec.algorithms, because=because)
 

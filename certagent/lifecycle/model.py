@@ -34,7 +34,7 @@ class Instant(Struct, frozen=True):
 
     def since(self, earlier: Instant) -> timedelta:
         """The time surely lived through between the two."""
-        return timedelta(seconds=self.lived_s - earlier.lived_s)
+        return timedelta(0, self.lived_s - earlier.lived_s)
 
 
 # -- what the operator wants -----------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def _lived(generation: Generation, now: Instant) -> str:
 def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Whatever is served, about to be served or on stand-by has its record, at every TLSA name."""
     for name in spec.owners:
-        owner = state.owners.get(name, Owner())
+        owner = state.owner(name)
         if owner.sighting is None or rollover.changed_since_look(owner):
             continue
         if not caches.known(owner.sighting):
@@ -257,10 +257,11 @@ def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 
 def _unseen(owner: Owner, values: frozenset[str], now: Instant, *, removes: bool) -> Wait | None:
     """The wait before a change that the provider accepted and no server shows is made once more."""
-    change = owner.change
-    if change is None or owner.changed_at is None or (change.values, change.removes) != (values, removes):
+    change = owner.tried(values, removes=removes)
+    made_at = (change.at if change else None) or owner.changed_at
+    if change is None or made_at is None:
         return None
-    left = schedule.write_again(change.tries) - now.since(owner.changed_at)
+    left = schedule.write_again(change.tries) - now.since(made_at)
     return Wait(left, "the provider has accepted a change that is not to be seen yet") if left > timedelta(0) else None
 
 
@@ -278,7 +279,7 @@ def _why_publish(state: State, name: str) -> str:
 def look(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """After a change until every server follows; while caches are waited for; and now and then while nothing is due."""
     for name in rollover.owners(spec, state):
-        owner = state.owners.get(name, Owner())
+        owner = state.owner(name)
         if owner.sighting is None or owner.looked_at is None:
             yield _look(spec, state, name, "never looked at")
             continue
@@ -299,9 +300,7 @@ def _look_interval(spec: Spec, state: State, name: str, owner: Owner, now: Insta
     if not caches.complete(owner.sighting):
         since = owner.looked_at.since(owner.changed_at) if owner.changed_at else timedelta(minutes=4)
         return schedule.look_again(since), "a server was not heard"
-    # where a first publication is held back nothing is expected yet
-    lacking = rollover.desired(spec, state, name) - rollover.seen_everywhere(owner)
-    if owner.changed_at and (lacking or rollover.surplus(spec, state, name)):
+    if owner.changed_at and rollover.unfollowed(spec, state, name):
         return schedule.look_again(owner.looked_at.since(owner.changed_at)), "not every server has followed"
     waited_for = [
         caches.hold(h, rollover.path(owner), spec.guard)
@@ -338,7 +337,7 @@ def _fresh(then: Instant | None, now: Instant) -> bool:
 def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Old records go last: every target is proven afresh to serve nothing else (RFC 7671 section 8.1)."""
     for name in rollover.owners(spec, state):
-        owner = state.owners.get(name, Owner())
+        owner = state.owner(name)
         values = rollover.surplus(spec, state, name)
         if not values or rollover.changed_since_look(owner):
             continue

@@ -34,7 +34,7 @@ def owners(spec: Spec, state: State) -> list[str]:
 
 def answering(spec: Spec, owner: str) -> tuple[str, ...]:
     """The targets that answer at the service of a TLSA name; for one that is withdrawn: all."""
-    return spec.owners.get(owner, tuple(t.name for t in spec.targets))
+    return spec.owners[owner] if owner in spec.owners else tuple(t.name for t in spec.targets)
 
 
 def names_of(spec: Spec, state: State, target: str) -> list[str]:
@@ -91,7 +91,7 @@ def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], no
     """
     result: list[Obstacle] = []
     for name in names:
-        owner = state.owners.get(name, Owner())
+        owner = state.owner(name)
         if all(_familiar(spec, state, name, leaf) for leaf in leaves):
             continue
         served = served_at(spec, state, name)
@@ -131,7 +131,7 @@ def _not_heard(sighting: Sighting) -> str:
 
 def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> bool:
     """Whether the records of the chain are those of a chain that every target is known to have served."""
-    known = state.owners.get(owner, Owner())
+    known = state.owner(owner)
     pins_issuer = "2 1 1" in spec.triples or any(
         tlsa.triple(v) != "3 1 1" for h in known.held for v in h.values if tlsa.usable(v)
     )
@@ -190,7 +190,7 @@ def withheld(spec: Spec, state: State, owner: str) -> str | None:  # noqa: PLR09
     A first publication that comes before the key is served cuts every DANE sender off, and one in a zone that senders
     cannot validate is no use to anybody (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
     """
-    known = state.owners.get(owner, Owner())
+    known = state.owner(owner)
     if known.sighting is None:
         return "its authoritative servers were not asked yet"
     if unknown := unknown_targets(spec, state, owner):
@@ -249,7 +249,7 @@ def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
     values = desired(spec, state, owner)
     early = _worse(spec, state, owner, values)
     values = frozenset(v for v in values if tlsa.triple(v) not in early)
-    known = state.owners.get(owner, Owner())
+    known = state.owner(owner)
     hurt = any(
         caches.hurts(before, leaf) - caches.hurts(before | values, leaf)
         for before in _sets(known)
@@ -264,8 +264,17 @@ def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
 
     A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one.
     """
-    seen = (seen_somewhere(state.owners.get(owner, Owner())) & state.ours) - desired(spec, state, owner)
+    seen = (seen_somewhere(state.owner(owner)) & state.ours) - desired(spec, state, owner)
     return state.ours if seen and owner not in spec.owners else seen
+
+
+def unfollowed(spec: Spec, state: State, owner: str) -> bool:
+    """Some server lacks a value that should be there, or gives one that should not.
+
+    Where a first publication is held back nothing is expected yet.
+    """
+    lacking = desired(spec, state, owner) - seen_everywhere(state.owner(owner))
+    return bool(lacking or surplus(spec, state, owner))
 
 
 def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
@@ -284,7 +293,7 @@ def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> li
     """Triples that would match nothing served once the values are added, and do not fail already."""
     return sorted(
         triple
-        for before in {frozenset[Value](), *_sets(state.owners.get(owner, Owner()))}  # a hidden primary may be empty
+        for before in {frozenset[Value](), *_sets(state.owner(owner))}  # a hidden primary may be empty
         for leaf in served_at(spec, state, owner)
         for triple in caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
     )
@@ -295,7 +304,7 @@ def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]
     if unknown := unknown_targets(spec, state, owner):
         return f"{owner}: what {', '.join(unknown)} serves is not known yet"
     served = served_at(spec, state, owner)
-    for before in _sets(state.owners.get(owner, Owner())):
+    for before in _sets(state.owner(owner)):
         for leaf in served:
             worse = caches.hurts(before - values, leaf) - caches.hurts(before, leaf)
             if worse:

@@ -44,6 +44,11 @@ def last_chance(leaf: Leaf) -> datetime:
     return leaf.not_after - (leaf.not_after - leaf.not_before) / 6
 
 
+def tell(moment: datetime) -> str:
+    """A date for people."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def due(state: State) -> tuple[datetime, str] | None:
     """When the newest generation is to be renewed, and why then. None where there is no generation yet."""
     newest = state.newest

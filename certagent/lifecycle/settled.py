@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from certagent.lifecycle import rollover
 from certagent.lifecycle.model import Spec
-from certagent.lifecycle.state import Owner, State
+from certagent.lifecycle.state import State
 
 
 def settled(spec: Spec, state: State) -> bool:  # noqa: PLR0911 -- a list of conditions
@@ -26,9 +26,6 @@ def settled(spec: Spec, state: State) -> bool:  # noqa: PLR0911 -- a list of con
     for name in rollover.owners(spec, state):
         if name in spec.owners and rollover.withheld(spec, state, name):
             continue
-        owner = state.owners.get(name, Owner())
-        if not rollover.desired(spec, state, name) <= rollover.seen_everywhere(owner):
-            return False
-        if rollover.surplus(spec, state, name):
+        if rollover.unfollowed(spec, state, name):
             return False
     return True

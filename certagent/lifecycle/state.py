@@ -65,6 +65,8 @@ class Change(Struct, frozen=True):
     values: frozenset[Value]
     removes: bool
     tries: int
+    at: Instant | None = None
+    """The last try."""
 
 
 class Owner(Struct, frozen=True):
@@ -77,6 +79,17 @@ class Owner(Struct, frozen=True):
     """Last attempt to add or remove values; a look before it is out of date."""
     change: Change | None = None
     """That attempt, and how often it was made without being seen to work."""
+    other: Change | None = None
+    """The same of the last one in the other direction: where nobody is heard but a server that does not follow, adding
+    and removing take turns."""
+
+    def tried(self, values: frozenset[Value], *, removes: bool) -> Change | None:
+        """The same change, if it was made and not seen to work."""
+        wanted = values, removes
+        return next((c for c in (self.change, self.other) if c and (c.values, c.removes) == wanted), None)
+
+
+_UNSEEN = Owner()
 
 
 Phase = Literal[
@@ -163,6 +176,10 @@ class State(Struct, frozen=True):
     """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
 
     # -- what follows from the fields --------------------------------------------------------------------------------
+
+    def owner(self, name: str) -> Owner:
+        """What is known of a TLSA name."""
+        return self.owners.get(name, _UNSEEN)
 
     def generation(self, id_: str) -> Generation | None:
         """The generation of that id."""
@@ -254,13 +271,13 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Tidied():
             return replace(state, challenges=tuple(c for c in state.challenges if c not in event.challenges))
         case ev.Looked():
-            owner = state.owners.get(event.owner, Owner())
+            owner = state.owner(event.owner)
             held = caches.after(owner.held, event.sighting, now)
-            change = None if owner.change and _seen(owner.change, event.sighting) else owner.change
-            looked = replace(owner, held=held, sighting=event.sighting, looked_at=now, change=change)
+            change, other = (None if c and _seen(c, event.sighting) else c for c in (owner.change, owner.other))
+            looked = replace(owner, held=held, sighting=event.sighting, looked_at=now, change=change, other=other)
             return _owner(state, event.owner, looked)
         case ev.Published() | ev.Unpublished():
-            owner = state.owners.get(event.owner, Owner())
+            owner = state.owner(event.owner)
             # its TTL may have been raised where no look could see it
             held = caches.with_set(owner.held, event.before, event.before_ttl_s, owner.sighting, now)
             return _owner(state, event.owner, replace(owner, changed_at=now, held=held))
@@ -327,11 +344,11 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
 
 
 def _changing(state: State, name: str, values: frozenset[Value], now: Instant, *, removes: bool) -> State:
-    owner = state.owners.get(name, Owner())
-    old = owner.change
-    again = old is not None and (old.values, old.removes) == (values, removes)
-    change = Change(values, removes, old.tries + 1 if old and again else 1)
-    return _owner(state, name, replace(owner, changed_at=now, change=change))
+    owner = state.owner(name)
+    old = owner.tried(values, removes=removes)
+    change = Change(values, removes, old.tries + 1 if old else 1, now)
+    other = next((c for c in (owner.change, owner.other) if c and c.removes != removes), None)
+    return _owner(state, name, replace(owner, changed_at=now, change=change, other=other))
 
 
 def _seen(change: Change, sighting: Sighting) -> bool:

@@ -1,66 +1,97 @@
-"""Proves what a mail service serves: one fresh handshake for each kind of key, and the chain exactly as it was sent.
+"""Proves what a mail service serves: a fresh handshake for each kind of key, version of TLS and name, and the chain
+exactly as it was sent.
 
 A probe never raises and never guesses: what no handshake showed is `Unknown`, with the server's own words where it had
 any. Nothing is verified here; the chain is compared elsewhere. No session is resumed, since a resumed one shows no
 certificate. No mail is sent, no login tried.
 
-Standards: RFC 3207 (STARTTLS), RFC 5321 sections 4.2 and 4.5.3 (replies and their limits), RFC 7672 section 8.1 (SNI).
+Two handshakes show a kind of key: one with TLS 1.2 only, and one as clients of today begin it, with 1.3 and 1.2 on
+offer. Both take that kind alone. But where only one kind is looked for, the server chooses freely in the second: so a
+certificate that it prefers and that nobody renews is seen as well.
+
+Standards: RFC 8446 sections 4.2.1 and 4.2.3 (versions, signature algorithms), RFC 6066 section 3 and RFC 7672 section
+8.1 (SNI).
 """
 
 from __future__ import annotations
 
-import re
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 from OpenSSL import SSL
 
 from certagent.errors import Error
 from certagent.lifecycle.model import Algorithm, Served, Service, Unknown
-from certagent.pki.algorithms import family
+from certagent.mta import starttls
+from certagent.mta.starttls import Stream, Unseen
+from certagent.pki.algorithms import Family, family
 from certagent.pki.chain import facts
 from certagent.pki.leaf import Leaf
+
+Version = Literal["1.2", "1.3"]
 
 _WORKERS = 16
 """Side by side; well below the 50 that Postfix takes from one client (smtpd_client_connection_count_limit)."""
 
-_LINE_LIMIT_BYTES = 2048
-"""As Postfix's line_length_limit; RFC 5321 section 4.5.3.1.5 has 512."""
-
-_LINES_LIMIT = 100
-"""Of one reply; a long EHLO reply has twenty."""
-
 _QUIT_S = 1.0
-"""How long to wait for the answer to QUIT: only manners, it proves nothing."""
+"""How long to wait for the answer to a goodbye: only manners, it proves nothing."""
 
 _CHUNK_BYTES = 16 << 10
 """One TLS record."""
 
+_RECORDS = (21, 22)
+"""A server's first byte: of an alert, or of the handshake (RFC 8446 section 5.1)."""
 
-def probe(service: Service, address: str, algorithm: Algorithm, timeout_s: float) -> Served:
-    """Connects once (twice where the server wants TLS 1.3) and tells what was served within `timeout_s`.
+_ABSENT = Unknown("not served with TLS 1.2", reached=True)
 
-    TLS 1.2 first, since its cipher list is the one way to choose between an RSA and an ECDSA certificate. A server that
-    does only TLS 1.3 chooses itself; its certificate counts if its key is of the kind that was asked for.
+
+def probe(
+    service: Service,
+    address: str,
+    algorithm: Algorithm,
+    timeout_s: float,
+    *,
+    sni: str | None = None,
+    newest: Version = "1.3",
+    alone: bool = False,
+) -> Served:
+    """One connection: what was served within `timeout_s`.
+
+    `sni`: the name to ask for, "" for none; None: the host. `newest`: offered beside TLS 1.2. `alone`: no other kind of
+    key is known, so with `newest` 1.3 the server chooses freely, and what it shows is told with the kind it has.
     """
     began = time.monotonic()
+    sni = service.host if sni is None else sni
+    version = ""
     leaf: Leaf | Unknown
     try:
-        leaf = _leaf(service, address, algorithm, began + timeout_s)
+        client = _Client(sni, family(algorithm), newest, alone and newest == "1.3")
+        certificates, version = _meet(service, address, client, began + timeout_s)
+        shown = _kind(certificates[0])
+        leaf = facts([certificate.public_bytes(Encoding.DER) for certificate in certificates])
+        if shown != client.kind:
+            algorithm = _OTHER[shown]
+    except _Absent:
+        leaf = _ABSENT
     except Unseen as unseen:
         leaf = Unknown(str(unseen), reached=True)
     except TimeoutError:
         leaf = Unknown(f"no answer within {timeout_s:g} s")
-    except (OSError, ValueError, Error) as error:  # ValueError: a certificate or a name that makes no sense
+    except (OSError, ValueError, UnsupportedAlgorithm, x509.InvalidVersion, Error) as error:  # of odd certificates
         why = getattr(error, "strerror", None) or str(error)
         leaf = Unknown(why, reached=isinstance(error, ConnectionResetError))
-    return Served(service.host, address, service.port, algorithm, leaf, time.monotonic() - began)
+    took_s = time.monotonic() - began
+    return Served(service.host, address, service.port, algorithm, leaf, took_s, sni, version)
 
 
 def probe_all(
@@ -69,13 +100,15 @@ def probe_all(
     algorithms: Sequence[Algorithm],
     timeout_s: float,
 ) -> list[Served]:
-    """Probes every service at every address for every algorithm, some side by side; always in the same order.
+    """Probes every service at every address under every name for every algorithm, some side by side; always in the same
+    order. There is at least one answer for each of them.
 
-    A host without an address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each
-    algorithm: it must not look like a host where all is well.
+    A server that does not speak TLS 1.2, or not 1.3, is told once, with the version it speaks. A host without an
+    address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each algorithm: it must
+    not look like a host where all is well.
     """
     found: list[Served] = []
-    jobs: list[tuple[Service, str, Algorithm]] = []
+    jobs: list[Callable[[], Served]] = []
     for service in services:
         why = f"{service.host} has no address"
         addresses = service.addresses
@@ -83,87 +116,135 @@ def probe_all(
             addresses = addresses or addresses_of(service.host)
         except Error as error:
             why = str(error)
-        jobs += [(service, address, algorithm) for address in addresses for algorithm in algorithms]
+        jobs += [
+            partial(probe, service, address, algorithm, timeout_s, sni=sni, newest=newest, alone=len(algorithms) == 1)
+            for address in addresses
+            for sni in service.sni or (service.host,)
+            for algorithm in algorithms
+            for newest in _VERSIONS
+        ]
         if not addresses:
             found += [Served(service.host, "", service.port, algorithm, Unknown(why), 0.0) for algorithm in algorithms]
 
-    def work(job: tuple[Service, str, Algorithm]) -> Served:
-        return probe(*job, timeout_s)
-
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="probe") as pool:
-        return found + list(pool.map(work, jobs))
+        answers = [pool.submit(job) for job in jobs]
+    found += [served for answer in answers if (served := answer.result()).leaf != _ABSENT]
+    return list({replace(served, took_s=0.0): served for served in found}.values())
 
 
-class Unseen(Exception):
-    """Why no certificate was seen."""
+_VERSIONS: Final[tuple[Version, ...]] = ("1.3", "1.2")
 
 
-class _NoHandshake(Unseen):
-    """The connection stood, TLS did not."""
+class _Client(NamedTuple):
+    """What a handshake asks for."""
+
+    sni: str
+    kind: Family
+    newest: Version
+    free: bool
+    """The server may show another kind of key."""
+
+    def __str__(self) -> str:
+        versions = {"1.2": "TLS 1.2", "1.3": "TLS 1.3 or 1.2"}[self.newest]
+        return f"{versions} handshake" if self.free else f"{versions} handshake for an {self.kind} certificate"
 
 
-def _leaf(service: Service, address: str, algorithm: Algorithm, deadline: float) -> Leaf:
-    wanted = family(algorithm)
-    try:
-        chain = _chain(service, address, wanted, "1.2", deadline)
-    except (_NoHandshake, ConnectionResetError) as with_12:
-        try:
-            chain = _chain(service, address, wanted, "1.3", deadline)
-        except (_NoHandshake, ConnectionResetError):
-            raise with_12 from None  # the one that says whether there is a certificate of this kind
-        except Unseen as with_13:
-            raise Unseen(f"{with_13} ({with_12})") from None
-    return facts(chain)
+class _Absent(Unseen):
+    """TLS 1.2 does not show this kind of key, and the server may mean it: it speaks 1.3 only, or has no cipher for it.
+
+    There is no one sign of it: OpenSSL says `protocol version` (RFC 8446 appendix D.2), GnuTLS `handshake failure`,
+    Dovecot closes. Where TLS does not work at all it ends so too, but then the one with 1.3 on offer fails as well.
+    """
 
 
-def _chain(service: Service, address: str, wanted: str, version: str, deadline: float) -> list[bytes]:
-    """One connection; the certificates (DER) as they were sent."""
-    with _Stream(address, service.port, deadline) as stream:
-        if service.mode == "smtp":
-            _starttls(stream)
-        connection = _handshake(stream, service.host, wanted, version)
+_OTHER: Final[dict[Family, Algorithm]] = {"rsa": "rsa-2048", "ecdsa": "ecdsa-p256"}
+"""What stands for a kind of key that was not asked for."""
+
+
+def _kind(certificate: x509.Certificate) -> Family:
+    match certificate.public_key():
+        case RSAPublicKey():
+            return "rsa"
+        case EllipticCurvePublicKey():
+            return "ecdsa"
+        case _:
+            raise Unseen("the server shows a key that is neither RSA nor ECDSA")
+
+
+def _meet(service: Service, address: str, client: _Client, deadline: float) -> tuple[list[x509.Certificate], Version]:
+    """One connection; the certificates as they were sent, and the version that was spoken."""
+    with Stream(address, service.port, deadline) as stream:
+        starttls.begin(stream, service.mode)
+        connection = _handshake(stream, client)
         certificates = connection.get_peer_cert_chain(as_cryptography=True) or []
-        if service.mode == "smtp":
-            _quit(stream, connection)
+        version: Version = "1.3" if connection.get_protocol_version() == SSL.TLS1_3_VERSION else "1.2"
+        if service.mode in starttls.GOODBYE:
+            _leave(stream, connection, starttls.GOODBYE[service.mode])
     if not certificates:
         raise Unseen("no certificate was sent")
-    key = certificates[0].public_key()
-    if not isinstance(key, {"rsa": RSAPublicKey, "ecdsa": EllipticCurvePublicKey}[wanted]):
-        raise Unseen(f"no {wanted} certificate: with TLS {version} the server chose another kind")
-    return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+    if not client.free and _kind(certificates[0]) != client.kind:
+        raise Unseen(f"no {client.kind} certificate: the server shows another kind of key")
+    return certificates, version
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------------
 
+_CIPHERS: Final = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}
+"""What makes a server choose its certificate in TLS 1.2."""
 
-def _handshake(stream: _Stream, host: str, wanted: str, version: str) -> SSL.Connection:
-    """A finished handshake. With pyOpenSSL: the `ssl` of Python 3.11 has no public way to the chain as it was sent."""
+_SIGNATURES: Final = {
+    "rsa": b"RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512",
+    "ecdsa": b"ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512",
+}
+"""And in TLS 1.3, as `SSL_CTX_set1_sigalgs_list(3)` takes them; RSA+… (PKCS #1) is for TLS 1.2 alone."""
+
+
+def _context(client: _Client) -> SSL.Context:
+    """With pyOpenSSL: the `ssl` of Python 3.11 has no public way to the chain as it was sent."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    number = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}[version]
-    context.set_min_proto_version(number)
-    context.set_max_proto_version(number)
-    if version == "1.2":
-        context.set_cipher_list({"rsa": b"aRSA", "ecdsa": b"aECDSA"}[wanted])
-    connection = SSL.Connection(context, None)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_max_proto_version({"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}[client.newest])
+    if not client.free:
+        context.set_cipher_list(_CIPHERS[client.kind])
+        if client.newest == "1.3":
+            # pyOpenSSL has no method for it. Were it without effect, the kind of the key that is shown would tell.
+            binding: Any = SSL
+            binding._lib.SSL_CTX_set1_sigalgs_list(context._context, _SIGNATURES[client.kind])  # pyright: ignore[reportPrivateUsage]
+    return context
+
+
+def _handshake(stream: Stream, client: _Client) -> SSL.Connection:
+    """A finished handshake."""
+    connection = SSL.Connection(_context(client), None)
     connection.set_connect_state()
-    connection.set_tlsext_host_name(host.encode("ascii"))
+    if client.sni:
+        connection.set_tlsext_host_name(client.sni.encode("ascii"))
+    begun = False
     while True:
         try:
             connection.do_handshake()
         except SSL.WantReadError:
             _flush(stream, connection)
         except SSL.Error as error:
-            raise _NoHandshake(f"TLS {version} handshake failed: {_reason(error)}") from error
+            reason = _reason(error)
+            absent = client.newest == "1.2" and reason.endswith(("alert protocol version", "alert handshake failure"))
+            raise (_Absent if absent else Unseen)(f"{client} failed: {reason}") from error
         else:
             _flush(stream, connection)
             return connection
-        received = stream.receive()
+        received = b""
+        with suppress(ConnectionResetError):
+            received = stream.receive()
         if not received:
-            raise _NoHandshake(f"TLS {version} handshake failed: connection closed")
+            closed = "the server closed the connection without a word; see its own log"
+            raise (_Absent if client.newest == "1.2" else Unseen)(f"{client} failed: {closed}")
+        if not begun and received[0] not in _RECORDS:
+            raise starttls.in_the_clear(received)
+        begun = True
         connection.bio_write(received)
 
 
-def _flush(stream: _Stream, connection: SSL.Connection) -> None:
+def _flush(stream: Stream, connection: SSL.Connection) -> None:
     """Sends what TLS has to say."""
     with suppress(SSL.WantReadError):
         while True:
@@ -179,121 +260,14 @@ def _reason(error: SSL.Error) -> str:
             return "no reason given"
 
 
-def _quit(stream: _Stream, connection: SSL.Connection) -> None:
+def _leave(stream: Stream, connection: SSL.Connection, goodbye: bytes) -> None:
     """Leaves politely, so that the server's log shows no lost connection for every probe."""
     stream.deadline = min(stream.deadline, time.monotonic() + _QUIT_S)
     with suppress(OSError, SSL.Error):
-        connection.send(b"QUIT\r\n")
+        connection.send(goodbye)
         _flush(stream, connection)
-        while stream.receive():
-            pass
-
-
-# -- SMTP ------------------------------------------------------------------------------------------------------------
-
-
-def _starttls(stream: _Stream) -> None:
-    """Up to the point where TLS begins.
-
-    The greeting may take as long as the whole probe: postscreen and others make clients wait for it on purpose.
-    """
-    _expect(stream, "220", "greeting")
-    stream.send(f"EHLO {_own_name(stream)}\r\n".encode())
-    offers = _expect(stream, "250", "EHLO")
-    if not any(line.upper().split()[:1] == ["STARTTLS"] for line in offers[1:]):
-        raise Unseen("STARTTLS is not offered")
-    stream.send(b"STARTTLS\r\n")
-    _expect(stream, "220", "STARTTLS")
-    if stream.pending():
-        # RFC 3207 section 4.2: what came in the clear must not be taken for what comes under TLS.
-        raise Unseen("data in the clear after the reply to STARTTLS")
-
-
-def _expect(stream: _Stream, code: str, asked: str) -> list[str]:
-    """The lines of the next reply, without its code, if that is `code`."""
-    got, lines = reply(stream.line)
-    if got != code:
-        raise Unseen(f"{asked}: {got} {' '.join(lines)}"[:200])
-    return lines
-
-
-def reply(next_line: Callable[[], bytes]) -> tuple[str, list[str]]:
-    """One reply (RFC 5321 section 4.2.1): its code, and the text of its lines in printable ASCII."""
-    lines: list[str] = []
-    first = None
-    while len(lines) < _LINES_LIMIT:
-        line = next_line()
-        match = re.fullmatch(rb"([2-5][0-9]{2})(?:([ -])(.*))?", line, re.DOTALL)
-        if not match or first not in (None, match[1]):
-            raise Unseen(f"not an SMTP reply: {_printable(line)}")
-        first = match[1]
-        lines.append(_printable(match[3] or b""))
-        if match[2] != b"-":
-            return first.decode(), lines
-    raise Unseen(f"a reply of more than {_LINES_LIMIT} lines")
-
-
-def _printable(text: bytes) -> str:
-    """What a stranger sent, safe to log."""
-    return re.sub(r"[^ -~]", "?", text[:160].decode("latin-1"))
-
-
-def _own_name(stream: _Stream) -> str:
-    """This host's name where it has a full one, otherwise its address (RFC 5321 section 4.1.4)."""
-    name = socket.gethostname()
-    if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name):
-        return name
-    address = stream.own_address()
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-
-# -- TCP -------------------------------------------------------------------------------------------------------------
-
-
-class _Stream:
-    """A connection whose every wait ends at one deadline (TimeoutError), however slowly the other side drips."""
-
-    def __init__(self, address: str, port: int, deadline: float) -> None:
-        self.deadline = deadline
-        self._buffer = b""
-        self._socket = socket.create_connection((address, port), self._left())
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def _left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def receive(self) -> bytes:
-        """What comes next; b"" when the other side has closed."""
-        self._socket.settimeout(self._left())
-        return self._socket.recv(_CHUNK_BYTES)
-
-    def send(self, data: bytes) -> None:
-        self._socket.settimeout(self._left())
-        self._socket.sendall(data)
-
-    def line(self) -> bytes:
-        """The next line, without its end."""
-        while b"\n" not in self._buffer[:_LINE_LIMIT_BYTES]:
-            if len(self._buffer) >= _LINE_LIMIT_BYTES:
-                raise Unseen(f"a line of more than {_LINE_LIMIT_BYTES} bytes")
-            received = self.receive()
-            if not received:
-                raise Unseen("connection closed before TLS")
-            self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.removesuffix(b"\r")
-
-    def pending(self) -> bool:
-        """Whether more has come than was read."""
-        return bool(self._buffer)
-
-    def own_address(self) -> str:
-        return str(self._socket.getsockname()[0])
+        while received := stream.receive():  # until its own close_notify: some wait for ours then (Exim)
+            connection.bio_write(received)
+            with suppress(SSL.WantReadError):
+                while True:
+                    connection.recv(_CHUNK_BYTES)

@@ -12,7 +12,7 @@ import pytest
 from certagent.errors import Misconfigured
 from certagent.lifecycle.model import Service, Unknown
 from certagent.mta import probe
-from certagent.mta.dovecot import Dovecot, Options
+from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.secret import Secret
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certagent.errors import Misconfigured
-from certagent.mta.postfix import Postfix
+from certagent.mta.postfix.server import Postfix
 from tests.lab import handshake
 from tests.lab.addresses import MX1, ZONE
 from tests.lab.postfix import Receiver

@@ -15,8 +15,8 @@ import pytest
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Unknown
 from certagent.mta import probe
-from certagent.mta.doveconf import Doveconf
-from certagent.mta.dovecot import Dovecot, Options
+from certagent.mta.dovecot.doveconf import Doveconf
+from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.mta.layout import Files
 from certagent.mta.run import Result
 from certagent.secret import Secret

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from certagent.lifecycle.model import Service
-from certagent.mta.dovecot import Dovecot, Options
+from certagent.mta.dovecot.server import Dovecot, Options
 from tests.e2e.dovecots import (
     BOTH,
     ECDSA,

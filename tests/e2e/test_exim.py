@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Service, Unknown
-from certagent.mta import eximconf, probe
-from certagent.mta.exim import Exim, Options
+from certagent.mta import probe
+from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
 from certagent.secret import Secret
 from tests.lab import exim as lab
@@ -427,7 +427,7 @@ class TestReload:
     def test_a_daemon_that_is_deaf_after_the_signal_is_told(
         self, dual: lab.Exim, exim: Exim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("certagent.mta.eximdaemon._RESTART_S", 0.5)
+        monkeypatch.setattr("certagent.mta.exim.eximdaemon._RESTART_S", 0.5)
         dual.config.write_text(dual.config.read_text().replace(MX2, "192.0.2.1"))
         with pytest.raises(Transient, match=r"does not listen where it did"):
             exim.reload()

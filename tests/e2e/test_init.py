@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from certagent.errors import Misconfigured
 from certagent.init import changes, command
 from certagent.lifecycle.model import Service
-from certagent.mta.postfix import Postfix
+from certagent.mta.postfix.server import Postfix
 from certagent.mta.probe import probe
 from certagent.mta.server import Change
 from certagent.pki.leaf import Leaf

@@ -15,8 +15,8 @@ import pytest
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Service, Unknown
 from certagent.mta import probe
-from certagent.mta.layout import Access, Files
-from certagent.mta.opensmtpd import OpenSmtpd, Options
+from certagent.mta.layout import Files
+from certagent.mta.opensmtpd.server import OpenSmtpd, Options
 from certagent.secret import Secret
 from tests.lab import handshake
 from tests.lab.load import Load
@@ -145,13 +145,13 @@ class TestCheck:
         assert "nothing is known to restart it" in wrong(OpenSmtpd("smtpd", Options({"rsa": str(pem)}))).detail
 
     def test_files_that_it_cannot_use_are_refused(self) -> None:
-        for files, access in (
+        for files, owner in (
             (Files(pkcs12="/a.p12", password_file="/b"), None),
             (Files(cert="/a", chain="/b", key="/c"), None),
-            (Files(combined="/a"), Access(owner="opensmtpd")),
+            (Files(combined="/a"), "opensmtpd"),
         ):
             with pytest.raises(Misconfigured, match=r"\[mta\.config\]"):
-                OpenSmtpd("smtpd", Options({"rsa": files}, access))
+                OpenSmtpd("smtpd", Options({"rsa": files}, owner=owner))
 
     def test_debian_12s_own_cannot_serve_tls_and_is_told(self, place: Path, pem: Path) -> None:
         lab = Lab(place / "smtpd", {NAME: (pem, pem)}, version="6.8")
@@ -365,4 +365,4 @@ class TestDiscover:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits less long for what does not come."""
-    monkeypatch.setattr("certagent.mta.opensmtpd._LISTENS_S", 0.5)
+    monkeypatch.setattr("certagent.mta.opensmtpd.server._LISTENS_S", 0.5)

@@ -12,8 +12,8 @@ import pytest
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Served, Service, Unknown
 from certagent.mta import probe
-from certagent.mta.postconf import Instance
-from certagent.mta.postfix import Options, Postfix
+from certagent.mta.postfix.postconf import Instance
+from certagent.mta.postfix.server import Options, Postfix
 from certagent.secret import Secret
 from tests.e2e.postfixes import BOTH, HOST, SUBMISSION, do_as_told, override, private, set_main, told, wrong
 from tests.lab.addresses import MX1, SPARE

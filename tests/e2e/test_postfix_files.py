@@ -9,8 +9,8 @@ import pytest
 
 from certagent.errors import Misconfigured
 from certagent.mta.layout import Files
-from certagent.mta.postconf import Instance
-from certagent.mta.postfix import Options, Postfix
+from certagent.mta.postfix.postconf import Instance
+from certagent.mta.postfix.server import Options, Postfix
 from certagent.secret import Secret
 from tests.e2e.postfixes import (
     BOTH,

@@ -13,7 +13,7 @@ import pytest
 
 from certagent.build import BUILT_IN
 from certagent.lifecycle.model import Service
-from certagent.mta.postfix import Options, Postfix
+from certagent.mta.postfix.server import Options, Postfix
 from certagent.mta.server import Found
 from tests.e2e.postfixes import HOST, private
 from tests.e2e.test_postfix import OLD, OLD_RSA

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.mta.postconf import Instance
-from certagent.mta.postfix import Options, Postfix, Sni
+from certagent.mta.postfix.postconf import Instance
+from certagent.mta.postfix.server import Options, Postfix, Sni
 from certagent.secret import Secret
 from tests.e2e.postfixes import HOST, do_as_told, met, private, served, told
 from tests.lab.postfix import Receiver

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Service, Unknown
 from certagent.mta import probe
-from certagent.mta.layout import Access, Files
-from certagent.mta.sendmail import Options, Sendmail
+from certagent.mta.layout import Files
+from certagent.mta.sendmail.server import Options, Sendmail
 from certagent.pki import keys
 from certagent.secret import Secret
 from tests.lab.load import Load
@@ -231,7 +231,7 @@ class TestCheck:
             path.chmod(0o640)
         hangup(lab)
         until(no_tls, 5, "no TLS")
-        server = Sendmail("mx", Options({"ecdsa": str(ECDSA), "rsa": str(RSA)}, str(ISSUERS), Access(mode="0640")))
+        server = Sendmail("mx", Options({"ecdsa": str(ECDSA), "rsa": str(RSA)}, str(ISSUERS), mode="0640"))
         assert "Group readable file" in wrong(server, code="mta.files").detail
         lab.configure("define(`confDONT_BLAME_SENDMAIL', `GroupReadableKeyFile')\n")
         hangup(lab)
@@ -244,7 +244,7 @@ class TestCheck:
         until(no_tls, 5, "no TLS")
         with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
             Sendmail("mx", Options({"ecdsa": str(ECDSA)}, str(ISSUERS))).check(frozenset({"ecdsa-p256"}))
-        other = Sendmail("mx", Options({"ecdsa": str(ECDSA)}, str(ISSUERS), Access(owner="mail")))
+        other = Sendmail("mx", Options({"ecdsa": str(ECDSA)}, str(ISSUERS), owner="mail"))
         with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
             other.check(frozenset({"ecdsa-p256"}))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured
-from certagent.mta import snimap
-from certagent.mta.postconf import Instance
-from certagent.mta.snimap import SniMap, entries
+from certagent.mta.postfix import snimap
+from certagent.mta.postfix.postconf import Instance
+from certagent.mta.postfix.snimap import SniMap, entries
 
 
 class NoPostmap(SniMap):

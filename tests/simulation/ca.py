@@ -25,7 +25,7 @@ from certagent.pki import chain, keys
 from certagent.pki.leaf import Leaf
 from certagent.secret import Secret
 from tests.simulation.clock import Clock, nobody
-from tests.simulation.memory import remembered
+from tests.simulation.memory import Memory, remembered
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +46,14 @@ def spki_of(key: bytes) -> str:
 class Dice:
     """The world whose time and dice `act.py` uses now."""
 
-    clock: Clock
+    def __init__(self) -> None:
+        self.clock: Clock
+        self.memory = Memory()
+
+    def begin(self, clock: Clock) -> None:
+        """Another history."""
+        self.clock = clock
+        self.memory.forget()
 
     def monotonic(self) -> float:
         return self.clock.t
@@ -58,7 +65,7 @@ class Dice:
         return self.clock.rng.random()
 
 
-_NOW = Dice()
+NOW = Dice()
 
 
 class _Pool:
@@ -76,7 +83,7 @@ class _Pool:
 
 
 def _make(algorithm: str) -> Secret[bytes]:
-    return Secret(f"{algorithm} {_NOW.clock.rng.getrandbits(64):x}".encode())
+    return Secret(f"{algorithm} {NOW.clock.rng.getrandbits(64):x}".encode())
 
 
 def _spki_sha256(key: Secret[bytes]) -> str:
@@ -112,6 +119,7 @@ def _facts(certificates: Sequence[bytes]) -> Leaf:
 @contextmanager
 def cheap() -> Generator[Dice]:
     """While this lasts, the agent's crypto costs nothing and its time is the world's; set `.clock` for each history."""
+    NOW.memory = Memory()
     replaced: list[Any] = [
         patch.object(keys, "make", _make),
         patch.object(keys, "spki_sha256", _spki_sha256),
@@ -120,15 +128,15 @@ def cheap() -> Generator[Dice]:
         patch.object(chain, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.ca.ari, "certificate_id", spki_of),
-        patch.object(certagent.act, "time", _NOW),
-        patch.object(certagent.act, "random", _NOW),
+        patch.object(certagent.act, "time", NOW),
+        patch.object(certagent.act, "random", NOW),
         patch.object(certagent.act, "ThreadPoolExecutor", _Pool),
-        *remembered(),
+        *remembered(NOW.memory),
     ]
     for p in replaced:
         p.start()
     try:
-        yield _NOW
+        yield NOW
     finally:
         for p in reversed(replaced):
             p.stop()

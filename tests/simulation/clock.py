@@ -35,8 +35,8 @@ def nobody(*_: object) -> None:
 class Clock:
     """True time in seconds, the wall as this host tells it, and the boots of this host (`certagent.clock.Clock`)."""
 
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
-        self.rng = random.Random(seed)
+    def __init__(self, dice: random.Random) -> None:
+        self.rng = dice
         self.t = 0.0
         self.wall_offset_s = 0.0
         self.boot_number = 1
@@ -45,9 +45,11 @@ class Clock:
         """Whether anything goes wrong any more; False in the last part of a history, where liveness is judged."""
         self.crashes_left = 0
         self.crash_chance = 0.0
-        self.trace: list[str] | None = [] if tracing else None
+        self.trace: list[str] | None = None
         self.shown = 0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self.stirred_at = 0.0
+        """When something last happened that was begun while there were faults."""
+        self._heap: list[tuple[float, int, bool, Callable[[], None]]] = []
         self._count = 0
 
     def note(self, text: str) -> None:
@@ -58,14 +60,16 @@ class Clock:
     def at(self, delay_s: float, act: Callable[[], None]) -> None:
         """Do something later."""
         self._count += 1
-        heapq.heappush(self._heap, (self.t + delay_s, self._count, act))
+        heapq.heappush(self._heap, (self.t + delay_s, self._count, self.hostile, act))
 
     def until(self, moment: float) -> None:
         """Let the world go on up to a moment."""
         heap = self._heap
         while heap and heap[0][0] <= moment:
-            due, _, act = heapq.heappop(heap)
+            due, _, hostile, act = heapq.heappop(heap)
             self.t = max(self.t, due)
+            if hostile:
+                self.stirred_at = self.t
             act()
         self.t = max(self.t, moment)
 
@@ -121,14 +125,21 @@ class Journal:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.rows: list[tuple[ev.AnyEvent, Instant]] = []
-        self.head = State(name="mail")
+        self.first = self.head = State(name="mail")
         self.disk_full = False
-        self.seen: Callable[[ev.AnyEvent], None] = lambda _event: None
+        self.seen: Callable[[ev.AnyEvent], None] = nobody
         """Told of every event that was appended; for the judge."""
         self._lived: tuple[str, float, float] | None = None
+        self._last = (-1.0, 0.0, 0, Instant(BASE, 0.0))
 
     def now(self) -> Instant:
         """As `store.journal.Journal.now`."""
+        clock, last = self._clock, self._last
+        if (clock.t, clock.wall_offset_s, clock.boot_number) != last[:3]:
+            last = self._last = (clock.t, clock.wall_offset_s, clock.boot_number, self._now())
+        return last[3]
+
+    def _now(self) -> Instant:
         boot_id, boot_s = self._clock.boot()
         if self._lived is None:
             lived = 0.0
@@ -171,7 +182,7 @@ class Journal:
 
     def verify(self) -> None:
         """Nothing that was journaled is lost: the rows as they stand in the file fold to the same state."""
-        state = State(name="mail")
+        state = self.first
         for event, now in self.rows:
             state = fold(state, _EVENT.decode(msgspec.json.encode(event)), now)
         if state != self.head:

@@ -8,7 +8,8 @@ from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from certagent.lifecycle.model import Security
@@ -44,21 +45,37 @@ NOTHING = RR(frozenset[str](), 0)
 class Entry:
     """A set that was served at a name, and until when caches may hold it."""
 
-    __slots__ = ("content", "ended", "expiry", "live", "since", "ttl_s")
+    __slots__ = ("content", "cut", "ended", "expiry", "live", "met", "regressed", "since", "superseded", "ttl_s")
 
-    def __init__(self, content: Content, since: float | None) -> None:
+    def __init__(self, content: Content, since: float | None, *, regressed: bool = False) -> None:
         self.content = content
         self.since = since
+        self.regressed = regressed
+        """A server went back to it."""
+        self.met = False
+        """A look that was journaled has met it."""
+        self.superseded = False
+        """The agent has put another in its place."""
+        self.cut = False
+        """The server came back sooner than the world promises (see `mischief.regress`), as all faults ended."""
         self.live = 0
         self.ttl_s = 0
         self.expiry = -1.0
         self.ended = 0.0
 
     def unseen(self, at: float) -> bool:
-        """Whether it is somebody else's doing that the agent cannot have noticed at that moment."""
+        """Whether it is somebody else's doing that the agent cannot have noticed at that moment.
+
+        What somebody made and somebody put right again between two looks is nobody's to see; but what the agent itself
+        has put an end to, it must have looked at first.
+        """
         if self.since is None:
             return False
-        return at < self.since + NOTICE_S or (not self.live and self.ended - self.since < NOTICE_S)
+        if at < self.since + NOTICE_S or self.cut:
+            return True
+        if self.live:
+            return False
+        return self.ended - self.since < NOTICE_S or not (self.met or self.superseded or self.regressed)
 
 
 class Server:
@@ -73,6 +90,8 @@ class Server:
         self.refuses = False
         self.stuck = False
         """It regressed, or its transfers fail: it stays at its version."""
+        self.back = False
+        """It regressed."""
         self.given: dict[str, tuple[Entry, int]] = {}
 
 
@@ -117,7 +136,7 @@ class Zone:
         serial = len(self.versions) - 1
         self.serve(self.servers[0], serial)
         for server in self.servers[1:]:
-            self.clock.at(self._lag(), lambda server=server: self._follow(server))
+            self.clock.at(self._lag(), partial(self._follow, server))
 
     def _lag(self) -> float:
         rng = self.clock.rng
@@ -134,6 +153,7 @@ class Zone:
 
     def serve(self, server: Server, serial: int, *, regressed: bool = False) -> None:
         """From now on the server gives this version."""
+        recovers, server.back = server.back, regressed
         server.serial = serial
         version = self.versions[serial]
         before = self.versions[max(serial - 1, 0)].sets
@@ -144,11 +164,12 @@ class Zone:
             if given is not None:
                 if given[0].content == rr.content and given[1] == rr.ttl_s:
                     continue
+                given[0].superseded |= version.since is None and not regressed and not recovers
                 self._close(name, *given)
             since = now if regressed else version.since
             entry = self.entries[name].get((rr.content, since))
             if entry is None:
-                entry = self.entries[name][(rr.content, since)] = Entry(rr.content, since)
+                entry = self.entries[name][(rr.content, since)] = Entry(rr.content, since, regressed=regressed)
             entry.live += 1
             entry.ttl_s = max(entry.ttl_s, rr.ttl_s) if entry.live > 1 else rr.ttl_s
             server.given[name] = (entry, rr.ttl_s)
@@ -162,7 +183,7 @@ class Zone:
         entry.ended = now
         entry.expiry = max(entry.expiry, now + ttl_s)
         if not entry.live and isinstance(entry.content, str):
-            self.clock.at(ttl_s, lambda: self.alias_over(name, entry))
+            self.clock.at(ttl_s, partial(self.alias_over, name, entry))
 
     def know(self, name: str) -> None:
         """Begin to keep books about a name."""
@@ -180,6 +201,9 @@ class Zone:
         self.security = "secure"
         for server in self.servers:
             server.deaf = server.refuses = server.stuck = False
+            if server.back:
+                for entry, _ in server.given.values():
+                    entry.cut |= entry.regressed
             self._follow(server)
 
 
@@ -196,12 +220,16 @@ class Dns:
     def __init__(self, clock: Clock, zones: list[Zone]) -> None:
         self.clock = clock
         self.zones = {z.name: z for z in zones}
+        self._zones: dict[str, Zone] = {}
         for zone in zones:
             zone.alias_over = self._alias_over
 
     def zone_of(self, name: str) -> Zone:
         """The zone of a name."""
-        return next(z for n, z in self.zones.items() if name.endswith(n))
+        zone = self._zones.get(name)
+        if zone is None:
+            zone = self._zones[name] = next(z for n, z in self.zones.items() if name.endswith(n))
+        return zone
 
     def holdable(self, name: str, *, depth: int = 0) -> Iterator[tuple[Values, tuple[Entry, ...]]]:
         """Every set of TLSA values that some sender may use for the name now, and the entries it came by."""
@@ -214,6 +242,21 @@ class Dns:
                 elif depth < 4:
                     for values, by in self.holdable(entry.content, depth=depth + 1):
                         yield values, (entry, *by)
+
+    def met(self, name: str, labels: Collection[str], *, depth: int = 0) -> None:
+        """Mark what these servers give at a name, and where it leads."""
+        for server in self.zone_of(name).servers:
+            if server.label in labels and name in server.given:
+                entry = server.given[name][0]
+                entry.met = True
+                if isinstance(entry.content, str) and depth < 4:
+                    self.met(entry.content, labels, depth=depth + 1)
+
+    def forget_past(self, name: str) -> None:
+        """Caches hold nothing any more of what was over at this name until now."""
+        for reached in self.reaches(name):
+            for entry in self.zone_of(reached).entries[reached].values():
+                entry.expiry = -1.0
 
     def reaches(self, name: str) -> set[str]:
         """The names whose sets count for this one, itself included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ class Resolver:
     def __init__(self, clock: Clock, dns: Dns) -> None:
         self.clock = clock
         self.dns = dns
+        self._last: dict[str, Sighting] = {}
 
     def _trail(self, owner: str) -> tuple[Zone, str, dict[str, Answer | Unknown], bool]:
         name = owner
@@ -78,7 +79,12 @@ class Resolver:
                 f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()
             )
             clock.note(f"      seen at {owner}: {zone.security} {said}")
-        return Sighting(zone.name, name, answers, zone.security, "as the simulation has it")
+        seen = Sighting(zone.name, name, answers, zone.security, "as the simulation has it")
+        last = self._last.get(owner)
+        if seen == last:
+            return last  # the same object: what follows from it is remembered
+        self._last[owner] = seen
+        return seen
 
     def settle_txt(self, name: str, values: Values, budget: timedelta) -> None:
         """Whether the challenges are everywhere."""
@@ -114,6 +120,8 @@ class Provider:
         self.zones = tuple(dns.zones)
         self.down = False
         self.writes: list[float] = []
+        self.busy_until = 0.0
+        """When the last update that comes late will have come."""
         self.epoch = 0
         """How often the config was changed."""
         self.published: set[str] = set()
@@ -161,7 +169,7 @@ class Provider:
         if fate < 0.02:
             raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
         if fate < 0.04:
-            clock.at(rng.choice((1, 30, 300, 1800)) * rng.random(), lambda: do(late=True))
+            self._later(rng.choice((1, 30, 300, 1800)) * rng.random(), do)
             raise Transient("dns.unknown_outcome", "the answer was lost; the change comes later")
         if fate < 0.05:
             raise Misconfigured("dns.refused", "the key has no right to do this")
@@ -171,12 +179,16 @@ class Provider:
                 self.dns.zone_of(name).stray_txt |= {(name, v) for v in less}
             return
         if fate < 0.10:
-            clock.at(rng.choice((1, 30, 600)) * rng.random(), lambda: do(late=True))
+            self._later(rng.choice((1, 30, 600)) * rng.random(), do)
             return
         do()
         if fate < 0.12:
             raise Transient("dns.unknown_outcome", "the answer was lost, the change was made")
         clock.hazard("after the provider has done it")
+
+    def _later(self, delay_s: float, do: Callable[..., None]) -> None:
+        self.busy_until = max(self.busy_until, self.clock.t + delay_s)
+        self.clock.at(delay_s, lambda: do(late=True))
 
     def _apply(
         self,

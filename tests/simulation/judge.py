@@ -13,16 +13,18 @@ Whose fault it is, exactly:
   served before (those senders were cut off already), sets that are somebody else's doing and could not be noticed
   (begun within `NOTICE_S` before, or gone again within it), and, where the operator said `accept_deferrals`, that one
   generation.
+- Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent first
+  asked (docs/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
   the end.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Spec
+from certagent.lifecycle.model import Answer, Sighting, Spec, Unknown
 from certagent.lifecycle.settled import settled
 from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
@@ -72,6 +74,10 @@ class Judge:
         self.disturbed: list[float] = []
         """When something outside failed."""
         self._accepting = False
+        self.checks = 0
+        """A set against a chain."""
+        self.seen_at: dict[str, float] = {}
+        """When each TLSA name was last looked at, and each mail server last proven."""
         self._leaves: dict[str, list[Leaf]] = {}
 
     # -- sets and chains
@@ -101,18 +107,24 @@ class Judge:
         if self.clock.true_wall() > leaf.not_after:
             raise Violation(f"{host.name}: an expired chain is placed")
         left_s = (leaf.not_after - self.clock.true_wall()).total_seconds()
-        self.clock.at(left_s + 1, lambda: self._expired(host, leaf))
+        self.clock.at(left_s + 1, partial(self._expired, host, leaf))
         same = [s.leaf for s in host.servable() if not s.hand]
-        if leaf.serial in self.accepted or any((s.spki, s.issuers) == (leaf.spki, leaf.issuers) for s in same):
-            return  # what the operator accepted; and no sender can tell a renewal with the same key from the old chain
+        if leaf.serial in self.accepted:
+            return
         for owner in self.known:
             if host.name not in self.answers[owner]:
                 continue
             hosts = [self.hosts[h] for h in self.answers[owner]]
-            before = [s.leaf for h in hosts for s in (*h.servable(), *h.displaced.values()) if not s.hand]
+            served = [s for h in hosts for s in (*h.servable(), *h.displaced.values())]
+            # what somebody put there by hand counts where there is nothing else, as before certagent came
+            before = [s.leaf for s in served if not s.hand] or [s.leaf for s in served]
             for values, by in self.dns.holdable(owner):
                 bad = self._bad(values, shown)
                 if not bad or any(e.unseen(now) for e in by):
+                    continue
+                # no sender can tell a renewal with the same key from the old chain, unless he pins the issuer
+                pins = any(v[0] != "3" for v in values)
+                if any(s.spki == leaf.spki and (s.issuers == leaf.issuers or not pins) for s in same):
                     continue
                 if before:
                     bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in before))
@@ -121,6 +133,7 @@ class Judge:
                     raise Violation(f"{what}, whose {', '.join(bad)} does not match")
 
     def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
+        self.checks += 1
         if shown.hand:
             return frozenset()
         bad = unmatched(values, shown.leaf)
@@ -142,6 +155,11 @@ class Judge:
             case ev.Requested():
                 if event.what != "retry":
                     self._accepting = event.what == "emergency" and event.accept_deferrals
+            case ev.Looked():
+                if event.owner not in self.seen_at:
+                    self.dns.forget_past(event.owner)
+                self.seen_at[event.owner] = self.clock.t
+                self._met(event.owner, event.sighting)
             case ev.Issued():
                 leaves = self._leaves.setdefault(event.generation, [])
                 leaves.append(event.leaf)
@@ -149,12 +167,20 @@ class Judge:
                     if self._accepting:
                         self.accepted |= {leaf.serial for leaf in leaves}
                     self._accepting = False
+            case ev.Proven():
+                self.seen_at[event.target] = self.clock.t
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
             case ev.Failed():
                 self.disturbed.append(self.clock.t)
             case _:
                 pass
+
+    def _met(self, owner: str, sighting: Sighting) -> None:
+        aliases = self.dns.zone_of(owner)
+        heard = {s.label for s in aliases.servers if not isinstance(sighting.answers.get(s.label), Unknown)}
+        heard |= {label for label, said in sighting.answers.items() if isinstance(said, Answer)}
+        self.dns.met(owner, heard)
 
     def revoked(self, leaf: Leaf) -> None:
         """The CA revokes."""
@@ -170,9 +196,10 @@ class Judge:
 
     # -- the end
 
-    def settled(self, spec: Spec, journal: Journal) -> bool:
-        """The agent says that everything is over."""
-        return settled(spec, journal.head)
+    def settled(self, spec: Spec, journal: Journal, since: float) -> bool:
+        """The agent says that everything is over, and has looked at everything since then."""
+        everything = {*spec.owners, *journal.head.owners, *(t.name for t in spec.targets)}
+        return all(self.seen_at.get(name, -1.0) > since for name in everything) and settled(spec, journal.head)
 
     def last(self, spec: Spec, state: State, provider: Provider, ca: Ca, vault: Vault) -> None:
         """Everything is as it should be: served, published, and nothing left over."""

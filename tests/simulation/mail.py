@@ -8,6 +8,7 @@ are gone `drain` after a reload that worked; each address of a server has proces
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -106,12 +107,16 @@ class Host:
             if self.style == "postfix":
                 pool.age(files)
             elif self.style == "exim":
-                self.clock.at(5.0, lambda pool=pool: self._switch(pool))
+                self.clock.at(5.0, partial(self._switch, pool))
 
     def _switch(self, pool: Pool) -> None:
         # exim finds the new file by itself; connections from before go on, but not longer than after a reload
         pool.age(self.files)
-        if self.reloaded_at > self.renamed_at:
+        if any(s.hand for s in self.files.values()):
+            # nobody reloads after him, and no new connection meets them: they end by themselves
+            ends = self.clock.t + self.drain_s
+            pool.drain(lambda: ends)
+        elif self.reloaded_at > self.renamed_at:
             ends = max(self.clock.t, self.reloaded_at + 0.99 * self.drain_s)
             pool.drain(lambda: ends)
 
@@ -211,7 +216,7 @@ def probe(
                     files = alive[0] if len(alive) == 1 else clock.rng.choice(alive)
                     shown = files.get(algorithm)
                     leaf = shown.leaf if shown else Unknown("no certificate of this kind", reached=True)
-                found.append(Served(service.host, address, service.port, algorithm, leaf, 0.01))
+                found.append(Served(service.host, address, service.port, algorithm, leaf, 0.01, service.host, "1.3"))
     clock.hazard("after a probe")
     return found
 

@@ -1,83 +1,213 @@
 """Speed: pure functions of the engine that are asked the same again and again remember what they said.
 
-States and specs are frozen, so an answer about the very same objects is the same answer. Nothing here changes a rule:
-whatever function is there when `remembered` is called, a mutant too, is asked once and its answer is repeated.
+States, specs and all that is in them are frozen, so an answer about the very same objects is the same answer; the
+tables below say which parts of its arguments each function reads. Nothing here changes a rule: whatever function is
+there when `remembered` is called, a mutant too, is asked once and its answer is repeated. That histories are the same
+with and without this is held by a test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
-from certagent.lifecycle import caches, rollover
-from certagent.lifecycle.state import State
+from certagent.lifecycle import caches, issuance, planner, rollover, schedule
+from certagent.lifecycle.model import Instant, Spec
+from certagent.lifecycle.state import Owner, State
 from certagent.pki import tlsa
 from certagent.pki.leaf import Leaf
 from tests.simulation.clock import BASE
 
+Quick = Callable[..., Any]
+Answers = dict[Any, Any]
+"""By what was read or its ids; then with the objects themselves, so that no other can have their ids."""
 
-class _Last:
-    """Answers about the last spec and state."""
+MANY = 1 << 14
+
+
+class Memory:
+    """Answers of one history."""
 
     def __init__(self) -> None:
-        self.spec: object = None
-        self.state: object = None
-        self.answers: dict[tuple[Any, ...], Any] = {}
+        self._all: list[Answers] = []
+        self._read: Answers = {}
+        """For each combination of what was read: those objects, and the answers about them."""
+        self._now: Answers = {}
+        """The same for the present spec and state, by name."""
+        self._spec: object = None
+        self._state: object = None
+        self._functions = 0
+
+    def forget(self) -> None:
+        """Another history begins."""
+        for answers in self._all:
+            answers.clear()
+        self._read, self._now, self._spec, self._state = {}, {}, None, None
+
+    def _answers(self) -> Answers:
+        answers: Answers = {}
+        self._all.append(answers)
+        return answers
+
+    def of_first(self, function: Quick) -> Quick:
+        """Reads its one argument."""
+        answers = self._answers()
+
+        def quick(read: object) -> Any:
+            found = answers.get(id(read))
+            if found is None:
+                found = answers[id(read)] = (read, function(read))
+            return found[1]
+
+        return quick
+
+    def of_sighting(self, function: Quick) -> Quick:
+        """Reads the last sighting of an owner."""
+        answers = self._answers()
+
+        def quick(owner: Owner) -> Any:
+            seen = owner.sighting
+            found = answers.get(id(seen))
+            if found is None:
+                found = answers[id(seen)] = (seen, function(owner))
+            return found[1]
+
+        return quick
+
+    def of_generations(self, function: Quick) -> Quick:
+        """Reads the generations of a state."""
+        answers = self._answers()
+
+        def quick(state: State) -> Any:
+            read = state.generations
+            found = answers.get(id(read))
+            if found is None:
+                found = answers[id(read)] = (read, function(state))
+            return found[1]
+
+        return quick
+
+    def of_chains(self, function: Quick) -> Quick:
+        """Reads keys and generations of a state, and what is kept of those that are gone."""
+        answers = self._answers()
+
+        def quick(state: State) -> Any:
+            generations, keys, retired = state.generations, state.keys, state.retired
+            key = id(generations), id(keys), id(retired)
+            found = answers.get(key)
+            if found is None:
+                found = answers[key] = (generations, function(state), keys, retired)
+            return found[1]
+
+        return quick
+
+    def of_name(self, function: Quick) -> Quick:
+        """Reads the spec, keys, what is served, and the last sighting at one name, if any."""
+        self._functions += 1
+        number = self._functions
+
+        def quick(spec: Spec, state: State, *name: str) -> Any:
+            if state is not self._state or spec is not self._spec:
+                self._now, self._spec, self._state = {}, spec, state
+            answers = self._now.get(name)
+            if answers is None:
+                answers = self._now[name] = self._about(spec, state, name)
+            if number not in answers:
+                answers[number] = function(spec, state, *name)
+            return answers[number]
+
+        return quick
+
+    def _about(self, spec: Spec, state: State, name: tuple[str, ...]) -> Answers:
+        seen = state.owner(*name).sighting if name else None
+        read = spec, seen, state.targets, state.generations, state.keys, state.retired
+        key = name, *map(id, read)
+        found = self._read.get(key)
+        if found is None:
+            found = self._read[key] = (read, {})
+        return found[1]
+
+    def of_parts(self, function: Quick, parts: Callable[..., tuple[Any, ...]]) -> Quick:
+        """Reads these parts."""
+        answers = self._answers()
+
+        def quick(*args: Any) -> Any:
+            read = parts(*args)
+            key = tuple(map(id, read))
+            found = answers.get(key)
+            if found is None:
+                found = answers[key] = (read, function(*args))
+            return found[1]
+
+        return quick
 
 
-def _of_state(number: int, function: Callable[..., Any], last: _Last) -> Callable[..., Any]:
-    def quick(spec: object, state: object, *rest: Any) -> Any:
-        if last.state is not state or last.spec is not spec:
-            last.state, last.spec, last.answers = state, spec, {}
-        key = (number, *rest)
-        if key not in last.answers:
-            last.answers[key] = function(spec, state, *rest)
-        return last.answers[key]
-
-    return quick
+def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> tuple[Any, ...]:
+    return spec, state.owner(owner).held, state.targets, state.generations, owner, leaf
 
 
-def _property(getter: Callable[[State], Any]) -> property:
-    last: list[Any] = [None, None]
-
-    def quick(state: State) -> Any:
-        if last[0] is not state:
-            last[1] = getter(state)
-            last[0] = state
-        return last[1]
-
-    return property(quick)
+def _matters(spec: Spec, state: State, name: str, held: caches.Held) -> tuple[Any, ...]:
+    return spec, state.targets, state.generations, state.keys, name, held.values
 
 
-def remembered() -> list[Any]:
+def _due(state: State) -> tuple[Any, ...]:
+    return state.generations, state.renewals
+
+
+def _all(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
+def remembered(memory: Memory) -> list[Any]:
     """The patches."""
-    hurts, records = caches.hurts, tlsa.records
+    hurts, records, kept = caches.hurts, tlsa.records, caches._kept
 
-    @lru_cache(1 << 14)
+    @lru_cache(MANY)
     def hurts_of(values: frozenset[str], spki: str, issuers: tuple[str, ...], doubt: bool) -> frozenset[str]:
         return hurts(values, Leaf(spki, issuers, (), BASE, BASE, ""), benefit_of_doubt=doubt)
 
     def quick_hurts(values: Iterable[str], leaf: Leaf, *, benefit_of_doubt: bool = False) -> frozenset[str]:
         return hurts_of(frozenset(values), leaf.spki, leaf.issuers, benefit_of_doubt)
 
-    @lru_cache(1 << 14)
+    @lru_cache(MANY)
     def records_of(spki: str, issuers: tuple[str, ...], triples: tuple[str, ...]) -> frozenset[str]:
         return records(Leaf(spki, issuers, (), BASE, BASE, ""), triples)
 
     def quick_records(leaf: Leaf, triples: Iterable[str]) -> frozenset[str]:
         return records_of(leaf.spki, leaf.issuers, tuple(triples))
 
+    @lru_cache(MANY)
+    def kept_of(ttl_s: int, path: tuple[tuple[str, int], ...]) -> timedelta:
+        return kept(caches.Held(frozenset(), ttl_s, path, Instant(BASE, 0.0), None))
+
     found: list[Any] = [
         patch.object(caches, "hurts", quick_hurts),
         patch.object(tlsa, "records", quick_records),
-        patch.object(tlsa, "of_key", lru_cache(1 << 14)(tlsa.of_key)),
+        patch.object(caches, "_kept", lambda held: kept_of(held.ttl_s, held.path)),
     ]
-    last = _Last()
-    for number, name in enumerate(("desired", "withheld", "surplus", "missing", "served_at")):
-        found.append(patch.object(rollover, name, _of_state(number, getattr(rollover, name), last)))
-    for name in ("newest", "current_keys", "next_keys", "ours"):
-        getter = State.__dict__[name].fget
-        found.append(patch.object(State, name, _property(getter)))
+    kinds: tuple[tuple[Callable[[Quick], Quick], Any, tuple[str, ...]], ...] = (
+        (lru_cache(MANY), tlsa, ("of_key", "triple", "usable")),
+        (lru_cache(MANY), caches, ("hold_of", "_names")),
+        (lru_cache(MANY), schedule, ("tell",)),
+        (memory.of_first, caches, ("known", "complete")),
+        (memory.of_sighting, rollover, ("seen_somewhere", "seen_everywhere", "path", "empty")),
+        (memory.of_name, rollover, ("served_at", "proven", "rolled")),
+        (memory.of_name, rollover, ("desired", "withheld", "surplus", "missing", "unfollowed")),
+        (lambda f: memory.of_parts(f, _familiar), rollover, ("_familiar",)),
+        (lambda f: memory.of_parts(f, _matters), planner, ("_matters",)),
+        (lambda f: memory.of_parts(f, _due), schedule, ("due",)),
+        (lambda f: memory.of_parts(f, _all), rollover, ("as_if_issued",)),
+        (lambda f: memory.of_parts(f, _all), caches, ("hurt_by",)),
+        (lambda f: memory.of_parts(f, _all), issuance, ("_changed",)),
+    )
+    for kind, module, names in kinds:
+        found += [patch.object(module, name, kind(getattr(module, name))) for name in names]
+    for kind, names in (
+        (memory.of_generations, ("newest",)),
+        (memory.of_chains, ("current_keys", "next_keys", "ours")),
+    ):
+        found += [patch.object(State, name, property(kind(State.__dict__[name].fget))) for name in names]
     return found

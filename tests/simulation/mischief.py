@@ -33,6 +33,12 @@ def _server(world: World) -> tuple[Zone, Server]:
     return zone, world.rng.choice(zone.servers)
 
 
+def _led_to(world: World, name: str) -> bool:
+    """Somebody asks for the name now: what changes where an alias led until lately is seen by nobody but caches."""
+    aliases = (world.dns.zone_of(n).current(n).content for n in world.answers)
+    return name in world.answers or name in aliases
+
+
 # -- DNS -------------------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +126,7 @@ def raise_ttl(world: World) -> None:
     if world.clock.t - zone.changed_at < NOTICE_S:
         return  # see `hurried`
     for name, rr in zone.versions[-1].sets.items():
-        if world.rng.random() < 0.7:
+        if world.rng.random() < 0.7 and _led_to(world, name):
             zone.put(name, replace_ttl(rr, world.rng.choice((60, 600, 3600, 14400))), since=world.clock.t)
             world.clock.note(f"   ! the TTL of {name} is now {zone.current(name).ttl_s}")
 
@@ -153,7 +159,7 @@ def meddle(world: World) -> None:
     """Somebody deletes or adds records."""
     zone = world.rng.choice(world.zones)
     for name, rr in list(zone.versions[-1].sets.items()):
-        if isinstance(rr.content, str) or world.rng.random() < 0.3:
+        if isinstance(rr.content, str) or world.rng.random() < 0.3 or not _led_to(world, name):
             continue
         values = rr.content
         draw = world.rng.random()

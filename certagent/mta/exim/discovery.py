@@ -10,8 +10,8 @@ from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.lifecycle.model import Mode, Service
-from certagent.mta import eximconf
-from certagent.mta.eximconf import Instance, Pair
+from certagent.mta.exim import eximconf
+from certagent.mta.exim.eximconf import Instance, Pair
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Change, Found
 

@@ -29,13 +29,12 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from certagent.errors import Misconfigured, Transient
-from certagent.mta import pemfile, process, sendmailcf
+from certagent.mta import pemfile, process
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.run import Result, program
-from certagent.mta.sendmailcf import Settings
+from certagent.mta.sendmail import sendmailcf
+from certagent.mta.sendmail.sendmailcf import Settings
 from certagent.mta.server import Found
 from certagent.pki.algorithms import family
 from certagent.secret import Secret
@@ -47,15 +46,13 @@ _RELOAD_S = 90.0
 _POLL_S = 0.02
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the config says of Sendmail."""
+class Options(Access, frozen=True, forbid_unknown_fields=True):
+    """What the config says of Sendmail, beside owner and mode: it wants its keys to be root's alone."""
 
     files: dict[str, str | Files]
     """By kind of key: a combined file, or `fullchain` and `key`."""
     issuers: str
     """The file for CACertFile: the issuers of every kind of key."""
-    access: Access | None = None
-    """Sendmail wants keys to be root's, and the group to have no part in them."""
     config: str = str(sendmailcf.CONFIG)
 
 
@@ -68,8 +65,8 @@ class Sendmail:
         """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
         self._name = name
         self._options = options
-        self._access = options.access or Access()
-        self._layout = Layout(f"sendmail {name}", options.files, options.access)
+        self._access = options
+        self._layout = Layout(f"sendmail {name}", options.files, options)
         self._issuers = Path(options.issuers)
         if not self._issuers.is_absolute() or self._issuers in self._layout.paths():
             raise self._wrong(f"issuers: {self._issuers} is relative or used twice", "give it its own absolute path")
@@ -171,7 +168,7 @@ class Sendmail:
         except ProcessLookupError:
             raise Transient("mta.down", f"sendmail {self._name} is not running", start) from None
         except PermissionError as error:
-            raise Misconfigured("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
+            raise Transient("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
         deadline = time.monotonic() + _RELOAD_S
         while (new := self._daemon(settings)[0]) in {None, old} or new is None or not process.listen([new]):
             if time.monotonic() >= deadline or not process.running(self._program()):
@@ -225,7 +222,7 @@ class Sendmail:
             raise Misconfigured("mta.files", what, hint)
         if self._access.owner not in {None, "root"}:
             what = f"sendmail {self._name}: it refuses a key of {self._access.owner}: Permission denied"
-            raise Misconfigured("mta.files", what, "remove the owner from access")
+            raise Misconfigured("mta.files", what, "remove `owner`")
         for path in (*self._layout.paths(), self._issuers):
             for directory in {*path.parents, *Path(os.path.realpath(path)).parents}:
                 mode = directory.stat().st_mode

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from certagent.errors import Error
 from certagent.mta import pemfile
-from certagent.mta.postconf import Place, Setting
+from certagent.mta.postfix.postconf import Place, Setting
 from certagent.pki.algorithms import family
 from certagent.pki.keys import algorithm_of
 

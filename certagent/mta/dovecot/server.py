@@ -23,8 +23,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
-from certagent.mta import dovecotfound
-from certagent.mta.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
+from certagent.mta.dovecot import discovery
+from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki.algorithms import family
@@ -68,7 +68,7 @@ class Dovecot:
     @staticmethod
     def discover() -> list[Found]:
         """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
-        return dovecotfound.discover()
+        return discovery.discover()
 
     def check(self, algorithms: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.

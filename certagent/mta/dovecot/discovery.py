@@ -19,7 +19,7 @@ from cryptography import x509
 from certagent.errors import Error, Misconfigured
 from certagent.lifecycle.model import Mode, Service
 from certagent.mta import pemfile
-from certagent.mta.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
+from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
 from certagent.mta.run import program
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname

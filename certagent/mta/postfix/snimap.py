@@ -22,7 +22,7 @@ from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
 from certagent.mta import pemfile
-from certagent.mta.postconf import TIMEOUT_S, Instance, last_line, words
+from certagent.mta.postfix.postconf import TIMEOUT_S, Instance, last_line, words
 from certagent.mta.run import Result
 from certagent.secret import Secret
 from certagent.store import atomic

@@ -23,9 +23,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Transient
-from certagent.mta import postfixfound, smtpdtls
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.postconf import (
+from certagent.mta.postfix import discovery, smtpdtls
+from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
     LEVELS,
     SNI_MAPS,
@@ -38,9 +38,9 @@ from certagent.mta.postconf import (
     named,
     words,
 )
+from certagent.mta.postfix.smtpdtls import Pair, Problem
+from certagent.mta.postfix.snimap import TABLES, SniMap
 from certagent.mta.server import Found
-from certagent.mta.smtpdtls import Pair, Problem
-from certagent.mta.snimap import TABLES, SniMap
 from certagent.pki.names import hostname
 from certagent.secret import Secret
 
@@ -63,8 +63,10 @@ class Sni(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether clients get the files by these names alone, and others another certificate."""
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Postfix instance; `chain_files` or `cert_files`, not both."""
+class Options(Access, frozen=True, forbid_unknown_fields=True):
+    """What the config says of one Postfix instance, beside owner and mode: it reads its files as root. `chain_files` or
+    `cert_files`, not both.
+    """
 
     chain_files: dict[str, str] | None = None
     """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
@@ -77,8 +79,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """By kind of key: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
     and smtpd_tls_eckey_file), or the path of one file that both name."""
     sni: Sni | None = None
-    access: Access = Access()
-    """Postfix reads them as root: nothing else is needed."""
 
 
 class Postfix:
@@ -97,13 +97,13 @@ class Postfix:
             if isinstance(files, Files) and not (files.combined or files.fullchain):
                 hint = f"write {kind}: {{fullchain: …, key: …}}, or one path for both"
                 raise self._instance.wrong(f"cert_files.{kind}: Postfix reads leaf and issuers from one file", hint)
-        self._layout = Layout(self._instance.who, options.chain_files or options.cert_files or {}, options.access)
+        self._layout = Layout(self._instance.who, options.chain_files or options.cert_files or {}, options)
         self._sni = self._sni_map(options.sni) if options.sni else None
 
     @staticmethod
     def discover() -> list[Found]:
         """See `Found`: every instance that `postmulti -l` tells, or the one there is."""
-        return postfixfound.discover()
+        return discovery.discover()
 
     def check(self, algorithms: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.

@@ -30,12 +30,11 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from certagent.errors import Misconfigured, Transient
-from certagent.mta import eximconf, eximhost, pemfile
-from certagent.mta.eximconf import Instance, Pair, View
-from certagent.mta.eximdaemon import Daemon
+from certagent.mta import pemfile
+from certagent.mta.exim import discovery, eximconf
+from certagent.mta.exim.eximconf import Instance, Pair, View
+from certagent.mta.exim.eximdaemon import Daemon
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
@@ -49,8 +48,8 @@ _WATCH_S = 6.0
 """Exim loads its files 5 s after the last change in their directories; one more to do it."""
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Exim."""
+class Options(Access, frozen=True, forbid_unknown_fields=True):
+    """What the config says of one Exim, beside owner and mode; owner None: the user as which it reads them."""
 
     files: dict[str, str | Files]
     """By kind of key, `ecdsa` and `rsa`: a path (key and chain in one file), or `fullchain` and `key`."""
@@ -64,11 +63,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Where tls_certificate depends on $tls_in_sni: the names for which it gives these files; "": asking for none."""
     hangup: bool = True
     """False: no SIGHUP, Exim's own watch is left to load the files, 5 s later; then no connection is ever refused."""
-    owner: str | None = None
-    """None: the user as which Exim reads them."""
-    group: str | None = None
-    mode: str = "0600"
-    follow_links: bool = False
 
 
 class Exim:
@@ -192,7 +186,7 @@ class Exim:
     @staticmethod
     def discover() -> list[Found]:
         """See `Found`; the default instance, whose daemon need not run."""
-        return eximhost.discover()
+        return discovery.discover()
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 

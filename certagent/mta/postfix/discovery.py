@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
 from certagent.lifecycle.model import Service
-from certagent.mta import smtpdtls, snimap
-from certagent.mta.postconf import (
+from certagent.mta.postfix import smtpdtls, snimap
+from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
     SNI_MAPS,
     SWITCHES,

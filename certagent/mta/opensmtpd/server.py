@@ -27,14 +27,13 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from certagent.errors import Misconfigured, Transient
-from certagent.mta import process, smtpdconf, smtpdfound
+from certagent.mta import process
 from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.opensmtpd import discovery, smtpdconf
+from certagent.mta.opensmtpd.smtpdconf import Conf
 from certagent.mta.run import Result, program, run
 from certagent.mta.server import Found
-from certagent.mta.smtpdconf import Conf
 from certagent.pki.algorithms import family
 from certagent.secret import Secret
 
@@ -52,14 +51,12 @@ _POLL_S = 0.02
 _SYSTEMD = ("systemctl", "restart", "opensmtpd")
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the config says of OpenSMTPD."""
+class Options(Access, frozen=True, forbid_unknown_fields=True):
+    """What the config says of OpenSMTPD, beside owner and mode: it wants its files to be root's."""
 
     files: dict[str, str | Files]
     """By kind of key: a combined file, or `fullchain` and `key`."""
-    access: Access | None = None
-    """OpenSMTPD wants its files to be root's."""
-    config: str = str(smtpdfound.CONFIG)
+    config: str = str(discovery.CONFIG)
     restart: tuple[str, ...] | None = None
     """What restarts it, with its full path; None: `systemctl restart opensmtpd`."""
 
@@ -73,19 +70,19 @@ class OpenSmtpd:
         """Raises `mta.config` for files that OpenSMTPD cannot use, and as `Layout`."""
         self._name = name
         self._options = options
-        self._layout = Layout(f"opensmtpd {name}", options.files, options.access)
+        self._layout = Layout(f"opensmtpd {name}", options.files, options)
         self._ended_here = False
         """A restart from here has not brought it back: it may be started, where nobody else has stopped it."""
         for kind in options.files:
             if not all(self._pair(kind)):
                 raise self._wrong(f"files.{kind}: smtpd.conf takes a certificate and a key", "use combined, or both")
-        if (options.access or Access()).owner not in {None, "root"}:
-            raise self._wrong("it refuses files that are not root's", "remove the owner from access")
+        if options.owner not in {None, "root"}:
+            raise self._wrong("it refuses files that are not root's", "remove `owner`")
 
     @staticmethod
     def discover() -> list[Found]:
         """See `Found`; one for each certificate that smtpd.conf names."""
-        return smtpdfound.discover()
+        return discovery.discover()
 
     def check(self, algorithms: frozenset[str]) -> None:
         """See `Server`; also when OpenSMTPD is not running.
@@ -223,7 +220,7 @@ class OpenSmtpd:
 
     def _version(self) -> tuple[int, ...]:
         """Raises `mta.config` where `smtpd` is another one."""
-        found = smtpdfound.version(self._run("-h"))
+        found = discovery.version(self._run("-h"))
         if found is None:
             raise self._wrong("smtpd is not OpenSMTPD", "install opensmtpd, or remove this mail server from the config")
         return found

@@ -12,10 +12,11 @@ from cryptography import x509
 
 from certagent.errors import Error
 from certagent.lifecycle.model import Service
-from certagent.mta import pemfile, smtpdconf
+from certagent.mta import pemfile
+from certagent.mta.opensmtpd import smtpdconf
+from certagent.mta.opensmtpd.smtpdconf import Conf, Listener, Pki
 from certagent.mta.run import Result, program, run
 from certagent.mta.server import Change, Found
-from certagent.mta.smtpdconf import Conf, Listener, Pki
 from certagent.pki.algorithms import family
 from certagent.pki.keys import algorithm_of
 

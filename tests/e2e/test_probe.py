@@ -1,0 +1,273 @@
+"""The probe meets real servers, Postfix, Exim and Dovecot: in each protocol, version, name and kind of key."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certagent.lifecycle.model import Served, Service, Unknown
+from certagent.mta import probe
+from certagent.pki.chain import facts
+from certagent.pki.leaf import Leaf
+from tests.lab.addresses import IMAP, MX1, MX2, ZONE
+from tests.lab.dovecot import Dovecot
+from tests.lab.exim import Exim
+from tests.lab.postfix import Receiver
+from tests.lab.wait import until
+from tests.mta import chains
+
+HOST, OTHER = f"mx1.{ZONE}", f"other.{ZONE}"
+KINDS = ("ecdsa-p256", "rsa-2048")
+MAIL = (Service(HOST, 25, "smtp", (MX1,)), Service(HOST, 587, "smtp", (MX1,)), Service(HOST, 465, "tls", (MX1,)))
+BOXES = (
+    Service(HOST, 143, "imap", (IMAP,)),
+    Service(HOST, 993, "tls", (IMAP,)),
+    Service(HOST, 110, "pop3", (IMAP,)),
+    Service(HOST, 995, "tls", (IMAP,)),
+    Service(HOST, 4190, "sieve", (IMAP,)),
+)
+OF = {algorithm: chains.make(algorithm, HOST) for algorithm in KINDS}
+STRANGER = chains.make("ecdsa-p256", OTHER)
+
+Seen = tuple[int, str, str, str | None, Leaf | str]
+
+
+def see(services: Iterable[Service], kinds: Iterable[str] = KINDS) -> set[Seen]:
+    """Port, kind of key, version, name, and what was served or why nothing."""
+
+    def told(one: Served) -> Seen:
+        leaf = one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf
+        return one.port, one.algorithm, one.version, one.sni, leaf
+
+    seen = [told(one) for one in probe.probe_all(services, lambda _: (), tuple(kinds), 10)]
+    assert len(seen) == len(set(seen))
+    return set(seen)
+
+
+def due(services: Iterable[Service], *versions: str, kinds: Iterable[str] = KINDS) -> set[Seen]:
+    """Every kind in every version at every port, each with its whole chain."""
+    everything = itertools.product(services, kinds, versions or ("1.2", "1.3"))
+    return {(service.port, kind, version, HOST, sent(OF[kind])) for service, kind, version in everything}
+
+
+def sent(chain: chains.Chain) -> Leaf:
+    """The leaf and its issuer, in that order."""
+    return facts([chain.der, x509.load_pem_x509_certificate(chain.issuer).public_bytes(Encoding.DER)])
+
+
+def why(service: Service) -> set[str]:
+    """Why nothing was seen."""
+    served = probe.probe_all([service], lambda _: (), KINDS, 10)
+    return {one.leaf.why for one in served if isinstance(one.leaf, Unknown) and one.leaf.reached}
+
+
+@pytest.fixture
+def files(place: Path) -> list[Path]:
+    """A combined file for each kind of key, and one for another name."""
+    paths: list[Path] = []
+    for name, chain in (*OF.items(), ("other", STRANGER)):
+        paths.append(place / f"{name}.pem")
+        paths[-1].touch(0o600)
+        paths[-1].write_bytes(chain.pem)
+    return paths
+
+
+class TestPostfix:
+    @pytest.fixture
+    def run(self, place: Path, files: list[Path]) -> Callable[..., AbstractContextManager[Receiver]]:
+        @contextmanager
+        def run(**settings: str) -> Generator[Receiver]:
+            receiver = Receiver(place / "mx1", chain_files=files[:2])
+            try:
+                receiver.start(settings)
+                yield receiver
+            finally:
+                receiver.stop()
+
+        return run
+
+    def test_every_port_key_and_version(self, run: Callable[..., AbstractContextManager[Receiver]]) -> None:
+        with run() as receiver:
+            assert see(MAIL) == due(MAIL)
+            until(lambda: receiver.log.count("ehlo=1 starttls=1 quit=1") == 8, 5, "each was left politely")
+
+    @pytest.mark.parametrize(("protocols", "version"), [("<=TLSv1.2", "1.2"), (">=TLSv1.3", "1.3")])
+    def test_one_version_only(
+        self, run: Callable[..., AbstractContextManager[Receiver]], protocols: str, version: str
+    ) -> None:
+        with run(smtpd_tls_protocols=protocols, smtpd_tls_mandatory_protocols=protocols):
+            assert see(MAIL) == due(MAIL, version)
+
+    def test_a_key_that_nobody_renews_is_seen_where_the_server_prefers_it(
+        self, run: Callable[..., AbstractContextManager[Receiver]]
+    ) -> None:
+        with run():
+            strange = {(s.port, "ecdsa-p256", "1.3", HOST, sent(OF["ecdsa-p256"])) for s in MAIL}
+            assert see(MAIL, ["rsa-2048"]) == due(MAIL, "1.2", kinds=["rsa-2048"]) | strange
+
+    def test_postscreen_lets_clients_wait_and_tlsproxy_serves(
+        self, run: Callable[..., AbstractContextManager[Receiver]]
+    ) -> None:
+        waiting = {"postscreen_access_list": "", "postscreen_greet_wait": "1s", "postscreen_pipelining_enable": "yes"}
+        with run(**waiting) as receiver:
+            master = (receiver.config_dir / "master.cf").read_text()
+            screen = f"{MX1}:25 inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n"
+            screen += "dnsblog unix - - n - 0 dnsblog\ntlsproxy unix - - n - 0 tlsproxy\n"
+            receiver.configure("master.cf", master.replace(f"{MX1}:25 inet n - n - - smtpd\n", screen))
+            receiver.reload()
+            assert see(MAIL[:1]) == due(MAIL[:1])
+            assert receiver.log.count("/tlsproxy[") >= 4
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "told"),
+        [
+            ("smtpd_helo_restrictions", "reject", "EHLO: it refuses this host (its own words: 554 5"),
+            ("smtpd_tls_security_level", "none", "STARTTLS is not offered: "),
+            ("smtpd_discard_ehlo_keywords", "starttls", "STARTTLS is not offered: "),
+        ],
+    )
+    def test_a_refusal_is_told_as_what_it_means(
+        self, run: Callable[..., AbstractContextManager[Receiver]], setting: str, value: str, told: str
+    ) -> None:
+        with run(**{setting: value}):
+            (found,) = why(MAIL[0])
+            assert found.startswith(told)
+
+    def test_a_greeting_of_554_is_told_as_what_it_means(
+        self, run: Callable[..., AbstractContextManager[Receiver]]
+    ) -> None:
+        with run() as receiver:
+            main = (receiver.config_dir / "main.cf").read_text()
+            receiver.configure("main.cf", f"{main}\nsmtpd_client_restrictions = reject\n")
+            receiver.reload()
+            (found,) = until(lambda: why(MAIL[0]), 5, "the setting has an effect")
+            assert found.startswith("greeting: no SMTP service for this host here (its own words: 554 5.7.1 ")
+
+    def test_too_many_connections_are_told_as_what_they_are(
+        self, run: Callable[..., AbstractContextManager[Receiver]]
+    ) -> None:
+        limit = {"smtpd_client_connection_count_limit": "1", "smtpd_client_event_limit_exceptions": ""}
+        with run(**limit), socket.create_connection((MX1, 25), 5) as other:
+            assert other.recv(4) == b"220 "
+            found = why(MAIL[0])
+        told = "greeting: it closes the connection: busy, shutting down, or too many connections from this host"
+        assert [text for text in found if not (text.startswith(told) and "(its own words: 421 4.7.0 " in text)] == []
+        assert found
+
+    def test_a_key_that_does_not_load_is_told_as_that(
+        self, run: Callable[..., AbstractContextManager[Receiver]], files: list[Path]
+    ) -> None:
+        with run() as receiver:
+            files[0].write_bytes(STRANGER.key + OF["ecdsa-p256"].leaf)
+            receiver.reload()
+            told = "STARTTLS: TLS not available: the server cannot use its certificate or key (its own words: 454 4.7.0"
+            until(lambda: [w for w in why(MAIL[0]) if w.startswith(told)], 5, "Postfix says 454")
+
+
+class TestExim:
+    """GnuTLS, where the others have OpenSSL."""
+
+    SERVICES = tuple(Service(s.host, s.port, s.mode, (MX2,)) for s in MAIL)
+
+    @pytest.mark.parametrize(
+        ("priority", "versions"),
+        [
+            ("NORMAL", ("1.2", "1.3")),
+            ("NORMAL:-VERS-TLS1.3", ("1.2",)),
+            ("NORMAL:-VERS-ALL:+VERS-TLS1.3", ("1.3",)),
+        ],
+    )
+    def test_every_port_and_key_in_the_versions_that_are_spoken(
+        self, place: Path, files: list[Path], priority: str, versions: tuple[str, ...]
+    ) -> None:
+        for path in files:
+            path.chmod(0o644)  # they are nobody's secret
+        listed = ":".join(map(str, files[:2]))
+        tls = {"tls_certificate": listed, "tls_privatekey": listed, "tls_require_ciphers": priority}
+        server = Exim(place / "mx2", {**tls, "tls_advertise_hosts": "*"})
+        try:
+            server.start()
+            assert see(self.SERVICES) == due(self.SERVICES, *versions)
+        finally:
+            server.stop()
+
+
+class TestDovecot:
+    @pytest.fixture
+    def run(self, place: Path, files: list[Path]) -> Callable[..., AbstractContextManager[Dovecot]]:
+        @contextmanager
+        def run(more: str = "") -> Generator[Dovecot]:
+            server = Dovecot(place / "box", "2.3")
+            server.configure(server.pair(files[0]) + server.pair(files[1], "alt_") + more)
+            try:
+                server.start()
+                yield server
+            finally:
+                server.stop()
+
+        return run
+
+    def test_every_protocol_key_and_version(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
+        with run() as server:
+            assert see(BOXES) == due(BOXES)
+            assert "SSL_" not in server.log
+            assert "rror" not in server.log.replace("no auth attempts", "")
+
+    def test_tls_13_only(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
+        with run("ssl_min_protocol = TLSv1.3\n"):
+            assert see(BOXES) == due(BOXES, "1.3")
+
+    def test_tls_12_only(self, run: Callable[..., AbstractContextManager[Dovecot]], place: Path) -> None:
+        limits = place / "openssl.cnf"  # Dovecot 2.3 has no setting for it
+        limits.write_text("openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\nMaxProtocol=TLSv1.2\n")
+        with run(f"import_environment = OPENSSL_CONF={limits}\n"):
+            assert see(BOXES) == due(BOXES, "1.2")
+
+    def test_each_name_is_shown_its_own_and_none_the_default(
+        self, run: Callable[..., AbstractContextManager[Dovecot]], files: list[Path]
+    ) -> None:
+        names = (HOST, OTHER, "")
+        boxes = [Service(s.host, s.port, s.mode, s.addresses, names) for s in BOXES]
+        with run(f"local_name {OTHER} {{\n  ssl_cert = <{files[2]}\n  ssl_key = <{files[2]}\n}}\n"):
+            shown = {(port, sni, leaf) for port, kind, _, sni, leaf in see(boxes) if kind == "ecdsa-p256"}
+        of = {HOST: sent(OF["ecdsa-p256"]), OTHER: sent(STRANGER), "": sent(OF["ecdsa-p256"])}
+        assert shown == {(box.port, name, of[name]) for box in boxes for name in names}
+
+    def test_ipv6(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
+        boxes = [Service(s.host, s.port, s.mode, ("::1", IMAP)) for s in BOXES]
+        with run(f"listen = {IMAP}, ::1\n"):
+            served = probe.probe_all(boxes, lambda _: (), KINDS, 10)
+        assert {one.address for one in served if one.leaf == sent(OF[one.algorithm])} == {"::1", IMAP}
+        assert [one.where for one in served if isinstance(one.leaf, Unknown)] == []
+
+    def test_no_tls_is_told(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
+        with run("ssl = no\n"):
+            for box in BOXES:
+                if box.mode != "tls":
+                    (found,) = why(box)
+                    assert found.startswith("STARTTLS is not offered: ")
+
+    def test_a_key_that_does_not_load_is_told(
+        self, run: Callable[..., AbstractContextManager[Dovecot]], files: list[Path]
+    ) -> None:
+        with run() as server:
+            files[0].write_bytes(STRANGER.key + OF["ecdsa-p256"].leaf)
+            os.kill(server.master(), signal.SIGHUP)
+            until(lambda: all(why(box) for box in BOXES), 10, "no key is served")
+            for box in BOXES:
+                found = why(box)
+                if box.mode == "tls":
+                    assert all("the server closed the connection without a word; see its own log" in t for t in found)
+                else:
+                    (text,) = found
+                    assert text.startswith("TLS: the server goes on in the clear (its own words: ")
+                    assert "TLS initialization failed" in text

@@ -1,0 +1,93 @@
+"""Worlds in which all is well: certificate served, records published, everything proven. Most histories begin in one.
+
+Each is made by the real engine, from the first look on, in a world without faults; then it is kept as bytes, and a
+history begins in a copy of its own. What is frozen (states, chains, sightings) is shared by all copies.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from certagent.secret import Secret
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+WORLDS = 200
+"""How many there are: as many configurations, at different moments in the life of their certificates."""
+FROZEN = (msgspec.Struct, frozenset, Secret)
+
+
+class _Keeper(pickle.Pickler):
+    """Leaves out what all copies share, and the dice, which each history has of its own."""
+
+    def __init__(self, file: io.BytesIO, dice: random.Random) -> None:
+        super().__init__(file, protocol=5)
+        self.dice = dice
+        self.shared: list[object] = []
+        self._known: dict[int, int] = {}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        if obj is self.dice:
+            return -1
+        if not isinstance(obj, FROZEN):
+            return None
+        if id(obj) not in self._known:
+            self._known[id(obj)] = len(self.shared)
+            self.shared.append(obj)
+        return self._known[id(obj)]
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, kept: bytes, shared: list[object], dice: random.Random) -> None:
+        super().__init__(io.BytesIO(kept))
+        self.shared = [*shared, dice]
+
+    def persistent_load(self, pid: int) -> object:
+        return self.shared[pid]
+
+
+def keep(world: World) -> tuple[bytes, list[object]]:
+    """The world as bytes, and what is not in them."""
+    file = io.BytesIO()
+    keeper = _Keeper(file, world.rng)
+    keeper.dump(world)
+    return file.getvalue(), keeper.shared
+
+
+@lru_cache(WORLDS)
+def _kept(number: int) -> tuple[bytes, list[object]]:
+    from tests.simulation.ca import NOW
+    from tests.simulation.history import History
+    from tests.world import World
+
+    dice = random.Random(f"settled {number}")
+    world = World(dice)
+    NOW.begin(world.clock)
+    history = History(world)
+    history.peace()
+    history.until_settled("in a world without faults")
+    for _ in range(dice.choice((0, 0, 1, 3, 10, 30))):
+        history.turn_and_sleep()
+    history.until_settled("later")
+    world.journal.verify()
+    world.journal.first, world.journal.rows = world.journal.head, []
+    world.clock.hostile = True
+    return keep(world)
+
+
+def prepare() -> None:
+    """Make them all now."""
+    for number in range(WORLDS):
+        _kept(number)
+
+
+def settled(number: int, dice: random.Random) -> World:
+    """One of them, from now on with these dice."""
+    return _Reader(*_kept(number), dice).load()
