@@ -46,12 +46,19 @@ def program(name: str, code: str = "run.failed") -> str:
 
 
 def run(
-    argv: Sequence[str], timeout_s: float, *, env: Mapping[str, str] | None = None, code: str = "run.failed"
+    argv: Sequence[str],
+    timeout_s: float,
+    *,
+    env: Mapping[str, str] | None = None,
+    code: str = "run.failed",
+    text: str = "",
+    limit_bytes: int = _OUTPUT_LIMIT_BYTES,
 ) -> Result:
     """Runs `argv` to its end; when the time is up, it and every process of its group are killed.
 
     Whether it did its work is then unknown. A daemon that it leaves behind is not waited for, even if it holds the
-    output open. `env` is added to the small environment.
+    output open. `env` is added to the small environment; `text` is its standard input; `limit_bytes` of its output are
+    kept.
 
     Raises:
         run.failed: (or the `code` given) Misconfigured: it is not there or may not be run; Transient: the time is up,
@@ -60,10 +67,14 @@ def run(
     shown = shlex.join(argv)
     if not os.path.isabs(argv[0]):
         raise Misconfigured(code, f"{shown}: not an absolute path", "write the program with its full path")
+    given = os.memfd_create("stdin") if text else os.open(os.devnull, os.O_RDONLY)
     try:
+        if text:
+            os.write(given, text.encode())
+            os.lseek(given, 0, os.SEEK_SET)
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd="/",
@@ -74,9 +85,11 @@ def run(
         raise Misconfigured(code, f"{shown}: {error.strerror}", f"look at it: ls -l {argv[0]}") from error
     except OSError as error:
         raise Transient(code, f"{shown}: {error.strerror}") from error
+    finally:
+        os.close(given)
     with process:
         try:
-            out, err = _collect(process, time.monotonic() + timeout_s)
+            out, err = _collect(process, time.monotonic() + timeout_s, limit_bytes)
         except BaseException as error:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -86,7 +99,7 @@ def run(
     return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+def _collect(process: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> tuple[bytes, bytes]:
     """What it printed until it ended; TimeoutError at the deadline."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -103,12 +116,12 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, 
                 if not ready and time.monotonic() >= deadline:
                     raise TimeoutError
                 for fd in ready - {ended}:
-                    if not _read(fd, kept[fd]):
+                    if not _read(fd, kept[fd], limit_bytes):
                         selector.unregister(fd)
                 if ended in ready:
                     break
         for fd, output in kept.items():
-            _read(fd, output)
+            _read(fd, output, limit_bytes)  # a pipe holds no more than this reads at once
     finally:
         os.close(ended)
     process.wait()
@@ -116,11 +129,11 @@ def _collect(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, 
     return bytes(out), bytes(err)
 
 
-def _read(fd: int, output: bytearray) -> bool:
+def _read(fd: int, output: bytearray, limit_bytes: int) -> bool:
     """Takes what is there now, once: a program that never stops printing must still meet its deadline."""
     try:
         chunk = os.read(fd, _OUTPUT_LIMIT_BYTES)
     except BlockingIOError:
         return True
-    output += chunk[: _OUTPUT_LIMIT_BYTES - len(output)]
+    output += chunk[: limit_bytes - len(output)]
     return bool(chunk)

@@ -15,6 +15,7 @@ import pytest
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.lifecycle.model import Unknown
 from certagent.mta import probe
+from certagent.mta.dovecot import doveconf
 from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.mta.layout import Files
@@ -250,10 +251,12 @@ class TestCheck:
         assert "served to nobody" in wrong(lambda: Dovecot("imap", options)).detail
 
     def test_a_configuration_that_is_too_long_to_be_read_is_never_taken_for_sound(
-        self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path
+        self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         block = imap.pair(tls / "other.pem")
         imap.add("".join(f"local_name {n}.{ZONE} {{\n{block}}}\n" for n in range(600)))
+        dovecot.check(BOTH)
+        monkeypatch.setattr(doveconf, "_OUTPUT_LIMIT_BYTES", 64 << 10)
         assert "too long to be read" in wrong(lambda: dovecot.check(BOTH)).detail
 
     def test_too_old_a_version_is_told(self, dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from certagent.mta import probe
 from certagent.mta.layout import Files
 from certagent.mta.opensmtpd.server import OpenSmtpd, Options
 from certagent.secret import Secret
-from tests.lab import handshake
+from tests.lab import handshake, opensmtpd
 from tests.lab.load import Load
 from tests.lab.opensmtpd import ADDRESS, CONFIG, NAME, PORTS
 from tests.lab.opensmtpd import OpenSmtpd as Lab
@@ -32,6 +32,12 @@ SERVICES = [Service(NAME, 25, "smtp"), Service(NAME, 465, "tls"), Service(NAME, 
 OLD, NEW = chains.make("rsa-2048", NAME), chains.make("rsa-2048", NAME)
 EC = chains.make("ecdsa-p256", NAME)
 OTHER = chains.make("ecdsa-p256", SNI)
+
+
+@pytest.fixture(autouse=True)
+def _there() -> None:
+    if why := opensmtpd.missing():
+        pytest.skip(why)
 
 
 @pytest.fixture

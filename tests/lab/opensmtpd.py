@@ -33,10 +33,19 @@ _OVERLAID = ("/run", "/var/lib", "/var/spool", "/usr/local/sbin")
 _USERS = {"opensmtpd": 64990, "opensmtpq": 64991}
 
 
+def missing(version: str = "7.4") -> str:
+    """Why this version cannot be run here; "" where it can."""
+    if (TREES[version] / ".complete").exists():
+        return ""
+    name = TREES[version].name
+    return f"OpenSMTPD {version} is not unpacked: run tests/setup/unpack.sh {name} (7.4 is in Debian's backports)"
+
+
 class OpenSmtpd:
     """At ports 25, 465 and 587. `pkis`: for each pki its certificate and key; the first is that of the listeners."""
 
     def __init__(self, directory: Path, pkis: dict[str, tuple[Path, Path]], version: str = "7.4") -> None:
+        self._version = version
         self._tree = TREES[version]
         self._directory = directory
         self._pkis = pkis
@@ -46,8 +55,8 @@ class OpenSmtpd:
 
     def start(self) -> None:
         """On return it greets at every port."""
-        if not (self._tree / ".complete").exists():
-            raise RuntimeError(f"OpenSMTPD is not unpacked: run tests/setup/unpack.sh {self._tree.name}")
+        if why := missing(self._version):
+            raise RuntimeError(why)
         self._directory.mkdir(parents=True, exist_ok=True)
         _add_users()
         for path in _OVERLAID:

@@ -63,3 +63,13 @@ def test_programs_are_found_where_systemd_looks() -> None:
     assert program("sh").startswith("/")
     with pytest.raises(Misconfigured, match="no-such-program is not installed"):
         program("no-such-program")
+
+
+def test_its_standard_input_is_what_was_given_and_nothing_otherwise() -> None:
+    assert run(["/bin/cat"], 5, text="ä\n" * 50_000).out.startswith("ä\nä\n")
+    assert run(["/bin/cat"], 5).out == ""
+
+
+def test_as_much_of_the_output_is_kept_as_was_asked_for() -> None:
+    assert len(run(["/bin/cat"], 5, text="x" * 300_000, limit_bytes=200_000).out) == 200_000
+    assert len(run(["/bin/cat"], 5, text="x" * 300_000, limit_bytes=1 << 20).out) == 300_000

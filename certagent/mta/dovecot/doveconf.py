@@ -44,8 +44,8 @@ _RENAMED = (2, 4)
 _TIMEOUT_S = 30.0
 """For one of Dovecot's programs: 10 ms, but a busy disk is slow."""
 
-_OUTPUT_LIMIT_BYTES = 64 << 10
-"""Of `run`: what is longer comes without its end."""
+_OUTPUT_LIMIT_BYTES = 4 << 20
+"""Twenty thousand SNI blocks; what is longer comes without its end, and is not judged."""
 
 _TELLABLE = tuple(map(os.strerror, (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)))
 
@@ -171,7 +171,7 @@ class Doveconf:
         """Raises: `mta.config`: it is not installed; `mta.reload`: it takes too long."""
         argv = [program(name, "mta.config"), *self._instance(), *arguments]
         try:
-            return run(argv, _TIMEOUT_S, code="mta.config")
+            return run(argv, _TIMEOUT_S, code="mta.config", limit_bytes=_OUTPUT_LIMIT_BYTES)
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
 

@@ -126,9 +126,12 @@ class Instance:
         """A setting's value after expansion; `what` names it."""
         if "$" not in text:
             return text
-        out = self._run("-be", text).out.strip()
-        if out.startswith("Failed:"):
-            raise self.wrong(f"{what}: {out.removeprefix('Failed:').strip()[:200]}", f"run: {self.command('-be')}")
+        # on its standard input: an argument may have 256 characters; it answers each line behind a prompt
+        result = self._run("-be", text=f"{text}\n")
+        out = result.out.removesuffix("\n").removesuffix("> ").strip().removeprefix("> ").strip()
+        if out.startswith("Failed:") or result.code != 0:
+            why = out.removeprefix("Failed:").strip()[:200] or _complaint(result)
+            raise self.wrong(f"{what}: {why}", f"run: {self.command('-be')}")
         return out
 
     def pid_file(self, settings: Mapping[str, str]) -> str:
@@ -181,9 +184,9 @@ class Instance:
         """`mta.config`, with the name of this Exim."""
         return Misconfigured("mta.config", f"exim {self.name}: {what}", hint)
 
-    def _run(self, *arguments: str) -> Result:
+    def _run(self, *arguments: str, text: str = "") -> Result:
         try:
-            return run([self._program(), *self._instance(), *arguments], _TIMEOUT_S, code="mta.config")
+            return run([self._program(), *self._instance(), *arguments], _TIMEOUT_S, code="mta.config", text=text)
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
 

@@ -1,0 +1,353 @@
+"""Every kind of mail server with certificates of two names, which certagent rolls while new connections never stop.
+
+Two entries of the configuration, one a name; where a server chooses certificates by SNI, each has its own. Before the
+first run a certificate of somebody else's is served.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dns.message
+import dns.query
+import yaml
+from cryptography import x509
+
+from tests.lab import dovecot as lab_dovecot
+from tests.lab import exim as lab_exim
+from tests.lab import opensmtpd, sendmail
+from tests.lab.addresses import IMAP, MX1, MX2, PRIMARY, RESOLVER, ZONE
+from tests.lab.certificates import tlsa_311
+from tests.lab.dns import Dns, records
+from tests.lab.pebble import Pebble
+from tests.lab.postfix import Receiver
+from tests.lab.wait import until
+from tests.mta import chains
+
+ROOT = Path(__file__).resolve().parents[2]
+ALGORITHMS = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
+CIPHERS = {"ecdsa": "aECDSA", "rsa": "aRSA"}
+
+
+class Host(NamedTuple):
+    """One running mail server, and how certagent is told of it."""
+
+    address: str
+    names: tuple[str, ...]
+    """The certificates."""
+    port: int
+    """With TLS from the first byte; the TLSA records are for it."""
+    sections: Mapping[str, dict[str, Any]]
+    """By name, the entry under mail_servers, without services."""
+    kinds: tuple[str, ...] = ("ecdsa", "rsa")
+    closes: bool = False
+    """Whether it has to close its ports to read a new key."""
+    after_first: Callable[[], None] = lambda: None
+    """What the operator has to do once the files are there."""
+
+
+def files(directory: Path, name: str, kinds: Sequence[str], owner: str | None = None) -> dict[str, str]:
+    """Combined files with a certificate of somebody else's for the name, by kind."""
+    found: dict[str, str] = {}
+    for kind in kinds:
+        path = directory / f"{name.partition('.')[0]}-{kind}.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(chains.make(ALGORITHMS[kind], name).pem)
+        if owner:
+            subprocess.run(["chown", owner, path], check=True)
+        found[kind] = str(path)
+    return found
+
+
+def _tls(place: Path) -> Path:
+    tls = place / "tls"
+    tls.mkdir(mode=0o755)
+    return tls
+
+
+@contextmanager
+def postfix(place: Path) -> Generator[Host]:
+    """The default by smtpd_tls_chain_files, the other name by tls_server_sni_maps."""
+    first, second = f"mx1.{ZONE}", f"mail.{ZONE}"
+    tls = _tls(place)
+    of = {name: files(tls, name, ("ecdsa", "rsa")) for name in (first, second)}
+    receiver = Receiver(place / "mx1", chain_files=[Path(path) for path in of[first].values()])
+    receiver.start()
+    source = place / "sni"
+
+    def name_the_map() -> None:
+        settings = (receiver.config_dir / "main.cf").read_text()
+        receiver.configure("main.cf", f"{settings}\ntls_server_sni_maps = hash:{source}\n")
+        receiver.reload()
+
+    common = {"type": "postfix", "config_dir": str(receiver.config_dir)}
+    sni = {"map": str(source), "type": "hash", "names": [second], "only": True}
+    sections = {first: {**common, "chain_files": of[first]}, second: {**common, "chain_files": of[second], "sni": sni}}
+    try:
+        yield Host(MX1, (first, second), 465, sections, after_first=name_the_map)
+    finally:
+        receiver.stop()
+
+
+@contextmanager
+def exim(place: Path) -> Generator[Host]:
+    """The files are chosen by $tls_in_sni; its own watch loads them, since SIGHUP closes the ports for a moment."""
+    first, second = f"mx2.{ZONE}", f"mail2.{ZONE}"
+    program = lab_exim.program()
+    tls = _tls(place)
+    of = {name: files(tls, name, ("ecdsa", "rsa"), lab_exim.USER) for name in (first, second)}
+    lists = {name: " : ".join(by_kind.values()) for name, by_kind in of.items()}
+    value = f"${{if eq{{$tls_in_sni}}{{{second}}}{{{lists[second]}}}{{{lists[first]}}}}}"
+    server = lab_exim.Exim(place / "mx2", {"tls_certificate": value})
+    server.start()
+    common = {"type": "exim", "config": str(server.config), "program": str(program), "hangup": False}
+    sections = {
+        first: {**common, "files": of[first], "sni": [""]},
+        second: {**common, "files": of[second], "sni": [second]},
+    }
+    try:
+        yield Host(MX2, (first, second), 465, sections)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def dovecot(place: Path, version: str) -> Generator[Host]:
+    """The other name in a block of local_name."""
+    first, second = f"imap.{ZONE}", f"mailbox.{ZONE}"
+    tls = _tls(place)
+    of = {name: files(tls, name, ("ecdsa", "rsa")) for name in (first, second)}
+    with lab_dovecot.installed(version):
+        server = lab_dovecot.Dovecot(place / "imap", version)
+        block = server.pair(of[second]["ecdsa"]) + server.pair(of[second]["rsa"], "alt_")
+        server.configure(
+            server.pair(of[first]["ecdsa"])
+            + server.pair(of[first]["rsa"], "alt_")
+            + f"local_name {second} {{\n{block}}}\n"
+        )
+        server.start()
+        common = {"type": "dovecot", "config": str(server.config)}
+        sections = {
+            first: {**common, "files": of[first]},
+            second: {**common, "files": of[second], "top_level": False, "local_name": [second]},
+        }
+        try:
+            yield Host(IMAP, (first, second), 993, sections)
+        finally:
+            server.stop()
+
+
+@contextmanager
+def open_smtpd(place: Path) -> Generator[Host]:
+    """One kind of key; a pki for each name. It is restarted."""
+    first, second = opensmtpd.NAME, f"mail3.{ZONE}"
+    tls = _tls(place)
+    of = {name: files(tls, name, ("ecdsa",)) for name in (first, second)}
+    pairs = {name: (Path(by_kind["ecdsa"]), Path(by_kind["ecdsa"])) for name, by_kind in of.items()}
+    server = opensmtpd.OpenSmtpd(place / "smtpd", pairs)
+    server.start()
+    server.configure(server.text().replace(f"pki {first}\n", f"pki {first} pki {second}\n"))
+    server.kill()
+    server.launch()
+    common = {"type": "opensmtpd", "config": str(opensmtpd.CONFIG), "restart": [str(server.restart_script)]}
+    sections = {name: {**common, "files": of[name]} for name in (first, second)}
+    try:
+        yield Host(opensmtpd.ADDRESS, (first, second), 465, sections, kinds=("ecdsa",), closes=True)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def send_mail(_place: Path) -> Generator[Host]:
+    """Both kinds of keys, one name: it has no SNI. At SIGHUP it executes itself anew."""
+    name = sendmail.NAME
+    server = sendmail.Sendmail([])
+    server.prepare()
+    of = files(sendmail.TLS, name, ("ecdsa", "rsa"))
+    issuers = sendmail.TLS / "issuers.pem"
+    server.pairs = [(Path(path), Path(path)) for path in of.values()]
+    server.configure(f"define(`confCACERT', `{issuers}')\n")
+    section = {"type": "sendmail", "files": of, "issuers": str(issuers), "config": str(sendmail.CONFIG)}
+    issuers.write_bytes(b"")
+    issuers.write_bytes(
+        b"".join(Path(path).read_bytes().split(b"-----END PRIVATE KEY-----")[-1] for path in of.values())
+    )
+    server.launch()
+    try:
+        yield Host(sendmail.ADDRESS, (name,), 465, {name: section}, closes=True)
+    finally:
+        server.stop()
+
+
+class Site:
+    """A mail host under certagent's care."""
+
+    def __init__(self, place: Path, host: Host, dns: Dns, pebble: Pebble) -> None:
+        self.host, self.dns, self.pebble = host, dns, pebble
+        self._path = place / "certagent.yaml"
+        config = {
+            "state_dir": str(place / "state"),
+            "ca": {
+                "pebble": {
+                    "directory": pebble.directory,
+                    "test": True,
+                    "agree_tos": True,
+                    "ca_bundle": str(pebble.https_ca),
+                }
+            },
+            "dns": {
+                "resolvers": [RESOLVER],
+                "providers": {
+                    "corp": {
+                        "type": "rfc2136",
+                        "server": PRIMARY,
+                        "zones": [f"{ZONE}."],
+                        "key_file": str(dns.keyfile("dane-key")),
+                    }
+                },
+            },
+            "certificates": {name: self._certificate(name) for name in host.names},
+        }
+        self._path.touch(0o600)
+        self._path.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
+
+    def _certificate(self, name: str) -> dict[str, Any]:
+        host = self.host
+        service = {"host": name, "port": host.port, "mode": "tls", "tlsa": True, "addresses": [host.address]}
+        return {
+            "ca": "pebble",
+            "keys": [ALGORITHMS[kind] for kind in host.kinds],
+            "drain": "1s",
+            "dane": {"ttl": "2s", "guard": "0s"},
+            "mail_servers": {"mail": {**host.sections[name], "services": [service]}},
+        }
+
+    def run(self, *arguments: str, code: int | None = 0) -> str:
+        """Runs certagent to its end; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "certagent", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "CERTAGENT_CONFIG": str(self._path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert code is None or done.returncode == code, f"{done.returncode}: {said}"
+        assert "Traceback" not in said
+        return said
+
+    def close(self) -> None:
+        """Takes its records out of DNS."""
+        for name in self.host.names:
+            self.dns.update(f"_{self.host.port}._tcp.{name}", "TLSA", [])
+        self.dns.settle()
+
+
+class Clients:
+    """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
+
+    Each client wants one name and one kind of key, in TLS 1.2 or 1.3 in turn. The TLSA sets it compares with were asked
+    before it connected: one fresh from the primary, one from a validating cache.
+    """
+
+    def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:
+        self._host = host
+        self._contexts = {kind: self._context(kind, root) for kind in host.kinds}
+        self._jobs = itertools.cycle(list(itertools.product(host.names, host.kinds)))
+        self._sets: dict[str, list[set[str]]] = {}
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=self._look)]
+        self._threads += [threading.Thread(target=self._connect) for _ in range(threads)]
+        self.counts: Counter[str] = Counter()
+        self.troubles: list[str] = []
+        self.keys: set[str] = set()
+        """Every key that was met."""
+        self._began = 0.0
+
+    @staticmethod
+    def _context(kind: str, root: bytes) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=root.decode())
+        context.set_ciphers(CIPHERS[kind])
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # the one in which a client can choose the kind
+        return context
+
+    def __enter__(self) -> Clients:
+        self._began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        until(lambda: len(self._sets) == len(self._host.names), 10, "DNS was asked")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+        self.seconds = time.monotonic() - self._began
+
+    def _look(self) -> None:
+        while not self._ends.is_set():
+            for name in self._host.names:
+                owner = f"_{self._host.port}._tcp.{name}"
+                with suppress(Exception):
+                    self._sets[name] = [self._asked(owner, server) for server in (PRIMARY, RESOLVER)]
+            self._ends.wait(0.1)
+
+    @staticmethod
+    def _asked(owner: str, server: str) -> set[str]:
+        answer = dns.query.udp(dns.message.make_query(owner, "TLSA"), server, timeout=2)
+        return {record.to_text() for record in records(answer, "TLSA")}
+
+    def _connect(self) -> None:
+        while not self._ends.is_set():
+            name, kind = next(self._jobs)
+            sets = self._sets.get(name)
+            if sets is None:
+                time.sleep(0.01)
+                continue
+            what, detail = self._meet(name, kind, sets)
+            self.counts[what] += 1
+            if what != "good":
+                self.troubles.append(f"{what}: {name} {kind}: {detail}")
+                self._ends.wait(0.005)
+
+    def _meet(self, name: str, kind: str, sets: list[set[str]]) -> tuple[str, str]:
+        try:
+            plain = socket.create_connection((self._host.address, self._host.port), 10)
+        except OSError as error:
+            return "no connection", repr(error)
+        try:
+            with plain, self._contexts[kind].wrap_socket(plain, server_hostname=name) as tls:
+                der = tls.getpeercert(binary_form=True)
+        except ssl.SSLCertVerificationError as error:
+            return "wrong or incomplete chain", error.verify_message
+        except (OSError, ssl.SSLError) as error:
+            return "no handshake", repr(error)
+        assert der
+        key = tlsa_311(x509.load_der_x509_certificate(der))
+        self.keys.add(key)
+        for published in sets:
+            if published and key not in published:
+                return "TLSA mismatch", f"{key} is not in {sorted(published)}"
+        return "good", ""
+
+    def report(self, who: str) -> str:
+        """The figure."""
+        total = sum(self.counts.values())
+        others = ", ".join(f"{n} {what}" for what, n in sorted(self.counts.items()) if what != "good") or "nothing else"
+        return f"{who}: {total} new TLS connections, {total / self.seconds:.0f}/s: {self.counts['good']} good, {others}"

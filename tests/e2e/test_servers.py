@@ -1,0 +1,74 @@
+"""The main job on every kind of mail server: a first certificate, then a roll of every key, under new connections.
+
+`make servers` prints the figures. What one of these servers cannot do (OpenSMTPD and Sendmail close their ports to read
+a key) is counted apart; nobody ever meets a wrong key or chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import servers
+from tests.lab import dovecot, opensmtpd
+from tests.lab.dns import Dns
+from tests.lab.pebble import Pebble
+
+Start = Callable[[Path], AbstractContextManager[servers.Host]]
+
+
+def rolls(who: str, start: Start, place: Path, dns: Dns, pebble: Pebble) -> None:
+    with start(place) as host:
+        site = servers.Site(place, host, dns, pebble)
+        try:
+            site.run("renew", "--wait", code=None)
+            host.after_first()
+            site.run("renew", "--wait")
+            with servers.Clients(host, pebble.root()) as clients:
+                site.run("renew", "--rotate", "--wait")
+            print(f"\n{clients.report(who)}")
+            told = "\n".join(clients.troubles[:20])
+            assert clients.counts["wrong or incomplete chain"] == 0, told
+            assert clients.counts["TLSA mismatch"] == 0, told
+            if not host.closes:
+                assert set(clients.counts) == {"good"}, told
+            assert len(clients.keys) == 2 * len(host.names) * len(host.kinds), "every key was met before and after"
+            assert clients.counts["good"] > 100
+        finally:
+            site.close()
+
+
+class TestPostfix:
+    def test_two_names_and_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+        rolls("Postfix", servers.postfix, place, lab_dns, pebble)
+
+
+class TestExim:
+    def test_two_names_and_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+        rolls("Exim", servers.exim, place, lab_dns, pebble)
+
+
+class TestDovecot:
+    @pytest.mark.parametrize("version", dovecot.VERSIONS)
+    def test_two_names_and_both_kinds_of_keys_roll_under_load(
+        self, place: Path, lab_dns: Dns, pebble: Pebble, version: str
+    ) -> None:
+        if why := dovecot.missing(version):
+            pytest.skip(why)
+        rolls(f"Dovecot {version}", partial(servers.dovecot, version=version), place, lab_dns, pebble)
+
+
+class TestOpenSmtpd:
+    def test_two_names_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+        if why := opensmtpd.missing():
+            pytest.skip(why)
+        rolls("OpenSMTPD", servers.open_smtpd, place, lab_dns, pebble)
+
+
+class TestSendmail:
+    def test_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+        rolls("Sendmail", servers.send_mail, place, lab_dns, pebble)
