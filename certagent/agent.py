@@ -17,6 +17,7 @@ from certagent.errors import Error
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Spec
 from certagent.lifecycle.planner import plan
+from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.steps import AnyStep, Wait
 from certagent.store.journal import Journal
 from certagent.world import World
@@ -33,6 +34,8 @@ class Told(Struct, frozen=True):
     step: AnyStep
     failure: ev.Failed | None
     took_s: float
+    alarm: bool = False
+    """A mail server has failed to take what it was given for so long that somebody must look."""
     defect: str = ""
     """Where in certagent's own code an unforeseen error came from; for the log at debug level only."""
 
@@ -85,5 +88,7 @@ def advance(
         failure = next((e for e in events if isinstance(e, ev.Failed)), None)
         if failure:
             tried.add(failure.work)
-        tell(Told(spec.name, state.seq, step, failure, time.monotonic() - began, defect))
+        now_failing = state.failures.get(work) if failure else None
+        alarm = bool(now_failing and alarms(work, now_failing, journal.now()))
+        tell(Told(spec.name, state.seq, step, failure, time.monotonic() - began, alarm, defect))
     return None

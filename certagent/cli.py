@@ -215,6 +215,7 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody."""
     from certagent import render
+    from certagent.lifecycle.schedule import alarms
 
     built, entries = _open(path, names)
     wakes, now = built.journal.wakes(), built.journal.now()
@@ -225,7 +226,8 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
             all_.append(render.status_of(entry.spec, state, wakes.get(entry.spec.name)))
         else:
             click.echo(render.status(entry.spec, state, now, wakes.get(entry.spec.name)))
-        code = max(code, *(_code_of(f.kind) for f in state.failures.values()), 0)
+        codes = (3 if alarms(work, f, now) else _code_of(f.kind) for work, f in state.failures.items())
+        code = max(code, *codes, 0)
     if as_json:
         click.echo(render.to_json({"daemon": built.present(), "certificates": all_}))
     elif built.present() is None:

@@ -38,7 +38,8 @@ def told(step: Told) -> None:
         words += [("kind", step.failure.kind), ("code", step.failure.code), ("error", step.failure.detail)]
         if step.failure.hint:
             words.append(("hint", step.failure.hint))
-    logger.log(logging.ERROR if step.failure else logging.INFO, line(words))
+    level = logging.CRITICAL if step.alarm else logging.ERROR if step.failure else logging.INFO
+    logger.log(level, line(words))
     if step.defect:
         logger.debug(line([("certificate", step.certificate), ("defect", step.defect)]))
 
@@ -56,7 +57,13 @@ def _quoted(text: str) -> str:
 
 
 class _Format(logging.Formatter):
-    _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}  # noqa: RUF012
+    _PRIORITY = {  # noqa: RUF012
+        logging.DEBUG: 7,
+        logging.INFO: 6,
+        logging.WARNING: 4,
+        logging.ERROR: 3,
+        logging.CRITICAL: 2,
+    }
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{self._PRIORITY.get(record.levelno, 6)}>" if not sys.stderr.isatty() else ""

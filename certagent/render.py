@@ -12,6 +12,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Answer, Instant, Spec, Unknown
+from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 
@@ -148,7 +149,8 @@ def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
     lines = [f"{spec.name}: {_headline(state, now)}"]
     for work, failure in sorted(state.failures.items()):
         since = f"{failure.count} times since {failure.first_at.wall:{DATE}}"
-        lines.append(f"  FAILING {work}, {since}: {failure.detail} [{failure.code}]")
+        word = "ALARM" if alarms(work, failure, now) else "FAILING"
+        lines.append(f"  {word} {work}, {since}: {failure.detail} [{failure.code}]")
         if failure.hint:
             lines.append(f"          hint: {failure.hint}")
     lines += [f"  {target.name}: {_target(state, target.name)}" for target in spec.targets]

@@ -23,10 +23,20 @@ SOON = timedelta(seconds=1)
 LOOK_AT_MOST = timedelta(minutes=15)
 """While caches are waited for, a server that regresses is noticed within this, or an eighth of the hold if that is
 less."""
+ALARM = timedelta(hours=1)
+"""A deployment that is open for longer does not mend itself: by then every retry is an hour apart."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then a withdrawn name is not forgotten."""
 FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
+
+
+def alarms(work: str, failure: Failure, now: Instant) -> bool:
+    """Whether somebody must be woken: a mail server has not taken what it was given for too long."""
+    return work.partition(" ")[0] in _DEPLOYMENT and now.since(failure.first_at) >= ALARM
+
+
+_DEPLOYMENT = ("install", "reload", "prove", "rollback", "survey")
 
 
 def backstop(leaf: Leaf) -> datetime:

@@ -1,0 +1,76 @@
+"""Who is woken where a mail server has not taken its certificate for an hour: by `status`, its code, and the log."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from certagent import log, render
+from certagent.agent import Told
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Instant, Service, Spec, Target
+from certagent.lifecycle.schedule import ALARM, alarms
+from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.steps import Reload
+
+START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
+SPEC = Spec(
+    name="mx1.example.org",
+    names=("mx1.example.org",),
+    algorithms=("ecdsa-p256",),
+    rotate_key=None,
+    standby=True,
+    owners={},
+    triples=("3 1 1",),
+    ttl_s=3600,
+    guard=timedelta(),
+    drain=timedelta(),
+    watch=timedelta(hours=6),
+    targets=(Target("postfix", (Service("mx1.example.org", 25, "smtp"),)),),
+)
+
+
+def later(by: timedelta) -> Instant:
+    return Instant(START.wall + by, START.lived_s + by.total_seconds())
+
+
+def failing(work: str, *moments: timedelta) -> State:
+    """A line of work that has failed at these moments, and never worked."""
+    state = State(name=SPEC.name)
+    for moment in moments:
+        failure = ev.Failed(work=work, kind="transient", code="mta.reload", detail="cannot reload", hint="look")
+        state = fold(state, failure, later(moment))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("work", "moment", "expected"),
+    [
+        ("reload postfix", ALARM, True),
+        ("install postfix", 3 * ALARM, True),
+        ("reload postfix", ALARM - timedelta(seconds=1), False),
+        ("order ecdsa-p256", 3 * ALARM, False),
+        ("look _25._tcp.mx1.example.org.", 3 * ALARM, False),
+    ],
+)
+def test_a_deployment_that_stays_open_is_an_alarm(work: str, moment: timedelta, expected: bool) -> None:
+    """Counted from the first failure in a row; what waits for a CA or DNS has limits and words of its own."""
+    state = failing(work, timedelta(), moment)
+    assert alarms(work, state.failures[work], later(moment)) is expected
+    shown = render.status(SPEC, state, later(moment), None)
+    assert ("  ALARM " in shown, "  FAILING " in shown) == (expected, not expected)
+
+
+@pytest.mark.parametrize(("alarm", "priority"), [(False, "<3>"), (True, "<2>")])
+def test_the_log_has_a_priority_of_its_own_for_it(
+    capsys: pytest.CaptureFixture[str], alarm: bool, priority: str
+) -> None:
+    log.start()
+    try:
+        failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
+        log.told(Told(SPEC.name, 7, Reload(target="postfix", because="installed"), failure, 0.1, alarm))
+    finally:
+        logging.getLogger("certagent").handlers = []
+    assert capsys.readouterr().err.startswith(f"{priority}certificate=mx1.example.org seq=7 step=Reload ")
