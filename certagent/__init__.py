@@ -30,7 +30,8 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
     findings.py render.py what people read
     checks.py dryrun.py   a look at the world as it is; the rehearsal against a test CA
     init/                 what this host runs and what DNS says, made into a configuration
-    daemon.py cli.py      the long-running agent; commands, exit codes
+    daemon.py renew.py    the long-running agent; one certificate's turn by hand
+    cli.py                commands, exit codes
     testing.py            conformance suites for authors of plug-ins
 
 Glossary

@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,11 +25,8 @@ if TYPE_CHECKING:
     from certagent.build import Built
     from certagent.config import Config, Entry
     from certagent.findings import Rehearsal
-    from certagent.lifecycle.events import Failed, Requested
+    from certagent.lifecycle.events import Failed
     from certagent.lifecycle.steps import Wait
-
-LOCK_S = 300.0
-"""A daemon's step may be an issuance; five minutes are longer than its own limits."""
 
 _config = click.option(
     "--config",
@@ -104,6 +99,7 @@ def renew(
         _dry_run(built, entries, as_json)
     from certagent import render
     from certagent.lifecycle import events as ev
+    from certagent.renew import spiral
 
     what = "emergency" if compromised else "rotate" if rotate else "renew" if force else "retry"
     request = ev.Requested(what=what, accept_deferrals=accept_deferrals)
@@ -118,7 +114,7 @@ def renew(
             if not as_json:
                 _print_step(step)
 
-        last = _spiral(built, entry, tell, request, wait=wait, quiet=as_json)
+        last = spiral(built, entry, tell, request, wait=wait, quiet=as_json)
         failures = built.journal.state(entry.spec.name).failures
         code = max(code, *(_code_of(f.kind) for f in failures.values()), 0)
         if exit_unchanged and not told and code == 0:
@@ -130,46 +126,6 @@ def renew(
     if as_json:
         click.echo(render.to_json(results))
     sys.exit(code)
-
-
-def _spiral(
-    built: Built, entry: Entry, tell: Callable[[Told], None], request: Requested | None, *, wait: bool, quiet: bool
-) -> Wait:
-    from certagent.agent import advance
-    from certagent.lifecycle.settled import settled
-
-    name = entry.spec.name
-    world = built.world(name)
-    said = ""
-    while True:
-        with built.lock.held(LOCK_S, f"renew {name}"):
-            if request and (request.what != "retry" or built.journal.state(name).failures):
-                built.journal.append(name, request)
-            request = None
-            last = advance(entry.spec, built.journal, world, tell=tell)
-        assert last is not None, "nothing here asks it to stop"
-        state = built.journal.state(name)
-        stuck = any(f.kind == "misconfigured" and w.startswith("install ") for w, f in state.failures.items())
-        if not wait or stuck or settled(entry.spec, state):
-            return last
-        _sleep(last, quiet, said)
-        said = last.because
-
-
-def _sleep(wait: Wait, quiet: bool, said: str) -> None:
-    """Until the plan goes on; on a terminal with the time left, elsewhere a line for each new reason."""
-    end = time.monotonic() + wait.delay.total_seconds()
-    if quiet or not sys.stderr.isatty():
-        if not quiet and wait.because != said:
-            click.echo(f"waits {_brief(wait.delay)}: {wait.because}", err=True)
-        time.sleep(max(0.0, end - time.monotonic()))
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        while (left := end - time.monotonic()) > 0:
-            status.update(f"waits {_brief(timedelta(seconds=left))}: {wait.because}")
-            time.sleep(min(1.0, left))
 
 
 def _dry_run(built: Built, entries: list[Entry], as_json: bool) -> NoReturn:
@@ -301,6 +257,7 @@ def abort(path: Path, name: str) -> None:
     """Give up the roll under way, before the swap: the next keys are dropped and their records removed."""
     from certagent.agent import advance
     from certagent.lifecycle import events as ev
+    from certagent.renew import LOCK_S
 
     built, [entry] = _open(path, (name,))
     built.check()

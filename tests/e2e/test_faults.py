@@ -236,7 +236,7 @@ class TestMailServer:
         good, file = main.read_text(), site.files["ecdsa"].read_bytes()
         with old_one_serves(site):
             site.receiver.configure("main.cf", good + "\n=x broken\n")
-            one_error(site.run("renew", "--force", code=3), r"postfix postfix: .*\[mta\.config\]")
+            one_error(site.run("renew", "--force", code=3), r"postfix: .*\[mta\.config\]")
             assert site.files["ecdsa"].read_bytes() == file
             site.receiver.configure("main.cf", good)
         goes_on(site)
@@ -259,7 +259,7 @@ class TestMailServer:
         old = site.served()
         site.receiver.stop()
         done = site.run("renew", "--force", code=1)
-        one_error(done, r"postfix postfix is not running \[mta\.down\]")
+        one_error(done, r"postfix is not running \[mta\.down\]")
         assert done.hints == [f"run: postfix -c {site.receiver.config_dir} start"]
         subprocess.run(["sh", "-c", done.hints[0].removeprefix("run: ")], check=True, capture_output=True)
         until(site.receiver.running, 5, "it runs")
