@@ -78,7 +78,7 @@ def _rest(state: State, algorithm: str, now: Instant) -> Wait | None:
 def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table
     """The keys to issue for now, and why; or the wait until then."""
     newest, current = state.newest, state.current_keys
-    if not state.keys:
+    if not state.keys or (newest is None and set(state.keys[-1].spki) != set(spec.algorithms)):
         return Wait(schedule.LOOK_AT_MOST, "keys are made first")
     if newest is None or current is None:
         return state.keys[-1], "there is no certificate yet"

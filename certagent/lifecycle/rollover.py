@@ -291,12 +291,13 @@ def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) 
 
 def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> list[str]:
     """Triples that would match nothing served once the values are added, and do not fail already."""
-    return sorted(
+    worse = {
         triple
         for before in {frozenset[Value](), *_sets(state.owner(owner))}  # a hidden primary may be empty
         for leaf in served_at(spec, state, owner)
         for triple in caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
-    )
+    }
+    return sorted(worse)
 
 
 def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
