@@ -41,29 +41,25 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     keys, because = wanted
     issued = state.issued if state.issued_keys == keys.id else {}
     todo = [a for a in spec.algorithms if a not in issued]
-    for algorithm in todo:
-        order = state.orders.get(algorithm)
-        if order is None or order.keys != keys.id:
-            # an order is of no use before what failed with the last one may be tried again
-            rest = _rest(state, algorithm, now)
-            if rest:
-                yield rest
-                return
-            replaces = state.newest.id if state.newest and algorithm in state.newest.leaves else None
-            yield PlaceOrder(keys=keys.id, algorithm=algorithm, replaces=replaces, because=because)
-        elif not order.presented:
-            yield Present(algorithm=algorithm, because="the CA asks for a dns-01 challenge")
-        elif not order.ready:
-            yield AnswerOrder(algorithm=algorithm, because="the challenge values are in DNS")
-        else:
-            yield Finalize(
-                keys=keys.id,
-                algorithm=algorithm,
-                generation=f"g{state.generations_made + 1}",
-                completes=len(todo) == 1,
-                because="the CA has seen the challenges",
-            )
-        return
+    algorithm = todo[0]  # there is one: the chain of the last completes the generation
+    order = state.orders.get(algorithm)
+    if order is None or order.keys != keys.id:
+        # an order is of no use before what failed with the last one may be tried again
+        replaces = state.newest.id if state.newest and algorithm in state.newest.leaves else None
+        order_it = PlaceOrder(keys=keys.id, algorithm=algorithm, replaces=replaces, because=because)
+        yield _rest(state, algorithm, now) or order_it
+    elif not order.presented:
+        yield Present(algorithm=algorithm, because="the CA asks for a dns-01 challenge")
+    elif not order.ready:
+        yield AnswerOrder(algorithm=algorithm, because="the challenge values are in DNS")
+    else:
+        yield Finalize(
+            keys=keys.id,
+            algorithm=algorithm,
+            generation=f"g{state.generations_made + 1}",
+            completes=len(todo) == 1,
+            because="the CA has seen the challenges",
+        )
 
 
 def _rest(state: State, algorithm: str, now: Instant) -> Wait | None:

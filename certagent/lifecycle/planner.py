@@ -248,10 +248,6 @@ def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if unseen:
             yield unseen
             continue
-        against = rollover.may_publish(spec, state, name, values)
-        if against:
-            yield Wait(spec.watch, f"not published: {against}")
-            continue
         yield Publish(owner=name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
 
 
