@@ -1,6 +1,6 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`python -m tests.mutants [N=2000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made in
+`python -m tests.mutants [N=10000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made in
 memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
 violation that the engine as it is does not have. The list and the rate are printed; exit status 1 if one survives or
 does not apply to the sources any more (the text must be found exactly once).
@@ -104,7 +104,7 @@ def judge(mutant: Mutant, count: int, known: set[int]) -> Verdict:
 def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
-    count, jobs = int(given.get("N") or 2000), int(given.get("JOBS") or 2)
+    count, jobs = int(given.get("N") or 10000), int(given.get("JOBS") or 2)
     if one := given.get("ONE"):
         known = {int(s) for s in given.get("SKIP", "").split(",") if s}
         return hunt(next(m for m in MUTANTS if m.name == one), count, known)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -15,39 +16,46 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from tests.simulation.ca import cheap
-from tests.simulation.history import run
+from tests.simulation.history import Done, run
+from tests.simulation.settled import prepare
 
-CHUNK = 50
+CHUNK = 200
+"""Histories of a process at a time; few enough to keep two processes busy to the end."""
 
 
 class Part(NamedTuple):
     """What came out of some seeds."""
 
     histories: int
-    steps: int
-    virtual_s: float
+    done: Done
     cpu_s: float
-    bad: list[tuple[int, int, str]]
+    bad: list[tuple[int, float, str]]
     """Of each violation: seed, steps, and what."""
 
 
 def many(seeds: range) -> Part:
     """These seeds, in one process."""
-    steps, virtual_s, began = 0, 0.0, time.process_time()
-    bad: list[tuple[int, int, str]] = []
+    done, began = Done(), time.process_time()
+    bad: list[tuple[int, float, str]] = []
+    gc.disable()  # a world is full of cycles; all of them are garbage at once, after many histories
     with cheap() as dice:
         for seed in seeds:
             outcome = run(seed, dice)
-            steps += outcome.steps
-            virtual_s += outcome.virtual_s
+            done += outcome.done
             if outcome.violation:
-                bad.append((seed, outcome.steps, outcome.violation))
-    return Part(len(seeds), steps, virtual_s, time.process_time() - began, bad)
+                bad.append((seed, outcome.done.steps, outcome.violation))
+    gc.collect()
+    return Part(len(seeds), done, time.process_time() - began, bad)
 
 
 def results(first: int, count: int, jobs: int) -> Iterator[Part]:
     """The same over several processes."""
     chunks = [range(s, min(s + CHUNK, first + count)) for s in range(first, first + count, CHUNK)]
+    if len(chunks) > 4 * jobs:
+        with cheap():
+            prepare()  # once, for all processes
+        gc.collect()
+        gc.freeze()
     if jobs == 1:
         yield from map(many, chunks)
         return
@@ -60,7 +68,7 @@ def one(seed: int) -> int:
     with cheap() as dice:
         outcome = run(seed, dice, tracing=True)
     print("\n".join(outcome.trace))
-    print(f"seed {seed}: {outcome.violation or 'no violation'} ({outcome.steps} steps)")
+    print(f"seed {seed}: {outcome.violation or 'no violation'} ({outcome.done.steps} steps)")
     return 1 if outcome.violation else 0
 
 
@@ -75,15 +83,18 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     jobs = int(given.get("JOBS") or os.cpu_count() or 1)
     parts = list(results(int(given.get("FROM") or 0), int(given.get("N") or 20000), jobs))
-    histories, steps = sum(p.histories for p in parts), sum(p.steps for p in parts)
+    histories, done = sum(p.histories for p in parts), Done()
+    for part in parts:
+        done += part.done
     bad = [b for p in parts for b in p.bad]
     took = time.monotonic() - began
-    years = sum(p.virtual_s for p in parts) / 86400 / 365
     cpu_s = sum(p.cpu_s for p in parts)
-    print(f"{histories} histories, {steps} steps, {years:.0f} years in {took:.1f} s", end=": ")
-    print(f"{histories / took:.0f} histories/s over {jobs} processes", end="; ")
-    print(f"{histories / cpu_s:.0f} histories and {steps / cpu_s:.0f} steps per second of CPU")
-    kinds: dict[str, list[tuple[int, int, str]]] = {}
+    each = ", ".join(f"{value / histories:.1f} {name}" for name, value in done.told())
+    print(f"{histories} histories in {took:.1f} s over {jobs} processes; in each, on average: {each}")
+    sums = ("histories", histories), ("steps", done.steps), ("checks", done.checks)
+    rates = ", ".join(f"{value / took:.0f} {name}" for name, value in sums)
+    print(f"per second: {rates}; per second of CPU: {histories / cpu_s:.0f} histories, {done.steps / cpu_s:.0f} steps")
+    kinds: dict[str, list[tuple[float, int, str]]] = {}
     for seed, count, what in bad:
         kinds.setdefault(re.sub(r"\b[0-9a-f]{6}\b|\bmx\d?\b|\bg\d+\b|\{[^}]*\}", "#", what)[:60], []).append(
             (count, seed, what)

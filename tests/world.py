@@ -6,6 +6,7 @@ The agent is `certagent.agent.advance`, with the real planner, fold, gates and `
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
@@ -21,17 +22,17 @@ from tests.simulation.judge import Judge
 from tests.simulation.mail import Host, Shown, probe
 
 ALGORITHMS = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
-TTLS = (60, 60, 60, 300, 300, 300, 900, 900, 3600, 3600, 3600, 86400)
-"""Mostly short: with long ones a history would consist of looks while nothing happens."""
+TTLS = (60,) * 40 + (300,) * 50 + (900,) * 24 + (3600,) * 24 + (14400,) * 3 + (86400,)
+"""Mostly short: with a day's a history consists of two hundred looks while nothing happens."""
 NAMES = ("mx1.example.org",)
 
 
 class World:
     """Everything of one history."""
 
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
-        self.clock = clock = Clock(seed, tracing=tracing)
-        self.rng = rng = clock.rng
+    def __init__(self, dice: random.Random) -> None:
+        self.rng = rng = dice
+        self.clock = clock = Clock(dice)
         self.journal = Journal(clock)
         self.asleep_since: float | None = None
         """Since when the agent does not run."""
@@ -71,10 +72,10 @@ class World:
             host.changing = self.judge.chain_begins
         self.spec = self._spec(drain_s)
         self.judge.known |= set(self.spec.owners)
-        resolver = Resolver(clock, self.dns)
+        self.resolver = Resolver(clock, self.dns)
         self.edges = Edges(
-            issuer=lambda: self.ca,
-            resolver=lambda: resolver,
+            issuer=self._issuer,
+            resolver=self._resolver,
             zones=self.provider,  # pyright: ignore[reportArgumentType] -- no `get`: nothing may believe the provider
             vault=self.vault,
             servers=self.hosts,
@@ -140,6 +141,12 @@ class World:
         self.clock.note(f"   ? config: {what}")
         self.spec = spec
         self.provider.epoch += 1
+
+    def _issuer(self) -> Ca:
+        return self.ca
+
+    def _resolver(self) -> Resolver:
+        return self.resolver
 
     def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:
         return probe(self.clock, self.hosts, services, algorithms)

@@ -239,16 +239,12 @@ class Journal:
     @contextmanager
     def _snapshot(self) -> Generator[None]:
         """Several reads of one moment, whatever another process writes meanwhile."""
-        self._db.execute("BEGIN")
-        try:
+        with self._transaction("BEGIN"):
             yield
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
 
     @contextmanager
-    def _transaction(self) -> Generator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Generator[None]:
+        self._db.execute(begin)
         try:
             yield
             self._db.execute("COMMIT")

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from certagent.pki.leaf import Leaf
 from tests.mutations import MUTANTS, Mutant
+from tests.simulation import settled
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
 from tests.simulation.history import run
 from tests.simulation.judge import unmatched
 
-HISTORIES = 300
-"""About ten seconds on one core."""
+HISTORIES = 1000
+"""About five seconds on one core."""
+TRACES = """
+import hashlib
+from tests.simulation.ca import cheap
+from tests.simulation.history import run
+with cheap() as dice:
+    lines = [line for seed in range(60) for line in run(seed, dice, tracing=True).trace]
+print(len(lines), hashlib.sha256("\\n".join(lines).encode()).hexdigest())
+"""
 
 
 def test_histories() -> None:
@@ -31,10 +43,24 @@ def test_every_mutant_still_applies(mutant: Mutant) -> None:
 
 
 def test_a_seed_is_a_history() -> None:
+    """In every process, in whatever order Python keeps its sets."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", TRACES], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    lines, _, _ = said.pop().partition(b" ")
+    assert int(lines) > 60 * 20
+
+
+def test_what_is_remembered_changes_nothing() -> None:
     with cheap() as dice:
-        first, second = (run(7, dice, tracing=True) for _ in range(2))
-    assert first == second
-    assert len(first.trace) > 20
+        quick = [run(seed, dice, tracing=True) for seed in range(60)]
+    settled.made.cache_clear()
+    with cheap(remember=False) as dice:
+        assert quick == [run(seed, dice, tracing=True) for seed in range(60)]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def _facts(certificates: Sequence[bytes]) -> Leaf:
 
 
 @contextmanager
-def cheap() -> Generator[Dice]:
+def cheap(*, remember: bool = True) -> Generator[Dice]:
     """While this lasts, the agent's crypto costs nothing and its time is the world's; set `.clock` for each history."""
     NOW.memory = Memory()
     replaced: list[Any] = [
@@ -131,7 +131,7 @@ def cheap() -> Generator[Dice]:
         patch.object(certagent.act, "time", NOW),
         patch.object(certagent.act, "random", NOW),
         patch.object(certagent.act, "ThreadPoolExecutor", _Pool),
-        *remembered(NOW.memory),
+        *(remembered(NOW.memory) if remember else ()),
     ]
     for p in replaced:
         p.start()

@@ -47,6 +47,8 @@ class Clock:
         self.crash_chance = 0.0
         self.trace: list[str] | None = None
         self.shown = 0
+        self.busy_until = 0.0
+        """When everything that comes late by itself will have come."""
         self.stirred_at = 0.0
         """When something last happened that was begun while there were faults."""
         self._heap: list[tuple[float, int, bool, Callable[[], None]]] = []
@@ -61,6 +63,10 @@ class Clock:
         """Do something later."""
         self._count += 1
         heapq.heappush(self._heap, (self.t + delay_s, self._count, self.hostile, act))
+
+    def busy(self, for_s: float) -> None:
+        """Something is still going to change by itself."""
+        self.busy_until = max(self.busy_until, self.t + for_s)
 
     def until(self, moment: float) -> None:
         """Let the world go on up to a moment."""

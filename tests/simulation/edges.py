@@ -81,7 +81,7 @@ class Resolver:
             clock.note(f"      seen at {owner}: {zone.security} {said}")
         seen = Sighting(zone.name, name, answers, zone.security, "as the simulation has it")
         last = self._last.get(owner)
-        if seen == last:
+        if last is not None and seen == last:
             return last  # the same object: what follows from it is remembered
         self._last[owner] = seen
         return seen
@@ -119,9 +119,9 @@ class Provider:
         self.dns = dns
         self.zones = tuple(dns.zones)
         self.down = False
+        self.flaky = 1.0
+        """How often it errs, as a multiple of one in eight."""
         self.writes: list[float] = []
-        self.busy_until = 0.0
-        """When the last update that comes late will have come."""
         self.epoch = 0
         """How often the config was changed."""
         self.published: set[str] = set()
@@ -158,7 +158,7 @@ class Provider:
             self.writes.append(clock.t)
         if self.down and clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
-        fate = rng.random() if clock.hostile else 1.0
+        fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
 
         began = clock.t
         epoch = self.epoch
@@ -187,7 +187,7 @@ class Provider:
         clock.hazard("after the provider has done it")
 
     def _later(self, delay_s: float, do: Callable[..., None]) -> None:
-        self.busy_until = max(self.busy_until, self.clock.t + delay_s)
+        self.clock.busy(delay_s)
         self.clock.at(delay_s, lambda: do(late=True))
 
     def _apply(

@@ -18,7 +18,7 @@ from certagent.store.journal import Journal
 from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation
 from tests.simulation.dns import tell
-from tests.simulation.mischief import ANYTIME, BETWEEN, Mischief
+from tests.simulation.mischief import ANYTIME, BETWEEN, Mischief, cut_off, deaf_for_days, raise_ttl, regress
 from tests.simulation.settled import WORLDS, settled
 from tests.world import World
 
@@ -35,13 +35,19 @@ class Shape(NamedTuple):
     requests: tuple[int, ...]
     eager: float
     """How probable it is that something is drawn after a turn of the agent."""
+    kinds: tuple[Mischief, ...] = ()
+    """Of mischief; none: all, or a few by chance."""
+    first: tuple[Mischief, ...] = ()
+    """What strikes at once."""
 
 
 SHAPES = (
-    Shape(84, True, (3, 16), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9),
-    Shape(12, False, (8, 30), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7),
-    Shape(2, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
-    Shape(2, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
+    Shape(150, True, (3, 16), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9),
+    Shape(32, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7),
+    Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, kinds=(regress, regress, cut_off, raise_ttl)),
+    Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
+    Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
+    Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, first=(deaf_for_days,)),
 )
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0)
 TOO_MANY = 1500
@@ -53,13 +59,13 @@ WRITES_AN_HOUR = 90
 class Done(NamedTuple):
     """What was done in a history, or in many."""
 
-    steps: int = 0
+    steps: float = 0
     """Of the agent: planned, acted, journaled."""
-    faults: int = 0
+    faults: float = 0
     """What was struck, crashed, or failed."""
-    requests: int = 0
+    requests: float = 0
     """What people asked for, or edited in the config."""
-    checks: int = 0
+    checks: float = 0
     """A set that a cache may hold against a chain that may be served."""
     days: float = 0.0
 
@@ -93,10 +99,13 @@ class History:
         self.left = rng.choice(shape.mischief)
         """Mischief still to come."""
         self.requests = rng.choice(shape.requests)
+        world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
         self.clock.crash_chance = rng.choice((0.003, 0.01, 0.03))
         self.confirmed = set(world.journal.head.owners)
         """TLSA names of which a whole turn of the agent has known."""
+        # often only a few kinds: then they meet each other more often (swarm testing, Groce et al., 2012)
+        self.kinds = shape.kinds or (tuple(rng.sample(ANYTIME, 3)) if rng.random() < 0.5 else ANYTIME)
         self.limit = rng.randint(*shape.steps)
         self.faults = self.heard = world.steps = 0
         self.before = Done(0, len(world.judge.disturbed), 0, world.judge.checks, self.clock.t / 86400)
@@ -108,6 +117,8 @@ class History:
         if self.shape.settled and self.requests and world.rng.random() < 0.7:
             self.requests -= 1  # not only looks before the first thing happens
             world.between.append(world.rng.choice(BETWEEN))
+        for mischief in self.shape.first:
+            self._strike(mischief)
         end = clock.t + 400 * 86400
         while world.steps < self.limit and clock.t < end:
             self.turn_and_sleep()
@@ -196,7 +207,7 @@ class History:
         world.tell(told)
         if self.left and self.clock.hostile and world.rng.random() < 0.03:
             self.left -= 1
-            mischief = world.rng.choice(ANYTIME)
+            mischief = world.rng.choice(self.kinds)
             self.clock.at(world.rng.uniform(0, 3), lambda: self._strike(mischief))
 
     def _draw(self, delay: float) -> None:
@@ -216,7 +227,7 @@ class History:
             self.clock.at(moment, wake)
         elif self.left:
             self.left -= 1
-            mischief = rng.choice(ANYTIME)
+            mischief = rng.choice(self.kinds)
             self.clock.at(moment, lambda: self._strike(mischief))
 
     def _strike(self, mischief: Mischief) -> None:
@@ -278,7 +289,7 @@ class History:
         while True:
             self.turn_and_sleep()
             # everything was looked at once more after the last thing that anybody did, or that comes late
-            last = max(clock.stirred_at, world.provider.busy_until)
+            last = max(clock.stirred_at, clock.busy_until)
             if world.judge.settled(world.spec, world.journal, last):
                 break
             if clock.t > end:

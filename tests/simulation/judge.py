@@ -9,6 +9,8 @@ Whose fault it is, exactly:
 - A set is begun by the agent (its own write, whenever it comes through): it must match every chain that may be
   served, for every triple that the version before did not fail already. Left out: a write within `NOTICE_S` after
   somebody else's change, and one that comes through late after the config was changed.
+- And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
+  no STARTTLS, defers).
 - A chain is placed by the agent: every holdable set must match it, apart from triples which matched nothing that was
   served before (those senders were cut off already), sets that are somebody else's doing and could not be noticed
   (begun within `NOTICE_S` before, or gone again within it), and, where the operator said `accept_deferrals`, that one
@@ -95,8 +97,10 @@ class Judge:
                     if bad and not isinstance(before, str):
                         bad -= unmatched(before, shown.leaf)
                     if bad:
-                        what = f"{owner} gives {tell(entry.content)}: {', '.join(bad)} does not match"
+                        what = f"{owner} gives {tell(entry.content)}: {', '.join(sorted(bad))} does not match"
                         raise Violation(f"{what} {shown.leaf.spki[:6]} at {host}")
+                if not before and self.hosts[host].plain():
+                    raise Violation(f"{owner} is published, and {host} offers no TLS yet")
 
     def chain_begins(self, host: Host, shown: Shown) -> None:
         """A file is about to be placed."""
@@ -130,7 +134,7 @@ class Judge:
                     bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in before))
                 if bad:
                     what = f"{host.name} begins to serve {leaf.spki[:6]}; caches may hold {tell(values)} of {owner}"
-                    raise Violation(f"{what}, whose {', '.join(bad)} does not match")
+                    raise Violation(f"{what}, whose {', '.join(sorted(bad))} does not match")
 
     def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
         self.checks += 1

@@ -90,6 +90,10 @@ class Host:
                 if files is not self.files:
                     yield from files.values()
 
+    def plain(self) -> bool:
+        """Some process has no certificate at all."""
+        return any(not files for pool in self.pools for files in pool.alive(self.clock.t))
+
     def place(self, files: Files) -> None:
         """The rename."""
         for shown in files.values():
@@ -116,6 +120,7 @@ class Host:
             # nobody reloads after him, and no new connection meets them: they end by themselves
             ends = self.clock.t + self.drain_s
             pool.drain(lambda: ends)
+            self.clock.busy(self.drain_s)
         elif self.reloaded_at > self.renamed_at:
             ends = max(self.clock.t, self.reloaded_at + 0.99 * self.drain_s)
             pool.drain(lambda: ends)

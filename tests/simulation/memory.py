@@ -125,10 +125,11 @@ class Memory:
         seen = state.owner(*name).sighting if name else None
         read = spec, seen, state.targets, state.generations, state.keys, state.retired
         key = name, *map(id, read)
-        found = self._read.get(key)
-        if found is None:
-            found = self._read[key] = (read, {})
-        return found[1]
+        _, answers = self._read.get(key) or (None, None)
+        if answers is None:
+            answers = Answers()
+            self._read[key] = (read, answers)
+        return answers
 
     def of_parts(self, function: Quick, parts: Callable[..., tuple[Any, ...]]) -> Quick:
         """Reads these parts."""
@@ -163,7 +164,7 @@ def _all(*args: Any) -> tuple[Any, ...]:
 
 def remembered(memory: Memory) -> list[Any]:
     """The patches."""
-    hurts, records, kept = caches.hurts, tlsa.records, caches._kept
+    hurts, records, kept = caches.hurts, tlsa.records, caches._kept  # pyright: ignore[reportPrivateUsage]
 
     @lru_cache(MANY)
     def hurts_of(values: frozenset[str], spki: str, issuers: tuple[str, ...], doubt: bool) -> frozenset[str]:
@@ -183,10 +184,13 @@ def remembered(memory: Memory) -> list[Any]:
     def kept_of(ttl_s: int, path: tuple[tuple[str, int], ...]) -> timedelta:
         return kept(caches.Held(frozenset(), ttl_s, path, Instant(BASE, 0.0), None))
 
+    def quick_kept(held: caches.Held) -> timedelta:
+        return kept_of(held.ttl_s, held.path)
+
     found: list[Any] = [
         patch.object(caches, "hurts", quick_hurts),
         patch.object(tlsa, "records", quick_records),
-        patch.object(caches, "_kept", lambda held: kept_of(held.ttl_s, held.path)),
+        patch.object(caches, "_kept", quick_kept),
     ]
     kinds: tuple[tuple[Callable[[Quick], Quick], Any, tuple[str, ...]], ...] = (
         (lru_cache(MANY), tlsa, ("of_key", "triple", "usable")),
@@ -205,9 +209,7 @@ def remembered(memory: Memory) -> list[Any]:
     )
     for kind, module, names in kinds:
         found += [patch.object(module, name, kind(getattr(module, name))) for name in names]
-    for kind, names in (
-        (memory.of_generations, ("newest",)),
-        (memory.of_chains, ("current_keys", "next_keys", "ours")),
-    ):
-        found += [patch.object(State, name, property(kind(State.__dict__[name].fget))) for name in names]
+    for name in ("newest", "current_keys", "next_keys", "ours"):
+        kind = memory.of_generations if name == "newest" else memory.of_chains
+        found.append(patch.object(State, name, property(kind(State.__dict__[name].fget))))
     return found

@@ -88,6 +88,21 @@ def _follow(zone: Zone, server: Server) -> None:
     zone.serve(server, len(zone.versions) - 1)
 
 
+def cut_off(world: World) -> None:
+    """A secondary is cut off from its primary and from the agent for a while; others still ask it."""
+    zone, server = _server(world)
+    if server.primary or server.stuck:
+        return
+    server.stuck = server.deaf = True
+    world.clock.note(f"   ! {server.label} is cut off")
+
+    def over() -> None:
+        server.deaf = False
+        _follow(zone, server)
+
+    world.clock.at(_span(world), over)
+
+
 def regress(world: World) -> None:
     """A server goes back to an older version, for as long as the agent needs to see it.
 
@@ -142,6 +157,23 @@ def hurried(world: World) -> None:
     world.clock.note("   ! every TTL is lowered")
     world.between.append(rotate)
     world.woken = True
+
+
+def prepared(world: World) -> None:
+    """The operator raises every TTL, and asks for a rotation some minutes later; it is the provider's bad day."""
+    world.provider.flaky = 8.0
+    for zone in (z for z in world.zones if world.clock.t - z.changed_at > NOTICE_S):
+        for name, rr in list(zone.versions[-1].sets.items()):
+            if _led_to(world, name):
+                zone.put(name, replace_ttl(rr, max(rr.ttl_s, world.rng.choice((3600, 14400)))), since=world.clock.t)
+    world.clock.note("   ! every TTL is raised")
+
+    def ask() -> None:
+        if world.clock.hostile:
+            world.between.append(rotate)
+            world.woken = True
+
+    world.clock.at(world.rng.uniform(1, 10) * NOTICE_S, ask)
 
 
 def rotate(world: World) -> None:
@@ -298,10 +330,13 @@ ANYTIME: tuple[Mischief, ...] = (
     deaf_for_days,
     stuck,
     stuck,
+    cut_off,
+    regress,
     regress,
     regress,
     raise_ttl,
     hurried,
+    prepared,
     meddle,
     security,
     provider_down,

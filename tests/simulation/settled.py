@@ -10,7 +10,7 @@ import io
 import pickle
 import random
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -38,10 +38,10 @@ class _Keeper(pickle.Pickler):
             return -1
         if not isinstance(obj, FROZEN):
             return None
-        if id(obj) not in self._known:
-            self._known[id(obj)] = len(self.shared)
-            self.shared.append(obj)
-        return self._known[id(obj)]
+        number = self._known.setdefault(id(cast("object", obj)), len(self.shared))
+        if number == len(self.shared):
+            self.shared.append(cast("object", obj))
+        return number
 
 
 class _Reader(pickle.Unpickler):
@@ -62,7 +62,8 @@ def keep(world: World) -> tuple[bytes, list[object]]:
 
 
 @lru_cache(WORLDS)
-def _kept(number: int) -> tuple[bytes, list[object]]:
+def made(number: int) -> tuple[bytes, list[object]]:
+    """Made once in a process, when it is first asked for."""
     from tests.simulation.ca import NOW
     from tests.simulation.history import History
     from tests.world import World
@@ -85,9 +86,9 @@ def _kept(number: int) -> tuple[bytes, list[object]]:
 def prepare() -> None:
     """Make them all now."""
     for number in range(WORLDS):
-        _kept(number)
+        made(number)
 
 
 def settled(number: int, dice: random.Random) -> World:
     """One of them, from now on with these dice."""
-    return _Reader(*_kept(number), dice).load()
+    return _Reader(*made(number), dice).load()

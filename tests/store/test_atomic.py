@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,79 @@ def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, fla
     finally:
         subprocess.run(["chattr", f"-{flag}", path], check=True)
     assert caught.value.hint == f"chattr -ia {path}"
+
+
+def test_a_file_that_is_not_ours_to_read_is_replaced_all_the_same() -> None:
+    """Who may write into the directory may replace what is in it."""
+    with tempfile.TemporaryDirectory() as directory:  # one that others may enter, unlike pytest's
+        path = Path(directory) / "chain.pem"
+        path.write_bytes(b"old")
+        path.chmod(0)
+        path.parent.chmod(0o777)
+        before = os.geteuid()
+        os.seteuid(65534 if before == 0 else before)  # root may read whatever it likes
+        try:
+            with pytest.raises(PermissionError):
+                path.read_bytes()
+            atomic.replaceable(path)
+            atomic.write(path, b"new")
+            assert path.read_bytes() == b"new"
+        finally:
+            os.seteuid(before)
+
+
+def test_a_file_system_without_flags_has_no_immutable_files() -> None:
+    """/proc is one."""
+    atomic.replaceable(Path("/proc/self/status"))
+
+
+def test_attributes_that_cannot_be_read_are_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To take them for none would lose somebody's access."""
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "getxattr", fail)
+    with pytest.raises(Transient, match=r"Input/output error.*store\.disk"):
+        atomic.write(path, b"new", keep=True)
+    with pytest.raises(Transient, match=r"store\.disk"):
+        atomic.has_acl(path)
+    assert (path.read_bytes(), left(path.parent)) == (b"old", [])
+
+
+class TestLocked:
+    """Between its making and its lock another process may take a new file for one that a killed run left."""
+
+    def test_a_file_that_was_removed_before_it_was_locked_is_made_anew(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, taken = fcntl.flock, [0]
+
+        def slow(fd: int, operation: int) -> None:
+            if operation == fcntl.LOCK_EX and taken[0] < 2:
+                taken[0] += 1
+                monkeypatch.setattr(fcntl, "flock", real)
+                for name in left(path.parent):  # as the other process does
+                    path.with_name(name).unlink()
+                monkeypatch.setattr(fcntl, "flock", slow)
+            real(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", slow)
+        open_before = len(os.listdir("/proc/self/fd"))
+        atomic.write(path, b"new")
+        assert (path.read_bytes(), left(path.parent), taken) == (b"new", [], [2])
+        assert len(os.listdir("/proc/self/fd")) == open_before
+
+    def test_nothing_is_left_where_it_cannot_be_locked(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", fail)
+        open_before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Transient, match=r"No locks available.*store\.disk"):
+            atomic.write(path, b"new")
+        assert (path.read_bytes(), left(path.parent)) == (b"old", [])
+        assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 class TestFollowed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -185,6 +187,90 @@ def test_a_row_that_was_changed_lost_or_moved_is_found(written: Path, clock: Fak
     assert caught.value.code == "journal.damaged"
     assert str(written) in caught.value.detail
     assert "backup" in caught.value.hint
+
+
+def chained(previous: bytes, content: bytes) -> bytes:
+    """The digest that the journal would give it."""
+    return hashlib.blake2b(content, key=previous, digest_size=16).digest()
+
+
+@pytest.mark.parametrize("state", [b"{}", b'{"name": "x", "seq": "many"}', b"not JSON", b"\xff"])
+def test_a_state_that_does_not_read_is_told_even_if_it_is_whole(written: Path, clock: Fake, state: bytes) -> None:
+    """As another version of certagent may have written it."""
+    with sqlite3.connect(written) as db:
+        [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+        db.execute("UPDATE head SET state = ?, digest = ?", (state, chained(last, state)))
+    db.close()
+    with pytest.raises(Misconfigured, match=r"the state does not read.*journal\.damaged"):
+        judged(written, clock)
+
+
+@pytest.mark.parametrize(
+    ("at", "body"),
+    [
+        ("2026-11-21T12:00:00+00:00", b'{"type": "NeverHeardOf"}'),
+        ("2026-11-21T12:00:00+00:00", b"not JSON"),
+        ("some day", b'{"type": "Reloaded", "target": "postfix"}'),
+    ],
+)
+def test_an_event_that_does_not_read_is_told_even_if_it_is_whole(
+    written: Path, clock: Fake, at: str, body: bytes
+) -> None:
+    """An event of a certagent to come is not skipped."""
+    with sqlite3.connect(written) as db:
+        [last] = db.execute("SELECT digest FROM event WHERE seq = 7").fetchone()
+        [lived_s] = db.execute("SELECT lived_s FROM event WHERE seq = 8").fetchone()
+        digest = chained(last, f"{NAME}\n8\n{at}\n{lived_s!r}\n".encode() + body)
+        db.execute("UPDATE event SET at = ?, body = ?, digest = ? WHERE seq = 8", (at, body, digest))
+        [state] = db.execute("SELECT state FROM head").fetchone()
+        db.execute("UPDATE head SET digest = ?", (chained(digest, state),))
+    db.close()
+    journal = Journal(written, clock)
+    assert journal.state(NAME).seq == 8, "what is needed now is there"
+    read = journal.history(NAME)
+    assert [next(read).seq for _ in range(7)] == list(range(1, 8))
+    with pytest.raises(Misconfigured, match=r"event 8 does not read.*journal\.damaged"):
+        next(read)
+    with pytest.raises(Misconfigured, match=r"event 8 does not read"):
+        journal.verify(NAME)
+    journal.close()
+
+
+def test_a_state_that_is_not_the_fold_of_its_events_is_found_by_verifying(written: Path, clock: Fake) -> None:
+    """Whole, chained, and wrong: what a defect of the fold, or a skilled hand, would leave."""
+    with sqlite3.connect(written) as db:
+        [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
+        [state] = db.execute("SELECT state FROM head").fetchone()
+        wrong = state.replace(b"k3", b"k9")
+        db.execute("UPDATE head SET state = ?, digest = ?", (wrong, chained(last, wrong)))
+    db.close()
+    with pytest.raises(Misconfigured, match=r"the events do not fold to the stored state.*journal\.damaged"):
+        judged(written, clock)
+
+
+def test_text_that_is_no_text_is_told(written: Path, clock: Fake) -> None:
+    """A damaged name or date of a row that nothing else looks at."""
+    with sqlite3.connect(written) as db:
+        db.execute("UPDATE head SET certificate = CAST(x'ff66' AS TEXT)")
+    db.close()
+    journal = Journal(written, clock)
+    with pytest.raises(Misconfigured, match=r"journal\.damaged"):
+        journal.names()
+    journal.close()
+
+
+def test_thousands_of_states_are_read_in_their_order(place: Path, clock: Fake) -> None:
+    """In portions, so that a daemon need not wait for long; of what is unknown, a new one."""
+    journal = Journal(place / "journal.db", clock)
+    names = [f"mx{n}.example.org" for n in range(300)]
+    for name in names[::7]:
+        journal.append(name, event(1))
+    found = list(journal.states(reversed(names)))
+    assert [state.name for state in found] == names[::-1]
+    assert found == [journal.state(name) for name in reversed(names)]
+    assert sum(state.seq for state in found) == len(names[::7])
+    assert list(journal.states([])) == []
+    journal.close()
 
 
 def test_a_journal_that_went_back_is_a_state_of_its_own_past(written: Path, clock: Fake, place: Path) -> None:
@@ -491,6 +577,7 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, cl
             break
     assert caught
     assert caught.code == "store.disk"
+    assert "full" in caught.detail
     assert caught.hint
     assert journal.state(NAME) == before
     assert journal.verify(NAME) == before.seq
@@ -498,6 +585,25 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, cl
     assert journal.append(NAME, event(1000)).seq == before.seq + 1
     journal.close()
     assert judged(place / "journal.db", clock).seq == before.seq + 1
+
+
+def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: Path, clock: Fake) -> None:
+    """At whichever byte of the log: a limit on the size of files makes the kernel refuse it (setrlimit(2))."""
+    journal = Journal(place / "journal.db", clock)
+    before = journal.append(NAME, event(1))
+    log = (place / "journal.db-wal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for more in (0, 1, 24, 4096, 4120, 9000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log + more, hard))
+        try:
+            with pytest.raises(Transient, match=r"disk.*store\.disk"):
+                journal.append(NAME, *(event(n) for n in range(2, 30)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert journal.state(NAME) == before
+        assert journal.verify(NAME) == 1
+    assert journal.append(NAME, event(2)).seq == 2
+    journal.close()
 
 
 def test_another_writer_that_holds_the_file_is_told(place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

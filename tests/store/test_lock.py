@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -211,3 +212,16 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured):
         daemon_pid(link)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_disk_that_fails_may_pass(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Nobody's mistake: tried again, unlike a wrong path."""
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(Transient, match=r"store\.disk") as caught, Lock(path).held(0, "renewing"):
+        pass
+    assert caught.value.hint == f"look at the disk: df -h {path.parent}"

@@ -1,0 +1,203 @@
+"""What Hypothesis draws for the tests of the pure core: any event there is, for a few names that all of them share.
+
+The strategies follow the fields of the event and step classes, so a new one is drawn too; a field of a new name has to
+be given its values here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, get_args
+
+import msgspec
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps
+from certagent.lifecycle.model import Answer, Service, Sighting, Spec, Target, Unknown
+from certagent.pki.leaf import Leaf
+from tests.lifecycle.play import SPEC as ONE
+from tests.lifecycle.play import START, Life, leaf, served
+
+MX1, MX = "_25._tcp.mx1.example.org.", "_25._tcp.mx.example.org."
+TARGETS = ("one", "two")
+ALGORITHMS = ("ecdsa-p256", "rsa-2048")
+KEYS, GENERATIONS = ("k1", "k2", "k3"), ("g1", "g2", "g3")
+SPKI = ("aa", "bb", "cc")
+ISSUERS = ("ca", "cb")
+
+SPEC = Spec(
+    name="mx1.example.org",
+    names=("mx1.example.org",),
+    algorithms=("ecdsa-p256",),
+    rotate_key=timedelta(),
+    standby=True,
+    owners={MX1: ("one",), MX: TARGETS},
+    triples=("3 1 1",),
+    ttl_s=60,
+    guard=timedelta(minutes=15),
+    drain=timedelta(minutes=5),
+    watch=timedelta(hours=6),
+    targets=tuple(Target(name, (Service(f"{name}.example.org", 25, "smtp"),)) for name in TARGETS),
+)
+
+
+def _spec(**words: object) -> Spec:
+    return replace(SPEC, **words)
+
+
+SPECS = st.builds(
+    _spec,
+    algorithms=st.sampled_from([("ecdsa-p256",), ("rsa-2048",), ALGORITHMS]),
+    owners=st.sampled_from([SPEC.owners, {MX1: ("one",)}, {MX: TARGETS}, {}]),
+    standby=st.booleans(),
+    triples=st.sampled_from([("3 1 1",), ("3 1 1", "2 1 1"), ("2 1 1",)]),
+    rotate_key=st.sampled_from([timedelta(), timedelta(days=30), None]),
+    targets=st.sampled_from([SPEC.targets, SPEC.targets[:1]]),
+)
+
+VALUE = st.sampled_from(
+    [
+        *(f"3 1 1 {key * 32}" for key in SPKI),
+        *(f"2 1 1 {issuer * 32}" for issuer in ISSUERS),
+        "3 0 1 " + "dd" * 32,  # whether it matches cannot be told
+        "1 1 1 " + "dd" * 32,  # no sender uses it
+    ]
+)
+VALUES = st.frozensets(VALUE, max_size=4)
+
+
+def _leaf(key: str, issuers: list[str], days: int) -> Leaf:
+    return leaf(key, *issuers, life=timedelta(days=days))
+
+
+LEAVES = st.builds(
+    _leaf,
+    st.sampled_from(SPKI),
+    st.lists(st.sampled_from(ISSUERS), max_size=2, unique=True),
+    st.sampled_from([6, 90]),
+)
+PATHS = st.sampled_from([(), (), (("a.hosted.net.", 60),), (("a.hosted.net.", 300),), (("b.hosted.net.", 60),)])
+SIGHTINGS = st.builds(
+    Sighting,
+    st.just("example.org."),
+    st.just(MX1),
+    st.dictionaries(
+        st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
+        st.one_of(*[st.builds(Answer, VALUES, st.sampled_from([1, 60, 3600]), PATHS)] * 3, st.just(Unknown("silent"))),
+    ),
+    st.sampled_from([*["secure"] * 7, "insecure", "bogus", "unknown"]),
+    st.just("as it was drawn"),
+)
+DATES = st.timedeltas(timedelta(0), timedelta(days=90)).map(lambda delta: START.wall + delta)
+CODES = ["dns.x", "dns.not_yet", "ca.busy", "ca.rejected", "mta.not_served", "store.disk", "pem.chain"]
+WORKS = [
+    *(f"{verb} {target}" for verb in ("install", "reload", "prove", "rollback", "survey") for target in TARGETS),
+    *(f"{verb} {a}" for verb in ("order", "challenge", "validation", "issuance") for a in ALGORITHMS),
+    *(f"{verb} {owner}" for verb in ("look", "publish") for owner in (MX1, MX)),
+    *("vault", "tidy", "ari", "revoke"),
+]
+CHALLENGES = st.lists(st.tuples(st.just("_acme-challenge.mx1.example.org."), st.sampled_from("uvw")), max_size=2)
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "work": st.sampled_from(["", *WORKS]),
+    "because": st.just("it was drawn"),
+    "kind": st.sampled_from(["transient", "rejected", "misconfigured", "unsafe"]),
+    "code": st.sampled_from(CODES),
+    "detail": st.text(max_size=5),
+    "hint": st.text(max_size=5),
+    "retry_after_s": st.none() | st.floats(0, 1e6),
+    "jitter": st.floats(0, 1),
+    "keys": st.sampled_from(KEYS),
+    "generation": st.sampled_from(GENERATIONS),
+    "algorithm": st.sampled_from(ALGORITHMS),
+    "algorithms": st.sampled_from([("ecdsa-p256",), ALGORITHMS]),
+    "spki": st.dictionaries(st.sampled_from(ALGORITHMS), st.sampled_from(SPKI).map(lambda key: key * 32)),
+    "url": st.just("https://ca.example/order/1"),
+    "challenges": CHALLENGES.map(tuple),
+    "leaf": LEAVES,
+    "completes": st.booleans(),
+    "owner": st.sampled_from([MX1, MX]),
+    "sighting": SIGHTINGS,
+    "values": VALUES,
+    "expect": VALUES,
+    "gone": VALUES,
+    "before": VALUES,
+    "before_ttl_s": st.sampled_from([0, 60, 86400]),
+    "ttl_s": st.just(60),
+    "target": st.sampled_from(TARGETS),
+    "served": st.lists(
+        st.builds(served, LEAVES | st.just(Unknown("refused", reached=True)), st.sampled_from(ALGORITHMS)), max_size=3
+    ).map(tuple),
+    "kept": st.booleans(),
+    "rollback": st.booleans(),
+    "drained": st.booleans(),
+    "accept_deferrals": st.booleans(),
+    "start": st.none() | DATES,
+    "end": st.none() | DATES,
+    "at": st.none() | DATES,
+    "ask_again_s": st.floats(0, 1e6),
+    "explanation_url": st.none(),
+    "replaces": st.none() | st.sampled_from(GENERATIONS),
+    "budget": st.just(timedelta(0)),
+    "generations": st.lists(st.sampled_from(GENERATIONS), max_size=2, unique=True).map(tuple),
+    "owners": st.lists(st.sampled_from([MX1, MX]), max_size=2, unique=True).map(tuple),
+    "what": st.sampled_from(["retry", "renew", "rotate", "emergency", "abort"]),
+}
+SEVERAL_KEYS = st.lists(st.sampled_from(KEYS), max_size=2, unique=True).map(tuple)
+
+
+def built(kind: type) -> st.SearchStrategy[Any]:
+    """Any value of an event or step class."""
+    drawn = {field.name: FIELDS[field.name] for field in msgspec.structs.fields(kind) if field.name != "step"}
+    if kind in (steps.Forget, ev.Forgotten):
+        drawn["keys"] = SEVERAL_KEYS
+    if kind is ev.Intended:
+        drawn["step"] = STEPS
+    return st.builds(kind, **drawn)
+
+
+STEPS: st.SearchStrategy[steps.AnyStep] = st.one_of(*(built(kind) for kind in get_args(steps.AnyStep)))
+EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(*(built(kind) for kind in get_args(ev.AnyEvent)))
+DELAYS = st.sampled_from([0.0, 0.0, 1.0, 30.0, 600.0, 8000.0]).map(lambda s: timedelta(seconds=s))
+HISTORIES = st.lists(st.tuples(DELAYS, EVENTS), max_size=25)
+"""Anything in any order, and how long after the one before."""
+
+
+# -- lives that went wrong -------------------------------------------------------------------------------------------
+
+
+def lived(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used: bool) -> Life:
+    """The certificate of docs/draw.py after steps that ended as drawn; `used`: it was published before."""
+    rest = iter(ends)
+
+    def fault(step: steps.AnyStep, _state: object) -> list[ev.AnyEvent] | None:
+        match next(rest, "ideal"):
+            case "killed":
+                return []
+            case "fails":
+                return [ev.Failed(work=step.work, kind="transient", code="x.y", detail="it said no")]
+            case "differs" if isinstance(step, steps.Prove):
+                failed = ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another")
+                return [ev.Disproven(target=step.target, generation=step.generation, served=()), failed]
+            case _:
+                return None
+
+    life = Life.published(spec) if used else Life(spec)
+    for n in range(60):
+        if n in requests:
+            life.happens(requests[n])
+        life.until_quiet(fault, limit=1)
+    return life
+
+
+LIVES = st.builds(
+    lived,
+    st.sampled_from(
+        [replace(ONE, standby=s, algorithms=a) for s in (True, False) for a in (ONE.algorithms, ALGORITHMS)]
+    ),
+    st.lists(st.sampled_from(["ideal", "ideal", "ideal", "fails", "killed", "differs"]), max_size=60),
+    st.dictionaries(st.integers(0, 59), built(ev.Requested), max_size=2),
+    st.booleans(),
+)

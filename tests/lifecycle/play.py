@@ -1,0 +1,136 @@
+"""Lives for the tests of the rules: the certificate of docs/draw.py in its ideal world, its faults, and what others do.
+
+Every state is reached by the real planner and the real fold, as in a journal; nothing is put together by hand.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from certagent.lifecycle import caches, planner, rollover
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.model import Answer, Instant, Security, Served, Sighting, Spec, Unknown
+from certagent.lifecycle.planner import Offer, Rule
+from certagent.lifecycle.state import Owner, State
+from certagent.pki.leaf import Leaf
+from docs.draw import OWNER, SPEC, START, Fault, Play
+
+__all__ = ["OWNER", "SPEC", "START", "Fault", "Life", "foreign", "later", "leaf", "served"]
+
+ECDSA, RSA = "ecdsa-p256", "rsa-2048"
+
+
+def later(then: Instant, delay: timedelta) -> Instant:
+    """Both clocks go on by as much."""
+    return Instant(then.wall + delay, then.lived_s + delay.total_seconds())
+
+
+def leaf(key: str, *issuers: str, life: timedelta = timedelta(days=90), begin: datetime = START.wall) -> Leaf:
+    """A chain of that key (two hex digits) and issuers."""
+    names = SPEC.names
+    return Leaf(key * 32, tuple(i * 32 for i in issuers), names, begin, begin + life, f"{key}01")
+
+
+def served(chain: Leaf | Unknown, algorithm: str = ECDSA) -> Served:
+    """What one handshake met."""
+    return Served("mx1.example.org", "192.0.2.25", 25, algorithm, chain, 0.01)
+
+
+def foreign(chain: Leaf) -> Fault:
+    """Somebody else's certificate was served before certagent came."""
+
+    def fault(step: st.AnyStep, _state: State) -> list[ev.AnyEvent] | None:
+        if not isinstance(step, st.Survey):
+            return None
+        return [ev.Surveyed(target=step.target, served=(served(chain),), work=step.work)]
+
+    return fault
+
+
+class Life(Play):
+    """One certificate's life, and what the tests want to know and to happen."""
+
+    def __init__(self, spec: Spec = SPEC) -> None:
+        super().__init__(spec)
+
+    @classmethod
+    def published(cls, spec: Spec = SPEC) -> Life:
+        """Issued, served, proven, published, with every record in every cache."""
+        life = cls(spec)
+        life.until_quiet()
+        life.passes(timedelta(hours=5))
+        return life
+
+    # -- the rules
+
+    def plan(self) -> Offer:
+        """What is to be done now."""
+        return planner.plan(self.spec, self.state, self.now)
+
+    def offers(self, rule: Rule) -> list[Offer]:
+        """What one rule says now."""
+        return list(rule(self.spec, self.state, self.now))
+
+    def until(self, kind: type[st.AnyStep], fault: Fault | None = None) -> st.AnyStep:
+        """Runs until such a step is next; that step, not done yet."""
+        for _ in range(200):
+            step = self.plan()
+            if isinstance(step, kind):
+                return step
+            if not self.until_quiet(fault, limit=1) and isinstance(step, st.Wait):
+                self.passes(step.delay)  # everything is over but what time alone brings
+        raise AssertionError(f"no {kind.__name__} in 200 passes")
+
+    def does(self, step: Offer, *outcome: ev.AnyEvent) -> None:
+        """A step is done, and ends like this; with no outcome: killed in the middle of it."""
+        assert not isinstance(step, st.Wait), step
+        if step.changes:
+            self.happens(ev.Intended(step=step, work=step.work))
+        for event in outcome:
+            self.happens(event)
+
+    def fails(self, work: str, code: str = "dns.x", kind: str = "transient", times: int = 1) -> None:
+        """A line of work failed."""
+        for _ in range(times):
+            self.happens(ev.Failed(work=work, kind=kind, code=code, detail="it said no", hint="look at it"))
+
+    # -- DNS
+
+    @property
+    def owner(self) -> Owner:
+        """What is known of the one TLSA name."""
+        return self.state.owners[OWNER]
+
+    @property
+    def in_dns(self) -> frozenset[str]:
+        """What is in DNS now."""
+        return self.zone.get(OWNER, frozenset())
+
+    def looks(
+        self,
+        *servers: frozenset[str] | None,
+        ttl_s: int = 3600,
+        path: tuple[tuple[str, int], ...] = (),
+        security: Security = "secure",
+        why: str = "",
+    ) -> None:
+        """The authoritative servers of the TLSA name answer this; None: silent. No argument: what is in DNS."""
+        sets = servers or (self.in_dns,)
+        answers = {
+            f"ns{n}./192.0.2.{n}": Unknown("no answer") if values is None else Answer(values, ttl_s, path)
+            for n, values in enumerate(sets, 1)
+        }
+        sighting = Sighting("example.org.", path[-1][0] if path else OWNER, answers, security, why)
+        self.happens(ev.Looked(owner=OWNER, sighting=sighting, work=f"look {OWNER}"))
+
+    def records(self, generation: str) -> frozenset[str]:
+        """The `3 1 1` values of a generation."""
+        found = self.state.generation(generation)
+        assert found is not None
+        return frozenset(f"3 1 1 {chain.spki}" for chain in found.leaves.values())
+
+    @property
+    def held(self) -> list[caches.Held]:
+        """The sets that caches may hold now."""
+        return rollover.held(self.spec, self.owner, self.now)

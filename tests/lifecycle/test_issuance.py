@@ -1,0 +1,353 @@
+"""When a certificate is ordered, for which keys, and that an order is never begun in vain."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import issuance, rollover, schedule
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.planner import Offer
+from tests.lifecycle.play import ECDSA, OWNER, RSA, SPEC, Life, leaf
+
+BOTH = (ECDSA, RSA)
+DAY = timedelta(days=1)
+NEVER = replace(SPEC, rotate_key=None)
+BARE = replace(SPEC, standby=False)
+
+
+def only(offers: list[Offer]) -> Offer:
+    [offer] = offers
+    return offer
+
+
+def wait(offers: list[Offer]) -> st.Wait:
+    offer = only(offers)
+    assert isinstance(offer, st.Wait)
+    assert offer.delay > timedelta(0)
+    return offer
+
+
+def order(offers: list[Offer]) -> st.PlaceOrder:
+    offer = only(offers)
+    assert isinstance(offer, st.PlaceOrder)
+    return offer
+
+
+def ages(life: Life, share: float) -> Life:
+    """Until that share of the newest certificate's lifetime is left; what is looked at and asked is so on the way."""
+    newest = life.state.newest
+    assert newest
+    chain = next(iter(newest.leaves.values()))
+    life.passes(chain.not_after - (chain.not_after - chain.not_before) * share - life.now.wall)
+    return life
+
+
+# -- an order, from keys to a chain ----------------------------------------------------------------------------------
+
+
+def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes() -> None:
+    """Keys, order, challenge, validation, chain; for the first certificate there is nothing that it replaces."""
+    life = Life(replace(SPEC, algorithms=BOTH))
+    assert wait(life.offers(issuance.issue)).because == "keys are made first"
+    made = only(life.offers(issuance.make_keys))
+    assert isinstance(made, st.MakeKeys)
+    assert (made.keys, made.algorithms) == ("k1", BOTH)
+    life.until(st.PlaceOrder)
+    for algorithm, completes in ((ECDSA, False), (RSA, True)):
+        placed = order(life.offers(issuance.issue))
+        assert (placed.keys, placed.algorithm, placed.replaces) == ("k1", algorithm, None)
+        assert placed.because == "there is no certificate yet"
+        life.until(st.Present)
+        assert only(life.offers(issuance.issue)).because == "the CA asks for a dns-01 challenge"
+        life.until(st.AnswerOrder)
+        assert only(life.offers(issuance.issue)).because == "the challenge values are in DNS"
+        final = life.until(st.Finalize)
+        assert isinstance(final, st.Finalize)
+        assert (final.algorithm, final.generation, final.completes) == (algorithm, "g1", completes)
+        life.until_quiet(limit=1)
+    assert life.state.newest is not None
+
+
+def test_an_authorization_that_the_ca_still_has_needs_no_challenge() -> None:
+    """RFC 8555 section 7.4: it may be valid already."""
+    life = Life()
+    placed = life.until(st.PlaceOrder)
+    assert isinstance(placed, st.PlaceOrder)
+    life.does(placed, ev.OrderPlaced(algorithm=ECDSA, keys="k1", url="", challenges=()))
+    assert isinstance(only(life.offers(issuance.issue)), st.AnswerOrder)
+
+
+def test_a_renewal_names_what_it_replaces() -> None:
+    """RFC 9773 section 5; not for an algorithm that the old certificate had not."""
+    life = ages(Life.published(NEVER), 0.3)
+    assert order(life.offers(issuance.issue)).replaces == "g1"
+    other = Life.published(SPEC)
+    other.spec = replace(SPEC, algorithms=(RSA,))
+    other.until(st.MakeKeys)
+    other.until_quiet(limit=1)
+    assert order(other.offers(issuance.issue)).replaces is None
+
+
+def test_an_order_that_nothing_wants_any_more_is_dropped() -> None:
+    """For keys of a roll that was given up, or an algorithm that is not configured any more."""
+    life = Life(replace(SPEC, algorithms=BOTH))
+    life.until(st.Present)
+    life.spec = SPEC
+    life.happens(ev.KeysMade(keys="k2", spki={ECDSA: "bb" * 32}))
+    dropped, placed = life.offers(issuance.issue)
+    assert isinstance(dropped, st.DropOrder)
+    assert dropped.algorithm == ECDSA
+    assert isinstance(placed, st.PlaceOrder)
+    assert placed.keys == "k2"
+    waiting = Life.published()
+    waiting.happens(ev.OrderPlaced(algorithm=ECDSA, keys="k2", url="", challenges=()))
+    offers = waiting.offers(issuance.issue)
+    assert [type(offer) for offer in offers] == [st.DropOrder, st.Wait]
+
+
+@pytest.mark.parametrize("work", ["validation", "issuance"])
+def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_again(work: str) -> None:
+    """An order more would count against the CA's limits for nothing."""
+    life = Life()
+    life.until(st.PlaceOrder)
+    life.fails(f"{work} {ECDSA}", "ca.rejected", kind="rejected")
+    rest = wait(life.offers(issuance.issue))
+    assert rest.delay == timedelta(minutes=1)
+    assert rest.because == f"{work} {ECDSA}: tried 1 times, it said no"
+    life.passes(rest.delay)
+    assert order(life.offers(issuance.issue))
+
+
+def test_nothing_is_ordered_while_the_keys_of_the_config_are_not_made() -> None:
+    """The disk is full, and the algorithms were changed in the middle: no step for keys that there are not."""
+    life = Life(replace(SPEC, algorithms=BOTH))
+    life.until(st.Finalize)
+    life.until_quiet(limit=1)
+    assert life.state.issued.keys() == {ECDSA}
+    life.spec = SPEC
+    life.fails("vault", "store.disk")
+    assert not [offer for offer in life.offers(issuance.issue) if not isinstance(offer, st.Wait)]
+    made = only(life.offers(issuance.make_keys))
+    assert isinstance(made, st.MakeKeys)
+    assert made.keys == "k2"
+    assert made.because == "there are no keys of ecdsa-p256 yet"
+
+
+# -- when, and for which keys ----------------------------------------------------------------------------------------
+
+
+def test_a_certificate_is_renewed_on_its_date_and_not_before() -> None:
+    """A third of the lifetime left, the CA's window, the operator's request: each is told."""
+    life = Life.published(NEVER)
+    early = wait(life.offers(issuance.issue))
+    assert early.because.startswith("renewal is due 2027-03-02 00:00:00 UTC: a third of the lifetime is left")
+    life.passes(early.delay)
+    due = order(life.offers(issuance.issue))
+    assert (due.keys, due.because) == ("k1", "renewal is due: a third of the lifetime is left")
+    asked = Life.published(NEVER)
+    asked.happens(ev.Requested(what="renew"))
+    assert order(asked.offers(issuance.issue)).because == "the operator asked: renew"
+    asked.happens(ev.Requested(what="abort"))
+    assert wait(asked.offers(issuance.issue)).because == early.because
+
+
+def test_a_certificate_that_was_due_when_it_came_is_not_renewed_without_end() -> None:
+    """A CA with a wrong clock, or very short lifetimes: once an hour, or a quarter of the lifetime."""
+    life = Life.published(NEVER)
+    begin = life.now.wall - timedelta(days=89)
+    newest = life.state.keyset("k1")
+    assert newest
+    old = replace(leaf("aa", begin=begin), spki=newest.spki[ECDSA])
+    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g2", leaf=old, completes=True))
+    assert wait(life.offers(issuance.issue)).delay == timedelta(hours=1)
+    short = replace(old, not_before=life.now.wall - timedelta(minutes=8), not_after=life.now.wall)
+    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g3", leaf=short, completes=True))
+    assert wait(life.offers(issuance.issue)).delay == timedelta(minutes=2)
+
+
+def test_what_the_config_changed_is_ordered_at_once() -> None:
+    """Names and algorithms; a name that is not asked for any more waits for the next renewal."""
+    life = Life.published(NEVER)
+    life.spec = replace(NEVER, names=("mx1.example.org", "mx2.example.org"))
+    changed = order(life.offers(issuance.issue))
+    assert (changed.keys, changed.because) == ("k1", "the names are now mx1.example.org, mx2.example.org")
+    life.spec = replace(NEVER, algorithms=BOTH)
+    assert wait(life.offers(issuance.issue)).because.endswith(
+        "are now ecdsa-p256, rsa-2048; the next keys are made first"
+    )
+    made = only(life.offers(issuance.make_keys))
+    assert isinstance(made, st.MakeKeys)
+    assert (made.algorithms, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
+    life.does(made, ev.KeysMade(keys=made.keys, spki={ECDSA: "dd" * 32, RSA: "ee" * 32}))
+    assert order(life.offers(issuance.issue)).keys == made.keys
+    two = Life.published(replace(NEVER, names=("mx1.example.org", "mx2.example.org")))
+    two.spec = NEVER
+    wait(two.offers(issuance.issue))
+
+
+@pytest.mark.parametrize(
+    ("rotate", "days", "keys"),
+    [
+        (timedelta(), 0.3, "k2"),
+        (timedelta(days=50), 0.3, "k2"),
+        (timedelta(days=70), 0.3, "k1"),
+        (None, 0.3, "k1"),
+    ],
+)
+def test_keys_are_rotated_at_the_renewal_after_their_age(rotate: timedelta | None, days: float, keys: str) -> None:
+    """Always, after so many days in service, or never."""
+    life = ages(Life.published(replace(SPEC, rotate_key=rotate)), days)
+    life.until_quiet(limit=1)
+    life.looks()
+    assert order(life.offers(issuance.issue)).keys == keys
+
+
+@pytest.mark.parametrize("what", ["rotate", "emergency"])
+def test_the_operator_may_ask_for_new_keys_whatever_the_config_says(what: str) -> None:
+    life = Life.published(NEVER)
+    life.happens(ev.Requested(what="emergency" if what == "emergency" else "rotate"))
+    placed = order(life.offers(issuance.issue))
+    assert (placed.keys, placed.because) == ("k2", f"the operator asked: {what}")
+
+
+def test_the_old_key_is_kept_rather_than_the_date_missed() -> None:
+    """With a sixth of the lifetime left a roll may come too late: unless caches know the next keys already."""
+    ready = ages(Life.published(), 0.15)
+    assert order(ready.offers(issuance.issue)).keys == "k2"
+    ready.looks(ready.records("g1"))
+    late = order(ready.offers(issuance.issue))
+    assert (late.keys, late.because) == ("k1", "renewal is due: a third of the lifetime is left")
+    bare = ages(Life.published(BARE), 0.15)
+    assert order(bare.offers(issuance.issue)).keys == "k1"
+    assert bare.offers(issuance.make_keys) == [], "no other keys are made in that hour"
+    # without TLSA names there is nothing that could come too late
+    alone = Life(replace(BARE, owners={}))
+    alone.until_quiet()
+    ages(alone, 0.15)
+    assert isinstance(only(alone.offers(issuance.make_keys)), st.MakeKeys)
+
+
+def held_back(life: Life) -> Life:
+    """g2 of other keys is issued, and caches do not know them."""
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Install)
+    life.looks(life.records("g1"))
+    assert rollover.may_install(life.spec, life.state, "postfix", life.state.generations[-1], life.now)
+    return life
+
+
+def test_what_is_served_is_renewed_with_its_own_key_when_its_successor_is_held_back_too_long() -> None:
+    """The last chance; not a moment before it, and not if the successor may be installed."""
+    life = held_back(Life.published())
+    wait(life.offers(issuance.issue))
+    served = life.state.generation("g1")
+    assert served
+    life.passes(schedule.last_chance(served.leaves[ECDSA]) - life.now.wall - timedelta(minutes=1))
+    offers = life.offers(issuance.issue)
+    assert not any(isinstance(o, st.PlaceOrder) and o.keys == "k1" for o in offers)
+    life.passes(timedelta(minutes=1))
+    urgent = order(life.offers(issuance.issue))
+    assert urgent.keys == "k1"
+    assert urgent.because == "the certificate runs out before its successor may serve: renewed with the same key"
+    life.looks(life.in_dns)
+    life.passes(timedelta(hours=2))
+    assert not any(isinstance(o, st.PlaceOrder) and o.keys == "k1" for o in life.offers(issuance.issue))
+
+
+# -- the next keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> None:
+    """Not before everything is proven; one is enough."""
+    life = Life()
+    life.until(st.Install)
+    wait(life.offers(issuance.make_keys))
+    made = life.until(st.MakeKeys)
+    assert made.because.startswith("stand-by: ")
+    assert rollover.rolled(life.spec, life.state)
+    life.until_quiet()
+    assert life.offers(issuance.make_keys) == []
+
+
+def test_without_a_stand_by_the_next_keys_are_made_in_time_for_caches() -> None:
+    """The longest hold in force, and time for servers to follow, before the renewal."""
+    life = Life.published(BARE)
+    early = wait(life.offers(issuance.make_keys))
+    assert early.because == "the next keys are made in time for the renewal at 2027-03-02 00:00:00 UTC"
+    newest = life.state.newest
+    assert newest
+    due = schedule.backstop(newest.leaves[ECDSA])
+    lead = due - (life.now.wall + early.delay)
+    assert lead == timedelta(hours=2) + schedule.LOOK_AT_MOST
+    life.passes(early.delay)
+    made = only(life.offers(issuance.make_keys))
+    assert isinstance(made, st.MakeKeys)
+    assert made.because.startswith(
+        "caches must know the next key before the renewal at 2027-03-02 00:00:00 UTC (a third"
+    )
+    alone = Life(replace(BARE, owners={}))
+    alone.until_quiet()
+    assert (alone.now.wall + wait(alone.offers(issuance.make_keys)).delay) > due - timedelta(minutes=10), "no caches"
+
+
+def test_no_keys_are_made_that_nothing_would_rotate_to() -> None:
+    """`rotate_key: never` and no stand-by."""
+    life = Life.published(replace(NEVER, standby=False))
+    assert life.offers(issuance.make_keys) == []
+    life.happens(ev.Requested(what="rotate"))
+    made = only(life.offers(issuance.make_keys))
+    assert isinstance(made, st.MakeKeys)
+    assert made.because == "the operator asked: rotate"
+
+
+# -- the rest --------------------------------------------------------------------------------------------------------
+
+
+def test_the_ca_is_asked_for_its_window_as_often_as_it_says_until_the_end() -> None:
+    """RFC 9773 section 4.3; again for each certificate; not for one that has expired."""
+    life = Life()
+    assert life.offers(issuance.ask_renewal) == []
+    asked = life.until(st.AskRenewal)
+    assert asked.because == "the CA was not asked yet"
+    info = ev.RenewalInfo(generation="g1", algorithm=ECDSA, start=None, end=None, at=None, ask_again_s=21600)
+    life.does(asked, info)
+    again = wait(life.offers(issuance.ask_renewal))
+    assert again.delay == timedelta(hours=6)
+    life.passes(again.delay)
+    assert only(life.offers(issuance.ask_renewal)).because == "the CA's Retry-After is over"
+    life.happens(replace(info, generation="g0"))
+    assert only(life.offers(issuance.ask_renewal)).because == "the CA was not asked yet"
+    ages(life, 0)
+    assert life.offers(issuance.ask_renewal) == []
+
+
+def test_challenge_values_leave_dns_with_their_order() -> None:
+    """Not while the CA may still look at them."""
+    life = Life()
+    life.does(life.until(st.Present))
+    assert life.offers(issuance.tidy) == []
+    life.happens(ev.Presented(algorithm=ECDSA))
+    life.happens(ev.OrderReady(algorithm=ECDSA))
+    tidy = only(life.offers(issuance.tidy))
+    assert isinstance(tidy, st.Tidy)
+    assert tidy.challenges == life.state.challenges != ()
+
+
+def test_what_is_compromised_is_revoked_when_nothing_serves_it() -> None:
+    """Not a moment before: its users would be cut off."""
+    life = Life.published()
+    life.happens(ev.Requested(what="emergency"))
+    life.until(st.Install)
+    old = life.state.generation("g1")
+    assert old
+    assert old.revoke
+    assert life.offers(issuance.revoke) == []
+    step = life.until(st.Revoke)
+    assert life.offers(issuance.revoke) == [step]
+    life.does(step, ev.Revoked(generation="g1"))
+    assert life.offers(issuance.revoke) == []
+    assert OWNER in life.state.owners

@@ -1,0 +1,120 @@
+"""`renew --wait` ends when everything that was begun is over, and not before: each condition taken away alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Answer, Sighting, Target
+from certagent.lifecycle.settled import settled
+from certagent.lifecycle.steps import Present, Publish
+from tests.lifecycle.play import OWNER, RSA, SPEC, Life, leaf
+
+
+def test_a_life_is_settled_at_its_end_and_at_no_moment_before() -> None:
+    """From the first step on."""
+    life = Life()
+    moments = life.until_quiet()
+    assert settled(life.spec, life.state)
+    assert not any(settled(life.spec, moment.before) for moment in moments)
+
+
+CHALLENGE = (("_acme-challenge.mx1.example.org.", "value"),)
+
+
+def presented(life: Life) -> None:
+    life.happens(ev.OrderPlaced(algorithm=RSA, keys="k1", url="", challenges=CHALLENGE))
+
+
+def gone(life: Life) -> None:
+    # its order is gone, its values are in DNS
+    presented(life)
+    life.happens(ev.Intended(step=Present(algorithm=RSA, because="")))
+    life.happens(ev.OrderGone(algorithm=RSA))
+    assert not life.state.orders
+
+
+def reissued(life: Life) -> None:
+    life.happens(ev.Issued(algorithm="ecdsa-p256", keys="k2", generation="g2", leaf=leaf("bb"), completes=True))
+
+
+def respec(**words: object) -> Callable[[Life], None]:
+    def change(life: Life) -> None:
+        life.spec = replace(life.spec, **words)
+
+    return change
+
+
+def happens(event: ev.AnyEvent) -> Callable[[Life], None]:
+    return lambda life: life.happens(event)
+
+
+def one_is_behind(life: Life) -> None:
+    life.looks(life.in_dns, life.records("g1"))
+
+
+def one_is_silent(life: Life) -> None:
+    life.looks(life.in_dns, None)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        happens(ev.Requested(what="renew")),
+        presented,
+        gone,
+        reissued,
+        happens(ev.Disproven(target="postfix", generation="g1", served=())),
+        respec(algorithms=("ecdsa-p256", RSA)),
+        respec(names=("mx1.example.org", "mx2.example.org")),
+        respec(targets=(*SPEC.targets, Target("other", ()))),
+        respec(owners={OWNER: ("postfix",), "_465._tcp.mx1.example.org.": ("postfix",)}),
+        one_is_behind,
+        one_is_silent,
+        respec(owners={}),
+    ],
+)
+def test_one_thing_that_is_not_over(harm: Callable[[Life], None]) -> None:
+    """A request, an order, a challenge value, a swap, a proof, the config, one server behind, one not withdrawn yet."""
+    life = Life.published()
+    assert settled(life.spec, life.state)
+    harm(life)
+    if len(life.spec.owners) == 2:
+        [new] = [name for name in life.spec.owners if name != OWNER]
+        assert settled(life.spec, life.state), "withheld: nobody has looked at the new name yet"
+        empty = Sighting("example.org.", new, {"ns1./192.0.2.1": Answer(frozenset(), 3600)}, "secure")
+        life.happens(ev.Looked(owner=new, sighting=empty))
+    assert not settled(life.spec, life.state)
+
+
+def test_the_stand_by_key_is_waited_for_where_it_is_wanted() -> None:
+    """Only with TLSA names is there one."""
+    bare = Life.published(replace(SPEC, standby=False))
+    assert settled(bare.spec, bare.state)
+    assert not settled(replace(bare.spec, standby=True), bare.state)
+    alone = Life(replace(SPEC, owners={}))
+    alone.until_quiet()
+    assert settled(alone.spec, alone.state)
+    assert len(alone.state.keys) == 1
+
+
+def test_a_record_of_ours_that_is_left_over_is_waited_for() -> None:
+    """At one server is enough."""
+    life = Life.published(replace(SPEC, standby=False))
+    old = life.records("g1")
+    life.happens(ev.Requested(what="rotate"))
+    life.until_quiet()
+    life.looks(life.in_dns, life.in_dns | old)
+    assert not settled(life.spec, life.state)
+
+
+def test_a_name_that_cannot_be_published_for_a_reason_outside_is_not_waited_for() -> None:
+    """An unsigned zone stays unsigned."""
+    life = Life(replace(SPEC, standby=False))
+    step = life.until(Publish)
+    assert not settled(life.spec, life.state)
+    life.looks(frozenset(), security="insecure")
+    assert settled(life.spec, life.state), step

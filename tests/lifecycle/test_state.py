@@ -1,0 +1,339 @@
+"""The fold: total, a function of the events alone; it never forgets what may be served, published or compromised."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import get_args
+
+import msgspec
+from hypothesis import given
+
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.model import Instant, Unknown
+from certagent.lifecycle.state import State, fold
+from certagent.pki import tlsa
+from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, TARGETS
+from tests.lifecycle.play import ECDSA, OWNER, RSA, START, Life, foreign, later, leaf, served
+
+FIRST = [ev.Surveyed(target=target, served=(served(leaf("ee")),)) for target in TARGETS]
+"""What every journal has before anything else is said of a mail server."""
+
+History = list[tuple[timedelta, ev.AnyEvent]]
+
+
+def folded(history: History) -> list[tuple[State, Instant]]:
+    """Every state on the way, the first one without the history, and when it came to be."""
+    states = [(State(name="mx1.example.org"), START)]
+    for delay, event in [*((timedelta(0), event) for event in FIRST), *history]:
+        state, then = states[-1]
+        now = later(then, delay)
+        states.append((fold(state, event, now), now))
+    return states[len(FIRST) :]
+
+
+@given(HISTORIES)
+def test_whatever_was_journaled_it_folds_and_a_fold_is_one_more(history: History) -> None:
+    """No exception in any order; `seq` counts the events; the same events give the same state."""
+    states = folded(history)
+    assert [state.seq for state, _ in states] == [len(FIRST) + n for n in range(len(history) + 1)]
+    assert folded(history) == states
+
+
+@given(HISTORIES)
+def test_any_state_comes_back_from_the_disk_as_it_was(history: History) -> None:
+    """The journal keeps state and events as JSON; what is read is what was written."""
+    state, _ = folded(history)[-1]
+    assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state
+    for _, event in history:
+        assert msgspec.json.decode(msgspec.json.encode(event), type=ev.AnyEvent) == event
+
+
+@given(HISTORIES, EVENTS)
+def test_only_a_proof_that_nothing_else_is_served_ends_what_may_be_served(history: History, last: ev.AnyEvent) -> None:
+    """Of a target, a generation stops counting as served by `Proven(drained)` of another one, and by nothing else."""
+    before, now = folded(history)[-1]
+    after = fold(before, last, now)
+    for name, old in before.targets.items():
+        lost = set(old.serves) - set(after.targets[name].serves)
+        if lost:
+            assert isinstance(last, ev.Proven)
+            assert last.drained
+            assert (last.target, last.generation) == (name, old.generation)
+            assert after.targets[name].serves == (old.generation,)
+
+
+@given(HISTORIES, EVENTS)
+def test_what_is_ours_stays_ours(history: History, last: ev.AnyEvent) -> None:
+    """Records of forgotten keys can still be removed where they turn up."""
+    before, now = folded(history)[-1]
+    after = fold(before, last, now)
+    assert before.ours <= after.ours or isinstance(last, ev.Intended), type(last)
+    if isinstance(last, ev.Intended) and isinstance(last.step, st.Forget):
+        assert before.ours <= after.ours
+        assert before.made <= after.ours
+        assert not {k.id for k in after.keys} & set(last.step.keys)
+
+
+@given(HISTORIES, EVENTS)
+def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: History, last: ev.AnyEvent) -> None:
+    """Back-off is never reset by anything that happens elsewhere, but by the operator's looking."""
+    before, now = folded(history)[-1]
+    after = fold(before, last, now)
+    gone = set(before.failures) - set(after.failures)
+    match last:
+        case ev.Requested():
+            assert all(
+                not before.failures[work].code.startswith("ca.") or before.failures[work].kind == "misconfigured"
+                for work in gone
+            )
+        case ev.Intended():
+            assert isinstance(last.step, st.Install | st.Restore) or not gone
+        case ev.Proven():
+            assert gone <= {last.work, f"install {last.target}"}
+        case _:
+            assert gone <= {last.work}
+
+
+def test_every_event_and_every_step_is_drawn() -> None:
+    """The properties above speak of all of them."""
+    assert len(get_args(ev.AnyEvent)) == 22
+    assert len(get_args(st.AnyStep)) == 18
+    assert set(KEYS)
+    assert set(GENERATIONS)
+
+
+# -- single rules ----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_intended_may_have_been_done() -> None:
+    """Killed in the middle of a swap, of a change of records, of a challenge: each counts as possibly done."""
+    life = Life.published()
+    life.happens(ev.Requested(what="rotate"))
+    life.does(life.until(st.Present))
+    assert life.state.challenges == (("_acme-challenge.mx1.example.org.", "for mx1.example.org"),)
+    step = life.until(st.Install)
+    life.does(step)
+    assert life.state.targets["postfix"].serves == ("g1", "g2")
+    assert life.state.targets["postfix"].phase == "installing"
+
+
+def test_a_change_is_counted_until_it_is_seen_whatever_is_tried_in_between() -> None:
+    """Where only a server is heard that does not follow, adding and removing take turns: neither begins anew."""
+    life = Life.published()
+    values = frozenset({"3 1 1 " + "ee" * 32})
+    adds = st.Publish(owner=OWNER, values=values, ttl_s=60, because="")
+    removes = st.Unpublish(owner=OWNER, values=values, because="")
+
+    def tries() -> list[int]:
+        found = (life.owner.tried(values, removes=r) for r in (False, True))
+        return [change.tries if change else 0 for change in found]
+
+    for step, counts in ((adds, [1, 0]), (adds, [2, 0]), (removes, [2, 1]), (adds, [3, 1]), (removes, [3, 2])):
+        life.passes(timedelta(seconds=1))
+        life.does(step)
+        assert tries() == counts
+        assert life.owner.changed_at == life.now
+    assert life.owner.tried(values | {"3 1 1 " + "dd" * 32}, removes=False) is None
+    # a change of other values is another one
+    life.does(st.Publish(owner=OWNER, values=values | life.in_dns, ttl_s=60, because=""))
+    assert tries() == [0, 2]
+
+
+def test_a_change_is_over_when_every_server_was_heard_and_has_followed() -> None:
+    """One that is silent may still be behind."""
+    life = Life.published()
+    more = life.in_dns | {"3 1 1 " + "ee" * 32}
+    life.does(st.Publish(owner=OWNER, values=more - life.in_dns, ttl_s=60, because=""))
+    life.looks(more, None)
+    assert life.owner.change is not None
+    life.looks(more, life.in_dns)
+    assert life.owner.change is not None
+    life.looks(more, more)
+    assert life.owner.change is None
+    life.does(st.Unpublish(owner=OWNER, values=more - life.in_dns, because=""))
+    life.looks(life.in_dns, more)
+    assert life.owner.change is not None
+    life.looks(life.in_dns, life.in_dns)
+    assert life.owner.change is None
+
+
+def test_challenges_stay_until_they_are_tidied_and_are_counted_once() -> None:
+    """An order may be gone; its values are in DNS all the same."""
+    life = Life.published()
+    life.happens(ev.Requested(what="rotate"))
+    step = life.until(st.Present)
+    life.does(step)
+    life.does(step)
+    [challenge] = life.state.challenges
+    assert isinstance(step, st.Present)
+    life.happens(ev.OrderGone(algorithm=step.algorithm))
+    assert (life.state.orders, life.state.challenges) == ({}, (challenge,))
+    life.happens(ev.Tidied(challenges=(challenge,)))
+    assert life.state.challenges == ()
+
+
+def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
+    """`dns.not_yet` of a validation: the provider said yes, and no server shows it; other orders stay as they are."""
+    life = Life()
+    for algorithm in (ECDSA, RSA):
+        challenges = (("_acme-challenge.x.", algorithm),)
+        life.happens(ev.OrderPlaced(algorithm=algorithm, keys="k1", url="", challenges=challenges))
+        life.happens(ev.Presented(algorithm=algorithm))
+    life.fails(f"validation {RSA}", "dns.timeout")
+    assert life.state.orders[RSA].presented
+    life.fails(f"validation {RSA}", "dns.not_yet")
+    assert (life.state.orders[ECDSA].presented, life.state.orders[RSA].presented) == (True, False)
+    assert life.state.failures[f"validation {RSA}"].count == 2
+
+
+def test_news_of_what_is_not_known_changes_nothing() -> None:
+    """Of an order that was dropped, a generation that is not installed any more, a target that is gone."""
+    life = Life.published()
+    before = life.state
+    strays: tuple[ev.AnyEvent, ...] = (
+        ev.Presented(algorithm=RSA),
+        ev.OrderReady(algorithm=RSA),
+        ev.Reloaded(target="other"),
+        ev.Proven(target="other", generation="g1", drained=True, served=()),
+        ev.Proven(target="postfix", generation="g9", drained=True, served=()),
+        ev.Disproven(target="other", generation="g1", served=()),
+        ev.Disproven(target="postfix", generation="g9", served=()),
+        ev.Intended(step=st.Reload(target="other", because="")),
+        ev.Intended(step=st.Restore(target="other", because="")),
+        ev.Intended(step=st.Present(algorithm=RSA, because="")),
+    )
+    for n, event in enumerate(strays, 1):
+        life.happens(event)
+        assert life.state == msgspec.structs.replace(before, seq=before.seq + n), event
+    assert life.state.generation("g9") is None
+    assert life.state.keyset("k9") is None
+    assert life.state.keyset(None) is None
+
+
+def test_what_was_served_before_is_a_generation_of_somebody_else() -> None:
+    """One a chain, however often it is met; a failed handshake says nothing; it is never taken for the newest."""
+    life = Life()
+    old, other = leaf("ee"), leaf("dd", "ca")
+    met = (served(old), served(Unknown("no TLS", reached=True)), served(old), served(other, RSA))
+    life.happens(ev.Surveyed(target="postfix", served=met))
+    assert [(g.foreign, g.keys, g.leaves) for g in life.state.generations] == [
+        (True, None, {ECDSA: old}),
+        (True, None, {RSA: other}),
+    ]
+    ids = tuple(g.id for g in life.state.generations)
+    assert life.state.targets["postfix"].serves == ids
+    assert life.state.newest is None
+    assert life.state.ours == {f"3 1 1 {old.spki}", f"3 1 1 {other.spki}", "2 1 1 " + "ca" * 32}
+    assert life.state.made == frozenset(), "certagent made neither of the keys"
+    # another survey finds the same ones
+    life.happens(ev.Surveyed(target="postfix", served=(served(other, RSA),)))
+    assert len(life.state.generations) == 2
+    assert set(life.state.targets["postfix"].serves) == set(ids)
+
+
+def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
+    """Chains of other keys are not mixed into it, whatever was issued before."""
+    life = Life()
+    for n, key in enumerate(("aa", "bb"), 1):
+        life.happens(ev.KeysMade(keys=f"k{n}", spki={ECDSA: key * 32, RSA: (key[0] + "0") * 32}))
+    first, second, third = leaf("aa"), leaf("bb"), leaf("b0")
+
+    def issued(keys: str, algorithm: str, chain: object, *, completes: bool) -> None:
+        assert isinstance(chain, type(first))
+        event = ev.Issued(algorithm=algorithm, keys=keys, generation="g1", leaf=chain, completes=completes)
+        life.happens(event)
+
+    issued("k1", ECDSA, first, completes=False)
+    assert (life.state.issued, life.state.issued_keys) == ({ECDSA: first}, "k1")
+    assert life.state.newest is None
+    issued("k2", ECDSA, second, completes=False)
+    issued("k2", RSA, third, completes=True)
+    newest = life.state.newest
+    assert newest is not None
+    assert (newest.keys, newest.leaves) == ("k2", {ECDSA: second, RSA: third})
+    assert (life.state.issued, life.state.issued_keys) == ({}, None)
+    assert [k.in_service_at for k in life.state.keys] == [None, START]
+
+
+def test_an_emergency_revokes_what_was_in_service_and_never_what_others_made() -> None:
+    """Every generation of other keys than the new one; until the CA has done it."""
+    life = Life()
+    life.until_quiet(foreign(leaf("ee")), limit=60)
+    life.happens(ev.Requested(what="emergency"))
+    life.until(st.Revoke)
+    marked = {g.id: g.revoke for g in life.state.generations}
+    assert marked.pop("g1") is True
+    assert not any(marked.values())
+    life.happens(ev.Revoked(generation="g9"))
+    assert life.state.generation("g1")
+    life.happens(ev.Revoked(generation="g1"))
+    assert not any(g.revoke for g in life.state.generations)
+
+
+def test_what_is_being_deleted_is_unknown_from_the_intent_on_and_its_records_stay_known() -> None:
+    """64 values at most: a late update may bring a record of years ago back, and it is still ours to remove."""
+    life = Life()
+    for n in range(1, 81):
+        life.happens(ev.KeysMade(keys=f"k{n}", spki={ECDSA: f"{n:064x}"}))
+        step = st.Forget(keys=(f"k{n}",), because="")
+        life.happens(ev.Intended(step=step, work=step.work))
+        assert life.state.doomed == step
+        assert life.state.keys == ()
+        life.happens(ev.Forgotten(keys=step.keys))
+        assert life.state.doomed is None
+    assert life.state.retired == tuple(tlsa.of_key(f"{n:064x}") for n in range(17, 81))
+    assert life.state.keys_made == 80
+
+
+def test_an_owner_that_is_forgotten_is_gone() -> None:
+    """And no other."""
+    life = Life.published()
+    life.happens(ev.Looked(owner="other.", sighting=life.owner.sighting))  # pyright: ignore[reportArgumentType]
+    life.happens(ev.Forgotten(owners=("other.",)))
+    assert set(life.state.owners) == {OWNER}
+
+
+def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
+    """The failed proofs in a row become failures to install: putting back must not reset the back-off."""
+    life = Life.published()
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Install)
+    counts: list[int] = []
+    for _ in range(3):
+        life.does(st.Install(target="postfix", generation="g2", because=""))
+        life.happens(ev.Installed(target="postfix", generation="g2"))
+        life.fails("prove postfix", "mta.not_served")
+        life.does(st.Install(target="postfix", generation="g1", rollback=True, because=""))
+        assert "prove postfix" not in life.state.failures
+        counts.append(life.state.failures["install postfix"].count)
+        assert life.state.targets["postfix"].rejected == "g2"
+    assert counts == [1, 2, 3]
+    # the old one is proven: that does not excuse the new one; a proof of the new one does
+    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
+    assert life.state.targets["postfix"].rejected == "g2"
+    assert life.state.failures["install postfix"].count == 3
+    life.does(st.Install(target="postfix", generation="g2", because=""))
+    life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=()))
+    assert life.state.targets["postfix"].rejected is None
+    assert life.state.failures == {}
+    # put back although no proof failed: nothing is counted
+    other = Life.published()
+    other.does(st.Install(target="postfix", generation="g1", rollback=True, because=""))
+    assert other.state.failures == {}
+
+
+def test_settled_is_what_clients_are_known_to_have_met() -> None:
+    """A generation under way, or one whose proof failed, is served perhaps; nobody may rest on it."""
+    life = Life.published()
+    life.happens(ev.Requested(what="rotate"))
+    step = life.until(st.Install)
+    life.does(step)
+    at = life.state.targets["postfix"]
+    assert (at.serves, at.settled) == (("g1", "g2"), ("g1",))
+    life.happens(ev.Installed(target="postfix", generation="g2"))
+    life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=()))
+    at = life.state.targets["postfix"]
+    assert at.settled == ("g1", "g2")
+    life.happens(ev.Disproven(target="postfix", generation="g2", served=()))
+    assert life.state.targets["postfix"].phase == "lost"
