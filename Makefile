@@ -72,8 +72,9 @@ simulate: venv ## Run N simulated histories of a hostile world (N=20000), or rep
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
 	@$(BIN)/python -m tests.mutants N=$(or $(N),10000)
 
+# only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.
-	@$(BIN)/python -m coverage run --branch --source=$(COVERED) -m pytest -p no:cacheprovider --hypothesis-seed=0 \
+	@$(BIN)/python -m coverage run --branch --source=$(COVERED) -m pytest -p no:cacheprovider -m "not hypothesis" \
 	  --ignore=tests/lifecycle/test_simulation.py tests/pki tests/lifecycle tests/store
 	@$(BIN)/python -m coverage report --show-missing --fail-under=100
 

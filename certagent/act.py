@@ -64,7 +64,10 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
                 before = provider.get(name, "TLSA")
                 provider.add(name, "TLSA", step.values, step.ttl_s)
             had, ttl_s = (before.values, before.ttl_s) if before else (frozenset[str](), 0)
-            return (ev.Published(owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, work=work),)
+            done = ev.Published(
+                owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, ttl_s=step.ttl_s, work=work
+            )
+            return (done,)
         case st.Unpublish():
             _gate(rollover.may_unpublish(spec, state, step.owner, step.values))
             zone, name = _where(step.owner, state, world)

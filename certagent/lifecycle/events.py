@@ -104,6 +104,12 @@ class Published(Event, frozen=True):
     values: frozenset[Value]
     before: frozenset[Value] = frozenset()
     before_ttl_s: int = 0
+    ttl_s: int = 0
+
+    @property
+    def after(self) -> frozenset[Value]:
+        """The set that came of it."""
+        return self.before | self.values
 
 
 class Unpublished(Event, frozen=True):
@@ -113,6 +119,11 @@ class Unpublished(Event, frozen=True):
     values: frozenset[Value]
     before: frozenset[Value] = frozenset()
     before_ttl_s: int = 0
+
+    @property
+    def after(self) -> frozenset[Value]:
+        """The set that came of it."""
+        return self.before - self.values
 
 
 class Surveyed(Event, frozen=True):

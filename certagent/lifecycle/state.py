@@ -280,6 +280,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             owner = state.owner(event.owner)
             # its TTL may have been raised where no look could see it
             held = caches.with_set(owner.held, event.before, event.before_ttl_s, owner.sighting, now)
+            after_ttl_s = max(event.before_ttl_s, event.ttl_s if isinstance(event, ev.Published) else 0)
+            held = caches.with_set(held, event.after, after_ttl_s, owner.sighting, now)
             return _owner(state, event.owner, replace(owner, changed_at=now, held=held))
         case ev.Surveyed():
             return _surveyed(state, event, now)
@@ -313,8 +315,8 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
         case Present(algorithm=algorithm) if algorithm in state.orders:
             new = (c for c in state.orders[algorithm].challenges if c not in state.challenges)
             return replace(state, challenges=(*state.challenges, *new))
-        case Publish(owner=name, values=values):
-            return _changing(state, name, values, now, removes=False)
+        case Publish(owner=name, values=values, ttl_s=ttl_s):
+            return _changing(state, name, values, now, ttl_s=ttl_s)
         case Unpublish(owner=name, values=values):
             return _changing(state, name, values, now, removes=True)
         case Install(target=name, generation=generation, rollback=rollback):
@@ -343,12 +345,19 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             return state
 
 
-def _changing(state: State, name: str, values: frozenset[Value], now: Instant, *, removes: bool) -> State:
+def _changing(
+    state: State, name: str, values: frozenset[Value], now: Instant, *, removes: bool = False, ttl_s: int = 0
+) -> State:
     owner = state.owner(name)
+    held = owner.held
+    for answer in caches.known(owner.sighting) if owner.sighting else ():
+        # caches may take what comes of it, also where somebody changes it again before any look
+        after = answer.values - values if removes else answer.values | values
+        held = caches.with_set(held, after, max(answer.ttl_s, ttl_s), owner.sighting, now)
     old = owner.tried(values, removes=removes)
     change = Change(values, removes, old.tries + 1 if old else 1, now)
     other = next((c for c in (owner.change, owner.other) if c and c.removes != removes), None)
-    return _owner(state, name, replace(owner, changed_at=now, change=change, other=other))
+    return _owner(state, name, replace(owner, held=held, changed_at=now, change=change, other=other))
 
 
 def _seen(change: Change, sighting: Sighting) -> bool:

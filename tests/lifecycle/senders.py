@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import product
 
 from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Answer, Instant, Spec
 from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
@@ -76,18 +77,30 @@ def alias(history: History, owner: str) -> tuple[str, ...]:
 def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> set[Set]:
     """The sets that some cache may hold now.
 
-    A set was there whenever a server gave it, and when a change superseded it. It may be there still until a round
+    A set was there whenever a server gave it, when a change superseded it, and when a change that was begun may have
+    made it of what a server gave. It may be there still until a round
     later than all these in which everybody was heard; and from then on in caches, as long as the RFCs say.
     """
     given: dict[tuple[Set, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
     for n, (_, event) in enumerate(history):
         found: list[tuple[Set, int, tuple[tuple[str, int], ...]]] = []
-        if isinstance(event, ev.Looked) and event.owner == owner:
-            found = [(a.values, a.ttl_s, a.path) for a in answers(event)]
-        elif isinstance(event, ev.Published | ev.Unpublished) and event.owner == owner and event.before:
-            last = looks(history[:n], owner)
-            heard = answers(last[-1][1]) if last else []
-            found = [(event.before, event.before_ttl_s, heard[0].path if heard else ())]
+        rounds = looks(history[:n], owner)
+        heard = answers(rounds[-1][1]) if rounds else []
+        path = heard[0].path if heard else ()
+        match event:
+            case ev.Looked(owner=name, sighting=_) if name == owner:
+                found = [(a.values, a.ttl_s, a.path) for a in answers(event)]
+            case ev.Published(owner=name, before=before, before_ttl_s=ttl_s) if name == owner:
+                after = before | event.values
+                found = [(s, t, path) for s, t in ((before, ttl_s), (after, max(ttl_s, event.ttl_s))) if s]
+            case ev.Unpublished(owner=name, before=before, before_ttl_s=ttl_s) if name == owner:
+                found = [(s, ttl_s, path) for s in (before, before - event.values) if s]
+            case ev.Intended(step=st.Publish(owner=name, values=new, ttl_s=ttl_s)) if name == owner:
+                found = [(a.values | new, max(a.ttl_s, ttl_s), path) for a in heard if a.values | new]
+            case ev.Intended(step=st.Unpublish(owner=name, values=old)) if name == owner:
+                found = [(a.values - old, a.ttl_s, path) for a in heard if a.values - old]
+            case _:
+                pass
         for values, ttl_s, path in found:
             names, hops = tuple(name for name, _ in path), tuple(hop_s for _, hop_s in path)
             given.setdefault((values, names), []).append((n, ttl_s, hops))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Instant, Sighting, Spec, Unknown
+from certagent.lifecycle.model import Answer, Instant, Sighting, Spec, Unknown
 from certagent.lifecycle.state import Generation, State, fold, records
 from certagent.pki import tlsa
 from tests.lifecycle import senders
@@ -212,6 +212,44 @@ def test_a_set_in_caches_stands_against_a_swap_for_two_ttls_after_it_was_last_gi
     assert against(life) == {}
 
 
+@pytest.mark.parametrize("lacking", ["ecdsa-p256", "rsa-2048"])
+def test_the_chain_of_each_algorithm_must_match(lacking: str) -> None:
+    """A client meets either (RFC 7671 section 8 holds for both)."""
+    life = Life.published()
+    both = {"ecdsa-p256": leaf("99"), "rsa-2048": leaf("88")}
+    generation = replace(newcomer(life), leaves=both)
+    all_ = life.in_dns | {f"3 1 1 {chain.spki}" for chain in both.values()}
+    for seen, stands in ((all_, False), (all_ - {f"3 1 1 {both[lacking].spki}"}, True)):
+        life.looks(seen)
+        life.passes(timedelta(days=1))
+        life.looks(seen)
+        assert bool(against(life, generation)) == stands
+
+
+@pytest.mark.parametrize("lacking", [MX1, MX])
+def test_every_name_at_which_a_mail_server_answers_counts(lacking: str) -> None:
+    """Whichever of them is configured first; one that is withdrawn, for as long as caches hold it."""
+    spec = replace(SPEC, owners={MX1: ("postfix",), MX: ("postfix",)})
+    life = Life(spec)
+    life.until_quiet()
+    life.passes(timedelta(days=1))
+    old = life.records("g1")
+    both = old | {"3 1 1 " + "99" * 32}
+    for seen in (both, old):
+        for _ in range(2):
+            life.passes(timedelta(hours=3))
+            for name in (MX1, MX):
+                answers: dict[str, Answer | Unknown] = {
+                    "ns1./192.0.2.1": Answer(seen if name == lacking else both, 3600)
+                }
+                life.happens(ev.Looked(owner=name, sighting=Sighting("example.org.", name, answers, "secure")))
+        found = rollover.may_install(life.spec, life.state, "postfix", newcomer(life), life.now)
+        assert {obstacle.owner for obstacle in found} == (set() if seen == both else {lacking})
+    life.spec = replace(spec, owners={name: ("postfix",) for name in spec.owners if name != lacking})
+    found = rollover.may_install(life.spec, life.state, "postfix", newcomer(life), life.now)
+    assert {obstacle.owner for obstacle in found} == {lacking}
+
+
 def test_what_is_not_known_stands_against_a_swap_without_an_end() -> None:
     """Never looked, changed since, somebody silent, nobody there, bogus, still given: each says so."""
     life = Life()
@@ -356,6 +394,16 @@ def test_every_server_and_some_server() -> None:
     assert rollover.seen_everywhere(unasked) == rollover.seen_somewhere(unasked) == frozenset()
     assert rollover.path(unasked) == ()
     assert not rollover.empty(unasked)
+
+
+def test_what_a_client_may_meet_is_not_known_before_every_mail_server_is() -> None:
+    """Half of it would look as if the other half served nothing."""
+    spec = replace(SPEC, owners={OWNER: ("postfix", "other")})
+    life = Life(spec)
+    life.happens(ev.Surveyed(target="postfix", served=(served(leaf("ee")),)))
+    assert rollover.served_at(spec, life.state, OWNER) == []
+    life.happens(ev.Surveyed(target="other", served=()))
+    assert rollover.served_at(spec, life.state, OWNER) == [leaf("ee")]
 
 
 @pytest.mark.parametrize("triples", [("3 1 1",), ("2 1 1",), ("3 1 1", "2 1 1")])

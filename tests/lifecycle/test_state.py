@@ -294,6 +294,20 @@ def test_an_owner_that_is_forgotten_is_gone() -> None:
     assert set(life.state.owners) == {OWNER}
 
 
+def test_a_line_of_work_that_succeeds_has_no_failures_any_more() -> None:
+    """And only that one; a failure more counts on from the first."""
+    life = Life.published()
+    life.fails(f"look {OWNER}", times=2)
+    life.fails("ari", "ca.busy")
+    first = life.state.failures["ari"].first_at
+    life.passes(timedelta(hours=1))
+    life.fails("ari", "ca.slow")
+    last = life.state.failures["ari"]
+    assert (last.count, last.first_at, last.at, last.code) == (2, first, life.now, "ca.slow")
+    life.looks()
+    assert set(life.state.failures) == {"ari"}
+
+
 def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
     """The failed proofs in a row become failures to install: putting back must not reset the back-off."""
     life = Life.published()

@@ -44,7 +44,8 @@ class Shape(NamedTuple):
 SHAPES = (
     Shape(150, True, (3, 16), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9),
     Shape(32, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7),
-    Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, kinds=(regress, regress, cut_off, raise_ttl)),
+    Shape(8, True, (16, 40), (1, 2, 3), (1,), 0.7, kinds=(regress, regress, cut_off, raise_ttl)),
+    Shape(6, True, (16, 40), (0, 1), (1,), 0.7, first=(cut_off,)),
     Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
     Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, first=(deaf_for_days,)),
@@ -102,8 +103,6 @@ class History:
         world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
         self.clock.crash_chance = rng.choice((0.003, 0.01, 0.03))
-        self.confirmed = set(world.journal.head.owners)
-        """TLSA names of which a whole turn of the agent has known."""
         # often only a few kinds: then they meet each other more often (swarm testing, Groce et al., 2012)
         self.kinds = shape.kinds or (tuple(rng.sample(ANYTIME, 3)) if rng.random() < 0.5 else ANYTIME)
         self.limit = rng.randint(*shape.steps)
@@ -163,14 +162,13 @@ class History:
             while world.between:
                 self.heard += 1
                 world.between.pop(0)(world)
-            world.judge.known |= set(world.spec.owners)
+            self._known()
             journal = cast("Journal", world.journal)
             wait = advance(world.spec, journal, world.edges, tell=self._told, stopping=self._stopping)
         except Crash:
             down_s = rng.choice((1.0, 60.0, 3600.0, 86400.0)) * rng.random()
             world.asleep_since = clock.t
             self.faults += 1
-            self._unknown()
             if rng.random() < 0.3:
                 clock.reboot()
                 clock.stirred_at = clock.t
@@ -183,19 +181,18 @@ class History:
             clock.note("agent starts")
             return 0.0
         except Error as error:
-            self._unknown()
             clock.note(f"turn ended: {error}")
             return 60.0
-        self.confirmed |= set(world.spec.owners)
         self._check_pace()
         if wait is None:
             return 0.0
         self._show(wait)
         return wait.delay.total_seconds()
 
-    def _unknown(self) -> None:
-        # a name that is taken out again before the agent could journal anything of it, it never knew
-        self.world.judge.known &= self.confirmed | set(self.world.journal.head.owners)
+    def _known(self) -> None:
+        # a name that is taken out again before the agent could ask anything about it, it never knew
+        judge = self.world.judge
+        judge.known = (judge.known & judge.seen_at.keys()) | set(self.world.spec.owners)
 
     def _stopping(self) -> bool:
         if self.world.steps > TOO_MANY:
