@@ -18,6 +18,7 @@ from certagent.mta import probe
 from certagent.mta.layout import Files
 from certagent.mta.opensmtpd.server import OpenSmtpd, Options
 from certagent.secret import Secret
+from tests.e2e.site import fill, tmpfs
 from tests.lab import handshake, opensmtpd
 from tests.lab.load import Load
 from tests.lab.opensmtpd import ADDRESS, CONFIG, NAME, PORTS
@@ -226,6 +227,19 @@ class TestInstall:
         assert pem.read_bytes() == OLD.pem
         server.reload()
         assert all_serve(OLD)
+
+    def test_a_full_disk_leaves_what_is_served(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
+        other = {path.name: path.read_bytes() for path in pem.parent.iterdir()}
+        with tmpfs(pem.parent, "32k"):
+            for name, content in other.items():
+                written(pem.parent / name, content)
+            fill(pem.parent)
+            with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
+                server.install({"rsa-2048": Secret(NEW.pem)})
+            assert pem.read_bytes() == OLD.pem
+            server.reload()
+            assert all_serve(OLD)
+        server.reload()
 
 
 class TestReload:

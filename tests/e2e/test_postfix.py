@@ -293,6 +293,18 @@ class TestInstall:
         finally:
             subprocess.run(["umount", tls], check=True)
 
+    def test_a_file_made_unreadable_by_another_process_is_told_and_left(self, postfix: Postfix, tls: Path) -> None:
+        for change in (["chmod", "0"], ["chown", "mail:mail"]):
+            subprocess.run([*change, tls / "ecdsa.pem"], check=True)
+            with pytest.raises(Misconfigured, match=r"ecdsa\.pem.*\[mta\.files\]"):
+                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            with pytest.raises(Misconfigured, match=r"ecdsa\.pem.*\[mta\.files\]") as caught:
+                postfix.check(BOTH)
+            assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
+            command = caught.value.hint.removeprefix("run: ")
+            subprocess.run(["sh", "-ec", command], check=True, stdin=subprocess.DEVNULL)
+            postfix.check(BOTH)
+
     def test_a_file_with_another_kind_of_key_counts_as_missing(self, postfix: Postfix, tls: Path) -> None:
         (tls / "ecdsa.pem").write_bytes(OLD_RSA.pem)
         assert postfix.installed() == {"rsa-2048": OLD_RSA.der}

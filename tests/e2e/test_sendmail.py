@@ -25,6 +25,7 @@ from certagent.mta.layout import Files
 from certagent.mta.sendmail.server import Options, Sendmail
 from certagent.pki import keys
 from certagent.secret import Secret
+from tests.e2e.site import fill, tmpfs
 from tests.lab.load import Load
 from tests.lab.sendmail import ADDRESS, BINARY, CONFIG, NAME, PROGRAM, SOURCE, TLS
 from tests.lab.sendmail import Sendmail as Lab
@@ -304,6 +305,19 @@ class TestInstall:
         assert (ECDSA.read_bytes(), RSA.read_bytes()) == (OLD.pem, OLD_RSA.pem)
         server.reload()
         assert all_serve(OLD, OLD_RSA)
+
+    def test_a_full_disk_leaves_what_is_served(self, lab: Lab, server: Sendmail) -> None:
+        present = {path: path.read_bytes() for path in ECDSA.parent.iterdir() if path.is_file()}
+        with tmpfs(ECDSA.parent, "64k"):
+            for path, content in present.items():
+                path.touch(mode=0o600)
+                path.write_bytes(content)
+            fill(ECDSA.parent)
+            with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
+                server.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+            assert (ECDSA.read_bytes(), RSA.read_bytes()) == (OLD.pem, OLD_RSA.pem)
+            server.reload()
+            assert all_serve(OLD, OLD_RSA)
 
 
 class TestReload:
