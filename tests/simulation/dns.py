@@ -23,6 +23,10 @@ NOTICE_S = 100.0
 """What somebody else does cannot be noticed sooner: a last look is up to `schedule.FRESH` old, and takes its time."""
 
 
+SOON_S = 3 * 3600.0
+"""What is wrong with a server when the hostile part ends may last so long."""
+
+
 class RR(NamedTuple):
     """One RRset: an alias has a text as its content."""
 
@@ -81,7 +85,8 @@ class Entry:
 class Server:
     """One authoritative address."""
 
-    def __init__(self, label: str, *, primary: bool) -> None:
+    def __init__(self, clock: Clock, label: str, *, primary: bool) -> None:
+        self.clock = clock
         self.label = label
         self.primary = primary
         self.serial = 0
@@ -92,7 +97,14 @@ class Server:
         """It regressed, or its transfers fail: it stays at its version."""
         self.back = False
         """It regressed."""
+        self.ill_until = 0.0
+        """By when all that is in its way is over."""
         self.given: dict[str, tuple[Entry, int]] = {}
+
+    def lasts(self, for_s: float, over: Callable[[], None]) -> None:
+        """Something is in its way for so long."""
+        self.ill_until = max(self.ill_until, self.clock.t + for_s)
+        self.clock.at(for_s, over)
 
 
 class Zone:
@@ -102,7 +114,9 @@ class Zone:
         self.clock = clock
         self.name = name
         self.security: Security = "secure"
-        self.servers = [Server(f"ns{i}.{name}/192.0.2.{len(name)}{i}", primary=i == 0) for i in range(secondaries + 1)]
+        self.servers = [
+            Server(clock, f"ns{i}.{name}/192.0.2.{len(name)}{i}", primary=i == 0) for i in range(secondaries + 1)
+        ]
         self.versions = [Version({}, None)]
         self.entries: dict[str, dict[tuple[Content, float | None], Entry]] = {}
         self.changed_at = -1e9
@@ -197,9 +211,12 @@ class Zone:
                 server.given[name] = (entry, rr.ttl_s)
 
     def heal(self) -> None:
-        """No fault any more: every server answers and follows."""
+        """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
         self.security = "secure"
         for server in self.servers:
+            if server.ill_until - self.clock.t < SOON_S:
+                self.clock.busy(server.ill_until - self.clock.t)
+                continue
             server.deaf = server.refuses = server.stuck = False
             if server.back:
                 for entry, _ in server.given.values():

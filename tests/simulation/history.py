@@ -18,7 +18,7 @@ from certagent.store.journal import Journal
 from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation
 from tests.simulation.dns import tell
-from tests.simulation.mischief import ANYTIME, BETWEEN, Mischief, cut_off, deaf_for_days, raise_ttl, regress
+from tests.simulation.mischief import ANYTIME, BETWEEN, Mischief, cut_off, deaf_for_days, raise_ttl, regress, rotate
 from tests.simulation.settled import WORLDS, settled
 from tests.world import World
 
@@ -45,7 +45,7 @@ SHAPES = (
     Shape(150, True, (3, 16), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9),
     Shape(32, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7),
     Shape(8, True, (16, 40), (1, 2, 3), (1,), 0.7, kinds=(regress, regress, cut_off, raise_ttl)),
-    Shape(6, True, (16, 40), (0, 1), (1,), 0.7, first=(cut_off,)),
+    Shape(6, True, (16, 40), (0, 1), (0, 1), 0.7, first=(cut_off, rotate)),
     Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
     Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, first=(deaf_for_days,)),

@@ -56,7 +56,7 @@ def deaf(world: World) -> None:
     def over() -> None:
         server.deaf = server.refuses = False
 
-    world.clock.at(_span(world), over)
+    server.lasts(_span(world), over)
 
 
 def deaf_for_days(world: World) -> None:
@@ -70,7 +70,7 @@ def deaf_for_days(world: World) -> None:
     def over() -> None:
         server.deaf = False
 
-    world.clock.at(world.rng.uniform(2, 6) * 86400, over)
+    server.lasts(world.rng.uniform(2, 6) * 86400, over)
 
 
 def stuck(world: World) -> None:
@@ -80,7 +80,7 @@ def stuck(world: World) -> None:
         return
     server.stuck = True
     world.clock.note(f"   ! {server.label} does not follow any more")
-    world.clock.at(_span(world), lambda: _follow(zone, server))
+    server.lasts(_span(world), lambda: _follow(zone, server))
 
 
 def _follow(zone: Zone, server: Server) -> None:
@@ -100,7 +100,7 @@ def cut_off(world: World) -> None:
         server.deaf = False
         _follow(zone, server)
 
-    world.clock.at(_span(world), over)
+    server.lasts(_span(world), over)
 
 
 def regress(world: World) -> None:
@@ -128,11 +128,11 @@ def regress(world: World) -> None:
 
     def over() -> None:
         if world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts:
-            world.clock.at(lasts, over)  # the agent was away
+            server.lasts(lasts, over)  # the agent was away
         elif server.stuck:
             _follow(zone, server)
 
-    world.clock.at(lasts, over)
+    server.lasts(lasts, over)
 
 
 def raise_ttl(world: World) -> None:

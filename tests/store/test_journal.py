@@ -192,6 +192,15 @@ def test_a_row_that_was_changed_lost_or_moved_is_found(written: Path, clock: Fak
     assert "backup" in caught.value.hint
 
 
+def test_an_append_is_on_the_disk_before_it_returns(place: Path, clock: Fake) -> None:
+    """SQLite syncs its log at each commit only with synchronous=FULL (2); WAL alone does so at checkpoints."""
+    journal = Journal(place / "journal.db", clock)
+    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    journal.close()
+
+
 def test_a_history_is_read_on_from_where_one_was(written: Path, clock: Fake) -> None:
     """The event before is read too, so that what follows is known to follow it."""
     journal = Journal(written, clock)

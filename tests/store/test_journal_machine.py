@@ -27,7 +27,7 @@ from tests.store.test_journal import Fake
 
 NAMES = ("mx1.example.org", "mx2.example.org")
 NAME = st.sampled_from(NAMES)
-PAGE = 4096
+PAGE, SECTOR = 4096, 512
 WHERE = st.floats(0, 1, exclude_max=True)
 """A place in a file, as a share of it."""
 
@@ -43,6 +43,8 @@ class Life(RuleBasedStateMachine):
         self.path = self.place / "journal.db"
         self.clock = Fake()
         self.boots = 1
+        self.really_s = self.kept_s = 0.0
+        """What was lived through since the journal began; and of that, what the last append has told it."""
         self.states: list[States] = [{name: State(name=name) for name in NAMES}]
         """After each append, the first one before any."""
         self.wakes: dict[str, str] = {}
@@ -65,6 +67,7 @@ class Life(RuleBasedStateMachine):
     @rule(name=NAME, events=st.lists(EVENTS, min_size=1, max_size=3), passed_s=st.sampled_from([0.0, 1.0, 4000.0]))
     def appends(self, name: str, events: list[ev.AnyEvent], passed_s: float) -> None:
         self.clock.pass_(passed_s)
+        self.really_s += passed_s
         self.append(name, events)
 
     def append(self, name: str, events: list[ev.AnyEvent]) -> None:
@@ -76,6 +79,7 @@ class Life(RuleBasedStateMachine):
         self.states.append({**self.states[-1], name: state})
         self.wakes.pop(name, None)
         self.last = name, events
+        self.kept_s = now.lived_s
 
     @precondition(lambda self: self.last is not None)
     @rule()
@@ -100,17 +104,16 @@ class Life(RuleBasedStateMachine):
 
     @rule(boots=st.booleans(), passed_s=st.sampled_from([0.0, 60.0]), stepped_s=st.sampled_from([0.0, -7200.0, 7200.0]))
     def is_closed_and_opened_again(self, boots: bool, passed_s: float, stepped_s: float) -> None:
-        before = self.journal.now()
         self.before = self.path.read_bytes()
         self.journal.close()
         assert not self.path.with_name("journal.db-wal").exists(), "all of it is in the one file"
         self.clock.pass_(passed_s)
+        self.really_s += passed_s
         self.clock.now += timedelta(seconds=stepped_s)
         if boots:
             self.boots += 1
             self.clock.boot_id, self.clock.boot_s = f"boot {self.boots}", 5.0
         self.journal = Journal(self.path, self.clock)
-        assert self.journal.now().lived_s >= (0 if boots else before.lived_s)
 
     @rule()
     def is_killed(self) -> None:
@@ -141,8 +144,8 @@ class Life(RuleBasedStateMachine):
         # some sectors of one page are not what was written: never written, or what was there before
         with self.copied(whole=True) as copy:
             data = bytearray(copy.read_bytes())
-            at = int(where * len(data)) // PAGE * PAGE
-            size = sectors * 512
+            at = int(where * len(data)) // SECTOR * SECTOR
+            size = min(sectors * SECTOR, PAGE - at % PAGE)
             old = self.before[at : at + size].ljust(size, b"\0")
             data[at : at + size] = {"zeros": bytes(size), "ones": b"\xff" * size, "before": old}[fill]
             copy.write_bytes(data)
@@ -157,6 +160,7 @@ class Life(RuleBasedStateMachine):
             assert self.journal.verify(name) == state.seq
         assert list(self.journal.states(NAMES)) == [self.states[-1][name] for name in NAMES]
         assert {name: wake.why for name, wake in self.journal.wakes().items()} == self.wakes
+        assert self.kept_s <= self.journal.now().lived_s <= self.really_s, "waits never begin anew, and are never cut"
 
     class Copied:
         """A copy of the files, in a directory of its own."""
@@ -205,7 +209,7 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=40,
+    max_examples=60,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
