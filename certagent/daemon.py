@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import threading
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -47,7 +46,7 @@ class Daemon:
         self._built.check()
         self._presence = Presence(self._built.state_dir() / "daemon.pid")
         self._stop = threading.Event()
-        # a handler may run in the middle of any line, also while a lock is held: it only writes a byte
+        # a handler of Python's runs only when the main thread does, which no signal wakes that another thread got
         self._signals, self._signalled = os.pipe()
         os.set_blocking(self._signalled, False)
         self._busy: set[str] = set()
@@ -68,8 +67,9 @@ class Daemon:
         """Look after all certificates until a signal ends it. Raises: `lock.busy` where a daemon runs already."""
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         with self._presence.held():
+            signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)  # thousands may wait there: enough
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-                signal.signal(number, self._on_signal)
+                signal.signal(number, _told_already)
             log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
             self._scheduler.add_job(self._tick, "interval", seconds=HEARTBEAT.total_seconds(), id="heartbeat")
             self._scheduler.start()
@@ -90,10 +90,6 @@ class Daemon:
             with self._mutex:
                 self._later.clear()  # whoever held the lock may be done
             self._tick(everyone=number == signal.SIGHUP and self._reread())
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        with suppress(BlockingIOError):  # thousands are waiting to be read: one more changes nothing
-            os.write(self._signalled, bytes([number]))
 
     def _reread(self) -> bool:
         """Whether a new configuration is in force."""
@@ -168,6 +164,10 @@ class Daemon:
         with self._mutex:
             self._later[name] = datetime.now(UTC) + RETRY
         _report(name, error, "tried again in a minute")
+
+
+def _told_already(_number: int, _frame: FrameType | None) -> None:
+    """Its number is in the pipe."""
 
 
 def _report(about: str, error: Error, then: str) -> None:

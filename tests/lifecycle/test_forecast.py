@@ -32,13 +32,12 @@ def at(foreseen: list[Foreseen], kind: type[st.AnyStep], nth: int = 0) -> Forese
 @given(LIVES)
 @settings(max_examples=40, deadline=None)
 def test_it_ends_in_order_of_time_and_changes_nothing(life: Life) -> None:
-    """From whatever moment of a life in which things went wrong: up to a certificate that is served and proven."""
+    """From whatever moment of a life in which things went wrong."""
     before, now = msgspec.json.encode(life.state), life.now
     foreseen = forecast(life.spec, life.state, now)
     assert msgspec.json.encode(life.state) == before
     assert 1 <= len(foreseen) < LIMIT
     assert isinstance(foreseen[-1].step, st.Wait)
-    assert {type(f.step) for f in foreseen} >= {st.Install, st.Prove}
     moments = [f.at.lived_s for f in foreseen]
     assert moments == sorted(moments)
     assert moments[0] == now.lived_s

@@ -38,7 +38,7 @@ class Shape(NamedTuple):
     kinds: tuple[Mischief, ...] = ()
     """Of mischief; none: all, or a few by chance."""
     first: tuple[Mischief, ...] = ()
-    """What strikes at once."""
+    """What strikes at once, one after the other."""
 
 
 SHAPES = (
@@ -116,8 +116,7 @@ class History:
         if self.shape.settled and self.requests and world.rng.random() < 0.7:
             self.requests -= 1  # not only looks before the first thing happens
             world.between.append(world.rng.choice(BETWEEN))
-        for mischief in self.shape.first:
-            self._strike(mischief)
+        world.between.extend(self.shape.first)
         end = clock.t + 400 * 86400
         while world.steps < self.limit and clock.t < end:
             self.turn_and_sleep()
