@@ -224,13 +224,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "    serves += [id_ for id_ in old.serves if id_ not in serves]\n",
         "",
     ),
-    Mutant(
-        "change-not-noted",
-        "a change in DNS makes the last look out of date",
-        R,
-        "    return owner.looked_at.lived_s <= owner.changed_at.lived_s",
-        "    return False",
-    ),
     # -- the planner
     Mutant(
         "no-fresh-look",
@@ -379,6 +372,11 @@ EQUIVALENT: dict[str, str] = {
         "a record counts as surplus, or as published, at any server and not only where all give it: otherwise cleaning "
         "waits until all are heard and follow, and a record is written once more, in step with the back-off. Neither "
         "can hurt a sender, and once faults stop all servers agree."
+    ),
+    "change-not-noted": (
+        "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
+        "(`schedule.look_again`), what may come of the change is held from the intent on, and `act.py` asks DNS in the "
+        "same breath as the swap."
     ),
     "act-gate-empty": (
         "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "

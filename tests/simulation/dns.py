@@ -23,7 +23,7 @@ NOTICE_S = 100.0
 """What somebody else does cannot be noticed sooner: a last look is up to `schedule.FRESH` old, and takes its time."""
 
 
-SOON_S = 3 * 3600.0
+SOON_S = 3600.0
 """What is wrong with a server when the hostile part ends may last so long."""
 
 

@@ -348,7 +348,7 @@ def run(seed: int, dice: Dice, *, tracing: bool = False) -> Outcome:
     try:
         history = _begin(seed, dice, tracing=tracing)
         history.run()
-    except Violation as error:
+    except (Violation, Crash) as error:  # a crash outside the agent's turn is a mistake of the simulation itself
         if history is None:  # no fault was needed
             return Outcome(seed, str(error), Done(), [])
         if tracing:
