@@ -34,13 +34,22 @@ class RR(NamedTuple):
     ttl_s: int
 
 
-class Version(NamedTuple):
-    """A zone's content. `since`: when somebody else than the agent made it; None: the agent, or it was always there."""
+class Author(NamedTuple):
+    """How a name came to have its set."""
 
-    sets: dict[str, RR]
-    since: float | None
+    since: float | None = None
+    """When somebody else than the agent made it; None: the agent, or it was always there."""
     blind: bool = False
     """Made within moments of somebody else's change of the same name, which the agent cannot have known of."""
+    before: Content = frozenset()
+    """What the name had before."""
+
+
+class Version(NamedTuple):
+    """A zone's content, and who made what of it."""
+
+    sets: dict[str, RR]
+    authors: dict[str, Author]
 
 
 NOTHING = RR(frozenset[str](), 0)
@@ -117,7 +126,7 @@ class Zone:
         self.servers = [
             Server(clock, f"ns{i}.{name}/192.0.2.{len(name)}{i}", primary=i == 0) for i in range(secondaries + 1)
         ]
-        self.versions = [Version({}, None)]
+        self.versions = [Version({}, {})]
         self.entries: dict[str, dict[tuple[Content, float | None], Entry]] = {}
         self.changed_at = -1e9
         self.strange: dict[str, float] = {}
@@ -145,7 +154,8 @@ class Zone:
         blind = self.clock.t - self.strange.get(name, -1e9) < NOTICE_S
         if since is not None:
             self.strange[name] = self.clock.t
-        self.versions.append(Version(sets, since, blind))
+        authors = {**self.versions[-1].authors, name: Author(since, blind, self.current(name).content)}
+        self.versions.append(Version(sets, authors))
         self.changed_at = self.clock.t
         serial = len(self.versions) - 1
         self.serve(self.servers[0], serial)
@@ -170,17 +180,17 @@ class Zone:
         recovers, server.back = server.back, regressed
         server.serial = serial
         version = self.versions[serial]
-        before = self.versions[max(serial - 1, 0)].sets
         now = self.clock.t
         for name in self.entries:
             rr = version.sets.get(name, NOTHING)
             given = server.given.get(name)
+            author = version.authors.get(name, Author())
             if given is not None:
                 if given[0].content == rr.content and given[1] == rr.ttl_s:
                     continue
-                given[0].superseded |= version.since is None and not regressed and not recovers
+                given[0].superseded |= author.since is None and not regressed and not recovers
                 self._close(name, *given)
-            since = now if regressed else version.since
+            since = now if regressed else author.since
             entry = self.entries[name].get((rr.content, since))
             if entry is None:
                 entry = self.entries[name][(rr.content, since)] = Entry(rr.content, since, regressed=regressed)
@@ -189,7 +199,7 @@ class Zone:
             server.given[name] = (entry, rr.ttl_s)
             if given is not None:
                 self.clock.note(f"      {server.label} now gives {name} {tell(rr.content)} ttl {rr.ttl_s}")
-            self.born(name, entry, before.get(name, NOTHING).content, since is None and not version.blind)
+            self.born(name, entry, author.before, since is None and not author.blind)
 
     def _close(self, name: str, entry: Entry, ttl_s: int) -> None:
         now = self.clock.t
@@ -214,7 +224,7 @@ class Zone:
         """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
         self.security = "secure"
         for server in self.servers:
-            if server.ill_until - self.clock.t < SOON_S:
+            if not server.back and server.ill_until - self.clock.t < SOON_S:
                 self.clock.busy(server.ill_until - self.clock.t)
                 continue
             server.deaf = server.refuses = server.stuck = False
