@@ -40,8 +40,9 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         return
     keys, because = wanted
     issued = state.issued if state.issued_keys == keys.id else {}
-    todo = [a for a in spec.algorithms if a not in issued]
-    algorithm = todo[0]  # there is one: the chain of the last completes the generation
+    # the chain of the last completes the generation; where a journal says otherwise, all are ordered anew
+    todo = [a for a in spec.algorithms if a not in issued] or list(spec.algorithms)
+    algorithm = todo[0]
     order = state.orders.get(algorithm)
     if order is None or order.keys != keys.id:
         # an order is of no use before what failed with the last one may be tried again

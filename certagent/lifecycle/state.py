@@ -253,10 +253,11 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _intended(state, event, now)
         case ev.Failed():
             return _failed(state, event, now)
+        case ev.KeysMade() if state.keyset(event.keys):
+            return state  # told twice
         case ev.KeysMade():
-            return replace(
-                state, keys=(*state.keys, KeySet(event.keys, now, event.spki)), keys_made=state.keys_made + 1
-            )
+            made = KeySet(event.keys, now, event.spki)
+            return replace(state, keys=(*state.keys, made), keys_made=state.keys_made + 1)
         case ev.OrderPlaced():
             order = Order(event.keys, event.url, event.challenges, presented=not event.challenges)
             return replace(state, orders={**state.orders, event.algorithm: order})
@@ -266,6 +267,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _order(state, event.algorithm, ready=True)
         case ev.OrderGone():
             return replace(state, orders={a: o for a, o in state.orders.items() if a != event.algorithm})
+        case ev.Issued() if state.generation(event.generation):
+            return state  # told twice
         case ev.Issued():
             return _issued(state, event, now)
         case ev.Tidied():

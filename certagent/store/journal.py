@@ -39,8 +39,8 @@ CREATE TABLE head (
   wake_at REAL, why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX head_wake ON head (wake_at);
-CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL, lived_s
-REAL NOT NULL);
+CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL,
+  lived_s REAL NOT NULL, digest BLOB NOT NULL);
 """
 _HEADER_BYTES = 512
 """The smallest page of SQLite; no file that it ever wrote is smaller."""
@@ -80,17 +80,26 @@ class Journal:
             size = os.fstat(fd).st_size
             os.close(fd)
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and 0 < size < _HEADER_BYTES:
-                raise _damaged(path, "it is cut off")  # SQLite would take it for a new one
-            if version == 0:
-                self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-            elif version != VERSION:
-                hint = "use the certagent that wrote it, or a newer one"
-                raise Misconfigured("journal.version", f"{path}: written by version {version} of the journal", hint)
-            self._begin_boot()
+            try:
+                self._open(size)
+            except BaseException:
+                self._db.close()  # here, not when it is collected: closing the last connection deletes the log
+                raise
+
+    def _open(self, size: int) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and 0 < size < _HEADER_BYTES:
+            raise _damaged(self.path, "it is cut off")  # SQLite would take it for a new one
+        if version == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};")
+            self._live(*self._clock.boot(), 0.0)
+            self._db.execute("COMMIT")
+        elif version != VERSION:
+            hint = "use the certagent that wrote it, or a newer one"
+            raise Misconfigured("journal.version", f"{self.path}: written by version {version} of the journal", hint)
+        self._begin_boot()
 
     def close(self) -> None:
         """Close it; what was appended is durable already."""
@@ -105,16 +114,26 @@ class Journal:
 
     def _now(self) -> tuple[Instant, str, float]:
         boot_id, boot_s = self._clock.boot()
-        _, since_s, lived_s = self._db.execute("SELECT boot_id, boot_s, lived_s FROM lived").fetchone()
+        _, since_s, lived_s = self._lived()
         return Instant(self._clock.wall(), lived_s + max(0.0, boot_s - since_s)), boot_id, boot_s
 
     def _begin_boot(self) -> None:
         """In another boot, or on another host, counting goes on from here: what lies between was not lived through."""
         boot_id, boot_s = self._clock.boot()
-        row = self._db.execute("SELECT boot_id, lived_s FROM lived").fetchone()
-        if row is None or row[0] != boot_id:
-            lived_s = row[1] if row else 0.0
-            self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?)", (boot_id, boot_s, lived_s))
+        last_boot, _, lived_s = self._lived()
+        if last_boot != boot_id:
+            self._live(boot_id, boot_s, lived_s)
+
+    def _lived(self) -> tuple[str, float, float]:
+        """The boot, the time in it, and the seconds lived through until then, as of the last append."""
+        row = self._db.execute("SELECT boot_id, boot_s, lived_s, digest FROM lived").fetchone()
+        if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):
+            raise _damaged(self.path, "the time lived through was changed")  # waits could be shorter than they are
+        return row[:3]
+
+    def _live(self, boot_id: str, boot_s: float, lived_s: float) -> None:
+        digest = _digest(b"", repr((boot_id, boot_s, lived_s)).encode())
+        self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?,?)", (boot_id, boot_s, lived_s, digest))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +246,7 @@ class Journal:
                 " seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL",
                 (name, state.seq, stored, _digest(last, stored)),
             )
-            self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?)", (boot_id, boot_s, now.lived_s))
+            self._live(boot_id, boot_s, now.lived_s)
             return state
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:

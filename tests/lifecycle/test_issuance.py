@@ -72,6 +72,25 @@ def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes
     assert life.state.newest is not None
 
 
+def test_a_generation_that_a_journal_left_incomplete_is_ordered_anew() -> None:
+    """No agent writes that; but whatever a journal says has an answer."""
+    life = Life()
+    life.until(st.PlaceOrder)
+    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g1", leaf=leaf("aa"), completes=False))
+    assert order(life.offers(issuance.issue)).algorithm == ECDSA
+
+
+def test_what_is_told_twice_is_made_once() -> None:
+    life = Life.published()
+    newest, keys = life.state.newest, life.state.keys
+    assert newest
+    life.happens(ev.KeysMade(keys=keys[-1].id, spki=keys[-1].spki))
+    for algorithm, chain in newest.leaves.items():
+        life.happens(ev.Issued(algorithm=algorithm, keys=keys[0].id, generation=newest.id, leaf=chain, completes=True))
+    assert (life.state.keys, life.state.newest) == (keys, newest)
+    assert (life.state.keys_made, life.state.generations_made) == (len(keys), 1)
+
+
 def test_an_authorization_that_the_ca_still_has_needs_no_challenge() -> None:
     """RFC 8555 section 7.4: it may be valid already."""
     life = Life()

@@ -407,6 +407,27 @@ def test_something_else_than_a_journal_is_refused(place: Path, clock: Fake) -> N
         Journal(path, clock)
 
 
+def test_one_that_is_refused_is_not_held_open(written: Path, clock: Fake) -> None:
+    # closing it later, when it happens to be collected, would delete a log that somebody may be copying
+    data = written.read_bytes()
+    written.write_bytes(data[: len(data) // 2])
+    with pytest.raises(Error) as caught:
+        Journal(written, clock)
+    assert caught.value.code == "journal.damaged"
+    held = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
+    assert not [path for path in held if path.startswith(str(written))]
+
+
+def test_a_time_that_was_changed_is_found(written: Path, clock: Fake) -> None:
+    # more of it than was lived through would make every wait shorter than it is
+    with sqlite3.connect(written) as db:
+        db.execute("UPDATE lived SET lived_s = lived_s + 86400")
+    db.close()
+    with pytest.raises(Error) as caught:
+        Journal(written, clock)
+    assert caught.value.code == "journal.damaged"
+
+
 def test_only_its_owner_may_read_it(written: Path, clock: Fake) -> None:
     """0600, the files beside it included, whatever the umask."""
     journal = Journal(written, clock)

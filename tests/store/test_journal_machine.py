@@ -78,15 +78,19 @@ class Life(RuleBasedStateMachine):
         assert self.journal.append(name, *events) == state
         self.states.append({**self.states[-1], name: state})
         self.wakes.pop(name, None)
-        self.last = name, events
+        self.last = name, events[-1:]
         self.kept_s = now.lived_s
 
     @precondition(lambda self: self.last is not None)
     @rule()
     def appends_the_same_once_more(self) -> None:
-        # an outcome that is told twice: one event more, and no other state than the fold's
+        # an outcome that is told twice: one event more, and nothing is made twice
         assert self.last is not None
+        before = self.states[-1][self.last[0]]
         self.append(*self.last)
+        after = self.states[-1][self.last[0]]
+        for made in ("keys", "generations", "orders", "challenges", "issued"):
+            assert len(getattr(after, made)) == len(getattr(before, made)), made
 
     @rule(name=NAME)
     def appends_what_does_not_fold(self, name: str) -> None:
