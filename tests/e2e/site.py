@@ -168,6 +168,10 @@ class Site:
             raise AssertionError(f"it does not end: {Done(args, -1, *process.communicate())}") from None
         return self.judge(Done(args, process.returncode, out, err), code)
 
+    def await_caches(self) -> None:
+        """Goes on until no swap would wait for caches: the stand-by key is in all of them."""
+        until(lambda: "caches are waited for" not in self.run("renew").out, 20, "the stand-by is in every cache")
+
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Starts `python ARGV` beside the test, with the environment of every command."""
         return subprocess.Popen(

@@ -22,18 +22,15 @@ from typing import IO, Any, NoReturn, Self
 
 import pytest
 
-from tests.e2e.site import NAME, ROOT, Cached, Done, Site, Strict
+from tests.e2e.site import NAME, ROOT, Done, Site, Strict
+from tests.e2e.watch import HOLD_S, Watch
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 from tests.lab.postfix import Sender
-from tests.lab.sender import Mailer
-from tests.lab.wait import until
 
 KILLS = int(os.environ.get("CERTAGENT_KILLS", "20"))
 PER_ROLL = 1 if KILLS >= 100 else 3
 """How often one roll is killed between two of its steps, before it may finish."""
-HOLD_S = 4.0
-"""TTL and guard: what Postfix's smtp and unbound keep of a record is rounded up to whole seconds, by each."""
 EDGES = ("ca.acme", "dns.resolver", "dns.rfc2136", "mta.postfix", "mta.probe", "pki.chain")
 MODULES = [f"certagent.{name}" for name in ("agent", "build", "render", *EDGES)]
 """What a run loads; once for all of them."""
@@ -84,8 +81,6 @@ class Victim:
 @pytest.fixture
 def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
     with Site(place, lab_dns, pebble) as site:
-        site.dane["guard"] = f"{HOLD_S - 1:.0f}s"
-        site.write()
         yield site
 
 
@@ -93,34 +88,6 @@ def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
 def victim(site: Site) -> Iterator[Victim]:
     with Victim(site) as victim:
         yield victim
-
-
-class Watch:
-    """All three witnesses at once: one mails, one looks through a cache, one without."""
-
-    def __init__(self, site: Site, sender: Sender) -> None:
-        self._site = site
-        self._mailer, self._prober, self._strict = Mailer(sender, rate=3), Cached(rate=5), Strict(rate=10)
-
-    def __enter__(self) -> Self:
-        self._site.dns.flush_resolver()  # it may remember that there was no record yet
-        self._mailer.start()
-        self._prober.start()
-        self._strict.start()
-        until(lambda: self._prober.match, 5, "the first comparison")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._prober.halt()
-        self._strict.halt()
-        if error is None:
-            assert self._strict.failures == []
-            assert [f.detail for f in self._prober.failures] == []
-            assert self._prober.match > 10
-            mailed = self._mailer.stop()
-            assert (mailed.deferred, mailed.bounced) == (0, 0), mailed.troubles
-            assert mailed.sent > 10
-        self._mailer.halt()
 
 
 def finish(site: Site, victim: Victim) -> None:
@@ -161,7 +128,7 @@ def test_killed_between_any_two_steps_of_a_roll_it_finishes_after_a_restart(
     roll = roll[max(i for i, kind in enumerate(roll) if kind == "Requested") :]
     todo = {f"after {kind}" for kind in roll} | {f"before {kind}" for kind in roll if not kind.endswith("!")}
     assert len(todo) > 35
-    with Watch(site, sender):
+    with Watch(site, sender, "killed at every step boundary") as watch:
         while todo:
             served = site.served([25])
             before, asked = len(todo), False
@@ -170,6 +137,7 @@ def test_killed_between_any_two_steps_of_a_roll_it_finishes_after_a_restart(
                 if died.code == 0:
                     break
                 assert died.code == -signal.SIGKILL
+                watch.kills += 1
                 last = died.err.strip().splitlines()[-1]
                 todo.remove(last)
                 asked = asked or last != "before Requested"
@@ -199,14 +167,13 @@ def test_killed_at_random_instants_rolls_finish_and_nobody_notices(site: Site, v
     seed = int(os.environ.get("CERTAGENT_SEED", random.randrange(1 << 32)))
     draw = random.Random(seed)
     print(f"CERTAGENT_SEED={seed}")
-    kills, rolls, begun = 0, 0, 0
+    rolls, begun = 0, 0
 
     def kill(*args: str, within: float) -> None:
-        nonlocal kills
-        kills += victim.run(*args, after_s=draw.uniform(0.005, within)).code == -signal.SIGKILL
+        watch.kills += victim.run(*args, after_s=draw.uniform(0.005, within)).code == -signal.SIGKILL
 
-    with Watch(site, sender):
-        while kills < KILLS:
+    with Watch(site, sender, "killed at random instants") as watch:
+        while watch.kills < KILLS:
             served = site.served([25])
             before = site.history()[-1]["seq"]
             kill("renew", "--force", within=0.5)  # issuing

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import CHALLENGE, NAME, Done, Site, Strict, fill, recursive_ca, tmpfs
+from tests.ca.front import Forward, Front, Reply, answer, problem
+from tests.e2e.site import CHALLENGE, NAME, OWNER, Done, Site, Strict, fill, recursive_ca, tmpfs
+from tests.e2e.watch import HOLD_S, Watch
 from tests.lab.addresses import ACME, INSECURE_ZONE, PRIMARY, SECONDARY, ZONE
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
+from tests.lab.postfix import Sender
 from tests.lab.wait import until
 
 NS2 = f"ns2.{ZONE}./{SECONDARY}"
@@ -28,7 +31,7 @@ def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
     """A host with a certificate in service."""
     with Site(place, lab_dns, pebble) as site:
         site.run("renew", "--wait")
-        until(lambda: "caches are waited for" not in site.run("renew").out, 10, "the stand-by is in every cache")
+        site.await_caches()
         yield site
 
 
@@ -43,7 +46,7 @@ def old_one_serves(site: Site) -> Generator[None]:
     assert witness.harm() == []
     assert site.served() == served
     site.dns.heal()
-    site.dns.settle()
+    until(site.dns.in_step, 10, "the secondary follows")
     assert all(set(before) <= set(after) for before, after in zip(published, site.published(), strict=True))
     assert f"event {generation}" not in site.run("history", NAME).out  # and the journal verifies
 
@@ -102,6 +105,37 @@ class TestCa:
         assert not site.served() & old
         site.assert_settled()
 
+    def test_busy_and_bad_at_nonces(self, site: Site, sender: Sender) -> None:
+        """503, 429, and half of all nonces refused: told, tried again no sooner than a CA likes, and all goes on."""
+        said: list[bytes] = []
+
+        def noted(forward: Forward) -> Reply:
+            reply = forward()
+            said.append(reply.body)
+            return reply
+
+        site.pebble.stop()
+        site.pebble.start(nonce_reject=50)
+        try:
+            with Front(site.place, (site.pebble.directory, site.pebble.https_ca)) as front:
+                site.ca |= {"directory": front.directory, "ca_bundle": str(front.ca_bundle)}
+                site.write()
+                with Watch(site, sender, "a CA that answers 503, 429 and badNonce"):
+                    front.once("/order-plz", answer(problem(503, "serverInternal", Retry_After="1")))
+                    front.once("/chalZ", answer(Reply(503, b"<html>busy</html>")))
+                    front.once("/finalize-order", answer(problem(429, "rateLimited", Retry_After="1")))
+                    front.always("/", noted)
+                    old = site.served()
+                    done = site.run("renew", "--force", "--wait", seconds=200)
+                    codes = [error.rpartition(" ")[2] for error in done.errors]
+                    assert codes == ["[ca.busy]", "[ca.busy]", "[ca.rate_limited]"], done
+                    assert any(b"badNonce" in body for body in said)
+                    assert not site.served() & old
+                    site.assert_settled()
+        finally:
+            site.pebble.stop()
+            site.pebble.start()
+
     def test_that_refuses_the_name(self, site: Site) -> None:
         """A name on the CA's blocklist: rejected, told with the CA's own words, and not asked again at once."""
         site.certificate["names"] = [NAME, f"blocked.{ZONE}"]
@@ -121,12 +155,18 @@ class TestDns:
             one_error(site.run("renew", "--force", code=1), rf"{re.escape(NS2)} gave no answer.*\[dns\.not_yet\]")
         goes_on(site)
 
-    def test_a_frozen_zone(self, site: Site) -> None:
-        """REFUSED: a human is needed, exit 3, with the record and the server in the line."""
-        with old_one_serves(site):
-            site.dns.freeze()
-            one_error(site.run("renew", "--force", code=3), rf"{PRIMARY}.*REFUSED.*{CHALLENGE}.*\[dns\.refused\]")
-        goes_on(site)
+    @pytest.mark.parametrize(("update", "name"), [("Present!", CHALLENGE), ("Publish!", OWNER), ("Unpublish!", OWNER)])
+    def test_a_frozen_zone(self, site: Site, sender: Sender, update: str, name: str) -> None:
+        """REFUSED, whichever update it is: a human is needed, exit 3, with the record and the server in the line."""
+        freeze = f"rndc -s {PRIMARY} -k {site.dns.keyfile('rndc-key')} freeze {ZONE}"
+        with Watch(site, sender, f"refused: {update}"):
+            try:
+                done = site.run("renew", "--force", code=3, at={update: freeze})
+                one_error(done, rf"{PRIMARY}.*REFUSED.*{name}.*\[dns\.refused\]")
+            finally:
+                site.dns.thaw()
+            site.run("renew", "--wait")
+            site.assert_settled()
 
     def test_a_wrong_secret(self, site: Site) -> None:
         """BADSIG: exit 3; neither the right secret nor the wrong one is ever shown."""
@@ -172,24 +212,23 @@ class TestDns:
         assert not site.served() & old
         site.assert_settled()
 
-    def test_a_lagging_secondary_delays_the_swap_until_it_follows(self, site: Site) -> None:
+    def test_a_lagging_secondary_delays_the_swap_until_it_follows(self, site: Site, sender: Sender) -> None:
         """While one server answers without the new key's record its caches may too: not swapped, and told which."""
         site.certificate["standby_key"] = False
         site.write()
         site.run("renew", "--rotate", "--wait")
-        with elsewhere(site), Strict(server=SECONDARY) as at_secondary, Strict() as at_primary:
+        with elsewhere(site), Watch(site, sender, "a lagging secondary"), Strict(server=SECONDARY) as at_secondary:
             old = site.served()
             site.dns.lag()
             done = site.run("renew", "--rotate")
             assert NS2 in done.out, f"does not say which server is waited for: {done}"
-            time.sleep(3)  # TTL and guard are over since long
+            time.sleep(2 * HOLD_S)  # TTL and guard are over since long
             assert NS2 in site.run("renew").out
             assert site.served() == old
             site.dns.catch_up()
             site.run("renew", "--wait")
             at_secondary.stop()
-            at_primary.stop()
-        assert at_secondary.failures + at_primary.failures == []
+        assert at_secondary.failures == []
         assert not site.served() & old
         site.assert_settled()
 
@@ -240,17 +279,18 @@ class TestMailServer:
             site.receiver.configure("main.cf", good)
         goes_on(site)
 
-    def test_a_reload_that_fails(self, site: Site) -> None:
+    def test_a_reload_that_fails(self, site: Site, sender: Sender) -> None:
         """main.cf breaks between the files and the reload: told; repaired, the reload is made and proven."""
         main = site.receiver.config_dir / "main.cf"
         shutil.copy2(main, main.with_name("good"))
-        broken = f"printf '\\n=x broken\\n' >> {main}; touch -d '-10 seconds' {main}"
-        with Strict() as witness:
+        # a setting of which smtpd knows nothing: what runs goes on
+        broken = f"echo 'daemon_directory = /nowhere' >> {main}; touch -d '-10 seconds' {main}"
+        old = site.served()
+        with Watch(site, sender, "a failing reload"):
             one_error(site.run("renew", "--force", code=1, at={"Installed": broken}), r"\[mta\.reload\]")
             shutil.copy2(main.with_name("good"), main)
-            witness.stop()
-        assert [f for f in witness.failures if f.kind == "mismatch"] == []
-        site.run("renew", "--wait")
+            site.run("renew", "--wait")
+        assert not site.served() & old
         site.assert_settled()
 
     def test_stopped(self, site: Site) -> None:
@@ -308,20 +348,21 @@ def whole(site: Site) -> bool:
 
 
 class TestDisk:
-    def test_full_where_the_certificate_is(self, site: Site) -> None:
+    def test_full_where_the_certificate_is(self, site: Site, sender: Sender) -> None:
         """ENOSPC: nothing half-written, exit 1, the old one serves; room again, and it goes on."""
         before = site.files["ecdsa"].read_bytes()
         with tmpfs(site.tls, "32k"):
             site.files["ecdsa"].touch(0o600)
             site.files["ecdsa"].write_bytes(before)
-            with old_one_serves(site):
-                ballast = fill(site.tls)
-                done = site.run("renew", "--force", code=1)
-                one_error(done, rf"{site.tls}.*No space left on device \[mta\.disk\]")
-                assert site.files["ecdsa"].read_bytes() == before
-                assert site.leftovers() == []
-                ballast.unlink()
-            goes_on(site)
+            with Watch(site, sender, "a full disk for the certificate"):
+                with old_one_serves(site):
+                    ballast = fill(site.tls)
+                    done = site.run("renew", "--force", code=1)
+                    one_error(done, rf"{site.tls}.*No space left on device \[mta\.disk\]")
+                    assert site.files["ecdsa"].read_bytes() == before
+                    assert site.leftovers() == []
+                    ballast.unlink()
+                goes_on(site)
 
     def test_read_only_where_the_certificate_is(self, site: Site) -> None:
         """EROFS: the same."""
@@ -337,23 +378,21 @@ class TestDisk:
         assert site.files["ecdsa"].read_bytes() == before
         goes_on(site)
 
-    def test_full_where_the_state_is(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    def test_full_where_the_state_is(self, place: Path, lab_dns: Dns, pebble: Pebble, sender: Sender) -> None:
         """ENOSPC at whatever point of a roll: a clear line, never a wrong state; room again, and it goes on."""
         with Site(place, lab_dns, pebble) as site, tmpfs(site.state_dir, "3m", mode="700"):
             site.run("renew", "--wait")
-            for leave in (0, 8 << 10, 44 << 10, 60 << 10, 90 << 10):
-                until(lambda: "caches are waited for" not in site.run("renew").out, 10, "nothing is waited for")
-                served = site.served()
-                ballast = fill(site.state_dir, leave)
-                with Strict() as witness:
+            with Watch(site, sender, "a full disk for the state"):
+                for leave in (0, 8 << 10, 44 << 10, 60 << 10, 90 << 10):
+                    site.await_caches()
+                    served = site.served()
+                    ballast = fill(site.state_dir, leave)
                     done = site.run("renew", "--force", code=1)
-                    witness.stop()
-                assert witness.failures == []
-                assert done.errors, done
-                for error in done.errors:
-                    assert re.search(rf"{site.state_dir}.*\[store\.disk\]", error), done
-                ballast.unlink()
-                site.run("history", NAME)
-                site.run("renew", "--force", "--wait")
-                assert not site.served() & served
-                site.assert_settled()
+                    assert done.errors, done
+                    for error in done.errors:
+                        assert re.search(rf"{site.state_dir}.*\[store\.disk\]", error), done
+                    ballast.unlink()
+                    site.run("history", NAME)
+                    site.run("renew", "--force", "--wait")
+                    assert not site.served() & served
+                    site.assert_settled()
