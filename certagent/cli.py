@@ -21,6 +21,8 @@ from certagent import __version__
 from certagent.errors import Error, Misconfigured, Unsafe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from certagent.agent import Told
     from certagent.build import Built
     from certagent.config import Config, Entry
@@ -128,7 +130,7 @@ def renew(
     sys.exit(code)
 
 
-def _dry_run(built: Built, entries: list[Entry], as_json: bool) -> NoReturn:
+def _dry_run(built: Built, entries: Iterable[Entry], as_json: bool) -> NoReturn:
     from certagent import dryrun, render
 
     reports: list[Rehearsal] = []
@@ -169,24 +171,40 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 @_names
 @_json
 def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody."""
+    """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody.
+
+    Of more than 50 certificates, where none is named, those that fare well have a line each; the others come last.
+    """
     from certagent import render
     from certagent.lifecycle.schedule import alarms
 
-    built, entries = _open(path, names)
+    built, _ = _open(path, names)
+    wanted = names or tuple(built.config.certificates)
     wakes, now = built.journal.wakes(), built.journal.now()
+    fleet = not names and len(wanted) > render.MANY
     code = 0
-    all_: list[dict[str, Any]] = []
-    for entry, state in zip(entries, built.journal.states(e.spec.name for e in entries), strict=True):
-        if as_json:
-            all_.append(render.status_of(entry.spec, state, wakes.get(entry.spec.name)))
-        else:
-            click.echo(render.status(entry.spec, state, now, wakes.get(entry.spec.name)))
+    all_: list[object] = []
+    lines: list[str] = []
+    last: list[str] = []
+    for name, state in zip(wanted, built.journal.states(wanted), strict=True):
+        wake = wakes.get(name)
         codes = (3 if alarms(work, f, now) else _code_of(f.kind) for work, f in state.failures.items())
         code = max(code, *codes, 0)
+        if as_json:
+            all_.append(render.status_of(name, state, wake))
+        elif fleet and render.fares_well(state, now):
+            lines.append(render.status_line(state, now, wake))
+        else:
+            last.append(render.status(built.config.certificates[name].spec, state, now, wake))
     if as_json:
         click.echo(render.to_json({"daemon": built.present(), "certificates": all_}))
-    elif built.present() is None:
+        sys.exit(code)
+    if wanted:
+        click.echo("\n".join([*lines, *last]))
+    if fleet:
+        shown = f"{len(last)} of them not well and shown above in full" if last else "all of them well"
+        click.echo(f"{len(wanted)} certificates, {shown}; `certagent status NAME` shows any in full")
+    if built.present() is None:
         click.echo("the daemon is not running: start it with `certagent run`, as a service")
     sys.exit(code)
 
@@ -308,7 +326,7 @@ def run(path: Path, debug: bool) -> None:
     Daemon(path).run()
 
 
-def _open(path: Path, names: tuple[str, ...]) -> tuple[Built, list[Entry]]:
+def _open(path: Path, names: tuple[str, ...]) -> tuple[Built, Iterator[Entry]]:
     from certagent.build import Built
     from certagent.config import load
 
@@ -316,14 +334,14 @@ def _open(path: Path, names: tuple[str, ...]) -> tuple[Built, list[Entry]]:
     return Built(config), _chosen(config, names)
 
 
-def _chosen(config: Config, names: tuple[str, ...]) -> list[Entry]:
+def _chosen(config: Config, names: tuple[str, ...]) -> Iterator[Entry]:
     for name in names:
         if name not in config.certificates:
             known = ", ".join(config.certificates) or "none"
             raise Misconfigured(
                 "config.no_such", f"{config.path}: there is no certificate {name!r}", f"configured: {known}"
             )
-    return [config.certificates[n] for n in names or config.certificates]
+    return (config.certificates[n] for n in names or config.certificates)
 
 
 def _wake_daemon(built: Built) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from certagent.lifecycle import caches, rollover
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Answer, Instant, Spec, Unknown
+from certagent.lifecycle.model import Answer, Instant, Sighting, Spec, Unknown
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 DATE = "%Y-%m-%d %H:%M:%S"
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any) -> bytes:
     """One document; dates are RFC 3339 in UTC, durations ISO 8601, keys sorted."""
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode()
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
 
 
 def brief(delay: timedelta) -> str:
@@ -143,6 +143,9 @@ def run_of(name: str, told: Sequence[Told], last: st.Wait, failures: Mapping[str
 
 # -- status ----------------------------------------------------------------------------------------------------------
 
+MANY = 50
+"""More certificates than anybody reads in full: of those that fare well, `status` shows a line each."""
+
 
 def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
     """What is known of one certificate, for somebody woken at night: what is wrong comes first."""
@@ -159,11 +162,32 @@ def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
     if state.next_keys:
         use = "stand-by" if rollover.rolled(spec, state) else "next"
         lines.append(f"  keys {state.next_keys.id}: {use}, made {state.next_keys.made_at.wall:{DATE}}")
-    if wake:
-        lines.append(f"  next {wake.at:{DATE}}: {wake.why}")
-    else:
-        lines.append("  next: now, as soon as certagent runs")
+    lines.append(f"  {_next(wake)}")
     return "\n".join(lines)
+
+
+def fares_well(state: State, now: Instant) -> bool:
+    """Whether the status has nothing in it that anybody must read: what would stand there in capitals."""
+    newest = state.newest
+    return not (
+        state.failures
+        or (newest and any(leaf.not_after <= now.wall for leaf in newest.leaves.values()))
+        or any(t.phase in ("disproven", "lost") or t.rejected for t in state.targets.values())
+        or any(o.sighting and not _sound(o.sighting) for o in state.owners.values())
+    )
+
+
+def _sound(sighting: Sighting) -> bool:
+    return caches.complete(sighting) and sighting.security != "bogus"
+
+
+def status_line(state: State, now: Instant, wake: Wake | None) -> str:
+    """One certificate of a fleet, of which nothing must be told."""
+    return f"{state.name}: {_headline(state, now)}; {_next(wake)}"
+
+
+def _next(wake: Wake | None) -> str:
+    return f"next {wake.at:{DATE}}: {wake.why}" if wake else "next: now, as soon as certagent runs"
 
 
 def _headline(state: State, now: Instant) -> str:
@@ -215,9 +239,9 @@ def _owner(spec: Spec, state: State, name: str) -> list[str]:
     return lines
 
 
-def status_of(spec: Spec, state: State, wake: Wake | None) -> dict[str, Any]:
-    """The JSON of one certificate's status."""
-    return {"name": spec.name, "state": state, "next": wake}
+def status_of(name: str, state: State, wake: Wake | None) -> msgspec.Raw:
+    """The JSON of one certificate's status; its text, because thousands of states take much more room."""
+    return msgspec.Raw(msgspec.json.encode({"name": name, "state": state, "next": wake}, order="sorted"))
 
 
 def tlsa_records(spec: Spec, state: State) -> list[dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""`certagent status` of a fleet: what fares well has a line, and nothing that fails is ever left out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from certagent import render
+from certagent.cli import cli
+from certagent.clock import SystemClock
+from certagent.errors import Misconfigured
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.model import Answer, Sighting, Unknown
+from certagent.lifecycle.steps import Install
+from certagent.pki.leaf import Leaf
+from certagent.store.journal import Journal
+
+ONE = """\
+  NAME:
+    ca: ca
+    mail_servers:
+      postfix:
+        type: postfix
+        chain_files: {ecdsa: /etc/postfix/NAME.pem}
+        services: [{host: NAME, port: 25, mode: smtp, tlsa: true}]
+"""
+OWNER = "_25._tcp.mx0.example.org."
+HEARD = Answer(frozenset(), 60)
+
+
+def names(count: int) -> list[str]:
+    return [f"mx{number}.example.org" for number in range(count)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir(0o700)
+    return tmp_path
+
+
+def status(place: Path, count: int, *arguments: str) -> Result:
+    path = place / "config.yaml"
+    path.touch(0o600)
+    head = f"state_dir: {place}/state\nca: {{ca: {{directory: 'https://ca.example/dir'}}}}\ncertificates:\n"
+    path.write_text(head + "".join(ONE.replace("NAME", name) for name in names(count)))
+    return CliRunner().invoke(cli, ["status", "--config", str(path), *arguments])
+
+
+def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
+    journal = Journal(place / "state" / "journal.db", SystemClock())
+    journal.append(name, *events)
+    journal.sleep(name, timedelta(hours=1), "watch")
+    journal.close()
+
+
+def issued(for_: timedelta) -> ev.Issued:
+    now = datetime.now(UTC)
+    leaf = Leaf("ab" * 32, (), ("mx0.example.org",), now - timedelta(days=90), now + for_, "01")
+    return ev.Issued(algorithm="ecdsa-p256", keys="k1", generation="g1", leaf=leaf, completes=True, work="issue")
+
+
+def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Looked:
+    sighting = Sighting("example.org.", OWNER, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
+    return ev.Looked(owner=OWNER, sighting=sighting, work="look")
+
+
+INSTALLED = ev.Intended(step=Install(target="postfix", generation="g1", because=""), work="install postfix")
+
+
+def test_many_have_a_line_each(place: Path) -> None:
+    """One of them is one line: until when it is valid, and what comes next."""
+    happened(place, "mx0.example.org", issued(timedelta(days=9)), looked(HEARD))
+    shown = status(place, render.MANY + 1).output.splitlines()
+    assert [line.partition(":")[0] for line in shown[:-2]] == names(render.MANY + 1)
+    assert shown[0].startswith("mx0.example.org: g1 is valid until 20")
+    assert "; next 20" in shown[0]
+    assert shown[0].endswith(": watch")
+    assert shown[1] == "mx1.example.org: no certificate yet; next: now, as soon as certagent runs"
+    assert shown[-2] == "51 certificates, all of them well; `certagent status NAME` shows any in full"
+    assert shown[-1].startswith("the daemon is not running")
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([ev.Failed(work="look", kind="transient", code="dns.silent", detail="no answer")], "FAILING look"),
+        ([issued(timedelta(seconds=-1))], "EXPIRED"),
+        ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
+        ([looked(HEARD, "bogus")], "bogus"),
+        (
+            [issued(timedelta(days=9)), INSTALLED, ev.Disproven(target="postfix", generation="g1", served=())],
+            "NOT SERVE",
+        ),
+    ],
+)
+def test_what_is_not_well_is_shown_in_full_and_last(place: Path, events: list[ev.AnyEvent], said: str) -> None:
+    """The same text as for a single one; then how many there are."""
+    happened(place, "mx0.example.org", *events)
+    shown = status(place, render.MANY + 1).output
+    full = status(place, render.MANY + 1, "mx0.example.org").output.splitlines()[:-1]
+    assert any(said in line for line in full)
+    assert "\n".join(["", *full, "51 certificates, 1 of them not well and shown above in full; "]) in shown
+    assert shown.count("\n") == render.MANY + len(full) + 2
+
+
+def test_few_are_shown_in_full(place: Path) -> None:
+    """Nothing is shortened where somebody can read it all, or has asked for it by name."""
+    for count, asked in ((render.MANY, []), (render.MANY + 1, names(render.MANY + 1))):
+        shown = status(place, count, *asked).output
+        assert shown.count("  postfix: nothing installed yet\n") == count
+        assert "certificates," not in shown
+
+
+def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
+    """It does not depend on how much is shown."""
+    happened(place, "mx0.example.org", ev.Failed(work="look", kind="transient", code="dns.silent", detail=""))
+    assert status(place, render.MANY + 1).exit_code == 1
+    happened(place, "mx1.example.org", ev.Failed(work="look", kind="unsafe", code="dane.gate", detail=""))
+    assert status(place, render.MANY + 1).exit_code == 3
+
+
+def test_a_damaged_row_is_told(place: Path) -> None:
+    """Also among so many that nobody would look at it."""
+    for name in names(2):
+        happened(place, name, looked(HEARD))
+    journal = Journal(place / "state" / "journal.db", SystemClock())
+    journal._db.execute("UPDATE head SET state='{}' WHERE certificate='mx1.example.org'")  # pyright: ignore[reportPrivateUsage]
+    journal.close()
+    ended = status(place, render.MANY + 1)
+    assert isinstance(ended.exception, Misconfigured)
+    assert ended.exception.code == "journal.damaged"
+    assert "mx1.example.org: the state does not belong" in ended.exception.detail
