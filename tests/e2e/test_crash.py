@@ -167,25 +167,17 @@ def test_killed_at_random_instants_rolls_finish_and_nobody_notices(site: Site, v
     seed = int(os.environ.get("CERTAGENT_SEED", random.randrange(1 << 32)))
     draw = random.Random(seed)
     print(f"CERTAGENT_SEED={seed}")
-    rolls, begun = 0, 0
-
-    def kill(*args: str, within: float) -> None:
-        watch.kills += victim.run(*args, after_s=draw.uniform(0.005, within)).code == -signal.SIGKILL
-
     with Watch(site, sender, "killed at random instants") as watch:
         while watch.kills < KILLS:
             served = site.served([25])
-            before = site.history()[-1]["seq"]
-            kill("renew", "--force", within=0.5)  # issuing
-            kill("renew", within=0.6)
-            time.sleep(HOLD_S)  # until the stand-by is in every cache: the swap is next
-            for _ in range(3):
-                kill("renew", within=0.5)
-            asked = any(e["event"]["type"] == "Requested" for e in site.history() if e["seq"] > before)
+            time.sleep(HOLD_S)  # until the stand-by is in every cache: the swap follows upon the issue
+            victim.run("renew", "--force", at=["after Requested"])
+            within = 0.4
+            while victim.run("renew", after_s=draw.uniform(0.05, within)).code == -signal.SIGKILL:
+                watch.kills += 1
+                within *= 1.2  # one of them will come to its end, on a busy machine too
             finish(site, victim)
-            begun += asked
-            rolls += site.served([25]) != served
-    assert rolls == begun > 0
+            assert site.served([25]) != served, "the roll was lost"
 
 
 # ---- the process that is forked for each run -------------------------------------------------------------------------
