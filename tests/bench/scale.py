@@ -1,21 +1,25 @@
-"""What many certificates cost: `python -m tests.bench.scale [COUNT ...]` (default: 10 1000 100000). Needs no root.
+"""What many certificates cost: `python -m tests.bench.scale [COUNT ...]` (default: 10 1000 10000 100000). Needs no
+root.
 
-A journal of COUNT certificates in mixed states (idle most of them, as it is: one in twenty is in the middle of a first
-issue, a roll or a failure) and the configuration that belongs to it are made by the real planner and the real fold;
-then the real code is measured on them: reading, folding and planning each; the daemon's tick; `status`; memory.
+A journal of COUNT certificates in mixed states (see `KINDS`: four of five are idle) and the configuration that belongs
+to it are made by the real planner and the real fold; then the real code is measured on them: reading, folding and
+planning each; the daemon's tick; `status`; memory.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import yaml
@@ -26,19 +30,21 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Instant, Spec
+from certagent.lifecycle.schedule import LOOK_AT_MOST
 from certagent.lifecycle.settled import settled
 from certagent.lifecycle.state import State, fold
 from certagent.store import journal as store
 from certagent.store.journal import Journal
 from tests.bench import measure
 
-STATUS = 10_000
-"""The size at which `status` is measured: its output is as long as that many certificates need."""
-UNFINISHED = 20
-"""One in so many is not idle."""
+KINDS = ("idle",) * 12 + ("idle, RSA and ECDSA",) * 4 + ("new", "waits for caches", "fails", "in the middle")
+"""Every twenty certificates."""
+OPTIONS: dict[str, dict[str, object]] = {
+    "idle, RSA and ECDSA": {"keys": ["ecdsa-p256", "rsa-2048"]},
+    "waits for caches": {"standby_key": False},
+}
 ENTRY = {
     "ca": "ca",
-    "keys": ["ecdsa-p256"],
     "mail_servers": {
         "postfix": {
             "type": "postfix",
@@ -50,12 +56,17 @@ ENTRY = {
         }
     },
 }
-NAME = "mx-0.example.org"
 
 
 def names(count: int) -> Iterator[str]:
-    """Names of one length, so that a state can be copied under another name."""
+    """The first ones have one of each kind."""
     return (f"mx-{number}.example.org" for number in range(count))
+
+
+def kind_of(number: int) -> str:
+    """What the certificate of that number is at; the first of each kind come first, for small counts."""
+    kinds = tuple(dict.fromkeys(KINDS)) + KINDS
+    return kinds[number] if number < len(set(KINDS)) else KINDS[number % len(KINDS)]
 
 
 def write_config(directory: Path, count: int) -> Path:
@@ -69,11 +80,16 @@ def write_config(directory: Path, count: int) -> Path:
             }
         },
     }
-    one = yaml.safe_dump({"certificates": {"NAME": ENTRY}}, sort_keys=False).partition("\n")[2]
+    entries = {
+        kind: yaml.safe_dump({"certificates": {"NAME": ENTRY | OPTIONS.get(kind, {})}}, sort_keys=False).partition(
+            "\n"
+        )[2]
+        for kind in KINDS
+    }
     text = (
         yaml.safe_dump(head, sort_keys=False)
         + "certificates:\n"
-        + "".join(one.replace("NAME", n) for n in names(count))
+        + "".join(entries[kind_of(number)].replace("NAME", name) for number, name in enumerate(names(count)))
     )
     path = directory / "config.yaml"
     path.write_text(text)
@@ -81,16 +97,19 @@ def write_config(directory: Path, count: int) -> Path:
     return path
 
 
-Life = list[tuple[Instant, ev.AnyEvent]]
+class Pass(NamedTuple):
+    """One pass of the planner in a life: all that had happened, when it was, and what the planner said."""
+
+    happened: tuple[tuple[Instant, ev.AnyEvent], ...]
+    now: Instant
+    step: st.AnyStep | st.Wait
 
 
-def lives(spec: Spec, now: Instant) -> tuple[Life, list[Life], timedelta]:
-    """The events of an idle certificate; of some in the middle of something: those before each of its steps; and how
-    long the whole of it took.
-    """
-    began, state, zone = now, State(name=spec.name), dict[str, frozenset[str]]()
-    happened: Life = []
-    parts: list[Life] = []
+def life(spec: Spec, now: Instant) -> list[Pass]:
+    """A first issue and a roll in an ideal world, up to the rest that follows."""
+    state, zone = State(name=spec.name), dict[str, frozenset[str]]()
+    happened: list[tuple[Instant, ev.AnyEvent]] = []
+    passes: list[Pass] = []
 
     def take(event: ev.AnyEvent) -> None:
         nonlocal state
@@ -100,17 +119,17 @@ def lives(spec: Spec, now: Instant) -> tuple[Life, list[Life], timedelta]:
     rotated = False
     for _ in range(200):
         step = planner.plan(spec, state, now)
+        passes.append(Pass(tuple(happened), now, step))
         if isinstance(step, st.Wait):
-            if settled(spec, state) and rotated:
-                return happened, parts, now.since(began)
-            if settled(spec, state):
+            if settled(spec, state) and rotated and step.delay > LOOK_AT_MOST:
+                return passes
+            if settled(spec, state) and not rotated:
                 rotated = True
                 take(ev.Requested(what="rotate"))
             now = later(now, step.delay)
             continue
         if step.changes:
             take(ev.Intended(step=step, work=step.work))
-        parts.append(list(happened))
         for event in forecast._ideal(step, spec, state, zone, now):  # pyright: ignore[reportPrivateUsage]
             take(event)
         now = later(now, timedelta(milliseconds=1))
@@ -122,44 +141,98 @@ def later(now: Instant, delay: timedelta) -> Instant:
     return Instant(now.wall + delay, now.lived_s + delay.total_seconds())
 
 
-def fill(path: Path, spec: Spec, count: int) -> None:
+def up_to_now(spec: Spec, now: Instant, chosen: Callable[[Pass], bool]) -> Iterator[Pass]:
+    """Lives that have just come to one of these passes; the last ones first."""
+    foreseen = life(spec, now)
+    for index in reversed([i for i, one in enumerate(foreseen) if chosen(one)]):
+        yield life(spec, later(now, -foreseen[index].now.since(now)))[index]
+
+
+def failing(one: Pass) -> Pass:
+    """The same, but its next step was taken and has failed."""
+    assert not isinstance(one.step, st.Wait)
+    intended = [ev.Intended(step=one.step, work=one.step.work)] if one.step.changes else []
+    failure = ev.Failed(work=one.step.work, kind="transient", code="dns.silent", detail="no answer in 5 s", hint="look")
+    return one._replace(happened=(*one.happened, *((one.now, event) for event in (*intended, failure))))
+
+
+def templates(specs: Mapping[str, Spec], now: Instant) -> dict[str, list[Template]]:
+    """What the certificates of each kind have behind them; nothing, where they are new."""
+    chosen: dict[str, Callable[[Pass], bool]] = {
+        "idle": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
+        "idle, RSA and ECDSA": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
+        "waits for caches": lambda p: isinstance(p.step, st.Wait) and "not swapped" in p.step.because,
+        "fails": lambda p: isinstance(p.step, st.PlaceOrder | st.Reload | st.Look),
+        "in the middle": lambda p: bool(p.happened) and not isinstance(p.step, st.Wait),
+    }
+    found = {kind: up_to_now(specs[kind], now, choice) for kind, choice in chosen.items()}
+    found["fails"] = map(failing, found["fails"])
+    for kind in ("idle", "idle, RSA and ECDSA"):
+        found[kind] = islice(found[kind], 1)
+    made = {kind: [_template(specs[kind], one) for one in some] for kind, some in found.items()}
+    assert all(made.values())
+    return made
+
+
+class Template(NamedTuple):
+    """The rows of one certificate, to be written for others."""
+
+    name: str
+    rows: list[tuple[int, str, float]]
+    bodies: bytes
+    """Of each row, then the state, with a NUL between them; JSON has none."""
+    keys: list[bytes]
+    """Their digests: no two certificates have the same."""
+
+    def of(self, number: int, name: str) -> list[bytes]:
+        """The bodies and the state for another one."""
+        text = self.bodies.replace(self.name.encode(), name.encode())
+        for key in self.keys:
+            text = text.replace(key, key[:-8] + b"%08x" % number)
+        return text.split(b"\0")
+
+
+def _template(spec: Spec, one: Pass) -> Template:
+    state = State(name=spec.name)
+    rows: list[tuple[int, str, float]] = []
+    bodies: list[bytes] = []
+    for at, event in one.happened:
+        state = fold(state, event, at)
+        rows.append((state.seq, at.wall.isoformat(), at.lived_s))
+        bodies.append(msgspec.json.encode(event))
+    text = b"\0".join([*bodies, msgspec.json.encode(state, order="sorted")])
+    return Template(spec.name, rows, text, sorted(set(re.findall(rb"[0-9a-f]{64}", text))))
+
+
+def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
     """The journal: each certificate has the events of a life of its own, as `Journal.append` would write them."""
-    clock = SystemClock()
-    journal = Journal(path, clock)
+    journal = Journal(path, SystemClock())
     now = journal.now()
-    length = lives(spec, now)[-1]
-    idle, parts, _ = lives(spec, later(now, -length))
-    templates = [(_rows(spec, life), 3600.0) for life in (idle, *filter(None, parts))]
+    made = templates(specs, now)
     wall = now.wall.timestamp()
     db = journal._db  # pyright: ignore[reportPrivateUsage] -- one transaction for all of them
     db.execute("BEGIN IMMEDIATE")
     for number, name in enumerate(names(count)):
-        unfinished = number % UNFINISHED == UNFINISHED - 1
-        (rows, state), wake_s = (
-            templates[1 + number // UNFINISHED % (len(templates) - 1)] if unfinished else templates[0]
-        )
+        some = made.get(kind_of(number))
+        if some is None:
+            continue
+        template = some[number // len(KINDS) % len(some)]
+        *bodies, state = template.of(number, name)
         last = b""
-        for seq, at, lived_s, body in rows:
-            here = body.replace(NAME.encode(), name.encode())
-            last = store._digest(last, store._row(name, seq, at, lived_s, here))  # pyright: ignore[reportPrivateUsage]
-            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, lived_s, here, last))
-        stored = state.replace(NAME.encode(), name.encode())
-        digest = store._digest(last, stored)  # pyright: ignore[reportPrivateUsage]
-        wake = wall + wake_s + number % 3600
-        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?)", (name, rows[-1][0], stored, digest, wake, "watch"))
+        for (seq, at, lived_s), body in zip(template.rows, bodies, strict=True):
+            last = store._digest(last, store._row(name, seq, at, lived_s, body))  # pyright: ignore[reportPrivateUsage]
+            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, lived_s, body, last))
+        digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
+        wake = wall + 3600 + number % 3600
+        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?)", (name, len(template.rows), state, digest, wake, "watch"))
     db.execute("COMMIT")
     journal.close()
 
 
-Row = tuple[int, str, float, bytes]
-
-
-def _rows(spec: Spec, life: Life) -> tuple[list[Row], bytes]:
-    state, rows = State(name=spec.name), list[Row]()
-    for at, event in life:
-        state = fold(state, event, at)
-        rows.append((state.seq, at.wall.isoformat(), at.lived_s, msgspec.json.encode(event)))
-    return rows, msgspec.json.encode(state, order="sorted")
+def specs_of(path: Path) -> dict[str, Spec]:
+    """A certificate of each kind."""
+    found = config.load(path).certificates
+    return {kind_of(number): entry.spec for number, entry in enumerate(islice(found.values(), len(set(KINDS))))}
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -177,8 +250,7 @@ def measured(count: int) -> list[str]:
         (directory / "state").mkdir(0o700)
         path = write_config(directory, count)
         reading = cpu_s(lambda: config.load(path))
-        spec = config.load(path).certificates[NAME].spec
-        fill(directory / "state" / "journal.db", spec, count)
+        fill(directory / "state" / "journal.db", specs_of(path), count)
         again = cpu_s(lambda: config.load(path))
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
@@ -199,12 +271,11 @@ def measured(count: int) -> list[str]:
         planning = cpu_s(plan_all)
         tick = cpu_s(journal.due)
         journal.close()
-        status = ""
-        if count <= STATUS:
-            environment = {**os.environ, "CERTAGENT_CONFIG": str(path)}
-            argv = [sys.executable, "-m", "certagent", "status"]
-            runs = [measure.run(argv, environment) for _ in range(5)]
-            status = f"{measure.median([r.wall_s for r in runs]):.2f} s"
+        environment = {**os.environ, "CERTAGENT_CONFIG": str(path)}
+        # it ends with 1: some fail
+        argv = ["sh", "-c", f"{sys.executable} -m certagent status >/dev/null; test $? = 1"]
+        runs = [measure.run(argv, environment) for _ in range(5)]
+        status = f"{measure.median([r.wall_s for r in runs]):.2f} s"
     size = f"{planning / count * 1e6:.0f} µs"
     return [
         f"{count:,}",
@@ -219,7 +290,7 @@ def measured(count: int) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
-    counts = [int(a) for a in arguments] or [10, 1000, STATUS, 100_000]
+    counts = [int(a) for a in arguments] or [10, 1000, 10_000, 100_000]
     head = [
         "certificates",
         "config, first time",
