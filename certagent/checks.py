@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from certagent.errors import Error
-from certagent.findings import Finding
+from certagent.findings import Finding, tight
 from certagent.lifecycle import caches
 from certagent.lifecycle.model import Served, Spec, Unknown
 from certagent.lifecycle.state import State
@@ -34,6 +34,8 @@ def run(spec: Spec, state: State, world: World) -> list[Finding]:
                 met.setdefault(f"_{served.port}._tcp.{served.host}.", []).append(served.leaf)
     for owner in spec.owners:
         found += _records(owner, met.get(owner, []), world)
+    newest = state.newest
+    found += [note for a, leaf in (newest.leaves if newest else {}).items() for note in tight(spec, state, a, leaf)]
     return found
 
 

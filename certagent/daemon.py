@@ -24,6 +24,9 @@ from certagent import config, log
 from certagent.agent import advance
 from certagent.build import Built
 from certagent.errors import Error, Misconfigured
+from certagent.lifecycle import issuance
+from certagent.lifecycle.model import Spec
+from certagent.lifecycle.state import State
 from certagent.store.lock import Presence
 
 LOCK_S = 600.0
@@ -51,6 +54,7 @@ class Daemon:
         os.set_blocking(self._signalled, False)
         self._busy: set[str] = set()
         self._said: dict[str, str] = {}
+        self._warned: dict[str, str] = {}
         self._later: dict[str, datetime] = {}
         """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
         self._mutex = threading.Lock()
@@ -150,6 +154,7 @@ class Daemon:
         try:
             with built.lock.held(LOCK_S, f"daemon, {name}"):
                 wait = advance(entry.spec, built.journal, built.world(name), tell=log.told, stopping=self._stop.is_set)
+            self._warn(name, entry.spec, built.journal.state(name))
             if wait is not None and self._said.get(name) != wait.because:
                 self._said[name] = wait.because  # looks while caches are waited for would only repeat it
                 seconds = f"{wait.delay.total_seconds():.0f}"
@@ -159,6 +164,15 @@ class Daemon:
             self._put_off(name, error)
         except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
             self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
+
+    def _warn(self, name: str, spec: Spec, state: State) -> None:
+        """Once for each generation."""
+        newest = state.newest
+        if newest is None or self._warned.get(name) == newest.id:
+            return
+        self._warned[name] = newest.id
+        for why in {why for leaf in newest.leaves.values() if (why := issuance.tight(spec, state, leaf))}:
+            log.logger.warning(log.line([("certificate", name), ("event", "tight"), ("because", why)]))
 
     def _put_off(self, name: str, error: Error) -> None:
         with self._mutex:

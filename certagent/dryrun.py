@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Literal
 from certagent.act import SETTLE_TXT, TXT_TTL_S
 from certagent.build import Built
 from certagent.errors import Error, Misconfigured
-from certagent.findings import Finding, Rehearsal
+from certagent.findings import Finding, Rehearsal, tight
 from certagent.lifecycle import caches
 from certagent.lifecycle.events import Looked
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.model import Sighting, Spec, Unknown
 from certagent.lifecycle.state import State, fold
+from certagent.pki.leaf import Leaf
 from certagent.render import brief
 from certagent.world import World
 
@@ -64,7 +65,9 @@ def rehearse(built: Built, name: str, tell: Callable[[Finding], None]) -> Rehear
     for owner in spec.owners:
         state = _look(run, world, owner, state, spec, built)
     with run.trying("CA"):
-        _issue(run, built, name, spec, world)
+        for algorithm, leaf in _issue(run, built, name, spec, world):
+            for note in tight(spec, state, algorithm, leaf):
+                run.found(note.outcome, note.what, note.detail, note.hint)
     timeline = tuple(forecast(spec, state, now))
     return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline)
 
@@ -107,7 +110,7 @@ def _judge(run: _Run, owner: str, sighting: Sighting, spec: Spec) -> None:
     run.found(outcome, f"DNSSEC {owner}", f"{sighting.security} {sighting.why}".strip(), hint)
 
 
-def _issue(run: _Run, built: Built, name: str, spec: Spec, world: World) -> None:
+def _issue(run: _Run, built: Built, name: str, spec: Spec, world: World) -> Iterator[tuple[str, Leaf]]:
     from certagent.pki import chain, keys
 
     entry = built.config.certificates[name]
@@ -142,6 +145,7 @@ def _issue(run: _Run, built: Built, name: str, spec: Spec, world: World) -> None
             f"certificate {algorithm}",
             f"issued by {directory}, valid {life.days} days, {len(leaf.issuers)} issuers in order, rehearsed",
         )
+        yield algorithm, leaf
 
 
 @contextmanager

@@ -6,7 +6,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.lifecycle import issuance
 from certagent.lifecycle.forecast import Foreseen
+from certagent.lifecycle.model import Spec
+from certagent.lifecycle.state import State
+from certagent.pki.leaf import Leaf
 
 
 class Finding(Struct, frozen=True):
@@ -18,6 +22,13 @@ class Finding(Struct, frozen=True):
     what: str
     detail: str
     hint: str = ""
+
+
+def tight(spec: Spec, state: State, algorithm: str, leaf: Leaf) -> list[Finding]:
+    """A warning where the lifetime of a certificate leaves too little room for rolls."""
+    why = issuance.tight(spec, state, leaf)
+    hint = "lower the TTL of the TLSA records" + ("" if spec.standby else ", or set standby: true")
+    return [Finding("note", f"certificate {algorithm}", why, hint)] if why else []
 
 
 class Rehearsal(Struct, frozen=True):

@@ -24,6 +24,7 @@ from certagent.lifecycle.steps import (
     Tidy,
     Wait,
 )
+from certagent.pki.leaf import Leaf
 
 Offer = AnyStep | Wait
 
@@ -193,13 +194,40 @@ def _lead(spec: Spec, state: State) -> timedelta:
     """How long before a renewal its keys are published: the longest hold now in force, and time for servers to
     follow.
     """
+    hold = _longest_hold(spec, state)
+    return hold + schedule.LOOK_AT_MOST if hold else timedelta(0)
+
+
+def _longest_hold(spec: Spec, state: State) -> timedelta:
     holds = [
         caches.hold(h, rollover.path(o), spec.guard)
         for n, o in state.owners.items()
         if n in spec.owners
         for h in o.held
     ]
-    return max(holds) + schedule.LOOK_AT_MOST if holds else timedelta(0)
+    return max(holds, default=timedelta(0))
+
+
+def tight(spec: Spec, state: State, leaf: Leaf) -> str | None:
+    """Why no roll can be relied on with the lifetime of this chain and the TTLs in DNS; None where one can.
+
+    A roll must end before the last chance though its clock has to begin anew once (a server regressed, a TTL was
+    raised), and though the CA refuses for a day (RFC 7671 section 8.1; `schedule.CA_BACKOFF_S`). With a stand-by key it
+    begins as soon as the certificate is served, else in time for the renewal.
+    """
+    if not spec.owners or spec.rotate_key is None:
+        return None
+    hold = max(_longest_hold(spec, state), caches.hold_of(spec.ttl_s, spec.guard))
+    begin = leaf.not_before if spec.standby else schedule.backstop(leaf) - hold - schedule.LOOK_AT_MOST
+    room = schedule.last_chance(leaf) - max(begin, leaf.not_before)
+    need = 2 * hold + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
+    if need <= room:
+        return None
+    hours = [f"{t / timedelta(hours=1):.0f} h" for t in (need, hold, room)]
+    return (
+        f"a roll may need {hours[0]}: {hours[1]} for caches, again where a server regresses, and a day for a CA that "
+        f"refuses; of a lifetime of {(leaf.not_after - leaf.not_before) / timedelta(hours=1):.0f} h it has {hours[2]}"
+    )
 
 
 def tidy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:

@@ -46,6 +46,40 @@ def ages(life: Life, share: float) -> Life:
     return life
 
 
+# -- room for a roll ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "ttl_s", "standby", "fits"),
+    [
+        (90 * 24, 86400, False, True),
+        (45 * 24, 86400, False, True),
+        (160, 3600, False, True),
+        (160, 43200, False, True),
+        (160, 86400, False, False),  # half of 160 hours is no room for twice two days
+        (160, 86400, True, True),
+        (160, 2 * 86400, True, False),
+        (90 * 24, 8 * 86400, False, False),
+    ],
+)
+def test_a_lifetime_too_short_for_a_roll_is_told(hours: int, ttl_s: int, standby: bool, fits: bool) -> None:
+    spec = replace(SPEC, standby=standby, ttl_s=ttl_s)
+    why = issuance.tight(spec, Life(spec).state, leaf("aa", life=timedelta(hours=hours)))
+    assert (why is None) == fits
+    assert fits or f"of a lifetime of {hours} h" in str(why)
+
+
+def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
+    """What the config wants is no help before it is so; and who rolls no keys, or has no TLSA records, needs no room."""
+    life = Life.published(BARE)
+    life.looks(ttl_s=2 * 86400)
+    chain = leaf("aa", life=timedelta(hours=160))
+    assert issuance.tight(BARE, Life(BARE).state, chain) is None
+    assert issuance.tight(BARE, life.state, chain)
+    assert issuance.tight(replace(BARE, rotate_key=None), life.state, chain) is None
+    assert issuance.tight(replace(BARE, owners={}), life.state, chain) is None
+
+
 # -- an order, from keys to a chain ----------------------------------------------------------------------------------
 
 
