@@ -41,6 +41,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "return ttl * 0.8",
     ),
     Mutant(
+        "hold-halved",
+        "two TTLs are waited for, and not one",
+        C,
+        "return max(2 * ttl, ttl + max(guard, GRAIN))",
+        "return max(2 * ttl, ttl + max(guard, GRAIN)) / 2",
+    ),
+    Mutant(
+        "second-ttl-forgotten",
+        "two TTLs are waited for, also where the guard is shorter",
+        C,
+        "return max(2 * ttl, ttl + max(guard, GRAIN))",
+        "return ttl + max(guard, GRAIN)",
+    ),
+    Mutant(
+        "guard-forgotten",
+        "the guard is waited for, also where the TTL is shorter",
+        C,
+        "return max(2 * ttl, ttl + max(guard, GRAIN))",
+        "return 2 * ttl",
+    ),
+    Mutant(
         "no-hold",
         "caches are waited for",
         C,
@@ -355,11 +376,6 @@ MUTANTS: tuple[Mutant, ...] = (
 )
 
 EQUIVALENT: dict[str, str] = {
-    "hold-halved": (
-        "one TTL in place of two (RFC 7671 section 8.1) is just what an honest cache may keep, counted from a round "
-        "that came later than the change, so none is left by then. The second TTL is for clocks and for caches "
-        "inside senders, which the simulation leaves out; `hold-short-of-ttl` is the mutant that counts."
-    ),
     "unseen-is-empty": (
         "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh look at every name of the "
         "target in any case, so no swap is planned on a name without one; the obstacle only says why."

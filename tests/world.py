@@ -71,6 +71,8 @@ class World:
         for host in self.hosts.values():
             host.changing = self.judge.chain_begins
         self.spec = self._spec(drain_s)
+        for zone in self.zones:
+            zone.guard_s = self.spec.guard.total_seconds()
         self.judge.known |= set(self.spec.owners)
         self.resolver = Resolver(clock, self.dns)
         self.edges = Edges(

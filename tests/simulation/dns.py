@@ -1,9 +1,9 @@
 """The simulated DNS: zones with lagging, regressing and silent servers, and exactly what any cache may hold.
 
 Rule of the caches (RFC 1035 section 3.2.1, RFC 2181 section 5.2): a set that a server gave with TTL T may be used until
-T after the last moment it was given. An alias is a set of one; through an old alias the old target's sets are still
-fetched for the alias's TTL, and kept for their own after that. Serve-stale (RFC 8767) is left out: no waiting protects
-from it.
+T after the last moment it was given; and by some for almost as long again, see `SLACK`. An alias is a set of one; through
+an old alias the old target's sets are still fetched for the alias's TTL, and kept for their own after that. Serve-stale
+(RFC 8767) is left out: no waiting protects from it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ Content = Values | str
 
 NOTICE_S = 100.0
 """What somebody else does cannot be noticed sooner: a last look is up to `schedule.FRESH` old, and takes its time."""
+
+
+SLACK = 0.95
+"""A cache that counts anew what another cache gave it, the cache inside a sender, and a delivery that asked long before
+its handshake use a set beyond its TTL: by this share of the TTL, or of the guard where that is more. For them RFC 7671
+section 8.1 wants two TTLs.
+"""
 
 
 SOON_S = 3600.0
@@ -129,6 +136,7 @@ class Zone:
         self.versions = [Version({}, {})]
         self.entries: dict[str, dict[tuple[Content, float | None], Entry]] = {}
         self.changed_at = -1e9
+        self.guard_s = 0.0
         self.strange: dict[str, float] = {}
         """When somebody else last changed a name."""
         self.txt: set[tuple[str, str]] = set()
@@ -205,9 +213,13 @@ class Zone:
         now = self.clock.t
         entry.live -= 1
         entry.ended = now
-        entry.expiry = max(entry.expiry, now + ttl_s)
+        entry.expiry = max(entry.expiry, now + (ttl_s if isinstance(entry.content, str) else self.kept(ttl_s)))
         if not entry.live and isinstance(entry.content, str):
             self.clock.at(ttl_s, partial(self.alias_over, name, entry))
+
+    def kept(self, ttl_s: int) -> float:
+        """How long some sender may use a set after it was last given, in seconds."""
+        return ttl_s + SLACK * max(ttl_s, self.guard_s)
 
     def know(self, name: str) -> None:
         """Begin to keep books about a name."""
@@ -302,7 +314,7 @@ class Dns:
         zone = self.zone_of(name)
         for values, by in list(self.holdable(alias.content)):
             last = by[-1]
-            until = now + last.ttl_s if last.live else last.expiry
+            until = now + zone.kept(last.ttl_s) if last.live else last.expiry
             key = (values, last.since)
             entry = zone.entries[name].setdefault(key, Entry(values, last.since))
             entry.expiry = max(entry.expiry, until)

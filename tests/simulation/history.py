@@ -1,7 +1,8 @@
-"""One history: a hostile part, then peace, in which all must come to its end in time.
+"""One history: a hostile part; then, in some, peace, in which all must come to its end in time.
 
-Most are short: one roll or a few, with a few faults, from a world in which all was well (`settled.py`). Some begin with
-certagent's first look at a world that it does not know, and some are long, with every kind of fault one on the other.
+Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`settled.py`). Some begin
+with certagent's first look at a world that it does not know, and some are long, with every kind of fault one on the
+other. Safety is judged at every moment of each; liveness takes as long as all the rest, so it is judged in a share.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Shape(NamedTuple):
     requests: tuple[int, ...]
     eager: float
     """How probable it is that something is drawn after a turn of the agent."""
+    ends: float
+    """How probable it is that peace comes, and everything must end well."""
     kinds: tuple[Mischief, ...] = ()
     """Of mischief; none: all, or a few by chance."""
     first: tuple[Mischief, ...] = ()
@@ -42,15 +45,15 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape(150, True, (3, 16), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9),
-    Shape(32, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7),
-    Shape(8, True, (16, 40), (1, 2, 3), (1,), 0.7, kinds=(regress, regress, cut_off, raise_ttl)),
-    Shape(6, True, (16, 40), (0, 1), (0, 1), 0.7, first=(cut_off, rotate)),
-    Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
-    Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4),
-    Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, first=(deaf_for_days,)),
+    Shape(300, True, (3, 14), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9, 0.2),
+    Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
+    Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
+    Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
+    Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
+    Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
+    Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, 1.0, first=(deaf_for_days,)),
 )
-PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0)
+PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 TOO_MANY = 1500
 """Steps of one history; more means that the agent runs in circles."""
 WRITES_AN_HOUR = 90
@@ -106,6 +109,8 @@ class History:
         # often only a few kinds: then they meet each other more often (swarm testing, Groce et al., 2012)
         self.kinds = shape.kinds or (tuple(rng.sample(ANYTIME, 3)) if rng.random() < 0.5 else ANYTIME)
         self.limit = rng.randint(*shape.steps)
+        self.halt = TOO_MANY + 1
+        """After so many steps the agent is stopped, in the middle of whatever it does."""
         self.faults = self.heard = world.steps = 0
         self.before = Done(0, len(world.judge.disturbed), 0, world.judge.checks, self.clock.t / 86400)
 
@@ -120,6 +125,15 @@ class History:
         end = clock.t + 400 * 86400
         while world.steps < self.limit and clock.t < end:
             self.turn_and_sleep()
+        if world.rng.random() < self.shape.ends:
+            self.live()
+        world.journal.reopened()
+        if world.rng.random() < 0.1:
+            world.journal.verify()
+
+    def live(self) -> None:
+        """Once faults stop, all comes to its end in time; and what is due then happens in time."""
+        world, clock = self.world, self.clock
         self.peace()
         self.until_settled("after the faults")
         if world.rng.random() < 0.1:
@@ -132,9 +146,6 @@ class History:
                     raise Violation("an urgent renewal did not happen within a day")
                 self.turn_and_sleep()
             self.until_settled("after an urgent renewal")
-        world.journal.reopened()
-        if world.rng.random() < 0.1:
-            world.journal.verify()
 
     # -- the agent's turns
 
@@ -196,7 +207,7 @@ class History:
     def _stopping(self) -> bool:
         if self.world.steps > TOO_MANY:
             raise Violation(f"{TOO_MANY} steps")
-        return bool(self.world.between)
+        return bool(self.world.between) or self.world.steps >= self.halt
 
     def _told(self, told: Told) -> None:
         world = self.world

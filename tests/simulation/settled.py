@@ -1,4 +1,5 @@
-"""Worlds in which all is well: certificate served, records published, everything proven. Most histories begin in one.
+"""Worlds in which all is well so far: certificate served, records published, everything proven; in every other one a
+roll of the keys is under way. Most histories begin in one.
 
 Each is made by the real engine, from the first look on, in a world without faults; then it is kept as bytes, and a
 history begins in a copy of its own. What is frozen (states, chains, sightings) is shared by all copies.
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from certagent.lifecycle import events as ev
 from certagent.secret import Secret
 
 if TYPE_CHECKING:
     from tests.world import World
 
-WORLDS = 200
+WORLDS = 400
 """How many there are: as many configurations, at different moments in the life of their certificates."""
+ROLL = 24
+"""Steps of a roll and of the looks while it waits: somewhere among these it is left."""
 FROZEN = (msgspec.Struct, frozenset, Secret)
 
 
@@ -77,6 +81,11 @@ def made(number: int) -> tuple[bytes, list[object]]:
     for _ in range(dice.choice((0, 0, 1, 3, 10, 30))):
         history.turn_and_sleep()
     history.until_settled("later")
+    if number % 2:
+        world.journal.append("mail", ev.Requested(what="rotate"))
+        history.halt = world.steps + dice.randrange(1, ROLL)
+        while world.steps < history.halt:
+            history.turn_and_sleep()
     world.journal.verify()
     world.journal.first, world.journal.rows = world.journal.head, []
     world.clock.hostile = True
