@@ -70,7 +70,7 @@ def test_a_lifetime_too_short_for_a_roll_is_told(hours: int, ttl_s: int, standby
 
 
 def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
-    """What the config wants is no help before it is so; and who rolls no keys, or has no TLSA records, needs no room."""
+    """What the config wants is no help before it is so; who rolls no keys, or has no TLSA records, needs no room."""
     life = Life.published(BARE)
     life.looks(ttl_s=2 * 86400)
     chain = leaf("aa", life=timedelta(hours=160))

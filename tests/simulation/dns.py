@@ -1,9 +1,9 @@
 """The simulated DNS: zones with lagging, regressing and silent servers, and exactly what any cache may hold.
 
 Rule of the caches (RFC 1035 section 3.2.1, RFC 2181 section 5.2): a set that a server gave with TTL T may be used until
-T after the last moment it was given; and by some for almost as long again, see `SLACK`. An alias is a set of one; through
-an old alias the old target's sets are still fetched for the alias's TTL, and kept for their own after that. Serve-stale
-(RFC 8767) is left out: no waiting protects from it.
+T after the last moment it was given; and by some for almost as long again, see `SLACK`. An alias is a set of one;
+through an old alias the old target's sets are still fetched for the alias's TTL, and kept for their own after that.
+Serve-stale (RFC 8767) is left out: no waiting protects from it.
 """
 
 from __future__ import annotations

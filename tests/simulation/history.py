@@ -1,8 +1,8 @@
 """One history: a hostile part; then, in some, peace, in which all must come to its end in time.
 
-Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`settled.py`). Some begin
-with certagent's first look at a world that it does not know, and some are long, with every kind of fault one on the
-other. Safety is judged at every moment of each; liveness takes as long as all the rest, so it is judged in a share.
+Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`settled.py`). Some
+begin with certagent's first look at a world that it does not know, and some are long, with every kind of fault one on
+the other. Safety is judged at every moment of each; liveness takes as long as all the rest: it is judged in a share.
 """
 
 from __future__ import annotations
