@@ -41,20 +41,33 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._judge()
+        finally:
+            for witness in (self._prober, self._strict, self._mailer):
+                witness.halt()
+
+    def _judge(self) -> None:
+        until(
+            lambda: min(self._mailer.mailed, self._prober.compared, self._strict.compared) > 10,
+            60,
+            "each has looked ten times, on a busy machine too",
+        )
         self._prober.halt()
         self._strict.halt()
-        if error is None:
-            mailed = self._mailer.stop()
-            print(f"\n{self._what}: {self.kills} kills, {self._rolls()} rolls; {mailed.sent} mails sent, ", end="")
-            print(f"{mailed.deferred} deferred, {mailed.bounced} bounced; ", end="")
-            handshakes = self._prober.match + self._strict.match
-            failures = [*self._prober.failures, *self._strict.failures]
-            mismatches = self._prober.mismatch + self._strict.mismatch
-            print(f"{handshakes} handshakes matched, {mismatches} mismatched, {len(failures) - mismatches} failed")
-            assert [f"{f.kind}: {f.detail}" for f in failures] == []
-            assert (mailed.deferred, mailed.bounced) == (0, 0), mailed.troubles
-            assert min(mailed.sent, self._prober.match, self._strict.match) > 10
-        self._mailer.halt()
+        mailed = self._mailer.stop()
+        matched = self._prober.match + self._strict.match
+        mismatched = self._prober.mismatch + self._strict.mismatch
+        failures = [*self._prober.failures, *self._strict.failures]
+        print(
+            f"\n{self._what}: {self.kills} kills, {self._rolls()} rolls; {mailed.sent} mails sent, {mailed.deferred} "
+            f"deferred, {mailed.bounced} bounced; {matched} handshakes matched, {mismatched} mismatched, "
+            f"{len(failures) - mismatched} failed",
+            flush=True,
+        )
+        assert [f"{f.kind}: {f.detail}" for f in failures] == []
+        assert (mailed.deferred, mailed.bounced) == (0, 0), mailed.troubles
 
     def _rolls(self) -> int:
         """How many generations were put into service since the beginning."""

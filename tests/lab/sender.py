@@ -83,6 +83,11 @@ class Mailer(_Ticker):
         self._recipient = recipient
         self._ids: list[str] = []
 
+    @property
+    def mailed(self) -> int:
+        """How many mails were handed to the sender so far."""
+        return len(self._ids)
+
     def tick(self) -> None:
         self._ids.append(self._sender.send(self._recipient))
 
@@ -120,6 +125,11 @@ class Prober(_Ticker):
         self._name, self._address, self._port = name, address, port
         self._counts: Counter[str] = Counter()
         self.failures: list[Failure] = []
+
+    @property
+    def compared(self) -> int:
+        """How often it looked, whatever came of it."""
+        return self._counts.total()
 
     @property
     def match(self) -> int:
