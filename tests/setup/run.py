@@ -23,8 +23,8 @@ from xml.etree import ElementTree
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 SERVERS = "tests/e2e/"
-SLOW = ("test_roll", "test_crash", "test_faults")
-"""Files of tests/e2e in which TTLs and time-outs are waited for: they begin first."""
+SLOW = ("test_simulation", "test_roll", "test_crash", "test_faults")
+"""Files with twenty thousand histories, or in which TTLs and time-outs are waited for: they begin first."""
 LIMIT_S = 600
 """For one process: twice the longest on a busy machine. All of them are over in less than 20 minutes."""
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
@@ -47,7 +47,7 @@ def jobs(tests: Sequence[str]) -> dict[str, list[str]]:
         if part not in parts:
             parts.append(part)
         # the longest begin first, so that none is left running alone at the end
-        weights[name] += (10_000 if Path(path).stem in SLOW else 100) if path.startswith(SERVERS) else 1
+        weights[name] += 10_000 if Path(path).stem in SLOW else 100 if path.startswith(SERVERS) else 1
     return {name: found[name] for name, _ in weights.most_common()}
 
 

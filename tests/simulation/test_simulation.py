@@ -1,4 +1,4 @@
-"""A modest number of simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
+"""Twenty thousand simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pytest
 
 from certagent.pki.leaf import Leaf
 from tests.mutations import MUTANTS, Mutant
+from tests.simulate import results
 from tests.simulation import settled
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
 from tests.simulation.history import run
 from tests.simulation.judge import unmatched
 
-HISTORIES = 1000
-"""About five seconds on one core."""
+HISTORIES = 20_000
+"""A minute or two on one core."""
 TRACES = """
 import hashlib
 from tests.simulation.ca import cheap
@@ -30,9 +31,10 @@ print(len(lines), hashlib.sha256("\\n".join(lines).encode()).hexdigest())
 
 
 def test_histories() -> None:
-    with cheap() as dice:
-        bad = [(o.seed, o.violation) for o in (run(seed, dice) for seed in range(HISTORIES)) if o.violation]
+    parts = list(results(0, HISTORIES, 1))
+    bad = [(seed, violation) for part in parts for seed, _, violation in part.bad]
     assert not bad, f"replay with: python -m tests.simulate SEED={bad[0][0]}; {bad}"
+    assert sum(part.histories for part in parts) == HISTORIES
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
