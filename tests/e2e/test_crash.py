@@ -161,19 +161,26 @@ def test_killed_between_any_two_steps_of_the_first_issue_it_finishes_after_a_res
     finish(site, victim)
 
 
-def test_killed_at_random_instants_rolls_finish_and_nobody_notices(site: Site, victim: Victim, sender: Sender) -> None:
-    """SIGKILL whenever: in the middle of a write, a handshake, a reload."""
+@pytest.mark.parametrize("standby", [True, False])
+def test_killed_at_random_instants_rolls_finish_and_nobody_notices(
+    site: Site, victim: Victim, sender: Sender, standby: bool
+) -> None:
+    """SIGKILL whenever: in the middle of a write, a handshake, a reload; and while it waits for caches, which it does
+    before each swap where there is no stand-by key."""
+    site.certificate["standby_key"] = standby
+    site.write()
     victim.run("renew", "--wait")
     seed = int(os.environ.get("CERTAGENT_SEED", random.randrange(1 << 32)))
     draw = random.Random(seed)
     print(f"CERTAGENT_SEED={seed}")
-    with Watch(site, sender, "killed at random instants") as watch:
-        while watch.kills < KILLS:
+    with Watch(site, sender, f"killed at random instants, {'a' if standby else 'no'} stand-by key") as watch:
+        while watch.kills < KILLS / 2:
             served = site.served([25])
-            time.sleep(HOLD_S)  # until the stand-by is in every cache: the swap follows upon the issue
-            victim.run("renew", "--force", at=["after Requested"])
-            within = 0.4
-            while victim.run("renew", after_s=draw.uniform(0.05, within)).code == -signal.SIGKILL:
+            if standby:
+                time.sleep(HOLD_S)  # until it is in every cache: the swap follows upon the issue
+            victim.run("renew", "--rotate", at=["after Requested"])
+            within = 0.6
+            while victim.run("renew", "--wait", after_s=draw.uniform(0.1, within)).code == -signal.SIGKILL:
                 watch.kills += 1
                 within *= 1.2  # one of them will come to its end, on a busy machine too
             finish(site, victim)
