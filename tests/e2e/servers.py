@@ -32,6 +32,7 @@ from tests.lab import opensmtpd, sendmail
 from tests.lab.addresses import IMAP, MX1, MX2, PRIMARY, RESOLVER, ZONE
 from tests.lab.certificates import tlsa_311
 from tests.lab.dns import Dns, records
+from tests.lab.load import untaken
 from tests.lab.pebble import Pebble
 from tests.lab.postfix import Receiver
 from tests.lab.wait import until
@@ -263,7 +264,8 @@ class Clients:
     """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
 
     Each client wants one name and one kind of key, in TLS 1.2 or 1.3 in turn. The TLSA sets it compares with were asked
-    before it connected: one fresh from the primary, one from a validating cache.
+    before it connected: one fresh from the primary, one from a validating cache. What met a closed port (see
+    `tests.lab.load`) is counted apart from a handshake that failed.
     """
 
     def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:
@@ -275,6 +277,8 @@ class Clients:
         self._threads = [threading.Thread(target=self._look)]
         self._threads += [threading.Thread(target=self._connect) for _ in range(threads)]
         self.counts: Counter[str] = Counter()
+        self._ended: list[tuple[float, str]] = []
+        """When each connection was served or failed, and how it ended."""
         self.troubles: list[str] = []
         self.keys: set[str] = set()
         """Every key that was met."""
@@ -322,6 +326,7 @@ class Clients:
                 continue
             what, detail = self._meet(name, kind, sets)
             self.counts[what] += 1
+            self._ended.append((time.monotonic(), what))
             if what != "good":
                 self.troubles.append(f"{what}: {name} {kind}: {detail}")
                 self._ends.wait(0.005)
@@ -330,14 +335,18 @@ class Clients:
         try:
             plain = socket.create_connection((self._host.address, self._host.port), 10)
         except OSError as error:
-            return "no connection", repr(error)
-        try:
-            with plain, self._contexts[kind].wrap_socket(plain, server_hostname=name) as tls:
-                der = tls.getpeercert(binary_form=True)
-        except ssl.SSLCertVerificationError as error:
-            return "wrong or incomplete chain", error.verify_message
-        except (OSError, ssl.SSLError) as error:
-            return "no handshake", repr(error)
+            return "port closed", repr(error)
+        context = self._contexts[kind]
+        with context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False) as tls:
+            try:
+                tls.do_handshake()
+            except ssl.SSLCertVerificationError as error:
+                return "wrong or incomplete chain", error.verify_message
+            except ConnectionError as error:
+                return "port closed" if untaken(tls) else "failed handshake", repr(error)
+            except OSError as error:
+                return "failed handshake", repr(error)
+            der = tls.getpeercert(binary_form=True)
         assert der
         key = tlsa_311(x509.load_der_x509_certificate(der))
         self.keys.add(key)
@@ -346,8 +355,23 @@ class Clients:
                 return "TLSA mismatch", f"{key} is not in {sorted(published)}"
         return "good", ""
 
+    def unserved(self) -> float:
+        """The longest time, in seconds, for which nobody was served and somebody met a closed port."""
+        longest, since, met = 0.0, self._began, False
+        for at, what in [*sorted(self._ended), (self._began + self.seconds, "good")]:
+            met = met or what == "port closed"
+            if what == "good":
+                longest = max(longest, at - since) if met else longest
+                since, met = at, False
+        return longest
+
     def report(self, who: str) -> str:
         """The figure."""
         total = sum(self.counts.values())
-        others = ", ".join(f"{n} {what}" for what, n in sorted(self.counts.items()) if what != "good") or "nothing else"
-        return f"{who}: {total} new TLS connections, {total / self.seconds:.0f}/s: {self.counts['good']} good, {others}"
+        troubles = ("failed handshake", "wrong or incomplete chain", "TLSA mismatch", "port closed")
+        told = ", ".join(f"{self.counts[what]} {what}" for what in troubles)
+        closed = f"; nobody was served for up to {self.unserved():.2f} s" if self.counts["port closed"] else ""
+        return (
+            f"{who}: {total} new TLS connections, {total / self.seconds:.0f}/s: "
+            f"{self.counts['good']} good, {told}{closed}"
+        )

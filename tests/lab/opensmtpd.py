@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,8 +63,11 @@ class OpenSmtpd:
         for path in _OVERLAID:
             overlay(path)
             self._mounted.append(path)
-        for name in ("smtpd", "smtpctl"):
-            Path("/usr/local/sbin", name).symlink_to(self._tree / "usr/sbin" / name)
+        Path("/usr/local/sbin/smtpd").symlink_to(self._tree / "usr/sbin/smtpd")
+        # As the package's installation leaves it; for others it does nothing.
+        control = shutil.copy(self._tree / "usr/sbin/smtpctl", "/usr/local/sbin")
+        shutil.chown(control, group="opensmtpq")
+        Path(control).chmod(0o2755)
         Path("/var/lib/opensmtpd/empty").mkdir(parents=True)
         self.configure(self.text())
         # What systemd does for the package: it ends it, waits for its last process, and starts it.

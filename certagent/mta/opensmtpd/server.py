@@ -2,10 +2,11 @@
 
 What the daemon does (seen with 6.8.0p2 and 7.4.0p1):
 
-- It reads the files when it starts, and never again. There is no reload: SIGHUP ends it. So a swap is a restart: every
-  port is closed for a moment (in the laboratory 0.06 s, under load up to 0.5 s), and sessions in progress are cut.
-  Senders come again, and none meets a wrong certificate; the files may be replaced one after the other, since nothing
-  reads them in between.
+- It reads the files when it starts, and never again. There is no reload: SIGHUP ends it. So a swap is a restart, which
+  would cut sessions in progress: they are waited for first (`pause.py`). Every port is closed for a moment (in the
+  laboratory 0.06 s, under load up to 0.5 s), nearly all of it its own start, and it refuses to be started beside an old
+  one. Senders come again, and none meets a wrong certificate; the files may be replaced one after the other, since
+  nothing reads them in between.
 - `smtpd -n` refuses a file that is missing, not root's, or wider than 0740 (a key) or 0755 (a certificate). It does not
   notice a key that does not fit: 7.4 then starts, and dies of the first client that begins TLS. The rehearsal before
   the swap stands against that.
@@ -26,11 +27,15 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from certagent.errors import Misconfigured, Transient
 from certagent.mta import process
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
+from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
 from certagent.mta.run import Result, program, run
 from certagent.mta.server import Found
@@ -59,6 +64,10 @@ class Options(Access, frozen=True, forbid_unknown_fields=True):
     config: str = str(discovery.CONFIG)
     restart: tuple[str, ...] | None = None
     """What restarts it, with its full path; None: `systemctl restart opensmtpd`."""
+    pause_s: Annotated[float, Meta(ge=0, le=20)] = 5.0
+    """Before a restart it takes no new clients until its sessions are over, for so many seconds at the most; 0: they
+    are cut. Most are over in 5 s, and a sender who came meanwhile is served at his next try, 7 s after his first. At
+    most 20 s: he gives up after 30 s (Postfix's smtp_connect_timeout)."""
 
 
 class OpenSmtpd:
@@ -141,7 +150,8 @@ class OpenSmtpd:
         self._layout.restore(saved)
 
     def reload(self) -> None:
-        """See `Server`: restarts it, and returns when the new one listens. Sessions in progress are cut.
+        """See `Server`: restarts it, and returns when the new one listens. Sessions in progress are waited for, see
+        `pause_s`.
 
         A configuration that it would refuse is not restarted into; one that is not running is not started, but for one
         that did not come back from a restart of ours.
@@ -156,7 +166,8 @@ class OpenSmtpd:
         if not old and not self._ended_here:
             raise Transient("mta.down", f"opensmtpd {self._name} is not running", hint)
         self._ended_here = True
-        result = run(argv, _RESTART_S, code="mta.reload")
+        with paused(self._options.pause_s):
+            result = run(argv, _RESTART_S, code="mta.reload")
         deadline = time.monotonic() + (_LISTENS_S if result.code == 0 else 0)
         while not (new := process.running(binary)) or new & old or not process.listen(new):
             if time.monotonic() >= deadline:

@@ -1,0 +1,100 @@
+"""A restart that cuts as few sessions as can be: OpenSMTPD takes no new clients until those it has are served.
+
+`smtpctl pause smtp` leaves the ports open: the kernel takes as many clients as the daemon's backlog has room for (5 a
+port), and they are reset by the restart; the first packet of any other is dropped, and comes again after 1, 3 and 7 s.
+The daemon forgets the pause when it ends. Local submission (`sendmail`) is refused during it (seen with 7.4.0p1), so it
+is kept short.
+
+What pauses it is a process of its own that resumes it as soon as certagent closes a pipe, or is killed. If both are
+killed, the restart that is due is made when certagent runs again, and it is what ends the pause.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from certagent.errors import Error
+from certagent.mta.run import program
+
+_HOLDER = """
+trap '' HUP INT TERM PIPE
+exec 2>/dev/null
+"$0" pause smtp >&2
+"$0" show relays >&2
+while read -r _; do echo "$("$0" show stats | sed -n 's/^smtp\\.session=//p')"; done
+"$0" resume smtp >&2
+"""
+"""Pauses it, tells the number of sessions for each line it reads, resumes it at the end of its input. Nothing else ends
+it, not even that nobody reads what it tells.
+
+The daemon's control process says yes before the one that accepts has heard of the pause. `show relays` is answered by
+that one, in the order of what it is told: from then on the number of sessions only falls.
+"""
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+_RESUME_S = 5.0
+"""Milliseconds, where the daemon is well; one that is not does not hold up certagent."""
+
+_POLL_S = 0.02
+
+_LINE_BYTES = 100
+"""A number."""
+
+
+@contextmanager
+def paused(limit_s: float) -> Generator[None]:
+    """Within, no session is in progress, or `limit_s` have passed. Where it cannot be paused, nothing is waited for."""
+    if limit_s == 0:
+        yield
+        return
+    try:
+        smtpctl = program("smtpctl")
+        holder = subprocess.Popen(
+            ["/bin/sh", "-c", _HOLDER, smtpctl],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            env=_ENVIRONMENT,
+            # It is setgid, which has no effect for a service with NoNewPrivileges, and insists on that group.
+            group=os.stat(smtpctl).st_gid,
+            start_new_session=True,
+        )
+    except (Error, OSError):
+        yield
+        return
+    with holder:
+        try:
+            _until_over(holder, time.monotonic() + limit_s)
+            yield
+        finally:
+            _end(holder)
+
+
+def _until_over(holder: subprocess.Popen[bytes], deadline: float) -> None:
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with suppress(BrokenPipeError):  # it was killed: nothing is paused for longer than until the restart
+        while (left := deadline - time.monotonic()) > 0:
+            holder.stdin.write(b"\n")
+            if not select.select([holder.stdout], [], [], left)[0]:
+                return
+            if holder.stdout.read(_LINE_BYTES).strip() in {b"", b"0"}:
+                return
+            time.sleep(_POLL_S)
+
+
+def _end(holder: subprocess.Popen[bytes]) -> None:
+    assert holder.stdin is not None
+    holder.stdin.close()
+    try:
+        holder.wait(_RESUME_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(holder.pid, signal.SIGKILL)
