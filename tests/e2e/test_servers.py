@@ -1,7 +1,8 @@
 """The main job on every kind of mail server: a first certificate, then a roll of every key, under new connections.
 
 `make servers` prints the figures. A handshake that a server began never fails, and nobody ever meets a wrong key or
-chain. What OpenSMTPD and Sendmail cannot do without, to close their ports for a moment, is counted and timed apart.
+chain. What OpenSMTPD and Sendmail cannot do without, to close their ports for a moment, is counted and timed apart, and
+so is a connection to Exim that reads certificate and key while they are swapped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import servers
-from tests.lab import dovecot, opensmtpd
+from tests.lab import dovecot, exim, opensmtpd
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 
@@ -32,11 +33,11 @@ def rolls(who: str, start: Start, place: Path, dns: Dns, pebble: Pebble) -> None
                 site.run("renew", "--rotate", "--wait")
             print(f"\n{clients.report(who)}")
             told = "\n".join(clients.troubles[:20])
-            assert clients.counts["failed handshake"] == 0, told
+            cut = clients.counts["failed handshake"] + (0 if host.closes else clients.counts["port closed"])
+            assert cut <= host.torn, told
             assert clients.counts["wrong or incomplete chain"] == 0, told
             assert clients.counts["TLSA mismatch"] == 0, told
-            assert set(clients.counts) <= {"good", "port closed"}, told
-            assert host.closes or clients.counts["port closed"] == 0, told
+            assert set(clients.counts) <= {"good", "port closed", "failed handshake"}, told
             assert len(clients.keys) == 2 * len(host.names) * len(host.kinds), "every key was met before and after"
             assert clients.counts["good"] > 100
         finally:
@@ -49,8 +50,13 @@ class TestPostfix:
 
 
 class TestExim:
-    def test_two_names_and_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
-        rolls("Exim", servers.exim, place, lab_dns, pebble)
+    @pytest.mark.parametrize("build", exim.BUILDS)
+    def test_two_names_and_both_kinds_of_keys_roll_under_load(
+        self, place: Path, lab_dns: Dns, pebble: Pebble, build: str
+    ) -> None:
+        if why := exim.missing(build):
+            pytest.skip(why)
+        rolls(f"Exim with {build}", partial(servers.exim, build=build), place, lab_dns, pebble)
 
 
 class TestDovecot:

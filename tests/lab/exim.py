@@ -1,6 +1,7 @@
-"""A private Exim that receives, from the tree that tests/setup/unpack.sh unpacked: its package would replace Postfix.
+"""A private Exim that receives, with GnuTLS or with OpenSSL.
 
-It is the GnuTLS build of Debian; there is no package of one with OpenSSL.
+The GnuTLS build is Debian's, from the tree that tests/setup/unpack.sh unpacked: its package would replace Postfix. With
+OpenSSL there is no package; tests/setup/exim-openssl.sh builds it from the same source.
 """
 
 from __future__ import annotations
@@ -21,19 +22,31 @@ from tests.lab.process import run
 from tests.lab.templates import render
 from tests.lab.wait import until
 
-UNPACKED = Path(__file__).resolve().parents[2] / ".lab" / "exim"
+_LAB = Path(__file__).resolve().parents[2] / ".lab"
+UNPACKED = _LAB / "exim"
+_BUILT = _LAB / "exim-openssl"
+BUILDS = ("GnuTLS", "OpenSSL")
 USER = "Debian-exim"
 TRUSTED = Path("/etc/exim4/trusted_configs")
 """Debian's list of files that may be named with -C without losing root: like that, SIGHUP works as in production."""
 
 
-def program() -> Path:
+def missing(build: str) -> str:
+    """Why this build cannot be run here; "" where it can."""
+    if build == "OpenSSL" and not (_BUILT / ".complete").exists():
+        return (
+            "Exim with OpenSSL is not built: run tests/setup/exim-openssl.sh (it needs a mirror with Debian's sources)"
+        )
+    return ""
+
+
+def program(build: str = "GnuTLS") -> Path:
     """Exim's program, where its user can execute it: the checkout may be in a directory that is closed to others."""
-    path = namespace.directory() / "exim4"
+    path = namespace.directory() / {"GnuTLS": "exim4", "OpenSSL": "exim4-openssl"}[build]
     if not path.exists():
-        source = UNPACKED / "usr/sbin/exim4"
+        source = {"GnuTLS": UNPACKED, "OpenSSL": _BUILT}[build] / "usr/sbin/exim4"
         if not source.exists():
-            raise RuntimeError("Exim is not unpacked: run tests/setup/unpack.sh exim")
+            raise RuntimeError(missing(build) or "Exim is not unpacked: run tests/setup/unpack.sh exim")
         shutil.copy(source, path)
         path.chmod(0o4755)  # as the package has it; SIGHUP needs it
         _add_user()
@@ -89,9 +102,9 @@ def debian(place: Path, **debconf: str) -> Generator[None]:
 class Exim:
     """An instance of its own at ports 25, 465 and 587; what it accepts is in one maildir."""
 
-    def __init__(self, directory: Path, tls: Mapping[str, str], address: str = MX2) -> None:
+    def __init__(self, directory: Path, tls: Mapping[str, str], address: str = MX2, build: str = "GnuTLS") -> None:
         """`tls`: settings of the main section."""
-        self.program = program()
+        self.program = program(build)
         self.config = directory / "exim.conf"
         self.address = address
         self._directory = directory
@@ -114,7 +127,11 @@ class Exim:
     def start(self) -> None:
         """Starts the daemon; on return it greets at port 25."""
         run(self._directory / "commands.log", self.program, "-C", self.config, "-bd")
-        until(self.greets, 10, "exim greets")
+        try:
+            until(self.greets, 10, "exim greets")
+        except TimeoutError as error:
+            error.add_note(self.log)
+            raise
 
     def stop(self) -> None:
         """Ends it and waits; harmless when it does not run."""

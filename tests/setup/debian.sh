@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that certagent's tests, demonstration and measurements run: those that are missing, and
-# nothing else. Usage: tests/setup/debian.sh [python] [lab] [bench]; without an argument: python and lab.
+# nothing else. Usage: tests/setup/debian.sh [python] [lab] [build] [bench]; without an argument: python and lab.
 #
 # No daemon is started, now or at the next boot, and no package is removed; where one would have to be, it stops.
 # Needs root only where something is missing; uses sudo then, and says so first.
@@ -13,6 +13,8 @@ lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqli
   iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4
   # libraries of the servers that unpack.sh unpacks
   libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7)
+# to build what exim-openssl.sh builds
+build=(gcc libc6-dev make dpkg-dev libssl-dev libpcre2-dev libdb5.3-dev)
 bench=(lego uacme)
 
 usable_python() { # the python3 in PATH need not be Debian's

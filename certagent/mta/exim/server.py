@@ -1,20 +1,27 @@
 """Exim 4.96 and later: combined files, or a list of certificates with a list of keys, that Exim's own user can read.
 
-Seen with 4.96 of Debian, which is built with GnuTLS; a build with OpenSSL was never run.
+Seen with 4.96 of Debian, which is built with GnuTLS, and with a build of its source with OpenSSL 3.0.
 
 - Without `$` in its settings the daemon reads the files when it starts, as Exim's user, and watches their directories:
-  a new file is served 5 s after the last change there, or at once after SIGHUP. With `$` each connection reads them.
-- One listed file that is missing, unreadable for Exim's user, or with another's key, or a list of keys that is shorter:
-  STARTTLS is offered and then answered with 454, whatever else is listed. It heals by itself when the file is there.
-- Certificate and key in two files: should only one be new when the 5 s are over, TLS ends until both are, and the
-  first connections after that may still meet a mixture; SIGHUP ends it.
-- No tls_certificate: a self-signed one is served. Two certificates of one kind: the first is.
+  a new file is served 5 s after the last change there, or at once after SIGHUP. With `$` each connection reads them;
+  with OpenSSL also where tls_verify_certificates is empty or has a `$`.
+- A connection that reads them reads certificate and key one after the other (0.2 ms apart with GnuTLS, 2 ms with
+  OpenSSL), also of a combined file: with a rename in between it fails. The daemon, which reads 5 s later, does not.
+- One listed file that is missing, unreadable for Exim's user, or with another's key: STARTTLS is offered and then
+  answered with 454, whatever else is listed. It heals by itself when the file is there.
+- A list of keys that is shorter, or in another order than the certificates: 454 with GnuTLS. OpenSSL finds for each key
+  its certificate, and only the one that has none fails, by an alert. `check` asks for one order with both.
+- Certificate and key in two files: should only one be new when the 5 s are over, TLS ends until both are. With GnuTLS
+  the first connections after that may still meet a mixture; SIGHUP ends it.
+- No tls_certificate: a self-signed one is served. Two certificates of one kind: with GnuTLS the first is; with OpenSSL
+  STARTTLS is answered with 454.
 - SIGHUP: the daemon closes its sockets, executes itself, reads its configuration and listens again, with the same pid.
   For about 20 ms new connections are refused, which does not happen when it is left to its watch. If its configuration
   is broken it ends, without a word in its log; so that is checked before. `exim -bV` does not look at ports: with an
   unknown one the daemon ends, with an address that the host does not have it is deaf for minutes.
-- An expression that fails or gives nothing for a name (with `fail`, the process of the connection even crashes):
-  handshakes for that name fail.
+- An expression that fails or gives nothing for a name, or a broken file (with `fail` and GnuTLS the process of the
+  connection even crashes): handshakes for that name fail. What it gives for no name is read first, for every name: if
+  that is broken, STARTTLS is answered with 454 whatever the client asks for.
 
 Source: the Exim specification, chapters 14 (tls_certificate, tls_privatekey) and 43.
 """
@@ -241,7 +248,7 @@ class Exim:
         ]
         found = [f"{verb} {_shown(pairs)}, {why}" for pairs, verb, why in problems if pairs]
         if view.keys and view.keys != view.certificates:
-            found.append(f"names {view.certificates} files and tls_privatekey {view.keys}: no TLS with too few keys")
+            found.append(f"names {view.certificates} files and tls_privatekey {view.keys}: each file needs its key")
         if found and not view.certificates:
             found.append("is empty: Exim serves a certificate signed by itself, or none")
         if found:
