@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -242,9 +241,8 @@ class Site:
     def run(self, *arguments: str, code: int | None = 0) -> str:
         """Runs certagent to its end; what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "certagent", *arguments],
+            self._argv(*arguments),
             cwd=ROOT,
-            env={**os.environ, "CERTAGENT_CONFIG": str(self._path)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -255,6 +253,13 @@ class Site:
         assert code is None or done.returncode == code, f"{done.returncode}: {said}"
         assert "Traceback" not in said
         return said
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begins to run certagent."""
+        return subprocess.Popen(self._argv(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def _argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "certagent", *arguments, "--config", str(self._path)]
 
     def close(self) -> None:
         """Takes its records out of DNS."""

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +24,7 @@ from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab import handshake, opensmtpd
 from tests.lab.load import Load
-from tests.lab.opensmtpd import ADDRESS, CONFIG, NAME, PORTS, greets
+from tests.lab.opensmtpd import ADDRESS, CONFIG, NAME, PORTS, asked, greets, paused, session
 from tests.lab.opensmtpd import OpenSmtpd as Lab
 from tests.lab.wait import until
 from tests.mta import chains
@@ -394,26 +392,6 @@ class TestPause:
         with session():
             OpenSmtpd("smtpd", patient).reload()
         assert lab.pid != before
-
-
-@contextmanager
-def session() -> Generator[socket.socket]:
-    """One that has been greeted."""
-    with socket.create_connection((ADDRESS, 25), 10) as client:
-        assert client.recv(100).startswith(b"220 ")
-        yield client
-
-
-def asked(client: socket.socket, command: str) -> str:
-    client.sendall(f"{command}\r\n".encode())
-    return client.recv(100).decode()
-
-
-def paused() -> bool:
-    return (
-        "SMTP paused"
-        in subprocess.run(["smtpctl", "show", "status"], capture_output=True, check=True, text=True).stdout
-    )
 
 
 class TestDaemon:

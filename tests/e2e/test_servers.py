@@ -7,6 +7,8 @@ so is a connection to Exim that reads certificate and key while they are swapped
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,6 +20,7 @@ from tests.e2e import servers
 from tests.lab import dovecot, exim, opensmtpd
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
+from tests.lab.wait import until
 
 Start = Callable[[Path], AbstractContextManager[servers.Host]]
 
@@ -74,6 +77,36 @@ class TestOpenSmtpd:
         if why := opensmtpd.missing():
             pytest.skip(why)
         rolls("OpenSMTPD", servers.open_smtpd, place, lab_dns, pebble)
+
+    def test_killed_in_the_pause_with_all_it_started_it_makes_the_restart_when_it_runs_again(
+        self, place: Path, lab_dns: Dns, pebble: Pebble
+    ) -> None:
+        if why := opensmtpd.missing():
+            pytest.skip(why)
+        with servers.open_smtpd(place) as host:
+            for section in host.sections.values():
+                section["pause_s"] = 20.0
+            site = servers.Site(place, host, lab_dns, pebble)
+            try:
+                site.run("renew", "--wait")
+                with opensmtpd.session() as client, site.start("renew", "--rotate", "--wait") as certagent:
+                    until(opensmtpd.paused, 20, "it is paused")
+                    for pid in [*children(certagent.pid), certagent.pid]:
+                        os.kill(pid, signal.SIGKILL)
+                    certagent.wait()
+                    assert opensmtpd.asked(client, "NOOP").startswith("250 ")
+                assert opensmtpd.paused()
+                site.run("renew", "--wait")
+                assert not opensmtpd.paused()
+                with opensmtpd.session():
+                    pass
+            finally:
+                site.close()
+
+
+def children(pid: int) -> list[int]:
+    """Of a process, whichever of its threads began them."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
 
 
 class TestSendmail:

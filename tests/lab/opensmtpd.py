@@ -14,7 +14,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab import namespace
@@ -127,6 +128,26 @@ def greets(address: str, port: int) -> bool:
             return port == 465 or connection.recv(4) == b"220 "
     except OSError:
         return False
+
+
+@contextmanager
+def session() -> Generator[socket.socket]:
+    """One that has been greeted."""
+    with socket.create_connection((ADDRESS, 25), 10) as client:
+        assert client.recv(100).startswith(b"220 ")
+        yield client
+
+
+def asked(client: socket.socket, command: str) -> str:
+    client.sendall(f"{command}\r\n".encode())
+    return client.recv(100).decode()
+
+
+def paused() -> bool:
+    return (
+        "SMTP paused"
+        in subprocess.run(["smtpctl", "show", "status"], capture_output=True, check=True, text=True).stdout
+    )
 
 
 def overlay(path: str) -> None:
