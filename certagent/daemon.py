@@ -53,6 +53,10 @@ class Daemon:
         self._signals, self._signalled = os.pipe()
         os.set_blocking(self._signalled, False)
         self._busy: set[str] = set()
+        self._queued: set[str] = set()
+        """Those whose turn is to begin as soon as a worker is free."""
+        self._next: datetime | None = None
+        """When the next tick is."""
         self._said: dict[str, str] = {}
         self._warned: dict[str, str] = {}
         self._later: dict[str, datetime] = {}
@@ -120,37 +124,54 @@ class Daemon:
             except Error as error:
                 _report("journal", error, "tried again in a minute")
                 names, following = [], now + RETRY
-            with self._mutex:
-                later, busy = dict(self._later), set(self._busy)
-            due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
             known = self._built.config.certificates
-            for name in known if everyone else due - busy:
-                if name in known:
-                    self._scheduler.add_job(self._care, args=(name,), id=f"care {name}", replace_existing=True)
+            with self._mutex:
+                later = dict(self._later)
+                due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
+                begun = [n for n in (known if everyone else due - self._busy) if n in known and n not in self._queued]
+                self._queued.update(begun)
+            for name in begun:
+                self._scheduler.add_job(self._care, args=(name,), id=f"care {name}", replace_existing=True)
             dates = [at for at in (following, *later.values()) if at and at > now]
+            self._next = None
             if dates:
-                self._scheduler.add_job(self._tick, "date", run_date=min(dates), id="tick", replace_existing=True)
+                self._tick_at(min(dates))
+
+    def _tick_at(self, date: datetime) -> None:
+        """The next tick is then, or before. Under `_ticking`."""
+        if self._next is None or date < self._next:
+            self._next = date
+            self._scheduler.add_job(self._tick, "date", run_date=date, id="tick", replace_existing=True)
 
     def _care(self, name: str) -> None:
         """One certificate's turn. If it is woken meanwhile, another one follows."""
         with self._mutex:
+            self._queued.discard(name)
             if name in self._busy:
                 self._later[name] = datetime.now(UTC)
                 return
             self._busy.add(name)
             self._later.pop(name, None)
+        date = None
         try:
-            self._turn(name)
+            date = self._turn(name)
         finally:
             with self._mutex:
                 self._busy.discard(name)
-            self._tick()
+                date, more = self._later.get(name, date), bool(self._queued)
+            if more:  # thousands may be due: to read them all again after each turn would take hours
+                with self._ticking:
+                    if date and not self._stop.is_set():
+                        self._tick_at(date)
+            else:
+                self._tick()
 
-    def _turn(self, name: str) -> None:
+    def _turn(self, name: str) -> datetime | None:
+        """When the next one is."""
         built = self._built
         entry = built.config.certificates.get(name)
         if entry is None or self._stop.is_set():
-            return
+            return None
         try:
             with built.lock.held(LOCK_S, f"daemon, {name}"):
                 wait = advance(entry.spec, built.journal, built.world(name), tell=log.told, stopping=self._stop.is_set)
@@ -160,10 +181,12 @@ class Daemon:
                 seconds = f"{wait.delay.total_seconds():.0f}"
                 words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
                 log.logger.info(log.line([*words, ("because", wait.because)]))
+            return datetime.now(UTC) + wait.delay if wait else None
         except Error as error:
             self._put_off(name, error)
         except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
             self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
+        return None  # `_later` has it
 
     def _warn(self, name: str, spec: Spec, state: State) -> None:
         """Once for each generation."""

@@ -68,12 +68,14 @@ class Reader:
         depth = 0
         try:
             for event in cast("Iterable[yaml.Event]", yaml.parse(text, Loader=kind)):  # pyright: ignore[reportUnknownMemberType]
-                place = f"{self.path}:{event.start_mark.line + 1}"
-                if isinstance(event, yaml.AliasEvent):
-                    raise Misconfigured("config.yaml", f"{place}: an alias (*) is not used here", "write it out")
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > MAX_DEPTH:
-                    raise Misconfigured("config.yaml", f"{place}: nested too deeply", "see config.example.yaml")
+                if isinstance(event, yaml.AliasEvent):
+                    problem, hint = "an alias (*) is not used here", "write it out"
+                elif depth > MAX_DEPTH:
+                    problem, hint = "nested too deeply", "see config.example.yaml"
+                else:
+                    continue
+                raise Misconfigured("config.yaml", f"{self.path}:{event.start_mark.line + 1}: {problem}", hint)
         except yaml.YAMLError as error:
             raise self._not_yaml(error) from None
 
