@@ -19,7 +19,7 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
     lifecycle/            pure. planner.py: the rules of a roll, begin here; issuance.py: the rules of renewal
                           caches.py: what the world's caches may hold, and whom that would hurt
                           rollover.py: the set to publish, the gates; schedule.py: when; settled.py: over or not
-                          model.py steps.py events.py: the words; state.py: the fold; forecast.py: the plan ahead
+                          model.py steps.py events.py state.py: the words; fold.py; forecast.py: the plan ahead
     ca/ dns/ mta/ store/  edges: certificate authorities, DNS, mail servers, disk
                           mta/: server.py: the protocol; layout.py: the files; probe.py: what is served; command.py;
                           a directory for each of postfix exim dovecot opensmtpd sendmail, begin with server.py

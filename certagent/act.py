@@ -15,8 +15,9 @@ from certagent.errors import Error, Misconfigured, Rejected, Transient, Unsafe
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant, Served, Spec, Unknown
-from certagent.lifecycle.state import Generation, State, fold
+from certagent.lifecycle.state import Generation, State
 from certagent.mta.server import Server
 from certagent.pki.algorithms import family
 from certagent.pki.leaf import Leaf

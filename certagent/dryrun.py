@@ -22,9 +22,10 @@ from certagent.errors import Error, Misconfigured
 from certagent.findings import Finding, Rehearsal, tight
 from certagent.lifecycle import caches
 from certagent.lifecycle.events import Looked
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.model import Sighting, Spec, Unknown
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
 from certagent.render import brief
 from certagent.world import World

@@ -20,9 +20,10 @@ import certagent
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant, Service, Spec, Target
 from certagent.lifecycle.settled import settled
-from certagent.lifecycle.state import Phase, State, fold
+from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
 from certagent.render import brief, step_words
 

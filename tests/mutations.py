@@ -15,10 +15,11 @@ class Mutant(NamedTuple):
     new: str
 
 
-C, P, R, S, I, A = (  # noqa: E741 -- a table
+C, P, R, F, S, I, A = (  # noqa: E741 -- a table
     "lifecycle.caches",
     "lifecycle.planner",
     "lifecycle.rollover",
+    "lifecycle.fold",
     "lifecycle.state",
     "lifecycle.issuance",
     "act",
@@ -206,21 +207,21 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "intent-not-counted",
         "an intended swap counts as done until the outcome is known",
-        S,
+        F,
         "        case Install(target=name, generation=generation, rollback=rollback):",
         "        case Install(target=name, generation=generation, rollback=rollback) if False:",
     ),
     Mutant(
         "old-generation-forgotten",
         "what was served before the rename may be served still",
-        S,
+        F,
         "serves = (*(s for s in old.serves if s != generation), generation)",
         "serves = (generation,)",
     ),
     Mutant(
         "proof-is-enough",
         "old processes live on after the first proof",
-        S,
+        F,
         "    if not event.drained:",
         "    if False:",
     ),
@@ -234,14 +235,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "survey-forgotten",
         "what was served before certagent came counts",
-        S,
+        F,
         "    installation = Installation(serves=tuple(serves), rejected=old.rejected)",
         "    installation = Installation(serves=(), rejected=old.rejected)",
     ),
     Mutant(
         "put-back-is-all-there-is",
         "after files were put back, processes that read the others may live on",
-        S,
+        F,
         "    serves += [id_ for id_ in old.serves if id_ not in serves]\n",
         "",
     ),

@@ -10,9 +10,10 @@ import pytest
 from certagent import log, render
 from certagent.agent import Told
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant, Service, Spec, Target
 from certagent.lifecycle.schedule import ALARM, alarms
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from certagent.lifecycle import caches, rollover
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Answer, Instant, Sighting, Spec
 from certagent.lifecycle.planner import plan
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
 
 LIMIT = 500

@@ -25,8 +25,9 @@ import msgspec
 from certagent.clock import Clock
 from certagent.errors import Misconfigured, Transient
 from certagent.lifecycle.events import AnyEvent
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 
 VERSION = 1
 _SCHEMA = """
@@ -150,7 +151,7 @@ class Journal:
     def states(self, names: Iterable[str]) -> Iterator[State]:
         """What is known of each of these, in their order; as `state`, but for thousands."""
         rest = iter(names)
-        while some := list(islice(rest, 256)):  # so that a daemon need not wait long
+        while some := list(islice(rest, 32)):  # few: let go of before they cost the collector anything
             with self._mutex, _translated(self.path), self._snapshot():
                 found = [self._head(name)[0] for name in some]
             yield from found

@@ -18,7 +18,7 @@ from certagent.lifecycle.settled import settled
 from certagent.lifecycle.state import State
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
 from tests.lifecycle.play import OWNER, SPEC, Fault, Life, foreign, leaf, served
-from tests.lifecycle.test_state import folded
+from tests.lifecycle.test_fold import folded
 
 STRANGE = frozenset({"3 1 1 " + "ee" * 32})
 MINUTE = timedelta(minutes=1)

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Answer, Instant, Sighting, Spec, Unknown
-from certagent.lifecycle.state import Generation, State, fold, records
+from certagent.lifecycle.state import Generation, State, records
 from certagent.pki import tlsa
 from tests.lifecycle import senders
 from tests.lifecycle.drawn import ALGORITHMS, LEAVES, MX, MX1, SIGHTINGS, SPECS, TARGETS, VALUES, built

@@ -14,8 +14,9 @@ import msgspec
 
 from certagent.errors import Transient
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
 

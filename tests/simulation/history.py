@@ -104,6 +104,8 @@ class History:
         """Mischief still to come."""
         self.requests = rng.choice(shape.requests)
         world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
+        for host in world.hosts.values():
+            host.flaky = rng.choice((0.1, 1.0, 1.0, 1.0, 5.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
         self.clock.crash_chance = rng.choice((0.003, 0.01, 0.03))
         # often only a few kinds: then they meet each other more often (swarm testing, Groce et al., 2012)

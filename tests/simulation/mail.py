@@ -78,6 +78,8 @@ class Host:
         self.down = False
         self.misconfigured = False
         self.disk_full = False
+        self.flaky = 1.0
+        """How often its reloads go wrong, as a multiple of one in twenty."""
         self.changing: Callable[[Host, Shown], None] = nobody
         """Told before a chain begins to be served."""
 
@@ -186,7 +188,7 @@ class Host:
             raise Transient("mta.reload", f"{self.name} cannot reload")
         self.reloaded_at = clock.t
         for pool in self.pools:
-            fate = rng.random() if clock.hostile else 1.0
+            fate = rng.random() / self.flaky if clock.hostile else 1.0
             if fate < 0.04:
                 clock.note(f"      {self.name} [{pool.address}] fails to reload and says nothing")
                 # nobody told the old processes to end; they do so by themselves as long after the rename at the latest

@@ -115,12 +115,12 @@ def regress(world: World) -> None:
         return
     back = world.rng.randrange(max(0, server.serial - 3), server.serial)
     watch_s = world.spec.watch.total_seconds()
-    fresh = back == server.serial - 1 and any(
-        rr.ttl_s and world.clock.t - zone.changed_at < rr.ttl_s for rr in zone.versions[back].sets.values()
-    )
+    now_given = zone.versions[server.serial].sets
+    given_again = [rr for name, rr in zone.versions[back].sets.items() if rr != now_given.get(name)]
     least = watch_s
-    if fresh:
-        least = min(watch_s, 900.0, max(1.0, min(rr.ttl_s for rr in zone.versions[back].sets.values()) / 4))
+    if back == server.serial - 1 and all(world.clock.t - zone.changed_at < rr.ttl_s for rr in given_again):
+        holds_s = [rr.ttl_s + max(rr.ttl_s, zone.guard_s) for rr in given_again]
+        least = min(watch_s, 900.0, max([1.0, *(hold_s / 8 for hold_s in holds_s)]))
     server.stuck = True
     world.clock.note(f"   ! {server.label} goes back to version {back} of {len(zone.versions) - 1}")
     zone.serve(server, back, regressed=True)

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Answer, Sighting, Unknown
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
 from certagent.store.journal import VERSION, Journal
 

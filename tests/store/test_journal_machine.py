@@ -19,10 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from certagent.errors import Error
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.fold import fold
+from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
 from tests.lifecycle.drawn import EVENTS
-from tests.lifecycle.test_state import FIRST
+from tests.lifecycle.test_fold import FIRST
 from tests.store.test_journal import Fake
 
 NAMES = ("mx1.example.org", "mx2.example.org")

@@ -10,8 +10,9 @@ from hypothesis import given
 
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.model import Instant, Unknown
-from certagent.lifecycle.state import State, fold
+from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, TARGETS
 from tests.lifecycle.play import ECDSA, OWNER, RSA, START, Life, foreign, later, leaf, served
