@@ -82,10 +82,14 @@ def main(arguments: list[str]) -> int:
         return one(int(given["SEED"]))
     began = time.monotonic()
     jobs = int(given.get("JOBS") or os.cpu_count() or 1)
-    parts = list(results(int(given.get("FROM") or 0), int(given.get("N") or 20000), jobs))
-    histories, done = sum(p.histories for p in parts), Done()
-    for part in parts:
+    parts: list[Part] = []
+    done = Done()
+    for part in results(int(given.get("FROM") or 0), int(given.get("N") or 20000), jobs):
+        parts.append(part)
         done += part.done
+        for seed, _, what in part.bad:
+            print(f"SEED={seed}: {what}", flush=True)
+    histories = sum(p.histories for p in parts)
     bad = [b for p in parts for b in p.bad]
     took = time.monotonic() - began
     cpu_s = sum(p.cpu_s for p in parts)
