@@ -31,7 +31,7 @@ from tests.lab import opensmtpd, sendmail
 from tests.lab.addresses import IMAP, MX1, MX2, PRIMARY, RESOLVER, ZONE
 from tests.lab.certificates import tlsa_311
 from tests.lab.dns import Dns, records
-from tests.lab.load import untaken
+from tests.lab.load import Door
 from tests.lab.pebble import Pebble
 from tests.lab.postfix import Receiver
 from tests.lab.wait import until
@@ -278,6 +278,7 @@ class Clients:
 
     def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:
         self._host = host
+        self._door = Door(host.address, host.port)
         self._contexts = {kind: self._context(kind, root) for kind in host.kinds}
         self._jobs = itertools.cycle(list(itertools.product(host.names, host.kinds)))
         self._sets: dict[str, list[set[str]]] = {}
@@ -314,6 +315,7 @@ class Clients:
 
     def _look(self) -> None:
         while not self._ends.is_set():
+            self._door.look()
             for name in self._host.names:
                 owner = f"_{self._host.port}._tcp.{name}"
                 with suppress(Exception):
@@ -340,6 +342,7 @@ class Clients:
                 self._ends.wait(0.005)
 
     def _meet(self, name: str, kind: str, sets: list[set[str]]) -> tuple[str, str]:
+        began = time.monotonic()
         try:
             plain = socket.create_connection((self._host.address, self._host.port), 10)
         except OSError as error:
@@ -351,7 +354,7 @@ class Clients:
             except ssl.SSLCertVerificationError as error:
                 return "wrong or incomplete chain", error.verify_message
             except ConnectionError as error:
-                return "port closed" if untaken(tls) else "failed handshake", repr(error)
+                return "port closed" if self._door.untaken(tls, began) else "failed handshake", repr(error)
             except OSError as error:
                 return "failed handshake", repr(error)
             der = tls.getpeercert(binary_form=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -19,6 +21,7 @@ import pytest
 from tests.e2e import servers
 from tests.lab import dovecot, exim, opensmtpd
 from tests.lab.dns import Dns
+from tests.lab.load import Door
 from tests.lab.pebble import Pebble
 from tests.lab.wait import until
 
@@ -45,6 +48,26 @@ def rolls(who: str, start: Start, place: Path, dns: Dns, pebble: Pebble) -> None
             assert clients.counts["good"] > 100
         finally:
             site.close()
+
+
+class TestDoor:
+    """What the clients count by."""
+
+    @pytest.mark.parametrize("taken", [False, True])
+    def test_only_a_connection_that_no_process_took_has_met_a_closed_port(self, taken: bool) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            door = Door(*server.getsockname())
+            door.look()
+            began = time.monotonic()
+            with socket.create_connection(server.getsockname()) as client:
+                client.sendall(b"what is never read")
+                if taken:
+                    server.accept()[0].close()
+                else:
+                    server.close()
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+                assert door.untaken(client, began) is not taken
 
 
 class TestPostfix:
@@ -91,6 +114,8 @@ class TestOpenSmtpd:
                 site.run("renew", "--wait")
                 with opensmtpd.session() as client, site.start("renew", "--rotate", "--wait") as certagent:
                     until(opensmtpd.paused, 20, "it is paused")
+                    certagent.send_signal(signal.SIGSTOP)  # or it would see that the other is gone
+                    until(lambda: os.waitid(os.P_PID, certagent.pid, os.WSTOPPED | os.WNOHANG), 5, "it stops")
                     for pid in [*children(certagent.pid), certagent.pid]:
                         os.kill(pid, signal.SIGKILL)
                     certagent.wait()

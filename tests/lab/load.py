@@ -1,8 +1,8 @@
 """New TLS connections while a mail server's certificate is swapped, and what each of them met.
 
 A connection that no process of the server ever took is not a failed handshake: the port was closed, and a sender comes
-again. It was refused, or the kernel alone had accepted it into the queue of a listener that was then closed. `untaken`
-tells the two apart by what the kernel counted.
+again. It was refused, or the kernel alone had accepted it into the queue of a socket that was then closed, which `Door`
+tells by what the kernel says of both.
 """
 
 from __future__ import annotations
@@ -12,22 +12,46 @@ import ssl
 import sys
 import threading
 import time
+from pathlib import Path
 
 from cryptography import x509
 
 from tests.lab.certificates import tlsa_311
 from tests.mta import chains
 
+_LISTEN = "0A"
+"""TCP_LISTEN in the column `st`."""
+
 _BYTES_RECEIVED = slice(128, 136)
 """tcpi_bytes_received in struct tcp_info (linux/tcp.h); the end of the stream (FIN) counts as a byte, a reset does
 not."""
 
 
-def untaken(connection: socket.socket) -> bool:
-    """Whether the server sent nothing at all before it was reset: a process that takes a connection begins TLS, or ends
-    it."""
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
-    return int.from_bytes(told[_BYTES_RECEIVED], sys.byteorder) == 0
+class Door:
+    """Which socket waits for clients at a port, and since when that is known."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._place = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:{port:04X}"
+        self._since: dict[str, float] = {}
+
+    def look(self) -> str:
+        """The socket that waits now (its inode); "" where none does."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        waiting = next((row[9] for row in rows if row[1] == self._place and row[3] == _LISTEN), "")
+        self._since.setdefault(waiting, time.monotonic())
+        return waiting
+
+    def untaken(self, connection: socket.socket, began: float) -> bool:
+        """Whether a connection that was reset was never taken by a process.
+
+        Nothing came from the server, not even an end, and none waits now, or another than when the connection began. A
+        process that has a connection and resets it leaves the socket that waits as it is.
+        """
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
+        if int.from_bytes(told[_BYTES_RECEIVED], sys.byteorder) > 0:
+            return False
+        waiting = self.look()
+        return not waiting or self._since[waiting] > began
 
 
 class Load:
@@ -35,6 +59,7 @@ class Load:
 
     def __init__(self, address: str, name: str, port: int = 465, threads: int = 4) -> None:
         self._place = (address, port)
+        self._door = Door(address, port)
         self._name = name
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
@@ -45,6 +70,7 @@ class Load:
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
     def __enter__(self) -> None:
+        self._door.look()
         for thread in self._threads:
             thread.start()
 
@@ -56,12 +82,13 @@ class Load:
     def _run(self) -> None:
         while not self._ends.is_set():
             began = time.monotonic()
-            met = self._connect()
+            met = self._connect(began)
             self._met.append((began, time.monotonic(), met))
             if not met.startswith("3"):
+                self._door.look()
                 self._ends.wait(0.005)  # refused at once: leave a processor to the restart
 
-    def _connect(self) -> str:
+    def _connect(self, began: float) -> str:
         try:
             plain = socket.create_connection(self._place, 10)
         except OSError as error:
@@ -70,7 +97,7 @@ class Load:
             try:
                 tls.do_handshake()
             except ConnectionError as error:
-                return f"{'port closed' if untaken(tls) else 'failed'}: {type(error).__name__}"
+                return f"{'port closed' if self._door.untaken(tls, began) else 'failed'}: {type(error).__name__}"
             except OSError as error:
                 return f"failed: {error!r}"
             der = tls.getpeercert(binary_form=True)
