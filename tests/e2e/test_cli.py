@@ -64,6 +64,23 @@ def test_a_rehearsal_that_would_fail_says_where_and_exits_3(site: Site) -> None:
     assert site.challenges() == [[], []]
 
 
+def test_a_lifetime_that_is_too_short_for_a_roll_is_told(site: Site, pebble: Pebble) -> None:
+    """160 hours, a TTL of a day and no stand-by key: said before the first run, and no reason to refuse it."""
+    pebble.stop()
+    pebble.start(validity_seconds=160 * 3600)
+    try:
+        site.dane["ttl"] = "1d"
+        site.certificate["standby_key"] = False
+        site.write()
+        done = site.run("renew", "--dry-run")
+    finally:
+        pebble.stop()
+        pebble.start()
+    assert "note    certificate ecdsa-p256: a roll may need " in done.out
+    assert "hint: lower the TTL of the TLSA records, or set standby_key: true" in done.out
+    assert "the real run would succeed" in done.out
+
+
 def test_json_of_every_command_is_one_document(site: Site) -> None:
     """For machines: --json prints one JSON value on standard output and nothing else there."""
     [renewed] = site.run("renew", "--wait", "--json").json
