@@ -375,6 +375,7 @@ class TestPause:
 
     def test_a_pause_that_was_left_over_ends_with_the_restart(self, lab: Lab, server: OpenSmtpd) -> None:
         subprocess.run(["smtpctl", "pause", "smtp"], check=True, stdout=subprocess.DEVNULL)
+        assert paused()
         assert not greets(ADDRESS, 25)
         server.reload()
         assert greets(ADDRESS, 25)
