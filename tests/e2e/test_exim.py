@@ -59,7 +59,7 @@ Start = Callable[[Mapping[str, str]], lab.Exim]
 each_build = pytest.mark.parametrize("build", lab.BUILDS, indirect=True)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def build(request: pytest.FixtureRequest) -> str:
     """Which Exim is started: Debian's, where a test does not ask for each."""
     wanted = getattr(request, "param", "GnuTLS")
@@ -141,8 +141,8 @@ def do_as_told(error: Misconfigured) -> None:
     subprocess.run(["sh", "-c", command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-@each_build
 class TestCheck:
+    @each_build
     def test_a_sound_configuration_passes_running_or_not(self, dual: lab.Exim, exim: Exim) -> None:
         exim.check(BOTH)
         assert exim.ahead(BOTH) == ()
@@ -161,6 +161,7 @@ class TestCheck:
         exim.check(BOTH)
         until(lambda: serves(OLD, OLD_RSA), 5, "both are served")
 
+    @each_build
     def test_lists_that_do_not_fit_each_other_are_told_and_the_remedy_works(
         self, dual: lab.Exim, tls: Path, build: str
     ) -> None:
@@ -186,6 +187,7 @@ class TestCheck:
         exim.check(BOTH)
         until(lambda: serves(OLD, OLD_RSA), 5, "both are served")
 
+    @each_build
     def test_a_foreign_file_that_breaks_tls_is_told_and_the_remedy_works(
         self, dual: lab.Exim, exim: Exim, tls: Path, build: str
     ) -> None:
@@ -225,6 +227,7 @@ class TestCheck:
         exim.install(NEW_PEMS)
         until(lambda: serves(NEW, NEW_RSA), 10, "both are served")
 
+    @each_build
     def test_the_default_of_a_self_signed_certificate_is_told_and_the_remedy_works(
         self, dual: lab.Exim, exim: Exim
     ) -> None:
@@ -253,6 +256,7 @@ class TestCheck:
         assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         assert serves(OLD, OLD_RSA)
 
+    @each_build
     def test_a_key_that_exims_user_cannot_read_is_told_and_the_remedy_works(
         self, exim: Exim, dual: lab.Exim, tls: Path
     ) -> None:
@@ -287,8 +291,8 @@ class TestCheck:
             Exim("mx2", Options({"ecdsa": apart}))
 
 
-@each_build
 class TestInstall:
+    @each_build
     def test_every_port_serves_both_new_keys_at_once_after_the_reload(self, exim: Exim, tls: Path) -> None:
         exim.install(NEW_PEMS)
         assert serves(OLD, OLD_RSA)  # it was loaded when the daemon started
@@ -298,6 +302,7 @@ class TestInstall:
         for port in (25, 465, 587):
             assert serves(NEW, NEW_RSA, port)
 
+    @each_build
     def test_left_to_its_watch_exim_refuses_nobody(self, dual: lab.Exim, tls: Path) -> None:
         """Without SIGHUP: of many new TLS connections a second, each meets the old key or the new one."""
         exim = Exim("mx2", replace(options(dual, tls), hangup=False))
@@ -329,6 +334,7 @@ class TestInstall:
         assert keys[met[0]] in "oO"
         assert keys[met[-1]] in "nN"
 
+    @each_build
     def test_a_single_combined_file(self, tls: Path, start: Start) -> None:
         put(tls / "ecdsa.pem", OLD.pem)
         exim = Exim("mx2", options(start({"tls_certificate": f"{tls}/ecdsa.pem"}), tls, "ecdsa"))
@@ -337,6 +343,7 @@ class TestInstall:
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
 
+    @each_build
     def test_certificate_and_key_apart(self, tls: Path, start: Start) -> None:
         put(tls / "tls.crt", OLD.leaf + OLD.issuer)
         put(tls / "tls.key", OLD.key)
@@ -365,6 +372,7 @@ class TestInstall:
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
         assert serves(OLD, OLD_RSA)
 
+    @each_build
     def test_a_key_that_does_not_fit_ends_tls_with_every_key_until_it_is_mended(self, exim: Exim, tls: Path) -> None:
         """As somebody else may have left it: neither Exim's own check nor SIGHUP says a word."""
         put(tls / "ecdsa.pem", NEW.key + OLD.leaf + OLD.issuer)
@@ -386,7 +394,6 @@ class TestInstall:
             subprocess.run(["umount", tls], check=True)
 
 
-@each_build
 class TestSni:
     """Two names, each with files of its own, by an expression that each connection evaluates."""
 
@@ -407,6 +414,7 @@ class TestSni:
 
         return made("rsa", f"{OTHER}.pem", OTHER), made("ecdsa", "default.pem", "", HOST)
 
+    @each_build
     def test_each_is_judged_and_served_by_its_name(self, exims: tuple[Exim, Exim], tls: Path) -> None:
         other, default = exims
         other.check(frozenset({"rsa-2048"}))
@@ -416,6 +424,7 @@ class TestSni:
         assert served(host=OTHER)["rsa-2048"] == NEW_RSA.spki  # each connection reads anew
         assert served(host=HOST)["ecdsa-p256"] == NEW.spki
 
+    @each_build
     def test_a_name_with_a_broken_file_gets_no_handshake_and_others_do(
         self, exims: tuple[Exim, Exim], tls: Path, build: str
     ) -> None:
@@ -429,13 +438,11 @@ class TestSni:
         (tls / f"{OTHER}.pem").write_bytes(OLD_RSA.pem)
         assert all(NO_TLS in why for why in served(host=OTHER).values())
 
-    def test_a_name_that_leads_elsewhere_is_told(
-        self, exims: tuple[Exim, Exim], start: Start, tls: Path, build: str
-    ) -> None:
+    def test_a_name_that_leads_elsewhere_is_told(self, exims: tuple[Exim, Exim], start: Start, tls: Path) -> None:
         swapped = Options(
             {"rsa": f"{tls}/{OTHER}.pem"},
             config=exims[0]._options.config,  # pyright: ignore[reportPrivateUsage]
-            program=str(lab.program(build)),
+            program=str(lab.program()),
             sni=(OTHER, HOST),
         )
         error = wrong(Exim("mx2", swapped), frozenset({"rsa-2048"}))
