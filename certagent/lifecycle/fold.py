@@ -238,9 +238,10 @@ def _surveyed(state: State, event: ev.Surveyed, now: Instant) -> State:
         if match_.id not in serves:
             serves.append(match_.id)
     old = state.targets.get(event.target, Installation())
+    met = (*serves, *(id_ for id_ in old.met if id_ not in serves))
     # after files were put back, processes that read the others may live on
     serves += [id_ for id_ in old.serves if id_ not in serves]
-    installation = Installation(serves=tuple(serves), rejected=old.rejected)
+    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected)
     return replace(state, generations=tuple(generations), targets={**state.targets, event.target: installation})
 
 
@@ -254,8 +255,10 @@ def _proven(state: State, event: ev.Proven, now: Instant) -> State:
         state = replace(state, failures=failures)
     rejected = None if newest else old.rejected
     if not event.drained:
-        return _target(state, event.target, phase="proven", proven_at=now, rejected=rejected)
-    new = replace(old, serves=(event.generation,), phase="drained", proven_at=now, rejected=rejected, kept=False)
+        met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
+        return _target(state, event.target, phase="proven", met=met, proven_at=now, rejected=rejected)
+    only = (event.generation,)
+    new = replace(old, serves=only, met=only, phase="drained", proven_at=now, rejected=rejected, kept=False)
     return replace(state, targets={**state.targets, event.target: new})
 
 

@@ -105,6 +105,8 @@ class Installation(Struct, frozen=True):
     """A mail server: which generations its processes may serve, and how far the newest is proven."""
 
     serves: tuple[str, ...] = ()
+    met: tuple[str, ...] = ()
+    """Those that handshakes have met here."""
     generation: str | None = None
     previous: str | None = None
     phase: Phase = "surveyed"
@@ -117,9 +119,11 @@ class Installation(Struct, frozen=True):
 
     @property
     def settled(self) -> tuple[str, ...]:
-        """Generations that clients are known to have met here: all that may be served but one not proven yet."""
-        unproven = self.generation if self.phase in ("installing", "installed", "reloaded", "disproven") else None
-        return tuple(g for g in self.serves if g not in (unproven, self.rejected))
+        """Generations that may be served, and surely were: no sender can tell that one of them is put in place again.
+
+        What was only intended is none of them, however far it came.
+        """
+        return tuple(g for g in self.serves if g in self.met)
 
 
 class Failure(Struct, frozen=True):

@@ -346,6 +346,11 @@ def test_settled_is_what_clients_are_known_to_have_met() -> None:
     life.does(step)
     at = life.state.targets["postfix"]
     assert (at.serves, at.settled) == (("g1", "g2"), ("g1",))
+    back = st.Install(target="postfix", generation="g1", rollback=True, because="")
+    life.does(back)
+    at = life.state.targets["postfix"]
+    assert (at.serves, at.settled) == (("g2", "g1"), ("g1",)), "it may be served still, and was met"
+    life.does(step)
     life.happens(ev.Installed(target="postfix", generation="g2"))
     life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=()))
     at = life.state.targets["postfix"]

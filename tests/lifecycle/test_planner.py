@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import planner, rollover, schedule
+from certagent.lifecycle import issuance, planner, rollover, schedule
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.model import Spec, Target
 from certagent.lifecycle.planner import Offer, plan
@@ -307,6 +307,28 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     assert because(first.offers(planner.finish)) == [
         "Wait: postfix: installing was interrupted, and caches forbid it by now"
     ]
+
+
+def test_what_is_taken_back_is_so_in_any_weather() -> None:
+    """A swap is refused at the last moment, since a name server is not heard: the old key comes back all the same, and
+    is renewed as long as that lasts, though putting it back was interrupted too."""
+    life = swapping()
+    life.does(life.plan())
+    life.looks(life.in_dns, None)
+    for _ in range(2):
+        [back] = life.offers(planner.finish)
+        assert isinstance(back, st.Install)
+        assert (back.generation, back.rollback) == ("g1", True)
+        life.does(back)
+    life.happens(ev.Installed(target="postfix", generation="g1"))
+    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
+    newest = life.state.newest
+    assert newest
+    life.passes(schedule.last_chance(newest.leaves["ecdsa-p256"]) - life.now.wall)
+    life.looks(life.in_dns, None)
+    [order] = life.offers(issuance.issue)
+    assert isinstance(order, st.PlaceOrder)
+    assert order.keys == "k1"
 
 
 def test_a_swap_that_accepts_deferrals_is_done_again_whatever_caches_hold() -> None:
