@@ -43,8 +43,6 @@ CREATE INDEX head_wake ON head (wake_at);
 CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL,
   lived_s REAL NOT NULL, digest BLOB NOT NULL);
 """
-_HEADER_BYTES = 512
-"""The smallest page of SQLite; no file that it ever wrote is smaller."""
 _BUSY_S = 10.0
 """Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
 
@@ -90,9 +88,9 @@ class Journal:
     def _open(self, size: int) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and 0 < size < _HEADER_BYTES:
-            raise _damaged(self.path, "it is cut off")  # SQLite would take it for a new one
+        version, page_bytes = (self._db.execute(f"PRAGMA {of}").fetchone()[0] for of in ("user_version", "page_size"))
+        if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
+            raise _damaged(self.path, "its beginning is lost, or all the rest")  # SQLite would take it for a new one
         if version == 0:
             self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};")
             self._live(*self._clock.boot(), 0.0)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -406,6 +407,22 @@ def test_something_else_than_a_journal_is_refused(place: Path, clock: Fake) -> N
     path.symlink_to(place / "real")
     with pytest.raises(Misconfigured, match=r"journal\.path"):
         Journal(path, clock)
+
+
+def test_the_beginning_of_an_older_one_is_not_taken_for_a_new_one(place: Path, clock: Fake) -> None:
+    # a torn page: its first sector is that of the file before there were any tables
+    path = place / "journal.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    before = path.read_bytes()
+    journal = Journal(path, clock)
+    journal.append(NAME, ev.Requested(what="renew"))
+    journal.close()
+    with path.open("r+b") as file:
+        file.write(before[:512])
+    with pytest.raises(Error) as caught:
+        Journal(path, clock)
+    assert caught.value.code == "journal.damaged"
 
 
 def test_one_that_is_refused_is_not_held_open(written: Path, clock: Fake) -> None:
