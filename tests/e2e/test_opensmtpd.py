@@ -253,9 +253,9 @@ class TestInstall:
 
 class TestReload:
     def test_new_connections_never_meet_a_wrong_certificate(
-        self, lab: Lab, server: OpenSmtpd, capsys: pytest.CaptureFixture[str]
+        self, lab: Lab, patient: Options, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        load = Load(ADDRESS, NAME)
+        server, load = OpenSmtpd("smtpd", patient), Load(ADDRESS, NAME)
         with load:
             until(lambda: load.count(OLD) > 20, 10, "connections before the swap")
             server.install({"rsa-2048": Secret(NEW.pem)})

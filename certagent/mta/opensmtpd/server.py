@@ -3,7 +3,7 @@
 What the daemon does (seen with 6.8.0p2 and 7.4.0p1):
 
 - It reads the files when it starts, and never again. There is no reload: SIGHUP ends it. So a swap is a restart, which
-  would cut sessions in progress: they are waited for first (`pause.py`). Every port is closed for a moment (in the
+  cuts sessions in progress, unless they are waited for first (`pause.py`). Every port is closed for a moment (in the
   laboratory 0.06 s, under load up to 0.5 s), nearly all of it its own start, and it refuses to be started beside an old
   one. Senders come again, and none meets a wrong certificate; the files may be replaced one after the other, since
   nothing reads them in between.
@@ -64,10 +64,10 @@ class Options(Access, frozen=True, forbid_unknown_fields=True):
     config: str = str(discovery.CONFIG)
     restart: tuple[str, ...] | None = None
     """What restarts it, with its full path; None: `systemctl restart opensmtpd`."""
-    pause_s: Annotated[float, Meta(ge=0, le=20)] = 5.0
-    """Before a restart it takes no new clients until its sessions are over, for so many seconds at the most; 0: they
-    are cut. Most are over in 5 s, and a sender who came meanwhile is served at his next try, 7 s after his first. At
-    most 20 s: he gives up after 30 s (Postfix's smtp_connect_timeout)."""
+    pause_s: Annotated[float, Meta(ge=0, le=20)] = 0.0
+    """Before a restart it takes no new clients until its sessions are over, for so many seconds at the most. 0: they
+    are cut, and their senders come again; while a mail that a program of this host sends in the pause is lost. Most
+    sessions are over in 5 s. At most 20 s: who came meanwhile gives up after 30 s (Postfix's smtp_connect_timeout)."""
 
 
 class OpenSmtpd:
@@ -150,8 +150,8 @@ class OpenSmtpd:
         self._layout.restore(saved)
 
     def reload(self) -> None:
-        """See `Server`: restarts it, and returns when the new one listens. Sessions in progress are waited for, see
-        `pause_s`.
+        """See `Server`: restarts it, and returns when the new one listens. Sessions in progress are cut, or waited for
+        (`pause_s`).
 
         A configuration that it would refuse is not restarted into; one that is not running is not started, but for one
         that did not come back from a restart of ours.
