@@ -1,6 +1,6 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`python -m tests.mutants [N=10000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made in
+`python -m tests.mutants [N=60000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made in
 memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
 violation which the engine as it is does not have: that is asked of each seed. The list and the rate are printed; exit
 status 1 if one survives or does not apply to the sources any more (the text must be found exactly once).
@@ -108,7 +108,7 @@ def violated(seed: str) -> bool:
 def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
-    count, jobs = int(given.get("N") or 10000), int(given.get("JOBS") or 2)
+    count, jobs = int(given.get("N") or 60000), int(given.get("JOBS") or 2)
     if one := given.get("ONE"):
         return hunt(next(m for m in MUTANTS if m.name == one), int(given["FROM"]), count)
     only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
