@@ -379,13 +379,21 @@ def _code_of(kind: str) -> int:
     return 3 if kind in ("misconfigured", "unsafe") else 1
 
 
+class _Ended(BaseException):
+    """A signal ended the command. No KeyboardInterrupt: where one passes through an exec(), as in many an import,
+    `python -m` forgets the exit code later on and dies of SIGINT.
+    """
+
+
 def _guard_signals() -> None:
     """SIGTERM ends a command like Ctrl-C does: whatever it was at is in the journal."""
 
     def stop(_number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise _Ended
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, stop)
 
 
 def main() -> NoReturn:
@@ -403,7 +411,7 @@ def main() -> NoReturn:
     except Error as error:
         _complain(error)
         sys.exit(2 if error.code.startswith(("config.", "secret.", "lock.daemon")) else _code_of(error.kind))
-    except (KeyboardInterrupt, click.Abort):
+    except (_Ended, KeyboardInterrupt, click.Abort):
         click.echo("certagent: interrupted; what was begun is in the journal and goes on with the next run", err=True)
         sys.exit(130)
     except BrokenPipeError:

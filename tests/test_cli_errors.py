@@ -208,6 +208,23 @@ def test_a_pipe_that_closes_is_no_error(config: Path) -> None:
     assert ended.stdout in ("{\n", "[\n")
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_in_the_middle_of_an_import_is_an_interruption_too(tmp_path: Path, number: str) -> None:
+    """Exit code 130, and not death by SIGINT, which is what `python -m` makes of a KeyboardInterrupt in an exec()."""
+    import_ = f"import os, signal, time; os.kill(os.getpid(), signal.{number}); time.sleep(10)"
+    program = f"""
+from certagent import cli
+cli.cli.main = lambda **_: (cli._guard_signals(), exec({import_!r}))
+cli.main()
+"""
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    argv = [sys.executable, "-m", "program"]
+    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.startswith("certagent: interrupted; ")
+
+
 def test_a_damaged_journal_is_told_and_left_as_it_is(config: Path) -> None:
     """Exit 3, where it is, and to keep a copy; the file is not touched."""
     run("status", config=config)

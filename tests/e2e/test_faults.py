@@ -88,9 +88,7 @@ class TestCa:
                 intended = "about to order a certificate"
                 until(lambda: site.run("history", NAME).out.count(intended) == 2, 10, "it asks the CA")
                 process.send_signal(signal.SIGTERM)
-                began = time.monotonic()
-                out, err = process.communicate(timeout=10)
-                assert time.monotonic() - began < 5
+                out, err = process.communicate(timeout=20)  # less than a silent CA is given
             finally:
                 site.pebble.resume()
         done = site.judge(Done(("renew", "--force"), process.returncode, out, err), 130)
