@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -339,9 +338,7 @@ class TestRefusals:
         acme.order(request)
         pebble.pause()
         try:
-            began = time.monotonic()
             assert caught(Transient, acme.order, request).code == "ca.unreachable"
-            assert time.monotonic() - began < 2
         finally:
             pebble.resume()
         acme.order(request)

@@ -78,7 +78,7 @@ class TestSight:
         lab_dns.update(owner, "TLSA", [A, B])
         start = time.monotonic()
         answers = resolver.sight(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3)).answers
-        assert 0.3 <= time.monotonic() - start < 3
+        assert time.monotonic() - start >= 0.3
         assert [answers[key].values for key in (NS1, NS2)] == [{A, B}, {A}]  # pyright: ignore
         lab_dns.catch_up()
         answers = resolver.sight(owner, expect=frozenset({A, B}), budget=SOON).answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -103,7 +104,7 @@ class TestHandshake:
         assert not isinstance(leaf, Unknown)
         assert (leaf.issuers, leaf.names) == ((EC.issuer_spki,), (HOST,))
         assert (served.host, served.address, served.algorithm) == (HOST, "127.0.0.1", "ecdsa-p256")
-        assert 0 < served.took_s < 5
+        assert served.took_s > 0
 
     @pytest.mark.parametrize(("chain", "algorithm"), [(EC, "ecdsa-p256"), (RSA, "rsa-2048")])
     @pytest.mark.parametrize("newest", ["1.2", "1.3"])
@@ -524,12 +525,22 @@ class TestAll:
         ]
 
     def test_side_by_side(self) -> None:
-        with servers.serving(lambda connection: time.sleep(2)) as port:
-            began = time.monotonic()
+        there: list[int] = [0]
+        counting = threading.Lock()
+
+        def silent(connection: socket.socket) -> None:
+            with counting:
+                there.append(there[-1] + 1)
+            while connection.recv(4096):
+                pass
+            with counting:
+                there.append(there[-1] - 1)
+
+        with servers.serving(silent) as port:
             services = [Service(HOST, port, "tls", ("127.0.0.1",))] * 8
             served = probe.probe_all(services, lambda _: (), ["rsa-2048", "ecdsa-p256"], 0.5)
         assert {why(one) for one in served} == {"no answer within 0.5 s"}
-        assert time.monotonic() - began < 2.5  # 32 connections, 16 at a time; one after the other it were 16
+        assert 8 < max(there) <= 16  # of 32 connections
 
 
 class TestChain:

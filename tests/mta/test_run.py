@@ -28,10 +28,8 @@ def test_nothing_can_be_typed_in() -> None:
 
 
 def test_at_the_time_limit_it_and_its_children_are_killed(tmp_path: Path) -> None:
-    began = time.monotonic()
     with pytest.raises(Transient, match=r"no end after 0\.2 s \[mta\.config\]"):
         run([SHELL, "-c", f"(sleep 1; touch {tmp_path}/late) & sleep 9"], 0.2, code="mta.config")
-    assert time.monotonic() - began < 0.8
     time.sleep(1)
     assert not (tmp_path / "late").exists()
 
@@ -46,10 +44,9 @@ def test_the_output_is_cut_and_the_program_goes_on() -> None:
     assert (code, len(out)) == (4, 64 << 10)
 
 
-def test_a_daemon_that_keeps_the_output_open_is_not_waited_for() -> None:
-    began = time.monotonic()
-    assert run([SHELL, "-c", "sleep 3 & echo started"], 2).out == "started\n"
-    assert time.monotonic() - began < 1
+def test_a_daemon_that_keeps_the_output_open_is_not_waited_for(tmp_path: Path) -> None:
+    assert run([SHELL, "-c", f"(sleep 3; touch {tmp_path}/ended) & echo started"], 20).out == "started\n"
+    assert not (tmp_path / "ended").exists()
 
 
 def test_what_cannot_be_run_is_for_the_operator(tmp_path: Path) -> None:
