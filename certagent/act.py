@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -28,6 +29,8 @@ TXT_TTL_S = 60
 """Nobody should keep a challenge longer than it lives; providers with a minimum raise it."""
 SETTLE_TXT = timedelta(seconds=10)
 """How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
+Note = Callable[[ev.AnyEvent], object]
+
 SKEW = timedelta(minutes=1)
 """A chain may begin a little later than the clock said that was read before it was made; `Install` asks again."""
 
@@ -35,8 +38,13 @@ SKEW = timedelta(minutes=1)
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 
 
-def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) -> tuple[ev.AnyEvent, ...]:  # noqa: C901, PLR0911, PLR0912 -- one line a step
-    """Do the step. Returns what happened; raises an `Error` where it did not."""
+def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
+    step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant, note: Note
+) -> tuple[ev.AnyEvent, ...]:
+    """Do the step. Returns what happened; raises an `Error` where it did not.
+
+    `note` journals at once what must not be forgotten however the step ends.
+    """
     work = step.work
     match step:
         case st.MakeKeys():
@@ -60,23 +68,12 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
             return (ev.Looked(owner=step.owner, sighting=sighting, work=work),)
         case st.Publish():
             _gate(rollover.may_publish(spec, state, step.owner, step.values))
-            zone, name = _where(step.owner, state, world)
-            with world.zones.writing(zone, name) as provider:
-                before = provider.get(name, "TLSA")
-                provider.add(name, "TLSA", step.values, step.ttl_s)
-            had, ttl_s = (before.values, before.ttl_s) if before else (frozenset[str](), 0)
-            done = ev.Published(
-                owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, ttl_s=step.ttl_s, work=work
-            )
-            return (done,)
+            _write_tlsa(step, state, world, note)
+            return (ev.Published(owner=step.owner, values=step.values, work=work),)
         case st.Unpublish():
             _gate(rollover.may_unpublish(spec, state, step.owner, step.values))
-            zone, name = _where(step.owner, state, world)
-            with world.zones.writing(zone, name) as provider:
-                before = provider.get(name, "TLSA")
-                provider.remove(name, "TLSA", step.values)
-            had, ttl_s = (before.values, before.ttl_s) if before else (frozenset[str](), 0)
-            return (ev.Unpublished(owner=step.owner, values=step.values, before=had, before_ttl_s=ttl_s, work=work),)
+            _write_tlsa(step, state, world, note)
+            return (ev.Unpublished(owner=step.owner, values=step.values, work=work),)
         case st.Survey():
             return (_survey(step, spec, world),)
         case st.Install():
@@ -106,6 +103,21 @@ def act(step: st.AnyStep, spec: Spec, state: State, world: World, now: Instant) 
 def _gate(against: str | None) -> None:
     if against:
         raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
+
+
+def _write_tlsa(step: st.Publish | st.Unpublish, state: State, world: World, note: Note) -> None:
+    zone, name = _where(step.owner, state, world)
+    with world.zones.writing(zone, name) as provider:
+        found = provider.get(name, "TLSA")
+        before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
+        adds = isinstance(step, st.Publish)
+        after = before | step.values if adds else before - step.values
+        after_ttl_s = max(ttl_s, step.ttl_s) if adds else ttl_s
+        note(ev.Superseding(owner=step.owner, before=before, before_ttl_s=ttl_s, after=after, after_ttl_s=after_ttl_s))
+        if adds:
+            provider.add(name, "TLSA", step.values, step.ttl_s)
+        else:
+            provider.remove(name, "TLSA", step.values)
 
 
 def _where(owner: str, state: State, world: World) -> tuple[str, str]:

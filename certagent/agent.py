@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from msgspec import Struct
 
@@ -76,7 +77,7 @@ def advance(
                 raise Error(
                     "internal.spin", f"{type(step).__name__} does not get on", "please report this with the journal"
                 )
-            events = act(step, spec, state, world, journal.now())
+            events = act(step, spec, state, world, journal.now(), partial(journal.append, spec.name))
         except Error as error:
             events = (failed(error, work),)
         except Exception as error:  # noqa: BLE001 -- a defect here must not end the care for other certificates

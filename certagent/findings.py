@@ -27,7 +27,11 @@ class Finding(Struct, frozen=True):
 def tight(spec: Spec, state: State, algorithm: str, leaf: Leaf) -> list[Finding]:
     """A warning where the lifetime of a certificate leaves too little room for rolls."""
     why = issuance.tight(spec, state, leaf)
-    hint = "lower the TTL of the TLSA records" + ("" if spec.standby else ", or set standby_key: true")
+    hint = "lower the TTL of the TLSA records"
+    if "2 1 1" in spec.triples:
+        hint += ", or publish 3 1 1 alone"
+    elif not spec.standby:
+        hint += ", or set standby_key: true"
     return [Finding("note", f"certificate {algorithm}", why, hint)] if why else []
 
 

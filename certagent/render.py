@@ -272,7 +272,7 @@ def event(entry: Entry) -> str:
     return "\n".join([head + lines[0], *(f"{'':29}{line}" for line in lines[1:])])
 
 
-def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an event
+def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911 -- one line an event
     match happened:
         case ev.Intended():
             return [f"about to {step_words(happened.step)}: {happened.step.because}"]
@@ -285,6 +285,10 @@ def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: PLR0911 -- one line an 
                 for s, a in sorted(seen.answers.items())
             ]
             return [f"looked at {happened.owner}: {seen.security} {seen.why}".rstrip(), *answers]
+        case ev.Superseding():
+            before = f"TTL {happened.before_ttl_s} s: {short(happened.before)}"
+            after = f"TTL {happened.after_ttl_s} s: {short(happened.after)}"
+            return [f"superseding at {happened.owner}, as the provider has it", f"had {before}", f"gets {after}"]
         case ev.Proven() | ev.Disproven() | ev.Surveyed():
             word = {"Proven": "proven", "Disproven": "NOT proven", "Surveyed": "surveyed"}[type(happened).__name__]
             rows = [

@@ -236,8 +236,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "survey-forgotten",
         "what was served before certagent came counts",
         F,
-        "    installation = Installation(serves=tuple(serves), rejected=old.rejected)",
-        "    installation = Installation(serves=(), rejected=old.rejected)",
+        "    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected)",
+        "    installation = Installation(serves=(), met=met, rejected=old.rejected)",
     ),
     Mutant(
         "put-back-is-all-there-is",

@@ -97,33 +97,32 @@ class Looked(Event, frozen=True):
     sighting: Sighting
 
 
+class Superseding(Event, frozen=True):
+    """The set of a TLSA name, as the provider has it, is about to be superseded by another.
+
+    Told before the write: neither a lost answer nor a crash forgets what caches may have taken, also where no server
+    that was asked has shown it.
+    """
+
+    owner: str
+    before: frozenset[Value]
+    before_ttl_s: int
+    after: frozenset[Value]
+    after_ttl_s: int
+
+
 class Published(Event, frozen=True):
-    """The provider has added the values. `before`: the set that this superseded, as the provider had it."""
+    """The provider has added the values."""
 
     owner: str
     values: frozenset[Value]
-    before: frozenset[Value] = frozenset()
-    before_ttl_s: int = 0
-    ttl_s: int = 0
-
-    @property
-    def after(self) -> frozenset[Value]:
-        """The set that came of it."""
-        return self.before | self.values
 
 
 class Unpublished(Event, frozen=True):
-    """The provider has removed the values. `before`: the set that this superseded, as the provider had it."""
+    """The provider has removed the values."""
 
     owner: str
     values: frozenset[Value]
-    before: frozenset[Value] = frozenset()
-    before_ttl_s: int = 0
-
-    @property
-    def after(self) -> frozenset[Value]:
-        """The set that came of it."""
-        return self.before - self.values
 
 
 class Surveyed(Event, frozen=True):
@@ -214,6 +213,7 @@ AnyEvent = (
     | Issued
     | Tidied
     | Looked
+    | Superseding
     | Published
     | Unpublished
     | Surveyed

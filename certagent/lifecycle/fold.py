@@ -67,13 +67,14 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             change, other = (None if c and _seen(c, event.sighting) else c for c in (owner.change, owner.other))
             looked = replace(owner, held=held, sighting=event.sighting, looked_at=now, change=change, other=other)
             return _owner(state, event.owner, looked)
-        case ev.Published() | ev.Unpublished():
+        case ev.Superseding():
             owner = state.owner(event.owner)
             # its TTL may have been raised where no look could see it
             held = caches.with_set(owner.held, event.before, event.before_ttl_s, owner.sighting, now)
-            after_ttl_s = max(event.before_ttl_s, event.ttl_s if isinstance(event, ev.Published) else 0)
-            held = caches.with_set(held, event.after, after_ttl_s, owner.sighting, now)
-            return _owner(state, event.owner, replace(owner, changed_at=now, held=held))
+            held = caches.with_set(held, event.after, event.after_ttl_s, owner.sighting, now)
+            return _owner(state, event.owner, replace(owner, held=held))
+        case ev.Published() | ev.Unpublished():
+            return _owner(state, event.owner, replace(state.owner(event.owner), changed_at=now))
         case ev.Surveyed():
             return _surveyed(state, event, now)
         case ev.Installed():

@@ -213,12 +213,16 @@ def tight(spec: Spec, state: State, leaf: Leaf) -> str | None:
 
     A roll must end before the last chance though its clock has to begin anew once (a server regressed, a TTL was
     raised), and though the CA refuses for a day (RFC 7671 section 8.1; `schedule.CA_BACKOFF_S`). With a stand-by key it
-    begins as soon as the certificate is served, else in time for the renewal.
+    begins as soon as the certificate is served, else in time for the renewal; where the issuer is pinned, too, with the
+    renewal itself, since only that tells the next issuer.
     """
-    if not spec.owners or spec.rotate_key is None:
+    pinned = "2 1 1" in spec.triples
+    if not spec.owners or (spec.rotate_key is None and not pinned):
         return None
     hold = max(_longest_hold(spec, state), caches.hold_of(spec.ttl_s, spec.guard))
     begin = leaf.not_before if spec.standby else schedule.backstop(leaf) - hold - schedule.LOOK_AT_MOST
+    if pinned:
+        begin = schedule.backstop(leaf)
     room = schedule.last_chance(leaf) - max(begin, leaf.not_before)
     need = 2 * hold + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
     if need <= room:

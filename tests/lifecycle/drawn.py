@@ -125,6 +125,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "gone": VALUES,
     "before": VALUES,
     "before_ttl_s": st.sampled_from([0, 60, 86400]),
+    "after": VALUES,
+    "after_ttl_s": st.sampled_from([0, 60, 86400]),
     "ttl_s": st.just(60),
     "target": st.sampled_from(TARGETS),
     "served": st.lists(

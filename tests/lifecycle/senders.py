@@ -77,9 +77,9 @@ def alias(history: History, owner: str) -> tuple[str, ...]:
 def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> set[Set]:
     """The sets that some cache may hold now.
 
-    A set was there whenever a server gave it, when a change superseded it, and when a change that was begun may have
-    made it of what a server gave. It may be there still until a round
-    later than all these in which everybody was heard; and from then on in caches, as long as the RFCs say.
+    A set was there whenever a server gave it, when a change superseded it or made it, and when a change that was begun
+    may have made it of what a server gave. It may be there still until a round later than all these in which everybody
+    was heard; and from then on in caches, as long as the RFCs say.
     """
     given: dict[tuple[Set, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
     for n, (_, event) in enumerate(history):
@@ -90,11 +90,9 @@ def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> s
         match event:
             case ev.Looked(owner=name, sighting=_) if name == owner:
                 found = [(a.values, a.ttl_s, a.path) for a in answers(event)]
-            case ev.Published(owner=name, before=before, before_ttl_s=ttl_s) if name == owner:
-                after = before | event.values
-                found = [(s, t, path) for s, t in ((before, ttl_s), (after, max(ttl_s, event.ttl_s))) if s]
-            case ev.Unpublished(owner=name, before=before, before_ttl_s=ttl_s) if name == owner:
-                found = [(s, ttl_s, path) for s in (before, before - event.values) if s]
+            case ev.Superseding(owner=name) if name == owner:
+                sets = (event.before, event.before_ttl_s), (event.after, event.after_ttl_s)
+                found = [(s, t, path) for s, t in sets if s]
             case ev.Intended(step=st.Publish(owner=name, values=new, ttl_s=ttl_s)) if name == owner:
                 found = [(a.values | new, max(a.ttl_s, ttl_s), path) for a in heard if a.values | new]
             case ev.Intended(step=st.Unpublish(owner=name, values=old)) if name == owner:

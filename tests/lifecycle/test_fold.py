@@ -98,7 +98,7 @@ def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: His
 
 def test_every_event_and_every_step_is_drawn() -> None:
     """The properties above speak of all of them."""
-    assert len(get_args(ev.AnyEvent)) == 22
+    assert len(get_args(ev.AnyEvent)) == 23
     assert len(get_args(st.AnyStep)) == 18
     assert set(KEYS)
     assert set(GENERATIONS)
@@ -357,3 +357,14 @@ def test_settled_is_what_clients_are_known_to_have_met() -> None:
     assert at.settled == ("g1", "g2")
     life.happens(ev.Disproven(target="postfix", generation="g2", served=()))
     assert life.state.targets["postfix"].phase == "lost"
+
+
+def test_what_a_write_supersedes_is_held_though_its_answer_is_lost() -> None:
+    """No server that was asked gave it with this TTL; the provider had it so, and caches may have it too."""
+    life = Life.published()
+    before = life.in_dns
+    life.happens(
+        ev.Superseding(owner=OWNER, before=before, before_ttl_s=86400, after=before - {min(before)}, after_ttl_s=86400)
+    )
+    life.fails(f"publish {OWNER}", "dns.unknown_outcome")
+    assert {(h.values, h.ttl_s) for h in life.held} >= {(before, 86400), (before - {min(before)}, 86400)}

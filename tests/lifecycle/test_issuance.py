@@ -77,6 +77,7 @@ def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
     assert issuance.tight(BARE, Life(BARE).state, chain) is None
     assert issuance.tight(BARE, life.state, chain)
     assert issuance.tight(replace(BARE, rotate_key=None), life.state, chain) is None
+    assert issuance.tight(replace(BARE, rotate_key=None, triples=("3 1 1", "2 1 1")), life.state, chain)
     assert issuance.tight(replace(BARE, owners={}), life.state, chain) is None
 
 

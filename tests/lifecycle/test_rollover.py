@@ -27,7 +27,7 @@ LEAVES_OF_ONE = hst.dictionaries(hst.sampled_from(ALGORITHMS), LEAVES, min_size=
 GENERATION = hst.builds(Generation, hst.just("new"), hst.just("k9"), LEAVES_OF_ONE, hst.just(START))
 ANY = hst.one_of(
     *[built(ev.Looked)] * 3,
-    *(built(kind) for kind in (ev.Surveyed, ev.KeysMade, ev.Issued, ev.Published, ev.Unpublished)),
+    *(built(kind) for kind in (ev.Surveyed, ev.KeysMade, ev.Issued, ev.Superseding, ev.Published, ev.Unpublished)),
     hst.builds(ev.Intended, step=built(st.Install) | built(st.Publish) | built(st.Unpublish)),
     *(built(kind) for kind in (ev.Installed, ev.Reloaded, ev.Proven, ev.Disproven)),
 )

@@ -12,9 +12,9 @@ Whose fault it is, exactly:
 - And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
   no STARTTLS, defers).
 - A chain is placed by the agent: every holdable set must match it, apart from triples which matched nothing that was
-  served before (those senders were cut off already), sets that are somebody else's doing and could not be noticed
-  (begun within `NOTICE_S` before, or gone again within it), and, where the operator said `accept_deferrals`, that one
-  generation.
+  served before (those senders were cut off already; all of them, where TLS fails altogether), sets that are somebody
+  else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where the
+  operator said `accept_deferrals`, that one generation.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent first
   asked (docs/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
@@ -112,9 +112,11 @@ class Judge:
             raise Violation(f"{host.name}: an expired chain is placed")
         left_s = (leaf.not_after - self.clock.true_wall()).total_seconds()
         self.clock.at(left_s + 1, partial(self._expired, host, leaf))
-        same = [s.leaf for s in host.servable() if not s.hand]
+        same = [s.leaf for s in host.servable()]
         if leaf.serial in self.accepted:
             return
+        if any(p.broken for p in host.pools):
+            return  # TLS fails there for everybody, and all addresses have the same files
         for owner in self.known:
             if host.name not in self.answers[owner]:
                 continue
@@ -145,11 +147,18 @@ class Judge:
         return bad and frozenset(t for t in bad if any(v[:5] == t and v not in self.foreign_values for v in values))
 
     def _expired(self, host: Host, leaf: Leaf) -> None:
-        if not any(s.leaf == leaf for p in host.pools for s in p.running.values()):
+        if not any(s.leaf == leaf for p in host.pools for s in p.running.values()) or self._reissued(host, leaf):
             return
         half_s = (leaf.not_after - leaf.not_before).total_seconds() / 2
         if sum(1 for d in self.disturbed if d > self.clock.t - half_s) < FAULTS_EXCUSE:
             raise Violation(f"{host.name} serves {leaf.spki[:6]}, which has just expired, and nothing was in the way")
+
+    def _reissued(self, host: Host, leaf: Leaf) -> bool:
+        """It was renewed, by another issuer than the one that is pinned: that waits for caches, whatever the key."""
+        owners = [o for o in self.known if host.name in self.answers[o]]
+        pins = any(v[0] == "2" for o in owners for values, _ in self.dns.holdable(o) for v in values)
+        issued = [x for leaves in self._leaves.values() for x in leaves if x.not_before > leaf.not_before]
+        return pins and any(x.issuers != leaf.issuers for x in issued)
 
     # -- what the journal, the CA and the vault are told
 
