@@ -217,7 +217,7 @@ def _target(state: State, name: str) -> str:
         "restoring": "gets its own files back in place of",
     }.get(at.phase, at.phase)
     proof = f", proven {at.proven_at.wall:{DATE}}" if at.proven_at else ""
-    back = f"; {at.rejected} was put back because its proof failed" if at.rejected else ""
+    back = f"; {at.rejected} was taken back: certagent history says why" if at.rejected else ""
     return f"{words} {at.generation}{proof}{back}"
 
 

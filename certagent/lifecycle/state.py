@@ -113,7 +113,7 @@ class Installation(Struct, frozen=True):
     reloaded_at: Instant | None = None
     proven_at: Instant | None = None
     rejected: str | None = None
-    """The generation whose proof failed: what was there before was put back."""
+    """The generation that was taken back, since its proof failed or caches forbade it by then."""
     kept: bool = False
     """Files of somebody else were replaced and are in the vault, to be put back if the proof fails."""
 

@@ -322,7 +322,7 @@ class TestMailServer:
         assert site.served() == served
         assert all(set(before) <= set(after) for before, after in zip(published, site.published(), strict=True))
         status = site.run("status", code=1)
-        assert "g2 was put back because its proof failed" in status.out
+        assert "g2 was taken back: certagent history says why" in status.out
         site.run("renew", "--wait")  # the operator has looked: tried again at once
         assert not site.served() & served
         site.assert_settled()
