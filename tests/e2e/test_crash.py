@@ -28,7 +28,7 @@ from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 from tests.lab.postfix import Sender
 
-KILLS = int(os.environ.get("CERTAGENT_KILLS", "20"))
+KILLS = int(os.environ.get("CERTAGENT_KILLS", "60"))
 PER_ROLL = 1 if KILLS >= 100 else 3
 """How often one roll is killed between two of its steps, before it may finish."""
 EDGES = ("ca.acme", "dns.resolver", "dns.rfc2136", "mta.postfix", "mta.probe", "pki.chain")
