@@ -200,7 +200,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "surplus-never",
         "old records are removed",
         R,
-        "    return state.ours if seen and owner not in spec.owners else seen",
+        "    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in withdrawn}",
         "    return frozenset()",
     ),
     # -- the fold

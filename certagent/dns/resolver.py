@@ -63,6 +63,7 @@ class Trail(Struct, frozen=True):
     name: str
     answers: dict[str, Answer | Unknown]
     trouble: Error | None = None
+    path: tuple[tuple[str, int], ...] = ()
 
 
 # -- how questions are asked -----------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Resolver:
             if all(isinstance(a, Answer) and expect <= a.values and not gone & a.values for a in answers):
                 break
         security, why = self._security(owner)
-        return Sighting(trail.zone, trail.name, trail.answers, security, why)
+        return Sighting(trail.zone, trail.name, trail.answers, security, why, trail.path)
 
     def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         """Returns when every authoritative address of `name`, which is no alias, shows all the TXT values.
@@ -215,7 +216,12 @@ class Resolver:
         odd: dict[str, Answer | Unknown] = {}
         trouble: Error | None = None
         while True:
-            zone = atlas.zone(name)
+            try:
+                zone = atlas.zone(name)
+            except Transient as error:
+                if not hops:
+                    raise
+                return Trail("", name, odd | {f"{name}/-": Unknown(error.detail)}, error, tuple(hops))
             said = self._ask_all(atlas.servers(zone), name, rdtype)
             target = majority(said.values())
             answers: dict[str, Answer | Unknown] = {}
@@ -233,7 +239,7 @@ class Resolver:
                 else:
                     answers[key] = Answer(s.values, s.ttl_s, tuple(hops))
             if not target:
-                return Trail(zone, name, answers | odd, trouble)
+                return Trail(zone, name, answers | odd, trouble, tuple(hops))
             if len(hops) == MAX_HOPS or target == owner or target in dict(hops):
                 loop = f"the aliases of {owner} run in a loop or over more than {MAX_HOPS} hops"
                 refused = Misconfigured("dns.alias", loop, "let the CNAME lead to a name with data")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import takewhile
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -52,7 +53,7 @@ def after(held: tuple[Held, ...], sighting: Sighting, now: Instant) -> tuple[Hel
     for old in held:
         gone = old.gone_at or (now if everyone else None)
         if gone is None or now.since(gone) <= _kept(old):
-            result[_identity(old.values, old.path)] = replace(old, gone_at=gone)
+            result[_identity(old.values, old.path)] = replace(old, gone_at=gone, path=_longest(old.path, sighting.path))
     for answer in answers:
         key = _identity(answer.values, answer.path)
         old = result.get(key)
@@ -133,6 +134,12 @@ def hurt_by(values: frozenset[Value], leaf: Leaf, served: Iterable[Leaf]) -> boo
     hurt = hurts(values, leaf)
     now_served = list(served)
     return bool(hurt) and (not now_served or any(hurt - hurts(values, s, benefit_of_doubt=True) for s in now_served))
+
+
+def _longest(path: tuple[tuple[str, int], ...], seen: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The same path, with the larger TTLs of aliases that were seen: somebody may have raised one since."""
+    same = len(list(takewhile(lambda pair: pair[0][0] == pair[1][0], zip(path, seen, strict=False))))
+    return (*((name, max(ttl_s, seen[i][1])) for i, (name, ttl_s) in enumerate(path[:same])), *path[same:])
 
 
 def _names(path: tuple[tuple[str, int], ...]) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | No
         if (
             keys
             and late
-            and set(keys.spki) == set(spec.algorithms)
+            and set(spec.algorithms) <= set(keys.spki)
             and rollover.may_install(spec, state, target.name, newest, now)
         ):
             return keys, "the certificate runs out before its successor may serve: renewed with the same key"

@@ -125,6 +125,8 @@ class Sighting(Struct, frozen=True):
     """By address, with the server's name: `ns1.example.org./192.0.2.1`."""
     security: Security
     why: str = ""
+    path: tuple[tuple[str, int], ...] = ()
+    """Each CNAME on the way, as in `Answer`: also where nobody was heard behind it."""
 
 
 class Served(Struct, frozen=True):

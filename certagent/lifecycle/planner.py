@@ -141,7 +141,8 @@ def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: I
             yield _install(target, previous, because, rollback=True)
     elif at.kept:
         foreign = [g for id_ in at.serves if (g := state.generation(id_)) and g.foreign]
-        if not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
+        # what was kept is of no use once it was replaced for good: nothing covers its key any more
+        if foreign and not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
             yield Restore(target=target.name, because=because)
 
 

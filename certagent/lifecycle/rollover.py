@@ -262,10 +262,15 @@ def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
 def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
     """Values of ours that some authoritative server gives and that should not be there any more.
 
-    A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one.
+    A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one. So does a
+    withdrawn triple: what is left of it would match nothing (RFC 7671 section 8).
     """
-    seen = (seen_somewhere(state.owner(owner)) & state.ours) - desired(spec, state, owner)
-    return state.ours if seen and owner not in spec.owners else seen
+    wanted = desired(spec, state, owner)
+    seen = (seen_somewhere(state.owner(owner)) & state.ours) - wanted
+    if seen and owner not in spec.owners:
+        return state.ours
+    withdrawn = {tlsa.triple(v) for v in seen} - set(spec.triples)
+    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in withdrawn}
 
 
 def unfollowed(spec: Spec, state: State, owner: str) -> bool:

@@ -21,7 +21,7 @@ class Resolver:
         self.dns = dns
         self._last: dict[str, Sighting] = {}
 
-    def _trail(self, owner: str) -> tuple[Zone, str, dict[str, Answer | Unknown], bool]:
+    def _trail(self, owner: str) -> tuple[Zone, str, dict[str, Answer | Unknown], bool, tuple[tuple[str, int], ...]]:
         name = owner
         path: tuple[tuple[str, int], ...] = ()
         odd: dict[str, Answer | Unknown] = {}
@@ -53,7 +53,7 @@ class Resolver:
                 else:
                     answers[label] = Answer(rr.content, rr.ttl_s, path)
             if not target:
-                return zone, name, answers | odd, trouble
+                return zone, name, answers | odd, trouble, path
             path = (*path, (target, ttl_s))
             name = target
 
@@ -65,7 +65,7 @@ class Resolver:
         end, pause = clock.t + budget.total_seconds(), 0.1
         while True:
             clock.go_on(0.03)
-            zone, name, answers, _ = self._trail(owner)
+            zone, name, answers, _, path = self._trail(owner)
             clock.go_on(3.0 if any(s.deaf for s in zone.servers) else 0.02)
             if all(isinstance(a, Answer) and wanted <= a.values and not gone & a.values for a in answers.values()):
                 break
@@ -79,7 +79,7 @@ class Resolver:
                 f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()
             )
             clock.note(f"      seen at {owner}: {zone.security} {said}")
-        seen = Sighting(zone.name, name, answers, zone.security, "as the simulation has it")
+        seen = Sighting(zone.name, name, answers, zone.security, "as the simulation has it", path)
         last = self._last.get(owner)
         if last is not None and seen == last:
             return last  # the same object: what follows from it is remembered
@@ -99,7 +99,7 @@ class Resolver:
         self.clock.go_on(0.02)
         if name not in self.dns.zone_of(name).entries:
             return self.dns.zone_of(name).name, name
-        zone, end, answers, trouble = self._trail(name)
+        zone, end, answers, trouble, _ = self._trail(name)
         if trouble:
             raise Transient("dns.alias_differs", "the servers disagree about the alias")
         if not any(isinstance(a, Answer) for a in answers.values()):

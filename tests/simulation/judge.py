@@ -15,8 +15,8 @@ Whose fault it is, exactly:
   served before (those senders were cut off already; all of them, where TLS fails altogether), sets that are somebody
   else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where the
   operator said `accept_deferrals`, that one generation.
-- Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent first
-  asked (docs/rollover.md names this limit).
+- Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
+  first answered (docs/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
   the end.
 """
@@ -80,6 +80,8 @@ class Judge:
         """A set against a chain."""
         self.seen_at: dict[str, float] = {}
         """When each TLSA name was last looked at, and each mail server last proven."""
+        self.heard: set[str] = set()
+        """The TLSA names of which some server has answered."""
         self._leaves: dict[str, list[Leaf]] = {}
 
     # -- sets and chains
@@ -169,8 +171,10 @@ class Judge:
                 if event.what != "retry":
                     self._accepting = event.what == "emergency" and event.accept_deferrals
             case ev.Looked():
-                if event.owner not in self.seen_at:
+                if event.owner not in self.heard:
                     self.dns.forget_past(event.owner)
+                    if any(isinstance(a, Answer) for a in event.sighting.answers.values()):
+                        self.heard.add(event.owner)
                 self.seen_at[event.owner] = self.clock.t
                 self._met(event.owner, event.sighting)
             case ev.Issued():
