@@ -216,12 +216,7 @@ class Resolver:
         odd: dict[str, Answer | Unknown] = {}
         trouble: Error | None = None
         while True:
-            try:
-                zone = atlas.zone(name)
-            except Transient as error:
-                if not hops:
-                    raise
-                return Trail("", name, odd | {f"{name}/-": Unknown(error.detail)}, error, tuple(hops))
+            zone = atlas.zone(name)
             said = self._ask_all(atlas.servers(zone), name, rdtype)
             target = majority(said.values())
             answers: dict[str, Answer | Unknown] = {}

@@ -122,6 +122,7 @@ class TestSight:
         answer = Answer(frozenset({A}), 13, ((middle, 11), (end, 12)))
         assert sighting.answers == {ALIAS_NS1: answer, ALIAS_NS2: answer}
         assert (sighting.zone, sighting.name, sighting.security) == (f"{ALIAS_ZONE}.", end, "secure")
+        assert sighting.path == ((middle, 11), (end, 12))
 
     def test_servers_that_disagree_about_an_alias(self, lab_dns: Dns, resolver: Resolver) -> None:
         """The one that differs is Unknown; it is never left out."""

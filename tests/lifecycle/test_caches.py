@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from certagent.lifecycle import caches
 from certagent.lifecycle.caches import Held
@@ -94,6 +95,17 @@ def test_a_set_that_comes_back_is_held_again_with_the_largest_ttl_it_ever_had() 
     held = caches.after(held, sighting(Answer(A, 60)), later(START, 2 * HOUR))
     found = {h.values: (h.ttl_s, h.gone_at) for h in held}
     assert found == {A: (3600, None), B: (60, later(START, 2 * HOUR))}
+
+
+def test_an_alias_counts_with_the_largest_ttl_that_was_seen_though_nobody_is_heard_behind_it() -> None:
+    """Somebody raises it while the servers where it leads are silent, and makes it lead elsewhere before they speak."""
+    old, new = (("one.", 60), ("two.", 60)), (("one.", 3600), ("other.", 7200))
+    held = caches.after((), sighting(Answer(A, 300, old)), START)
+    silent = replace(sighting(Unknown("no answer")), path=new)
+    [item] = caches.after(held, silent, later(START, HOUR))
+    assert (item.path, item.gone_at) == ((("one.", 3600), ("two.", 60)), None)
+    [item] = caches.after((item,), replace(silent, path=old), later(START, 2 * HOUR))
+    assert item.path == (("one.", 3600), ("two.", 60))
 
 
 def test_what_is_long_gone_leaves_the_journals_state() -> None:

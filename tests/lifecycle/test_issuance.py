@@ -312,6 +312,23 @@ def test_what_is_served_is_renewed_with_its_own_key_when_its_successor_is_held_b
     assert not any(isinstance(o, st.PlaceOrder) and o.keys == "k1" for o in life.offers(issuance.issue))
 
 
+def test_the_last_chance_is_there_also_where_an_algorithm_was_taken_out() -> None:
+    """New keys are made for what is left; while they are held back, what is left of the old ones goes on."""
+    life = Life.published(replace(NEVER, algorithms=BOTH))
+    life.spec = NEVER
+    life.until(st.Install)
+    life.looks(life.in_dns, None)
+    newest = life.state.newest
+    assert newest
+    assert newest.keys != "k1"
+    served = life.state.generation("g1")
+    assert served
+    life.passes(schedule.last_chance(served.leaves[ECDSA]) - life.now.wall)
+    life.looks(life.in_dns, None)
+    urgent = order(life.offers(issuance.issue))
+    assert (urgent.keys, urgent.algorithm) == ("k1", ECDSA)
+
+
 # -- the next keys ---------------------------------------------------------------------------------------------------
 
 

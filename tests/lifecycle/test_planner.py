@@ -269,6 +269,20 @@ def test_files_of_somebody_else_come_back_if_they_were_kept(kept: bool) -> None:
     assert isinstance(life.plan(), st.Survey), "before anything else"
 
 
+def test_files_of_somebody_else_do_not_come_back_once_they_were_replaced_for_good() -> None:
+    """They are in the vault still; but nothing has covered their key since nothing but certagent's own is served."""
+    life = first_swap(Life())
+    life.does(life.plan())
+    life.happens(ev.Installed(target="postfix", generation="g1", kept=True))
+    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
+    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
+    life.does(st.Install(target="postfix", generation="g1", because="somebody replaced it by hand"))
+    life.happens(ev.Installed(target="postfix", generation="g1", kept=True))
+    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
+    life.fails("prove postfix", "mta.not_served")
+    assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
+
+
 def test_files_of_somebody_else_do_not_come_back_where_caches_forbid_their_key() -> None:
     """Two hosts behind one name, of which the other one serves only certagent's key."""
     life = first_swap(Life(TWO))

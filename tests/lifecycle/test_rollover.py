@@ -378,6 +378,22 @@ def test_records_of_somebody_else_are_left_alone_and_ours_leave_a_withdrawn_name
     assert rollover.surplus(life.spec, life.state, OWNER) == frozenset()
 
 
+def test_a_triple_that_is_withdrawn_goes_as_a_whole() -> None:
+    """Seen or not, like a name: what is left of it would match nothing."""
+    life = Life.published()
+    newest = life.state.newest
+    assert newest
+    seen, unseen = ("2 1 1 " + issuer * 32 for issuer in ("ee", "ff"))
+    olds = [replace(newest, id=f"of {i}", leaves={"ecdsa-p256": leaf("dd", i)}) for i in ("ee", "ff")]
+    life.state = replace(life.state, generations=(*olds, *life.state.generations))
+    life.looks(life.in_dns)
+    assert rollover.surplus(life.spec, life.state, OWNER) == frozenset()
+    life.looks(life.in_dns | {seen})
+    assert rollover.surplus(life.spec, life.state, OWNER) == {seen, unseen}
+    life.spec = replace(SPEC, triples=("3 1 1", "2 1 1"))
+    assert rollover.surplus(life.spec, life.state, OWNER) == {seen}, "of one that stays only what is seen"
+
+
 def test_every_server_and_some_server() -> None:
     """Nothing is everywhere while one is silent."""
     life = Life.published()
