@@ -65,11 +65,28 @@ NOTHING = RR(frozenset[str](), 0)
 class Entry:
     """A set that was served at a name, and until when caches may hold it."""
 
-    __slots__ = ("content", "cut", "ended", "expiry", "live", "met", "regressed", "since", "superseded", "ttl_s")
+    __slots__ = (
+        "content",
+        "cut",
+        "ended",
+        "expiry",
+        "first",
+        "live",
+        "met",
+        "regressed",
+        "retimed",
+        "since",
+        "superseded",
+        "ttl_s",
+    )
 
-    def __init__(self, content: Content, since: float | None, *, regressed: bool = False) -> None:
+    def __init__(self, content: Content, since: float | None, *, regressed: bool = False, first: bool = False) -> None:
         self.content = content
         self.since = since
+        self.first = first
+        """It was there before certagent was."""
+        self.retimed = False
+        """Somebody has changed its TTL."""
         self.regressed = regressed
         """A server went back to it."""
         self.met = False
@@ -86,9 +103,12 @@ class Entry:
     def unseen(self, at: float) -> bool:
         """Whether it is somebody else's doing that the agent cannot have noticed at that moment.
 
-        What somebody made and somebody put right again between two looks is nobody's to see; but what the agent itself
-        has put an end to, it must have looked at first.
+        What somebody made and somebody put right again between two looks is nobody's to see; nor what was there before
+        the agent, and was gone from a server before that server's first answer. But what the agent itself has put an
+        end to, it must have looked at first.
         """
+        if self.first and not (self.met or self.live) and (self.retimed or not self.superseded):
+            return True
         if self.since is None:
             return False
         if at < self.since + NOTICE_S or self.cut:
@@ -159,6 +179,9 @@ class Zone:
             sets[name] = rr
         else:
             sets.pop(name, None)
+        if since is not None:
+            for entry in self.entries.get(name, {}).values():
+                entry.retimed |= entry.content == rr.content
         blind = self.clock.t - self.strange.get(name, -1e9) < NOTICE_S
         if since is not None:
             self.strange[name] = self.clock.t
@@ -227,7 +250,7 @@ class Zone:
             self.entries[name] = {}
             for server in self.servers:
                 rr = self.versions[server.serial].sets.get(name, NOTHING)
-                entry = self.entries[name].setdefault((rr.content, None), Entry(rr.content, None))
+                entry = self.entries[name].setdefault((rr.content, None), Entry(rr.content, None, first=True))
                 entry.live += 1
                 entry.ttl_s = max(entry.ttl_s, rr.ttl_s)
                 server.given[name] = (entry, rr.ttl_s)
@@ -309,7 +332,7 @@ class Dns:
     def _alias_over(self, name: str, alias: Entry) -> None:
         # nobody follows the old alias any more; what was fetched through it lives on under the name itself
         now = self.clock.t
-        if alias.live or alias.expiry > now or not isinstance(alias.content, str):
+        if alias.live or alias.expiry > now or not isinstance(alias.content, str) or alias.unseen(now):
             return
         zone = self.zone_of(name)
         for values, by in list(self.holdable(alias.content)):
