@@ -181,6 +181,8 @@ class History:
             down_s = rng.choice((1.0, 60.0, 3600.0, 86400.0)) * rng.random()
             world.asleep_since = clock.t
             self.faults += 1
+            if down_s > 3600:
+                world.judge.disturbed.append(clock.t)  # nobody starts it again for long
             if rng.random() < 0.3:
                 clock.reboot()
                 clock.stirred_at = clock.t
@@ -194,6 +196,7 @@ class History:
             return 0.0
         except Error as error:
             clock.note(f"turn ended: {error}")
+            world.judge.disturbed.append(clock.t)
             return 60.0
         self._check_pace()
         if wait is None:
