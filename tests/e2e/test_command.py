@@ -96,7 +96,11 @@ backend mail
         until(lambda: keys() == {OLD.spki, OLD_RSA.spki}, 5, "the old keys are served")
 
     def workers(self) -> set[str]:
-        pid = self.pid.read_text().strip()
+        """Those of the master; none while it executes itself anew, and its file is written."""
+        try:
+            pid = self.pid.read_text().strip()
+        except FileNotFoundError:
+            return set()
         return set(subprocess.run(["pgrep", "-P", pid], capture_output=True, check=False, text=True).stdout.split())
 
     def answers(self) -> bool:
