@@ -139,10 +139,10 @@ def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: I
     if previous:
         if not rollover.may_install(spec, state, target.name, previous, now):
             yield _install(target, previous, because, rollback=True)
-    elif at.kept:
+    elif at.kept and all(g is None or g.foreign for g in map(state.generation, at.met)):
+        # not once they were replaced for good: nothing covers their key any more
         foreign = [g for id_ in at.serves if (g := state.generation(id_)) and g.foreign]
-        # what was kept is of no use once it was replaced for good: nothing covers its key any more
-        if foreign and not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
+        if not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
             yield Restore(target=target.name, because=because)
 
 
