@@ -219,7 +219,8 @@ cli.main()
 """
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    argv = [sys.executable, "-m", "program"]
+    # whoever runs the tests in the background may ignore SIGINT, and so would all that they start
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "program"]
     ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.startswith("certagent: interrupted; ")
