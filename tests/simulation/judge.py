@@ -12,9 +12,9 @@ Whose fault it is, exactly:
 - And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
   no STARTTLS, defers).
 - A chain is placed by the agent: every holdable set must match it, apart from triples which matched nothing that was
-  served before (those senders were cut off already; all of them, where TLS fails altogether), sets that are somebody
-  else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where the
-  operator said `accept_deferrals`, that one generation.
+  served before (those senders were cut off already; all of them, where TLS fails and files are put back), sets that are
+  somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where
+  the operator said `accept_deferrals`, that one generation.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
   first answered (docs/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
@@ -117,8 +117,8 @@ class Judge:
         same = [s.leaf for s in host.servable()]
         if leaf.serial in self.accepted:
             return
-        if any(p.broken for p in host.pools):
-            return  # TLS fails there for everybody, and all addresses have the same files
+        if leaf.serial in host.once and any(p.broken for p in host.pools):
+            return  # put back since TLS fails there for everybody; all addresses have the same files
         for owner in self.known:
             if host.name not in self.answers[owner]:
                 continue

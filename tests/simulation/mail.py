@@ -80,6 +80,8 @@ class Host:
         self.disk_full = False
         self.flaky = 1.0
         """How often its reloads go wrong, as a multiple of one in twenty."""
+        self.once: set[str] = set()
+        """Serial numbers of the chains whose files were there once."""
         self.changing: Callable[[Host, Shown], None] = nobody
         """Told before a chain begins to be served."""
 
@@ -98,6 +100,7 @@ class Host:
 
     def place(self, files: Files) -> None:
         """The rename."""
+        self.once |= {s.leaf.serial for s in self.files.values()}
         for shown in files.values():
             self.changing(self, shown)
         if any(s.hand for s in files.values()):
