@@ -29,11 +29,12 @@ TXT_TTL_S = 60
 """Nobody should keep a challenge longer than it lives; providers with a minimum raise it."""
 SETTLE_TXT = timedelta(seconds=10)
 """How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
-Note = Callable[[ev.AnyEvent], object]
-
 SKEW = timedelta(minutes=1)
 """A chain may begin a little later than the clock said that was read before it was made; `Install` asks again."""
 
+
+Note = Callable[[ev.AnyEvent], object]
+"""Journals an event at once."""
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 

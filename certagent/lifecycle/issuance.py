@@ -220,9 +220,9 @@ def tight(spec: Spec, state: State, leaf: Leaf) -> str | None:
     if not spec.owners or (spec.rotate_key is None and not pinned):
         return None
     hold = max(_longest_hold(spec, state), caches.hold_of(spec.ttl_s, spec.guard))
-    begin = leaf.not_before if spec.standby else schedule.backstop(leaf) - hold - schedule.LOOK_AT_MOST
-    if pinned:
-        begin = schedule.backstop(leaf)
+    begin = schedule.backstop(leaf)
+    if not pinned:
+        begin = leaf.not_before if spec.standby else begin - hold - schedule.LOOK_AT_MOST
     room = schedule.last_chance(leaf) - max(begin, leaf.not_before)
     need = 2 * hold + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
     if need <= room:

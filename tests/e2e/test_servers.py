@@ -50,6 +50,12 @@ def rolls(who: str, start: Start, place: Path, dns: Dns, pebble: Pebble) -> None
             site.close()
 
 
+def skip_without(why: str) -> None:
+    """Where the server is not to be had here."""
+    if why:
+        pytest.skip(why)
+
+
 class TestDoor:
     """What the clients count by."""
 
@@ -80,8 +86,7 @@ class TestExim:
     def test_two_names_and_both_kinds_of_keys_roll_under_load(
         self, place: Path, lab_dns: Dns, pebble: Pebble, build: str
     ) -> None:
-        if why := exim.missing(build):
-            pytest.skip(why)
+        skip_without(exim.missing(build))
         rolls(f"Exim with {build}", partial(servers.exim, build=build), place, lab_dns, pebble)
 
 
@@ -90,22 +95,19 @@ class TestDovecot:
     def test_two_names_and_both_kinds_of_keys_roll_under_load(
         self, place: Path, lab_dns: Dns, pebble: Pebble, version: str
     ) -> None:
-        if why := dovecot.missing(version):
-            pytest.skip(why)
+        skip_without(dovecot.missing(version))
         rolls(f"Dovecot {version}", partial(servers.dovecot, version=version), place, lab_dns, pebble)
 
 
 class TestOpenSmtpd:
     def test_two_names_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
-        if why := opensmtpd.missing():
-            pytest.skip(why)
+        skip_without(opensmtpd.missing())
         rolls("OpenSMTPD", servers.open_smtpd, place, lab_dns, pebble)
 
     def test_killed_in_the_pause_with_all_it_started_it_makes_the_restart_when_it_runs_again(
         self, place: Path, lab_dns: Dns, pebble: Pebble
     ) -> None:
-        if why := opensmtpd.missing():
-            pytest.skip(why)
+        skip_without(opensmtpd.missing())
         with servers.open_smtpd(place) as host:
             for section in host.sections.values():
                 section["pause_s"] = 20.0
