@@ -74,7 +74,7 @@ simulate: venv ## Run N simulated histories of a hostile world (N=20000), or rep
 	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000))
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
-	@$(BIN)/python -m tests.mutants N=$(or $(N),60000)
+	@$(BIN)/python -m tests.mutants N=$(or $(N),1000000)
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.

@@ -1,7 +1,8 @@
 """Runs simulated histories: `python -m tests.simulate N=20000 JOBS=2`, `python -m tests.simulate SEED=123`.
 
-`N` histories from seed `FROM` (0) on, over `JOBS` processes; or one, by its `SEED`, with a readable trace: time,
- what the agent did and why, what is served, and every set that some cache may hold. Exit status 1 on any violation.
+`N` histories, in whole trees (see `simulation/tree.py`), from seed `FROM` (0) on, over `JOBS` processes; or one, by its
+`SEED`, with a readable trace: time, what the agent did and why, what is served, and every set that some cache may hold.
+Exit status 1 on any violation.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from tests.simulation.ca import cheap
-from tests.simulation.history import Done, run
+from tests.simulation.history import Done
 from tests.simulation.settled import prepare
+from tests.simulation.tree import TREE, grown, run
 
-CHUNK = 200
-"""Histories of a process at a time; few enough to keep two processes busy to the end."""
+CHUNK = 16
+"""Trees of a process at a time; few enough to keep two processes busy to the end."""
 
 
 class Part(NamedTuple):
-    """What came out of some seeds."""
+    """What came out of some trees."""
 
     histories: int
     done: Done
@@ -33,24 +35,25 @@ class Part(NamedTuple):
     """Of each violation: seed, steps, and what."""
 
 
-def many(seeds: range) -> Part:
-    """These seeds, in one process."""
-    done, began = Done(), time.process_time()
+def many(trees: range) -> Part:
+    """These, in one process."""
+    done, began, histories = Done(), time.process_time(), 0
     bad: list[tuple[int, float, str]] = []
-    gc.disable()  # a world is full of cycles; all of them are garbage at once, after many histories
+    gc.set_threshold(5_000, 50, 50)  # a world is full of cycles, and is garbage as a whole soon after its history
     with cheap() as dice:
-        for seed in seeds:
-            outcome = run(seed, dice)
-            done += outcome.done
-            if outcome.violation:
-                bad.append((seed, outcome.done.steps, outcome.violation))
-    gc.collect()
-    return Part(len(seeds), done, time.process_time() - began, bad)
+        for number in trees:
+            for outcome in grown(number, dice):
+                histories += 1
+                done += outcome.done
+                if outcome.violation:
+                    bad.append((outcome.seed, outcome.done.steps, outcome.violation))
+    return Part(histories, done, time.process_time() - began, bad)
 
 
 def results(first: int, count: int, jobs: int) -> Iterator[Part]:
-    """The same over several processes."""
-    chunks = [range(s, min(s + CHUNK, first + count)) for s in range(first, first + count, CHUNK)]
+    """At least so many from that seed on, over several processes."""
+    trees = range(first // TREE, -(-(first + count) // TREE))
+    chunks = [trees[i : i + CHUNK] for i in range(0, len(trees), CHUNK)]
     if len(chunks) > 4 * jobs:
         with cheap():
             prepare()  # once, for all processes

@@ -144,6 +144,12 @@ class World:
         self.spec = spec
         self.provider.epoch += 1
 
+    def ask(self, what: Callable[[World], None]) -> None:
+        """People do it as soon as the agent's turn is over; not in peace."""
+        if self.clock.hostile:
+            self.between.append(what)
+            self.woken = True
+
     def _issuer(self) -> Ca:
         return self.ca
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 from certagent.dns.provider import RRset
 from certagent.errors import Misconfigured, Rejected, Transient
@@ -160,12 +161,7 @@ class Provider:
             raise Transient("dns.unreachable", "the provider does not answer")
         fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
 
-        began = clock.t
-        epoch = self.epoch
-
-        def do(*, late: bool = False) -> None:
-            self._apply(name, rdtype, more, less, ttl_s, (epoch, began), late=late)
-
+        do = partial(self._apply, name, rdtype, more, less, ttl_s, (self.epoch, clock.t))
         if fate < 0.02:
             raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
         if fate < 0.04:
@@ -188,7 +184,7 @@ class Provider:
 
     def _later(self, delay_s: float, do: Callable[..., None]) -> None:
         self.clock.busy(delay_s)
-        self.clock.at(delay_s, lambda: do(late=True))
+        self.clock.at(delay_s, partial(do, late=True))
 
     def _apply(
         self,
@@ -199,7 +195,7 @@ class Provider:
         ttl_s: int | None,
         asked: tuple[int, float],
         *,
-        late: bool,
+        late: bool = False,
     ) -> None:
         zone, clock = self.dns.zone_of(name), self.clock
         if rdtype == "TXT":

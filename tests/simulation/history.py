@@ -7,8 +7,8 @@ the other. Safety is judged at every moment of each; liveness takes as long as a
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, cast
 
 from certagent.agent import Told, advance
@@ -16,11 +16,21 @@ from certagent.errors import Error
 from certagent.lifecycle.planner import RULES
 from certagent.lifecycle.steps import Wait
 from certagent.store.journal import Journal
-from tests.simulation.ca import Dice
-from tests.simulation.clock import Crash, Violation
+from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.dns import tell
-from tests.simulation.mischief import ANYTIME, BETWEEN, Mischief, cut_off, deaf_for_days, raise_ttl, regress, rotate
-from tests.simulation.settled import WORLDS, settled
+from tests.simulation.mischief import (
+    ANYTIME,
+    BETWEEN,
+    Mischief,
+    alias,
+    cut_off,
+    deaf_for_days,
+    gives_up,
+    meddle,
+    raise_ttl,
+    regress,
+    rotate,
+)
 from tests.world import World
 
 
@@ -42,6 +52,8 @@ class Shape(NamedTuple):
     """Of mischief; none: all, or a few by chance."""
     first: tuple[Mischief, ...] = ()
     """What strikes at once, one after the other."""
+    days: int = 400
+    """The hostile part ends after so long at the latest."""
 
 
 SHAPES = (
@@ -49,11 +61,19 @@ SHAPES = (
     Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
     Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
+    Shape(8, True, (16, 40), (0, 1), (0,), 0.9, 0.2, kinds=(alias, raise_ttl), first=(alias, rotate)),
+    Shape(8, True, (16, 40), (1, 2, 3), (0, 1), 0.9, 0.2, kinds=(meddle, meddle, regress), first=(rotate,)),
     Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, 1.0, first=(deaf_for_days,)),
+    Shape(2, True, (1000, 1200), (0,), (0,), 0.2, 0.2, first=(deaf_for_days, rotate), days=8),
+    Shape(4, False, (20, 40), (0,), (0,), 0.2, 0.2, first=(gives_up,)),
 )
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
+SWERVE = (1, 3)
+"""Least and most steps of what is otherwise in a branch."""
+TURNS = 40
+"""Most turns of a branch: while a disk is full the agent tries each minute, and does nothing."""
 TOO_MANY = 1500
 """Steps of one history; more means that the agent runs in circles."""
 WRITES_AN_HOUR = 90
@@ -111,10 +131,32 @@ class History:
         # often only a few kinds: then they meet each other more often (swarm testing, Groce et al., 2012)
         self.kinds = shape.kinds or (tuple(rng.sample(ANYTIME, 3)) if rng.random() < 0.5 else ANYTIME)
         self.limit = rng.randint(*shape.steps)
+        self.turns = 100 * TOO_MANY
+        """Turns to come at most: those in which nothing can be done are no steps."""
         self.halt = TOO_MANY + 1
         """After so many steps the agent is stopped, in the middle of whatever it does."""
+        self.passing: Callable[[], None] = nobody
+        """Told before each turn of the hostile part."""
+        self._begin()
+
+    def _begin(self) -> None:
+        world = self.world
         self.faults = self.heard = world.steps = 0
         self.before = Done(0, len(world.judge.disturbed), 0, world.judge.checks, self.clock.t / 86400)
+
+    def swerve(self) -> None:
+        """From here on it goes otherwise, with the present dice, and only for a little while."""
+        world, clock, rng = self.world, self.clock, self.world.rng
+        self._begin()
+        self.limit = self.halt = rng.randint(*SWERVE)
+        self.turns = TURNS
+        self.kinds, self.left, self.requests = ANYTIME, 1, rng.choice((0, 0, 1))
+        clock.crashes_left, clock.crash_chance = rng.choice((0, 0, 1, 2)), 0.05
+        draw = rng.random()
+        if draw < 0.2:
+            world.between.append(rng.choice(BETWEEN))
+        elif draw < 0.6:
+            self._strike(rng.choice(self.kinds))
 
     def run(self) -> None:
         """All of it; raises Violation."""
@@ -124,14 +166,20 @@ class History:
             self.requests -= 1  # not only looks before the first thing happens
             world.between.append(world.rng.choice(BETWEEN))
         world.between.extend(self.shape.first)
-        end = clock.t + 400 * 86400
-        while world.steps < self.limit and clock.t < end:
-            self.turn_and_sleep()
+        self.hostile()
         if world.rng.random() < self.shape.ends:
             self.live()
         world.journal.reopened()
         if world.rng.random() < 0.1:
             world.journal.verify()
+
+    def hostile(self) -> None:
+        """The hostile part."""
+        end = self.clock.t + self.shape.days * 86400
+        while self.world.steps < self.limit and self.clock.t < end and self.turns:
+            self.turns -= 1
+            self.passing()
+            self.turn_and_sleep()
 
     def live(self) -> None:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
@@ -220,7 +268,7 @@ class History:
         if self.left and self.clock.hostile and world.rng.random() < 0.03:
             self.left -= 1
             mischief = world.rng.choice(self.kinds)
-            self.clock.at(world.rng.uniform(0, 3), lambda: self._strike(mischief))
+            self.clock.at(world.rng.uniform(0, 3), partial(self._strike, mischief))
 
     def _draw(self, delay: float) -> None:
         world, rng = self.world, self.world.rng
@@ -229,18 +277,11 @@ class History:
         moment = rng.choice((0.01, rng.random(), 1 - rng.random() ** 4, 0.999)) * delay
         if self.requests and rng.random() < 0.4:
             self.requests -= 1
-            what = rng.choice(BETWEEN)
-
-            def wake() -> None:
-                if self.clock.hostile:
-                    world.between.append(what)
-                    world.woken = True
-
-            self.clock.at(moment, wake)
+            self.clock.at(moment, partial(world.ask, rng.choice(BETWEEN)))
         elif self.left:
             self.left -= 1
             mischief = rng.choice(self.kinds)
-            self.clock.at(moment, lambda: self._strike(mischief))
+            self.clock.at(moment, partial(self._strike, mischief))
 
     def _strike(self, mischief: Mischief) -> None:
         if self.clock.hostile:
@@ -345,29 +386,3 @@ class History:
         for owner in sorted(world.judge.known):
             sets = {tell(v) for v, _ in world.dns.holdable(owner)}
             clock.note(f"      cached of {owner}: {' '.join(sorted(sets)) or 'nothing'}")
-
-
-def _begin(seed: int, dice: Dice, *, tracing: bool) -> History:
-    rng = random.Random(seed)
-    (shape,) = rng.choices(SHAPES, [s.share for s in SHAPES])
-    number = rng.randrange(WORLDS)
-    world = settled(number, rng) if shape.settled else World(rng)
-    dice.begin(world.clock)  # only now: a settled world may have been made just before
-    if tracing:
-        world.clock.trace = [f"begins in settled world {number}" if shape.settled else "begins with the first look"]
-    return History(world, shape)
-
-
-def run(seed: int, dice: Dice, *, tracing: bool = False) -> Outcome:
-    """One history from its seed, within `cheap() as dice`."""
-    history = None
-    try:
-        history = _begin(seed, dice, tracing=tracing)
-        history.run()
-    except (Violation, Crash) as error:  # a crash outside the agent's turn is a mistake of the simulation itself
-        if history is None:  # no fault was needed
-            return Outcome(seed, str(error), Done(), [])
-        if tracing:
-            history.explain()
-        return history.outcome(seed, str(error))
-    return history.outcome(seed, None)

@@ -188,7 +188,7 @@ class Judge:
                 self.seen_at[event.target] = self.clock.t
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
-            case ev.Failed():
+            case ev.Failed() if not event.work.startswith("look "):
                 self.disturbed.append(self.clock.t)
             case _:
                 pass

@@ -84,6 +84,8 @@ class Host:
         """Serial numbers of the chains whose files were there once."""
         self.changing: Callable[[Host, Shown], None] = nobody
         """Told before a chain begins to be served."""
+        self.restored: Callable[[], None] = nobody
+        """Told after somebody else's own files are back."""
 
     def servable(self) -> Iterator[Shown]:
         """Every chain that a client may meet, now or as soon as any process starts."""
@@ -162,6 +164,7 @@ class Host:
         if self.disk_full or self.clock.chance(0.02):
             raise Transient("mta.disk", f"{self.name}: no space left on device")
         self.place({algorithm: msgspec.json.decode(data.reveal(), type=Shown) for algorithm, data in saved.items()})
+        self.restored()
         self.clock.hazard(f"after {self.name} has its own files back")
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:

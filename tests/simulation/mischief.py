@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from tests.simulation.ca import foreign
 from tests.simulation.dns import NOTICE_S, RR, Server, Zone
-from tests.simulation.mail import Shown
+from tests.simulation.mail import Host, Shown
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -26,6 +27,11 @@ HOURS = (0.01, 0.1, 0.5, 2.0, 12.0)
 
 def _span(world: World) -> float:
     return world.rng.choice(HOURS) * 3600 * world.rng.uniform(0.5, 1.5)
+
+
+def _becomes(thing: object, **values: object) -> None:
+    for name, value in values.items():
+        setattr(thing, name, value)
 
 
 def _server(world: World) -> tuple[Zone, Server]:
@@ -53,10 +59,7 @@ def deaf(world: World) -> None:
         server.refuses = True
     world.clock.note(f"   ! {server.label} is not heard")
 
-    def over() -> None:
-        server.deaf = server.refuses = False
-
-    server.lasts(_span(world), over)
+    server.lasts(_span(world), partial(_becomes, server, deaf=False, refuses=False))
 
 
 def deaf_for_days(world: World) -> None:
@@ -67,10 +70,7 @@ def deaf_for_days(world: World) -> None:
     server.deaf = True
     world.clock.note(f"   ! {server.label} of {zone.name} is not heard for days")
 
-    def over() -> None:
-        server.deaf = False
-
-    server.lasts(world.rng.uniform(2, 6) * 86400, over)
+    server.lasts(world.rng.uniform(2, 8) * 86400, partial(_becomes, server, deaf=False))
 
 
 def stuck(world: World) -> None:
@@ -80,7 +80,7 @@ def stuck(world: World) -> None:
         return
     server.stuck = True
     world.clock.note(f"   ! {server.label} does not follow any more")
-    server.lasts(_span(world), lambda: _follow(zone, server))
+    server.lasts(_span(world), partial(_follow, zone, server))
 
 
 def _follow(zone: Zone, server: Server) -> None:
@@ -96,11 +96,12 @@ def cut_off(world: World) -> None:
     server.stuck = server.deaf = True
     world.clock.note(f"   ! {server.label} is cut off")
 
-    def over() -> None:
-        server.deaf = False
-        _follow(zone, server)
+    server.lasts(_span(world), partial(_back_again, zone, server))
 
-    server.lasts(_span(world), over)
+
+def _back_again(zone: Zone, server: Server) -> None:
+    server.deaf = False
+    _follow(zone, server)
 
 
 def regress(world: World) -> None:
@@ -126,13 +127,14 @@ def regress(world: World) -> None:
     zone.serve(server, back, regressed=True)
     lasts = least + 120.0 + world.rng.choice((0.0, _span(world)))
 
-    def over() -> None:
-        if world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts:
-            server.lasts(lasts, over)  # the agent was away
-        elif server.stuck:
-            _follow(zone, server)
+    server.lasts(lasts, partial(_ahead_again, world, zone, server, lasts))
 
-    server.lasts(lasts, over)
+
+def _ahead_again(world: World, zone: Zone, server: Server, lasts: float) -> None:
+    if world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts:
+        server.lasts(lasts, partial(_ahead_again, world, zone, server, lasts))  # the agent was away
+    elif server.stuck:
+        _follow(zone, server)
 
 
 def raise_ttl(world: World) -> None:
@@ -155,8 +157,7 @@ def hurried(world: World) -> None:
         for name, rr in list(zone.versions[-1].sets.items()):
             zone.put(name, replace_ttl(rr, min(rr.ttl_s, world.rng.choice((30, 60)))), since=world.clock.t)
     world.clock.note("   ! every TTL is lowered")
-    world.between.append(rotate)
-    world.woken = True
+    world.ask(rotate)
 
 
 def prepared(world: World) -> None:
@@ -168,18 +169,19 @@ def prepared(world: World) -> None:
                 zone.put(name, replace_ttl(rr, max(rr.ttl_s, world.rng.choice((3600, 14400)))), since=world.clock.t)
     world.clock.note("   ! every TTL is raised")
 
-    def ask() -> None:
-        if world.clock.hostile:
-            world.between.append(rotate)
-            world.woken = True
-
-    world.clock.at(world.rng.uniform(1, 10) * NOTICE_S, ask)
+    world.clock.at(world.rng.uniform(1, 10) * NOTICE_S, partial(world.ask, rotate))
 
 
 def rotate(world: World) -> None:
     """The operator asks for new keys."""
     world.clock.note("   ? operator: rotate")
     world.journal.append("mail", ev.Requested(what="rotate"))
+
+
+def abort(world: World) -> None:
+    """The operator wants to stay with the old keys."""
+    world.clock.note("   ? operator: abort")
+    world.journal.append("mail", ev.Requested(what="abort"))
 
 
 def replace_ttl(rr: RR, ttl_s: int) -> RR:
@@ -213,20 +215,13 @@ def security(world: World) -> None:
     zone.security = world.rng.choice(("insecure", "bogus", "unknown"))
     world.clock.note(f"   ! {zone.name} is {zone.security}")
 
-    def over() -> None:
-        zone.security = "secure"
-
-    world.clock.at(_span(world), over)
+    world.clock.at(_span(world), partial(_becomes, zone, security="secure"))
 
 
 def provider_down(world: World) -> None:
     """The provider's API is away."""
     world.provider.down = True
-
-    def over() -> None:
-        world.provider.down = False
-
-    world.clock.at(_span(world), over)
+    world.clock.at(_span(world), partial(_becomes, world.provider, down=False))
 
 
 def alias(world: World) -> None:
@@ -257,6 +252,17 @@ def host_down(world: World) -> None:
     world.clock.at(_span(world), host.restart)
 
 
+def gives_up(world: World) -> None:
+    """Reloads go wrong often, and whenever a server has its own files back, the operator aborts the roll soon after."""
+    for host in world.hosts.values():
+        host.flaky = 8.0
+        host.restored = partial(_aborts_soon, world, host)
+
+
+def _aborts_soon(world: World, host: Host) -> None:
+    world.clock.at(world.rng.random() * world.rng.choice((2.0, host.drain_s)), partial(world.ask, abort))
+
+
 def host_misconfigured(world: World) -> None:
     """The mail server's own check fails, or its disk is full, for a while."""
     host = world.rng.choice(list(world.hosts.values()))
@@ -265,10 +271,7 @@ def host_misconfigured(world: World) -> None:
     else:
         host.disk_full = True
 
-    def over() -> None:
-        host.misconfigured = host.disk_full = False
-
-    world.clock.at(_span(world), over)
+    world.clock.at(_span(world), partial(_becomes, host, misconfigured=False, disk_full=False))
 
 
 def by_hand(world: World) -> None:
@@ -289,11 +292,7 @@ def by_hand(world: World) -> None:
 def ca_down(world: World) -> None:
     """The CA is away."""
     world.ca.down = True
-
-    def over() -> None:
-        world.ca.down = False
-
-    world.clock.at(_span(world), over)
+    world.clock.at(_span(world), partial(_becomes, world.ca, down=False))
 
 
 def intermediate(world: World) -> None:
@@ -311,11 +310,12 @@ def disk_full(world: World) -> None:
     world.journal.disk_full = world.vault.disk_full = True
     world.clock.note("   ! disk full")
 
-    def over() -> None:
-        world.journal.disk_full = world.vault.disk_full = False
-        world.awake_since = world.clock.t  # what cannot be journaled was not seen
+    world.clock.at(_span(world), partial(_space_again, world))
 
-    world.clock.at(_span(world), over)
+
+def _space_again(world: World) -> None:
+    world.journal.disk_full = world.vault.disk_full = False
+    world.awake_since = world.clock.t  # what cannot be journaled was not seen
 
 
 def wall_jumps(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Twenty thousand simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
+"""Two hundred thousand simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from tests.simulate import results
 from tests.simulation import settled
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
-from tests.simulation.history import run
 from tests.simulation.judge import unmatched
+from tests.simulation.tree import TREE, grown, run
 
-HISTORIES = 20_000
-"""A minute or two on one core."""
+HISTORIES = 200_000
+"""Three or four minutes on one core."""
+SOME = range(0, 1500, 25)
+"""Seeds in fifty trees: trunks, and branches of each."""
 TRACES = """
 import hashlib
 from tests.simulation.ca import cheap
-from tests.simulation.history import run
+from tests.simulation.tree import TREE, grown, run
 with cheap() as dice:
     lines = [line for seed in range(60) for line in run(seed, dice, tracing=True).trace]
 print(len(lines), hashlib.sha256("\\n".join(lines).encode()).hexdigest())
@@ -54,15 +56,15 @@ def test_a_seed_is_a_history() -> None:
     }
     assert len(said) == 1
     lines, _, _ = said.pop().partition(b" ")
-    assert int(lines) > 60 * 20
+    assert int(lines) > len(SOME) * 20
 
 
 def test_what_is_remembered_changes_nothing() -> None:
     with cheap() as dice:
-        quick = [run(seed, dice, tracing=True) for seed in range(60)]
+        quick = [run(seed, dice, tracing=True) for seed in SOME]
     settled.made.cache_clear()
     with cheap(remember=False) as dice:
-        assert quick == [run(seed, dice, tracing=True) for seed in range(60)]
+        assert quick == [run(seed, dice, tracing=True) for seed in SOME]
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,12 @@ def test_the_judge_asks_each_triple(values: tuple[str, ...], bad: set[str]) -> N
     # RFC 7671 section 8: whichever triple a sender supports, one of its records must match
     leaf = Leaf("aa", ("bb",), (), BASE, BASE, "1")
     assert unmatched(frozenset(values), leaf) == bad
+
+
+def test_a_branch_is_the_same_alone() -> None:
+    """`SEED` replays what a run of all found: copies share nothing that one of them changes."""
+    with cheap() as dice:
+        together = list(grown(3, dice))
+        alone = [run(3 * TREE + i, dice)._replace(trace=[]) for i in reversed(range(TREE))]
+    assert len(together) == TREE
+    assert alone[::-1] == together
