@@ -52,13 +52,20 @@ class Host(NamedTuple):
     """With TLS from the first byte; the TLSA records are for it."""
     sections: Mapping[str, dict[str, Any]]
     """By name, the entry under mail_servers, without services."""
-    kinds: tuple[str, ...] = ("ecdsa", "rsa")
+    one_kind: Mapping[str, str] = {}
+    """Of key, by name, where it has not both."""
     closes: bool = False
     """Whether it has to close its ports to read a new key."""
-    torn: int = 0
-    """How many connections may fail because they read certificate and key one after the other, a swap in between."""
     after_first: Callable[[], None] = lambda: None
     """What the operator has to do once the files are there."""
+
+    def kinds(self, name: str) -> list[str]:
+        """The kinds of key that it serves for the name."""
+        return [self.one_kind[name]] if name in self.one_kind else ["ecdsa", "rsa"]
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Each name with each of its kinds."""
+        return [(name, kind) for name in self.names for kind in self.kinds(name)]
 
 
 def files(directory: Path, name: str, kinds: Sequence[str], owner: str | None = None) -> dict[str, str]:
@@ -106,23 +113,26 @@ def postfix(place: Path) -> Generator[Host]:
 
 @contextmanager
 def exim(place: Path, build: str) -> Generator[Host]:
-    """The files are chosen by $tls_in_sni, so that each connection reads them; no SIGHUP closes the ports."""
+    """The files are chosen by $tls_in_sni, so that each connection reads them, by a list for each name; no SIGHUP."""
     first, second = f"mx2.{ZONE}", f"mail2.{ZONE}"
     program = lab_exim.program(build)
     tls = _tls(place)
     of = {name: files(tls, name, ("ecdsa", "rsa"), lab_exim.USER) for name in (first, second)}
-    lists = {name: " : ".join(by_kind.values()) for name, by_kind in of.items()}
-    value = f"${{if eq{{$tls_in_sni}}{{{second}}}{{{lists[second]}}}{{{lists[first]}}}}}"
+    lists = {name: tls / f"{name.partition('.')[0]}.list" for name in of}
+    for name, path in lists.items():
+        path.write_text(" : ".join(of[name].values()))
+    read = {name: f"${{readfile{{{path}}}{{}}}}" for name, path in lists.items()}
+    value = f"${{if eq{{$tls_in_sni}}{{{second}}}{{{read[second]}}}{{{read[first]}}}}}"
     # with OpenSSL each connection that asks for a name would read every CA of the system first, which takes 40 ms
     server = lab_exim.Exim(place / "mx2", {"tls_certificate": value, "tls_verify_certificates": ""}, build=build)
     server.start()
     common = {"type": "exim", "config": str(server.config), "program": str(program), "hangup": False}
     sections = {
-        first: {**common, "files": of[first], "sni": [""]},
-        second: {**common, "files": of[second], "sni": [second]},
+        first: {**common, "files": of[first], "list": str(lists[first]), "sni": [""]},
+        second: {**common, "files": of[second], "list": str(lists[second]), "sni": [second]},
     }
     try:
-        yield Host(MX2, (first, second), 465, sections, torn=16)  # four clients at four swaps; seen: 2
+        yield Host(MX2, (first, second), 465, sections)
     finally:
         server.stop()
 
@@ -155,11 +165,12 @@ def dovecot(place: Path, version: str) -> Generator[Host]:
 
 @contextmanager
 def open_smtpd(place: Path) -> Generator[Host]:
-    """One kind of key; a pki for each name. It is restarted."""
+    """A pki for each name, with one kind of key: ECDSA for the first, RSA for the other. It is restarted."""
     first, second = opensmtpd.NAME, f"mail3.{ZONE}"
     tls = _tls(place)
-    of = {name: files(tls, name, ("ecdsa",)) for name in (first, second)}
-    pairs = {name: (Path(by_kind["ecdsa"]), Path(by_kind["ecdsa"])) for name, by_kind in of.items()}
+    kinds = {first: "ecdsa", second: "rsa"}
+    of = {name: files(tls, name, [kind]) for name, kind in kinds.items()}
+    pairs = {name: (Path(of[name][kind]), Path(of[name][kind])) for name, kind in kinds.items()}
     server = opensmtpd.OpenSmtpd(place / "smtpd", pairs)
     server.start()
     server.configure(server.text().replace(f"pki {first}\n", f"pki {first} pki {second}\n"))
@@ -169,7 +180,7 @@ def open_smtpd(place: Path) -> Generator[Host]:
     common |= {"pause_s": 5.0}
     sections = {name: {**common, "files": of[name]} for name in (first, second)}
     try:
-        yield Host(opensmtpd.ADDRESS, (first, second), 465, sections, kinds=("ecdsa",), closes=True)
+        yield Host(opensmtpd.ADDRESS, (first, second), 465, sections, kinds, closes=True)
     finally:
         server.stop()
 
@@ -233,7 +244,7 @@ class Site:
         service = {"host": name, "port": host.port, "mode": "tls", "tlsa": True, "addresses": [host.address]}
         return {
             "ca": "pebble",
-            "keys": [ALGORITHMS[kind] for kind in host.kinds],
+            "keys": [ALGORITHMS[kind] for kind in host.kinds(name)],
             "drain": "1s",
             "dane": {"ttl": "2s", "guard": "0s"},
             "mail_servers": {"mail": {**host.sections[name], "services": [service]}},
@@ -272,7 +283,8 @@ class Site:
 class Clients:
     """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
 
-    Each client wants one name and one kind of key, in TLS 1.2 or 1.3 in turn. The TLSA sets it compares with were asked
+    Each client wants one name and one kind of key (in TLS 1.2, where a client can say so). The TLSA sets it compares
+    with were asked
     before it connected: one fresh from the primary, one from a validating cache. What met a closed port (see
     `tests.lab.load`) is counted apart from a handshake that failed.
     """
@@ -280,8 +292,8 @@ class Clients:
     def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:
         self._host = host
         self._door = Door(host.address, host.port)
-        self._contexts = {kind: self._context(kind, root) for kind in host.kinds}
-        self._jobs = itertools.cycle(list(itertools.product(host.names, host.kinds)))
+        self._contexts = {kind: self._context(kind, root) for kind in ALGORITHMS}
+        self._jobs = itertools.cycle(host.keys())
         self._sets: dict[str, list[set[str]]] = {}
         self._ends = threading.Event()
         self._threads = [threading.Thread(target=self._look)]

@@ -27,6 +27,7 @@ from certagent.mta import probe
 from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
 from certagent.secret import Secret
+from certagent.store import atomic
 from tests.lab import exim as lab
 from tests.lab import handshake
 from tests.lab.addresses import MX2, ZONE
@@ -460,6 +461,122 @@ class TestSni:
     def test_an_expression_that_fails_is_told(self, dual: lab.Exim, exim: Exim) -> None:
         dual.configure({"tls_certificate": "${if eq{$tls_in_sni}{x}{/x.pem}"})
         assert '"if"' in wrong(exim).detail
+
+
+class TestList:
+    """A file that names those in use, which each connection reads once."""
+
+    @pytest.fixture
+    def listed(self, dual: lab.Exim, tls: Path) -> Exim:
+        """What is served so far is named by the settings."""
+        return Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+
+    @pytest.fixture
+    def ready(self, dual: lab.Exim, listed: Exim) -> Exim:
+        """Once more: the settings have led to the list since the first run."""
+        with pytest.raises(Misconfigured) as caught:
+            listed.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)})
+        do_as_told(caught.value)
+        until(lambda: serves(OLD, OLD_RSA), 5, "what the list names is served")
+        return listed
+
+    def test_the_first_run_writes_it_and_tells_what_to_do(self, listed: Exim, tls: Path) -> None:
+        listed.check(BOTH)
+        ((what, hint),) = listed.ahead(BOTH)
+        assert what == f"tls_certificate does not read {tls}/mx2.list yet: the first run writes it and stops there"
+        with pytest.raises(Misconfigured, match=r"does not lead to .*ecdsa\.pem\.2, .*which is installed") as caught:
+            listed.install(NEW_PEMS)
+        assert caught.value.hint == hint
+        do_as_told(caught.value)
+        listed.check(BOTH)
+        assert listed.ahead(BOTH) == ()
+        until(lambda: serves(NEW, NEW_RSA), 5, "both are served")
+
+    @each_build
+    def test_what_it_names_is_served_at_once_and_the_files_before_it_stay(self, ready: Exim, tls: Path) -> None:
+        before = sorted(set(tls.glob("*.pem.*")))
+        ready.check(BOTH)
+        ready.install(NEW_PEMS)
+        ready.reload()
+        assert serves(NEW, NEW_RSA)
+        assert all(path.exists() for path in before)
+        assert set(ready.installed()) == BOTH
+        ready.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)})  # put back
+        assert serves(OLD, OLD_RSA)
+        ready.check(BOTH)
+
+    def test_a_list_that_is_missing_ends_tls_and_the_next_run_heals_it(self, ready: Exim, tls: Path) -> None:
+        (tls / "mx2.list").unlink()
+        assert all(NO_TLS in why for why in served().values())
+        ready.check(BOTH)
+        assert ready.ahead(BOTH) == ()
+        ready.install(NEW_PEMS)
+        assert serves(NEW, NEW_RSA)
+
+    def test_a_kind_that_is_given_up_is_not_named_any_more(self, ready: Exim) -> None:
+        ready.install({"ecdsa-p256": Secret(NEW.pem)})
+        ready.check(ECDSA)
+        found = served()
+        assert found["ecdsa-p256"] == NEW.spki
+        assert "handshake" in found["rsa-2048"]
+
+    def test_killed_before_the_list_is_replaced_it_serves_the_old_and_does_it_again(
+        self, ready: Exim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(atomic, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                ready.install(NEW_PEMS)
+        assert serves(OLD, OLD_RSA)
+        ready.check(BOTH)
+        ready.install(NEW_PEMS)
+        assert serves(NEW, NEW_RSA)
+
+    def test_what_was_saved_is_restored_byte_for_byte(self, ready: Exim, tls: Path) -> None:
+        def there() -> dict[str, bytes]:
+            return {str(path): path.read_bytes() for path in tls.iterdir()}
+
+        before, saved = there(), ready.saved()
+        ready.install(NEW_PEMS)
+        ready.install(NEW_PEMS)
+        assert there() != before
+        ready.restore(saved)
+        assert there() == before
+        assert serves(OLD, OLD_RSA)
+
+    def test_restored_to_nothing_there_is_neither_list_nor_file(self, listed: Exim, tls: Path) -> None:
+        saved = listed.saved()
+        assert saved == {}
+        with pytest.raises(Misconfigured):
+            listed.install(NEW_PEMS)
+        listed.restore(saved)
+        assert sorted(path.name for path in tls.iterdir()) == ["ecdsa.pem", "rsa.pem"]
+
+    def test_the_list_is_a_file_of_exims_directory_and_no_secret(self, ready: Exim, tls: Path) -> None:
+        assert (tls / "mx2.list").stat().st_mode & 0o777 == 0o644
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in tls.glob("*.pem.*"))
+        (tls / "mx2.list").unlink()
+        (tls / "mx2.list").symlink_to(tls / "elsewhere")
+        assert "is a symlink" in wrong(ready, code="mta.files").detail
+
+    def test_what_no_list_can_name_is_refused_at_once(self, dual: lab.Exim, tls: Path) -> None:
+        pair = {"ecdsa": Files(fullchain="/a.crt", key="/a.key")}
+        with pytest.raises(Misconfigured, match="a list names combined files"):
+            Exim("mx2", replace(options(dual, tls), files=pair, list="/a.list"))
+        with pytest.raises(Misconfigured, match="relative"):
+            Exim("mx2", replace(options(dual, tls), list="a.list"))
+
+    def test_without_one_a_setting_that_each_connection_reads_is_advised_to_have_it(
+        self, dual: lab.Exim, exim: Exim, tls: Path
+    ) -> None:
+        dual.configure({"tls_certificate": f"${{if eq{{$tls_in_sni}}{{x}}{{/x}}{{{tls}/ecdsa.pem : {tls}/rsa.pem}}}}"})
+        ((what, hint),) = exim.ahead(BOTH)
+        assert "each connection reads certificate and key one after the other" in what
+        assert f"`list: {tls}/mx2.list`" in hint
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 class TestReload:

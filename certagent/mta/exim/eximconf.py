@@ -158,8 +158,8 @@ class Instance:
 
     def remedy(self, settings: Mapping[str, str], pairs: Sequence[Pair]) -> Remedy:
         """What makes it serve these files."""
-        certificates = _list(certificate for certificate, _ in pairs)
-        keys = None if all(certificate == key for certificate, key in pairs) else _list(key for _, key in pairs)
+        certificates = listing(certificate for certificate, _ in pairs)
+        keys = None if all(certificate == key for certificate, key in pairs) else listing(key for _, key in pairs)
         if not is_generated(settings):
             return self.write(settings, {"tls_certificate": certificates, "tls_privatekey": keys})
         if keys is None:
@@ -220,6 +220,11 @@ def items(text: str) -> list[str]:
     return [part.strip().replace(separator * 2, separator) for part in parts if part.strip()]
 
 
+def listing(files: Iterable[str]) -> str:
+    """A list as Exim reads it: the inverse of `items`."""
+    return " : ".join(file.replace(":", "::") for file in files)
+
+
 def ports(text: str) -> list[int]:
     """A list of ports, by number or by name; a name that is unknown is left out."""
     found: list[int] = []
@@ -278,10 +283,6 @@ def _line(name: str) -> re.Pattern[str]:
 def _view(where: str, certificate: str, key: str) -> View:
     certificates, keys = items(certificate), items(key)
     return View(where, tuple(zip(certificates, keys or certificates, strict=False)), len(certificates), len(keys))
-
-
-def _list(files: Iterable[str]) -> str:
-    return " : ".join(file.replace(":", "::") for file in files)
 
 
 def _text(file: str | Path) -> str:

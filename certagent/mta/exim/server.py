@@ -42,6 +42,7 @@ from certagent.mta import pemfile
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
 from certagent.mta.exim.eximdaemon import Daemon
+from certagent.mta.exim.listed import Listed
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
@@ -68,6 +69,8 @@ class Options(Access, frozen=True, forbid_unknown_fields=True):
     """None: as its settings say. For a daemon that was started with -oP."""
     sni: tuple[str, ...] = ("",)
     """Where tls_certificate depends on $tls_in_sni: the names for which it gives these files; "": asking for none."""
+    list: str | None = None
+    """The file that names those in use: `tls_certificate` reads it, see listed.py."""
     hangup: bool = True
     """False: no SIGHUP, Exim's own watch is left to load the files, 5 s later; then no connection is ever refused."""
 
@@ -82,7 +85,8 @@ class Exim:
         self._options = options
         self._exim = Instance(name, options.config, options.program)
         self._who = f"exim {name}"
-        self._layout = Layout(self._who, options.files, self._access(options.owner))
+        self._layout = self._made(options.owner)
+        self._listed = self._layout if isinstance(self._layout, Listed) else None
         for kind, one in options.files.items():
             if isinstance(one, Files) and not one.combined and not one.fullchain:
                 hint = f"files.{kind}: a path, or fullchain and key"
@@ -117,6 +121,14 @@ class Exim:
         needed = self._needed(algorithms)
         found: list[tuple[str, str]] = []
         unknown = eximconf.variables(settings)
+        listed = self._listed
+        if listed and not listed.exists():
+            if not listed.named_in(settings["tls_certificate"]):
+                what = (
+                    f"tls_certificate does not read {self._options.list} yet: the first run writes it and stops there"
+                )
+                found.append((what, self._set(settings, [])))
+            return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
             if new := [pair for pair in needed if pair not in view.pairs and not _exist(pair)]:
                 what = f"{view.where} does not lead to {_shown(new)} yet: the first run installs it and stops there"
@@ -127,6 +139,11 @@ class Exim:
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
             )
             found.append((what, "run: certagent check; list every port and SNI name under its services"))
+        if "$" in settings["tls_certificate"] and not unknown and not listed:
+            what = "each connection reads certificate and key one after the other, and fails where a swap is in between"
+            path = f"{os.path.dirname(needed[0][0])}/{self._exim.name}.list"
+            hint = f"set `list: {path}` in its config; then name it in place of the files: ${{readfile{{{path}}}{{}}}}"
+            found.append((what, hint))
         if self._layout.split:
             what = "certificate and key are two files, which no rename replaces together: a crash between ends TLS"
             found.append(
@@ -219,8 +236,13 @@ class Exim:
 
     def _check_files(self, algorithms: Iterable[str], settings: Mapping[str, str], *, stale: bool = False) -> None:
         needed = self._needed(algorithms)
+        listed = self._listed
+        if listed and not listed.exists():
+            return  # an expression that reads it fails, and heals when it is there
         if unknown := eximconf.variables(settings):
             text = settings["tls_certificate"] + settings["tls_privatekey"]
+            if listed and listed.named_in(text):
+                return
             if absent := [pair for pair in needed if _exist(pair) and not all(file in text for file in pair)]:
                 what = f"tls_certificate does not name {_shown(absent)}, which is installed"
                 hint = f"name it in the expression with ${unknown[0]} in {eximconf.source(settings)}"
@@ -256,6 +278,9 @@ class Exim:
 
     def _set(self, settings: Mapping[str, str], pairs: list[Pair]) -> str:
         """What the operator has to write."""
+        if self._listed:
+            ours, expression = self._needed(self._options.files), self._listed.expression
+            pairs = [*(pair for pair in pairs if pair not in ours), (expression, expression)]
         if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:
             return str(self._exim.remedy(settings, pairs))
         wanted = self._exim.remedy(settings, pairs)
@@ -270,10 +295,15 @@ class Exim:
         options = self._options
         return Access(owner=owner, group=options.group, mode=options.mode, follow_links=options.follow_links)
 
-    def _owned(self, settings: Mapping[str, str]) -> Layout:
+    def _owned(self, settings: Mapping[str, str]) -> Layout | Listed:
         """The layout, with the owner that Exim's configuration says."""
-        owner = self._options.owner or settings["exim_user"]
-        return Layout(self._who, self._options.files, self._access(owner))
+        return self._made(self._options.owner or settings["exim_user"])
+
+    def _made(self, owner: str | None) -> Layout | Listed:
+        options = self._options
+        if options.list is None:
+            return Layout(self._who, options.files, self._access(owner))
+        return Listed(self._who, options.files, self._access(owner), options.list)
 
     def _await_watch(self) -> None:
         """Until _WATCH_S after the last file was placed: the rename is the last change of its inode."""

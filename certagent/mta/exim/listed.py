@@ -1,0 +1,125 @@
+"""Two places for each file, and a list that names those in use.
+
+Where each connection reads the files (see server.py), even a combined one is read twice, and a rename in between makes
+the handshake fail. The list is read once: `tls_certificate = ${readfile{/etc/exim4/tls/mail.list}{}}`. So the new
+files are written to the places that the list does not name; then the list is replaced, for all kinds of keys in one
+step, and who has read the old one still finds the old files. They stay until the next time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from certagent.errors import Misconfigured
+from certagent.mta import pemfile
+from certagent.mta.exim import eximconf
+from certagent.mta.layout import Access, Files, Layout
+from certagent.secret import Secret
+from certagent.store import atomic
+
+_MODE = 0o644
+"""No secret: names of files."""
+
+_LIMIT_BYTES = 1 << 14
+"""Two paths, each of 4096 bytes at most, and what may be doubled in them."""
+
+
+class Listed:
+    """As `Layout`, for combined files; `path` is that of the list."""
+
+    split = False
+
+    def __init__(self, who: str, files: Mapping[str, str | Files], access: Access, path: str) -> None:
+        """Raises: as `Layout`; `mta.config` also where a file is not a combined one, or `path` is relative."""
+        self._who, self._path = who, Path(path)
+        combined = {kind: one.combined if isinstance(one, Files) else one for kind, one in files.items()}
+        if apart := [kind for kind, file in combined.items() if not file]:
+            raise Misconfigured("mta.config", f"{who}: files.{apart[0]}: a list names combined files", "give one path")
+        if not os.path.isabs(path):
+            raise Misconfigured("mta.config", f"{who}: list: {path} is relative", "give its absolute path")
+        self._places = tuple(
+            Layout(who, {kind: f"{file}.{number}" for kind, file in combined.items()}, access) for number in (1, 2)
+        )
+
+    @property
+    def expression(self) -> str:
+        """What leads to the files in Exim's configuration."""
+        return f"${{readfile{{{self._path}}}{{}}}}"
+
+    def exists(self) -> bool:
+        """Whether the list is there."""
+        return self._path.exists()
+
+    def named_in(self, text: str) -> bool:
+        """Whether this text of Exim's configuration reads the list."""
+        return str(self._path) in text
+
+    def of(self, algorithm: str) -> Files:
+        """See `Layout.of`: the file in use, or the first that will be."""
+        return (self._in_use() or self._places[0]).of(algorithm)
+
+    def paths(self, algorithms: Iterable[str] | None = None) -> tuple[Path, ...]:
+        """See `Layout.paths`: all places, and the list."""
+        chosen = None if algorithms is None else list(algorithms)
+        return (*(path for place in self._places for path in place.paths(chosen)), self._path)
+
+    def check(self) -> None:
+        """See `Layout.check`."""
+        for place in self._places:
+            place.check()
+        with pemfile.in_its_words():
+            atomic.replaceable(self._target())
+
+    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+        """See `Layout.install`; on any error nothing that is in use has changed."""
+        _, unused = self._both()
+        unused.install(pems)
+        names = eximconf.listing(unused.of(algorithm).combined or "" for algorithm in sorted(pems))
+        with pemfile.in_its_words():
+            atomic.write(self._target(), f"{names}\n".encode(), mode=_MODE, keep=True)
+
+    def installed(self) -> dict[str, bytes]:
+        """See `Layout.installed`."""
+        place = self._in_use()
+        return place.installed() if place else {}
+
+    def saved(self) -> dict[str, Secret[bytes]]:
+        """See `Server.saved`."""
+        with pemfile.in_its_words():
+            content = atomic.read(self._target(), _LIMIT_BYTES)
+        files = {path: file for place in self._places for path, file in place.saved().items()}
+        return files if content is None else {**files, str(self._path): Secret(content)}
+
+    def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
+        """See `Server.restore`."""
+        used, unused = self._both()
+        _restore(unused, saved)
+        with pemfile.in_its_words():
+            if content := saved.get(str(self._path)):
+                atomic.write(self._target(), content.reveal(), mode=_MODE, keep=True)
+            else:
+                atomic.remove(self._target())
+        _restore(used, saved)
+
+    def _both(self) -> tuple[Layout, Layout]:
+        """The place in use, and the other."""
+        first, second = self._places
+        return (second, first) if self._in_use() is second else (first, second)
+
+    def _in_use(self) -> Layout | None:
+        """The place that the list names; None where there is no list, or it names other files."""
+        with pemfile.in_its_words():
+            content = atomic.read(self._target(), _LIMIT_BYTES)
+        named = set(eximconf.items((content or b"").decode(errors="replace")))
+        return next((place for place in self._places if named & {str(path) for path in place.paths()}), None)
+
+    def _target(self) -> Path:
+        target = Path(os.path.realpath(self._path.parent), self._path.name)
+        atomic.trusted_dir(target.parent)
+        return target
+
+
+def _restore(place: Layout, saved: Mapping[str, Secret[bytes]]) -> None:
+    place.restore({str(path): saved[str(path)] for path in place.paths() if str(path) in saved})
