@@ -7,6 +7,8 @@ Seen with 4.96 of Debian, which is built with GnuTLS, and with a build of its so
   with OpenSSL also where tls_verify_certificates is empty or has a `$`.
 - A connection that reads them reads certificate and key one after the other (0.2 ms apart with GnuTLS, 2 ms with
   OpenSSL), also of a combined file: with a rename in between it fails. The daemon, which reads 5 s later, does not.
+  Without tls_privatekey one expansion of tls_certificate serves for both: what a connection reads the names from, it
+  reads once (listed.py).
 - One listed file that is missing, unreadable for Exim's user, or with another's key: STARTTLS is offered and then
   answered with 454, whatever else is listed. It heals by itself when the file is there.
 - A list of keys that is shorter, or in another order than the certificates: 454 with GnuTLS. OpenSSL finds for each key
