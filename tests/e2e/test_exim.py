@@ -520,6 +520,16 @@ class TestList:
         assert found["ecdsa-p256"] == NEW.spki
         assert "handshake" in found["rsa-2048"]
 
+    def test_a_file_of_another_kind_that_somebody_has_put_into_it_stays(
+        self, dual: lab.Exim, ready: Exim, tls: Path
+    ) -> None:
+        ours = Exim("mx2", replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False))
+        (tls / "mx2.list").write_text(f"{tls}/ecdsa.pem.2 : {tls}/rsa.pem\n")
+        ours.install({"ecdsa-p256": Secret(NEW.pem)})
+        assert (tls / "mx2.list").read_text() == f"{tls}/ecdsa.pem.1 : {tls}/rsa.pem\n"
+        assert serves(NEW, OLD_RSA)
+        ours.check(ECDSA)
+
     def test_killed_before_the_list_is_replaced_it_serves_the_old_and_does_it_again(
         self, ready: Exim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -665,6 +675,22 @@ class TestDiscover:
             (found,) = Exim.discover()
             assert found.uses == {"tls_certificate": "/etc/exim4/tls/ecdsa.pem"}
             assert (found.options, found.changes) == ({"files": {"ecdsa": "/etc/exim4/tls/ecdsa.pem"}}, ())
+
+    def test_a_list_is_found_and_kept(self, place: Path) -> None:
+        with lab.debian(place):
+            install_directory()
+            wanted = {"files": {"ecdsa": "/etc/exim4/tls/ecdsa.pem"}, "list": "/etc/exim4/tls/mx2.list"}
+            exim = Exim("exim", msgspec.convert(wanted, Options))
+            with pytest.raises(Misconfigured) as caught:
+                exim.install({"ecdsa-p256": Secret(OLD.pem)})
+            macros = Path("/etc/exim4/conf.d/main/000_localmacros")
+            assert f"in {macros} set `MAIN_TLS_ENABLE = yes`, `MAIN_TLS_CERTKEY = ${{readfile{{" in caught.value.hint
+            values = dict(re.findall(r"`(\w+) = ([^`]*)`", caught.value.hint))
+            macros.write_text(eximconf.changed("", values))
+            subprocess.run(["update-exim4.conf"], check=True)
+            exim.check(ECDSA)
+            (found,) = Exim.discover()
+            assert (found.options, found.changes) == (wanted, ())
 
     def test_debians_rule_for_the_key_is_kept(self, place: Path) -> None:
         """README.Debian: certificate and key apart, the key of root:Debian-exim with mode 0640."""

@@ -12,6 +12,7 @@ from certagent.errors import Error, Misconfigured
 from certagent.lifecycle.model import Mode, Service
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance, Pair
+from certagent.mta.exim.listed import Listed
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Change, Found
 
@@ -44,6 +45,10 @@ def discover() -> list[Found]:
             kind: _file(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind
         }
         changes: tuple[Change, ...] = ()
+        listed = Listed.found(settings["tls_certificate"], [certificate for certificate, _ in pairs])
+        if listed:
+            access = {**access, "list": listed[0]}
+            files = {kind: file for kind, file in zip(kinds, listed[1], strict=True) if kind}
         if any(certificate != key for certificate, key in pairs):
             better = exim.remedy(settings, [(file, file) for file in _new(settings, kinds).values()])
             notes.append(

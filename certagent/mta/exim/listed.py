@@ -9,18 +9,25 @@ step, and who has read the old one still finds the old files. They stay until th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured
+from certagent.errors import Error, Misconfigured
 from certagent.mta import pemfile
 from certagent.mta.exim import eximconf
 from certagent.mta.layout import Access, Files, Layout
+from certagent.pki.algorithms import family
 from certagent.secret import Secret
 from certagent.store import atomic
 
 _MODE = 0o644
 """No secret: names of files."""
+
+_PLACES = (".1", ".2")
+
+_READS = re.compile(r"\$\{readfile\{([^{}$]+)\}")
 
 _LIMIT_BYTES = 1 << 14
 """Two paths, each of 4096 bytes at most, and what may be doubled in them."""
@@ -40,8 +47,18 @@ class Listed:
         if not os.path.isabs(path):
             raise Misconfigured("mta.config", f"{who}: list: {path} is relative", "give its absolute path")
         self._places = tuple(
-            Layout(who, {kind: f"{file}.{number}" for kind, file in combined.items()}, access) for number in (1, 2)
+            Layout(who, {kind: f"{file}{place}" for kind, file in combined.items()}, access) for place in _PLACES
         )
+
+    @staticmethod
+    def found(expression: str, files: Sequence[str]) -> tuple[str, list[str]] | None:
+        """The list that the expression reads, and what `files`, which it names, are called without their place."""
+        bare = [file[:-2] for file in files if file.endswith(_PLACES)]
+        for path in _READS.findall(expression) if files and len(bare) == len(files) else []:
+            with suppress(Error):  # what cannot be read is none of ours
+                if eximconf.items(_content(Path(path))) == list(files):
+                    return path, bare
+        return None
 
     @property
     def expression(self) -> str:
@@ -73,12 +90,18 @@ class Listed:
             atomic.replaceable(self._target())
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """See `Layout.install`; on any error nothing that is in use has changed."""
+        """See `Layout.install`; on any error nothing that is in use has changed.
+
+        Files of another kind of key that the list names, and that are not certagent's, stay in it.
+        """
         _, unused = self._both()
         unused.install(pems)
-        names = eximconf.listing(unused.of(algorithm).combined or "" for algorithm in sorted(pems))
+        new = [unused.of(algorithm).combined or "" for algorithm in sorted(pems)]
+        own, kinds = {str(path) for path in self.paths()}, {family(algorithm) for algorithm in pems}
         with pemfile.in_its_words():
-            atomic.write(self._target(), f"{names}\n".encode(), mode=_MODE, keep=True)
+            others = [file for file in eximconf.items(_content(self._target())) if file not in own]
+            kept = [file for file in others if eximconf.kind_in(file) not in {*kinds, None}]
+            atomic.write(self._target(), f"{eximconf.listing([*new, *kept])}\n".encode(), mode=_MODE, keep=True)
 
     def installed(self) -> dict[str, bytes]:
         """See `Layout.installed`."""
@@ -111,14 +134,17 @@ class Listed:
     def _in_use(self) -> Layout | None:
         """The place that the list names; None where there is no list, or it names other files."""
         with pemfile.in_its_words():
-            content = atomic.read(self._target(), _LIMIT_BYTES)
-        named = set(eximconf.items((content or b"").decode(errors="replace")))
+            named = set(eximconf.items(_content(self._target())))
         return next((place for place in self._places if named & {str(path) for path in place.paths()}), None)
 
     def _target(self) -> Path:
         target = Path(os.path.realpath(self._path.parent), self._path.name)
         atomic.trusted_dir(target.parent)
         return target
+
+
+def _content(path: Path) -> str:
+    return (atomic.read(path, _LIMIT_BYTES) or b"").decode(errors="replace")
 
 
 def _restore(place: Layout, saved: Mapping[str, Secret[bytes]]) -> None:
