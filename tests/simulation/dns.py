@@ -3,7 +3,9 @@
 Rule of the caches (RFC 1035 section 3.2.1, RFC 2181 section 5.2): a set that a server gave with TTL T may be used until
 T after the last moment it was given; and by some for almost as long again, see `SLACK`. An alias is a set of one;
 through an old alias the old target's sets are still fetched for the alias's TTL, and kept for their own after that.
-Serve-stale (RFC 8767) is left out: no waiting protects from it.
+Serve-stale (RFC 8767): while no server of a zone answers anybody, caches use what they had when that began, however
+old it gets; when a server answers again they ask it. Left out is what no waiting protects from: a cache that cannot
+reach servers which answer the agent, and the half minute for which one may believe that they are still away.
 """
 
 from __future__ import annotations
@@ -162,6 +164,8 @@ class Zone:
         self.txt: set[tuple[str, str]] = set()
         self.stray_txt: set[tuple[str, str]] = set()
         """Values whose adding came through late: nobody can be blamed for them."""
+        self.away_since: float | None = None
+        """Since when no server answers anybody."""
         self.alias_over: Callable[[str, Entry], None] = nobody
         self.born: Callable[[str, Entry, Content, bool], None] = nobody
         """Told (name, entry, what the version before had, made by the agent) when a server begins to give a set."""
@@ -169,6 +173,10 @@ class Zone:
     def current(self, name: str) -> RR:
         """What the primary gives."""
         return self.versions[-1].sets.get(name, NOTHING)
+
+    def horizon(self) -> float:
+        """What expired since this moment some cache may still use."""
+        return self.clock.t if self.away_since is None else self.away_since
 
     def put(self, name: str, rr: RR, *, since: float | None) -> None:
         """A new version at the primary; the others follow sooner or later."""
@@ -257,7 +265,7 @@ class Zone:
 
     def heal(self) -> None:
         """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
-        self.security = "secure"
+        self.security, self.away_since = "secure", None
         for server in self.servers:
             if not server.back and server.ill_until - self.clock.t < SOON_S:
                 self.clock.busy(server.ill_until - self.clock.t)
@@ -295,9 +303,9 @@ class Dns:
 
     def holdable(self, name: str, *, depth: int = 0) -> Iterator[tuple[Values, tuple[Entry, ...]]]:
         """Every set of TLSA values that some sender may use for the name now, and the entries it came by."""
-        now = self.clock.t
-        for entry in self.zone_of(name).entries[name].values():
-            if entry.live or entry.expiry > now:
+        zone = self.zone_of(name)
+        for entry in zone.entries[name].values():
+            if entry.live or entry.expiry > zone.horizon():
                 if not isinstance(entry.content, str):
                     if entry.content:
                         yield entry.content, (entry,)
@@ -322,10 +330,9 @@ class Dns:
 
     def reaches(self, name: str) -> set[str]:
         """The names whose sets count for this one, itself included."""
-        now = self.clock.t
-        found = {name}
-        for entry in self.zone_of(name).entries[name].values():
-            if isinstance(entry.content, str) and (entry.live or entry.expiry > now):
+        zone, found = self.zone_of(name), {name}
+        for entry in zone.entries[name].values():
+            if isinstance(entry.content, str) and (entry.live or entry.expiry > zone.horizon()):
                 found |= self.reaches(entry.content)
         return found
 

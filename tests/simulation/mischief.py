@@ -73,6 +73,16 @@ def deaf_for_days(world: World) -> None:
     server.lasts(world.rng.uniform(2, 8) * 86400, partial(_becomes, server, deaf=False))
 
 
+def away(world: World) -> None:
+    """No server of a zone answers anybody for a while: caches that serve stale data use what they have."""
+    zone = world.rng.choice(world.zones)
+    if zone.away_since is not None:
+        return
+    zone.away_since = world.clock.t
+    world.clock.note(f"   ! {zone.name} is away")
+    world.clock.at(_span(world), partial(_becomes, zone, away_since=None))
+
+
 def stuck(world: World) -> None:
     """A secondary's transfers fail for a while."""
     zone, server = _server(world)
@@ -327,6 +337,8 @@ def wall_jumps(world: World) -> None:
 ANYTIME: tuple[Mischief, ...] = (
     deaf,
     deaf,
+    away,
+    away,
     deaf_for_days,
     stuck,
     stuck,
