@@ -542,6 +542,31 @@ class TestList:
         ready.install(NEW_PEMS)
         assert serves(NEW, NEW_RSA)
 
+    @pytest.mark.parametrize("pages", [1, 2, 3])
+    def test_a_full_disk_at_any_of_its_files_leaves_all_that_is_in_use(
+        self, dual: lab.Exim, tls: Path, pages: int
+    ) -> None:
+        """Each file takes a page: of the two keys' and the list's the first, the second, or the third fails."""
+        exim = Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "small", tls], check=True)
+        try:
+            old = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
+            with pytest.raises(Misconfigured) as caught:
+                exim.install(old)
+            do_as_told(caught.value)
+            until(lambda: serves(OLD, OLD_RSA), 5, "what the list names is served")
+            free = os.statvfs(tls).f_bavail - (pages - 1)
+            (tls / "ballast").write_bytes(b"x" * (free * 4096))
+            with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
+                exim.install(NEW_PEMS)
+            assert serves(OLD, OLD_RSA)
+            exim.check(BOTH)
+            (tls / "ballast").unlink()
+            exim.install(NEW_PEMS)
+            assert serves(NEW, NEW_RSA)
+        finally:
+            subprocess.run(["umount", "-l", tls], check=True)
+
     def test_what_was_saved_is_restored_byte_for_byte(self, ready: Exim, tls: Path) -> None:
         def there() -> dict[str, bytes]:
             return {str(path): path.read_bytes() for path in tls.iterdir()}
