@@ -19,6 +19,7 @@ from tests.simulation.settled import WORLDS, settled
 from tests.world import World
 
 TREE = 32
+"""A third of the time goes into the trunk, the rest into the others."""
 
 
 class Trunk:
