@@ -135,6 +135,8 @@ class Server:
         """It regressed, or its transfers fail: it stays at its version."""
         self.back = False
         """It regressed."""
+        self.heard_since = -1e9
+        """When it last began to answer the agent again."""
         self.ill_until = 0.0
         """By when all that is in its way is over."""
         self.given: dict[str, tuple[Entry, int]] = {}
@@ -173,6 +175,19 @@ class Zone:
     def current(self, name: str) -> RR:
         """What the primary gives."""
         return self.versions[-1].sets.get(name, NOTHING)
+
+    def is_back(self) -> None:
+        """It is not away any more."""
+        if self.away_since is not None:
+            self.away_since = None
+            for server in self.servers:
+                server.heard_since = self.clock.t
+
+    def heard(self, for_s: float) -> bool:
+        """Whether one of its servers could have been asked by the agent all that time, until now."""
+        since = self.clock.t - for_s
+        answering = (s for s in self.servers if not (s.deaf or s.refuses))
+        return self.away_since is None and any(s.heard_since <= since for s in answering)
 
     def horizon(self) -> float:
         """What expired since this moment some cache may still use."""
@@ -265,7 +280,8 @@ class Zone:
 
     def heal(self) -> None:
         """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
-        self.security, self.away_since = "secure", None
+        self.security = "secure"
+        self.is_back()
         for server in self.servers:
             if not server.back and server.ill_until - self.clock.t < SOON_S:
                 self.clock.busy(server.ill_until - self.clock.t)

@@ -59,7 +59,7 @@ def deaf(world: World) -> None:
         server.refuses = True
     world.clock.note(f"   ! {server.label} is not heard")
 
-    server.lasts(_span(world), partial(_becomes, server, deaf=False, refuses=False))
+    server.lasts(_span(world), partial(_heard_again, server))
 
 
 def deaf_for_days(world: World) -> None:
@@ -70,7 +70,7 @@ def deaf_for_days(world: World) -> None:
     server.deaf = True
     world.clock.note(f"   ! {server.label} of {zone.name} is not heard for days")
 
-    server.lasts(world.rng.uniform(2, 8) * 86400, partial(_becomes, server, deaf=False))
+    server.lasts(world.rng.uniform(2, 8) * 86400, partial(_heard_again, server))
 
 
 def away(world: World) -> None:
@@ -80,7 +80,7 @@ def away(world: World) -> None:
         return
     zone.away_since = world.clock.t
     world.clock.note(f"   ! {zone.name} is away")
-    world.clock.at(_span(world), partial(_becomes, zone, away_since=None))
+    world.clock.at(_span(world), zone.is_back)
 
 
 def stuck(world: World) -> None:
@@ -109,8 +109,13 @@ def cut_off(world: World) -> None:
     server.lasts(_span(world), partial(_back_again, zone, server))
 
 
+def _heard_again(server: Server) -> None:
+    server.deaf = server.refuses = False
+    server.heard_since = server.clock.t
+
+
 def _back_again(zone: Zone, server: Server) -> None:
-    server.deaf = False
+    _heard_again(server)
     _follow(zone, server)
 
 
@@ -119,10 +124,11 @@ def regress(world: World) -> None:
 
     A regression that comes and goes between two looks cannot be seen by anybody, so it is not the engine's fault: it
     lasts at least one interval of `schedule.look_every` while the caches of just that set are waited for, else one
-    `watch`, and time in which the agent does not run, or cannot write its journal, does not count.
+    `watch`, and time in which the agent does not run, cannot write its journal, or hears no server of the zone or of
+    the aliases that lead there, does not count.
     """
     zone, server = _server(world)
-    if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1:
+    if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1 or zone.away_since:
         return
     back = world.rng.randrange(max(0, server.serial - 3), server.serial)
     watch_s = world.spec.watch.total_seconds()
@@ -141,8 +147,9 @@ def regress(world: World) -> None:
 
 
 def _ahead_again(world: World, zone: Zone, server: Server, lasts: float) -> None:
-    if world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts:
-        server.lasts(lasts, partial(_ahead_again, world, zone, server, lasts))  # the agent was away
+    away = world.asleep_since is not None or world.journal.disk_full or world.awake_since > world.clock.t - lasts
+    if away or not (zone.heard(lasts) and world.zones[0].heard(lasts)):
+        server.lasts(lasts, partial(_ahead_again, world, zone, server, lasts))
     elif server.stuck:
         _follow(zone, server)
 
