@@ -130,6 +130,8 @@ class Judge:
                 bad = self._bad(values, shown)
                 if not bad or any(e.unseen(now) for e in by):
                     continue
+                if leaf.serial in host.once and any(e.since is not None and not e.met for e in by):
+                    continue  # what was there before may come back in any weather: it rests on what was journaled
                 # no sender can tell a renewal with the same key from the old chain, unless he pins the issuer
                 pins = any(v[0] != "3" for v in values)
                 if any(s.spki == leaf.spki and (s.issuers == leaf.issuers or not pins) for s in same):
