@@ -288,9 +288,8 @@ class Clients:
     """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
 
     Each client wants one name and one kind of key (in TLS 1.2, where a client can say so). The TLSA sets it compares
-    with were asked
-    before it connected: one fresh from the primary, one from a validating cache. What met a closed port (see
-    `tests.lab.load`) is counted apart from a handshake that failed.
+    with were asked before it connected: one fresh from the primary, one from a validating cache. What met a closed port
+    (see `tests.lab.load`) is counted apart from a handshake that failed.
     """
 
     def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:

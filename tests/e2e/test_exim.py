@@ -42,6 +42,7 @@ NO_TLS = "TLS not available"
 
 OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
 NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
+OLD_PEMS = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
 NEW_PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
 
 
@@ -475,7 +476,7 @@ class TestList:
     def ready(self, dual: lab.Exim, listed: Exim) -> Exim:
         """Once more: the settings have led to the list since the first run."""
         with pytest.raises(Misconfigured) as caught:
-            listed.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)})
+            listed.install(OLD_PEMS)
         do_as_told(caught.value)
         until(lambda: serves(OLD, OLD_RSA), 5, "what the list names is served")
         return listed
@@ -501,7 +502,7 @@ class TestList:
         assert serves(NEW, NEW_RSA)
         assert all(path.exists() for path in before)
         assert set(ready.installed()) == BOTH
-        ready.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)})  # put back
+        ready.install(OLD_PEMS)  # put back
         assert serves(OLD, OLD_RSA)
         ready.check(BOTH)
 
@@ -550,9 +551,8 @@ class TestList:
         exim = Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "small", tls], check=True)
         try:
-            old = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
             with pytest.raises(Misconfigured) as caught:
-                exim.install(old)
+                exim.install(OLD_PEMS)
             do_as_told(caught.value)
             until(lambda: serves(OLD, OLD_RSA), 5, "what the list names is served")
             free = os.statvfs(tls).f_bavail - (pages - 1)

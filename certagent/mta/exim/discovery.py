@@ -41,14 +41,12 @@ def discover() -> list[Found]:
     access, fits = _access(pairs, settings)
     kinds = [eximconf.kind_in(certificate) for certificate, _ in pairs]
     if fits:
-        files: dict[str, str | dict[str, str]] = {
-            kind: _file(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind
-        }
-        changes: tuple[Change, ...] = ()
         listed = Listed.found(settings["tls_certificate"], [certificate for certificate, _ in pairs])
         if listed:
             access = {**access, "list": listed[0]}
-            files = {kind: file for kind, file in zip(kinds, listed[1], strict=True) if kind}
+        named = listed[1] if listed else map(_file, pairs)
+        files: dict[str, str | dict[str, str]] = {kind: one for kind, one in zip(kinds, named, strict=True) if kind}
+        changes: tuple[Change, ...] = ()
         if any(certificate != key for certificate, key in pairs):
             better = exim.remedy(settings, [(file, file) for file in _new(settings, kinds).values()])
             notes.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Listed:
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access, path: str) -> None:
         """Raises: as `Layout`; `mta.config` also where a file is not a combined one, or `path` is relative."""
-        self._who, self._path = who, Path(path)
+        self._path = Path(path)
         combined = {kind: one.combined if isinstance(one, Files) else one for kind, one in files.items()}
         if apart := [kind for kind, file in combined.items() if not file]:
             raise Misconfigured("mta.config", f"{who}: files.{apart[0]}: a list names combined files", "give one path")
@@ -63,7 +63,7 @@ class Listed:
     @property
     def expression(self) -> str:
         """What leads to the files in Exim's configuration."""
-        return f"${{readfile{{{self._path}}}{{}}}}"
+        return reading(str(self._path))
 
     def exists(self) -> bool:
         """Whether the list is there."""
@@ -77,10 +77,9 @@ class Listed:
         """See `Layout.of`: the file in use, or the first that will be."""
         return (self._in_use() or self._places[0]).of(algorithm)
 
-    def paths(self, algorithms: Iterable[str] | None = None) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Path, ...]:
         """See `Layout.paths`: all places, and the list."""
-        chosen = None if algorithms is None else list(algorithms)
-        return (*(path for place in self._places for path in place.paths(chosen)), self._path)
+        return (*(path for place in self._places for path in place.paths()), self._path)
 
     def check(self) -> None:
         """See `Layout.check`."""
@@ -141,6 +140,11 @@ class Listed:
         target = Path(os.path.realpath(self._path.parent), self._path.name)
         atomic.trusted_dir(target.parent)
         return target
+
+
+def reading(path: str) -> str:
+    """The expression that reads a list."""
+    return f"${{readfile{{{path}}}{{}}}}"
 
 
 def _content(path: Path) -> str:

@@ -44,7 +44,7 @@ from certagent.mta import pemfile
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
 from certagent.mta.exim.eximdaemon import Daemon
-from certagent.mta.exim.listed import Listed
+from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
@@ -144,8 +144,9 @@ class Exim:
         if "$" in settings["tls_certificate"] and not unknown and not listed:
             what = "each connection reads certificate and key one after the other, and fails where a swap is in between"
             path = f"{os.path.dirname(needed[0][0])}/{self._exim.name}.list"
-            hint = f"set `list: {path}` in its config; then name it in place of the files: ${{readfile{{{path}}}{{}}}}"
-            found.append((what, hint))
+            found.append(
+                (what, f"set `list: {path}` in its config; then name it in place of the files: {reading(path)}")
+            )
         if self._layout.split:
             what = "certificate and key are two files, which no rename replaces together: a crash between ends TLS"
             found.append(
@@ -302,10 +303,9 @@ class Exim:
         return self._made(self._options.owner or settings["exim_user"])
 
     def _made(self, owner: str | None) -> Layout | Listed:
-        options = self._options
-        if options.list is None:
-            return Layout(self._who, options.files, self._access(owner))
-        return Listed(self._who, options.files, self._access(owner), options.list)
+        files, access = self._options.files, self._access(owner)
+        path = self._options.list
+        return Layout(self._who, files, access) if path is None else Listed(self._who, files, access, path)
 
     def _await_watch(self) -> None:
         """Until _WATCH_S after the last file was placed: the rename is the last change of its inode."""
