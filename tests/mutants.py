@@ -8,7 +8,6 @@ status 1 if one survives or does not apply to the sources any more (the text mus
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import time
@@ -60,7 +59,6 @@ def hunt(mutant: Mutant, first: int, count: int) -> int:
     from tests.simulation.ca import cheap
     from tests.simulation.tree import TREE, grown
 
-    gc.disable()
     with cheap() as dice:
         for number in range(first // TREE, -(-count // TREE)):
             try:
@@ -71,8 +69,6 @@ def hunt(mutant: Mutant, first: int, count: int) -> int:
             except Exception as error:  # a mutant that breaks the simulation itself is noticed, too
                 print(f"{number * TREE}\t{type(error).__name__}: {error}")
                 return 0
-            if number % 64 == 0:
-                gc.collect()
     print("-\tsurvived")
     return 1
 

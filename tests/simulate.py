@@ -39,7 +39,6 @@ def many(trees: range) -> Part:
     """These, in one process."""
     done, began, histories = Done(), time.process_time(), 0
     bad: list[tuple[int, float, str]] = []
-    gc.set_threshold(5_000, 50, 50)  # a world is full of cycles, and is garbage as a whole soon after its history
     with cheap() as dice:
         for number in trees:
             for outcome in grown(number, dice):

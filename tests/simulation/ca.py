@@ -6,6 +6,7 @@ small JSON values, and the clock, dice and threads of `act.py` by the world's. T
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -133,11 +134,14 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(certagent.act, "ThreadPoolExecutor", _Pool),
         *(remembered(NOW.memory) if remember else ()),
     ]
+    before = gc.get_threshold()
+    gc.set_threshold(5_000, 50, 50)  # a world is full of cycles, and is garbage as a whole soon after its history
     for p in replaced:
         p.start()
     try:
         yield NOW
     finally:
+        gc.set_threshold(*before)
         for p in reversed(replaced):
             p.stop()
 

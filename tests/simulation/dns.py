@@ -176,9 +176,14 @@ class Zone:
         """What the primary gives."""
         return self.versions[-1].sets.get(name, NOTHING)
 
+    @property
+    def away(self) -> bool:
+        """No server answers anybody."""
+        return self.away_since is not None
+
     def is_back(self) -> None:
         """It is not away any more."""
-        if self.away_since is not None:
+        if self.away:
             self.away_since = None
             for server in self.servers:
                 server.heard_since = self.clock.t
@@ -187,7 +192,7 @@ class Zone:
         """Whether one of its servers could have been asked by the agent all that time, until now."""
         since = self.clock.t - for_s
         answering = (s for s in self.servers if not (s.deaf or s.refuses))
-        return self.away_since is None and any(s.heard_since <= since for s in answering)
+        return not self.away and any(s.heard_since <= since for s in answering)
 
     def horizon(self) -> float:
         """What expired since this moment some cache may still use."""

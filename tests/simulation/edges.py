@@ -31,7 +31,7 @@ class Resolver:
             zone = self.dns.zone_of(name)
             said: dict[str, RR | Unknown] = {}
             for server in zone.servers:
-                if server.deaf or zone.away_since is not None:
+                if server.deaf or zone.away:
                     said[server.label] = Unknown("gave no answer within 3 s")
                 elif server.refuses:
                     said[server.label] = Unknown("says REFUSED")
@@ -67,7 +67,7 @@ class Resolver:
         while True:
             clock.go_on(0.03)
             zone, name, answers, _, path = self._trail(owner)
-            clock.go_on(3.0 if zone.away_since is not None or any(s.deaf for s in zone.servers) else 0.02)
+            clock.go_on(3.0 if zone.away or any(s.deaf for s in zone.servers) else 0.02)
             if all(isinstance(a, Answer) and wanted <= a.values and not gone & a.values for a in answers.values()):
                 break
             if clock.t + pause >= end:

@@ -309,11 +309,7 @@ class History:
                 clock.stirred_at = clock.t
                 host.restart()
         for zone in world.zones:
-            if (
-                zone.security != "secure"
-                or zone.away_since is not None
-                or any(s.deaf or s.refuses or s.stuck for s in zone.servers)
-            ):
+            if zone.away or zone.security != "secure" or any(s.deaf or s.refuses or s.stuck for s in zone.servers):
                 clock.stirred_at = clock.t
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):

@@ -15,6 +15,8 @@ Whose fault it is, exactly:
   served before (those senders were cut off already; all of them, where TLS fails and files are put back), sets that are
   somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where
   the operator said `accept_deferrals`, that one generation.
+- A put-back rests on what was journaled, since it has to work in any weather: sets of somebody else's that no journaled
+  look has met do not count for it.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
   first answered (docs/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at

@@ -76,7 +76,7 @@ def deaf_for_days(world: World) -> None:
 def away(world: World) -> None:
     """No server of a zone answers anybody for a while: caches that serve stale data use what they have."""
     zone = world.rng.choice(world.zones)
-    if zone.away_since is not None:
+    if zone.away:
         return
     zone.away_since = world.clock.t
     world.clock.note(f"   ! {zone.name} is away")
@@ -128,7 +128,7 @@ def regress(world: World) -> None:
     the aliases that lead there, does not count.
     """
     zone, server = _server(world)
-    if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1 or zone.away_since:
+    if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1 or zone.away:
         return
     back = world.rng.randrange(max(0, server.serial - 3), server.serial)
     watch_s = world.spec.watch.total_seconds()

@@ -33,9 +33,9 @@ class Trunk:
         self._tracing = tracing
         self._next = 0
         self._pick = random.Random(f"tree {number}")
-        self.outcome = self._told()
+        self.outcome = self._grow()
 
-    def _told(self) -> Outcome:
+    def _grow(self) -> Outcome:
         rng = random.Random(self.seed)
         (shape,) = rng.choices(SHAPES, [s.share for s in SHAPES])
         number = rng.randrange(WORLDS)
