@@ -333,7 +333,7 @@ class TestRefusals:
         issue(acme, lab_dns, csrs.ecdsa(), NAME)
 
     def test_a_ca_that_is_away(self, make: Make, pebble: Pebble) -> None:
-        acme = make(timeout_s=0.2)
+        acme = make(timeout_s=1)
         request = csrs.csr(csrs.ecdsa(), NAME)
         acme.order(request)
         pebble.pause()

@@ -8,9 +8,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_BUSY = 4
+"""How much slower a machine may be for a while than an idle one: only what is in vain waits longer for it."""
+
 
 def until(predicate: Callable[[], T], seconds: float, what: str) -> T:
-    """Asks `predicate` every 20 ms and returns its first true answer; TimeoutError(what) after `seconds`."""
+    """Asks `predicate` every 20 ms and returns its first true answer.
+
+    TimeoutError(what) where an idle machine would have had it within `seconds` for certain.
+    """
+    seconds *= _BUSY
     end = time.monotonic() + seconds
     while not (answer := predicate()):
         if time.monotonic() >= end:

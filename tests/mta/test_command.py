@@ -165,14 +165,14 @@ class TestReload:
 
     @pytest.mark.parametrize("reload", ["exit 1", "sleep 9"])
     def test_where_it_fails_a_sound_service_is_restarted(self, place: Path, reload: str) -> None:
-        command(place, reload=reload, check="exit 0", restart="exit 0", timeout_s=0.3).reload()
-        command(place, reload=reload, restart="exit 0", timeout_s=0.3).reload()
+        command(place, reload=reload, check="exit 0", restart="exit 0", timeout_s=1).reload()
+        command(place, reload=reload, restart="exit 0", timeout_s=1).reload()
         assert ran(place) == ["reload", "check", "restart", "reload", "restart"]
 
     @pytest.mark.parametrize("check", ["exit 1", "sleep 9"])
     def test_a_service_that_could_not_start_again_is_not_stopped(self, place: Path, check: str) -> None:
         with pytest.raises(Transient, match="reload fails"):
-            command(place, reload="exit 1", check=check, restart="exit 0", timeout_s=0.3).reload()
+            command(place, reload="exit 1", check=check, restart="exit 0", timeout_s=1).reload()
         assert ran(place) == ["reload", "check"]
 
     def test_a_restart_that_fails_is_told(self, place: Path) -> None:

@@ -234,7 +234,7 @@ class TestSmtp:
                 got.append(secure.recv(100))
                 secure.sendall(b"221 bye\r\n")
 
-        assert ask(talk).took_s < 1
+        ask(talk)
         assert got == [b"EHLO", b"STARTTLS\r\n", b"QUIT\r\n"]
 
 
@@ -317,7 +317,7 @@ class TestOtherProtocols:
             with BOTH.wrap_socket(connection, server_side=True) as secure:
                 got.append(secure.recv(100))
 
-        assert ask(talk, mode=mode).took_s < 1
+        ask(talk, mode=mode)
         assert got == expected
 
     @given(st.sampled_from(["smtp", "imap", "pop3", "sieve"]), st.lists(st.binary(max_size=30), max_size=6))
@@ -363,9 +363,7 @@ class _Recorded(starttls.Stream):
 class TestTime:
     @pytest.mark.parametrize("mode", ["smtp", "tls"])
     def test_a_server_that_never_answers_is_given_up(self, mode: Mode) -> None:
-        served = ask(lambda connection: time.sleep(2), mode=mode, timeout_s=0.2)
-        assert why(served) == "no answer within 0.2 s"
-        assert served.took_s < 1
+        assert why(ask(lambda connection: time.sleep(2), mode=mode, timeout_s=0.2)) == "no answer within 0.2 s"
 
     def test_a_server_that_drips_is_given_up(self) -> None:
         def talk(connection: socket.socket) -> None:
@@ -373,9 +371,7 @@ class TestTime:
                 connection.sendall(b"2")
                 time.sleep(0.05)
 
-        served = ask(talk, timeout_s=0.3)
-        assert why(served) == "no answer within 0.3 s"
-        assert served.took_s < 1
+        assert why(ask(talk, timeout_s=0.3)) == "no answer within 0.3 s"
 
     def test_a_server_silent_after_starttls_is_given_up(self) -> None:
         def silent(connection: socket.socket) -> None:
@@ -385,14 +381,19 @@ class TestTime:
         assert why(ask(silent, timeout_s=0.3)) == "no answer within 0.3 s"
 
     def test_one_that_does_not_answer_quit_was_seen_all_the_same(self) -> None:
+        got: list[bytes] = []
+        left = threading.Event()
+
         def talk(connection: socket.socket) -> None:
             servers.smtp()(connection)
-            with BOTH.wrap_socket(connection, server_side=True):
-                time.sleep(3)
+            with BOTH.wrap_socket(connection, server_side=True) as secure:
+                got.append(secure.recv(100))
+                got.append(secure.recv(100))
+                left.set()
 
-        served = ask(talk)
-        assert spki(served) == EC.spki
-        assert served.took_s < 2
+        assert spki(ask(talk, timeout_s=60)) == EC.spki
+        assert left.wait(5)
+        assert got == [b"QUIT\r\n", b""]
 
 
 def test_a_closed_port_is_told() -> None:
