@@ -41,8 +41,8 @@ def complete(sighting: Sighting) -> bool:
 
 
 def known(sighting: Sighting) -> list[Answer]:
-    """The answers that were heard."""
-    return [a for a in sighting.answers.values() if isinstance(a, Answer)]
+    """The answers that were heard, in the order of the servers' names: that in which they came is not journaled."""
+    return [a for _, a in sorted(sighting.answers.items()) if isinstance(a, Answer)]
 
 
 def after(held: tuple[Held, ...], sighting: Sighting, now: Instant) -> tuple[Held, ...]:

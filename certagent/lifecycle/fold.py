@@ -275,7 +275,7 @@ def _forgetting(state: State, step: Forget) -> State:
     values: list[Value] = []
     for keyset in state.keys:
         if keyset.id in step.keys:
-            values += [tlsa.of_key(spki) for spki in keyset.spki.values()]
+            values += [tlsa.of_key(spki) for spki in sorted(keyset.spki.values())]
     for generation in state.generations:
         if generation.id in step.generations:
             values += sorted(records(generation, EVERY_TRIPLE))

@@ -6,15 +6,15 @@ from datetime import timedelta
 from typing import get_args
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant, Unknown
+from certagent.lifecycle.model import Answer, Instant, Sighting, Unknown
 from certagent.lifecycle.state import State
 from certagent.pki import tlsa
-from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, TARGETS
+from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MX1, TARGETS
 from tests.lifecycle.play import ECDSA, OWNER, RSA, START, Life, foreign, later, leaf, served
 
 FIRST = [ev.Surveyed(target=target, served=(served(leaf("ee")),)) for target in TARGETS]
@@ -48,6 +48,35 @@ def test_any_state_comes_back_from_the_disk_as_it_was(history: History) -> None:
     assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state
     for _, event in history:
         assert msgspec.json.decode(msgspec.json.encode(event), type=ev.AnyEvent) == event
+
+
+BACKWARDS = Sighting(
+    "example.org.", MX1, {"ns2.": Answer(frozenset({"3 1 1 bb"}), 60), "ns1.": Answer(frozenset(), 60)}, "secure"
+)
+"""As it was heard; sorted, the other answer comes first."""
+NO_TIME = timedelta(0)
+
+
+@given(HISTORIES)
+@example(
+    [
+        (NO_TIME, ev.Looked(owner=MX1, sighting=BACKWARDS)),
+        (NO_TIME, ev.Intended(step=st.Publish(owner=MX1, values=frozenset({"3 1 1 aa"}), ttl_s=60, because=""))),
+    ]
+)
+@example(
+    [
+        (NO_TIME, ev.KeysMade(keys="k1", spki={"rsa-2048": "bb" * 32, "ecdsa-p256": "aa" * 32})),
+        (NO_TIME, ev.Intended(step=st.Forget(generations=(), keys=("k1",), owners=(), because=""))),
+    ]
+)
+def test_reading_the_state_anew_between_any_two_events_changes_nothing(history: History) -> None:
+    """What is read has its names sorted: `Journal.verify`, which folds in one go, must come to the same."""
+    state, now = State(name="mx1.example.org"), START
+    for delay, event in [*((timedelta(0), event) for event in FIRST), *history]:
+        now = later(now, delay)
+        state = msgspec.json.decode(msgspec.json.encode(fold(state, event, now), order="sorted"), type=State)
+    assert state == folded(history)[-1][0]
 
 
 @given(HISTORIES, EVENTS)
