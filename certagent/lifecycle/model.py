@@ -107,7 +107,7 @@ class Unknown(Struct, frozen=True, tag=True):
 
     why: str
     reached: bool = False
-    """Of a service: it was there and spoke, but showed no certificate."""
+    """Of a service: it came to TLS, but showed no certificate. False where nobody was there, or it turned us away."""
 
 
 Security = Literal["secure", "insecure", "bogus", "unknown"]

@@ -33,15 +33,17 @@ from OpenSSL import SSL
 from certagent.errors import Error
 from certagent.lifecycle.model import Algorithm, Served, Service, Unknown
 from certagent.mta import starttls
-from certagent.mta.starttls import Stream, Unseen
+from certagent.mta.starttls import Stream, TurnedAway, Unseen
 from certagent.pki.algorithms import Family, family
 from certagent.pki.chain import facts
 from certagent.pki.leaf import Leaf
 
 Version = Literal["1.2", "1.3"]
 
-_WORKERS = 16
-"""Side by side; well below the 50 that Postfix takes from one client (smtpd_client_connection_count_limit)."""
+_WORKERS = 8
+"""Side by side: Exim takes 20 connections in all (smtp_accept_max), and mail shall find room among them; Postfix takes 50
+from one client (smtpd_client_connection_count_limit).
+"""
 
 _QUIT_S = 1.0
 """How long to wait for the answer to a goodbye: only manners, it proves nothing."""
@@ -84,7 +86,7 @@ def probe(
     except _Absent:
         leaf = _ABSENT
     except Unseen as unseen:
-        leaf = Unknown(str(unseen), reached=True)
+        leaf = Unknown(str(unseen), reached=not isinstance(unseen, TurnedAway))
     except TimeoutError:
         leaf = Unknown(f"no answer within {timeout_s:g} s")
     except (OSError, ValueError, UnsupportedAlgorithm, x509.InvalidVersion, Error) as error:  # of odd certificates

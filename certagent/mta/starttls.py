@@ -31,6 +31,10 @@ class Unseen(Exception):
     """Why no certificate was seen."""
 
 
+class TurnedAway(Unseen):
+    """It never came to TLS, so nothing is known of it: the server is busy, or does not talk to this host."""
+
+
 class Stream:
     """A connection whose every wait ends at one deadline (TimeoutError), however slowly the other side drips."""
 
@@ -96,8 +100,13 @@ def begin(stream: Stream, mode: Mode) -> None:
 
 
 def in_the_clear(received: bytes) -> Unseen:
-    """What came where TLS begins is text: Dovecot says so that its key does not load, and a port may not be for TLS."""
-    return _refused("TLS", "the server goes on in the clear", _printable(received.partition(b"\n")[0].rstrip()))
+    """What came where TLS begins is text: Dovecot says so that its key does not load, a port may not be for TLS, and
+    an SMTP server that is busy says 421 at any time (RFC 5321 section 3.8).
+    """
+    words = _printable(received.partition(b"\n")[0].rstrip())
+    if re.match("421[ -]", words):
+        return _refused("greeting", _SMTP_MEANING["421"], words)
+    return _refused("TLS", "the server goes on in the clear", words)
 
 
 GOODBYE: Final[Mapping[Mode, bytes]] = {
@@ -114,7 +123,8 @@ _TURNED_AWAY = "it turns this host away: busy, shutting down, too many connectio
 
 
 def _refused(asked: str, meaning: str, words: str) -> Unseen:
-    return Unseen(f"{asked}: {meaning} (its own words: {words[:200]})")
+    kind = Unseen if asked in ("STARTTLS", "STLS", "TLS") else TurnedAway
+    return kind(f"{asked}: {meaning} (its own words: {words[:200]})")
 
 
 def _printable(text: bytes) -> str:
