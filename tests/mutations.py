@@ -148,6 +148,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "    names = names_of(spec, state, target)[:1]",
     ),
     Mutant(
+        "shared-records-forgotten",
+        "names whose aliases lead to one place are rolled as one",
+        R,
+        "if name != owner and here & _places(state, name))]",
+        "if name == owner)]",
+    ),
+    Mutant(
         "withdrawn-forgotten",
         "a name taken out of the config is still held by caches",
         R,

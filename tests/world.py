@@ -96,6 +96,7 @@ class World:
     def _publish_before(self) -> None:
         # what was published before certagent came
         rng = self.rng
+        shared = rng.random() < 0.5
         for name, hosts in self.answers.items():
             values: set[str] = set()
             draw = rng.random()
@@ -107,11 +108,11 @@ class World:
                 values.add(stray)
             rr = RR(frozenset(values), rng.choice(TTLS) if values else 0)
             zone = self.zones[0]
-            if rng.random() < 0.25:
-                target = f"a.{name.split('.')[2]}.hosted.net."
+            if rng.random() < 0.25 + 0.25 * shared:
+                target = f"a.{'dane' if shared else name.split('.')[2]}.hosted.net."
                 zone.versions[0].sets[name] = RR(target, rng.choice(TTLS))
                 if rr.content:
-                    self.zones[1].versions[0].sets[target] = rr
+                    self.zones[1].versions[0].sets.setdefault(target, rr)
                 self.zones[1].know(target)
                 self.zones[1].know(target.replace("a.", "c.", 1))
             elif rr.content:

@@ -338,8 +338,8 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         values = rollover.surplus(spec, state, name)
         if not values or rollover.changed_since_look(owner):
             continue
-        if name in spec.owners:
-            targets = rollover.answering(spec, name)
+        if not rollover.withdrawn(spec, state, name):
+            targets = rollover.answering(spec, state, name)
             if any(t not in state.targets or state.targets[t].phase != "drained" for t in targets):
                 # `finish` brings them there; a triple that is not configured goes as a whole, and hurts nobody
                 values = frozenset(v for v in values if tlsa.triple(v) not in spec.triples)

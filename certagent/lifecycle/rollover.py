@@ -32,26 +32,57 @@ def owners(spec: Spec, state: State) -> list[str]:
     return [*spec.owners, *(o for o in state.owners if o not in spec.owners)]
 
 
-def answering(spec: Spec, owner: str) -> tuple[str, ...]:
-    """The targets that answer at the service of a TLSA name; for one that is withdrawn: all."""
-    return spec.owners[owner] if owner in spec.owners else tuple(t.name for t in spec.targets)
+def sharing(spec: Spec, state: State, owner: str) -> list[str]:
+    """The TLSA names with the records of this one: itself, and those whose aliases lead to the same place, or did so
+    while caches may know it.
+    """
+    here = _places(state, owner)
+    return [owner, *(name for name in owners(spec, state) if name != owner and here & _places(state, name))]
+
+
+def withdrawn(spec: Spec, state: State, owner: str) -> bool:
+    """Neither it nor any name with the same records is configured any more."""
+    return spec.owners.keys().isdisjoint(sharing(spec, state, owner))
+
+
+def unplaced(spec: Spec, state: State) -> list[str]:
+    """Configured names of which nobody has said yet where their records are: any other name may share them."""
+    return [name for name in spec.owners if not _places(state, name)]
+
+
+def _places(state: State, owner: str) -> set[str]:
+    """Where the aliases of a TLSA name end, as far as it was seen."""
+    known = state.owner(owner)
+    found = {held.path[-1][0] if held.path else owner for held in known.held}
+    if known.sighting and caches.known(known.sighting):
+        found.add(known.sighting.name)
+    return found
+
+
+def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
+    """The targets that answer where the records of a TLSA name count, under whatever name; all, where that may be one
+    that is not configured any more.
+    """
+    every = tuple(t.name for t in spec.targets)
+    names = sharing(spec, state, owner)
+    return tuple(dict.fromkeys(target for name in names for target in spec.owners.get(name, every)))
 
 
 def names_of(spec: Spec, state: State, target: str) -> list[str]:
-    """The TLSA names at whose service a target answers."""
-    return [o for o in owners(spec, state) if target in answering(spec, o)]
+    """The TLSA names whose records count where a target answers."""
+    return [o for o in owners(spec, state) if target in answering(spec, state, o)]
 
 
 def unknown_targets(spec: Spec, state: State, owner: str) -> list[str]:
     """Targets that answer at a TLSA name and of which nothing is known yet."""
-    return [t for t in answering(spec, owner) if t not in state.targets]
+    return [t for t in answering(spec, state, owner) if t not in state.targets]
 
 
 def served_at(spec: Spec, state: State, owner: str) -> list[Leaf]:
     """The chains that a client of the service may meet now; none where any target is unknown yet."""
     if unknown_targets(spec, state, owner):
         return []
-    return [leaf for g in state.serving(answering(spec, owner)) for leaf in g.leaves.values()]
+    return [leaf for g in state.serving(answering(spec, state, owner)) for leaf in g.leaves.values()]
 
 
 def path(owner: Owner) -> tuple[str, ...]:
@@ -135,7 +166,7 @@ def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> bool:
     pins_issuer = "2 1 1" in spec.triples or any(
         tlsa.triple(v) != "3 1 1" for h in known.held for v in h.values if tlsa.usable(v)
     )
-    for target in answering(spec, owner):
+    for target in answering(spec, state, owner):
         at = state.targets.get(target)
         served = [g for id_ in (at.settled if at else ()) if (g := state.generation(id_))]
         same = (s for g in served for s in g.leaves.values() if s.spki == leaf.spki)
@@ -156,7 +187,7 @@ def names_that_roll(spec: Spec, state: State, target: str, generation: Generatio
 def proven(spec: Spec, state: State, owner: str) -> Generation | None:
     """The one generation that is served, and surely nothing else, by every target of a TLSA name; None otherwise."""
     found: set[str] = set()
-    for target in answering(spec, owner):
+    for target in answering(spec, state, owner):
         installation = state.targets.get(target)
         if installation is None or installation.phase != "drained":
             return None
@@ -202,6 +233,8 @@ def withheld(spec: Spec, state: State, owner: str) -> str | None:  # noqa: PLR09
         return None
     if known.sighting.security != "secure":
         return f"not known to be signed: {known.sighting.security}, {known.sighting.why}"
+    if anywhere := unplaced(spec, state):
+        return f"where {', '.join(anywhere)} leads is not known yet: the records may be the same"
     if not proven(spec, state, owner):
         return "first publication: the key is served and proven first"
     return None
@@ -211,14 +244,13 @@ def desired(spec: Spec, state: State, owner: str) -> frozenset[Value]:
     """The set that should be published at a TLSA name now.
 
     Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for a
-    name that is withdrawn, and nothing yet where a first publication has to wait.
+    name that is withdrawn (unless its alias leads to the records of others), and nothing yet where a first publication
+    has to wait.
     """
-    if owner not in spec.owners:
-        return frozenset()
-    if withheld(spec, state, owner):
+    if withdrawn(spec, state, owner) or withheld(spec, state, owner):
         return frozenset()
     values: set[Value] = set()
-    for generation in state.serving(spec.owners[owner]):
+    for generation in state.serving(answering(spec, state, owner)):
         values |= records(generation, spec.triples)
     if state.newest:
         values |= records(state.newest, spec.triples)
@@ -267,10 +299,10 @@ def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
     """
     wanted = desired(spec, state, owner)
     seen = (seen_somewhere(state.owner(owner)) & state.ours) - wanted
-    if seen and owner not in spec.owners:
+    if seen and withdrawn(spec, state, owner):
         return state.ours
-    withdrawn = {tlsa.triple(v) for v in seen} - set(spec.triples)
-    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in withdrawn}
+    over = {tlsa.triple(v) for v in seen} - set(spec.triples)
+    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in over}
 
 
 def unfollowed(spec: Spec, state: State, owner: str) -> bool:
@@ -307,6 +339,8 @@ def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> li
 
 def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
     """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old ones go last)."""
+    if anywhere := unplaced(spec, state):
+        return f"{owner}: where {', '.join(anywhere)} leads is not known yet: the records may be the same"
     if unknown := unknown_targets(spec, state, owner):
         return f"{owner}: what {', '.join(unknown)} serves is not known yet"
     served = served_at(spec, state, owner)

@@ -82,7 +82,7 @@ PATHS = st.sampled_from([(), (), (("a.hosted.net.", 60),), (("a.hosted.net.", 30
 SIGHTINGS = st.builds(
     Sighting,
     st.just("example.org."),
-    st.just(MX1),
+    st.sampled_from([MX1, MX]),
     st.dictionaries(
         st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
         st.one_of(*[st.builds(Answer, VALUES, st.sampled_from([1, 60, 3600]), PATHS)] * 3, st.just(Unknown("silent"))),

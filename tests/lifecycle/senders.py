@@ -122,10 +122,27 @@ def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> s
 # -- what a swap rests on ----------------------------------------------------------------------------------------------
 
 
-def met(spec: Spec, state: State, owner: str, *, sure: bool = False) -> dict[str, list[Leaf]]:
-    """By target, the chains that a sender may meet there; `sure`: has certainly met."""
+def places(history: History, owner: str) -> Set:
+    """Where the aliases of a name have led senders; what was written where nobody had said where counts as here."""
+    found: set[str] = set()
+    name, ends = "", set[str]()
+    for _, event in history:
+        if isinstance(event, ev.Looked) and event.owner == owner:
+            name, ends = event.sighting.name, {a.path[-1][0] if a.path else owner for a in answers(event)}
+            found |= ends
+        elif isinstance(event, ev.Superseding) and event.owner == owner and not ends and event.before | event.after:
+            found.add(owner)
+    return frozenset(found | ({name} if ends else set()))
+
+
+def met(spec: Spec, state: State, history: History, owner: str, *, sure: bool = False) -> dict[str, list[Leaf]]:
+    """By target, the chains that a sender may meet there, under whatever name the records count; `sure`: has certainly
+    met.
+    """
     found: dict[str, list[Leaf]] = {}
-    for name in spec.owners.get(owner, tuple(t.name for t in spec.targets)):
+    every = tuple(t.name for t in spec.targets)
+    names = {owner} | {n for n in spec.owners.keys() | state.owners if places(history, owner) & places(history, n)}
+    for name in sorted({target for n in names for target in spec.owners.get(n, every)}):
         at = state.targets.get(name)
         ids = () if at is None else at.settled if sure else at.serves
         found[name] = [leaf for g in state.generations if g.id in ids for leaf in g.leaves.values()]

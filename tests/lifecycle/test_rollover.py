@@ -99,7 +99,7 @@ def test_a_swap_that_is_allowed_cuts_no_sender_off(
         hurt, reason = False, False
         for owner in rollover.names_of(spec, state, target):
             sets = senders.cacheable(history, owner, spec.guard, now)
-            met = senders.met(spec, state, owner)
+            met = senders.met(spec, state, history, owner)
             for triple, cached, chain in product(senders.TRIPLES, sets, generation.leaves.values()):
                 if not senders.cut_off(triple, cached, chain):
                     continue
@@ -120,13 +120,14 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
     """RFC 7671 section 8.1: from whichever set a server gives."""
     state, history, _ = past(drawn)
     for owner in (MX1, MX):
-        met = senders.met(spec, state, owner)
+        met = senders.met(spec, state, history, owner)
         rounds = senders.looks(history, owner)
         sets = [a.values for a in senders.answers(rounds[-1][1])] if rounds else []
         chains = [chain for chains in met.values() for chain in chains]
         unknown = any(name not in state.targets for name in met)
         hurts = any(senders.worse(before, before - values, chains) for before in sets)
-        assert (rollover.may_unpublish(spec, state, owner, values) is None) == (not unknown and not hurts)
+        unplaced = not all(senders.places(history, name) for name in spec.owners)
+        assert (rollover.may_unpublish(spec, state, owner, values) is None) == (not (unplaced or unknown or hurts))
 
 
 @given(SPECS, PAST, VALUES)
@@ -139,7 +140,7 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
     """
     state, history, _ = past(drawn)
     for owner in spec.owners:
-        met = senders.met(spec, state, owner)
+        met = senders.met(spec, state, history, owner)
         rounds = senders.looks(history, owner)
         sets = [a.values for a in senders.answers(rounds[-1][1])] if rounds else []
         chains = [chain for chains in met.values() for chain in chains]
@@ -150,7 +151,8 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         drained = all(a and a.phase == "drained" for a in at)
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
         hurts = any(senders.worse(before, before | values, chains) for before in [frozenset[str](), *sets])
-        allowed = bool(sets) and known and (begun or (secure and drained and one)) and not hurts
+        placed = all(senders.places(history, name) for name in spec.owners)
+        allowed = bool(sets) and known and (begun or (secure and placed and drained and one)) and not hurts
         assert (rollover.may_publish(spec, state, owner, values) is None) == allowed
 
 
@@ -160,13 +162,13 @@ def test_the_desired_set_has_a_record_of_everything_that_may_be_served(
     spec: Spec, drawn: list[tuple[timedelta, ev.AnyEvent]]
 ) -> None:
     """And of what is to be served next; or it is empty: withdrawn, or a first publication that has to wait."""
-    state, _, _ = past(drawn)
+    state, history, _ = past(drawn)
     for owner in (MX1, MX):
         values = rollover.desired(spec, state, owner)
-        if owner not in spec.owners or rollover.withheld(spec, state, owner):
+        if rollover.withdrawn(spec, state, owner) or rollover.withheld(spec, state, owner):
             assert values == frozenset()
             continue
-        for chains in senders.met(spec, state, owner).values():
+        for chains in senders.met(spec, state, history, owner).values():
             for chain in chains:
                 assert tlsa.records(chain, spec.triples) <= values
                 assert not any(senders.cut_off(triple, values, chain) for triple in ("3 1 1", "2 1 1") if chain.issuers)

@@ -105,7 +105,7 @@ class Memory:
         return quick
 
     def of_name(self, function: Quick) -> Quick:
-        """Reads the spec, keys, what is served, and the last sighting at one name, if any."""
+        """Reads the spec, keys, what is served, and what is known of the TLSA names; about one of them, if any."""
         self._functions += 1
         number = self._functions
 
@@ -122,8 +122,7 @@ class Memory:
         return quick
 
     def _about(self, spec: Spec, state: State, name: tuple[str, ...]) -> Answers:
-        seen = state.owner(*name).sighting if name else None
-        read = spec, seen, state.targets, state.generations, state.keys, state.retired
+        read = spec, state.owners, state.targets, state.generations, state.keys, state.retired
         key = name, *map(id, read)
         _, answers = self._read.get(key) or (None, None)
         if answers is None:
@@ -147,11 +146,11 @@ class Memory:
 
 
 def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> tuple[Any, ...]:
-    return spec, state.owner(owner).held, state.targets, state.generations, owner, leaf
+    return spec, state.owners, state.targets, state.generations, owner, leaf
 
 
 def _matters(spec: Spec, state: State, name: str, held: caches.Held) -> tuple[Any, ...]:
-    return spec, state.targets, state.generations, state.keys, name, held.values
+    return spec, state.owners, state.targets, state.generations, state.keys, name, held.values
 
 
 def _due(state: State) -> tuple[Any, ...]:
