@@ -80,8 +80,8 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mode: str = "0600"
     """Octal, at most 0640: others never read a key."""
     follow_links: bool = False
-    """A path may be a symlink: the file it leads to is replaced, the link stays. Every directory on the way must be
-    one into which nobody else may write."""
+    """A path may be a symlink, or lead over some: the file it leads to is replaced, the links stay. Every directory on
+    the way must be one into which nobody else may write."""
 
 
 class Layout:
@@ -225,7 +225,7 @@ class Layout:
             if self._access.follow_links:
                 target = atomic.followed(path)
             else:
-                target = Path(os.path.realpath(path.parent), path.name)
+                target = Path(os.path.normpath(path))
                 atomic.trusted_dir(target.parent)
             if target in targets.values():
                 hint = "give each its own file"

@@ -118,26 +118,30 @@ def replaceable(path: Path) -> None:
     with _told(path), ExitStack() as cleanup:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         cleanup.callback(os.close, directory)
+        if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         _refuse_unusual(path, directory)
 
 
 def followed(path: Path) -> Path:
-    """The file that a symlink leads to, which need not exist; `path` itself where it is none.
+    """The file that `path` leads to by any symlinks in it, which need not exist.
 
     Every directory in which a name is looked up must be trusted: who may write there could lead us to any file.
 
     Raises:
-        store.disk, store.path: As `trusted_dir`; `store.path` also for links that lead nowhere.
+        store.disk, store.path: As `trusted_dir`; `store.path` also for too many links.
     """
     found = path
-    for _ in range(_MAX_LINKS):
-        directory = Path(os.path.realpath(found.parent))
-        trusted_dir(directory)
-        found = directory / found.name
+    for _ in range(_MAX_LINKS + 1):
         with _told(path):
-            if not found.is_symlink():
-                return found
-            found = directory / found.readlink()
+            link = next((p for p in (*reversed(found.parents), found) if p.is_symlink()), None)
+            onward = link.readlink() if link else None
+        if link is None or onward is None:
+            found = Path(os.path.normpath(found))  # `..` is what it seems, where no link is left
+            trusted_dir(found.parent)
+            return found
+        trusted_dir(link.parent)
+        found = link.parent / onward / found.relative_to(link)
     raise Misconfigured("store.path", f"{path}: too many symlinks", f"look at it: namei {path}")
 
 
@@ -162,22 +166,28 @@ def private_dir(path: Path) -> None:
         with suppress(FileExistsError):
             path.mkdir(0o700)
         _sync_directory(path.parent)  # even if it existed: the run that made it may have been killed before this line
-    trusted_dir(path)
+    trusted_dir(Path(os.path.realpath(path.parent), path.name))
 
 
 def trusted_dir(path: Path) -> None:
-    """Refuses a directory where somebody else could replace our files.
+    """Refuses a directory where somebody else could replace our files, or which somebody else could replace.
 
     Raises:
-        store.path: It is missing, a symlink, belongs to somebody else, or group or others may write into it.
+        store.path: It is missing; it or one above it is a symlink, belongs to somebody else, or may be written by group
+            or others (one above it may be like /tmp, where nobody can rename what is another's).
     """
-    with _told(path):
-        status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise Misconfigured("store.path", f"{path} is not a directory", f"look at it: ls -ld {path}")
-    _refuse_stranger(path, status, "store.path")
-    if status.st_mode & 0o022:
-        raise Misconfigured("store.path", f"others may write into {path}", f"chmod go-w {path}")
+    for directory in (*reversed(path.parents), path):
+        with _told(directory):
+            status = directory.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            hint = f"name the real one in the config: realpath {path}"
+            raise Misconfigured("store.path", f"{directory} is a symlink", hint)
+        if not stat.S_ISDIR(status.st_mode):
+            raise Misconfigured("store.path", f"{directory} is not a directory", f"look at it: ls -ld {directory}")
+        _refuse_stranger(directory, status, "store.path")
+        sticky = status.st_mode & stat.S_ISVTX and directory != path
+        if status.st_mode & 0o022 and not sticky:
+            raise Misconfigured("store.path", f"others may write into {directory}", f"chmod go-w {directory}")
 
 
 def read(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes | None:
@@ -256,6 +266,11 @@ def _told(path: Path) -> Generator[None]:
         what = f"{path}: {error.strerror}"
         if error.errno in _OPERATOR_ERRORS:
             raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
+        if error.errno == errno.EROFS:  # far more often a sandbox than a disk
+            unit = f"[Service] ReadWritePaths={path.parent} by `systemctl edit certagent`, then restart it"
+            raise Transient(
+                "store.disk", what, f"as a service it needs {unit}; else see the mount: findmnt -T {path.parent}"
+            ) from error
         raise Transient("store.disk", what, f"look at the disk: df -h {path.parent}; df -i {path.parent}") from error
 
 

@@ -128,10 +128,25 @@ def test_a_symlink_and_a_missing_directory_are_refused(path: Path) -> None:
     assert path.read_bytes() == ONE.pem
 
 
-def test_the_directory_may_be_a_symlink(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["link/chain.pem", "link/etc/chain.pem"])
+def test_a_directory_that_is_a_symlink_is_refused(path: Path, tmp_path: Path, below: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
-    install(tmp_path / "link" / "chain.pem", Secret(OTHER.pem))
-    assert path.read_bytes() == OTHER.pem
+    (tmp_path / "etc").mkdir()
+    with pytest.raises(Misconfigured, match=rf"{tmp_path}/link is a symlink \[mta\.files\]") as caught:
+        install(tmp_path / below, Secret(OTHER.pem))
+    assert caught.value.hint.startswith("name the real one in the config: realpath ")
+    assert path.read_bytes() == ONE.pem
+
+
+def test_a_directory_that_others_could_exchange_is_refused(path: Path, tmp_path: Path) -> None:
+    place = tmp_path / "open" / "etc" / "chain.pem"
+    place.parent.mkdir(parents=True)
+    place.parent.parent.chmod(0o777)
+    with pytest.raises(Misconfigured, match=rf"others may write into {tmp_path}/open \[mta\.files\]"):
+        install(place, Secret(OTHER.pem))
+    place.parent.parent.chmod(0o1777)  # as /tmp: nobody renames what is another's
+    install(place, Secret(OTHER.pem))
+    assert place.read_bytes() == OTHER.pem
 
 
 def test_a_full_disk_is_told_in_the_words_of_a_mail_server(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -289,6 +290,18 @@ def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, fla
     finally:
         subprocess.run(["chattr", f"-{flag}", path], check=True)
     assert caught.value.hint == f"chattr -ia {path}"
+
+
+def test_a_read_only_mount_is_told_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a service's sandbox: with the setting that its unit lacks."""
+
+    def read_only(_: int) -> SimpleNamespace:
+        return SimpleNamespace(f_flag=os.ST_RDONLY)
+
+    monkeypatch.setattr(os, "fstatvfs", read_only)
+    with pytest.raises(Transient, match=r"chain\.pem: Read-only file system \[store\.disk\]") as caught:
+        atomic.replaceable(path)
+    assert f"[Service] ReadWritePaths={path.parent} " in caught.value.hint
 
 
 def test_a_file_that_is_not_ours_to_read_is_replaced_all_the_same() -> None:
