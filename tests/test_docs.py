@@ -282,7 +282,9 @@ def test_unit_fits_the_example(tmp_path: Path) -> None:
     [(_, options_)] = [(k, o) for k, o in plugins(read).items() if k is postfix.Options]
     assert isinstance(options_, postfix.Options)
     [writable] = re.findall(r"(?m)^ReadWritePaths=(.*)$", unit)
-    assert {str(Path(file).parent) for file in (options_.chain_files or {}).values()} <= set(writable.split())
+    assert {str(Path(file).parent) for file in (options_.chain_files or {}).values()} <= {
+        path.removeprefix("-") for path in writable.split()
+    }
     assert f"StateDirectory={read.state_dir.relative_to('/var/lib')}\n" in unit
     assert "ExecStart=/opt/certagent/bin/certagent run\n" in unit
     assert "python3 -m venv /opt/certagent\n" in text("README.md")
