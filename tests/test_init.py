@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -412,6 +413,120 @@ def test_the_backup_stays_where_it_cannot_be_put_back(cf: Path, monkeypatch: pyt
     assert backup.read_text() == "a = 1\nb = 2\n"
 
 
+class Generated:
+    """A server that does not read main.cf, but what a program makes of it."""
+
+    def __init__(self, cf: Path) -> None:
+        self.directory = cf.parent / "generated"
+        self.directory.mkdir()
+        self.source, self.read, self.pem = cf, self.directory / "main.out", self.directory / "tls.pem"
+        self.read.write_text(cf.read_text())
+        self.pem.touch()
+
+    def found(self, script: str) -> Found:
+        """With two changes, and the program that belongs to both: $1 is what was changed, $2 what the server reads."""
+        program = self.directory / "make-it"
+        program.write_text(f'#!/bin/sh\necho run >>"$0.runs"\n{script}\n')
+        program.chmod(0o755)
+        found = changing(self.source, f"a = 1\nb = {self.pem}\n", options={"files": {"ecdsa": str(self.pem)}})
+        new = Change(str(self.source.with_name("new.cf")), "", "x\n", "new")
+        generate = (str(program), str(self.source), str(self.read))
+        return replace(found, changes=tuple(replace(change, generate=generate) for change in (*found.changes, new)))
+
+    def complaint(self) -> str:
+        return "" if str(self.pem) in self.read.read_text() else "it does not name the new file"
+
+    @property
+    def runs(self) -> int:
+        return len((self.directory / "make-it.runs").read_text().splitlines())
+
+    def undone(self, script: str) -> Misconfigured:
+        """Why; the files are as they were."""
+        with pytest.raises(Misconfigured) as caught:
+            changes.apply(self.found(script), NOW, self.complaint)
+        assert caught.value.code == "mta.config"
+        assert caught.value.hint
+        assert self.source.read_text() == "a = 1\nb = 2\n"
+        assert sorted(self.source.parent.iterdir()) == [self.directory, self.source]
+        return caught.value
+
+
+COPIES = 'cat "$1" >"$2"'
+
+
+@pytest.fixture
+def generated(cf: Path) -> Generated:
+    return Generated(cf)
+
+
+def test_what_the_server_reads_is_made_of_the_changed_files_before_it_is_checked(generated: Generated) -> None:
+    """By one run, whatever their number."""
+    found = generated.found(COPIES)
+    outcomes = changes.apply(found, NOW, generated.complaint)
+    assert [one.state for one in outcomes] == ["made", "made"]
+    assert outcomes[0].generate == " ".join(found.changes[0].generate)
+    assert generated.read.read_text() == generated.source.read_text()
+    assert generated.runs == 1
+
+
+def test_what_the_server_reads_is_made_anew_after_an_undo(generated: Generated) -> None:
+    """Its own check does not like what was made of the change."""
+    error = generated.undone(f'{COPIES}\nsed -i "s/tls.pem/other.pem/" "$2"')
+    assert error.detail.endswith("its check fails, so it was undone: it does not name the new file")
+    assert generated.read.read_text() == "a = 1\nb = 2\n"
+    assert generated.runs == 2
+
+
+def test_a_program_that_makes_nothing_new_of_the_change_is_told_with_its_words(generated: Generated) -> None:
+    """It says yes all the same, as Debian's Makefile of Sendmail does."""
+    error = generated.undone("echo nothing to\necho be done\necho really >&2")
+    assert "its check fails, so it was undone: it does not name the new file; make-it " in error.detail
+    assert error.detail.endswith(" said: really nothing to be done")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo Invalid >&2; exit 1", "Invalid"),
+        ("exit 3", "exit status 3"),
+        ("exec sleep 60", "no end after 2 s"),
+    ],
+)
+def test_a_program_that_fails_undoes_the_change(
+    generated: Generated, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    """With its words; of the old files it makes what was there before."""
+    monkeypatch.setattr(changes, "_GENERATE_S", 2.0)
+    error = generated.undone(f'if grep -q tls.pem "$1"; then cp "$1" "$2"; {script}; fi; {COPIES}')
+    assert f" {generated.read} fails, so it was undone: " in error.detail
+    assert error.detail.endswith(words)
+    assert generated.read.read_text() == "a = 1\nb = 2\n"
+
+
+def test_a_program_that_fails_after_the_undo_too_is_told_loudly(generated: Generated) -> None:
+    """What the server reads then is not known: both failures are told, and what to run."""
+    error = generated.undone("echo no disk; exit 1")
+    assert "so it was undone: no disk; and then, with the old files, make-it " in error.detail
+    assert error.hint.startswith("run it by hand: make-it ")
+
+
+def test_a_program_that_is_not_installed_is_told_before_anything_is_changed(generated: Generated) -> None:
+    found = generated.found(COPIES)
+    (generated.directory / "make-it").unlink()
+    with pytest.raises(Misconfigured, match="make-it is not installed"):
+        changes.apply(found, NOW, generated.complaint)
+    assert generated.source.read_text() == "a = 1\nb = 2\n"
+    assert sorted(generated.source.parent.iterdir()) == [generated.directory, generated.source]
+
+
+def test_the_command_that_belongs_to_a_change_is_shown_with_it(
+    generated: Generated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, seen(generated.found(COPIES))) == 0
+    assert f"\n  then this is run: {generated.directory}/make-it {generated.source} " in capsys.readouterr().err
+    assert not (generated.directory / "make-it.runs").exists()
+
+
 def test_what_the_server_said_before_is_not_held_against_the_change(cf: Path) -> None:
     """A check that complains of certificates that are not there yet goes on doing so."""
     [made] = changes.apply(changing(cf), NOW, lambda: "no certificate yet")
@@ -430,7 +545,7 @@ def test_a_change_that_names_our_files_must_satisfy_the_check_fully(cf: Path, tm
 
 def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_path: Path) -> None:
     """A command for each kind of key whose files are known, closed to others from the start; then the change. Where the
-    key is not known, the change comes after the first run.
+    key is not known, or no copy makes one of the files, nothing is copied, and the change comes after the first run.
     """
     pem = tmp_path / "new dir" / "tls.pem"
     found = changing(cf, f"b = {pem}\n", options={"files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
@@ -444,11 +559,37 @@ def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_pat
         "certagent init --apply",
     ]
     assert not any(step.startswith("certagent init") for step in commands[3:])
-    unknown = seen(found, in_use={"postfix": (replace(used, key=""),)})
-    commands = [step.command for step in command.next_steps(unknown, "", cf, changes.outcomes(found))]
-    at = commands.index("certagent init --apply")
-    assert commands[at - 1].startswith("certagent renew --config")
-    assert commands[at + 1].startswith("certagent renew --wait")
+    issuers = tmp_path / "issuers.pem"
+    more = changing(cf, f"b = {pem}\nc = {issuers}\n", options={**found.options, "issuers": str(issuers)})
+    for server, one in ((found, replace(used, key="")), (more, used)):
+        lacking = seen(server, in_use={"postfix": (one,)})
+        commands = [step.command for step in command.next_steps(lacking, "", cf, changes.outcomes(server))]
+        at = commands.index("certagent init --apply")
+        assert not any(step.startswith("install -m") for step in commands)
+        assert commands[at - 1].startswith("certagent renew --config")
+        assert commands[at + 1].startswith("certagent renew --wait")
+
+
+def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced(
+    cf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the directories of every file that is written, and of no other; not where the unit has them all."""
+
+    def commands(*found: Found) -> list[str]:
+        return [step.command for step in command.next_steps(seen(*found), "", cf, [])]
+
+    monkeypatch.setattr(command, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
+    usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})
+    assert not any("ReadWritePaths" in step for step in commands(usual))
+    sni = {"map": "/etc/postfix/sni", "type": "hash", "names": [NAME]}
+    exim = {"files": {"rsa": {"fullchain": "/etc/exim4/exim.crt", "key": "/etc/x y/exim.key"}}, "program": "/opt/exim"}
+    both = commands(replace(usual, options={**usual.options, "sni": sni}), Found("exim", "exim", exim, (), (), {}))
+    assert both[-1] == "systemctl enable --now certagent"
+    made, _, reload = both[-2].rpartition(" && ")
+    assert reload == "systemctl daemon-reload"
+    subprocess.run(["sh", "-c", made], check=True)
+    [drop_in] = tmp_path.rglob("*.conf")
+    assert drop_in.read_text() == '[Service]\nReadWritePaths=-/etc/exim4 -/etc/postfix "-/etc/x y"\n'
 
 
 def test_a_change_that_names_missing_files_waits_for_them(cf: Path, tmp_path: Path) -> None:

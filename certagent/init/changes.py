@@ -1,13 +1,15 @@
 """The changes to a mail server's own configuration: shown as a difference, made with a backup, and undone where the
-server's own check then says something that it did not say before. Nothing is reloaded.
+server's own check then says something that it did not say before. Where a server reads what a program makes of the
+changed file, that program is run before the check, and once more after an undo. Nothing is reloaded.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import stat
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +18,19 @@ from typing import Any, Literal, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.mta.run import program, run
 from certagent.mta.server import Change, Found
 from certagent.store import atomic
 
 _MODE = 0o644
 """Of a file that is new: configuration of a mail server, without secrets."""
+
+_GENERATE_S = 60.0
+"""For a program that makes a configuration: a second; longer where it makes databases as well."""
+
+_SAID_LIMIT = 1000
+"""Characters of what it said that are told."""
 
 
 class Outcome(Struct, frozen=True):
@@ -34,6 +43,8 @@ class Outcome(Struct, frozen=True):
     state: Literal["proposed", "later", "made", "there"]
     missing: tuple[str, ...] = ()
     backup: str = ""
+    generate: str = ""
+    """The command that belongs to it, see `Change`."""
 
 
 def diff(change: Change) -> str:
@@ -68,35 +79,45 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     FILE.before-certagent-DATE.
 
     `complaint` is what the server's own check says, "" where it is content. If it says something new after the change,
-    or anything at all where the change makes the server read files of certagent, every file is put back.
+    or anything at all where the change makes the server read files of certagent, every file is put back. So it is where
+    a change's own command fails.
 
     Raises:
         mta.files: (Misconfigured) A file is not as it was when the change was proposed, or may not be replaced; nothing
             was changed.
-        mta.config: (Misconfigured) The server's own check does not like the change; it was undone.
+        mta.config: (Misconfigured) The server's own check does not like the change, or its command fails; it was
+            undone. Or the command is not installed, and nothing was changed.
         mta.disk: (Transient) Disk full or failing; what was changed was put back.
     """
     planned = list(zip(found.changes, outcomes(found), strict=True))
     due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
     done: dict[str, Outcome] = {}
     said = complaint() if due else ""
-    with _told(), ExitStack() as undo:
+    with _told():
         for change, _ in due:
             _still(change)
-        for change, outcome in due:
-            done[change.file] = _make(change, outcome, now, undo)
-        now_said = complaint() if due else ""
-        if now_said and (now_said != said or named(found)):
-            detail = f"{found.name}: with the change to {', '.join(done)} its check fails, so it was undone: {now_said}"
-            raise Misconfigured("mta.config", detail, "make the change by hand, or report the difference shown above")
-        undo.pop_all()
+        commands = _commands(change for change, _ in due)
+        with _generated_again(commands), ExitStack() as undo:
+            for change, outcome in due:
+                done[change.file] = _make(change, outcome, now, undo)
+            failed, words = _generate(commands)
+            now_said = complaint() if due and not failed else ""
+            if now_said and (now_said != said or named(found)):
+                failed, words = "its check", f"{now_said}; {words}" if words else now_said
+            if failed:
+                detail = f"{found.name}: with the change to {', '.join(done)} {failed} fails, so it was undone: {words}"
+                hint = "make the change by hand, or report the difference shown above"
+                raise Misconfigured("mta.config", detail, hint)
+            undo.pop_all()
     return [done.get(change.file, outcome) for change, outcome in planned]
 
 
 def _outcome(found: Found, change: Change, lacks: tuple[str, ...]) -> Outcome:
     text = _text(Path(change.file))
     state = "there" if text == change.after else "later" if lacks else "proposed"
-    return Outcome(found.name, change.file, change.why, diff(change), state, lacks if state == "later" else ())
+    waits = lacks if state == "later" else ()
+    command = shlex.join(change.generate)
+    return Outcome(found.name, change.file, change.why, diff(change), state, waits, generate=command)
 
 
 def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> Outcome:
@@ -118,6 +139,42 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
     undo.callback(put_back)
     atomic.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
     return replace(outcome, state="made", backup=str(backup))
+
+
+def _commands(changes: Iterable[Change]) -> list[list[str]]:
+    """Each once, with the full path of its program. Raises `mta.config` where one is not installed."""
+    named = dict.fromkeys(change.generate for change in changes if change.generate)
+    return [[program(name, "mta.config"), *arguments] for name, *arguments in named]
+
+
+def _generate(commands: Iterable[list[str]]) -> tuple[str, str]:
+    """Runs them; the one that fails, "" where none does, and what was said."""
+    words: list[str] = []
+    for path, *arguments in commands:
+        shown = shlex.join([os.path.basename(path), *arguments])
+        try:
+            code, out, err = run([path, *arguments], _GENERATE_S)
+        except Error as error:
+            return shown, error.detail
+        said = " ".join(f"{err}\n{out}".split())[:_SAID_LIMIT]
+        if code != 0:
+            return shown, said or f"exit status {code}"
+        words += [f"{shown} said: {said}"] if said else []
+    return "", "; ".join(words)
+
+
+@contextmanager
+def _generated_again(commands: list[list[str]]) -> Generator[None]:
+    """Where what is done within fails, the old files are back: makes of them what the server reads."""
+    try:
+        yield
+    except BaseException as error:
+        failed, words = _generate(commands)
+        if failed:
+            why = error.detail if isinstance(error, Error) else type(error).__name__
+            detail = f"{why}; and then, with the old files, {failed} fails: {words}"
+            raise Misconfigured("mta.config", detail, f"run it by hand: {failed}") from error
+        raise
 
 
 def _copy(data: bytes, backup: Path, mode: int, owner: tuple[int, int]) -> None:

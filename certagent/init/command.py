@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from certagent import render
 from certagent.errors import Error, Misconfigured, Transient
@@ -39,6 +39,16 @@ _RELOAD = {
 _READERS = {"exim": {"owner": "Debian-exim", "group": "Debian-exim"}}
 """Who reads a key where the options do not say, and it is not root: Exim drops privileges first. If it goes by another
 name, `install` says so, and nothing was changed."""
+
+_UNIT_WRITES = frozenset(
+    {"/etc/postfix/tls", "/etc/exim4/tls", "/etc/dovecot/tls", "/etc/mail/certagent", "/etc/smtpd"}
+)
+"""Where the service may write files of mail servers: ReadWritePaths= of the shipped unit, to which a test holds it."""
+
+_DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
+
+_ONLY_READ = frozenset({"config", "config_dir", "program", "pid_file", "restart", "password_file"})
+"""Options with paths of files that certagent does not write."""
 
 
 def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
@@ -191,26 +201,49 @@ def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]
         )
         steps.append(Next("once they are there, make the changes that name them", again))
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
+    if beyond := _beyond_unit(seen):
+        steps.append(Next("let the service write where the files are: for it, all else is read-only", _drop_in(beyond)))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
+
+
+def _beyond_unit(seen: Survey) -> list[str]:
+    """The directories in which the service has to replace files, and may not."""
+    written = [replace(f, options={k: v for k, v in f.options.items() if k not in _ONLY_READ}) for f in seen.found]
+    parents = {Path(file).parent for found in written for file in changes.paths(found)}
+    return sorted(str(path) for path in parents if _UNIT_WRITES.isdisjoint(map(str, (path, *path.parents))))
+
+
+def _drop_in(directories: list[str]) -> str:
+    """Behind "-", since one that is gone some day must not keep the service from starting."""
+    quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in directories)
+    lines = shlex.join(["[Service]", f"ReadWritePaths={quoted}"])
+    return f"install -d {_DROP_IN.parent} && printf '%s\\n' {lines} > {_DROP_IN} && systemctl daemon-reload"
 
 
 def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
     """How what is served now gets into the files that are not there yet: then the server can be told at once, and the
     first swap is a rename like all others. And which files that makes.
+
+    For each server all or none: with a file that is there and not named, the first run would not make the others.
     """
     steps: list[Next] = []
     made: set[str] = set()
     lacking = {outcome.server: outcome.missing for outcome in done if outcome.state == "later"}
     for server in seen.found:
+        mine: list[Next] = []
+        files: set[str] = set()
         for kind, target in survey.files(server):
             used = next((u for u in seen.in_use[server.name] if family(u.algorithm) == kind and u.key), None)
             if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
                 what = f"put the {kind.upper()} certificate of today where it will be"
                 access = {**_READERS.get(server.type, {}), **server.options}
                 command = _copying(used, target, access)
-                steps += [Next(what, command)] if command else []
-                made |= set(target.values()) if command else set()
+                mine += [Next(what, command)] if command else []
+                files |= set(target.values()) if command else set()
+        if files.issuperset(lacking.get(server.name, ())):
+            steps += mine
+            made |= files
     return steps, made
 
 
@@ -277,6 +310,8 @@ class _Say:
                 self.line(f"  as it was before: {outcome.backup}")
             if outcome.state != "there":
                 self.whole(textwrap.indent(outcome.diff.removesuffix("\n"), "  ", lambda _: True))
+                if outcome.generate:
+                    self.whole(f"  then this {'was' if outcome.state == 'made' else 'is'} run: {outcome.generate}")
 
     def next(self, steps: list[Next]) -> None:
         self.whole("\nwhat to do next:")

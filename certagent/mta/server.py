@@ -63,6 +63,9 @@ class Change(Struct, frozen=True):
     before: str
     after: str
     why: str
+    generate: tuple[str, ...] = ()
+    """The command that makes what the server reads of this file, where that is another one: it is run after the change,
+    and again after it was undone."""
 
 
 class Found(Struct, frozen=True):

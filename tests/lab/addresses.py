@@ -11,6 +11,8 @@ MX2 = "127.0.0.11"  # for a second mail server
 IMAP = "127.0.0.12"
 ACME = "127.0.0.14"  # Pebble: ACME at 14000, management at 15000
 SPARE = "127.0.0.20"  # nothing ever listens here
+SMTPD = "127.0.0.21"  # OpenSMTPD
+SENDMAIL = "127.0.0.22"
 
 ZONE = "corp.example"  # not .test, which unbound answers by itself
 ALIAS_ZONE = "alias.example"  # where CNAMEs of ZONE may lead

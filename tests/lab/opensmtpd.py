@@ -14,19 +14,19 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab import namespace
-from tests.lab.addresses import ZONE
+from tests.lab.addresses import SMTPD, ZONE
 from tests.lab.process import run
 from tests.lab.templates import render
 from tests.lab.wait import until
 
 LAB = Path(__file__).resolve().parents[2] / ".lab"
 TREES = {"6.8": LAB / "opensmtpd", "7.4": LAB / "opensmtpd7"}
-ADDRESS = "127.0.0.21"
+ADDRESS = SMTPD
 NAME = f"smtpd.{ZONE}"
 CONFIG = Path("/etc/smtpd.conf")
 PORTS = (25, 465, 587)
@@ -60,7 +60,7 @@ class OpenSmtpd:
         if why := missing(self._version):
             raise RuntimeError(why)
         self._directory.mkdir(parents=True, exist_ok=True)
-        _add_users()
+        add_users(_USERS)
         for path in _OVERLAID:
             overlay(path)
             self._mounted.append(path)
@@ -79,6 +79,11 @@ class OpenSmtpd:
         )
         self.restart_script.chmod(0o755)
         self.launch()
+
+    def run_by_systemd(self) -> None:
+        """To who looks: what `systemctl restart opensmtpd` does is done."""
+        Path("/run/systemd/system").mkdir(parents=True)
+        Path("/usr/local/sbin/systemctl").symlink_to(self.restart_script)
 
     def launch(self) -> None:
         run(self.log, "smtpd", "-f", CONFIG)
@@ -163,9 +168,9 @@ def overlay(path: str) -> None:
     subprocess.run(["umount", "--lazy", beside], check=True)
 
 
-def _add_users() -> None:
-    """Into the lab's own /etc."""
-    for name, number in _USERS.items():
+def add_users(numbers: Mapping[str, int]) -> None:
+    """Into the lab's own /etc, each with a group of its own."""
+    for name, number in numbers.items():
         try:
             pwd.getpwnam(name)
         except KeyError:

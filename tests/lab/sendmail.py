@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.lab.addresses import ZONE
-from tests.lab.opensmtpd import greets, overlay
+from tests.lab.addresses import SENDMAIL, ZONE
+from tests.lab.opensmtpd import add_users, greets, overlay
 from tests.lab.process import run
 from tests.lab.templates import render
 from tests.lab.wait import until
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".lab" / "sendmail"
 BINARY = UNPACKED / "usr/libexec/sendmail/sendmail"
-ADDRESS = "127.0.0.22"
+ADDRESS = SENDMAIL
 NAME = f"sendmail.{ZONE}"
 HOME = Path("/etc/mail")
 TLS = HOME / "tls"
@@ -32,7 +32,11 @@ CONFIG = HOME / "sendmail.cf"
 SOURCE = HOME / "sendmail.mc"
 PID_FILE = HOME / "sendmail.pid"
 PROGRAM = Path("/usr/local/sbin/sendmail")
+PROGRAMS = Path("/usr/share/sendmail")
+"""Debian's own, that make of sendmail.mc what else there is."""
 PORTS = (25, 465, 587)
+
+_USERS = {"smmta": 64992, "smmsp": 64993}
 
 
 class Sendmail:
@@ -41,12 +45,14 @@ class Sendmail:
     def __init__(self, pairs: Sequence[tuple[Path, Path]]) -> None:
         self.pairs = pairs
         self._hosts = ""
+        self._mounted: list[Path] = []
 
     def prepare(self) -> None:
         """Makes its directories; then certificates may be put into TLS."""
         if not (UNPACKED / ".complete").exists():
             raise RuntimeError("Sendmail is not unpacked: run tests/setup/unpack.sh sendmail")
         overlay(str(PROGRAM.parent))
+        self._mounted.append(PROGRAM.parent)
         PROGRAM.symlink_to(BINARY)
         for path in (HOME, TLS, HOME / "queue"):
             path.mkdir(mode=0o755)
@@ -68,8 +74,21 @@ class Sendmail:
         SOURCE.write_text(render("sendmail.mc", ADDRESS=ADDRESS, NAME=NAME, DIR=HOME, TLS=tls + more))
         self.make()
 
+    def install_makefile(self) -> None:
+        """Debian's Makefile, written by Debian's own programs for what sendmail.mc says; for `make -C /etc/mail`."""
+        overlay(str(PROGRAMS.parent))
+        self._mounted.append(PROGRAMS.parent)
+        shutil.copytree(UNPACKED / PROGRAMS.relative_to("/"), PROGRAMS, symlinks=True)
+        add_users(_USERS)
+        SOURCE.write_text(f"include(`{PROGRAMS}/cf/m4/cf.m4')dnl\n{SOURCE.read_text()}")
+        for name in ("parse_mc", "update_mk"):
+            run(HOME / "makefile.log", PROGRAMS / name)
+        for name in ("tls/starttls.m4", "sasl/sasl.m4"):  # made once, when the package is installed: keys and the like
+            (HOME / name).parent.mkdir(exist_ok=True)
+            (HOME / name).touch()
+
     def make(self) -> None:
-        """What Debian's `make -C /etc/mail` does."""
+        """What Debian's `make -C /etc/mail` does for sendmail.cf."""
         macros = UNPACKED / "usr/share/sendmail/cf"
         argv = ["m4", f"-D_CF_DIR_={macros}/", macros / "m4/cf.m4", SOURCE]
         CONFIG.write_text(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
@@ -98,4 +117,6 @@ class Sendmail:
         self.kill()
         Path("/etc/hosts").write_text(self._hosts)
         shutil.rmtree(HOME)
-        subprocess.run(["umount", "--lazy", PROGRAM.parent], check=True)
+        for path in reversed(self._mounted):
+            subprocess.run(["umount", "--lazy", path], check=True)
+        self._mounted.clear()

@@ -26,6 +26,8 @@ from tests.lab.addresses import (
     PRIMARY,
     ROOT,
     SECONDARY,
+    SENDMAIL,
+    SMTPD,
     ZONE,
 )
 
@@ -72,7 +74,7 @@ def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
     servers = NAME_SERVERS[zone]
     hosts = [("mx1", address) for address in mx1]
     if zone == ZONE:
-        hosts += [("mx2", MX2), ("imap", IMAP), ("acme", ACME)]
+        hosts += [("mx2", MX2), ("imap", IMAP), ("acme", ACME), ("smtpd", SMTPD), ("sendmail", SENDMAIL)]
     lines = [
         _head(zone, ttl),
         *(f"@ NS ns{n}\nns{n} A {address}" for n, address in enumerate(servers, 1)),

@@ -10,7 +10,7 @@ python=(python3 python3-venv)
 # name servers and their tools, a CA, a mail server, namespaces and faults, the judge of manual pages
 lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqlite3 sqlite3 pebble postfix postfix-lmdb
   dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
-  iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4
+  iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4 make perl
   # libraries of the servers that unpack.sh unpacks
   libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7)
 # to build what exim-openssl.sh builds

@@ -18,6 +18,9 @@ from certagent.mta.server import Change, Found
 
 _NAME = "exim"
 
+_GENERATE = ("update-exim4.conf",)
+"""Debian's; what it makes, it checks first, and leaves the old one where that fails."""
+
 
 def discover() -> list[Found]:
     """The default instance; [] where Exim is not installed or has no configuration.
@@ -155,10 +158,13 @@ def _changes(exim: Instance, settings: Mapping[str, str], files: list[str]) -> t
     if set_elsewhere:
         return (), [f"{set_elsewhere[0]} is set in a file that {remedy.file} includes. There: {remedy}"]
     after = eximconf.changed(before, remedy.settings)
+    generated = eximconf.is_generated(settings)
+    if after == before and generated and settings["tls_certificate"] != eximconf.listing(files):
+        return (), [f"{remedy.file} names the new files already; to make use of it, run: {remedy.command}"]
     if after == before:
         return (), []
     why = f"Exim reads the files of certagent; once they are there. Then run: {remedy.command}"
-    return (Change(remedy.file, before, after, why),), []
+    return (Change(remedy.file, before, after, why, _GENERATE if generated else ()),), []
 
 
 def _uses(pairs: Sequence[Pair], settings: Mapping[str, str]) -> dict[str, str]:
