@@ -1,17 +1,21 @@
 """The long-running agent: every certificate is looked after when its journal says so, and not before.
 
 APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process, and what is idle
-costs nothing: one tick, at the earliest date of all, begins the turns of those that are due then. SIGTERM and
-SIGINT end it after the step under way; SIGHUP reads the configuration again (a broken one is reported and the old
-one kept); SIGUSR1, sent by other certagent commands after they changed something, makes it read the journal again.
+costs nothing: one tick, at the earliest date of all, begins the turns of those that are due then. It wakes by the wall
+clock, and one that is set back puts it off for as long; so the main thread, which waits for signals by a clock that
+nobody sets, ticks once in a HEARTBEAT. SIGTERM and SIGINT end it after the step under way; SIGHUP reads the
+configuration again (a broken one is reported and the old one kept); SIGUSR1, sent by other certagent commands after
+they changed something, makes it read the journal again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -32,8 +36,9 @@ from certagent.store.lock import Presence
 LOCK_S = 600.0
 """An operator's command may hold the lock for an issuance; ten minutes are longer than any step's own limits."""
 HEARTBEAT = timedelta(minutes=15)
-"""Sleeps are told by a clock that stands still in suspend and ignores a set clock; this bounds how late that is
-noticed."""
+"""How late it is noticed at most that the wall clock was set or the machine slept."""
+AT_ONCE = datetime.fromtimestamp(0, UTC)
+"""Has come by any wall clock; `now` would be to come for one that is set back before the scheduler reads it."""
 RETRY = timedelta(minutes=1)
 """After what no journal could note: a full disk, a command that holds the lock for long."""
 WORKERS = 8
@@ -55,11 +60,11 @@ class Daemon:
         self._busy: set[str] = set()
         self._queued: set[str] = set()
         """Those whose turn is to begin as soon as a worker is free."""
-        self._next: datetime | None = None
-        """When the next tick is."""
+        self._next: float | None = None
+        """When the next tick is. Moments here are of `time.monotonic`, which nobody sets."""
         self._said: dict[str, str] = {}
         self._warned: dict[str, str] = {}
-        self._later: dict[str, datetime] = {}
+        self._later: dict[str, float] = {}
         """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
         self._mutex = threading.Lock()
         self._ticking = threading.Lock()
@@ -79,7 +84,6 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 signal.signal(number, _told_already)
             log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
-            self._scheduler.add_job(self._tick, "interval", seconds=HEARTBEAT.total_seconds(), id="heartbeat")
             self._scheduler.start()
             try:
                 self._loop()
@@ -90,6 +94,9 @@ class Daemon:
     def _loop(self) -> None:
         self._tick(everyone=True)
         while True:
+            if not select.select([self._signals], [], [], HEARTBEAT.total_seconds())[0]:
+                self._tick()
+                continue
             number = os.read(self._signals, 1)[0]
             if number in (signal.SIGTERM, signal.SIGINT):
                 with self._ticking:  # the scheduler's shutdown waits for every turn, and none of them may wait for it
@@ -118,12 +125,12 @@ class Daemon:
         with self._ticking:  # one after the other: the last one to set the date has read the newest journal
             if self._stop.is_set():
                 return
-            now = datetime.now(UTC)
             try:
                 names, following = self._built.journal.due()
             except Error as error:
                 _report("journal", error, "tried again in a minute")
-                names, following = [], now + RETRY
+                names, following = [], RETRY
+            now = time.monotonic()
             known = self._built.config.certificates
             with self._mutex:
                 later = dict(self._later)
@@ -131,16 +138,21 @@ class Daemon:
                 begun = [n for n in (known if everyone else due - self._busy) if n in known and n not in self._queued]
                 self._queued.update(begun)
             for name in begun:
-                self._scheduler.add_job(self._care, args=(name,), id=f"care {name}", replace_existing=True)
-            dates = [at for at in (following, *later.values()) if at and at > now]
+                self._scheduler.add_job(
+                    self._care, "date", run_date=AT_ONCE, args=(name,), id=f"care {name}", replace_existing=True
+                )
+            dates = [at for at in later.values() if at > now]
+            if following is not None:
+                dates.append(now + following.total_seconds())
             self._next = None
             if dates:
                 self._tick_at(min(dates))
 
-    def _tick_at(self, date: datetime) -> None:
+    def _tick_at(self, moment: float) -> None:
         """The next tick is then, or before. Under `_ticking`."""
-        if self._next is None or date < self._next:
-            self._next = date
+        if self._next is None or moment < self._next:
+            self._next = moment
+            date = datetime.now(UTC) + timedelta(seconds=moment - time.monotonic())
             self._scheduler.add_job(self._tick, "date", run_date=date, id="tick", replace_existing=True)
 
     def _care(self, name: str) -> None:
@@ -148,25 +160,25 @@ class Daemon:
         with self._mutex:
             self._queued.discard(name)
             if name in self._busy:
-                self._later[name] = datetime.now(UTC)
+                self._later[name] = time.monotonic()
                 return
             self._busy.add(name)
             self._later.pop(name, None)
-        date = None
+        moment = None
         try:
-            date = self._turn(name)
+            moment = self._turn(name)
         finally:
             with self._mutex:
                 self._busy.discard(name)
-                date, more = self._later.get(name, date), bool(self._queued)
+                moment, more = self._later.get(name, moment), bool(self._queued)
             if more:  # thousands may be due: to read them all again after each turn would take hours
                 with self._ticking:
-                    if date and not self._stop.is_set():
-                        self._tick_at(date)
+                    if moment is not None and not self._stop.is_set():
+                        self._tick_at(moment)
             else:
                 self._tick()
 
-    def _turn(self, name: str) -> datetime | None:
+    def _turn(self, name: str) -> float | None:
         """When the next one is."""
         built = self._built
         entry = built.config.certificates.get(name)
@@ -181,7 +193,7 @@ class Daemon:
                 seconds = f"{wait.delay.total_seconds():.0f}"
                 words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
                 log.logger.info(log.line([*words, ("because", wait.because)]))
-            return datetime.now(UTC) + wait.delay if wait else None
+            return time.monotonic() + wait.delay.total_seconds() if wait else None
         except Error as error:
             self._put_off(name, error)
         except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
@@ -199,7 +211,7 @@ class Daemon:
 
     def _put_off(self, name: str, error: Error) -> None:
         with self._mutex:
-            self._later[name] = datetime.now(UTC) + RETRY
+            self._later[name] = time.monotonic() + RETRY.total_seconds()
         _report(name, error, "tried again in a minute")
 
 

@@ -1,25 +1,58 @@
-"""The daemon's turns, when thousands are due at once; the rest of it: tests/e2e/test_daemon.py."""
+"""The daemon's turns, when thousands are due at once or a clock is set; the rest of it: tests/e2e/test_daemon.py."""
 
 from __future__ import annotations
 
 # pyright: reportPrivateUsage=false
+import os
+import signal
+import time
 from collections import Counter
-from datetime import datetime, timedelta
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
 from certagent import daemon
 from certagent.build import Built
-from certagent.clock import SystemClock
+from certagent.clock import Clock, SystemClock
+from certagent.errors import Transient
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Spec
 from certagent.lifecycle.steps import Wait
 from certagent.store.journal import Journal
+from tests.lab.wait import until
 
 COUNT = 200
 ENTRY = "  mx%d.example.org: {ca: ca}\n"
+BEAT = timedelta(milliseconds=50)
+HOUR = timedelta(hours=1)
+YEARS = timedelta(days=5 * 365)
+NONE = timedelta(0)
+
+
+@pytest.fixture(autouse=True)
+def no_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr(Built, "world", nothing)
+
+
+def made(place: Path, count: int, clock: Clock, kind: type[Journal] = Journal) -> daemon.Daemon:
+    """A daemon that has so many certificates to look after."""
+    path = place / "config.yaml"
+    path.touch(0o600)
+    head = f"state_dir: {place}/state\nca: {{ca: {{directory: 'https://ca.example/dir'}}}}\ncertificates:\n"
+    path.write_text(head + "".join(ENTRY % number for number in range(count)))
+    (place / "state").mkdir(0o700)
+    journal = kind(place / "state" / "journal.db", clock)
+    for number in range(count):
+        journal.append(f"mx{number}.example.org", ev.Requested(what="retry"))
+    looking = daemon.Daemon(path)
+    looking._built._journal = journal
+    return looking
 
 
 def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
@@ -28,10 +61,6 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     """After a long pause all are due. What waits for a worker is not begun again, and the work grows with their number,
     not with its square.
     """
-    path = tmp_path / "config.yaml"
-    path.touch(0o600)
-    head = f"state_dir: {tmp_path}/state\nca: {{ca: {{directory: 'https://ca.example/dir'}}}}\ncertificates:\n"
-    path.write_text(head + "".join(ENTRY % number for number in range(COUNT)))
     turns: Counter[str] = Counter()
     asked = 0
     done = Event()
@@ -43,28 +72,139 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
             done.set()
         return Wait(timedelta(hours=6), "watch")
 
-    def no_world(*_: object) -> None: ...
-
     class Counting(Journal):
-        def due(self) -> tuple[list[str], datetime | None]:
+        def due(self) -> tuple[list[str], timedelta | None]:
             nonlocal asked
             asked += 1
             return super().due()
 
     monkeypatch.setattr(daemon, "advance", advance)
-    monkeypatch.setattr(Built, "world", no_world)
-    (tmp_path / "state").mkdir(0o700)
-    journal = Counting(tmp_path / "state" / "journal.db", SystemClock())
-    for number in range(COUNT):
-        journal.append(f"mx{number}.example.org", ev.Requested(what="retry"))
-    looking = daemon.Daemon(path)
-    looking._built._journal = journal
+    looking = made(tmp_path, COUNT, SystemClock(), Counting)
     looking._scheduler.start()
     looking._tick(everyone=True)
     assert done.wait(30)
     with looking._ticking:  # as `_loop` does at SIGTERM
         looking._stop.set()
     looking._scheduler.shutdown(wait=True)
-    journal.close()
+    looking._built.journal.close()
     assert set(turns.values()) == {1}
     assert asked <= 2 * daemon.WORKERS + 1
+
+
+# ---- a clock that is set ---------------------------------------------------------------------------------------------
+
+
+class Host:
+    """The clocks of a host, for the journal and for APScheduler alike. They go on by themselves; beside that, the wall
+    is set and time passes in an instant.
+    """
+
+    def __init__(self) -> None:
+        self.moved = (NONE, NONE)
+        """By how much the wall is off, and how much time has passed in an instant."""
+        self.back_at_each_look = NONE
+
+    def wall(self) -> datetime:
+        off, passed = self.moved
+        self.moved = off - self.back_at_each_look, passed
+        return datetime.now(UTC) + off + passed
+
+    def boot(self) -> tuple[str, float]:
+        return "first", time.monotonic() + self.moved[1].total_seconds()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = Host()
+
+    class Told(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return host.wall().astimezone(tz)
+
+    for module in ("apscheduler.schedulers.base", "apscheduler.triggers.date"):
+        monkeypatch.setattr(f"{module}.datetime", Told)
+    monkeypatch.setattr(daemon, "datetime", Told)
+    monkeypatch.setattr(daemon, "HEARTBEAT", BEAT)
+    return host
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose turn it was; each has nothing to do for an hour."""
+    turns: list[str] = []
+
+    def advance(spec: Spec, journal: Journal, *_: object, **__: object) -> Wait:
+        turns.append(spec.name)
+        journal.sleep(spec.name, HOUR, "watch")
+        return Wait(HOUR, "watch")
+
+    monkeypatch.setattr(daemon, "advance", advance)
+    return turns
+
+
+@contextmanager
+def running(looking: daemon.Daemon) -> Generator[Journal]:
+    """As `Daemon.run`, which only a main thread may do; its journal."""
+    loop = Thread(target=looking._loop)
+    looking._scheduler.start()
+    loop.start()
+    try:
+        yield looking._built.journal
+    finally:
+        os.write(looking._signalled, bytes([signal.SIGTERM]))
+        loop.join()
+        looking._scheduler.shutdown(wait=True)
+        looking._built.journal.close()
+
+
+@pytest.mark.parametrize(
+    ("off", "set_to", "passed"),
+    [
+        pytest.param(NONE, -6 * HOUR, HOUR, id="set back by hours"),
+        pytest.param(YEARS, NONE, HOUR, id="years ahead, then set right"),
+        pytest.param(NONE, 6 * HOUR, NONE, id="set forward"),
+        pytest.param(NONE, NONE, 8 * HOUR, id="asleep"),
+    ],
+)
+def test_the_next_turn_comes_whatever_was_done_to_the_clock(
+    tmp_path: Path, host: Host, turns: list[str], off: timedelta, set_to: timedelta, passed: timedelta
+) -> None:
+    """With the next heartbeat, and once."""
+    host.moved = off, NONE
+    with running(made(tmp_path, 1, host)) as journal:
+        until(journal.wakes, 5, "it sleeps")
+        host.moved = set_to, passed
+        until(lambda: len(turns) == 2 and journal.wakes() and not journal.due()[0], 5, "it sleeps again")
+    assert len(turns) == 2
+
+
+def test_what_could_not_be_noted_is_tried_again_also_if_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Host, turns: list[str]
+) -> None:
+    """The pause before it is by no date."""
+
+    class Full(Journal):
+        def sleep(self, name: str, delay: timedelta, why: str) -> None:
+            if len(turns) == 1:
+                raise Transient("store.disk", "no space left on device")
+            super().sleep(name, delay, why)
+
+    def reported(*_: object) -> None:
+        host.moved = -6 * HOUR, NONE
+
+    monkeypatch.setattr(daemon, "_report", reported)
+    monkeypatch.setattr(daemon, "RETRY", 2 * BEAT)
+    with running(made(tmp_path, 1, host, Full)) as journal:
+        until(journal.wakes, 5, "it sleeps")
+    assert len(turns) == 2
+    assert host.moved != (NONE, NONE)
+
+
+def test_a_turn_begins_also_if_the_clock_is_set_back_just_then(tmp_path: Path, host: Host, turns: list[str]) -> None:
+    """Between the tick and the scheduler's own look at the clock."""
+    looking = made(tmp_path, 1, host)
+    host.back_at_each_look = HOUR
+    with running(looking) as journal:
+        until(journal.wakes, 5, "it sleeps")
+    assert len(turns) == 1

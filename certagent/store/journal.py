@@ -37,9 +37,10 @@ CREATE TABLE event (
 ) WITHOUT ROWID;
 CREATE TABLE head (
   certificate TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL, digest BLOB NOT NULL,
-  wake_at REAL, why TEXT NOT NULL DEFAULT ''
+  wake_at REAL, wake_s REAL, why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
-CREATE INDEX head_wake ON head (wake_at);
+CREATE INDEX head_wake_at ON head (wake_at);
+CREATE INDEX head_wake_s ON head (wake_s);
 CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL,
   lived_s REAL NOT NULL, digest BLOB NOT NULL);
 """
@@ -207,21 +208,34 @@ class Journal:
 
     def wakes(self) -> dict[str, Wake]:
         """When each certificate wants to be looked after again; those never planned yet are missing."""
-        with self._mutex, _translated(self.path):
-            rows = self._db.execute("SELECT certificate, wake_at, why FROM head WHERE wake_at IS NOT NULL").fetchall()
-        return {name: Wake(_from_epoch(at), why) for name, at, why in rows}
-
-    def due(self) -> tuple[list[str], datetime | None]:
-        """The certificates to be looked after now, and when the next of the others wants it.
-
-        Found by an index: what is idle costs nothing, however much of it there is.
-        """
-        now = self._clock.wall().timestamp()
+        select = "SELECT certificate, wake_at, wake_s, why FROM head WHERE wake_at IS NOT NULL"
         with self._mutex, _translated(self.path), self._snapshot():
-            rows = self._db.execute("SELECT certificate FROM head WHERE wake_at IS NULL OR wake_at<=?", (now,))
+            wall, lived_s = self._clocks()
+            rows = self._db.execute(select).fetchall()
+        return {name: Wake(_from_epoch(min(at, wall + s - lived_s)), why) for name, at, s, why in rows}
+
+    def due(self) -> tuple[list[str], timedelta | None]:
+        """The certificates to be looked after now, and how long until the next of the others wants it.
+
+        Found by indexes: what is idle costs nothing, however much of it there is.
+        """
+        later = "FROM head WHERE wake_at>? AND wake_s>?"
+        with self._mutex, _translated(self.path), self._snapshot():
+            wall, lived_s = now = self._clocks()
+            rows = self._db.execute(
+                "SELECT certificate FROM head WHERE wake_at IS NULL OR wake_at<=? OR wake_s<=?", now
+            )
             names = [name for (name,) in rows]
-            [[following]] = self._db.execute("SELECT min(wake_at) FROM head WHERE wake_at>?", (now,))
-        return names, None if following is None else _from_epoch(following)
+            [[at]] = self._db.execute(f"SELECT min(wake_at) {later}", now)  # one each: for both it would read all rows
+            [[s]] = self._db.execute(f"SELECT min(wake_s) {later}", now)
+        return names, None if at is None else timedelta(seconds=min(at - wall, s - lived_s))
+
+    def _clocks(self) -> tuple[float, float]:
+        """The wall and the lived seconds: a hint has a date by each, and the one that comes first counts. The wall may
+        have been set back since; one that was set forward may have come to a renewal.
+        """
+        now = self._now()[0]
+        return now.wall.timestamp(), now.lived_s
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -242,7 +256,7 @@ class Journal:
             self._db.execute(
                 "INSERT INTO head (certificate, seq, state, digest) VALUES (?,?,?,?)"
                 " ON CONFLICT (certificate) DO UPDATE SET"
-                " seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL",
+                " seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL, wake_s=NULL",
                 (name, state.seq, stored, _digest(last, stored)),
             )
             self._live(boot_id, boot_s, now.lived_s)
@@ -251,8 +265,9 @@ class Journal:
     def sleep(self, name: str, delay: timedelta, why: str) -> None:
         """Note when the certificate wants to be looked after again; only a hint, never evidence."""
         with self._mutex, _translated(self.path):
-            at = self._clock.wall() + delay
-            self._db.execute("UPDATE head SET wake_at=?, why=? WHERE certificate=?", (at.timestamp(), why, name))
+            wall, lived_s = self._clocks()
+            wake = (wall + delay.total_seconds(), lived_s + delay.total_seconds())
+            self._db.execute("UPDATE head SET wake_at=?, wake_s=?, why=? WHERE certificate=?", (*wake, why, name))
 
     @contextmanager
     def _snapshot(self) -> Generator[None]:

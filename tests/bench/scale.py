@@ -224,8 +224,9 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
             last = store._digest(last, store._row(name, seq, at, lived_s, body))  # pyright: ignore[reportPrivateUsage]
             db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, lived_s, body, last))
         digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
-        wake = wall + 3600 + number % 3600
-        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?)", (name, len(template.rows), state, digest, wake, "watch"))
+        delay_s = 3600 + number % 3600
+        wake = (wall + delay_s, now.lived_s + delay_s)
+        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?,?)", (name, len(template.rows), state, digest, *wake, "watch"))
     db.execute("COMMIT")
     journal.close()
 

@@ -553,12 +553,66 @@ def test_due_are_those_whose_date_has_come_and_those_that_something_happened_to(
     for name, hours in (("a", 1), ("b", 2), ("c", 3)):
         journal.append(name, event(1))
         journal.sleep(name, timedelta(hours=hours), "caches")
-    assert journal.due() == ([], START + timedelta(hours=1))
+    assert journal.due() == ([], timedelta(hours=1))
     journal.append("c", event(1))
-    assert journal.due() == (["c"], START + timedelta(hours=1))
+    assert journal.due() == (["c"], timedelta(hours=1))
     clock.pass_(3 * 3600)
     names, following = journal.due()
     assert (sorted(names), following) == (["a", "b", "c"], None)
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("set_by", "left"),
+    [
+        (timedelta(hours=-6), timedelta(hours=1)),
+        (timedelta(days=-5 * 365), timedelta(hours=1)),
+        (timedelta(minutes=50), timedelta(minutes=10)),
+        (timedelta(hours=1), timedelta(0)),
+    ],
+)
+def test_a_clock_that_is_set_delays_nothing(place: Path, clock: Fake, set_by: timedelta, left: timedelta) -> None:
+    """Back by hours, or years that it was ahead: what is due is so after the delay all the same. Forward: at its date,
+    since a renewal may be due then. What is left, and what people are told, is by the clock that comes first.
+    """
+    journal = Journal(place / "journal.db", clock)
+    for name, hours in (("a", 1), ("b", 3)):
+        journal.append(name, event(1))
+        journal.sleep(name, timedelta(hours=hours), "watch")
+    clock.now += set_by
+    assert journal.due() == (([], left) if left else (["a"], timedelta(hours=2)))
+    assert journal.wakes()["a"].at == clock.now + left
+    clock.pass_(left.total_seconds())
+    assert journal.due() == (["a"], timedelta(hours=2))
+    assert journal.wakes()["a"].at == clock.now
+    journal.close()
+
+
+def test_what_is_idle_costs_nothing_however_much_of_it_there_is(place: Path, clock: Fake) -> None:
+    """By the indexes: SQLite takes as few steps for ten thousand as for one."""
+    journal = Journal(place / "journal.db", clock)
+    journal.append(NAME, event(1))
+    journal.sleep(NAME, timedelta(hours=1), "watch")
+    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    steps: list[int] = []
+
+    def asked() -> None:
+        steps.append(0)
+
+        def stepped() -> None:
+            steps[-1] += 1
+
+        db.set_progress_handler(stepped, 1)
+        assert journal.due() == ([], timedelta(hours=1))
+        db.set_progress_handler(None, 0)
+
+    asked()
+    db.execute(
+        "INSERT INTO head WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<10000)"
+        " SELECT 'mx'||i, seq, state, digest, wake_at+i, wake_s+i, why FROM n, head"
+    )
+    asked()
+    assert steps[1] <= steps[0] + 20
     journal.close()
 
 

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from certagent.errors import Error
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
+from certagent.lifecycle.model import Instant
 from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
 from tests.lifecycle.drawn import EVENTS
@@ -28,6 +29,7 @@ from tests.store.test_journal import Fake
 
 NAMES = ("mx1.example.org", "mx2.example.org")
 NAME = st.sampled_from(NAMES)
+HOUR = timedelta(hours=1)
 PAGE, SECTOR = 4096, 512
 WHERE = st.floats(0, 1, exclude_max=True)
 """A place in a file, as a share of it."""
@@ -48,7 +50,8 @@ class Life(RuleBasedStateMachine):
         """What was lived through since the journal began; and of that, what the last append has told it."""
         self.states: list[States] = [{name: State(name=name) for name in NAMES}]
         """After each append, the first one before any."""
-        self.wakes: dict[str, str] = {}
+        self.wakes: dict[str, tuple[str, Instant]] = {}
+        """What each waits for, and until when by either clock."""
         self.last: tuple[str, list[ev.AnyEvent]] | None = None
         self.before: bytes = b""
         """The file as it was when it was closed the time before last."""
@@ -102,8 +105,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAME, why=st.sampled_from(["caches", "watch"]))
     def sleeps(self, name: str, why: str) -> None:
-        self.journal.sleep(name, timedelta(hours=1), why)
-        self.wakes[name] = why
+        self.journal.sleep(name, HOUR, why)
+        now = self.journal.now()
+        self.wakes[name] = why, Instant(now.wall + HOUR, now.lived_s + 3600)
 
     # -- what happens to it
 
@@ -164,8 +168,18 @@ class Life(RuleBasedStateMachine):
             assert self.journal.state(name) == state
             assert self.journal.verify(name) == state.seq
         assert list(self.journal.states(NAMES)) == [self.states[-1][name] for name in NAMES]
-        assert {name: wake.why for name, wake in self.journal.wakes().items()} == self.wakes
         assert self.kept_s <= self.journal.now().lived_s <= self.really_s, "waits never begin anew, and are never cut"
+
+    @invariant()
+    def it_tells_who_is_due_by_the_clock_that_comes_first(self) -> None:
+        now = self.journal.now()
+        left = {n: min(at.wall - now.wall, at.since(now)) for n, (_, at) in self.wakes.items()}
+        later = {name: delay for name, delay in left.items() if delay > timedelta(0)}
+        names, following = self.journal.due()
+        assert set(names) == set(self.journal.names()) - later.keys()
+        assert following == min(later.values(), default=None)
+        told = {name: (wake.why, wake.at - now.wall) for name, wake in self.journal.wakes().items()}
+        assert told == {name: (why, left[name]) for name, (why, _) in self.wakes.items()}
 
     class Copied:
         """A copy of the files, in a directory of its own."""
