@@ -675,3 +675,14 @@ def test_a_host_without_a_mail_server_is_an_error(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(Misconfigured, match="no mail server was found") as error:
         run(monkeypatch, seen(names=()))
     assert error.value.hint
+
+
+def test_a_byte_that_is_not_utf_8_is_shown_and_stays_as_it_is(cf: Path) -> None:
+    """A comment in Latin-1 beside the change."""
+    cf.write_bytes(b"# f\xfcr alle\na = 1\n")
+    before = cf.read_bytes().decode("utf-8", "surrogateescape")
+    change = Change(str(cf), before, before + "b = 3\n", "b must be 3")
+    assert "# f\ufffdr alle" in changes.diff(change).encode().decode()
+    [made] = changes.apply(replace(POSTFIX, changes=(change,)), NOW, lambda: "")
+    assert made.diff == changes.diff(change)
+    assert cf.read_bytes() == b"# f\xfcr alle\na = 1\nb = 3\n"

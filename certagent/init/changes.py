@@ -48,11 +48,12 @@ class Outcome(Struct, frozen=True):
 
 
 def diff(change: Change) -> str:
-    """As `diff -u` shows it; `patch` takes it."""
+    """As `diff -u` shows it; `patch` takes it, but for bytes that are not UTF-8: neither terminal nor JSON has them."""
     lines = difflib.unified_diff(
         change.before.splitlines(keepends=True), change.after.splitlines(keepends=True), change.file, change.file
     )
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return _bytes(shown).decode("utf-8", "replace")
 
 
 def missing(found: Found) -> tuple[str, ...]:

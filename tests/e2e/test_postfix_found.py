@@ -7,15 +7,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from certagent.build import BUILT_IN
+from certagent.init import changes
 from certagent.lifecycle.model import Service
 from certagent.mta.postfix.server import Options, Postfix
+from certagent.mta.probe import probe_all
 from certagent.mta.server import Found
-from tests.e2e.postfixes import HOST, private
+from certagent.pki.leaf import Leaf
+from tests.e2e.postfixes import BOTH, HOST, private
+from tests.e2e.test_init import PLAIN, Guide
 from tests.e2e.test_postfix import OLD, OLD_RSA
 from tests.lab.addresses import MX1, ZONE
 from tests.mta import chains
@@ -77,7 +82,7 @@ def configure(main: str, master: str = MASTER.format(chroot="n")) -> None:
 
 def written(path: Path, text: str) -> None:
     """Long ago: Postfix waits until a file is 2 s old."""
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     past = time.time() - 10
     os.utime(path, (past, past))
 
@@ -160,6 +165,7 @@ def test_a_service_with_files_of_its_own_keeps_them() -> None:
     configure(TWO_PAIRS, own)
     one = found()
     assert one.options["other_services"] == ["submission/inet"]
+    assert one.services == (Service(HOST, 25, "smtp"), Service(HOST, 465, "tls")), "587 never serves ours"
     assert one.uses["submission/inet/smtpd_tls_eccert_file"] == "/etc/postfix/own.pem"
     main, master = one.changes
     assert master.file == "/etc/postfix/master.cf"
@@ -180,17 +186,59 @@ def test_where_there_is_no_tls_it_is_proposed() -> None:
 def test_names_of_an_sni_map_are_found() -> None:
     private(ETC / "combined.pem", OLD.pem)
     private(ETC / "own.pem", chains.make().pem)
-    lines = f"{HOST} /etc/postfix/combined.pem\nmail.b.example /etc/postfix/own.pem\n.b.example /etc/postfix/own.pem\n"
-    (ETC / "sni").write_text(lines)
+    ours, others = [HOST, "mail.a.example", ".a.example"], ["mail.b.example", ".b.example"]
+    lines = [f"{n} /etc/postfix/combined.pem\n" for n in ours] + [f"{n} /etc/postfix/own.pem\n" for n in others]
+    (ETC / "sni").write_text("".join(lines))
     configure(
         "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = /etc/postfix/combined.pem\n"
-        "tls_server_sni_maps = hash:/etc/postfix/sni\n"
+        "tls_server_sni_maps = hash:/etc/postfix/sni\n",
+        MASTER.format(chroot="n").replace("smtpd_sasl_auth_enable=yes", "tls_server_sni_maps="),
     )
     one = found()
-    assert one.options["sni"] == {"map": "/etc/postfix/sni", "type": "hash", "names": [HOST]}
-    assert one.names == (HOST, "mail.b.example")
-    assert any("mail.b.example, .b.example have files of their own" in note for note in one.notes)
+    assert one.options["sni"] == {"map": "/etc/postfix/sni", "type": "hash", "names": ours}
+    assert one.names == (HOST, "mail.a.example")
+    assert {service.port: service.sni for service in one.services} == {25: one.names, 465: one.names, 587: ()}
+    assert any("mail.b.example, .b.example are left alone" in note for note in one.notes)
     assert server(one)
+
+
+def test_every_port_and_name_that_is_proposed_is_proven(place: Path) -> None:
+    """Submission has a certificate of its own, and so has one name of the map."""
+    private(ETC / "combined.pem", OLD.pem)
+    private(ETC / "own.pem", chains.make().pem)
+    (ETC / "sni").write_text("mail.a.example /etc/postfix/combined.pem\nmail.b.example /etc/postfix/own.pem\n")
+    tls = {"smtpd_tls_chain_files": "/etc/postfix/combined.pem", "tls_server_sni_maps": "texthash:/etc/postfix/sni"}
+    own = "-o smtpd_tls_security_level=encrypt -o smtpd_tls_chain_files=/etc/postfix/own.pem"
+    receiver = Guide(place / "mx1", tls, PLAIN.replace("-o smtpd_tls_security_level=encrypt", own))
+    receiver.start()
+    try:
+        [one] = Postfix.discover()
+        served = probe_all(one.services, lambda _: (MX1,), ("ecdsa-p256",), 10)
+        assert {(each.port, each.sni) for each in served} == {
+            (p, n) for p in (25, 465) for n in (HOST, "mail.a.example")
+        }
+        assert {each.leaf.spki if isinstance(each.leaf, Leaf) else each.leaf.why for each in served} == {OLD.spki}
+    finally:
+        receiver.stop()
+
+
+def test_bytes_of_any_encoding_and_line_ends_stay_as_they_are() -> None:
+    """A comment in Latin-1, as an editor of another system left it."""
+    odd = "# Empf\udce4nger\r\n"
+    own = "smtpd_tls_eccert_file=/etc/postfix/own.pem"
+    configure(odd + TWO_PAIRS, odd + MASTER.format(chroot="n").replace("smtpd_sasl_auth_enable=yes", own))
+    (ETC / "tls").mkdir(mode=0o700)
+    for name, chain in (("own", chains.make()), ("tls/ecdsa", OLD), ("tls/rsa", OLD_RSA)):
+        private(ETC / f"{name}.pem", chain.pem)
+    before = {str(ETC / name): (ETC / name).read_bytes() for name in ("main.cf", "master.cf")}
+    one = found()
+    for outcome in changes.apply(one, datetime.now(UTC), lambda: ""):
+        assert outcome.state == "made"
+        assert b"# Empf\xe4nger\r\n" in Path(outcome.file).read_bytes()
+        assert Path(outcome.backup).read_bytes() == before.pop(outcome.file)
+        Path(outcome.backup).unlink()
+    assert before == {}
+    server(one).check(BOTH)
 
 
 def test_every_instance_is_found(place: Path) -> None:

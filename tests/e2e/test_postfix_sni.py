@@ -13,7 +13,7 @@ from certagent.errors import Error, Misconfigured, Transient
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix, Sni
 from certagent.secret import Secret
-from tests.e2e.postfixes import HOST, do_as_told, met, private, served, told
+from tests.e2e.postfixes import EC, HOST, do_as_told, met, private, served, told
 from tests.lab.postfix import Receiver
 from tests.lab.wait import until
 from tests.mta import chains
@@ -21,7 +21,6 @@ from tests.mta import chains
 BELOW = ".a.example"
 MAIL = "mail.b.example"
 BY_A = (HOST, "imap.a.example", None)  # a name that nobody has gets what is served without a name
-EC = frozenset({"ecdsa-p256"})
 OLD_A, NEW_A = chains.make(name=HOST), chains.make(name=HOST)
 OLD_B, NEW_B = chains.make(name=MAIL), chains.make(name=MAIL)
 SOURCE = "# the operator's own\nother.example {file}\n   # about it\n  {file}.second\n\n"
@@ -217,7 +216,9 @@ def test_what_is_not_there_yet_is_told(receiver: Receiver, tls: Path) -> None:
     a, b = entries(receiver, tls)
     a.check(EC)
     b.check(EC)
-    do_as_told(told(b, f"main.cf: tls_server_sni_maps does not name hash:{tls}/sni yet", EC))
+    later = told(b, f"main.cf: tls_server_sni_maps does not name hash:{tls}/sni yet", EC)
+    assert later.startswith("once it is there: postconf ")
+    do_as_told(later)
     assert told(a, f"hash:{tls}/sni is not there: clients that ask for a name get no TLS", EC) == ""
     install(a, OLD_A)
     private(tls / "sni", (tls / "sni").read_bytes().replace(b"a.pem", b"other.pem"))

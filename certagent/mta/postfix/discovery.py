@@ -63,6 +63,10 @@ class _Plan(Struct):
     options: dict[str, Any]
     remedy: dict[Setting, str | None]
     notes: list[str]
+    sni_map: str = ""
+    """The one whose lines for the files of main.cf are taken over, as it stands in tls_server_sni_maps."""
+    sni_names: tuple[str, ...] = ()
+    """The full host names in these lines."""
 
 
 def discover() -> list[Found]:
@@ -92,11 +96,11 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
         plan.options["config_dir"] = str(directory)
     if not enabled:
         plan.notes.append("postmulti has this instance switched off")
+    _sni(read, plan)
     services = _services(read, plan)
-    sni = _sni(read, plan)
     with tempfile.TemporaryDirectory(prefix="certagent-") as copy:
         changes = _changes(read, plan, Path(copy))
-    names = _names([read.facts["myhostname"], *sni])
+    names = _names([read.facts["myhostname"], *plan.sni_names])
     return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
 
 
@@ -104,14 +108,17 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
 
 
 def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
-    """Every port that offers TLS to others than this host."""
+    """Every port that offers TLS to others than this host, and serves the files of main.cf."""
     found: list[Service] = []
     host = read.facts["myhostname"]
     interfaces = words(read.facts["inet_interfaces"])
     if not _names([host]):
         plan.notes.append(f"myhostname = {host} is not a full host name: senders cannot ask for it")
         return ()
+    sni = _names([host, *plan.sni_names])
     for name, _ in read.listens:
+        if f"{name}/inet" in plan.options.get("other_services", ()):
+            continue
         where, _, port_name = name.rpartition(":")
         bound = [where] if where else interfaces
         port = _port(port_name)
@@ -120,10 +127,11 @@ def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
         level = plan.remedy.get(_LEVEL)
         proposed = {_LEVEL[1]: level} if level else {}
         effective = {**read.settings.main, **proposed, **read.settings.services.get(f"{name}/inet", {})}
+        asked = sni if len(sni) > 1 and plan.sni_map in words(effective.get(SNI_MAPS, "")) else ()
         if effective.get("smtpd_tls_wrappermode") == "yes":
-            found.append(Service(host, port, "tls", _addresses(bound)))
+            found.append(Service(host, port, "tls", _addresses(bound), asked))
         elif _offers(effective):
-            found.append(Service(host, port, "smtp", _addresses(bound)))
+            found.append(Service(host, port, "smtp", _addresses(bound), asked))
         elif port == 25:
             plan.notes.append(f"{name} offers no STARTTLS")
     return tuple(dict.fromkeys(found))
@@ -242,27 +250,27 @@ def _replaceable(certificate: str, key: str) -> bool:
         return False
 
 
-def _sni(read: _Read, plan: _Plan) -> list[str]:
-    """The names in SNI maps; those that lead to the files of main.cf are ours to look after."""
+def _sni(read: _Read, plan: _Plan) -> None:
+    """The names in SNI maps; those that lead to the files of main.cf are ours to look after, in one map."""
     main = read.settings.places()[0]
-    names: list[str] = []
     for one in words(read.settings.main.get(SNI_MAPS, "")):
         kind, _, source = one.partition(":")
         try:
-            lines = snimap.entries(Path(source).read_text(errors="surrogateescape")) if kind in snimap.TABLES else None
+            lines = snimap.entries(Path(source).read_text(errors="replace")) if kind in snimap.TABLES else None
         except OSError:
             lines = None
         if lines is None:
             plan.notes.append(f"{SNI_MAPS}: {one} cannot be read here")
             continue
-        names += lines
-        same = [name for name, files in lines.items() if set(files) & {*_certificates(main)}]
-        if same and "chain_files" in plan.options and "sni" not in plan.options:
+        ours = {*_certificates(main)} if "chain_files" in plan.options and not plan.sni_map else set[str]()
+        if same := [name for name, files in lines.items() if ours & set(files)]:
             plan.options["sni"] = {"map": source, "type": kind, "names": same}
+            plan.sni_map, plan.sni_names = one, _names(same)
         if others := [name for name in lines if name not in same]:
-            told = f"{one}: {', '.join(others)} have files of their own: an entry each, with sni and only: true"
+            told = (
+                f"{one}: {', '.join(others)} are left alone: an entry each, with files of its own, sni and only: true"
+            )
             plan.notes.append(told)
-    return names
 
 
 def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
@@ -282,5 +290,9 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
         else "so that what certagent installs is served",
         "master.cf": "services keep to main.cf, or to files of their own, as they do now",
     }
-    texts = [(str(file), file.read_text(), (copy / file.name).read_text(), why[file.name]) for file in files]
+    texts = [(str(file), _text(file), _text(copy / file.name), why[file.name]) for file in files]
     return tuple(Change(*text) for text in texts if text[1] != text[2])
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode("utf-8", "surrogateescape")

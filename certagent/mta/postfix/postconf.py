@@ -21,6 +21,9 @@ from certagent.mta.run import Result, program, run
 TIMEOUT_S = 30.0
 """For one of Postfix's programs: milliseconds, but they wait until main.cf is 2 s old, and a busy disk is slow."""
 
+_OUTPUT_LIMIT_BYTES = 4 << 20
+"""Sixty thousand settings of services in master.cf; what is longer comes without its end, and is not judged."""
+
 CHAIN_FILES_SINCE = (3, 4)
 """The first version with smtpd_tls_chain_files and tls_server_sni_maps."""
 
@@ -125,6 +128,9 @@ class Instance:
         result = self.run("postconf", *arguments)
         if result.code != 0:
             raise self.wrong(f"postconf fails: {last_line(result)}", f"run: {self.command('postconf')} -n")
+        if len(result.out.encode()) >= _OUTPUT_LIMIT_BYTES:
+            hint = "divide it between two instances, each with a master.cf of its own"
+            raise self.wrong("its configuration is too long to be read", hint)
         return result.out
 
     def run(self, name: str, *arguments: str) -> Result:
@@ -134,7 +140,7 @@ class Instance:
         """
         argv = [program(name, "mta.config"), *self._arguments, *arguments]
         try:
-            return run(argv, TIMEOUT_S, code="mta.config")
+            return run(argv, TIMEOUT_S, code="mta.config", limit_bytes=_OUTPUT_LIMIT_BYTES)
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
 

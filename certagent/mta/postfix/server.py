@@ -231,9 +231,11 @@ class Postfix:
 
     def _place_ahead(self, place: Place, algorithms: Iterable[str]) -> Iterator[tuple[str, str]]:
         if self._options.chain_files is not None and not self._foreign(place):
-            ahead = smtpdtls.chain_ahead(place, self._names(sorted(algorithms))) if self._judged(place) else None
-            for told in filter(None, (ahead, smtpdtls.without_effect(place))):
-                yield told.what, self._run(told.remedy)
+            needed = {algorithm: file for algorithm in sorted(algorithms) for file in self._names([algorithm])}
+            if self._judged(place) and (ahead := smtpdtls.chain_ahead(place, needed)):
+                yield ahead.what, self._run_later(ahead.remedy)
+            if idle := smtpdtls.without_effect(place):
+                yield idle.what, self._run(idle.remedy)
         if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
             yield f"{place.name} names {', '.join(others)}, which this entry does not look after", ""
 
@@ -290,11 +292,11 @@ class Postfix:
         if kind not in self._instance.postconf("-m").split():
             hint = f"use another sni.type, or install it: apt install postfix-{kind}"
             raise self._instance.wrong(f"it has no tables of type {kind}", hint)
-        for what, hint in self._sni_missing(settings) if self._sni.ready else ():
-            raise self._instance.wrong(f"{what}, which is installed", hint)
+        for missing in self._sni_missing(settings) if self._sni.ready else ():
+            raise self._instance.wrong(f"{missing.what}, which is installed", self._run(missing.remedy))
 
-    def _sni_missing(self, settings: Settings) -> Iterator[tuple[str, str]]:
-        """Places that do not name the map, and the command that lets it be asked first."""
+    def _sni_missing(self, settings: Settings) -> Iterator[Problem]:
+        """Places that do not name the map, and the setting that lets it be asked first."""
         for place, own in {"main.cf": settings.main, **settings.services}.items():
             if place in self._options.other_services or (place != "main.cf" and SNI_MAPS not in own):
                 continue
@@ -302,14 +304,15 @@ class Postfix:
             if self._sni and str(self._sni) not in words(listed):
                 others = [one for one in words(listed) if not one.endswith(f":{self._sni.path}")]
                 value = ", ".join([str(self._sni), *others])
-                yield f"{place}: {SNI_MAPS} does not name {self._sni}", self._run({(place, SNI_MAPS): value})
+                yield Problem(f"{place}: {SNI_MAPS} does not name {self._sni}", {(place, SNI_MAPS): value})
 
     def _sni_ahead(self, algorithms: Iterable[str], settings: Settings) -> Iterator[tuple[str, str]]:
         if self._sni is None:
             return
         missing = list(self._sni_missing(settings))
         if not self._sni.ready:
-            yield from ((f"{what} yet: the first run makes it and stops there", hint) for what, hint in missing)
+            for one in missing:
+                yield f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy)
             if not missing:
                 yield f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""
         wanted = self._names(sorted(algorithms))
@@ -330,6 +333,10 @@ class Postfix:
 
     def _run(self, remedy: Mapping[Setting, str | None]) -> str:
         return f"run: {self._instance.set(remedy)}"
+
+    def _run_later(self, remedy: Mapping[Setting, str | None]) -> str:
+        """A file that is named before it is there ends TLS."""
+        return f"once it is there: {self._instance.set(remedy)}"
 
 
 def _pair(files: Files) -> Pair:

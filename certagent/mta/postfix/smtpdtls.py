@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
@@ -46,7 +47,7 @@ def chain_problem(place: Place, needed: Sequence[str], ours: Sequence[str], *, s
     others = [file for file in listed if file not in ours]
     gone = [file for file in others if not os.path.exists(file)]
     twice = [file for file in others if not kinds.isdisjoint(kinds_in(file))]
-    keep = [file for file in listed if file not in {*dropped, *gone, *twice}] + lacks
+    keep = _without(listed, {*dropped, *gone, *twice}) + lacks
     unused = [file for file in listed if file in dropped and keep]
     problems = [
         (lacks, "does not list", "which is installed"),
@@ -60,14 +61,17 @@ def chain_problem(place: Place, needed: Sequence[str], ours: Sequence[str], *, s
     return None
 
 
-def chain_ahead(place: Place, needed: Sequence[str]) -> Problem | None:
-    """Files that are not there yet, and not listed; the remedy is for when they are."""
-    new = [file for file in needed if file not in place.chain and not os.path.exists(file)]
+def chain_ahead(place: Place, needed: Mapping[str, str]) -> Problem | None:
+    """Files that are not there yet, and not listed; the remedy is for when they are. `needed` by algorithm."""
+    new = {a: file for a, file in needed.items() if file not in place.chain and not os.path.exists(file)}
     if not new:
         return None
-    setting, there = place.setting("chain_files"), [file for file in place.chain if os.path.exists(file)]
-    what = f"{place.name} does not list {', '.join(new)} yet: the first run installs it and stops there"
-    return Problem(what, {(place.name, setting): ",".join(there + new)})
+    kinds = {family(algorithm) for algorithm in new}
+    others = [file for file in place.chain if file not in needed.values()]
+    away = [file for file in others if not os.path.exists(file) or not kinds.isdisjoint(kinds_in(file))]
+    what = f"{place.name} does not list {', '.join(new.values())} yet: the first run installs it and stops there"
+    remedy = ",".join([*_without(place.chain, away), *new.values()])
+    return Problem(what, {(place.name, place.setting("chain_files")): remedy})
 
 
 def slot_problem(place: Place, needed: Mapping[str, Pair], ours: Collection[Pair], *, stale: bool) -> Problem | None:
@@ -135,6 +139,29 @@ def kinds_in(file: str) -> set[str]:
         return {family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key()))} if leaf else set()
     except (ValueError, Error):  # not a kind that certagent would have made
         return set()
+
+
+def _without(listed: Sequence[str], away: Collection[str]) -> list[str]:
+    """What stays of a list of chain files. A key and a certificate in files of their own go together: with only one of
+    them Postfix refuses TLS with every key.
+    """
+    away = {*away}
+    for file, following in pairwise(listed):
+        if following in away and _holds(file) == {"key"}:
+            away.add(file)
+        if file in away and _holds(following) == {"certificate"}:
+            away.add(following)
+    return [file for file in listed if file not in away]
+
+
+def _holds(file: str) -> set[str]:
+    """Whether a `key`, a `certificate` or both are in it; nothing where it cannot be read."""
+    try:
+        pem = Path(file).read_bytes()
+    except OSError:
+        return set()
+    found = {"key": pemfile.first_key(pem), "certificate": pemfile.first_certificate(pem)}
+    return {part for part, there in found.items() if there is not None}
 
 
 def _filled(place: Place, keep: Mapping[str, Pair], lacks: Mapping[str, Pair]) -> dict[Setting, str | None]:
