@@ -98,7 +98,11 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                 world.vault.drop_chain(spec.name, id_)
             for id_ in step.keys:
                 world.vault.drop_keys(spec.name, id_)
-            return (ev.Forgotten(generations=step.generations, keys=step.keys, owners=step.owners, work=work),)
+            return (
+                ev.Forgotten(
+                    generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=work
+                ),
+            )
 
 
 def _gate(against: str | None) -> None:
@@ -161,8 +165,12 @@ def _place_order(step: st.PlaceOrder, spec: Spec, state: State, world: World) ->
 
         from certagent.ca import ari
 
-        pem = world.vault.chain(spec.name, step.replaces, step.algorithm)
-        replaces = ari.certificate_id(load_pem_x509_certificate(pem))
+        try:
+            pem = world.vault.chain(spec.name, step.replaces, step.algorithm)
+            replaces = ari.certificate_id(load_pem_x509_certificate(pem))
+        except Misconfigured as error:
+            if error.code != "vault.missing":
+                raise  # lost, it is no reason not to order another
     world.check_ahead(frozenset(spec.algorithms))
     order = world.issuer().order(csr, profile=spec.profile, replaces=replaces)
     challenges = tuple((c.name, c.value) for c in order.challenges)
@@ -360,10 +368,11 @@ def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.A
     generation = state.generation(step.generation)
     assert generation is not None, "a proof is planned only for what the state knows"
     services = next(t.services for t in spec.targets if t.name == step.target)
+    algorithms = (*generation.leaves, *(_left(step.target, generation, state) if step.drained else ()))
     deadline = time.monotonic() + step.budget.total_seconds()
     pause_s = 0.02
     while True:
-        served = tuple(world.probe(services, tuple(generation.leaves)))
+        served = tuple(world.probe(services, algorithms))
         wrong = [s for s in served if not _is(s, generation)]
         if not wrong or time.monotonic() >= deadline:
             break
@@ -386,7 +395,16 @@ def _prove(step: st.Prove, spec: Spec, state: State, world: World) -> tuple[ev.A
     raise Transient("mta.down", detail, _RUNNING)
 
 
+def _left(target: str, generation: Generation, state: State) -> tuple[str, ...]:
+    """Kinds of key that were served here until now and are not in the generation: they must be gone."""
+    kinds = {family(algorithm) for algorithm in generation.leaves}
+    older = {family(a): a for g in state.serving((target,)) for a in g.leaves if family(a) not in kinds}
+    return tuple(older.values())
+
+
 def _is(served: Served, generation: Generation) -> bool:
+    if isinstance(served.leaf, Unknown):
+        return served.algorithm not in generation.leaves and served.leaf.reached
     return served.leaf == generation.leaves.get(served.algorithm)
 
 

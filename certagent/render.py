@@ -82,7 +82,7 @@ def step_words(step: st.AnyStep) -> str:  # noqa: C901, PLR0911, PLR0912 -- one 
         case st.Revoke():
             return f"revoke {step.generation}"
         case st.Forget():
-            return f"delete {', '.join((*step.generations, *step.keys, *step.owners))}"
+            return f"delete {', '.join((*step.generations, *step.keys, *step.owners, *step.targets))}"
 
 
 def short(values: Sequence[str] | frozenset[str]) -> str:

@@ -193,6 +193,7 @@ class Forgotten(Event, frozen=True):
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
 
 class Requested(Event, frozen=True):

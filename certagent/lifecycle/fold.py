@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from certagent.lifecycle import caches
+from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.model import Algorithm, Instant, Sighting, Unknown, Value
 from certagent.lifecycle.state import (
@@ -97,7 +97,9 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return replace(state, generations=generations)
         case ev.Forgotten():
             owners = {name: o for name, o in state.owners.items() if name not in event.owners}
-            return replace(state, owners=owners, doomed=None)
+            targets = {name: t for name, t in state.targets.items() if name not in event.targets}
+            failures = {w: f for w, f in state.failures.items() if w.partition(" ")[2] not in event.targets}
+            return replace(state, owners=owners, targets=targets, failures=failures, doomed=None)
         case ev.Requested():  # pragma: no branch -- the last of AnyEvent; pyright holds the match to be whole
             return _requested(state, event)
 
@@ -259,7 +261,10 @@ def _proven(state: State, event: ev.Proven, now: Instant) -> State:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
         return _target(state, event.target, phase="proven", met=met, proven_at=now, rejected=rejected)
     only = (event.generation,)
-    new = replace(old, serves=only, met=only, phase="drained", proven_at=now, rejected=rejected, kept=False)
+    services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
+    new = replace(
+        old, serves=only, met=only, phase="drained", proven_at=now, services=services, rejected=rejected, kept=False
+    )
     return replace(state, targets={**state.targets, event.target: new})
 
 
@@ -294,7 +299,7 @@ def _forgetting(state: State, step: Forget) -> State:
 
 def _requested(state: State, event: ev.Requested) -> State:
     # the operator has looked: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
-    failures = {w: f for w, f in state.failures.items() if f.code.startswith("ca.") and f.kind != "misconfigured"}
+    failures = {w: f for w, f in state.failures.items() if schedule.of_the_ca(f)}
     return replace(state, requested=state.requested if event.what == "retry" else event, failures=failures)
 
 

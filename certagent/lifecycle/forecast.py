@@ -15,7 +15,7 @@ from certagent.lifecycle import caches, rollover
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Answer, Instant, Sighting, Spec
+from certagent.lifecycle.model import Answer, Instant, Served, Sighting, Spec
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.state import State
 from certagent.pki.leaf import Leaf
@@ -111,9 +111,11 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.Reload():
             return [ev.Reloaded(target=step.target, work=work)]
         case st.Prove():
-            return [
-                ev.Proven(target=step.target, generation=step.generation, drained=step.drained, served=(), work=work)
-            ]
+            served = _served(step, spec, state)
+            done = ev.Proven(
+                target=step.target, generation=step.generation, drained=step.drained, served=served, work=work
+            )
+            return [done]
         case st.AskRenewal():
             drawn = ev.RenewalInfo(
                 generation=step.generation,
@@ -131,7 +133,11 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.Revoke():
             return [ev.Revoked(generation=step.generation, work=work)]
         case st.Forget():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
-            return [ev.Forgotten(generations=step.generations, keys=step.keys, owners=step.owners, work=work)]
+            return [
+                ev.Forgotten(
+                    generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=work
+                )
+            ]
 
 
 def _leaf(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Leaf:
@@ -146,6 +152,13 @@ def _leaf(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Leaf:
         not_after=now.wall + life,
         serial="",
     )
+
+
+def _served(step: st.Prove, spec: Spec, state: State) -> tuple[Served, ...]:
+    services = next(t.services for t in spec.targets if t.name == step.target)
+    generation = state.generation(step.generation)
+    leaves = generation.leaves.items() if generation else ()
+    return tuple(Served(s.host, "", s.port, algorithm, leaf, 0.0) for s in services for algorithm, leaf in leaves)
 
 
 def _place(state: State, owner: str) -> str:

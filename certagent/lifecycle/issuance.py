@@ -264,8 +264,8 @@ def ask_renewal(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 
 
 def revoke(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """A compromised key's certificates are revoked as soon as nothing serves them."""
-    served = {id_ for t in state.targets.values() for id_ in t.serves}
+    """A compromised key's certificates are revoked as soon as no configured mail server serves them."""
+    served = {id_ for t in spec.targets if t.name in state.targets for id_ in state.targets[t.name].serves}
     for generation in state.generations:
         if generation.revoke and generation.id not in served:
             yield Revoke(generation=generation.id, because="its key is compromised, and nothing serves it any more")

@@ -66,7 +66,7 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
 # -- 1. what was begun at a mail server is brought to its end --------------------------------------------------------
 
 
-def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:  # noqa: C901 -- one line a phase
+def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:  # noqa: C901, PLR0912 -- one line a phase
     """Installed -> reloaded -> proven -> old processes gone -> proven again; or put back."""
     for target in spec.targets:
         at = state.targets.get(target.name)
@@ -99,6 +99,9 @@ def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:  # noqa: 
                 else:
                     because = "old processes are gone by now"
                     yield Prove(target=target.name, generation=generation.id, drained=True, because=because)
+            case "drained" if not rollover.met_everywhere(target, at):
+                because = "a service is new, and was not met yet"
+                yield Prove(target=target.name, generation=generation.id, drained=True, because=because)
             case "lost":
                 because = "something else is served than was installed"
                 yield from _install_again(spec, state, target, generation, now, because)
@@ -166,6 +169,15 @@ def _install(target: Target, generation: Generation, because: str, *, rollback: 
 
 
 # -- 2. what is served before the first swap is found out, since its records must stay ------------------------------
+
+
+def leave(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """What is known of a mail server that is not configured any more is soon out of date: should it come back, it is
+    surveyed like a new one. It counts for as long as the TLSA names of it may.
+    """
+    gone = tuple(sorted(state.targets.keys() - {target.name for target in spec.targets}))
+    if gone and not state.doomed and state.owners.keys() <= spec.owners.keys():
+        yield Forget(targets=gone, because="not configured any more")
 
 
 def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
@@ -339,11 +351,12 @@ def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         if not values or rollover.changed_since_look(owner):
             continue
         if not rollover.withdrawn(spec, state, name):
-            targets = rollover.answering(spec, state, name)
+            answering = rollover.answering(spec, state, name)
+            targets = [t.name for t in spec.targets if t.name in answering]
             if any(t not in state.targets or state.targets[t].phase != "drained" for t in targets):
                 # `finish` brings them there; a triple that is not configured goes as a whole, and hurts nobody
                 values = frozenset(v for v in values if tlsa.triple(v) not in spec.triples)
-                targets = ()
+                targets = []
                 if not values:
                     continue
             stale = [t for t in targets if not _fresh(state.targets[t].proven_at, now)]
@@ -395,7 +408,7 @@ def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         return
     if state.newest is None or not rollover.rolled(spec, state) or state.orders:
         return
-    kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}
+    kept = {id_ for at in state.targets.values() for id_ in at.serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)
     wanted = {g.keys for g in state.generations if g.id not in generations} | {k.id for k in (state.next_keys,) if k}
     published = {v for o in state.owners.values() for v in rollover.seen_somewhere(o)}
@@ -433,6 +446,7 @@ def watch(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 
 
 RULES: tuple[Rule, ...] = (
+    leave,
     abort,
     finish,
     survey,

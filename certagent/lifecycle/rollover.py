@@ -11,8 +11,8 @@ from datetime import timedelta
 from msgspec import Struct
 
 from certagent.lifecycle import caches
-from certagent.lifecycle.model import Instant, Sighting, Spec, Unknown, Value
-from certagent.lifecycle.state import Generation, KeySet, Owner, State, records
+from certagent.lifecycle.model import Instant, Sighting, Spec, Target, Unknown, Value
+from certagent.lifecycle.state import Generation, Installation, KeySet, Owner, State, records
 from certagent.pki import tlsa
 from certagent.pki.leaf import Leaf
 
@@ -36,8 +36,8 @@ def sharing(spec: Spec, state: State, owner: str) -> list[str]:
     """The TLSA names with the records of this one: itself, and those whose aliases lead to the same place, or did so
     while caches may know it.
     """
-    here = _places(state, owner)
-    return [owner, *(name for name in owners(spec, state) if name != owner and here & _places(state, name))]
+    here = _places(spec, state, owner)
+    return [owner, *(name for name in owners(spec, state) if name != owner and here & _places(spec, state, name))]
 
 
 def withdrawn(spec: Spec, state: State, owner: str) -> bool:
@@ -47,23 +47,24 @@ def withdrawn(spec: Spec, state: State, owner: str) -> bool:
 
 def unplaced(spec: Spec, state: State) -> list[str]:
     """Configured names of which nobody has said yet where their records are: any other name may share them."""
-    return [name for name in spec.owners if not _places(state, name)]
+    return [name for name in spec.owners if not _places(spec, state, name)]
 
 
-def _places(state: State, owner: str) -> set[str]:
-    """Where the aliases of a TLSA name end, as far as it was seen."""
+def _places(spec: Spec, state: State, owner: str) -> set[str]:
+    """Where the aliases of a TLSA name end, and did when caches may have taken them, as of the last look."""
     known = state.owner(owner)
-    found = {held.path[-1][0] if held.path else owner for held in known.held}
+    live = held(spec, known, known.looked_at) if known.looked_at else list(known.held)
+    found = {h.path[-1][0] if h.path else owner for h in live}
     if known.sighting and caches.known(known.sighting):
         found.add(known.sighting.name)
     return found
 
 
 def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
-    """The targets that answer where the records of a TLSA name count, under whatever name; all, where that may be one
-    that is not configured any more.
+    """The targets that answer where the records of a TLSA name count, under whatever name. Where that may be one that is
+    not configured any more: all, also those that are not themselves.
     """
-    every = tuple(t.name for t in spec.targets)
+    every = (*(t.name for t in spec.targets), *state.targets)
     names = sharing(spec, state, owner)
     return tuple(dict.fromkeys(target for name in names for target in spec.owners.get(name, every)))
 
@@ -187,12 +188,18 @@ def names_that_roll(spec: Spec, state: State, target: str, generation: Generatio
 def proven(spec: Spec, state: State, owner: str) -> Generation | None:
     """The one generation that is served, and surely nothing else, by every target of a TLSA name; None otherwise."""
     found: set[str] = set()
-    for target in answering(spec, state, owner):
-        installation = state.targets.get(target)
-        if installation is None or installation.phase != "drained":
+    configured = {target.name: target for target in spec.targets}
+    for name in answering(spec, state, owner):
+        target, at = configured.get(name), state.targets.get(name)
+        if at is None or at.phase != "drained" or not (target and met_everywhere(target, at)):
             return None
-        found |= set(installation.serves)
+        found |= set(at.serves)
     return state.generation(found.pop()) if len(found) == 1 else None
+
+
+def met_everywhere(target: Target, at: Installation) -> bool:
+    """The last proof met what is served at every service that the mail server has by now."""
+    return {f"{service.host}:{service.port}" for service in target.services} <= set(at.services)
 
 
 def rolled(spec: Spec, state: State) -> bool:

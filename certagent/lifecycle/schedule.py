@@ -76,6 +76,11 @@ def due(state: State) -> tuple[datetime, str] | None:
     return min(moments)
 
 
+def of_the_ca(failure: Failure) -> bool:
+    """The CA refused, or its chain does not verify, which is its doing too: another order counts against its limits."""
+    return failure.code.startswith(("ca.", "pem.")) and failure.kind != "misconfigured"
+
+
 def retry_in(failure: Failure, now: Instant) -> timedelta:
     """How long until a failed line of work may be tried again; zero or less: now.
 
@@ -83,8 +88,7 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     any other failure: the repair may be made at any time.
     """
     steps = BACKOFF_S
-    if failure.code.startswith(("ca.", "pem.")) and failure.kind != "misconfigured":
-        # a chain that does not verify is the CA's doing too, and another order counts against its limits
+    if of_the_ca(failure):
         quick = failure.code in ("ca.unreachable", "ca.busy", "ca.slow", "ca.garbage")
         steps = (5.0, *CA_BACKOFF_S) if quick else CA_BACKOFF_S  # nothing was refused: the first retry may be quick
     wait = steps[min(failure.count, len(steps)) - 1]

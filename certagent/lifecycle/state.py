@@ -112,6 +112,8 @@ class Installation(Struct, frozen=True):
     phase: Phase = "surveyed"
     reloaded_at: Instant | None = None
     proven_at: Instant | None = None
+    services: tuple[str, ...] = ()
+    """As `host:port`, where the last proof that nothing else is served has met the generation."""
     rejected: str | None = None
     """The generation that was taken back, since its proof failed or caches forbade it by then."""
     kept: bool = False

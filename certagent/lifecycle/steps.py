@@ -209,13 +209,16 @@ class Revoke(Step, frozen=True):
 
 
 class Forget(Step, frozen=True):
-    """Delete what nothing serves, nothing publishes and nothing will roll back to."""
+    """Delete what nothing serves, nothing publishes and nothing will roll back to; `targets`: only what is known of
+    mail servers that are not configured any more.
+    """
 
     WORK: ClassVar[str] = "vault"
 
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
 
 class Wait(Struct, frozen=True, tag=True):

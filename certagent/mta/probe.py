@@ -41,8 +41,8 @@ from certagent.pki.leaf import Leaf
 Version = Literal["1.2", "1.3"]
 
 _WORKERS = 8
-"""Side by side: Exim takes 20 connections in all (smtp_accept_max), and mail shall find room among them; Postfix takes 50
-from one client (smtpd_client_connection_count_limit).
+"""Side by side: Exim takes 20 connections in all (smtp_accept_max), and mail shall find room among them; Postfix takes
+50 from one client (smtpd_client_connection_count_limit).
 """
 
 _QUIT_S = 1.0

@@ -27,12 +27,15 @@ _DIGEST_HEX = {1: 64, 2: 128}
 
 
 def canonical(text: str) -> str:
-    """`usage selector matching-type hex` in lower case with single spaces; unknown numbers are kept.
+    """`usage selector matching-type hex` in lower case with single spaces; unknown numbers are kept, no hex is not.
 
     Raises: `tlsa.invalid`.
     Source: RFC 6698 section 2.2 (unsigned 8-bit decimals; white space is allowed inside the hex).
     """
-    return "{} {} {} {}".format(*_fields(text))
+    fields = _fields(text)
+    if not fields[3]:
+        raise _invalid(text)
+    return "{} {} {} {}".format(*fields)
 
 
 def triple(value: str) -> str:
@@ -94,7 +97,7 @@ def usable(value: str) -> bool:
     Source: RFC 7672 section 3.1.3 (usages 0 and 1 are not), RFC 6698 section 4.1 (unknown parameters, malformed data).
     """
     usage, selector, matching, data = _fields(value)
-    if usage not in {2, 3} or selector not in {0, 1}:
+    if usage not in {2, 3} or selector not in {0, 1} or not data:
         return False
     return matching == 0 or len(data) == _DIGEST_HEX.get(matching)
 
@@ -112,9 +115,9 @@ def _fields(text: str) -> tuple[int, int, int, str]:
         raise _invalid(text)
     words = text.split() if text.isascii() else []
     numbers, data = words[:3], "".join(words[3:]).lower()
-    if not all(word.isdigit() and len(word) <= 3 and int(word) <= 255 for word in numbers):
+    if len(numbers) < 3 or not all(word.isdigit() and len(word) <= 3 and int(word) <= 255 for word in numbers):
         raise _invalid(text)
-    if not data or len(data) % 2 or not _HEX.issuperset(data):
+    if len(data) % 2 or not _HEX.issuperset(data):  # a record without any may stand in DNS, and nobody can use it
         raise _invalid(text)
     usage, selector, matching = map(int, numbers)
     return usage, selector, matching, data

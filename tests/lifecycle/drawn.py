@@ -129,6 +129,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "after_ttl_s": st.sampled_from([0, 60, 86400]),
     "ttl_s": st.just(60),
     "target": st.sampled_from(TARGETS),
+    "targets": st.just(()),
     "served": st.lists(
         st.builds(served, LEAVES | st.just(Unknown("refused", reached=True)), st.sampled_from(ALGORITHMS)), max_size=3
     ).map(tuple),

@@ -140,7 +140,7 @@ def met(spec: Spec, state: State, history: History, owner: str, *, sure: bool = 
     met.
     """
     found: dict[str, list[Leaf]] = {}
-    every = tuple(t.name for t in spec.targets)
+    every = (*(t.name for t in spec.targets), *state.targets)
     names = {owner} | {n for n in spec.owners.keys() | state.owners if places(history, owner) & places(history, n)}
     for name in sorted({target for n in names for target in spec.owners.get(n, every)}):
         at = state.targets.get(name)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import issuance, planner, rollover, schedule
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Spec, Target
+from certagent.lifecycle.model import Service, Spec, Target
 from certagent.lifecycle.planner import Offer, plan
 from certagent.lifecycle.settled import settled
 from certagent.lifecycle.state import State
@@ -625,3 +625,62 @@ def test_drained_from_the_first_proof_on_where_nothing_old_can_live() -> None:
     life.passes(SPEC.drain)
     [prove] = life.offers(planner.finish)
     assert prove.because == "old processes are gone by now"
+
+
+# -- mail servers that come and go -----------------------------------------------------------------------------------
+
+MX2 = "_25._tcp.mx2.example.org."
+PAIR = replace(
+    SPEC,
+    owners={OWNER: ("postfix",), MX2: ("mx2",)},
+    targets=(*SPEC.targets, Target("mx2", (Service("mx2.example.org", 25, "smtp"),))),
+)
+ALONE = replace(PAIR, owners={OWNER: ("postfix",)}, targets=SPEC.targets)
+
+
+def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
+    """Whatever it was at when it left: somebody else may have had it meanwhile."""
+    life = Life.published(PAIR)
+    life.happens(ev.Requested(what="rotate"))
+    life.fails("install mx2")
+    life.does(life.until(st.Install))
+    life.spec = ALONE
+    assert life.offers(planner.leave) == [], "its TLSA name is held by caches"
+    step = next(m.step for m in life.until_quiet(withdrawn=True, limit=400) if getattr(m.step, "targets", ()))
+    assert set(life.state.targets) == {"postfix"}
+    assert not [work for work in life.state.failures if work.endswith(" mx2")]
+    life.spec = PAIR
+    [back] = life.offers(planner.survey)
+    assert isinstance(back, st.Survey)
+    assert (step, back.target) == (st.Forget(targets=("mx2",), because="not configured any more"), "mx2")
+
+
+def test_a_mail_server_that_left_holds_no_revocation_back() -> None:
+    life = Life.published(PAIR)
+    life.spec = ALONE
+    life.until_quiet(limit=60)
+    life.happens(ev.Requested(what="emergency"))
+    assert isinstance(life.until(st.Revoke), st.Revoke)
+
+
+def test_a_service_that_is_new_is_met_before_its_first_records() -> None:
+    """The mail server was proven, but not there."""
+    life = Life.published()
+    new = "_465._tcp.mx1.example.org."
+    services = (*SPEC.targets[0].services, Service("mx1.example.org", 465, "tls"))
+    life.spec = replace(SPEC, owners={**SPEC.owners, new: ("postfix",)}, targets=(Target("postfix", services),))
+    assert rollover.proven(life.spec, life.state, OWNER) is None
+    steps = [moment.step for moment in life.until_quiet()]
+    kinds = [type(step) for step in steps if isinstance(step, st.Prove | st.Publish)]
+    assert kinds == [st.Prove, st.Publish]
+    assert life.state.targets["postfix"].services == ("mx1.example.org:25", "mx1.example.org:465")
+
+
+def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
+    """Each try is an order more."""
+    life = Life()
+    life.until(st.PlaceOrder)
+    life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
+    life.fails("install postfix", "mta.disk")
+    life.happens(ev.Requested(what="retry"))
+    assert set(life.state.failures) == {"issuance ecdsa-p256"}

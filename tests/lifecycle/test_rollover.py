@@ -46,7 +46,8 @@ def pasts(draw: hst.DrawFn) -> list[tuple[timedelta, ev.AnyEvent]]:
         for target in TARGETS:
             if draw(often):
                 install = st.Install(target=target, generation="g1", because="")
-                proof = ev.Proven(target=target, generation="g1", drained=draw(often), served=())
+                met = [replace(served(chain), host=f"{target}.example.org")] if draw(often) else []
+                proof = ev.Proven(target=target, generation="g1", drained=draw(often), served=tuple(met))
                 events += [ev.Intended(step=install), ev.Installed(target=target, generation="g1"), proof]
     for owner in (MX1, MX):
         if draw(often):
@@ -148,7 +149,7 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         secure = bool(sets) and rounds[-1][1].sighting.security == "secure"
         at = [state.targets.get(name) for name in met]
         known = all(at)
-        drained = all(a and a.phase == "drained" for a in at)
+        drained = all(a and a.phase == "drained" and f"{n}.example.org:25" in a.services for n, a in zip(met, at))
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
         hurts = any(senders.worse(before, before | values, chains) for before in [frozenset[str](), *sets])
         placed = all(senders.places(history, name) for name in spec.owners)

@@ -1,4 +1,4 @@
-"""Names whose aliases lead to one place: each change of the records there minds whatever is served under any of them."""
+"""Names whose aliases lead to one place: a change of the records there minds what is served under any of them."""
 
 from __future__ import annotations
 

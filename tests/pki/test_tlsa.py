@@ -111,6 +111,8 @@ def test_a_match_is_told_only_where_the_facts_decide_it(value: str, *, answer: b
         (f"3 1 3 {A}", False),
         (f"3 1 1 {A}00", False),
         (f"3 1 2 {A}", False),
+        ("3 0 0 ", False),  # as DNS gives it where a record has no data
+        ("3 1 1 ", False),
     ],
 )
 def test_an_smtp_client_can_use_it(value: str, *, answer: bool) -> None:

@@ -17,7 +17,7 @@ from certagent.lifecycle.planner import RULES
 from certagent.lifecycle.steps import Wait
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
-from tests.simulation.dns import tell
+from tests.simulation.dns import RR, tell
 from tests.simulation.mischief import (
     ANYTIME,
     BETWEEN,
@@ -314,6 +314,9 @@ class History:
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):
                 if isinstance(rr.content, str):
+                    if name in world.answers and name not in world.spec.owners:
+                        clock.stirred_at = clock.t
+                        zone.put(name, RR(frozenset(), 0), since=clock.t)
                     continue
                 # people take away what they put there, and what they forgot when they took a name out of the config
                 owners = {o for o in world.answers if name in world.dns.reaches(o)}

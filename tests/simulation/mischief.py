@@ -416,9 +416,14 @@ def edit_triples(world: World) -> None:
 
 
 def edit_targets(world: World) -> None:
-    """A mail server more, with its TLSA names."""
+    """A mail server more, with its TLSA names; or one less, whose names lead nowhere else."""
     missing = [t for t in world.targets if t not in world.spec.targets]
-    if missing:
+    if len(world.spec.targets) > 1 and (not missing or world.rng.random() < 0.5):
+        gone = world.rng.choice(world.spec.targets)
+        targets = tuple(t for t in world.spec.targets if t is not gone)
+        owners = {o: a for o, a in world.spec.owners.items() if gone.name not in a}
+        world.configure(replace(world.spec, targets=targets, owners=owners), f"no mail server {gone.name}")
+    elif missing:
         targets = (*world.spec.targets, missing[0])
         names = {t.name for t in targets}
         mine = {o: a for o, a in world.answers.items() if set(a) <= names}
