@@ -74,6 +74,7 @@ class World:
         for zone in self.zones:
             zone.guard_s = self.spec.guard.total_seconds()
         self.judge.known |= set(self.spec.owners)
+        self.judge.mine = {t.name for t in self.spec.targets}
         self.resolver = Resolver(clock, self.dns)
         self.edges = Edges(
             issuer=self._issuer,
@@ -143,6 +144,7 @@ class World:
         """The operator edits the config."""
         self.clock.note(f"   ? config: {what}")
         self.spec = spec
+        self.judge.mine = {t.name for t in spec.targets}
         self.provider.epoch += 1
 
     def ask(self, what: Callable[[World], None]) -> None:
