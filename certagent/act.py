@@ -66,7 +66,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             return (ev.Tidied(challenges=step.challenges, work=work),)
         case st.Look():
             sighting = world.resolver().sight(step.owner, expect=step.expect, gone=step.gone, budget=step.budget)
-            return (ev.Looked(owner=step.owner, sighting=sighting, work=work),)
+            return (ev.Looked(owner=step.owner, sighting=sighting, targets=step.targets, work=work),)
         case st.Publish():
             _gate(rollover.may_publish(spec, state, step.owner, step.values))
             _write_tlsa(step, state, world, note)
@@ -298,7 +298,7 @@ def _install_unless(step: st.Install, spec: Spec, state: State, world: World, no
             for owner in rollover.names_that_roll(spec, state, step.target, generation):
                 expect = rollover.desired(spec, state, owner)
                 sighting = world.resolver().sight(owner, expect=expect, gone=frozenset(), budget=timedelta(0))
-                looked.append(ev.Looked(owner=owner, sighting=sighting))
+                looked.append(ev.Looked(owner=owner, sighting=sighting, targets=spec.owners.get(owner, ())))
             for event in looked:
                 state = fold(state, event, now)
             against = rollover.may_install(spec, state, step.target, generation, now)

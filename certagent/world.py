@@ -18,7 +18,7 @@ from certagent.secret import Secret
 PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
 CHECK_S = 60.0
-"""Longer than a server's own check may take by its own limits."""
+"""How long ago a server's own check may have begun: somebody may have changed its configuration since."""
 
 
 class Resolver(Protocol):
@@ -118,9 +118,11 @@ class World:
             self._checks = {n: self._ahead.submit(s.check, algorithms) for n, s in self.servers.items()}
 
     def check(self, server: str, algorithms: frozenset[str]) -> None:
-        """The server's own check: the one that ran ahead a moment ago, or a new one."""
+        """The server's own check: the one that began ahead a moment ago, or a new one. It ends by its own limits."""
         early = self._checks.pop(server, None)
-        if early is None or time.monotonic() - self._checked_at > CHECK_S or early.exception(CHECK_S) is not None:
+        old = time.monotonic() - self._checked_at > CHECK_S
+        # `cancel`: one that has not begun stands behind those of other certificates, and is not waited for
+        if early is None or early.cancel() or old or early.exception() is not None:
             self.servers[server].check(algorithms)
 
     def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:

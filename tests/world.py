@@ -98,6 +98,7 @@ class World:
         # what was published before certagent came
         rng = self.rng
         shared = rng.random() < 0.5
+        ends: list[str] = []
         for name, hosts in self.answers.items():
             values: set[str] = set()
             draw = rng.random()
@@ -113,12 +114,15 @@ class World:
                 target = f"a.{'dane' if shared else name.split('.')[2]}.hosted.net."
                 zone.versions[0].sets[name] = RR(target, rng.choice(TTLS))
                 if rr.content:
-                    self.zones[1].versions[0].sets.setdefault(target, rr)
-                self.zones[1].know(target)
-                self.zones[1].know(target.replace("a.", "c.", 1))
+                    sets = self.zones[1].versions[0].sets
+                    there = sets.get(target, rr)
+                    sets[target] = there._replace(content=frozenset(there.content) | rr.content)
+                ends += [target, target.replace("a.", "c.", 1)]
             elif rr.content:
                 zone.versions[0].sets[name] = rr
             zone.know(name)
+        for end in dict.fromkeys(ends):
+            self.zones[1].know(end)
 
     def _spec(self, drain_s: float) -> Spec:
         rng = self.rng

@@ -91,10 +91,11 @@ class Tidied(Event, frozen=True):
 
 
 class Looked(Event, frozen=True):
-    """What the authoritative servers answered."""
+    """What the authoritative servers answered; `targets`: as in the step."""
 
     owner: str
     sighting: Sighting
+    targets: tuple[str, ...] = ()
 
 
 class Superseding(Event, frozen=True):

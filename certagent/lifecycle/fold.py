@@ -65,7 +65,15 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             owner = state.owner(event.owner)
             held = caches.after(owner.held, event.sighting, now)
             change, other = (None if c and _seen(c, event.sighting) else c for c in (owner.change, owner.other))
-            looked = replace(owner, held=held, sighting=event.sighting, looked_at=now, change=change, other=other)
+            looked = replace(
+                owner,
+                targets=event.targets or owner.targets,
+                held=held,
+                sighting=event.sighting,
+                looked_at=now,
+                change=change,
+                other=other,
+            )
             return _owner(state, event.owner, looked)
         case ev.Superseding():
             owner = state.owner(event.owner)

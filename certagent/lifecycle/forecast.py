@@ -38,7 +38,7 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
     spec = replace(spec, watch=_FAR)  # the routine looks between would only hide what matters
     state = replace(state, failures={})
-    zone = {_place(state, name): rollover.seen_somewhere(owner) for name, owner in state.owners.items()}
+    zone = {rollover.place(state, name): rollover.seen_somewhere(owner) for name, owner in state.owners.items()}
     first = state.newest
     result: list[Foreseen] = []
     for _ in range(LIMIT):
@@ -93,13 +93,14 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.Tidy():
             return [ev.Tidied(challenges=step.challenges, work=work)]
         case st.Look():
-            return [ev.Looked(owner=step.owner, sighting=_sighting(step.owner, spec, state, zone), work=work)]
+            sighting = _sighting(step.owner, spec, state, zone)
+            return [ev.Looked(owner=step.owner, sighting=sighting, targets=step.targets, work=work)]
         case st.Publish():
-            here = _place(state, step.owner)
+            here = rollover.place(state, step.owner)
             zone[here] = zone.get(here, frozenset()) | step.values
             return [ev.Published(owner=step.owner, values=step.values, work=work)]
         case st.Unpublish():
-            here = _place(state, step.owner)
+            here = rollover.place(state, step.owner)
             zone[here] = zone.get(here, frozenset()) - step.values
             return [ev.Unpublished(owner=step.owner, values=step.values, work=work)]
         case st.Survey():
@@ -161,14 +162,8 @@ def _served(step: st.Prove, spec: Spec, state: State) -> tuple[Served, ...]:
     return tuple(Served(s.host, "", s.port, algorithm, leaf, 0.0) for s in services for algorithm, leaf in leaves)
 
 
-def _place(state: State, owner: str) -> str:
-    """Where the records of a TLSA name are, as last seen."""
-    seen = state.owner(owner).sighting
-    return seen.name if seen and caches.known(seen) else owner
-
-
 def _sighting(owner: str, spec: Spec, state: State, zone: dict[str, frozenset[str]]) -> Sighting:
-    values = zone.get(_place(state, owner), frozenset())
+    values = zone.get(rollover.place(state, owner), frozenset())
     known = state.owners.get(owner)
     if known is None or known.sighting is None or not caches.known(known.sighting):
         return Sighting(zone="", name=owner, answers={"every server": Answer(values, spec.ttl_s)}, security="secure")

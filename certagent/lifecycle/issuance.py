@@ -128,6 +128,8 @@ def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | No
         served = state.generation(at.generation) if at and at.generation else None
         if served is None or served.foreign or served.keys == newest.keys or at is None or at.phase != "drained":
             continue
+        if served.revoke:  # a compromised key is certified no more, come what may
+            continue
         keys = state.keyset(served.keys)
         late = any(now.wall >= schedule.last_chance(leaf) for leaf in served.leaves.values())
         if (

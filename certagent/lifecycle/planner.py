@@ -115,7 +115,11 @@ def _install_again(
     """A swap that may have happened is done again, or taken back where DNS has changed: the old key is covered."""
     if not generation.accept_deferrals and rollover.may_install(spec, state, target.name, generation, now):
         previous = _previous(state, state.targets[target.name])
-        if previous and not rollover.may_install(spec, state, target.name, previous, now):
+        if (
+            previous
+            and not rollover.may_install(spec, state, target.name, previous, now)
+            and not rollover.loses_by(spec, state, target.name, previous, generation, now)
+        ):
             yield _install(target, previous, f"{because}, and caches forbid it by now", rollback=True)
         else:
             yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: {because}, and caches forbid it by now")
@@ -333,7 +337,8 @@ def _look(spec: Spec, state: State, name: str, because: str, budget: timedelta =
     expect = rollover.desired(spec, state, name)
     change = state.owners[name].change if name in state.owners else None
     leaving = change.values - expect if change and change.removes else frozenset[str]()
-    return Look(owner=name, expect=expect, gone=leaving, budget=budget, because=because)
+    targets = spec.owners.get(name, ())
+    return Look(owner=name, targets=targets, expect=expect, gone=leaving, budget=budget, because=because)
 
 
 def _fresh(then: Instant | None, now: Instant) -> bool:

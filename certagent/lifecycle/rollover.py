@@ -41,8 +41,15 @@ def sharing(spec: Spec, state: State, owner: str) -> list[str]:
 
 
 def withdrawn(spec: Spec, state: State, owner: str) -> bool:
-    """Neither it nor any name with the same records is configured any more."""
-    return spec.owners.keys().isdisjoint(sharing(spec, state, owner))
+    """It is not configured any more, and no other name has its records."""
+    here = place(state, owner)
+    return owner not in spec.owners and all(place(state, name) != here for name in spec.owners)
+
+
+def place(state: State, owner: str) -> str:
+    """Where the records of a TLSA name are, as last seen."""
+    seen = state.owner(owner).sighting
+    return seen.name if seen and caches.known(seen) else owner
 
 
 def unplaced(spec: Spec, state: State) -> list[str]:
@@ -60,13 +67,25 @@ def _places(spec: Spec, state: State, owner: str) -> set[str]:
     return found
 
 
+def loses_by(spec: Spec, state: State, target: str, one: Generation, other: Generation, now: Instant) -> bool:
+    """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
+    sets = [item.values for name in names_of(spec, state, target) for item in held(spec, state.owner(name), now)]
+
+    def hurt(generation: Generation) -> bool:
+        return any(caches.hurts(values, leaf) for values in sets for leaf in generation.leaves.values())
+
+    return hurt(one) and not hurt(other)
+
+
 def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
-    """The targets that answer where the records of a TLSA name count, under whatever name. Where that may be one that is
-    not configured any more: all, also those that are not themselves.
+    """The targets that answer where the records of a TLSA name count, under whatever name; of one that is not configured
+    any more, those that did.
     """
     every = (*(t.name for t in spec.targets), *state.targets)
     names = sharing(spec, state, owner)
-    return tuple(dict.fromkeys(target for name in names for target in spec.owners.get(name, every)))
+    return tuple(
+        dict.fromkeys(t for name in names for t in spec.owners.get(name) or state.owner(name).targets or every)
+    )
 
 
 def names_of(spec: Spec, state: State, target: str) -> list[str]:

@@ -67,6 +67,8 @@ class Change(Struct, frozen=True):
 class Owner(Struct, frozen=True):
     """A TLSA owner name: what caches may hold of it, and the last round of answers."""
 
+    targets: tuple[str, ...] = ()
+    """Who answers there, as the config had it when the name was in it."""
     held: tuple[caches.Held, ...] = ()
     sighting: Sighting | None = None
     looked_at: Instant | None = None

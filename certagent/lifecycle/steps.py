@@ -107,6 +107,8 @@ class Look(Step, frozen=True):
     CHANGES: ClassVar[bool] = False
 
     owner: str
+    targets: tuple[str, ...] = ()
+    """Who answers there by the config; none for a name that is not in it."""
     expect: frozenset[Value] = frozenset()
     gone: frozenset[Value] = frozenset()
     budget: timedelta = timedelta(0)

@@ -2,8 +2,8 @@
 
 Commands are lists of arguments, the program with its absolute path; no shell reads them. They run as certagent's user
 in `/` with a small fixed environment (`mta/run.py`) and nothing to read, and get neither key nor password: those are
-in the files only. Whoever may write to such a program could do anything as certagent's user, so it must belong to root
-or that user, and be nobody else's to write.
+in the files only. Whoever may write to such a program, or put another in its place, could do anything as certagent's
+user: it and every directory on the way to it must belong to root or that user, and be nobody else's to write.
 
 Exit statuses are believed only when they say no: that the service serves the new certificate is proven by a handshake
 (`mta/probe.py`), as for every server.
@@ -25,6 +25,7 @@ from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.run import Result, run
 from certagent.mta.server import Found
 from certagent.secret import Secret
+from certagent.store import atomic
 
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
 
@@ -71,15 +72,15 @@ class Command:
         While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
 
         Raises:
-            mta.config: A kind of key has no file; a program is missing or others may write to it; `check` exits with
-                another status than 0 (its last line is told).
+            mta.config: A kind of key has no file; a program is missing, or others may write to it or exchange it;
+                `check` exits with another status than 0 (its last line is told).
             mta.files: What `Layout.check` raises.
             mta.reload: (Transient) `check` does not end in time.
         """
         files = self._layout.paths(algorithms)
+        self._layout.check()
         for setting, argv in self._commands():
             self._refuse_writable(setting, argv[0])
-        self._layout.check()
         if self._options.check and all(map(os.path.exists, files)):
             result = self._run("check", self._options.check)
             if result.code != 0:
@@ -115,7 +116,7 @@ class Command:
 
         Raises:
             mta.reload: (Transient) The command exits with another status than 0, or does not end in time.
-            mta.config: (Misconfigured) A program cannot be run, or others may write to it.
+            mta.config: (Misconfigured) A program cannot be run, or others may write to it or exchange it.
         """
         try:
             self._succeed("reload", self._options.reload)
@@ -150,7 +151,9 @@ class Command:
 
     def _refuse_writable(self, setting: str, program: str) -> None:
         try:
-            status = Path(program).stat()
+            status = atomic.followed(Path(program)).stat()
+        except Error as error:
+            raise self._wrong(f"{setting}: {program}: {error.detail}", error.hint) from error
         except OSError as error:
             raise self._wrong(f"{setting}: {program}: {error.strerror}", f"look at it: ls -l {program}") from error
         if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:

@@ -44,7 +44,10 @@ SPEC = Spec(
 
 
 def _spec(**words: object) -> Spec:
-    return replace(SPEC, **words)
+    spec = replace(SPEC, **words)
+    there = {target.name for target in spec.targets}
+    owners = {owner: tuple(t for t in targets if t in there) for owner, targets in spec.owners.items()}
+    return replace(spec, owners={owner: targets for owner, targets in owners.items() if targets})
 
 
 SPECS = st.builds(
@@ -156,6 +159,8 @@ def built(kind: type) -> st.SearchStrategy[Any]:
     drawn = {field.name: FIELDS[field.name] for field in msgspec.structs.fields(kind) if field.name != "step"}
     if kind in (steps.Forget, ev.Forgotten):
         drawn["keys"] = SEVERAL_KEYS
+    if kind in (steps.Look, ev.Looked):
+        drawn["targets"] = st.sampled_from([(), ("one",), ("two",), TARGETS])
     if kind is ev.Intended:
         drawn["step"] = STEPS
     return st.builds(kind, **drawn)

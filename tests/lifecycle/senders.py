@@ -135,14 +135,20 @@ def places(history: History, owner: str) -> Set:
     return frozenset(found | ({name} if ends else set()))
 
 
+def answered(history: History, owner: str) -> Set:
+    """The targets of a name as of the last look at it while it was configured."""
+    told = [event.targets for _, event in looks(history, owner) if event.targets]
+    return frozenset(*told[-1:])
+
+
 def met(spec: Spec, state: State, history: History, owner: str, *, sure: bool = False) -> dict[str, list[Leaf]]:
     """By target, the chains that a sender may meet there, under whatever name the records count; `sure`: has certainly
     met.
     """
     found: dict[str, list[Leaf]] = {}
-    every = (*(t.name for t in spec.targets), *state.targets)
+    every = {*(t.name for t in spec.targets), *state.targets}
     names = {owner} | {n for n in spec.owners.keys() | state.owners if places(history, owner) & places(history, n)}
-    for name in sorted({target for n in names for target in spec.owners.get(n, every)}):
+    for name in sorted({target for n in names for target in spec.owners.get(n) or answered(history, n) or every}):
         at = state.targets.get(name)
         ids = () if at is None else at.settled if sure else at.serves
         found[name] = [leaf for g in state.generations if g.id in ids for leaf in g.leaves.values()]

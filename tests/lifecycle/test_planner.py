@@ -323,6 +323,19 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     ]
 
 
+def test_the_old_key_does_not_come_back_where_only_the_new_one_has_records() -> None:
+    """Somebody removed its records meanwhile; then a name server fell silent. The files of the new one may be served."""
+    life = swapping()
+    life.does(life.plan())
+    new = life.records("g2")
+    life.looks(new)
+    life.passes(timedelta(hours=5))
+    life.looks(new, None)
+    assert because(life.offers(planner.finish)) == [
+        "Wait: postfix: installing was interrupted, and caches forbid it by now"
+    ]
+
+
 def test_what_is_taken_back_is_so_in_any_weather() -> None:
     """A swap is refused at the last moment, since a name server is not heard: the old key comes back all the same, and
     is renewed as long as that lasts, though putting it back was interrupted too."""
@@ -646,7 +659,8 @@ def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
     life.does(life.until(st.Install))
     life.spec = ALONE
     assert life.offers(planner.leave) == [], "its TLSA name is held by caches"
-    step = next(m.step for m in life.until_quiet(withdrawn=True, limit=400) if getattr(m.step, "targets", ()))
+    moments = life.until_quiet(withdrawn=True, limit=400)
+    step = next(m.step for m in moments if isinstance(m.step, st.Forget) and m.step.targets)
     assert set(life.state.targets) == {"postfix"}
     assert not [work for work in life.state.failures if work.endswith(" mx2")]
     life.spec = PAIR

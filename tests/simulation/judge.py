@@ -254,8 +254,8 @@ class Judge:
         for owner in self.known:
             ours = provider.published - self.foreign_values
             for values in self._live(owner):
-                here = self.dns.reaches(owner)
-                should = wanted if any(here & self.dns.reaches(o) for o in spec.owners) else frozenset[str]()
+                here = self._end(owner)
+                should = wanted if any(here == self._end(o) for o in spec.owners) else frozenset[str]()
                 if lacking := should - values:
                     raise Violation(f"at the end {owner} lacks {tell(lacking)}")
                 if left := (values & ours) - should - (spared if should else frozenset[str]()):
@@ -263,6 +263,11 @@ class Judge:
         for zone in self.dns.zones.values():
             if zone.txt - zone.stray_txt:
                 raise Violation(f"at the end challenges are left over: {sorted(zone.txt - zone.stray_txt)}")
+
+    def _end(self, name: str) -> str:
+        """Where its alias leads now."""
+        content = self.dns.zone_of(name).current(name).content
+        return self._end(content) if isinstance(content, str) else name
 
     def _wanted(self, spec: Spec, state: State, leaves: dict[str, Leaf]) -> Values:
         values = {f"3 1 1 {leaf.spki}" for leaf in leaves.values()}

@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ _LOGINS: Mapping[str, tuple[str, Mode | None]] = {
 }
 """The services that speak TLS with clients: the word in `protocols`, and how TLS begins (LMTP: only at once)."""
 
-_Listener = tuple[int, Mode, list[str]]
-"""A port, how TLS begins there, what it is bound to."""
+_Listener = tuple[str, int, Mode, list[str]]
+"""The protocol, a port, how TLS begins there, what it is bound to."""
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 
@@ -72,7 +72,14 @@ def _found(
     listeners: list[_Listener],
 ) -> Found:
     """`blocks` use the same files; the top level is among them, or all are for names of SNI."""
-    top = blocks[0] if not blocks[0].where else None
+    first = blocks[0]
+    top = None if first.where else first
+    apart = [
+        block
+        for block in settings.blocks
+        if block.own and not block.server_names and block.pairs != first.pairs
+        if not set(block.where) <= set(first.where)
+    ]
     asked = [n for block in blocks for n in sorted(block.server_names)]
     sni = _hosts(asked)
     names = _hosts([*(own_names if top else []), *sni])
@@ -84,16 +91,23 @@ def _found(
         options["local_name"] = asked
     if not top:
         options["top_level"] = False
-    elif apart := [b.name for b in settings.blocks if b.own and not b.server_names and b.pairs != top.pairs]:
-        options["other_blocks"] = apart
-        notes.append(f"{', '.join(apart)}: certificates of their own, which are left alone")
+    elif apart:
+        options["other_blocks"] = [block.name for block in apart]
+        notes.append(f"{', '.join(options['other_blocks'])}: certificates of their own, which are left alone")
     if not host:
         notes.append("no full name of this host is known: write its services with the name that clients use")
     if settings.ssl == "no":
         notes.append("ssl = no: it offers TLS at no port; set ssl = required, or leave this entry out")
     changes = _changes(settings, blocks, edits)
     asks = tuple(dict.fromkeys([host, *sni])) if set(sni) - {host} else ()
-    services = tuple(Service(host, port, mode, _addresses(on), asks) for port, mode, on in listeners) if host else ()
+    services = tuple(
+        Service(host, port, mode, _addresses(left), asks)
+        for protocol, port, mode, bound in listeners
+        if host and (left := _left(protocol, bound, apart))
+    )
+    local = [block.name for block in apart if any(where.startswith("local ") for where in block.where)]
+    if local and not all(service.addresses for service in services):
+        notes.append(f"{', '.join(local)}: if {host} leads there, give its services the other `addresses`")
     uses = {
         f"{f'{block.name}: ' if block.where else ''}{settings.setting(slot)}": path
         for block in blocks
@@ -121,8 +135,25 @@ def _listeners(conf: Doveconf) -> list[_Listener]:
         bound = own if any(own) else listen
         port = int(values.get("port", "0"))
         if protocol in protocols and mode and port and not set(bound) <= _LOOPBACK:
-            listeners.append((port, mode, bound))
+            listeners.append((protocol, port, mode, bound))
     return listeners
+
+
+def _left(protocol: str, bound: list[str], apart: Iterable[Block]) -> list[str]:
+    """Where it is bound, but for the addresses at which every client meets one of these blocks."""
+    left = [one for one in bound if not any(_meets(block, protocol, one) for block in apart)]
+    return [] if set(left) <= _LOOPBACK else left
+
+
+def _meets(block: Block, protocol: str, address: str) -> bool:
+    filters = {kind: value for kind, _, value in (where.partition(" ") for where in block.where)}
+    if filters.keys() - {"protocol", "local"} or filters.get("protocol", protocol) != protocol:
+        return False  # `remote`: most clients are others
+    if "local" not in filters:
+        return True
+    with suppress(ValueError):
+        return ip_address(address.strip("[]")) in ip_network(filters["local"].strip("[]"), strict=False)
+    return False
 
 
 def _addresses(bound: list[str]) -> tuple[str, ...]:

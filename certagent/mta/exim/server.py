@@ -48,6 +48,7 @@ from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
+from certagent.pki.algorithms import family
 from certagent.secret import Secret
 from certagent.store import atomic
 
@@ -120,7 +121,7 @@ class Exim:
     def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
         settings = self._exim.settings()
-        needed = self._needed(algorithms)
+        needed, kinds = self._needed(algorithms), {family(algorithm) for algorithm in algorithms}
         found: list[tuple[str, str]] = []
         unknown = eximconf.variables(settings)
         listed = self._listed
@@ -129,13 +130,14 @@ class Exim:
                 what = (
                     f"tls_certificate does not read {self._options.list} yet: the first run writes it and stops there"
                 )
-                found.append((what, self._set(settings, [])))
+                found.append((what, self._set_later(settings, [])))
             return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
             if new := [pair for pair in needed if pair not in view.pairs and not _exist(pair)]:
                 what = f"{view.where} does not lead to {_shown(new)} yet: the first run installs it and stops there"
                 there = [pair for pair in view.pairs if _exist(pair)]
-                found.append((what, self._set(settings, [*there, *new])))
+                keep = [pair for pair in there if pair in needed or eximconf.kind_in(pair[0]) not in kinds]
+                found.append((what, self._set_later(settings, [*keep, *new])))
         if unknown:
             what = (
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
@@ -289,6 +291,10 @@ class Exim:
         wanted = self._exim.remedy(settings, pairs)
         values = ", ".join(f"`{value}`" for name, value in wanted.settings.items() if value and "ENABLE" not in name)
         return f"change the expression in {wanted.file} so that it gives {values} there; then run: {wanted.command}"
+
+    def _set_later(self, settings: Mapping[str, str], pairs: list[Pair]) -> str:
+        """A file that is named before it is there ends TLS."""
+        return f"once it is there: {self._set(settings, pairs)}"
 
     def _needed(self, algorithms: Iterable[str]) -> list[Pair]:
         """In an order that does not change."""

@@ -115,7 +115,7 @@ class Postfix:
             mta.config: Too old; `postfix check` fails; main.cf or a service in master.cf does not name an installed
                 file or SNI table, or names one that would never be renewed or breaks the others; no service offers
                 TLS, or one has a level that kills smtpd.
-            mta.files: As `Layout.check`.
+            mta.files, mta.disk: As `Layout.check`, also for the SNI map.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
             checked = pool.submit(self._instance.run, "postfix", "check")
@@ -127,6 +127,8 @@ class Postfix:
         self._check_served(algorithms, settings, stale=True)
         self._check_level(settings)
         self._layout.check()
+        if self._sni:
+            self._sni.check()
 
     def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not named; two files where one would do; files of others."""

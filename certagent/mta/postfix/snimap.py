@@ -76,6 +76,13 @@ class SniMap:
                     found[name].add(ssl.PEM_cert_to_DER_cert(block))
         return found
 
+    def check(self) -> None:
+        """Source and table may be replaced, and nobody else may do it. Raises: `mta.disk`, `mta.files`."""
+        with pemfile.in_its_words():
+            atomic.trusted_dir(Path(os.path.realpath(self.path.parent)))
+            for path in (self.path, self._table):
+                atomic.replaceable(path)
+
     def install(self, files: Sequence[Path]) -> None:
         """Make all names serve these files; may be repeated after any error or crash.
 
@@ -127,8 +134,7 @@ class SniMap:
     def _locked(self) -> Generator[None]:
         """One editor at a time, also between threads: its directory is locked (flock), which needs no file."""
         deadline = time.monotonic() + TIMEOUT_S
-        with pemfile.in_its_words():
-            atomic.trusted_dir(Path(os.path.realpath(self.path.parent)))
+        self.check()
         directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             while not _flock(directory):
