@@ -175,7 +175,12 @@ def _place_order(step: st.PlaceOrder, spec: Spec, state: State, world: World) ->
     order = world.issuer().order(csr, profile=spec.profile, replaces=replaces)
     challenges = tuple((c.name, c.value) for c in order.challenges)
     return ev.OrderPlaced(
-        algorithm=step.algorithm, keys=step.keys, url=order.url, challenges=challenges, work=step.work
+        algorithm=step.algorithm,
+        keys=step.keys,
+        url=order.url,
+        challenges=challenges,
+        ca=spec.ca,
+        work=step.work,
     )
 
 
@@ -276,6 +281,9 @@ def _draw(start: datetime, end: datetime) -> datetime:
 
 def _revoke(step: st.Revoke, spec: Spec, state: State, world: World) -> ev.Revoked:
     generation = state.generation(step.generation)
+    if generation and generation.ca != spec.ca:
+        hint = "configure it once more until it is revoked, or revoke it there by hand: its chain is in state_dir"
+        raise Misconfigured("ca.other", f"{step.generation} was issued by {generation.ca or 'another CA'}", hint)
     for algorithm in generation.leaves if generation else ():
         world.issuer().revoke(world.vault.chain(spec.name, step.generation, algorithm), 1)
     return ev.Revoked(generation=step.generation, work=step.work)

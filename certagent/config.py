@@ -279,6 +279,7 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         drain=_at_most(reader, keys.drain, timedelta(days=1), (*place, "drain")),
         watch=_at_most(reader, keys.watch, timedelta(days=7), (*place, "watch")),
         targets=tuple(targets),
+        ca=cas[keys.ca].directory,
         profile=keys.profile,
     )
     if "3 1 1" not in spec.triples:

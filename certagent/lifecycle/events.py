@@ -54,6 +54,7 @@ class OrderPlaced(Event, frozen=True):
     keys: str
     url: str
     challenges: tuple[tuple[str, str], ...]
+    ca: str = ""
 
 
 class Presented(Event, frozen=True):

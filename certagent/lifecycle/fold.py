@@ -47,7 +47,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             made = KeySet(event.keys, now, event.spki)
             return replace(state, keys=(*state.keys, made), keys_made=state.keys_made + 1)
         case ev.OrderPlaced():
-            order = Order(event.keys, event.url, event.challenges, presented=not event.challenges)
+            order = Order(event.keys, event.url, event.challenges, event.ca, presented=not event.challenges)
             return replace(state, orders={**state.orders, event.algorithm: order})
         case ev.Presented():
             return _order(state, event.algorithm, presented=True)
@@ -214,9 +214,14 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
     orders = {a: o for a, o in state.orders.items() if a != event.algorithm}
     if not event.completes:
         return replace(state, orders=orders, issued=issued, issued_keys=event.keys)
-    request = state.requested
+    request, order = state.requested, state.orders.get(event.algorithm)
     generation = Generation(
-        event.generation, event.keys, issued, now, accept_deferrals=bool(request and request.accept_deferrals)
+        event.generation,
+        event.keys,
+        issued,
+        now,
+        ca=order.ca if order else "",
+        accept_deferrals=bool(request and request.accept_deferrals),
     )
     generations = state.generations
     if request and request.what == "emergency":

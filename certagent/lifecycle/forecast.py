@@ -71,7 +71,10 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             return [ev.KeysMade(keys=step.keys, spki=spki, work=work)]
         case st.PlaceOrder():
             challenges = tuple((f"_acme-challenge.{n.removeprefix('*.')}.", f"for {n}") for n in spec.names)
-            return [ev.OrderPlaced(algorithm=step.algorithm, keys=step.keys, url="", challenges=challenges, work=work)]
+            placed = ev.OrderPlaced(
+                algorithm=step.algorithm, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
+            )
+            return [placed]
         case st.DropOrder():
             return [ev.OrderGone(algorithm=step.algorithm, work=work)]
         case st.Present():

@@ -34,7 +34,7 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     wanted = _wanted(spec, state, now)
     keys_id = None if isinstance(wanted, Wait) else wanted[0].id
     for algorithm, order in state.orders.items():
-        if order.keys != keys_id or algorithm not in spec.algorithms:
+        if order.keys != keys_id or order.ca != spec.ca or algorithm not in spec.algorithms:
             yield DropOrder(algorithm=algorithm, because="what it was for is not wanted any more")
     if isinstance(wanted, Wait):
         yield wanted
@@ -45,9 +45,11 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     todo = [a for a in spec.algorithms if a not in issued] or list(spec.algorithms)
     algorithm = todo[0]
     order = state.orders.get(algorithm)
-    if order is None or order.keys != keys.id:
-        # an order is of no use before what failed with the last one may be tried again
-        replaces = state.newest.id if state.newest and algorithm in state.newest.leaves else None
+    if order is None or order.keys != keys.id or order.ca != spec.ca:
+        # an order is of no use before what failed with the last one may be tried again; and another CA knows nothing
+        # of what it replaces
+        newest = state.newest
+        replaces = newest.id if newest and algorithm in newest.leaves and newest.ca == spec.ca else None
         order_it = PlaceOrder(keys=keys.id, algorithm=algorithm, replaces=replaces, because=because)
         yield _rest(state, algorithm, now) or order_it
     elif not order.presented:
@@ -114,6 +116,8 @@ def _changed(spec: Spec, newest: Generation) -> str | None:
         return f"the algorithms are now {', '.join(spec.algorithms)}"
     if any(not set(spec.names) <= set(leaf.names) for leaf in newest.leaves.values()):
         return f"the names are now {', '.join(spec.names)}"
+    if newest.ca != spec.ca:
+        return f"the CA is now {spec.ca}"
     return None
 
 
@@ -160,7 +164,7 @@ def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
         return False
     if not any(now.wall >= schedule.last_chance(leaf) for leaf in newest.leaves.values()):
         return False
-    if following is None:
+    if following is None or any(failure.code == "vault.missing" for failure in state.failures.values()):
         return True
     leaves = list(rollover.as_if_issued(following, newest).values())
     return bool(rollover.obstacles(spec, state, leaves, list(spec.owners), now))
@@ -184,6 +188,8 @@ def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             left = moment - _lead(spec, state) - now.wall
             if state.requested:
                 because = f"the operator asked: {state.requested.what}"
+            elif changed := _changed(spec, state.newest):
+                because = changed
             elif left <= timedelta(0):
                 because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
             else:
@@ -249,7 +255,7 @@ def ask_renewal(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     section 4.3).
     """
     newest = state.newest
-    if newest is None:
+    if newest is None or newest.ca != spec.ca:
         return
     for algorithm, leaf in newest.leaves.items():
         if now.wall >= leaf.not_after:

@@ -85,6 +85,8 @@ class Spec(Struct, frozen=True):
     watch: timedelta
     """How often DNS and what is served are looked at while nothing is due."""
     targets: tuple[Target, ...]
+    ca: str = ""
+    """The directory of the CA that issues (RFC 8555 section 7.1.1)."""
     profile: str | None = None
 
 

@@ -33,6 +33,8 @@ class Generation(Struct, frozen=True):
     keys: str | None
     leaves: dict[Algorithm, Leaf]
     issued_at: Instant
+    ca: str = ""
+    """The directory of the CA that issued it."""
     revoke: bool = False
     """Its key is compromised: revoke it as soon as nothing serves it."""
     accept_deferrals: bool = False
@@ -45,11 +47,12 @@ class Generation(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """An ACME order under way."""
+    """An ACME order under way; `ca`: the directory of who has it."""
 
     keys: str
     url: str
     challenges: tuple[tuple[str, str], ...]
+    ca: str = ""
     presented: bool = False
     ready: bool = False
 

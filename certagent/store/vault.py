@@ -121,7 +121,8 @@ def _read(path: Path) -> bytes:
     except Misconfigured as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
-        raise Misconfigured("vault.missing", f"{path} is missing", "restore it from a backup, or order anew") from None
+        hint = "restore it from a backup; keys that serve nothing yet are made anew by `certagent abort`"
+        raise Misconfigured("vault.missing", f"{path} is missing", hint) from None
 
 
 def _drop(directory: Path, suffix: str) -> None:

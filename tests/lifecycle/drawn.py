@@ -118,6 +118,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "algorithms": st.sampled_from([("ecdsa-p256",), ALGORITHMS]),
     "spki": st.dictionaries(st.sampled_from(ALGORITHMS), st.sampled_from(SPKI).map(lambda key: key * 32)),
     "url": st.just("https://ca.example/order/1"),
+    "ca": st.sampled_from(["", "", "", "https://other.example/directory"]),
     "challenges": CHALLENGES.map(tuple),
     "leaf": LEAVES,
     "completes": st.booleans(),

@@ -163,6 +163,44 @@ def test_an_order_that_nothing_wants_any_more_is_dropped() -> None:
     assert [type(offer) for offer in offers] == [st.DropOrder, st.Wait]
 
 
+def test_another_ca_takes_nothing_over_and_issues_anew() -> None:
+    """Neither an order, nor a renewal window, nor what the first one issued is any of its business."""
+    life = Life()
+    life.until(st.Present)
+    life.spec = replace(SPEC, ca="https://two.example/directory")
+    dropped, placed = life.offers(issuance.issue)
+    assert [type(offer) for offer in (dropped, placed)] == [st.DropOrder, st.PlaceOrder]
+    life.until_quiet()
+    newest = life.state.newest
+    assert newest
+    assert newest.ca == life.spec.ca
+    life.spec = SPEC
+    assert life.offers(issuance.ask_renewal) == []
+    step = order(life.offers(issuance.issue))
+    assert (step.replaces, step.because) == (None, "the CA is now ")
+
+
+def test_what_is_changed_in_the_config_waits_for_no_renewal() -> None:
+    """Without a stand-by the next keys are made for it at once."""
+    life = Life.published(BARE)
+    life.spec = replace(BARE, names=(*SPEC.names, "mail.example.org"))
+    assert isinstance(life.until(st.PlaceOrder), st.PlaceOrder)
+    newest = life.state.newest
+    assert newest
+    assert life.now.wall - newest.issued_at.wall < DAY
+
+
+def test_a_lost_stand_by_key_does_not_let_the_certificate_run_out() -> None:
+    """It is waited for, since a backup may have it; then the keys in service serve on."""
+    life = Life.published()
+    life.fails("order ecdsa-p256", "vault.missing", "misconfigured")
+    newest = life.state.newest
+    assert newest
+    for moment, keys in ((schedule.backstop, "k2"), (schedule.last_chance, "k1")):
+        life.passes(moment(newest.leaves[ECDSA]) - life.now.wall)
+        assert order(life.offers(issuance.issue)).keys == keys
+
+
 @pytest.mark.parametrize("work", ["validation", "issuance"])
 def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_again(work: str) -> None:
     """An order more would count against the CA's limits for nothing."""

@@ -196,6 +196,8 @@ class Judge:
                     self._accepting = False
             case ev.Proven():
                 self.seen_at[event.target] = self.clock.t
+            case ev.Forgotten():
+                self.known -= set(event.owners)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
             case ev.Failed() if not event.work.startswith("look "):

@@ -431,6 +431,12 @@ def edit_targets(world: World) -> None:
         world.configure(replace(world.spec, targets=targets, owners=owners), f"mail servers {sorted(names)}")
 
 
+def edit_ca(world: World) -> None:
+    """Another CA, which knows nothing of what the first has under way."""
+    ca = "https://two.example/" if world.spec.ca != "https://two.example/" else "https://one.example/"
+    world.configure(replace(world.spec, ca=ca), f"CA {ca}")
+
+
 BETWEEN: tuple[Mischief, ...] = (
     request,
     request,
@@ -441,4 +447,5 @@ BETWEEN: tuple[Mischief, ...] = (
     edit_algorithms,
     edit_triples,
     edit_targets,
+    edit_ca,
 )
