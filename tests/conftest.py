@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.lab import namespace
 
 E2E = Path(__file__).resolve().parent / "e2e"
+
+settings.register_profile("unhurried", deadline=None)  # all else is as it was: in CI, as Hypothesis has it there
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

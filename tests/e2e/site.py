@@ -159,8 +159,7 @@ class Site:
         `at`: shell commands to be run the moment an event of that kind is journaled: {"Installed": "…"} breaks what is
         needed next; {"update TLSA": "…"} just before such an update is sent. The program is the real one, watched.
         """
-        program = ["-m", "certagent"] if at is None else ["-m", "tests.e2e.site", json.dumps(dict(at))]
-        process = self.start(*program, *args)
+        process = self.start(*program(at), *args)
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -195,11 +194,11 @@ class Site:
         return done
 
     @contextlib.contextmanager
-    def daemon(self) -> Generator[Daemon]:
-        """`certagent run`, from its start; ended by SIGTERM where the test has not ended it."""
+    def daemon(self, at: Mapping[str, str] | None = None) -> Generator[Daemon]:
+        """`certagent run`, from its start; ended by SIGTERM where the test has not ended it. `at`: as in run()."""
         log = self.place / "daemon.log"
         log.unlink(missing_ok=True)
-        daemon = Daemon(log, [sys.executable, "-m", "certagent", "run"], self.environment)
+        daemon = Daemon(log, [sys.executable, *program(at), "run"], self.environment)
         try:
             yield daemon
             daemon.stop()
@@ -297,6 +296,11 @@ class Site:
             self.assert_nothing_secret_in(path.read_bytes())
 
 
+def program(at: Mapping[str, str] | None) -> list[str]:
+    """What Python is to run: certagent as it is, or watched."""
+    return ["-m", "certagent"] if at is None else ["-m", "tests.e2e.site", json.dumps(dict(at))]
+
+
 class Daemon:
     """A running `certagent run`."""
 
@@ -314,7 +318,8 @@ class Daemon:
     @property
     def lines(self) -> list[dict[str, str]]:
         """Every line of the log as its words; ValueError for one that is not logfmt."""
-        return [parse_logfmt(line) for line in self.log.splitlines()]
+        whole = self.log.rpartition("\n")[0].splitlines()  # the last line may still be in the writing
+        return [parse_logfmt(line) for line in whole]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -324,8 +329,7 @@ class Daemon:
 
         def found() -> dict[str, str] | None:
             code = self.process.poll()
-            whole = self.log.rpartition("\n")[0].splitlines()  # the last line may still be in the writing
-            line = next((words for words in map(parse_logfmt, whole) if seen(words)), None)
+            line = next((words for words in self.lines if seen(words)), None)
             assert line or code is None, f"the daemon ended with {code}: {self.log}"
             return line
 
@@ -377,7 +381,7 @@ class Strict(Prober):
         self._server, self._owner = server, owner
 
     def _records(self) -> set[str]:
-        answer = dns.query.udp(dns.message.make_query(self._owner, "TLSA"), self._server, timeout=2)
+        answer = dns.query.udp(dns.message.make_query(self._owner, "TLSA"), self._server, timeout=10)
         return {record.to_text() for record in records(answer, "TLSA")}
 
     def harm(self) -> list[str]:
@@ -391,14 +395,14 @@ class Cached(Prober):
     def _compare(self) -> tuple[str, str]:
         kind, detail = super()._compare()
         if kind == "no record":
-            said = dns.query.udp(dns.message.make_query(OWNER, "TLSA", want_dnssec=True), RESOLVER, timeout=2)
+            said = dns.query.udp(dns.message.make_query(OWNER, "TLSA", want_dnssec=True), RESOLVER, timeout=10)
             flags, values = dns.flags.to_text(said.flags), [r.to_text() for r in records(said, "TLSA")]
             detail += f"; now {dns.rcode.to_text(said.rcode())} {flags} {values}"
             detail += f"; servers {[[r.to_text() for r in self._at(server)] for server in BOTH_SERVERS]}"
         return kind, detail
 
     def _at(self, server: str) -> list[dns.rdata.Rdata]:
-        return records(dns.query.udp(dns.message.make_query(OWNER, "TLSA"), server, timeout=2), "TLSA")
+        return records(dns.query.udp(dns.message.make_query(OWNER, "TLSA"), server, timeout=10), "TLSA")
 
 
 @contextlib.contextmanager

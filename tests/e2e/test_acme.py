@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,8 +77,10 @@ def caught(kind: type[Error], call: Callable[..., object], *args: Any) -> Error:
 
 
 def paths(front: Front) -> list[str]:
-    """The requests without what is different each time."""
-    return ["/".join(request.split("/")[:2]) for request in front.requests]
+    """The requests without what is different each time, and each look at what Pebble is slow with only once."""
+    paths = ["/".join(request.split("/")[:2]) for request in front.requests]
+    looks = ("POST /my-order", "POST /authZ")
+    return [path for before, path in pairwise(["", *paths]) if path != before or path not in looks]
 
 
 class TestIssuance:
@@ -333,7 +336,7 @@ class TestRefusals:
         issue(acme, lab_dns, csrs.ecdsa(), NAME)
 
     def test_a_ca_that_is_away(self, make: Make, pebble: Pebble) -> None:
-        acme = make(timeout_s=1)
+        acme = make(timeout_s=4)
         request = csrs.csr(csrs.ecdsa(), NAME)
         acme.order(request)
         pebble.pause()

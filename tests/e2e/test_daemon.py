@@ -98,9 +98,9 @@ def test_it_wakes_at_the_journaled_date_and_sleeps_between(site: Site) -> None:
     site.certificate["watch"] = "3s"
     site.write()
     site.run("renew", "--wait")
+    proofs = [e for e in site.history() if e["event"]["type"] == "Proven"]
+    last = datetime.fromisoformat(proofs[-1]["at"]["wall"])
     with site.daemon() as daemon:
-        proofs = [e for e in site.history() if e["event"]["type"] == "Proven"]
-        last = datetime.fromisoformat(proofs[-1]["at"]["wall"])
         line = daemon.until(lambda w: w.get("step") == "Prove" and w["because"] == "watch", 10, "proven again")
         assert line["outcome"] == "done"
         assert (datetime.now(UTC) - last).total_seconds() >= 3.0
@@ -129,9 +129,9 @@ def still(daemon: Daemon) -> bool:
 
 def test_sigterm_ends_it_at_once_also_during_a_wait_and_during_a_step(site: Site) -> None:
     """It ends with exit 0, whatever it waits for; the next one goes on from there."""
-    with site.daemon() as daemon:
-        daemon.until(lambda w: w.get("step") == "MakeKeys", 10, "it has begun")
-        assert daemon.stop() == 0
+    with site.daemon(at={"PlaceOrder!": "kill $PPID"}) as daemon:
+        assert daemon.process.wait(30) == 0
+    assert "OrderPlaced" in site.kinds(), "it brought the step to its end"
     assert "Proven" not in site.kinds(), "it did not go on to the end of the roll"
     with site.daemon() as daemon:
         waiting(daemon)
@@ -145,7 +145,7 @@ def test_sigint_ends_it_too(site: Site) -> None:
     with site.daemon() as daemon:
         waiting(daemon)
         daemon.signal(signal.SIGINT)
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(30) == 0
 
 
 def test_sighup_reads_the_configuration_again(site: Site) -> None:
@@ -180,7 +180,7 @@ def test_sighup_reads_the_configuration_again(site: Site) -> None:
 def settled(site: Site) -> bool:
     try:
         site.assert_settled()
-    except AssertionError:
+    except (AssertionError, OSError):
         return False
     return True
 
@@ -200,7 +200,7 @@ def test_a_second_daemon_is_refused(site: Site) -> None:
 
 def test_a_command_beside_it_works_and_wakes_it(site: Site) -> None:
     """`renew --force` in the terminal, the daemon running: one roll, begun here, finished there."""
-    site.certificate["drain"] = "2s"
+    site.certificate["drain"] = "6s"  # so long that the command does not finish the roll
     site.write()
     site.run("renew", "--wait")
     with site.daemon() as daemon, Strict() as witness:

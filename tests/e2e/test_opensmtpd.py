@@ -340,7 +340,7 @@ class TestPause:
             assert asked(client, "QUIT").startswith("221 ")
             reload.result()
         assert lab.pid != before
-        assert greets(ADDRESS, 25)
+        until(lambda: greets(ADDRESS, 25), 5, "it greets")
 
     def test_a_session_that_does_not_end_is_waited_for_no_longer_than_configured(
         self, lab: Lab, patient: Options
@@ -367,7 +367,7 @@ class TestPause:
                 until(paused, 20, "it is paused")
                 certagent.kill()
             until(lambda: not paused(), 10, "it is resumed")
-            assert greets(ADDRESS, 25)
+            until(lambda: greets(ADDRESS, 25), 5, "it greets")
             assert asked(client, "NOOP").startswith("250 ")
             assert lab.pid == before
         server.reload()
@@ -378,7 +378,7 @@ class TestPause:
         assert paused()
         assert not greets(ADDRESS, 25)
         server.reload()
-        assert greets(ADDRESS, 25)
+        until(lambda: greets(ADDRESS, 25), 5, "it greets")
 
     def test_a_restart_that_fails_leaves_it_accepting(self, lab: Lab, pem: Path) -> None:
         before = lab.pid

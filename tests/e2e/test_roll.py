@@ -31,6 +31,14 @@ def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
         yield site
 
 
+def serves(site: Site, value: str) -> bool:
+    """Whether every port shows this key already: right after a reload some may fail, or show another."""
+    try:
+        return site.served() == {value}
+    except OSError:
+        return False
+
+
 def key_of(site: Site, keys: str) -> str:
     """The TLSA value of a key set's ECDSA key."""
     spki = next(k["spki"] for k in site.state()["keys"] if k["id"] == keys)
@@ -98,10 +106,11 @@ class TestRoll:
         with Mailer(sender, rate=10) as mailer, Prober(rate=20) as prober, Strict() as strict:
             until(lambda: prober.match, 5, "the first comparison")
             done = site.run("renew", "--force", "--wait")
+            until(lambda: mailer.mailed > 3, 5, "some mails")
             mailed = mailer.stop()
             prober.stop()
             strict.stop()
-        assert "waits" not in done.err
+        assert "caches" not in done.err
         assert (mailed.deferred, mailed.bounced) == (0, 0), mailed.troubles
         assert mailed.sent > 3
         assert prober.failures == []
@@ -128,6 +137,7 @@ class TestRoll:
             until(lambda: prober.match, 5, "a cache holds the old set")
             done = site.run("renew", "--rotate", "--wait")
             until(lambda: prober.match, 5, "compared")
+            until(lambda: mailer.mailed > 20, 10, "many mails")
             mailed = mailer.stop()
             prober.stop()
             strict.stop()
@@ -280,10 +290,11 @@ class TestTakeOver:
         site.receiver.reload()
         site.dns.update(OWNER, "TLSA", [pair.tlsa], ttl=3)
         site.dns.settle()
-        assert site.served() == {pair.tlsa}
+        until(lambda: serves(site, pair.tlsa), 5, "what was there before is served")
         with Mailer(sender) as mailer, Prober() as prober, Strict() as strict:
             until(lambda: prober.match, 5, "a cache holds the foreign set")
             site.run("renew", "--wait")
+            until(lambda: mailer.mailed > 10, 5, "some mails")
             mailed = mailer.stop()
             prober.stop()
             strict.stop()
@@ -303,7 +314,7 @@ class TestTakeOver:
         site.receiver.reload()
         site.dns.update(OWNER, "TLSA", [pair.tlsa], ttl=1)
         site.dns.settle()
-        assert site.served() == {pair.tlsa}
+        until(lambda: serves(site, pair.tlsa), 5, "what was there before is served")
         with Strict() as strict:
             site.run("renew", "--wait", at={"Installed": f"echo broken >{file}", "Restored": f"cp {file} {file}.back"})
             strict.stop()
@@ -404,7 +415,7 @@ class TestEnds:
             done = site.run("renew", "--compromised", "--wait")
             witness.stop()
         assert witness.failures == []
-        assert "waits" not in done.err
+        assert "caches" not in done.err
         assert site.served() == {stand_by}
         assert all(old not in values for values in site.published())
         assert "Revoked" in site.kinds()

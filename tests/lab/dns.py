@@ -143,7 +143,7 @@ class Dns:
 
     # ---- asking and changing ---------------------------------------------------------------------------------------
 
-    def ask(self, address: str, name: str, rdtype: str, seconds: float = 2) -> dns.message.Message:
+    def ask(self, address: str, name: str, rdtype: str, seconds: float = 10) -> dns.message.Message:
         """The answer of the server at `address`; OSError or dns.exception.Timeout when there is none."""
         return dns.query.udp_with_fallback(_question(name, rdtype), address, timeout=seconds)[0]
 

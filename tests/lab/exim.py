@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.lab import namespace
 from tests.lab.addresses import MX2
+from tests.lab.opensmtpd import greets
 from tests.lab.process import run
 from tests.lab.templates import render
 from tests.lab.wait import until
@@ -80,7 +81,7 @@ def debian(place: Path, **debconf: str) -> Generator[None]:
     Path("/etc/mailname").write_text("mx2.example\n")
     mounted: list[str] = []
     try:
-        for over in ("/usr/sbin", "/var/lib"):
+        for over in ("/usr/sbin", "/var/lib", "/var/spool", "/var/log", "/run"):
             here = upper / over.replace("/", "-")
             subprocess.run(["mount", "--mkdir", "-t", "tmpfs", "-o", "mode=755", "lab", here], check=True)
             mounted.append(str(here))
@@ -98,6 +99,30 @@ def debian(place: Path, **debconf: str) -> Generator[None]:
         for path in reversed(mounted):
             subprocess.run(["umount", "-l", path], check=True)
         shutil.rmtree("/etc/exim4")
+
+
+@contextmanager
+def daemon(place: Path) -> Generator[int]:
+    """Within `debian`: the daemon as its service starts it; the number of its process. It greets at port 25 of MX2."""
+    for path in map(Path, ("/var/spool/exim4", "/var/log/exim4", "/run/exim4")):
+        path.mkdir(exist_ok=True)
+        shutil.chown(path, USER, USER)
+    run(place / "commands.log", "exim4", "-bd")
+    until(lambda: greets(MX2, 25), 10, "exim greets")
+    pid = int(Path("/run/exim4/exim.pid").read_text())
+    try:
+        yield pid
+    finally:
+        until(lambda: not _sent(pid, signal.SIGTERM), 10, "exim ends")
+
+
+def _sent(pid: int, number: int) -> bool:
+    """Whether there was somebody to send the signal to."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Exim:
@@ -139,10 +164,8 @@ class Exim:
             raise
 
     def stop(self) -> None:
-        """Ends it and waits; harmless when it does not run."""
-        if self.running():
-            os.kill(self.pid, signal.SIGTERM)
-            until(lambda: not self.running(), 10, "exim ends")
+        """Ends it and waits; harmless when it does not run. Told again and again: see greets()."""
+        until(lambda: not self._signal(signal.SIGTERM), 10, "exim ends")
 
     @property
     def pid_file(self) -> Path:
@@ -153,8 +176,12 @@ class Exim:
         return int(self.pid_file.read_text())
 
     def running(self) -> bool:
+        return self._signal(0)
+
+    def _signal(self, number: int) -> bool:
+        """Whether there was somebody to send it to."""
         try:
-            os.kill(self.pid, 0)
+            os.kill(self.pid, number)
         except (FileNotFoundError, ProcessLookupError):
             return False
         return True

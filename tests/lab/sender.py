@@ -176,7 +176,7 @@ class Prober(_Ticker):
 
     def _records(self) -> set[str]:
         query = dns.message.make_query(f"_{self._port}._tcp.{self._name}", "TLSA", use_edns=0, want_dnssec=True)
-        answer = dns.query.udp_with_fallback(query, RESOLVER, timeout=2)[0]
+        answer = dns.query.udp_with_fallback(query, RESOLVER, timeout=10)[0]
         if not answer.flags & dns.flags.AD:
             return set()
         return {record.to_text() for record in records(answer, "TLSA")}

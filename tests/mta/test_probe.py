@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -630,7 +630,11 @@ class TestKindThatWent:
             at = Installation(("g1", "g2"), ("g1", "g2"), "g2", "g1", "proven", now, now)
             state = State(HOST, generations=generations, targets={"postfix": at})
             spec = replace(SPEC, targets=(Target("postfix", (service,)),))
-            world: Any = SimpleNamespace(probe=lambda services, kinds: probe.probe_all(services, lambda _: (), kinds, 5))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+
+            def met(services: Iterable[Service], kinds: Sequence[str]) -> list[Served]:
+                return probe.probe_all(services, lambda _: (), kinds, 5)
+
+            world: Any = SimpleNamespace(probe=met)
             step = Prove(target="postfix", generation="g2", drained=True, because="")
             first, *_ = act.act(step, spec, state, world, now, lambda _: None)
         assert isinstance(first, ends)
