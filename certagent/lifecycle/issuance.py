@@ -97,10 +97,8 @@ def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait
 
 
 def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str | Wait:
-    if state.requested and state.requested.what != "abort":
-        return f"the operator asked: {state.requested.what}"
-    if changed := _changed(spec, newest):
-        return changed
+    if because := _at_once(spec, state, newest):
+        return because
     moment, why = schedule.due(state) or (now.wall, "")
     # a CA whose certificates are past their renewal date when they come must not be asked without end
     rest = min(leaf.not_after - leaf.not_before for leaf in newest.leaves.values()) / 4
@@ -109,6 +107,13 @@ def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str 
     if left > timedelta(0):
         return Wait(left, f"renewal is due {schedule.tell(moment)}: {why}")
     return f"renewal is due: {why}"
+
+
+def _at_once(spec: Spec, state: State, newest: Generation) -> str | None:
+    """Why no renewal date is waited for."""
+    if state.requested and state.requested.what != "abort":
+        return f"the operator asked: {state.requested.what}"
+    return _changed(spec, newest)
 
 
 def _changed(spec: Spec, newest: Generation) -> str | None:
@@ -186,13 +191,10 @@ def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         elif current is not None and _rotates(spec, state, current, now):
             moment, why = schedule.due(state) or (now.wall, "")
             left = moment - _lead(spec, state) - now.wall
-            if state.requested:
-                because = f"the operator asked: {state.requested.what}"
-            elif changed := _changed(spec, state.newest):
-                because = changed
-            elif left <= timedelta(0):
+            because = _at_once(spec, state, state.newest)
+            if because is None and left <= timedelta(0):
                 because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
-            else:
+            elif because is None:
                 yield Wait(left, f"the next keys are made in time for the renewal at {schedule.tell(moment)}")
     if because:
         yield MakeKeys(keys=f"k{state.keys_made + 1}", algorithms=spec.algorithms, because=because)

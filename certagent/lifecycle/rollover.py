@@ -78,8 +78,8 @@ def loses_by(spec: Spec, state: State, target: str, one: Generation, other: Gene
 
 
 def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
-    """The targets that answer where the records of a TLSA name count, under whatever name; of one that is not configured
-    any more, those that did.
+    """The targets that answer where the records of a TLSA name count, under whatever name; of a name that is not
+    configured any more, those that did.
     """
     every = (*(t.name for t in spec.targets), *state.targets)
     names = sharing(spec, state, owner)

@@ -323,8 +323,22 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     ]
 
 
+def test_a_compromised_key_is_certified_no_more() -> None:
+    """Not even where its successor is held back until the certificate runs out."""
+    life = Life.published()
+    life.happens(ev.Requested(what="emergency"))
+    life.until(st.Install)
+    life.looks(life.in_dns, None)
+    newest = life.state.newest
+    assert newest
+    life.passes(schedule.last_chance(newest.leaves["ecdsa-p256"]) - life.now.wall)
+    [step] = life.offers(issuance.issue)
+    assert isinstance(step, st.PlaceOrder)
+    assert step.keys != "k1"
+
+
 def test_the_old_key_does_not_come_back_where_only_the_new_one_has_records() -> None:
-    """Somebody removed its records meanwhile; then a name server fell silent. The files of the new one may be served."""
+    """Somebody removed the old one's meanwhile; then a name server fell silent. The new files may be served."""
     life = swapping()
     life.does(life.plan())
     new = life.records("g2")

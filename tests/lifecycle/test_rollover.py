@@ -149,7 +149,9 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         secure = bool(sets) and rounds[-1][1].sighting.security == "secure"
         at = [state.targets.get(name) for name in met]
         known = all(at)
-        drained = all(a and a.phase == "drained" and f"{n}.example.org:25" in a.services for n, a in zip(met, at))
+        drained = all(
+            a and a.phase == "drained" and f"{n}.example.org:25" in a.services for n, a in zip(met, at, strict=True)
+        )
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
         hurts = any(senders.worse(before, before | values, chains) for before in [frozenset[str](), *sets])
         placed = all(senders.places(history, name) for name in spec.owners)

@@ -90,3 +90,8 @@ def test_nothing_is_removed_while_it_is_not_known_where_a_name_leads() -> None:
     against = rollover.may_unpublish(TWO, life.state, OWNER, life.records("g1"))
     assert against == f"{OWNER}: where {IMAPS} leads is not known yet: the records may be the same"
     assert rollover.withheld(TWO, life.state, OWNER) is None, "DANE is in force: what is served is published as ever"
+    new = Life(replace(TWO, owners={OWNER: ("postfix",)}))
+    new.until(st.Publish, aliased)
+    assert rollover.withheld(new.spec, new.state, OWNER) is None
+    held_back = f"where {IMAPS} leads is not known yet: the records may be the same"
+    assert rollover.withheld(TWO, new.state, OWNER) == held_back

@@ -159,7 +159,11 @@ class Judge:
         return bad and frozenset(t for t in bad if any(v[:5] == t and v not in self.foreign_values for v in values))
 
     def _expired(self, host: Host, leaf: Leaf) -> None:
-        if host.name not in self.mine or not any(s.leaf == leaf for p in host.pools for s in p.running.values()) or self._reissued(host, leaf):
+        if (
+            host.name not in self.mine
+            or not any(s.leaf == leaf for p in host.pools for s in p.running.values())
+            or self._reissued(host, leaf)
+        ):
             return
         half_s = (leaf.not_after - leaf.not_before).total_seconds() / 2
         if sum(1 for d in self.disturbed if d > self.clock.t - half_s) < FAULTS_EXCUSE:
