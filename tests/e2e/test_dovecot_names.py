@@ -177,6 +177,34 @@ class TestDiscover:
         finally:
             shutil.rmtree(directory)
 
+    @pytest.mark.parametrize(
+        ("blocks", "ports"),
+        [
+            (["protocol pop3"], {143, 993, 4190}),
+            ([f"local {IMAP}"], set[int]()),
+            ([f"local {IMAP}/24", "protocol imap"], {110, 995, 4190}),
+            (["local 192.0.2.1"], {*SERVICES}),
+            (["remote 192.0.2.1"], {*SERVICES}),
+        ],
+    )
+    def test_only_ports_where_no_block_of_others_holds_are_listed(
+        self, default: lab.Dovecot, tls: Path, blocks: list[str], ports: set[int]
+    ) -> None:
+        begin, end = "".join(f"{block} {{\n" for block in blocks), "}\n" * len(blocks)
+        default.add(f"{begin}{default.pair(tls / 'other.pem')}{end}")
+        default.stop()
+        default.start()
+        assert {port for port in SERVICES if served("ecdsa-p256", port) == OLD.spki} == ports
+        top = Dovecot.discover()[0]
+        assert top.options["other_blocks"] == [" / ".join(blocks)]
+        assert {service.port for service in top.services} == ports
+
+    def test_a_block_for_one_of_all_addresses_is_told(self, default: lab.Dovecot, tls: Path) -> None:
+        default.add(f"listen = *\nlocal {IMAP} {{\n{default.pair(tls / 'other.pem')}}}\n")
+        top = Dovecot.discover()[0]
+        assert {(service.port, service.addresses) for service in top.services} == {(port, ()) for port in SERVICES}
+        assert f"local {IMAP}: if {HOST} leads there, give its services the other `addresses`" in top.notes
+
     def test_a_configuration_that_dovecot_refuses_is_told(self, default: lab.Dovecot) -> None:
         default.add("nonsense = yes\n")
         assert "Unknown setting: nonsense" in wrong(Dovecot.discover).detail

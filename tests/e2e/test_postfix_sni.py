@@ -225,6 +225,25 @@ def test_what_is_not_there_yet_is_told(receiver: Receiver, tls: Path) -> None:
     assert told(a, f"{HOST} leads to {tls}/other.pem; the next run changes that", EC) == ""
 
 
+@pytest.mark.parametrize(("mode", "code"), [("ro,mode=755", "mta.disk"), ("mode=777", "mta.files")])
+def test_a_directory_where_no_map_can_be_placed_is_told_by_the_check(
+    receiver: Receiver, place: Path, tls: Path, mode: str, code: str
+) -> None:
+    """Before the files of the certificate are placed, which are in another one."""
+    (maps := place / "maps").mkdir(mode=0o755)
+    sni = Sni(f"{maps}/sni", (HOST,))
+    postfix = Postfix("a", Options({"ecdsa": f"{tls}/a.pem"}, str(receiver.config_dir), sni=sni))
+    postfix.check(EC)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", mode, "maps", maps], check=True)
+    try:
+        with pytest.raises(Error) as caught:
+            postfix.check(EC)
+        assert (caught.value.code, str(maps) in caught.value.detail) == (code, True)
+    finally:
+        subprocess.run(["umount", maps], check=True)
+    postfix.check(EC)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -60,8 +60,18 @@ def test_a_directory_into_which_others_may_write_is_refused(tmp_path: Path) -> N
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     map_ = SniMap(Instance("postfix", None), "texthash", tmp_path / "open" / "sni", ["a.example"])
-    with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
-        map_.install([])
+    for call in (map_.check, lambda: map_.install([])):
+        with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["sni", "sni.db"])
+def test_a_source_or_a_table_that_no_rename_may_replace_is_refused(tmp_path: Path, name: str) -> None:
+    map_ = SniMap(Instance("postfix", None), "hash", tmp_path / "sni", ["a.example"])
+    map_.check()
+    (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(Misconfigured, match=rf"{name} is a symlink \[mta\.files\]"):
+        map_.check()
 
 
 def test_every_indexed_type_has_one_file() -> None:
