@@ -113,10 +113,10 @@ class World:
             if rng.random() < 0.25 + 0.25 * shared:
                 target = f"a.{'dane' if shared else name.split('.')[2]}.hosted.net."
                 zone.versions[0].sets[name] = RR(target, rng.choice(TTLS))
-                if rr.content:
-                    sets = self.zones[1].versions[0].sets
-                    there = sets.get(target, rr)
-                    sets[target] = there._replace(content=frozenset(there.content) | rr.content)
+                sets = self.zones[1].versions[0].sets
+                there = sets.get(target, rr)
+                if values or target in sets:
+                    sets[target] = RR(frozenset({*there.content, *values}), there.ttl_s)
                 ends += [target, target.replace("a.", "c.", 1)]
             elif rr.content:
                 zone.versions[0].sets[name] = rr

@@ -18,9 +18,9 @@ TWO = replace(
     SPEC,
     standby=False,
     owners={OWNER: ("postfix",), IMAPS: ("dovecot",)},
-    targets=tuple(
-        Target(name, (Service("mx1.example.org", port, mode),))
-        for name, port, mode in (("postfix", 25, "smtp"), ("dovecot", 993, "tls"))
+    targets=(
+        Target("postfix", (Service("mx1.example.org", 25, "smtp"),)),
+        Target("dovecot", (Service("mx1.example.org", 993, "tls"),)),
     ),
 )
 
