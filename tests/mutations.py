@@ -151,8 +151,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "shared-records-forgotten",
         "names whose aliases lead to one place are rolled as one",
         R,
-        "if name != owner and here & _places(state, name))]",
+        "if name != owner and here & _places(spec, state, name))]",
         "if name == owner)]",
+    ),
+    Mutant(
+        "left-and-believed",
+        "a mail server that comes back is surveyed like a new one",
+        P,
+        "if gone and not state.doomed and state.owners.keys() <= spec.owners.keys():",
+        "if False:",
+    ),
+    Mutant(
+        "left-too-early",
+        "a mail server that left counts for as long as its TLSA names may",
+        P,
+        "if gone and not state.doomed and state.owners.keys() <= spec.owners.keys():",
+        "if gone and not state.doomed:",
     ),
     Mutant(
         "withdrawn-forgotten",

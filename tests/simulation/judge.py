@@ -60,10 +60,6 @@ def _unmatched(values: Values, spki: str, issuers: tuple[str, ...]) -> frozenset
     return frozenset(t for t, ok in good.items() if not ok)
 
 
-def _anchors(leaf: Leaf) -> list[str]:
-    return [f"2 1 1 {issuer}" for issuer in leaf.issuers]
-
-
 class Judge:
     """Watches one world."""
 
@@ -234,8 +230,10 @@ class Judge:
 
     def settled(self, spec: Spec, journal: Journal, since: float) -> bool:
         """The agent says that everything is over, and has looked at everything since then."""
-        everything = {*spec.owners, *journal.head.owners, *(t.name for t in spec.targets)}
-        return all(self.seen_at.get(name, -1.0) > since for name in everything) and settled(spec, journal.head)
+        targets = {t.name for t in spec.targets}
+        everything = {*spec.owners, *journal.head.owners, *targets}
+        looked = all(self.seen_at.get(name, -1.0) > since for name in everything)
+        return looked and journal.head.targets.keys() <= targets and settled(spec, journal.head)
 
     def last(self, spec: Spec, state: State, provider: Provider, ca: Ca, vault: Vault) -> None:
         """Everything is as it should be: served, published, and nothing left over."""
@@ -254,9 +252,6 @@ class Judge:
             if not lately and self.clock.true_wall() > leaf.not_after - (leaf.not_after - leaf.not_before) / 6:
                 raise Violation("at the end a renewal is overdue")
         wanted = self._wanted(spec, state, newest.leaves)
-        # a host that left the config counts until nobody can meet it under a name that is not configured any more
-        left_over = state.serving(tuple(state.targets.keys() - {t.name for t in spec.targets}))
-        spared = {v for g in left_over for leaf in g.leaves.values() for v in (f"3 1 1 {leaf.spki}", *_anchors(leaf))}
         for owner in self.known:
             ours = provider.published - self.foreign_values
             for values in self._live(owner):
@@ -264,7 +259,7 @@ class Judge:
                 should = wanted if any(here == self._end(o) for o in spec.owners) else frozenset[str]()
                 if lacking := should - values:
                     raise Violation(f"at the end {owner} lacks {tell(lacking)}")
-                if left := (values & ours) - should - (spared if should else frozenset[str]()):
+                if left := (values & ours) - should:
                     raise Violation(f"at the end {owner} still has {tell(left)}")
         for zone in self.dns.zones.values():
             if zone.txt - zone.stray_txt:
