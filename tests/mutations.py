@@ -186,8 +186,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "publish-half-proven",
         "first publication: every target serves it, and nothing else",
         R,
-        'if installation is None or installation.phase != "drained":',
-        "if installation is None:",
+        'if at is None or at.phase != "drained" or not (target and met_everywhere(target, at)):',
+        "if at is None:",
     ),
     Mutant(
         "rsa-record-forgotten",
@@ -221,7 +221,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "surplus-never",
         "old records are removed",
         R,
-        "    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in withdrawn}",
+        "    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in over}",
         "    return frozenset()",
     ),
     # -- the fold
@@ -363,7 +363,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "forget-unchecked",
         "keys that are served are not deleted",
         P,
-        "kept = {id_ for t in spec.targets for id_ in state.targets[t.name].serves} | {state.newest.id}",
+        "kept = {id_ for at in state.targets.values() for id_ in at.serves} | {state.newest.id}",
         "kept = set()",
     ),
     Mutant(
@@ -378,8 +378,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "second-address-unproven",
         "every address is proven",
         A,
-        "        served = tuple(world.probe(services, tuple(generation.leaves)))",
-        "        served = tuple(world.probe(services, tuple(generation.leaves)))[:1]",
+        "        served = tuple(world.probe(services, algorithms))",
+        "        served = tuple(world.probe(services, algorithms))[:1]",
     ),
     Mutant(
         "proof-by-any",

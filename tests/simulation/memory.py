@@ -40,12 +40,14 @@ class Memory:
         self._spec: object = None
         self._state: object = None
         self._functions = 0
+        self._seen: tuple[object, tuple[Any, ...]] = (None, ())
 
     def forget(self) -> None:
         """Another history begins."""
         for answers in self._all:
             answers.clear()
         self._read, self._now, self._spec, self._state = {}, {}, None, None
+        self._seen = None, ()
 
     def _answers(self) -> Answers:
         answers: Answers = {}
@@ -121,8 +123,16 @@ class Memory:
 
         return quick
 
+    def seen(self, state: State) -> tuple[Any, ...]:
+        """What was seen of all TLSA names, and what caches hold of them."""
+        owners, found = self._seen
+        if owners is not state.owners:
+            parts = (part for name, o in state.owners.items() for part in (name, o.sighting, o.held, o.targets))
+            self._seen = state.owners, (found := tuple(parts))
+        return found
+
     def _about(self, spec: Spec, state: State, name: tuple[str, ...]) -> Answers:
-        read = spec, state.owners, state.targets, state.generations, state.keys, state.retired
+        read = spec, *self.seen(state), state.targets, state.generations, state.keys, state.retired
         key = name, *map(id, read)
         _, answers = self._read.get(key) or (None, None)
         if answers is None:
@@ -143,14 +153,6 @@ class Memory:
             return found[1]
 
         return quick
-
-
-def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> tuple[Any, ...]:
-    return spec, state.owners, state.targets, state.generations, owner, leaf
-
-
-def _matters(spec: Spec, state: State, name: str, held: caches.Held) -> tuple[Any, ...]:
-    return spec, state.owners, state.targets, state.generations, state.keys, name, held.values
 
 
 def _due(state: State) -> tuple[Any, ...]:
@@ -186,6 +188,12 @@ def remembered(memory: Memory) -> list[Any]:
     def quick_kept(held: caches.Held) -> timedelta:
         return kept_of(held.ttl_s, held.path)
 
+    def familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> tuple[Any, ...]:
+        return spec, *memory.seen(state), state.targets, state.generations, owner, leaf
+
+    def matters(spec: Spec, state: State, name: str, held: caches.Held) -> tuple[Any, ...]:
+        return spec, *memory.seen(state), state.targets, state.generations, state.keys, name, held.values
+
     found: list[Any] = [
         patch.object(caches, "hurts", quick_hurts),
         patch.object(tlsa, "records", quick_records),
@@ -197,10 +205,10 @@ def remembered(memory: Memory) -> list[Any]:
         (lru_cache(MANY), schedule, ("tell",)),
         (memory.of_first, caches, ("known", "complete")),
         (memory.of_sighting, rollover, ("seen_somewhere", "seen_everywhere", "path", "empty")),
-        (memory.of_name, rollover, ("served_at", "proven", "rolled")),
+        (memory.of_name, rollover, ("answering", "withdrawn", "served_at", "proven", "rolled")),
         (memory.of_name, rollover, ("desired", "withheld", "surplus", "missing", "unfollowed")),
-        (lambda f: memory.of_parts(f, _familiar), rollover, ("_familiar",)),
-        (lambda f: memory.of_parts(f, _matters), planner, ("_matters",)),
+        (lambda f: memory.of_parts(f, familiar), rollover, ("_familiar",)),
+        (lambda f: memory.of_parts(f, matters), planner, ("_matters",)),
         (lambda f: memory.of_parts(f, _due), schedule, ("due",)),
         (lambda f: memory.of_parts(f, _all), rollover, ("as_if_issued",)),
         (lambda f: memory.of_parts(f, _all), caches, ("hurt_by",)),

@@ -18,7 +18,7 @@ from tests.simulation.clock import BASE
 from tests.simulation.judge import unmatched
 from tests.simulation.tree import TREE, grown, run
 
-HISTORIES = 200_000
+HISTORIES = 100_000
 """Three or four minutes on one core."""
 SOME = range(0, 1500, 25)
 """Seeds in fifty trees: trunks, and branches of each."""
