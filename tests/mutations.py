@@ -80,8 +80,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "one-server-asked",
         "every authoritative server is asked",
         C,
-        "return [a for a in sighting.answers.values() if isinstance(a, Answer)]",
-        "return [a for a in sighting.answers.values() if isinstance(a, Answer)][:1]",
+        "return [a for _, a in sorted(sighting.answers.items()) if isinstance(a, Answer)]",
+        "return [a for _, a in sorted(sighting.answers.items()) if isinstance(a, Answer)][:1]",
     ),
     Mutant(
         "regression-keeps-clock",
