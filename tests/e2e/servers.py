@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -17,17 +17,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dns.message
 import dns.query
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from OpenSSL import SSL, crypto
 
 from tests.lab import dovecot as lab_dovecot
 from tests.lab import exim as lab_exim
-from tests.lab import opensmtpd, sendmail
+from tests.lab import handshake, opensmtpd, sendmail
 from tests.lab.addresses import IMAP, MX1, MX2, PRIMARY, RESOLVER, ZONE
 from tests.lab.certificates import tlsa_311
 from tests.lab.dns import Dns, records
@@ -40,7 +43,28 @@ from tests.mta import chains
 ROOT = Path(__file__).resolve().parents[2]
 ALGORITHMS = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
 MANY_LOGINS = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
-CIPHERS = {"ecdsa": "aECDSA", "rsa": "aRSA"}
+CIPHERS = {"ecdsa": b"aECDSA", "rsa": b"aRSA"}
+"""How a client chooses the kind of key in TLS 1.2."""
+SIGNATURES = {"ecdsa": b"ECDSA+SHA256", "rsa": b"RSA-PSS+SHA256"}
+"""And in TLS 1.3."""
+Version = Literal["1.2", "1.3"]
+VERSIONS: dict[Version, int] = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+MAIL = {25: "smtp", 465: "tls"}
+MAILBOXES = {143: "imap", 993: "tls"}
+FIRST_WORDS = {"smtp": b"QUIT\r\n", "imap": b"a2 LOGOUT\r\n", "tls": b""}
+"""What makes a server speak under TLS; where TLS comes first it greets."""
+PATIENCE_S = 10
+MANY_CLIENTS = {"smtp_accept_max": "100"}
+"""For Exim, whose default is 20."""
+
+
+class Wish(NamedTuple):
+    """What a client asks for."""
+
+    name: str
+    kind: str
+    port: int
+    version: Version
 
 
 class Host(NamedTuple):
@@ -49,14 +73,14 @@ class Host(NamedTuple):
     address: str
     names: tuple[str, ...]
     """The certificates."""
-    port: int
-    """With TLS from the first byte; the TLSA records are for it."""
+    modes: Mapping[int, str]
+    """How TLS begins, by port; the TLSA records are for these."""
     sections: Mapping[str, dict[str, Any]]
     """By name, the entry under mail_servers, without services."""
     one_kind: Mapping[str, str] = {}
     """Of key, by name, where it has not both."""
     closes: bool = False
-    """Whether it has to close its ports to read a new key."""
+    """Whether it closes its ports for a moment to read a new key."""
     after_first: Callable[[], None] = lambda: None
     """What the operator has to do once the files are there."""
 
@@ -67,6 +91,10 @@ class Host(NamedTuple):
     def keys(self) -> list[tuple[str, str]]:
         """Each name with each of its kinds."""
         return [(name, kind) for name in self.names for kind in self.kinds(name)]
+
+    def wishes(self) -> list[Wish]:
+        """All that a client may ask for."""
+        return [Wish(*key, port, version) for version in VERSIONS for port in self.modes for key in self.keys()]
 
 
 def files(directory: Path, name: str, kinds: Sequence[str], owner: str | None = None) -> dict[str, str]:
@@ -107,7 +135,7 @@ def postfix(place: Path) -> Generator[Host]:
     sni = {"map": str(source), "type": "hash", "names": [second], "only": True}
     sections = {first: {**common, "chain_files": of[first]}, second: {**common, "chain_files": of[second], "sni": sni}}
     try:
-        yield Host(MX1, (first, second), 465, sections, after_first=name_the_map)
+        yield Host(MX1, (first, second), MAIL, sections, after_first=name_the_map)
     finally:
         receiver.stop()
 
@@ -125,7 +153,9 @@ def exim(place: Path, build: str) -> Generator[Host]:
     read = {name: f"${{readfile{{{path}}}{{}}}}" for name, path in lists.items()}
     value = f"${{if eq{{$tls_in_sni}}{{{second}}}{{{read[second]}}}{{{read[first]}}}}}"
     # with OpenSSL each connection that asks for a name would read every CA of the system first, which takes 40 ms
-    server = lab_exim.Exim(place / "mx2", {"tls_certificate": value, "tls_verify_certificates": ""}, build=build)
+    server = lab_exim.Exim(
+        place / "mx2", {"tls_certificate": value, "tls_verify_certificates": "", **MANY_CLIENTS}, build=build
+    )
     server.start()
     common = {"type": "exim", "config": str(server.config), "program": str(program), "hangup": False}
     sections = {
@@ -133,7 +163,22 @@ def exim(place: Path, build: str) -> Generator[Host]:
         second: {**common, "files": of[second], "list": str(lists[second]), "sni": [second]},
     }
     try:
-        yield Host(MX2, (first, second), 465, sections)
+        yield Host(MX2, (first, second), MAIL, sections)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def exim_by_signal(place: Path) -> Generator[Host]:
+    """The default: one name, whose files are named as they are, so that the daemon alone reads them, at SIGHUP."""
+    name = f"mx2.{ZONE}"
+    program = lab_exim.program()  # and Exim's user
+    of = files(_tls(place), name, ("ecdsa", "rsa"), lab_exim.USER)
+    server = lab_exim.Exim(place / "mx2", {"tls_certificate": " : ".join(of.values()), **MANY_CLIENTS})
+    server.start()
+    section = {"type": "exim", "config": str(server.config), "program": str(program), "files": of}
+    try:
+        yield Host(MX2, (name,), MAIL, {name: section}, closes=True)
     finally:
         server.stop()
 
@@ -162,7 +207,7 @@ def dovecot(place: Path, version: str) -> Generator[Host]:
             second: {**common, "files": of[second], "top_level": False, "local_name": [second]},
         }
         try:
-            yield Host(IMAP, (first, second), 993, sections)
+            yield Host(IMAP, (first, second), MAILBOXES, sections)
         finally:
             server.stop()
 
@@ -184,7 +229,7 @@ def open_smtpd(place: Path) -> Generator[Host]:
     common |= {"pause_s": 5.0}
     sections = {name: {**common, "files": of[name]} for name in (first, second)}
     try:
-        yield Host(opensmtpd.ADDRESS, (first, second), 465, sections, kinds, closes=True)
+        yield Host(opensmtpd.ADDRESS, (first, second), MAIL, sections, kinds, closes=True)
     finally:
         server.stop()
 
@@ -206,7 +251,7 @@ def send_mail(_place: Path) -> Generator[Host]:
     )
     server.launch()
     try:
-        yield Host(sendmail.ADDRESS, (name,), 465, {name: section}, closes=True)
+        yield Host(sendmail.ADDRESS, (name,), MAIL, {name: section}, closes=True)
     finally:
         server.stop()
 
@@ -245,13 +290,16 @@ class Site:
 
     def _certificate(self, name: str) -> dict[str, Any]:
         host = self.host
-        service = {"host": name, "port": host.port, "mode": "tls", "tlsa": True, "addresses": [host.address]}
+        services = [
+            {"host": name, "port": port, "mode": mode, "tlsa": True, "addresses": [host.address]}
+            for port, mode in host.modes.items()
+        ]
         return {
             "ca": "pebble",
             "keys": [ALGORITHMS[kind] for kind in host.kinds(name)],
             "drain": "1s",
             "dane": {"ttl": "2s", "guard": "0s"},
-            "mail_servers": {"mail": {**host.sections[name], "services": [service]}},
+            "mail_servers": {"mail": {**host.sections[name], "services": services}},
         }
 
     def run(self, *arguments: str, code: int | None = 0) -> str:
@@ -274,30 +322,53 @@ class Site:
         """Begins to run certagent."""
         return subprocess.Popen(self._argv(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
+    def swaps(self) -> list[tuple[float, float]]:
+        """Of the last roll, by time.monotonic(): for each name when its files began to be placed, and when handshakes
+        after the reload had proven the new ones.
+        """
+        found: list[tuple[float, float]] = []
+        for name in self.host.names:
+            entries = json.loads(self.run("history", name, "--json"))
+            began = max(n for n, one in enumerate(entries) if one["event"].get("step", {}).get("type") == "Install")
+            proven = next(one for one in entries[began:] if one["event"]["type"] == "Proven")
+            found.append((_monotonic(entries[began]), _monotonic(proven)))
+        return found
+
     def _argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "certagent", *arguments, "--config", str(self._path)]
 
     def close(self) -> None:
         """Takes its records out of DNS."""
-        for name in self.host.names:
-            self.dns.update(f"_{self.host.port}._tcp.{name}", "TLSA", [])
+        for name, port in itertools.product(self.host.names, self.host.modes):
+            self.dns.update(tlsa_name(name, port), "TLSA", [])
         self.dns.settle()
+
+
+def _monotonic(entry: dict[str, Any]) -> float:
+    return datetime.fromisoformat(entry["at"]["wall"]).timestamp() - time.time() + time.monotonic()
+
+
+def tlsa_name(name: str, port: int) -> str:
+    """Where its TLSA records are."""
+    return f"_{port}._tcp.{name}"
 
 
 class Clients:
     """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
 
-    Each client wants one name and one kind of key (in TLS 1.2, where a client can say so). The TLSA sets it compares
-    with were asked before it connected: one fresh from the primary, one from a validating cache. What met a closed port
-    (see `tests.lab.load`) is counted apart from a handshake that failed.
+    Each client wants one name, one kind of key and one version of TLS, at one port, with STARTTLS or with TLS at once.
+    The TLSA sets it compares with were asked before it connected: one fresh from the primary, one from a validating
+    cache. What met a closed port (see `tests.lab.load`) is counted apart from a handshake that failed.
     """
 
     def __init__(self, host: Host, root: bytes, threads: int = 4) -> None:
         self._host = host
-        self._door = Door(host.address, host.port)
-        self._contexts = {kind: self._context(kind, root) for kind in ALGORITHMS}
-        self._jobs = itertools.cycle(host.keys())
-        self._sets: dict[str, list[set[str]]] = {}
+        self._doors = {port: Door(host.address, port) for port in host.modes}
+        self._contexts = {
+            (kind, version): self._context(kind, version, root) for kind in ALGORITHMS for version in VERSIONS
+        }
+        self._wishes = itertools.cycle(host.wishes())
+        self._sets: dict[tuple[str, int], list[set[str]]] = {}
         self._ends = threading.Event()
         self._threads = [threading.Thread(target=self._look)]
         self._threads += [threading.Thread(target=self._connect) for _ in range(threads)]
@@ -305,22 +376,32 @@ class Clients:
         self._ended: list[tuple[float, str]] = []
         """When each connection was served or failed, and how it ended."""
         self.troubles: list[str] = []
-        self.keys: set[str] = set()
-        """Every key that was met."""
+        self.keys: dict[Wish, set[str]] = {wish: set() for wish in host.wishes()}
+        """Every key that was met, by who met it."""
         self._began = 0.0
 
     @staticmethod
-    def _context(kind: str, root: bytes) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=root.decode())
-        context.set_ciphers(CIPHERS[kind])
-        context.maximum_version = ssl.TLSVersion.TLSv1_2  # the one in which a client can choose the kind
+    def _context(kind: str, version: Version, root: bytes) -> SSL.Context:
+        """With pyOpenSSL: the `ssl` of Python 3.11 cannot choose the kind of key in TLS 1.3."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(VERSIONS[version])
+        context.set_max_proto_version(VERSIONS[version])
+        context.set_cipher_list(CIPHERS[kind])
+        if version == "1.3":
+            binding: Any = SSL
+            binding._lib.SSL_CTX_set1_sigalgs_list(context._context, SIGNATURES[kind])  # pyright: ignore[reportPrivateUsage]
+        context.set_verify(SSL.VERIFY_PEER)
+        store = context.get_cert_store()
+        assert store
+        store.add_cert(crypto.X509.from_cryptography(x509.load_pem_x509_certificate(root)))
         return context
 
     def __enter__(self) -> Clients:
         self._began = time.monotonic()
         for thread in self._threads:
             thread.start()
-        until(lambda: len(self._sets) == len(self._host.names), 10, "DNS was asked")
+        owners = len(self._host.names) * len(self._host.modes)
+        until(lambda: len(self._sets) == owners, 10, "DNS was asked")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -331,11 +412,11 @@ class Clients:
 
     def _look(self) -> None:
         while not self._ends.is_set():
-            self._door.look()
-            for name in self._host.names:
-                owner = f"_{self._host.port}._tcp.{name}"
+            for door in self._doors.values():
+                door.look()
+            for of in itertools.product(self._host.names, self._host.modes):
                 with suppress(Exception):
-                    self._sets[name] = [self._asked(owner, server) for server in (PRIMARY, RESOLVER)]
+                    self._sets[of] = [self._asked(tlsa_name(*of), server) for server in (PRIMARY, RESOLVER)]
             self._ends.wait(0.1)
 
     @staticmethod
@@ -345,42 +426,73 @@ class Clients:
 
     def _connect(self) -> None:
         while not self._ends.is_set():
-            name, kind = next(self._jobs)
-            sets = self._sets.get(name)
+            wish = next(self._wishes)
+            sets = self._sets.get((wish.name, wish.port))
             if sets is None:
                 time.sleep(0.01)
                 continue
-            what, detail = self._meet(name, kind, sets)
+            what, detail = self._meet(wish, sets)
             self.counts[what] += 1
             self._ended.append((time.monotonic(), what))
             if what != "good":
-                self.troubles.append(f"{what}: {name} {kind}: {detail}")
+                self.troubles.append(f"{what}: {wish}: {detail}")
                 self._ends.wait(0.005)
 
-    def _meet(self, name: str, kind: str, sets: list[set[str]]) -> tuple[str, str]:
+    def _meet(self, wish: Wish, sets: list[set[str]]) -> tuple[str, str]:
         began = time.monotonic()
         try:
-            plain = socket.create_connection((self._host.address, self._host.port), 10)
+            plain = socket.create_connection((self._host.address, wish.port), PATIENCE_S)
         except OSError as error:
             return "port closed", repr(error)
-        context = self._contexts[kind]
-        with context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False) as tls:
+        with plain:
             try:
-                tls.do_handshake()
-            except ssl.SSLCertVerificationError as error:
-                return "wrong or incomplete chain", error.verify_message
+                leaf = self._shake_hands(plain, wish)
             except ConnectionError as error:
-                return "port closed" if self._door.untaken(tls, began) else "failed handshake", repr(error)
+                closed = self._doors[wish.port].untaken(plain, began)
+                return "port closed" if closed else "failed handshake", repr(error)
             except OSError as error:
                 return "failed handshake", repr(error)
-            der = tls.getpeercert(binary_form=True)
-        assert der
-        key = tlsa_311(x509.load_der_x509_certificate(der))
-        self.keys.add(key)
+            except SSL.Error as error:
+                wrong = "certificate verify failed" in str(error)
+                return "wrong or incomplete chain" if wrong else "failed handshake", repr(error)
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if wish.name not in names.get_values_for_type(x509.DNSName):
+            return "wrong or incomplete chain", f"for {names}"
+        if isinstance(leaf.public_key(), RSAPublicKey) != (wish.kind == "rsa"):
+            return "wrong or incomplete chain", "another kind of key"
+        key = tlsa_311(leaf)
+        self.keys[wish].add(key)
         for published in sets:
             if published and key not in published:
                 return "TLSA mismatch", f"{key} is not in {sorted(published)}"
         return "good", ""
+
+    def _shake_hands(self, plain: socket.socket, wish: Wish) -> x509.Certificate:
+        """The leaf, of a chain that OpenSSL has verified. Raises: OSError, SSL.Error."""
+        mode = self._host.modes[wish.port]
+        if mode != "tls":
+            handshake.starttls(plain, mode)
+        # OpenSSL itself is to wait, and not for ever
+        plain.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            plain.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", PATIENCE_S, 0))
+        tls = SSL.Connection(self._contexts[wish.kind, wish.version], plain)
+        tls.set_tlsext_host_name(wish.name.encode())
+        tls.set_connect_state()
+        try:
+            tls.do_handshake()
+            if wish.version == "1.3":  # the client is done first: that the server is too, shows what it says then
+                for option in (socket.TCP_NODELAY, socket.TCP_QUICKACK):  # or one side waits 40 ms for an ACK
+                    plain.setsockopt(socket.IPPROTO_TCP, option, 1)
+                tls.sendall(FIRST_WORDS[mode])
+                tls.recv(1)
+        except SSL.SysCallError as error:
+            raise OSError(*error.args) from error  # by its number ConnectionResetError and the like
+        except SSL.WantReadError as error:
+            raise TimeoutError from error
+        leaf = tls.get_peer_certificate(as_cryptography=True)
+        assert leaf
+        return leaf
 
     def unserved(self) -> float:
         """The longest time, in seconds, for which nobody was served and somebody met a closed port."""
@@ -392,13 +504,20 @@ class Clients:
                 since, met = at, False
         return longest
 
-    def report(self, who: str) -> str:
-        """The figure."""
-        total = sum(self.counts.values())
+    def within(self, spans: Sequence[tuple[float, float]]) -> int:
+        """How many connections ended in these times; who met a closed port is none."""
+        return sum(
+            what != "port closed" and any(began <= at <= ended for began, ended in spans) for at, what in self._ended
+        )
+
+    def report(self, who: str, swaps: Sequence[tuple[float, float]]) -> str:
+        """The figures."""
+        total = sum(self.counts.values()) - self.counts["port closed"]
+        rate = self.within(swaps) / sum(ended - began for began, ended in swaps)
         troubles = ("failed handshake", "wrong or incomplete chain", "TLSA mismatch", "port closed")
         told = ", ".join(f"{self.counts[what]} {what}" for what in troubles)
         closed = f"; nobody was served for up to {self.unserved():.2f} s" if self.counts["port closed"] else ""
         return (
-            f"{who}: {total} new TLS connections, {total / self.seconds:.0f}/s: "
-            f"{self.counts['good']} good, {told}{closed}"
+            f"{who}: {total} new TLS connections, {total / self.seconds:.0f}/s ({rate:.0f}/s from each swap to its "
+            f"proof): {self.counts['good']} good, {told}{closed}"
         )

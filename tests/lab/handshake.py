@@ -19,7 +19,7 @@ def leaf(address: str, port: int = 25, name: str | None = None, seconds: float =
     context.verify_mode = ssl.CERT_NONE
     with socket.create_connection((address, port), seconds) as plain:
         if port not in IMPLICIT_TLS:
-            _starttls(plain)
+            starttls(plain, "smtp")
         with context.wrap_socket(plain, server_hostname=name) as tls:
             der = tls.getpeercert(binary_form=True)
             assert der
@@ -31,19 +31,27 @@ def served_tlsa(address: str, port: int = 25, name: str | None = None) -> str:
     return tlsa_311(leaf(address, port, name))
 
 
-def _starttls(plain: socket.socket) -> None:
-    with plain.makefile("rwb", buffering=0) as stream:
-        _reply(stream, b"220")
-        stream.write(b"EHLO probe.example\r\n")
-        _reply(stream, b"250")
-        stream.write(b"STARTTLS\r\n")
-        _reply(stream, b"220")
+def starttls(plain: socket.socket, mode: str) -> None:
+    """On return the next byte belongs to TLS; OSError with the server's words where it does not come to that."""
+    for command, answer in _DIALOGUES[mode]:
+        plain.sendall(command)
+        _await(plain, answer)
 
 
-def _reply(stream: socket.SocketIO, code: bytes) -> None:
-    while True:
-        line = stream.readline()
-        if not line.startswith(code):
-            raise OSError(f"SMTP answer {line.decode(errors='replace').strip()!r}")
-        if line[3:4] != b"-":
+_DIALOGUES = {
+    "smtp": ((b"", b"220 "), (b"EHLO probe.example\r\n", b"250 "), (b"STARTTLS\r\n", b"220 ")),
+    "imap": ((b"", b"* OK "), (b"a1 STARTTLS\r\n", b"a1 OK ")),
+}
+"""What is said, and how the last line of the answer begins."""
+
+
+def _await(plain: socket.socket, answer: bytes) -> None:
+    said = b""
+    while received := plain.recv(4096):
+        said += received
+        last = said.splitlines()[-1]
+        if said.endswith(b"\n") and last.startswith(answer):
             return
+        if said.endswith(b"\n") and last[3:4] != b"-":
+            break
+    raise OSError(f"instead of {answer.decode()!r} it said {said.decode(errors='replace')!r}")
