@@ -11,7 +11,6 @@ import pwd
 import shutil
 import signal
 import smtplib
-import socket
 import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from tests.lab.addresses import MX2
 from tests.lab.opensmtpd import greets
 from tests.lab.process import run
 from tests.lab.templates import render
-from tests.lab.wait import until
+from tests.lab.wait import nobody_listens, until
 
 _LAB = Path(__file__).resolve().parents[2] / ".lab"
 UNPACKED = _LAB / "exim"
@@ -155,7 +154,7 @@ class Exim:
 
         A process that the one before had just begun may still hold its ports, and Exim tries again after 30 s only.
         """
-        until(self._ports_are_free, 10, "no process of an earlier Exim listens")
+        until(lambda: nobody_listens(self.address), 10, "no process of an earlier Exim listens")
         run(self._directory / "commands.log", self.program, "-C", self.config, "-bd")
         try:
             until(self.greets, 10, "exim greets")
@@ -195,16 +194,6 @@ class Exim:
         """How many mails arrived."""
         inbox = self._directory / "mail" / "new"
         return len(list(inbox.iterdir())) if inbox.exists() else 0
-
-    def _ports_are_free(self) -> bool:
-        for port in (25, 465, 587):
-            with socket.socket() as one:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    one.bind((self.address, port))
-                except OSError:
-                    return False
-        return True
 
     def greets(self) -> bool:
         """Whether it takes mail. A signal in the milliseconds before that may be lost (seen with 4.96)."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from tests.lab.addresses import MX1, SENDER
 from tests.lab.process import run
 from tests.lab.templates import render
-from tests.lab.wait import until
+from tests.lab.wait import nobody_listens, until
 
 
 class Postfix:
@@ -54,7 +54,11 @@ class Postfix:
         self.restart()
 
     def restart(self) -> None:
-        """Starts it with the configuration that is there."""
+        """Starts it with the configuration that is there.
+
+        A process of the master before may still hold its ports, and greet in this one's place.
+        """
+        until(lambda: all(map(nobody_listens, self.addresses)), 10, "no process of an earlier Postfix listens")
         self._postfix("start")
         until(self._greets, 10, f"postfix-{self.name} greets")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,3 +25,15 @@ def until(predicate: Callable[[], T], seconds: float, what: str) -> T:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
     return answer
+
+
+def nobody_listens(address: str) -> bool:
+    """Whether the ports of a mail server are free there."""
+    for port in (25, 465, 587):
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind((address, port))
+            except OSError:
+                return False
+    return True
