@@ -314,9 +314,6 @@ class History:
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):
                 if isinstance(rr.content, str):
-                    if name in world.answers and name not in world.spec.owners:
-                        clock.stirred_at = clock.t
-                        zone.put(name, RR(frozenset(), 0), since=clock.t)
                     continue
                 # people take away what they put there, and what they forgot when they took a name out of the config
                 owners = {o for o in world.answers if name in world.dns.reaches(o)}
@@ -343,6 +340,7 @@ class History:
         began = clock.t
         end = began + self._bound()
         while True:
+            self._take_aliases_away()
             self.turn_and_sleep()
             # everything was looked at once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
@@ -351,6 +349,14 @@ class History:
             if clock.t > end:
                 raise Violation(f"{when}: not settled in time: {self._open()}")
         world.judge.last(world.spec, world.journal.head, world.provider, world.ca, world.vault)
+
+    def _take_aliases_away(self) -> None:
+        """What people forgot when they took a name out of the config."""
+        for name in sorted(self.world.answers.keys() - self.world.spec.owners.keys()):
+            zone = self.world.dns.zone_of(name)
+            if isinstance(zone.current(name).content, str):
+                self.clock.stirred_at = self.clock.t
+                zone.put(name, RR(frozenset(), 0), since=self.clock.t)
 
     def _open(self) -> str:
         state = self.world.journal.head
