@@ -98,11 +98,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                 world.vault.drop_chain(spec.name, id_)
             for id_ in step.keys:
                 world.vault.drop_keys(spec.name, id_)
-            return (
-                ev.Forgotten(
-                    generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=work
-                ),
-            )
+            return (ev.forgotten(step),)
 
 
 def _gate(against: str | None) -> None:
@@ -168,9 +164,9 @@ def _place_order(step: st.PlaceOrder, spec: Spec, state: State, world: World) ->
         try:
             pem = world.vault.chain(spec.name, step.replaces, step.algorithm)
             replaces = ari.certificate_id(load_pem_x509_certificate(pem))
-        except Misconfigured as error:
+        except Misconfigured as error:  # a lost one is no reason not to order another
             if error.code != "vault.missing":
-                raise  # lost, it is no reason not to order another
+                raise
     world.check_ahead(frozenset(spec.algorithms))
     order = world.issuer().order(csr, profile=spec.profile, replaces=replaces)
     challenges = tuple((c.name, c.value) for c in order.challenges)

@@ -151,8 +151,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "shared-records-forgotten",
         "names whose aliases lead to one place are rolled as one",
         R,
-        "if name != owner and here & _places(spec, state, name))]",
-        "if name == owner)]",
+        "for name in others if here & _places(spec, state, name))]",
+        "for name in others if name == owner)]",
     ),
     Mutant(
         "left-and-believed",

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from certagent.lifecycle.model import Algorithm, Served, Sighting, Value
-from certagent.lifecycle.steps import AnyStep
+from certagent.lifecycle.steps import AnyStep, Forget
 from certagent.pki.leaf import Leaf
 
 
@@ -196,6 +196,13 @@ class Forgotten(Event, frozen=True):
     keys: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+
+
+def forgotten(step: Forget) -> Forgotten:
+    """All that was to be forgotten is."""
+    return Forgotten(
+        generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=step.work
+    )
 
 
 class Requested(Event, frozen=True):

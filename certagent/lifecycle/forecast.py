@@ -137,11 +137,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.Revoke():
             return [ev.Revoked(generation=step.generation, work=work)]
         case st.Forget():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
-            return [
-                ev.Forgotten(
-                    generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=work
-                )
-            ]
+            return [ev.forgotten(step)]
 
 
 def _leaf(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Leaf:

@@ -36,8 +36,9 @@ def sharing(spec: Spec, state: State, owner: str) -> list[str]:
     """The TLSA names with the records of this one: itself, and those whose aliases lead to the same place, or did so
     while caches may know it.
     """
-    here = _places(spec, state, owner)
-    return [owner, *(name for name in owners(spec, state) if name != owner and here & _places(spec, state, name))]
+    others = [name for name in owners(spec, state) if name != owner]
+    here = _places(spec, state, owner) if others else set[str]()
+    return [owner, *(name for name in others if here & _places(spec, state, name))]
 
 
 def withdrawn(spec: Spec, state: State, owner: str) -> bool:
@@ -60,21 +61,11 @@ def unplaced(spec: Spec, state: State) -> list[str]:
 def _places(spec: Spec, state: State, owner: str) -> set[str]:
     """Where the aliases of a TLSA name end, and did when caches may have taken them, as of the last look."""
     known = state.owner(owner)
-    live = held(spec, known, known.looked_at) if known.looked_at else list(known.held)
-    found = {h.path[-1][0] if h.path else owner for h in live}
-    if known.sighting and caches.known(known.sighting):
-        found.add(known.sighting.name)
-    return found
-
-
-def loses_by(spec: Spec, state: State, target: str, one: Generation, other: Generation, now: Instant) -> bool:
-    """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
-    sets = [item.values for name in names_of(spec, state, target) for item in held(spec, state.owner(name), now)]
-
-    def hurt(generation: Generation) -> bool:
-        return any(caches.hurts(values, leaf) for values in sets for leaf in generation.leaves.values())
-
-    return hurt(one) and not hurt(other)
+    found = {known.sighting.name} if known.sighting and caches.known(known.sighting) else set[str]()
+    elsewhere = [h for h in known.held if (h.path[-1][0] if h.path else owner) not in found]
+    if elsewhere and known.looked_at:
+        elsewhere = caches.still_held(elsewhere, path(known), spec.guard, known.looked_at)
+    return found | {h.path[-1][0] if h.path else owner for h in elsewhere}
 
 
 def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
@@ -382,6 +373,16 @@ def may_install(spec: Spec, state: State, target: str, generation: Generation, n
     """The gate before a swap: what stands against serving the generation at a target from now on."""
     names = names_of(spec, state, target)
     return obstacles(spec, state, list(generation.leaves.values()), names, now)
+
+
+def loses_by(spec: Spec, state: State, target: str, one: Generation, other: Generation, now: Instant) -> bool:
+    """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
+    sets = [item.values for name in names_of(spec, state, target) for item in held(spec, state.owner(name), now)]
+
+    def hurt(generation: Generation) -> bool:
+        return any(caches.hurts(values, leaf) for values in sets for leaf in generation.leaves.values())
+
+    return hurt(one) and not hurt(other)
 
 
 def _sets(owner: Owner) -> list[frozenset[Value]]:
