@@ -95,3 +95,15 @@ def test_nothing_is_removed_while_it_is_not_known_where_a_name_leads() -> None:
     assert rollover.withheld(new.spec, new.state, OWNER) is None
     held_back = f"where {IMAPS} leads is not known yet: the records may be the same"
     assert rollover.withheld(TWO, new.state, OWNER) == held_back
+
+
+def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
+    """For its TTL a cache takes the old way, and keeps what it finds there for as long as that may live."""
+    life = Life(TWO)
+    life.until_quiet(aliased)
+    path = (("_other.example.org.", 3600),)
+    moved = Sighting("example.org.", path[0][0], {"ns1": Answer(shared(life), 3600, path)}, "secure", "", path)
+    for hours, together in ((0, [OWNER, IMAPS]), (3, [OWNER, IMAPS]), (5, [OWNER])):
+        life.passes(timedelta(hours=hours))
+        life.happens(ev.Looked(owner=OWNER, sighting=moved))
+        assert rollover.sharing(TWO, life.state, OWNER) == together
