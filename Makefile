@@ -70,8 +70,8 @@ servers: root setup ## Roll keys on every kind of mail server under new TLS conn
 kills: root setup ## Kill rolls on real servers a hundred times: at every step boundary and at random instants; needs root.
 	@CERTAGENT_KILLS=100 $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_crash.py tests/e2e/test_faults.py
 
-simulate: venv ## Run N simulated histories of a hostile world (N=20000), or replay one (SEED=…).
-	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000))
+simulate: venv ## Run N simulated histories of a hostile world (N=20000) from seed FROM on (0), or replay one (SEED=…).
+	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
 	@$(BIN)/python -m tests.mutants N=$(or $(N),1000000)

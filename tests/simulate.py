@@ -2,7 +2,8 @@
 
 `N` histories, in whole trees (see `simulation/tree.py`), from seed `FROM` (0) on, over `JOBS` processes; or one, by its
 `SEED`, with a readable trace: time, what the agent did and why, what is served, and every set that some cache may hold.
-Exit status 1 on any violation.
+Exit status 1 on any violation. The digest at the end is of every step and wait of every history: where it is the same
+after a change of the code, the agent does the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -28,25 +30,31 @@ CHUNK = 16
 class Part(NamedTuple):
     """What came out of some trees."""
 
+    first: int
+    """Number of the first tree."""
     histories: int
     done: Done
     cpu_s: float
     bad: list[tuple[int, float, str]]
     """Of each violation: seed, steps, and what."""
+    digests: bytes
+    """Of each history, in their order."""
 
 
 def many(trees: range) -> Part:
     """These, in one process."""
     done, began, histories = Done(), time.process_time(), 0
     bad: list[tuple[int, float, str]] = []
+    digests = b""
     with cheap() as dice:
         for number in trees:
             for outcome in grown(number, dice):
                 histories += 1
+                digests += outcome.digest.ljust(8)
                 done += outcome.done
                 if outcome.violation:
                     bad.append((outcome.seed, outcome.done.steps, outcome.violation))
-    return Part(histories, done, time.process_time() - began, bad)
+    return Part(trees.start, histories, done, time.process_time() - began, bad, digests)
 
 
 def results(first: int, count: int, jobs: int) -> Iterator[Part]:
@@ -100,6 +108,8 @@ def main(arguments: list[str]) -> int:
     sums = ("histories", histories), ("steps", done.steps), ("checks", done.checks)
     rates = ", ".join(f"{value / took:.0f} {name}" for name, value in sums)
     print(f"per second: {rates}; per second of CPU: {histories / cpu_s:.0f} histories, {done.steps / cpu_s:.0f} steps")
+    digests = b"".join(p.digests for p in sorted(parts, key=lambda p: p.first))
+    print(f"digest of all steps and waits: {blake2b(digests, digest_size=8).hexdigest()}")
     kinds: dict[str, list[tuple[float, int, str]]] = {}
     for seed, count, what in bad:
         kinds.setdefault(re.sub(r"\b[0-9a-f]{6}\b|\bmx\d?\b|\bg\d+\b|\{[^}]*\}", "#", what)[:60], []).append(

@@ -8,13 +8,15 @@ the other. Safety is judged at every moment of each; liveness takes as long as a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
+from hashlib import blake2b
 from typing import NamedTuple, cast
 
 from certagent.agent import Told, advance
 from certagent.errors import Error
 from certagent.lifecycle.planner import RULES
-from certagent.lifecycle.steps import Wait
+from certagent.lifecycle.steps import AnyStep, Wait
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.dns import RR, tell
@@ -78,6 +80,17 @@ TOO_MANY = 1500
 """Steps of one history; more means that the agent runs in circles."""
 WRITES_AN_HOUR = 90
 """TLSA writes within one hour; more means that it hammers the provider."""
+LATER = {
+    "Look": "Observe",
+    "Survey": "Inspect",
+    "Prove": "Verify",
+    "Forget": "Delete",
+    "Tidy": "CleanUp",
+    "AnswerOrder": "Respond",
+    "DropOrder": "AbandonOrder",
+    "AskRenewal": "FetchRenewalInfo",
+}
+"""Steps that are about to be renamed: a digest of what was done stays the same."""
 
 
 class Done(NamedTuple):
@@ -109,6 +122,8 @@ class Outcome(NamedTuple):
     violation: str | None
     done: Done
     trace: list[str]
+    digest: bytes = b""
+    """Of every step that was taken and every wait, in their order."""
 
 
 class History:
@@ -142,6 +157,7 @@ class History:
     def _begin(self) -> None:
         world = self.world
         self.faults = self.heard = world.steps = 0
+        self.digest = b""
         self.before = Done(0, len(world.judge.disturbed), 0, world.judge.checks, self.clock.t / 86400)
 
     def swerve(self) -> None:
@@ -249,6 +265,7 @@ class History:
         self._check_pace()
         if wait is None:
             return 0.0
+        self._digest(f"Wait {wait.delay // timedelta(milliseconds=1)}")
         self._show(wait)
         return wait.delay.total_seconds()
 
@@ -265,10 +282,15 @@ class History:
     def _told(self, told: Told) -> None:
         world = self.world
         world.tell(told)
+        kind = type(told.step).__name__
+        self._digest(f"{LATER.get(kind, kind)} {subject(told.step)}")
         if self.left and self.clock.hostile and world.rng.random() < 0.03:
             self.left -= 1
             mischief = world.rng.choice(self.kinds)
             self.clock.at(world.rng.uniform(0, 3), partial(self._strike, mischief))
+
+    def _digest(self, what: str) -> None:
+        self.digest = blake2b(self.digest + what.encode(), digest_size=8).digest()
 
     def _draw(self, delay: float) -> None:
         world, rng = self.world, self.world.rng
@@ -371,7 +393,9 @@ class History:
         world, clock = self.world, self.clock
         faults = self.faults + len(world.judge.disturbed) - self.before.faults
         checks, days = world.judge.checks - self.before.checks, clock.t / 86400 - self.before.days
-        return Outcome(seed, violation, Done(world.steps, faults, self.heard, checks, days), clock.trace or [])
+        return Outcome(
+            seed, violation, Done(world.steps, faults, self.heard, checks, days), clock.trace or [], self.digest
+        )
 
     def explain(self) -> None:
         """For the trace: everything the rules offer at the end."""
@@ -395,3 +419,9 @@ class History:
         for owner in sorted(world.judge.known):
             sets = {tell(v) for v, _ in world.dns.holdable(owner)}
             clock.note(f"      cached of {owner}: {' '.join(sorted(sets)) or 'nothing'}")
+
+
+def subject(step: AnyStep) -> str:
+    """What a step is about: all its names, whatever its fields are called."""
+    fields = ((f, getattr(step, f)) for f in step.__struct_fields__ if f != "because")
+    return " ".join(sorted(value for _, value in fields if isinstance(value, str)))
