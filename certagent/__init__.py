@@ -7,7 +7,7 @@ The one promise
     nothing.
 
 The shape
-    One pure core in which the rules can be read, thin edges around it, one spiral that drives everything:
+    One pure core in which the rules can be read, thin edges around it, one reconcile loop that drives everything:
     fold the journal -> plan ONE step -> journal the intent -> act -> journal the outcome -> again.
     Looking at the world is a step like any other: what was seen is journaled with its date, and the planner, a
     function of (spec, state, now), says itself when an answer is too old to act on. So a journal reproduces every
@@ -25,7 +25,7 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
                           a directory for each of postfix exim dovecot opensmtpd sendmail, begin with server.py
     config.py reader.py   the configuration; compiled.py: a large one as it was last read; clock.py
     world.py act.py       the edges of one certificate; Step -> Event: the only place that changes the world
-    agent.py              the spiral of one certificate
+    agent.py              the reconcile loop of one certificate
     build.py log.py       wiring and plug-ins; log lines
     findings.py render.py what people read
     checks.py dryrun.py   a look at the world as it is; the rehearsal against a test CA
@@ -37,7 +37,7 @@ Code layout, and the one direction of imports (a test holds it; nothing imports 
 Glossary
     certificate  the operator's entry          generation  one chain of each algorithm, with its keys
     key set      one key of each algorithm     target      a mail server that holds the certificate
-    owner        a TLSA name                   sighting    what every authoritative server answered, once
+    owner        a TLSA name                   observation    what every authoritative server answered, once
     held         a set that caches may hold    obstacle    why a swap cannot be made now
 """
 

@@ -1,5 +1,5 @@
 """`python -m certagent`."""
 
-from certagent.cli import main
+from certagent.cli.main import main
 
 main()

@@ -17,35 +17,37 @@ from typing import Literal, NamedTuple, get_args
 from msgspec.structs import replace
 
 import certagent
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant, Service, Spec, Target
-from certagent.lifecycle.settled import settled
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
-from certagent.render import brief, step_words
+from certagent.report.text import brief, step_words
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "rollover.md")
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 HOST = "mx1.example.org"
-OWNER = f"_25._tcp.{HOST}."
+TLSA_NAME = f"_25._tcp.{HOST}."
 SPEC = Spec(
     name=HOST,
     names=(HOST,),
-    algorithms=("ecdsa-p256",),
+    key_types=("ecdsa-p256",),
     rotate_key=timedelta(),
     standby=True,
-    owners={OWNER: ("postfix",)},
-    triples=("3 1 1",),
+    tlsa_names={TLSA_NAME: ("postfix",)},
+    tlsa_parameters=("3 1 1",),
     ttl_s=3600,
-    guard=timedelta(minutes=15),
+    safety_margin=timedelta(minutes=15),
     drain=timedelta(minutes=5),
-    watch=timedelta(hours=6),
-    targets=(Target("postfix", (Service(HOST, 25, "smtp"),)),),
+    check_interval=timedelta(hours=6),
+    mail_servers=(MailServer("postfix", (Service(HOST, 25, "smtp"),)),),
 )
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 
@@ -89,8 +91,8 @@ class Play:
             before = self.state
             ended: Literal["done", "failed", "killed"] = "done"
             if isinstance(step, st.Wait):
-                over = settled(self.spec, self.state) and not self.state.failures
-                if over and not (withdrawn and self.state.owners):
+                over = converged(self.spec, self.state) and not self.state.failures
+                if over and not (withdrawn and self.state.tlsa_names):
                     break
                 self.passes(step.delay)
             else:
@@ -103,7 +105,9 @@ class Play:
                 for event in self._ideal(step) if faulty is None else faulty:
                     self.state = fold(self.state, event, self.now)
                 self.passes(timedelta(milliseconds=1))
-            self.moments.append(Moment(self.now, step, before, self.state, self.zone.get(OWNER, frozenset()), ended))
+            self.moments.append(
+                Moment(self.now, step, before, self.state, self.zone.get(TLSA_NAME, frozenset()), ended)
+            )
         return self.moments[began:]
 
     def _ideal(self, step: st.AnyStep) -> list[ev.AnyEvent]:
@@ -112,15 +116,15 @@ class Play:
     def passes(self, delay: timedelta) -> None:
         """Time goes by."""
         delay = max(delay, timedelta(milliseconds=1))
-        self.now = Instant(self.now.wall + delay, self.now.lived_s + delay.total_seconds())
+        self.now = Instant(self.now.wall + delay, self.now.elapsed_s + delay.total_seconds())
 
 
 def not_served(step: st.AnyStep, _state: State, *, generation: str) -> list[ev.AnyEvent] | None:
     """The fault: a proof meets something else than this generation."""
-    if not isinstance(step, st.Prove) or step.generation != generation:
+    if not isinstance(step, st.Verify) or step.generation != generation:
         return None
     return [
-        ev.Disproven(target=step.target, generation=step.generation, served=()),
+        ev.VerifyFailed(server=step.server, generation=step.generation, served=()),
         ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another key"),
     ]
 
@@ -144,7 +148,7 @@ def replaces_files(killed: Fault) -> Fault:
 
     def fault(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
         if isinstance(step, st.Install):
-            return [ev.Installed(target=step.target, generation=step.generation, kept=True)]
+            return [ev.Installed(server=step.server, generation=step.generation, kept=True)]
         events = disproven(step, state)
         return events if events is not None else killed(step, state)
 
@@ -219,7 +223,7 @@ def phases() -> str:
     return "\n".join(lines)
 
 
-_AT_SERVER = st.Install | st.Restore | st.Reload | st.Prove
+_AT_SERVER = st.Install | st.Restore | st.Reload | st.Verify
 
 
 def _half(moment: Moment) -> State:
@@ -231,7 +235,7 @@ def _half(moment: Moment) -> State:
 
 
 def _phase(state: State) -> str:
-    at = state.targets.get("postfix")
+    at = state.mail_servers.get("postfix")
     return at.phase if at else "[*]"
 
 
@@ -240,7 +244,7 @@ def _label(moment: Moment, word: str) -> str:
     name = type(step).__name__
     if isinstance(step, st.Install) and step.rollback:
         name = "Install (put back)"
-    if isinstance(step, st.Prove) and step.drained:
+    if isinstance(step, st.Verify) and step.drained:
         name = "Prove (nothing else)"
     if word:
         return f"{name} {word}"
@@ -261,19 +265,21 @@ def _lives() -> Iterator[Moment]:
     yield from play.until_quiet(nothing_happens(st.Reload))
     play.happens(ev.Requested(what="renew"))
     yield from play.until_quiet(refused(st.Reload))
-    foreign = Play()
-    yield from foreign.until_quiet(replaces_files(nothing_happens(st.Restore)))
+    unmanaged = Play()
+    yield from unmanaged.until_quiet(replaces_files(nothing_happens(st.Restore)))
     # an agent that was down for an hour after the reload: the first proof is the last one, too
     late = Play(replace(SPEC, drain=timedelta()))
     yield from late.until_quiet()
-    for phase in ("proven", "drained"):  # somebody else exchanges the files
+    for phase in ("verified", "drained"):  # somebody else exchanges the files
         lost = Play()
         for _ in range(100):
             [moment] = lost.until_quiet(limit=1) or [None]
             if moment is None or _phase(moment.after) == phase:
                 break
             yield moment
-        lost.now = Instant(lost.now.wall + SPEC.watch, lost.now.lived_s + SPEC.watch.total_seconds())
+        lost.now = Instant(
+            lost.now.wall + SPEC.check_interval, lost.now.elapsed_s + SPEC.check_interval.total_seconds()
+        )
         yield from lost.until_quiet(once(lambda s, state: not_served(s, state, generation="g1")), limit=40)
 
 
@@ -281,12 +287,12 @@ def orders() -> str:
     """The four orders of a roll, and abort: what the planner does, in the ideal world, and what it waits for."""
     stories = (
         ("First publication: serve, prove, then publish", _first_publication()),
-        ("Normal roll with a stand-by key: no wait, it was waited out long before", _roll(standby=True)),
-        ("Normal roll without a stand-by key: publish, wait, swap, prove, remove", _roll(standby=False)),
+        ("Normal roll with a standby key: no wait, it was waited out long before", _roll(standby=True)),
+        ("Normal roll without a standby key: publish, wait, swap, prove, remove", _roll(standby=False)),
         ("Withdrawal: unpublish, wait, and only then may keys change freely", _withdrawal()),
-        ("Emergency with a stand-by key: swap at once, revoke", _emergency(standby=True)),
+        ("Emergency with a standby key: swap at once, revoke", _emergency(standby=True)),
         (
-            "Emergency without a stand-by key, `--accept-deferrals`: the operator chose not to wait",
+            "Emergency without a standby key, `--accept-deferrals`: the operator chose not to wait",
             _emergency(standby=False),
         ),
         ("Abort before the swap", _abort()),
@@ -317,7 +323,7 @@ def _roll(*, standby: bool) -> list[Moment]:
 
 def _withdrawal() -> list[Moment]:
     play = _ready(standby=False)
-    play.spec = replace(play.spec, owners={})
+    play.spec = replace(play.spec, tlsa_names={})
     moments = play.until_quiet(withdrawn=True)
     play.happens(ev.Requested(what="rotate"))
     return moments + play.until_quiet()
@@ -355,19 +361,19 @@ def _table(moments: list[Moment]) -> list[str]:
         if isinstance(step, st.Wait):
             waited, why = waited + step.delay, step.because
             continue
-        if isinstance(step, st.Look) and waited and not step.expect - moment.zone and "before" not in step.because:
+        if isinstance(step, st.Observe) and waited and not step.expect - moment.zone and "before" not in step.because:
             continue  # the looks while a wait goes on say nothing new
         if waited:
             rows.append(f"| | *waits {brief(waited)}* | {_shown(why, names)} | | | |")
             waited = timedelta()
         words = _shown(step_words(step), names)
-        held = " ".join(
-            [*(k.id for k in moment.after.keys), *(g.id for g in moment.after.generations if not g.foreign)]
+        cached = " ".join(
+            [*(k.id for k in moment.after.keys), *(g.id for g in moment.after.generations if not g.unmanaged)]
         )
-        serves = " ".join(moment.after.targets["postfix"].serves) if "postfix" in moment.after.targets else ""
+        serves = " ".join(moment.after.mail_servers["postfix"].serves) if "postfix" in moment.after.mail_servers else ""
         zone = " ".join(sorted(names[v] for v in moment.zone))
         age, because = _age(moment.at.since(began)), _shown(step.because, names)
-        rows.append(f"| {age} | {words} | {because} | {held} | {serves or '–'} | {zone or '–'} |")
+        rows.append(f"| {age} | {words} | {because} | {cached} | {serves or '–'} | {zone or '–'} |")
     return rows
 
 

@@ -29,7 +29,7 @@ TTL_S = 5
 LIMIT_S = 170
 """The whole demonstration; it needs about half a minute."""
 CERTAGENT = [sys.executable, "-m", "certagent"]
-TOLD = ("KeysMade", "Issued", "Published", "Unpublished", "Installed", "Reloaded", "Proven", "Forgotten")
+TOLD = ("KeysMade", "Issued", "Published", "Unpublished", "Installed", "Reloaded", "Verified", "Deleted")
 
 CONFIG = """\
 state_dir: {directory}/state
@@ -43,7 +43,7 @@ certificates:
   {name}:
     ca: pebble
     drain: 1s
-    dane: {{ttl: {ttl}s, guard: 2s}}
+    dane: {{ttl: {ttl}s, safety_margin: 2s}}
     mail_servers:
       postfix:
         type: postfix
@@ -149,10 +149,10 @@ def _at(entry: Mapping[str, Any]) -> datetime:
 def _words(event: Mapping[str, Any]) -> str:
     if "values" in event:
         return f"{', '.join(value[:14] + '…' for value in event['values'])} at {event['owner']}"
-    if event["type"] == "Proven":
+    if event["type"] == "Verified":
         everywhere = ", ".join(f"{s['host']}:{s['port']}" for s in event["served"])
         return f"{event['generation']} at {everywhere}{', and nothing else' if event['drained'] else ''}"
-    if event["type"] == "Forgotten":
+    if event["type"] == "Deleted":
         return ", ".join((*event["generations"], *event["keys"]))
     return event.get("generation") or event.get("keys") or event.get("target", "")
 
@@ -192,9 +192,7 @@ def show(lab: Lab, directory: Path) -> None:
             say("\n== 3. The daemon looks after the certificate")
             daemon = Daemon(directory / "daemon.log")
 
-            say(
-                "\n== 4. A new certificate with a new key: the stand-by key is in every cache already, so nothing waits"
-            )
+            say("\n== 4. A new certificate with a new key: the standby key is in every cache already, so nothing waits")
             before = state()["seq"]
             certagent("renew", "--force", "--wait")
             until(lambda: rolled("g2"), 60, "the old key is gone from DNS and disk")

@@ -40,7 +40,7 @@ class _Finder(MetaPathFinder):
         self.mutant = mutant
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Sequence[str] | None, server: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != f"certagent.{self.mutant.module}":
             return None

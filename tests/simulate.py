@@ -19,8 +19,8 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from tests.simulation.ca import cheap
+from tests.simulation.converged import prepare
 from tests.simulation.history import Done
-from tests.simulation.settled import prepare
 from tests.simulation.tree import TREE, grown, run
 
 CHUNK = 16

@@ -7,34 +7,36 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certagent import log, render
-from certagent.agent import Told
+from certagent.agent.loop import StepReport
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant, Service, Spec, Target
 from certagent.lifecycle.schedule import ALARM, alarms
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
+from certagent.report import log, text
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 SPEC = Spec(
     name="mx1.example.org",
     names=("mx1.example.org",),
-    algorithms=("ecdsa-p256",),
+    key_types=("ecdsa-p256",),
     rotate_key=None,
     standby=True,
-    owners={},
-    triples=("3 1 1",),
+    tlsa_names={},
+    tlsa_parameters=("3 1 1",),
     ttl_s=3600,
-    guard=timedelta(),
+    safety_margin=timedelta(),
     drain=timedelta(),
-    watch=timedelta(hours=6),
-    targets=(Target("postfix", (Service("mx1.example.org", 25, "smtp"),)),),
+    check_interval=timedelta(hours=6),
+    mail_servers=(MailServer("postfix", (Service("mx1.example.org", 25, "smtp"),)),),
 )
 
 
 def later(by: timedelta) -> Instant:
-    return Instant(START.wall + by, START.lived_s + by.total_seconds())
+    return Instant(START.wall + by, START.elapsed_s + by.total_seconds())
 
 
 def failing(work: str, *moments: timedelta) -> State:
@@ -60,7 +62,7 @@ def test_a_deployment_that_stays_open_is_an_alarm(work: str, moment: timedelta, 
     """Counted from the first failure in a row; what waits for a CA or DNS has limits and words of its own."""
     state = failing(work, timedelta(), moment)
     assert alarms(work, state.failures[work], later(moment)) is expected
-    shown = render.status(SPEC, state, later(moment), None)
+    shown = text.status(SPEC, state, later(moment), None)
     assert ("  ALARM " in shown, "  FAILING " in shown) == (expected, not expected)
 
 
@@ -71,7 +73,7 @@ def test_the_log_has_a_priority_of_its_own_for_it(
     log.start()
     try:
         failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
-        log.told(Told(SPEC.name, 7, Reload(target="postfix", because="installed"), failure, 0.1, alarm))
+        log.told(StepReport(SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm))
     finally:
         logging.getLogger("certagent").handlers = []
     assert capsys.readouterr().err.startswith(f"{priority}certificate=mx1.example.org seq=7 step=Reload ")

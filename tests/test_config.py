@@ -17,8 +17,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from certagent import config
-from certagent.config import MAX_BYTES, Config, duration, load
+from certagent.config.load import MAX_BYTES, Ca, Certificate, Config, Dane, Dns, ServiceKeys, duration, load
 from certagent.errors import Error, Misconfigured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +40,7 @@ certificates:
     rotate_key: 90d
     dane:
       ttl: 30m
-      guard: 15m
+      safety_margin: 15m
     mail_servers:
       postfix:
         type: postfix
@@ -78,23 +77,23 @@ def test_what_is_written_is_what_is_meant(tmp_path: Path) -> None:
     found = read(tmp_path, GOOD)
     spec = found.certificates["mx1.example.org"].spec
     assert spec.names == ("mx1.example.org",)
-    assert spec.owners == {"_25._tcp.mx1.example.org.": ("postfix",)}
-    assert (spec.ttl_s, spec.guard, spec.rotate_key) == (1800, timedelta(minutes=15), timedelta(days=90))
-    assert [(s.port, s.mode) for s in spec.targets[0].services] == [(25, "smtp"), (465, "tls")]
+    assert spec.tlsa_names == {"_25._tcp.mx1.example.org.": ("postfix",)}
+    assert (spec.ttl_s, spec.safety_margin, spec.rotate_key) == (1800, timedelta(minutes=15), timedelta(days=90))
+    assert [(s.port, s.mode) for s in spec.mail_servers[0].services] == [(25, "smtp"), (465, "tls")]
     assert found.certificates["mx1.example.org"].ca == "le"
     assert found.providers["corp"].options["server"] == "192.0.2.1"
 
 
 def test_what_is_not_written_has_the_safe_default(tmp_path: Path) -> None:
-    """A stand-by key, new keys at every renewal, 3 1 1 alone, an hour's TTL, no consent to terms."""
+    """A standby key, new keys at every renewal, 3 1 1 alone, an hour's TTL, no consent to terms."""
     text = "ca: {le: {directory: https://a.example/d}}\ncertificates: {mx1.example.org: {ca: le}}\n"
     found = read(tmp_path, text)
     spec = found.certificates["mx1.example.org"].spec
     assert spec.names == ("mx1.example.org",)
     assert spec.standby is True
     assert spec.rotate_key == timedelta()
-    assert spec.triples == ("3 1 1",)
-    assert (spec.ttl_s, spec.guard, spec.drain) == (3600, timedelta(minutes=15), timedelta(minutes=5))
+    assert spec.tlsa_parameters == ("3 1 1",)
+    assert (spec.ttl_s, spec.safety_margin, spec.drain) == (3600, timedelta(minutes=15), timedelta(minutes=5))
     assert found.cas["le"].agree_tos is False
     assert found.state_dir == Path("/var/lib/certagent")
 
@@ -102,7 +101,7 @@ def test_what_is_not_written_has_the_safe_default(tmp_path: Path) -> None:
 def test_the_names_to_ask_for_in_tls(tmp_path: Path) -> None:
     """Host names, canonical; `none` stands for no SNI at all; nothing for the host alone."""
     text = GOOD.replace("mode: smtp", "mode: smtp\n            sni: [Mail.Example.org, none, MX1.example.org.]")
-    first, second = read(tmp_path, text).certificates["mx1.example.org"].spec.targets[0].services
+    first, second = read(tmp_path, text).certificates["mx1.example.org"].spec.mail_servers[0].services
     assert first.sni == ("mail.example.org", "", "mx1.example.org")
     assert second.sni == ()
 
@@ -111,7 +110,7 @@ def test_the_names_to_ask_for_in_tls(tmp_path: Path) -> None:
 def test_the_ways_tls_begins(tmp_path: Path, mode: str) -> None:
     """STARTTLS of four protocols, and TLS at once."""
     service = read(tmp_path, GOOD.replace("mode: smtp", f"mode: {mode}")).certificates["mx1.example.org"].spec
-    assert service.targets[0].services[0].mode == mode
+    assert service.mail_servers[0].services[0].mode == mode
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("ttl: 30m", "ttl: 1800", 17, "ttl", "expected a duration with its unit", "a bare number is refused"),
         ("rotate_key: 90d", "rotate_key: 90", 15, "rotate_key", "every_renewal, never, or a duration", "90d"),
         ("rotate_key: 90d", "rotate_key: always", 15, "rotate_key", "every_renewal, never, or a duration", "90d"),
-        ("guard: 15m", "guard: 1.5h", 18, "guard", "expected a duration", "1h30m"),
+        ("safety_margin: 15m", "safety_margin: 1.5h", 18, "safety_margin", "expected a duration", "1h30m"),
         ("ttl: 30m", "ttl: 0s", 17, "ttl", "a TTL of zero is no TTL", "1h"),
         ("ttl: 30m", "ttl: 3d", 17, "ttl", "3d is more than 2d", "renew"),
         ("agree_tos: true", "agree_tos: 'yes'", 5, "agree_tos", "expected bool, got text", "config.example.yaml"),
@@ -200,9 +199,10 @@ def test_what_is_no_configuration_at_all(tmp_path: Path, text: str | bytes, said
 
 LOAD = """
 import pathlib, sys
-from certagent import config, errors
+from certagent import errors
+from certagent.config.load import load
 try:
-    config.load(pathlib.Path(sys.argv[1]))
+    load(pathlib.Path(sys.argv[1]))
 except errors.Error as error:
     print(error.code)
 """
@@ -269,11 +269,11 @@ class TestExample:
 
     def test_it_has_every_key(self) -> None:
         """Every key of every section is there, on or commented out."""
-        from certagent.dns import command, rfc2136
+        from certagent.dns.providers import command, rfc2136
         from certagent.mta.postfix import server as postfix
 
         text = EXAMPLE.read_text()
-        sections: list[Any] = [config.Ca, config.Dns, config.ServiceKeys, config.Dane, config.Certificate]
+        sections: list[Any] = [Ca, Dns, ServiceKeys, Dane, Certificate]
         plugins: list[Any] = [rfc2136.Options, command.Options, postfix.Options]
         top: list[str] = ["state_dir", "ca", "dns", "certificates", "type"]
         keys = top + [f.encode_name for s in sections + plugins for f in msgspec.structs.fields(s)]

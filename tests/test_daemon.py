@@ -15,12 +15,12 @@ from threading import Event, Thread
 
 import pytest
 
-from certagent import daemon
-from certagent.build import Built
-from certagent.clock import Clock, SystemClock
+from certagent.agent import daemon
+from certagent.agent.wiring import Wiring
 from certagent.errors import Transient
+from certagent.host.clock import Clock, SystemClock
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Spec
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.steps import Wait
 from certagent.store.journal import Journal
 from tests.lab.wait import until
@@ -34,10 +34,10 @@ NONE = timedelta(0)
 
 
 @pytest.fixture(autouse=True)
-def no_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(*_: object) -> None: ...
 
-    monkeypatch.setattr(Built, "world", nothing)
+    monkeypatch.setattr(Wiring, "edges", nothing)
 
 
 def made(place: Path, count: int, clock: Clock, kind: type[Journal] = Journal) -> daemon.Daemon:
@@ -51,7 +51,7 @@ def made(place: Path, count: int, clock: Clock, kind: type[Journal] = Journal) -
     for number in range(count):
         journal.append(f"mx{number}.example.org", ev.Requested(what="retry"))
     looking = daemon.Daemon(path)
-    looking._built._journal = journal
+    looking._wiring._journal = journal
     return looking
 
 
@@ -86,7 +86,7 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     with looking._ticking:  # as `_loop` does at SIGTERM
         looking._stop.set()
     looking._scheduler.shutdown(wait=True)
-    looking._built.journal.close()
+    looking._wiring.journal.close()
     assert set(turns.values()) == {1}
     assert asked <= 2 * daemon.WORKERS + 1
 
@@ -102,11 +102,11 @@ class Host:
     def __init__(self) -> None:
         self.moved = (NONE, NONE)
         """By how much the wall is off, and how much time has passed in an instant."""
-        self.back_at_each_look = NONE
+        self.back_at_each_observation = NONE
 
     def wall(self) -> datetime:
         off, passed = self.moved
-        self.moved = off - self.back_at_each_look, passed
+        self.moved = off - self.back_at_each_observation, passed
         return datetime.now(UTC) + off + passed
 
     def boot(self) -> tuple[str, float]:
@@ -117,14 +117,14 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host()
 
-    class Told(datetime):
+    class StepReport(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:  # pyright: ignore[reportIncompatibleMethodOverride]
             return host.wall().astimezone(tz)
 
     for module in ("apscheduler.schedulers.base", "apscheduler.triggers.date"):
-        monkeypatch.setattr(f"{module}.datetime", Told)
-    monkeypatch.setattr(daemon, "datetime", Told)
+        monkeypatch.setattr(f"{module}.datetime", StepReport)
+    monkeypatch.setattr(daemon, "datetime", StepReport)
     monkeypatch.setattr(daemon, "HEARTBEAT", BEAT)
     return host
 
@@ -150,12 +150,12 @@ def running(looking: daemon.Daemon) -> Generator[Journal]:
     looking._scheduler.start()
     loop.start()
     try:
-        yield looking._built.journal
+        yield looking._wiring.journal
     finally:
         os.write(looking._signalled, bytes([signal.SIGTERM]))
         loop.join()
         looking._scheduler.shutdown(wait=True)
-        looking._built.journal.close()
+        looking._wiring.journal.close()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_could_not_be_noted_is_tried_again_also_if_the_clock_is_set_back(
 def test_a_turn_begins_also_if_the_clock_is_set_back_just_then(tmp_path: Path, host: Host, turns: list[str]) -> None:
     """Between the tick and the scheduler's own look at the clock."""
     looking = made(tmp_path, 1, host)
-    host.back_at_each_look = HOUR
+    host.back_at_each_observation = HOUR
     with running(looking) as journal:
         until(journal.wakes, 5, "it sleeps")
     assert len(turns) == 1

@@ -14,20 +14,21 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from certagent import config
+from certagent.config.load import Config, load
 from certagent.errors import Misconfigured, Transient
-from certagent.findings import Finding
+from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.tls import Chain, Served, Service
+from certagent.facts.unknown import Unknown
 from certagent.init import changes, command, domain, host, proposal, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
 from certagent.init.survey import Survey
-from certagent.lifecycle.model import Answer, Security, Served, Service, Sighting, Unknown
 from certagent.mta.server import Change, Found
-from certagent.pki.leaf import Leaf
+from certagent.report.findings import Finding
 
 NAME = "mx1.example.org"
 NOW = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
-LEAF = Leaf("ab" * 32, (), (NAME,), NOW, NOW + timedelta(days=60), "1")
+LEAF = Chain("ab" * 32, (), (NAME,), NOW, NOW + timedelta(days=60), "1")
 MATCHING = f"3 1 1 {LEAF.spki}"
 OPTIONS = {"chain_files": {"ecdsa": "/etc/postfix/tls/ecdsa.pem", "rsa": "/etc/postfix/tls/rsa.pem"}}
 SERVICES = (Service(NAME, 25, "smtp"), Service(NAME, 465, "tls"))
@@ -44,13 +45,13 @@ def name(security: Security = "secure", values: tuple[str, ...] = (MATCHING,), t
         "mail_for": ("example.org",),
         "zone": "example.org.",
         "primary": "ns1.example.org.",
-        "tlsa": Sighting("example.org.", f"_25._tcp.{NAME}.", answers, security),
+        "tlsa": Observation("example.org.", f"_25._tcp.{NAME}.", answers, security),
     }
     return Name(**facts | more)
 
 
 def served(*kinds: str, port: int = 25, address: str = "127.0.0.1") -> tuple[Served, ...]:
-    met: dict[str, Leaf | Unknown] = {k: LEAF if k in kinds else Unknown(f"no {k} certificate") for k in survey.USUAL}
+    met: dict[str, Chain | Unknown] = {k: LEAF if k in kinds else Unknown(f"no {k} certificate") for k in survey.USUAL}
     return tuple(Served(NAME, address, port, survey.USUAL[kind], met[kind], 0.01) for kind in met)
 
 
@@ -69,12 +70,12 @@ def seen(*found: Found, names: tuple[Name, ...] = (name(),), use: Resolvers = VA
     return Survey(**facts | more)
 
 
-def read(text: str, place: Path) -> config.Config:
+def read(text: str, place: Path) -> Config:
     """The proposal as certagent reads it, once the operator has agreed."""
     path = place / "config.yaml"
     path.touch(0o600)
     path.write_text(text.replace("agree_tos: false", "agree_tos: true"))
-    return config.load(path)
+    return load(path)
 
 
 def told(survey_: Survey) -> str:
@@ -89,11 +90,11 @@ def test_the_proposal_is_a_config_that_names_what_is_there(tmp_path: Path) -> No
     proposed = read(proposal.text(seen(POSTFIX), "today"), tmp_path)
     entry = proposed.certificates[NAME]
     assert entry.spec.names == (NAME,)
-    assert entry.spec.algorithms == ("ecdsa-p256", "rsa-2048")
-    assert entry.spec.owners == {f"_25._tcp.{NAME}.": ("postfix",)}
+    assert entry.spec.key_types == ("ecdsa-p256", "rsa-2048")
+    assert entry.spec.tlsa_names == {f"_25._tcp.{NAME}.": ("postfix",)}
     assert entry.spec.ttl_s == 3600
-    [target] = entry.spec.targets
-    assert target.services == SERVICES
+    [server] = entry.spec.mail_servers
+    assert server.services == SERVICES
     assert entry.mail_servers["postfix"].options == OPTIONS
     assert proposed.dns.resolvers == ("127.0.0.1",)
     assert proposed.providers["primary"].options["zones"] == ["example.org"]
@@ -142,7 +143,7 @@ def test_tlsa_is_kept_where_it_is_and_begun_only_where_it_helps(
     """A record that is there is always looked after: a key that changes behind its back would cut senders off."""
     text = proposal.text(seen(POSTFIX, names=(name(security, values),)), "today")
     spec = read(text, tmp_path).certificates[NAME].spec
-    assert bool(spec.owners) is tlsa
+    assert bool(spec.tlsa_names) is tlsa
     assert why in " ".join(text.replace("#", "").split())
     assert ("tlsa: true:" if tlsa else "tlsa is left out:") in text
 
@@ -183,8 +184,8 @@ def test_servers_of_one_name_share_a_certificate_and_others_do_not(tmp_path: Pat
         "postfix", "exim", {"files": {"ecdsa": "/etc/exim/tls.pem"}}, (Service(NAME, 2525, "smtp"),), (NAME,), {}
     )
     proposed = read(proposal.text(seen(POSTFIX, dovecot, out, ecdsa), "today"), tmp_path)
-    targets = {n: [t.name for t in entry.spec.targets] for n, entry in proposed.certificates.items()}
-    assert targets == {NAME: ["postfix", "dovecot"], "out.example.org": ["postfix-out"], f"{NAME}-exim": ["exim"]}
+    mail_servers = {n: [t.name for t in entry.spec.mail_servers] for n, entry in proposed.certificates.items()}
+    assert mail_servers == {NAME: ["postfix", "dovecot"], "out.example.org": ["postfix-out"], f"{NAME}-exim": ["exim"]}
     assert {entry.spec.names for entry in proposed.certificates.values()} == {(NAME,), ("out.example.org",)}
 
 
@@ -208,7 +209,7 @@ def test_a_further_name_that_receives_mail_is_looked_after_like_the_first(tmp_pa
     plain = replace(name("secure", ()), name="www.example.org", mail_for=())
     server = replace(POSTFIX, names=(NAME, mail.name, plain.name))
     entry = read(proposal.text(seen(server, names=(name(), mail, plain)), "now"), tmp_path).certificates[NAME]
-    assert set(entry.spec.owners) == {f"_25._tcp.{NAME}.", "_25._tcp.mail.example.net."}
+    assert set(entry.spec.tlsa_names) == {f"_25._tcp.{NAME}.", "_25._tcp.mail.example.net."}
     assert entry.spec.names == ("mail.example.net", NAME, "www.example.org")
 
 
@@ -217,7 +218,7 @@ def test_behind_nat_the_inside_address_is_proven() -> None:
     public = name(addresses=("127.0.0.1",))
     assert "addresses" not in proposal.text(seen(POSTFIX, names=(public,)), "today")
     outside = name(addresses=("203.0.113.7",))
-    lost = {"postfix": tuple(replace(s, leaf=Unknown("no answer")) for s in served())}  # and 465 was not asked
+    lost = {"postfix": tuple(replace(s, chain=Unknown("no answer")) for s in served())}  # and 465 was not asked
     if host.inside("203.0.113.7"):  # this host has a route
         text = proposal.text(seen(POSTFIX, names=(outside,), served=lost), "today")
         assert "NAT" in text
@@ -229,16 +230,16 @@ def test_behind_nat_the_inside_address_is_proven() -> None:
 def test_silent_name_servers_are_not_taken_for_empty_ones(tmp_path: Path) -> None:
     """What was not heard is unknown: the records are looked for before each change of a key."""
     answers: dict[str, Answer | Unknown] = {"ns1.example.org./192.0.2.53": Unknown("gave no answer")}
-    silent = name(tlsa=Sighting("example.org.", f"_25._tcp.{NAME}.", answers, "unknown"))
+    silent = name(tlsa=Observation("example.org.", f"_25._tcp.{NAME}.", answers, "unknown"))
     spec = read(proposal.text(seen(POSTFIX, names=(silent,)), "now"), tmp_path).certificates[NAME].spec
-    assert set(spec.owners) == {f"_25._tcp.{NAME}."}
+    assert set(spec.tlsa_names) == {f"_25._tcp.{NAME}."}
 
 
 def test_without_dns_there_is_still_a_config(tmp_path: Path) -> None:
     """No resolver: placeholders for zone and primary. There may be TLSA records: they are looked for in each roll."""
     text = proposal.text(seen(POSTFIX, names=(), use=Resolvers((), validates=False, why="no resolver answers")), "now")
     proposed = read(text, tmp_path)
-    assert proposed.certificates[NAME].spec.owners == {f"_25._tcp.{NAME}.": ("postfix",)}
+    assert proposed.certificates[NAME].spec.tlsa_names == {f"_25._tcp.{NAME}.": ("postfix",)}
     assert "could not be found out" in text
     assert proposed.providers["primary"].options["zones"] == ["example.org"]
     assert "TODO: the zone's primary server" in text
@@ -654,7 +655,7 @@ def test_a_file_is_made_but_never_overwritten(
     assert run(monkeypatch, seen(POSTFIX), output=path) == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert f"certagent check --config {path}" in capsys.readouterr().out
-    config.load(path)
+    load(path)
     text = path.read_text()
     for refused in (path, tmp_path / "none" / "config.yaml"):
         with pytest.raises(Misconfigured) as error:

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from certagent import render
-from certagent.cli import cli
-from certagent.clock import SystemClock
+from certagent.cli.main import cli
 from certagent.errors import Misconfigured
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.tls import Chain
+from certagent.facts.unknown import Unknown
+from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Answer, Sighting, Unknown
 from certagent.lifecycle.steps import Install
-from certagent.pki.leaf import Leaf
+from certagent.report import text
 from certagent.store.journal import Journal
 
 ONE = """\
@@ -27,7 +28,7 @@ ONE = """\
         chain_files: {ecdsa: /etc/postfix/NAME.pem}
         services: [{host: NAME, port: 25, mode: smtp, tlsa: true}]
 """
-OWNER = "_25._tcp.mx0.example.org."
+TLSA_NAME = "_25._tcp.mx0.example.org."
 HEARD = Answer(frozenset(), 60)
 
 
@@ -58,23 +59,23 @@ def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
 
 def issued(for_: timedelta) -> ev.Issued:
     now = datetime.now(UTC)
-    leaf = Leaf("ab" * 32, (), ("mx0.example.org",), now - timedelta(days=90), now + for_, "01")
-    return ev.Issued(algorithm="ecdsa-p256", keys="k1", generation="g1", leaf=leaf, completes=True, work="issue")
+    chain = Chain("ab" * 32, (), ("mx0.example.org",), now - timedelta(days=90), now + for_, "01")
+    return ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True, work="issue")
 
 
-def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Looked:
-    sighting = Sighting("example.org.", OWNER, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
-    return ev.Looked(owner=OWNER, sighting=sighting, work="look")
+def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:
+    observation = Observation("example.org.", TLSA_NAME, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
+    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work="look")
 
 
-INSTALLED = ev.Intended(step=Install(target="postfix", generation="g1", because=""), work="install postfix")
+INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), work="install postfix")
 
 
 def test_many_have_a_line_each(place: Path) -> None:
     """One of them is one line: until when it is valid, and what comes next."""
     happened(place, "mx0.example.org", issued(timedelta(days=9)), looked(HEARD))
-    shown = status(place, render.MANY + 1).output.splitlines()
-    assert [line.partition(":")[0] for line in shown[:-2]] == names(render.MANY + 1)
+    shown = status(place, text.MANY + 1).output.splitlines()
+    assert [line.partition(":")[0] for line in shown[:-2]] == names(text.MANY + 1)
     assert shown[0].startswith("mx0.example.org: g1 is valid until 20")
     assert "; next 20" in shown[0]
     assert shown[0].endswith(": watch")
@@ -91,7 +92,7 @@ def test_many_have_a_line_each(place: Path) -> None:
         ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
         ([looked(HEARD, "bogus")], "bogus"),
         (
-            [issued(timedelta(days=9)), INSTALLED, ev.Disproven(target="postfix", generation="g1", served=())],
+            [issued(timedelta(days=9)), INSTALLED, ev.VerifyFailed(server="postfix", generation="g1", served=())],
             "NOT SERVE",
         ),
     ],
@@ -99,16 +100,16 @@ def test_many_have_a_line_each(place: Path) -> None:
 def test_what_is_not_well_is_shown_in_full_and_last(place: Path, events: list[ev.AnyEvent], said: str) -> None:
     """The same text as for a single one; then how many there are."""
     happened(place, "mx0.example.org", *events)
-    shown = status(place, render.MANY + 1).output
-    full = status(place, render.MANY + 1, "mx0.example.org").output.splitlines()[:-1]
+    shown = status(place, text.MANY + 1).output
+    full = status(place, text.MANY + 1, "mx0.example.org").output.splitlines()[:-1]
     assert any(said in line for line in full)
     assert "\n".join(["", *full, "51 certificates, 1 of them not well and shown above in full; "]) in shown
-    assert shown.count("\n") == render.MANY + len(full) + 2
+    assert shown.count("\n") == text.MANY + len(full) + 2
 
 
 def test_few_are_shown_in_full(place: Path) -> None:
     """Nothing is shortened where somebody can read it all, or has asked for it by name."""
-    for count, asked in ((render.MANY, []), (render.MANY + 1, names(render.MANY + 1))):
+    for count, asked in ((text.MANY, []), (text.MANY + 1, names(text.MANY + 1))):
         shown = status(place, count, *asked).output
         assert shown.count("  postfix: nothing installed yet\n") == count
         assert "certificates," not in shown
@@ -117,9 +118,9 @@ def test_few_are_shown_in_full(place: Path) -> None:
 def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
     """It does not depend on how much is shown."""
     happened(place, "mx0.example.org", ev.Failed(work="look", kind="transient", code="dns.silent", detail=""))
-    assert status(place, render.MANY + 1).exit_code == 1
+    assert status(place, text.MANY + 1).exit_code == 1
     happened(place, "mx1.example.org", ev.Failed(work="look", kind="unsafe", code="dane.gate", detail=""))
-    assert status(place, render.MANY + 1).exit_code == 3
+    assert status(place, text.MANY + 1).exit_code == 3
 
 
 def test_a_damaged_row_is_told(place: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_damaged_row_is_told(place: Path) -> None:
     journal = Journal(place / "state" / "journal.db", SystemClock())
     journal._db.execute("UPDATE head SET state='{}' WHERE certificate='mx1.example.org'")  # pyright: ignore[reportPrivateUsage]
     journal.close()
-    ended = status(place, render.MANY + 1)
+    ended = status(place, text.MANY + 1)
     assert isinstance(ended.exception, Misconfigured)
     assert ended.exception.code == "journal.damaged"
     assert "mx1.example.org: the state does not belong" in ended.exception.detail

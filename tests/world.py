@@ -11,17 +11,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
-from certagent.agent import Told
-from certagent.lifecycle.model import Served, Service, Spec, Target
-from certagent.world import World as Edges
-from tests.simulation.ca import Ca, Vault, foreign
+from certagent.agent.edges import Edges
+from certagent.agent.loop import StepReport
+from certagent.facts.tls import Served, Service
+from certagent.lifecycle.spec import MailServer, Spec
+from tests.simulation.ca import Ca, Vault, unmanaged
 from tests.simulation.clock import Clock, Journal
 from tests.simulation.dns import RR, Dns, Zone
 from tests.simulation.edges import Provider, Resolver
 from tests.simulation.judge import Judge
 from tests.simulation.mail import Host, Shown, probe
 
-ALGORITHMS = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
+KEY_TYPES = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
 TTLS = (60,) * 40 + (300,) * 50 + (900,) * 24 + (3600,) * 24 + (14400,) * 3 + (86400,)
 """Mostly short: with a day's a history consists of two hundred looks while nothing happens."""
 NAMES = ("mx1.example.org",)
@@ -54,8 +55,8 @@ class World:
             name = f"mx{i + 1}"
             addresses = tuple(f"192.0.2.{i}{j}" for j in range(rng.choice((1, 1, 2))))
             self.hosts[name] = Host(clock, name, rng.choice(("postfix", "dovecot", "exim")), addresses, drain_s)
-        self.targets = tuple(
-            Target(n, (Service(n, 25, "smtp", tuple(p.address for p in h.pools)),)) for n, h in self.hosts.items()
+        self.mail_servers = tuple(
+            MailServer(n, (Service(n, 25, "smtp", tuple(p.address for p in h.pools)),)) for n, h in self.hosts.items()
         )
         self.answers: dict[str, tuple[str, ...]] = {f"_25._tcp.{n}.example.org.": (n,) for n in self.hosts}
         if len(self.hosts) > 1 and rng.random() < 0.4:
@@ -72,9 +73,9 @@ class World:
             host.changing = self.judge.chain_begins
         self.spec = self._spec(drain_s)
         for zone in self.zones:
-            zone.guard_s = self.spec.guard.total_seconds()
-        self.judge.known |= set(self.spec.owners)
-        self.judge.mine = {t.name for t in self.spec.targets}
+            zone.safety_margin_s = self.spec.safety_margin.total_seconds()
+        self.judge.known |= set(self.spec.tlsa_names)
+        self.judge.mine = {t.name for t in self.spec.mail_servers}
         self.resolver = Resolver(clock, self.dns)
         self.edges = Edges(
             issuer=self._issuer,
@@ -88,10 +89,10 @@ class World:
     def _serve_before(self, life: timedelta) -> None:
         # what was served before certagent came
         for host in self.hosts.values():
-            algorithms = self.rng.choice(ALGORITHMS)
+            key_types = self.rng.choice(KEY_TYPES)
             if self.rng.random() < 0.9:
                 long = max(life, timedelta(days=30))
-                host.files = {a: Shown(foreign(self.rng, self.clock, NAMES, long)) for a in algorithms}
+                host.files = {a: Shown(unmanaged(self.rng, self.clock, NAMES, long)) for a in key_types}
             host.restart()
 
     def _publish_before(self) -> None:
@@ -103,21 +104,21 @@ class World:
             values: set[str] = set()
             draw = rng.random()
             if draw > 0.5:
-                values |= {f"3 1 1 {s.leaf.spki}" for h in hosts for s in self.hosts[h].files.values()}
+                values |= {f"3 1 1 {s.chain.spki}" for h in hosts for s in self.hosts[h].files.values()}
             if draw > 0.9 or 0.45 < draw <= 0.5:
                 stray = f"{rng.choice(('3 1 1', '2 1 1'))} {rng.getrandbits(256):064x}"
-                self.judge.foreign_values.add(stray)
+                self.judge.unmanaged_values.add(stray)
                 values.add(stray)
             rr = RR(frozenset(values), rng.choice(TTLS) if values else 0)
             zone = self.zones[0]
             if rng.random() < 0.25 + 0.25 * shared:
-                target = f"a.{'dane' if shared else name.split('.')[2]}.hosted.net."
-                zone.versions[0].sets[name] = RR(target, rng.choice(TTLS))
+                server = f"a.{'dane' if shared else name.split('.')[2]}.hosted.net."
+                zone.versions[0].sets[name] = RR(server, rng.choice(TTLS))
                 sets = self.zones[1].versions[0].sets
-                there = sets.get(target, rr)
-                if values or target in sets:
-                    sets[target] = RR(frozenset({*there.content, *values}), there.ttl_s)
-                ends += [target, target.replace("a.", "c.", 1)]
+                there = sets.get(server, rr)
+                if values or server in sets:
+                    sets[server] = RR(frozenset({*there.content, *values}), there.ttl_s)
+                ends += [server, server.replace("a.", "c.", 1)]
             elif rr.content:
                 zone.versions[0].sets[name] = rr
             zone.know(name)
@@ -126,29 +127,29 @@ class World:
 
     def _spec(self, drain_s: float) -> Spec:
         rng = self.rng
-        targets = self.targets if rng.random() < 0.8 else self.targets[:1]
-        names = {t.name for t in targets}
-        owners = {o: a for o, a in self.answers.items() if set(a) <= names and rng.random() < 0.9}
+        mail_servers = self.mail_servers if rng.random() < 0.8 else self.mail_servers[:1]
+        names = {t.name for t in mail_servers}
+        tlsa_names = {o: a for o, a in self.answers.items() if set(a) <= names and rng.random() < 0.9}
         return Spec(
             name="mail",
             names=NAMES,
-            algorithms=rng.choice(ALGORITHMS),
+            key_types=rng.choice(KEY_TYPES),
             rotate_key=rng.choice((None, timedelta(0), timedelta(0), timedelta(days=30))),
             standby=rng.random() < 0.7,
-            owners=owners,
-            triples=("3 1 1", "2 1 1") if rng.random() < 0.3 else ("3 1 1",),
+            tlsa_names=tlsa_names,
+            tlsa_parameters=("3 1 1", "2 1 1") if rng.random() < 0.3 else ("3 1 1",),
             ttl_s=rng.choice(TTLS),
-            guard=timedelta(seconds=rng.choice((30, 60, 300, 900))),
+            safety_margin=timedelta(seconds=rng.choice((30, 60, 300, 900))),
             drain=timedelta(seconds=drain_s),
-            watch=timedelta(hours=rng.choice((0.5, 2, 6, 12, 24, 24))),
-            targets=targets,
+            check_interval=timedelta(hours=rng.choice((0.5, 2, 6, 12, 24, 24))),
+            mail_servers=mail_servers,
         )
 
     def configure(self, spec: Spec, what: str) -> None:
         """The operator edits the config."""
         self.clock.note(f"   ? config: {what}")
         self.spec = spec
-        self.judge.mine = {t.name for t in spec.targets}
+        self.judge.mine = {t.name for t in spec.mail_servers}
         self.provider.epoch += 1
 
     def ask(self, what: Callable[[World], None]) -> None:
@@ -163,10 +164,10 @@ class World:
     def _resolver(self) -> Resolver:
         return self.resolver
 
-    def _probe(self, services: tuple[Service, ...], algorithms: tuple[str, ...]) -> list[Served]:
-        return probe(self.clock, self.hosts, services, algorithms)
+    def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
+        return probe(self.clock, self.hosts, services, key_types)
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: StepReport) -> None:
         """After every step of the agent."""
         self.steps += 1
         if self.clock.trace is not None:

@@ -21,7 +21,8 @@ from dns.rdatatype import CNAME, DNAME, RdataType
 from dns.rrset import RRset
 from msgspec import Struct
 
-from certagent.lifecycle.model import Answer, Unknown
+from certagent.facts.dns import Answer
+from certagent.facts.unknown import Unknown
 
 MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 

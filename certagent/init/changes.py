@@ -19,9 +19,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.mta.run import program, run
+from certagent.host import atomic
+from certagent.host.programs import program, run
 from certagent.mta.server import Change, Found
-from certagent.store import atomic
 
 _MODE = 0o644
 """Of a file that is new: configuration of a mail server, without secrets."""

@@ -16,15 +16,16 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from certagent import render
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.findings import Finding
 from certagent.init import changes, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
 from certagent.init.survey import Survey
 from certagent.mta.server import Found
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
+from certagent.report.findings import Finding
+from certagent.report.text import finding as finding_line
+from certagent.report.text import to_json
 
 _DEFAULT = Path("/etc/certagent/config.yaml")
 
@@ -90,7 +91,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     following = next_steps(seen, text, output, done)
     say.next(following)
     if as_json:
-        click.echo(render.to_json(_document(seen, told, text, done, following)))
+        click.echo(to_json(_document(seen, told, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
@@ -234,7 +235,7 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
         mine: list[Next] = []
         files: set[str] = set()
         for kind, target in survey.files(server):
-            used = next((u for u in seen.in_use[server.name] if family(u.algorithm) == kind and u.key), None)
+            used = next((u for u in seen.in_use[server.name] if algorithm(u.key_type) == kind and u.key), None)
             if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
                 what = f"put the {kind.upper()} certificate of today where it will be"
                 access = {**_READERS.get(server.type, {}), **server.options}
@@ -249,8 +250,8 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
 
 def _copying(used: InUse, target: dict[str, str], access: Mapping[str, Any]) -> str:
     """The key is closed to others from the first moment; "": the layout needs more than a copy."""
-    owner = [f"-{key[0]} {shlex.quote(access[key])}" for key in ("owner", "group") if key in access]
-    install = " ".join(["install", f"-m {access.get('mode', '600')}", *owner])
+    tlsa_name = [f"-{key[0]} {shlex.quote(access[key])}" for key in ("owner", "group") if key in access]
+    install = " ".join(["install", f"-m {access.get('mode', '600')}", *tlsa_name])
     if set(target) == {"combined"}:
         sources = [used.file] if used.key == used.file else [used.key, used.file]
         new = shlex.quote(target["combined"])
@@ -288,7 +289,7 @@ class _Say:
 
     def findings(self, told: list[Finding]) -> None:
         for finding in told:
-            first, *hint = render.finding(finding).split("\n")
+            first, *hint = finding_line(finding).split("\n")
             self.line(first, indent=10)
             for line in hint:  # it may be a command, to be copied as it is
                 self.whole(line)

@@ -21,10 +21,11 @@ from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import CAA, MX, SOA, RdataType
 from msgspec import Struct
 
+from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
-from certagent.dns.resolver import Resolver
 from certagent.errors import Error, Transient
-from certagent.lifecycle.model import Sighting, Unknown
+from certagent.facts.dns import Observation
+from certagent.facts.unknown import Unknown
 
 _TIMEOUT_S = 6.0
 """Of one question to a resolver: it asks others in turn, and gives up by itself after some seconds."""
@@ -56,7 +57,7 @@ class Name(Struct, frozen=True):
     """Where the answer to a CA's challenge is written, aliases followed; "": not found, ".": in no zone below it."""
     primary: str = ""
     """The zone's SOA MNAME."""
-    tlsa: Sighting | None = None
+    tlsa: Observation | None = None
     """At _25._tcp."""
     caa: tuple[str, ...] = ()
     """The values of `issue`; of several, any will do. Empty: every CA may."""
@@ -115,7 +116,7 @@ def _look_up(name: str, use: Resolvers, resolver: Resolver) -> Name:
 
     with ThreadPoolExecutor(5) as pool:
         addresses = pool.submit(tried, resolver.addresses, name, otherwise=())
-        tlsa = pool.submit(resolver.sight, f"_25._tcp.{name}")
+        tlsa = pool.submit(resolver.observe, f"_25._tcp.{name}")
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
         zone, _ = tried(resolver.final, f"_acme-challenge.{name}", otherwise=("", ""))
         primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None

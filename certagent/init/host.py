@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
-from certagent.build import BUILT_IN
+from certagent.agent.wiring import BUILT_IN
 from certagent.errors import Error
-from certagent.findings import Finding
 from certagent.mta import pemfile
 from certagent.mta.server import Found
-from certagent.pki.keys import algorithm_of, spki_sha256
+from certagent.pki.keys import key_type_of, spki_sha256
+from certagent.report.findings import Finding
 from certagent.secret import Secret
 
 GROUP = "certagent.mail_servers"
@@ -66,7 +66,7 @@ class InUse(Struct, frozen=True):
     """A certificate that a server uses now."""
 
     file: str
-    algorithm: str
+    key_type: str
     issuer: str
     not_after: datetime
     key: str = ""
@@ -129,9 +129,9 @@ def in_use(found: Found) -> list[InUse]:
         try:
             if leaf:
                 certificate = x509.load_der_x509_certificate(leaf)
-                algorithm = algorithm_of(certificate.public_key())
+                key_type = key_type_of(certificate.public_key())
                 key = keys.get(hashlib.sha256(_public_der(certificate)).hexdigest(), "")
-                seen.append(InUse(file, algorithm, _issuer(certificate), certificate.not_valid_after_utc, key))
+                seen.append(InUse(file, key_type, _issuer(certificate), certificate.not_valid_after_utc, key))
         except (ValueError, Error):  # a certificate that certagent would not have made
             continue
     return seen
@@ -206,9 +206,9 @@ def _address(hexadecimal: str) -> str:
 
 def is_own(address: str) -> bool:
     """Whether the address is one of this host: only such a one can be bound. Nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    algorithm = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(algorithm, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
     except OSError:
         return False
@@ -217,9 +217,9 @@ def is_own(address: str) -> bool:
 
 def inside(address: str) -> str | None:
     """The address this host would use towards `address`: behind NAT, the inside one. Nothing is sent."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    algorithm = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(algorithm, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 25))
             return str(probe.getsockname()[0])
     except OSError:

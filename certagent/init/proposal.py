@@ -12,13 +12,13 @@ from datetime import timedelta
 
 import yaml
 
+from certagent.facts.tls import Service
 from certagent.init import survey as seen
 from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
-from certagent.lifecycle.model import Service
 from certagent.mta.server import Found
-from certagent.pki.algorithms import family
-from certagent.render import brief
+from certagent.pki.keytypes import algorithm
+from certagent.report.text import brief
 
 _WIDTH = 100
 _TTL_S = 3600
@@ -103,11 +103,11 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
 def _written(certificate: Proposed, survey: Survey) -> list[tuple[str, str]]:
     """The names that certagent writes, with the type; aliases are not followed here."""
     names = {n.removeprefix("*.") for n in certificate.names or (certificate.name,)}
-    owners = {
+    tlsa_names = {
         s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey) is not None
     }
     return [(f"_acme-challenge.{n}.", "TXT") for n in sorted(names)] + [
-        (f"_25._tcp.{n}.", "TLSA") for n in sorted(owners)
+        (f"_25._tcp.{n}.", "TLSA") for n in sorted(tlsa_names)
     ]
 
 
@@ -167,7 +167,7 @@ def _names(certificate: Proposed, survey: Survey) -> Iterator[str]:
 
 
 def _why_keys(certificate: Proposed, survey: Survey) -> str:
-    mine = tuple(sorted({family(key) for key in certificate.keys}))
+    mine = tuple(sorted({algorithm(key) for key in certificate.keys}))
     served = tuple(sorted({kind for f in certificate.servers for kind in seen.served_kinds(f, survey)}))
     shown, now = (" and ".join(_SHOWN[kind] for kind in which) for which in (mine, served))
     if not served:
@@ -189,7 +189,7 @@ def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
     yield "    dane:"
     today = max(map(seen.ttl_s, names))
     if today > _TTL_S:
-        first, later = (brief(caches.hold_of(ttl_s, _GUARD)) for ttl_s in (today, _TTL_S))
+        first, later = (brief(caches.retire_interval_of(ttl_s, _GUARD)) for ttl_s in (today, _TTL_S))
         why = f"1h: today's TTL is {today} s; a roll waits two TTLs: the first one {first}, later ones {later}."
     elif today:
         why = "As it is today."
@@ -197,7 +197,7 @@ def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
         why = "1h: a roll waits two TTLs."
     yield from _comment(why, 6)
     yield f"      ttl: {_duration(min(today, _TTL_S) or _TTL_S)}"
-    if any("2 1 1" in seen.triples(name) for name in names):
+    if any("2 1 1" in seen.tlsa_parameters(name) for name in names):
         yield from _comment("Both kinds are there today.", 6)
         yield '      records: ["3 1 1", "2 1 1"]'
 

@@ -12,19 +12,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from certagent.errors import Misconfigured
-from certagent.findings import Finding
+from certagent.facts.dns import Answer
+from certagent.facts.tls import Chain, KeyType, Served, Service
+from certagent.facts.unknown import Unknown
 from certagent.init import domain, host
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse, Listener
 from certagent.lifecycle import caches
-from certagent.lifecycle.model import Algorithm, Answer, Served, Service, Unknown
-from certagent.mta.probe import probe_all
 from certagent.mta.server import Found
 from certagent.pki import names as host_names
 from certagent.pki import tlsa
-from certagent.pki.algorithms import ALGORITHMS, family
-from certagent.pki.leaf import Leaf
-from certagent.render import brief
+from certagent.pki.keytypes import KEY_TYPES, algorithm
+from certagent.probe.handshake import probe_all
+from certagent.report.findings import Finding
+from certagent.report.text import brief
 
 CA = "letsencrypt.org"
 """The CA that is proposed, by its name in CAA (RFC 8659 section 4.2)."""
@@ -63,7 +64,7 @@ class Proposed(NamedTuple):
 
     name: str
     names: tuple[str, ...]
-    keys: tuple[Algorithm, ...]
+    keys: tuple[KeyType, ...]
     servers: tuple[Found, ...]
 
 
@@ -153,14 +154,16 @@ def files(server: Found) -> list[tuple[str, dict[str, str]]]:
     found: list[tuple[str, dict[str, str]]] = []
     for value in server.options.values():
         for key, one in cast("dict[object, Any]", value).items() if isinstance(value, dict) else ():
-            if isinstance(key, str) and key in {*USUAL, *ALGORITHMS}:
-                found.append((key if key in USUAL else family(key), {"combined": one} if isinstance(one, str) else one))
+            if isinstance(key, str) and key in {*USUAL, *KEY_TYPES}:
+                found.append(
+                    (key if key in USUAL else algorithm(key), {"combined": one} if isinstance(one, str) else one)
+                )
     return found
 
 
 def served_kinds(server: Found, survey: Survey) -> tuple[str, ...]:
     """The kinds of keys that it answers with now."""
-    return tuple(sorted({family(s.algorithm) for s in survey.served[server.name] if isinstance(s.leaf, Leaf)}))
+    return tuple(sorted({algorithm(s.key_type) for s in survey.served[server.name] if isinstance(s.chain, Chain)}))
 
 
 def certificates(survey: Survey) -> list[Proposed]:
@@ -188,7 +191,7 @@ def _proposed(servers: tuple[Found, ...], survey: Survey, taken: set[str]) -> Pr
     if name in taken:
         name = f"{name}-{servers[0].name}"
     taken.add(name)
-    present = {family(c.algorithm): c.algorithm for server in servers for c in survey.in_use[server.name]}
+    present = {algorithm(c.key_type): c.key_type for server in servers for c in survey.in_use[server.name]}
     return Proposed(name, names, tuple(present.get(k, USUAL[k]) for k in kinds(servers[0])), servers)
 
 
@@ -198,7 +201,7 @@ def inside_addresses(service: Service, survey: Survey) -> tuple[str, ...]:
     if name is None or service.addresses or not name.addresses or any(map(host.is_own, name.addresses)):
         return ()
     met = [s for all_ in survey.served.values() for s in all_ if (s.host, s.port) == (service.host, service.port)]
-    if not met or any(isinstance(s.leaf, Leaf) or s.leaf.reached for s in met):
+    if not met or any(isinstance(s.chain, Chain) or s.chain.reached for s in met):
         return ()
     return tuple(sorted({own for address in name.addresses if (own := host.inside(address))}))
 
@@ -234,9 +237,9 @@ def _values(name: Name) -> frozenset[str]:
     return frozenset(v for answer in caches.known(name.tlsa) for v in answer.values) if name.tlsa else frozenset()
 
 
-def triples(name: Name) -> frozenset[str]:
+def tlsa_parameters(name: Name) -> frozenset[str]:
     """The kinds of TLSA records it has: `3 1 1`."""
-    return frozenset(tlsa.triple(value) for value in _values(name))
+    return frozenset(tlsa.parameters(value) for value in _values(name))
 
 
 # -- saying ----------------------------------------------------------------------------------------------------------
@@ -279,15 +282,15 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
         if value in told or (value in keys and value not in used):
             continue  # a key: its certificate is told
         told.add(value)
-        facts = [f"{u.algorithm} by {u.issuer}, until {u.not_after:%Y-%m-%d}" for f, u in used.items() if f in value]
+        facts = [f"{u.key_type} by {u.issuer}, until {u.not_after:%Y-%m-%d}" for f, u in used.items() if f in value]
         yield Finding("ok", what, "; ".join([f"{setting} = {value}", *facts]))
     silent = [port for name, port in survey.silent if name == server.name]
     if silent:
         yield Finding("note", what, f"nothing listens at its ports {', '.join(map(str, silent))}: is it running?")
     for service in server.services:
         met = [s for s in survey.served[server.name] if (s.host, s.port) == (service.host, service.port)]
-        if met and service.port not in silent and not any(isinstance(s.leaf, Leaf) for s in met):
-            why = "; ".join(dict.fromkeys(s.leaf.why for s in met if isinstance(s.leaf, Unknown)))
+        if met and service.port not in silent and not any(isinstance(s.chain, Chain) for s in met):
+            why = "; ".join(dict.fromkeys(s.chain.why for s in met if isinstance(s.chain, Unknown)))
             yield Finding("note", f"{service.host}:{service.port} {service.mode}", f"no certificate was met: {why}")
 
 
@@ -320,14 +323,14 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
     if ttl := ttl_s(name):
         heard = [answer for answer in name.tlsa.answers.values() if isinstance(answer, Answer)]
         detail = f"{len(_values(name))} records, TTL {brief(timedelta(seconds=ttl))}, at {len(heard)} servers"
-        met = [s.leaf for s in _met(survey) if (s.host, s.port) == (name.name, 25) and isinstance(s.leaf, Leaf)]
-        hurt = sorted({t for answer in heard for leaf in met for t in caches.hurts(answer.values, leaf)})
+        met = [s.chain for s in _met(survey) if (s.host, s.port) == (name.name, 25) and isinstance(s.chain, Chain)]
+        hurt = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
         if hurt:
             hint = "senders that use DANE defer mail now, whatever certagent does; see what is served and what is there"
             yield Finding("refused", what, f"{detail}; no {', '.join(hurt)} record matches what is served", hint)
         else:
             yield Finding("ok", what, detail + ("; what is served matches" if met else ""))
-    if odd := triples(name) - {tlsa.KEY, tlsa.ANCHOR}:
+    if odd := tlsa_parameters(name) - {tlsa.KEY, tlsa.ANCHOR}:
         hint = "remove them by hand, and wait two of their TTLs before the first run"
         yield Finding(
             "note", what, f"certagent makes no {', '.join(sorted(odd))} records and will not roll these", hint

@@ -11,9 +11,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from certagent.lifecycle.model import Algorithm, Served, Sighting, Value
-from certagent.lifecycle.steps import AnyStep, Forget
-from certagent.pki.leaf import Leaf
+from certagent.facts.dns import Observation, Value
+from certagent.facts.tls import Chain, KeyType, Served
+from certagent.lifecycle.steps import AnyStep, Delete
 
 
 class Event(Struct, frozen=True, tag=True, kw_only=True):
@@ -44,13 +44,13 @@ class KeysMade(Event, frozen=True):
     """Private keys are stored; `spki` is the SHA-256 of each one's SubjectPublicKeyInfo."""
 
     keys: str
-    spki: dict[Algorithm, str]
+    spki: dict[KeyType, str]
 
 
 class OrderPlaced(Event, frozen=True):
     """The CA has an order for the key set; `challenges` are (TXT name, value) still to be met."""
 
-    algorithm: Algorithm
+    key_type: KeyType
     keys: str
     url: str
     challenges: tuple[tuple[str, str], ...]
@@ -60,43 +60,43 @@ class OrderPlaced(Event, frozen=True):
 class Presented(Event, frozen=True):
     """The challenge values are in DNS, at these final names."""
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
 class OrderReady(Event, frozen=True):
     """The CA has seen the challenges."""
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
-class OrderGone(Event, frozen=True):
+class OrderAbandoned(Event, frozen=True):
     """The order cannot be used any more; a new one is needed."""
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
 class Issued(Event, frozen=True):
     """A verified chain is stored."""
 
-    algorithm: Algorithm
+    key_type: KeyType
     keys: str
     generation: str
-    leaf: Leaf
+    chain: Chain
     completes: bool
 
 
-class Tidied(Event, frozen=True):
+class CleanedUp(Event, frozen=True):
     """The challenge values are out of DNS."""
 
     challenges: tuple[tuple[str, str], ...]
 
 
-class Looked(Event, frozen=True):
-    """What the authoritative servers answered; `targets`: as in the step."""
+class Observed(Event, frozen=True):
+    """What the authoritative servers answered; `mail_servers`: as in the step."""
 
-    owner: str
-    sighting: Sighting
-    targets: tuple[str, ...] = ()
+    tlsa_name: str
+    observation: Observation
+    mail_servers: tuple[str, ...] = ()
 
 
 class Superseding(Event, frozen=True):
@@ -106,7 +106,7 @@ class Superseding(Event, frozen=True):
     that was asked has shown it.
     """
 
-    owner: str
+    tlsa_name: str
     before: frozenset[Value]
     before_ttl_s: int
     after: frozenset[Value]
@@ -116,28 +116,28 @@ class Superseding(Event, frozen=True):
 class Published(Event, frozen=True):
     """The provider has added the values."""
 
-    owner: str
+    tlsa_name: str
     values: frozenset[Value]
 
 
 class Unpublished(Event, frozen=True):
     """The provider has removed the values."""
 
-    owner: str
+    tlsa_name: str
     values: frozenset[Value]
 
 
-class Surveyed(Event, frozen=True):
+class Inspected(Event, frozen=True):
     """What the mail server served before certagent came."""
 
-    target: str
+    server: str
     served: tuple[Served, ...]
 
 
 class Installed(Event, frozen=True):
     """The files are in place. `kept`: those of somebody else were there, and are kept in the vault."""
 
-    target: str
+    server: str
     generation: str
     kept: bool = False
 
@@ -145,28 +145,28 @@ class Installed(Event, frozen=True):
 class Restored(Event, frozen=True):
     """The files of somebody else are back, and the mail server was told to read them."""
 
-    target: str
+    server: str
 
 
 class Reloaded(Event, frozen=True):
     """The mail server was told to read its files again, and said yes (which proves nothing)."""
 
-    target: str
+    server: str
 
 
-class Proven(Event, frozen=True):
+class Verified(Event, frozen=True):
     """Every handshake met the generation."""
 
-    target: str
+    server: str
     generation: str
     drained: bool
     served: tuple[Served, ...]
 
 
-class Disproven(Event, frozen=True):
+class VerifyFailed(Event, frozen=True):
     """A handshake met something else, or no TLS at all."""
 
-    target: str
+    server: str
     generation: str
     served: tuple[Served, ...]
 
@@ -175,7 +175,7 @@ class RenewalInfo(Event, frozen=True):
     """The CA's window; `at` is the moment drawn in it, once a window. None: the CA has no ARI."""
 
     generation: str
-    algorithm: Algorithm
+    key_type: KeyType
     start: datetime | None
     end: datetime | None
     at: datetime | None
@@ -189,19 +189,23 @@ class Revoked(Event, frozen=True):
     generation: str
 
 
-class Forgotten(Event, frozen=True):
+class Deleted(Event, frozen=True):
     """Files and records of these are gone."""
 
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    owners: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    tlsa_names: tuple[str, ...] = ()
+    mail_servers: tuple[str, ...] = ()
 
 
-def forgotten(step: Forget) -> Forgotten:
+def deleted(step: Delete) -> Deleted:
     """All that was to be forgotten is."""
-    return Forgotten(
-        generations=step.generations, keys=step.keys, owners=step.owners, targets=step.targets, work=step.work
+    return Deleted(
+        generations=step.generations,
+        keys=step.keys,
+        tlsa_names=step.tlsa_names,
+        mail_servers=step.mail_servers,
+        work=step.work,
     )
 
 
@@ -219,21 +223,21 @@ AnyEvent = (
     | OrderPlaced
     | Presented
     | OrderReady
-    | OrderGone
+    | OrderAbandoned
     | Issued
-    | Tidied
-    | Looked
+    | CleanedUp
+    | Observed
     | Superseding
     | Published
     | Unpublished
-    | Surveyed
+    | Inspected
     | Installed
     | Restored
     | Reloaded
-    | Proven
-    | Disproven
+    | Verified
+    | VerifyFailed
     | RenewalInfo
     | Revoked
-    | Forgotten
+    | Deleted
     | Requested
 )

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from certagent.facts.dns import Observation, Value
+from certagent.facts.moment import Instant
+from certagent.facts.tls import KeyType
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Algorithm, Instant, Sighting, Unknown, Value
 from certagent.lifecycle.state import (
-    EVERY_TRIPLE,
+    EVERY_PARAMETERS,
     Change,
     Failure,
     Generation,
     Installation,
     KeySet,
     Order,
-    Owner,
     Renewal,
     State,
+    TlsaState,
     records,
 )
-from certagent.lifecycle.steps import Forget, Install, Present, Publish, Reload, Restore, Unpublish
+from certagent.lifecycle.steps import Delete, Install, Present, Publish, Reload, Restore, Unpublish
 from certagent.pki import tlsa
 
 
@@ -48,81 +51,83 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return replace(state, keys=(*state.keys, made), keys_made=state.keys_made + 1)
         case ev.OrderPlaced():
             order = Order(event.keys, event.url, event.challenges, event.ca, presented=not event.challenges)
-            return replace(state, orders={**state.orders, event.algorithm: order})
+            return replace(state, orders={**state.orders, event.key_type: order})
         case ev.Presented():
-            return _order(state, event.algorithm, presented=True)
+            return _order(state, event.key_type, presented=True)
         case ev.OrderReady():
-            return _order(state, event.algorithm, ready=True)
-        case ev.OrderGone():
-            return replace(state, orders={a: o for a, o in state.orders.items() if a != event.algorithm})
+            return _order(state, event.key_type, ready=True)
+        case ev.OrderAbandoned():
+            return replace(state, orders={a: o for a, o in state.orders.items() if a != event.key_type})
         case ev.Issued() if state.generation(event.generation):
             return state  # told twice
         case ev.Issued():
             return _issued(state, event, now)
-        case ev.Tidied():
+        case ev.CleanedUp():
             return replace(state, challenges=tuple(c for c in state.challenges if c not in event.challenges))
-        case ev.Looked():
-            owner = state.owner(event.owner)
-            held = caches.after(owner.held, event.sighting, now)
-            change, other = (None if c and _seen(c, event.sighting) else c for c in (owner.change, owner.other))
-            looked = replace(
-                owner,
-                targets=event.targets or owner.targets,
-                held=held,
-                sighting=event.sighting,
-                looked_at=now,
+        case ev.Observed():
+            known = state.tlsa_name(event.tlsa_name)
+            cached = caches.after(known.cached, event.observation, now)
+            change, other = (None if c and _seen(c, event.observation) else c for c in (known.change, known.other))
+            observed = replace(
+                known,
+                mail_servers=event.mail_servers or known.mail_servers,
+                cached=cached,
+                observation=event.observation,
+                observed_at=now,
                 change=change,
                 other=other,
             )
-            return _owner(state, event.owner, looked)
+            return _tlsa_name(state, event.tlsa_name, observed)
         case ev.Superseding():
-            owner = state.owner(event.owner)
+            known = state.tlsa_name(event.tlsa_name)
             # its TTL may have been raised where no look could see it
-            held = caches.with_set(owner.held, event.before, event.before_ttl_s, owner.sighting, now)
-            held = caches.with_set(held, event.after, event.after_ttl_s, owner.sighting, now)
-            return _owner(state, event.owner, replace(owner, held=held))
+            cached = caches.with_set(known.cached, event.before, event.before_ttl_s, known.observation, now)
+            cached = caches.with_set(cached, event.after, event.after_ttl_s, known.observation, now)
+            return _tlsa_name(state, event.tlsa_name, replace(known, cached=cached))
         case ev.Published() | ev.Unpublished():
-            return _owner(state, event.owner, replace(state.owner(event.owner), changed_at=now))
-        case ev.Surveyed():
-            return _surveyed(state, event, now)
+            return _tlsa_name(state, event.tlsa_name, replace(state.tlsa_name(event.tlsa_name), changed_at=now))
+        case ev.Inspected():
+            return _inspected(state, event, now)
         case ev.Installed():
-            kept = event.kept or state.targets[event.target].kept
-            return _target(state, event.target, phase="installed", proven_at=None, kept=kept)
+            kept = event.kept or state.mail_servers[event.server].kept
+            return _server(state, event.server, phase="installed", verified_at=None, kept=kept)
         case ev.Restored():
-            return _target(state, event.target, phase="restored", generation=None, previous=None, kept=False)
+            return _server(state, event.server, phase="restored", generation=None, previous=None, kept=False)
         case ev.Reloaded():
-            return _target(state, event.target, phase="reloaded", reloaded_at=now)
-        case ev.Proven():
-            return _proven(state, event, now)
-        case ev.Disproven():
-            return _disproven(state, event)
+            return _server(state, event.server, phase="reloaded", reloaded_at=now)
+        case ev.Verified():
+            return _verified(state, event, now)
+        case ev.VerifyFailed():
+            return _verify_failed(state, event)
         case ev.RenewalInfo():
             return replace(
-                state, renewals={**state.renewals, event.algorithm: Renewal(event.generation, event, asked_at=now)}
+                state, renewals={**state.renewals, event.key_type: Renewal(event.generation, event, asked_at=now)}
             )
         case ev.Revoked():
             generations = tuple(replace(g, revoke=g.revoke and g.id != event.generation) for g in state.generations)
             return replace(state, generations=generations)
-        case ev.Forgotten():
-            owners = {name: o for name, o in state.owners.items() if name not in event.owners}
-            targets = {name: t for name, t in state.targets.items() if name not in event.targets}
-            failures = {w: f for w, f in state.failures.items() if w.partition(" ")[2] not in event.targets}
-            return replace(state, owners=owners, targets=targets, failures=failures, doomed=None)
+        case ev.Deleted():
+            tlsa_names = {name: o for name, o in state.tlsa_names.items() if name not in event.tlsa_names}
+            mail_servers = {name: t for name, t in state.mail_servers.items() if name not in event.mail_servers}
+            failures = {w: f for w, f in state.failures.items() if w.partition(" ")[2] not in event.mail_servers}
+            return replace(
+                state, tlsa_names=tlsa_names, mail_servers=mail_servers, failures=failures, pending_delete=None
+            )
         case ev.Requested():  # pragma: no branch -- the last of AnyEvent; pyright holds the match to be whole
             return _requested(state, event)
 
 
 def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line a step
     match event.step:
-        case Present(algorithm=algorithm) if algorithm in state.orders:
-            new = (c for c in state.orders[algorithm].challenges if c not in state.challenges)
+        case Present(key_type=key_type) if key_type in state.orders:
+            new = (c for c in state.orders[key_type].challenges if c not in state.challenges)
             return replace(state, challenges=(*state.challenges, *new))
-        case Publish(owner=name, values=values, ttl_s=ttl_s):
+        case Publish(tlsa_name=name, values=values, ttl_s=ttl_s):
             return _changing(state, name, values, now, ttl_s=ttl_s)
-        case Unpublish(owner=name, values=values):
+        case Unpublish(tlsa_name=name, values=values):
             return _changing(state, name, values, now, removes=True)
-        case Install(target=name, generation=generation, rollback=rollback):
-            old = state.targets.get(name, Installation())
+        case Install(server=name, generation=generation, rollback=rollback):
+            old = state.mail_servers.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
             changed = old.generation != generation
             new = replace(
@@ -134,15 +139,17 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
                 rejected=old.generation if rollback else old.rejected,
             )
             failures = _put_back(state.failures, name) if rollback else state.failures
-            return replace(state, targets={**state.targets, name: new}, failures=failures)
-        case Restore(target=name) if name in state.targets:
-            old = state.targets[name]
+            return replace(state, mail_servers={**state.mail_servers, name: new}, failures=failures)
+        case Restore(server=name) if name in state.mail_servers:
+            old = state.mail_servers[name]
             new = replace(old, phase="restoring", rejected=old.generation)
-            return replace(state, targets={**state.targets, name: new}, failures=_put_back(state.failures, name))
-        case Reload(target=name) if name in state.targets:
-            return _target(state, name, phase="installed")
-        case Forget():
-            return _forgetting(state, event.step)
+            return replace(
+                state, mail_servers={**state.mail_servers, name: new}, failures=_put_back(state.failures, name)
+            )
+        case Reload(server=name) if name in state.mail_servers:
+            return _server(state, name, phase="installed")
+        case Delete():
+            return _deleting(state, event.step)
         case _:
             return state
 
@@ -150,34 +157,34 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
 def _changing(
     state: State, name: str, values: frozenset[Value], now: Instant, *, removes: bool = False, ttl_s: int = 0
 ) -> State:
-    owner = state.owner(name)
-    held = owner.held
-    for answer in caches.known(owner.sighting) if owner.sighting else ():
+    known = state.tlsa_name(name)
+    cached = known.cached
+    for answer in caches.known(known.observation) if known.observation else ():
         # caches may take what comes of it, also where somebody changes it again before any look
         after = answer.values - values if removes else answer.values | values
-        held = caches.with_set(held, after, max(answer.ttl_s, ttl_s), owner.sighting, now)
-    old = owner.tried(values, removes=removes)
+        cached = caches.with_set(cached, after, max(answer.ttl_s, ttl_s), known.observation, now)
+    old = known.tried(values, removes=removes)
     change = Change(values, removes, old.tries + 1 if old else 1, now)
-    other = next((c for c in (owner.change, owner.other) if c and c.removes != removes), None)
-    return _owner(state, name, replace(owner, held=held, changed_at=now, change=change, other=other))
+    other = next((c for c in (known.change, known.other) if c and c.removes != removes), None)
+    return _tlsa_name(state, name, replace(known, cached=cached, changed_at=now, change=change, other=other))
 
 
-def _seen(change: Change, sighting: Sighting) -> bool:
+def _seen(change: Change, observation: Observation) -> bool:
     """Every authoritative server was heard and has followed."""
-    answers = caches.known(sighting)
-    if not caches.complete(sighting):
+    answers = caches.known(observation)
+    if not caches.complete(observation):
         return False
     return all(change.values.isdisjoint(a.values) if change.removes else change.values <= a.values for a in answers)
 
 
-def _put_back(failures: dict[str, Failure], target: str) -> dict[str, Failure]:
+def _put_back(failures: dict[str, Failure], server: str) -> dict[str, Failure]:
     """A generation whose proof failed is installed again only after the back-off of all such attempts in a row."""
-    prove, install = failures.get(f"prove {target}"), failures.get(f"install {target}")
-    rest = {w: f for w, f in failures.items() if w not in (f"prove {target}", f"reload {target}")}
-    if prove is None:
+    verify, install = failures.get(f"verify {server}"), failures.get(f"install {server}")
+    rest = {w: f for w, f in failures.items() if w not in (f"verify {server}", f"reload {server}")}
+    if verify is None:
         return rest
-    count, first_at = (install.count + 1, install.first_at) if install else (1, prove.first_at)
-    return {**rest, f"install {target}": replace(prove, count=count, first_at=first_at)}
+    count, first_at = (install.count + 1, install.first_at) if install else (1, verify.first_at)
+    return {**rest, f"install {server}": replace(verify, count=count, first_at=first_at)}
 
 
 def _failed(state: State, event: ev.Failed, now: Instant) -> State:
@@ -195,26 +202,26 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
     )
     if event.code == "dns.not_yet" and event.work.startswith("validation "):
         # accepted by the provider and not there: it may have been lost, or removed by somebody
-        algorithm = event.work.removeprefix("validation ")
-        orders = {a: replace(o, presented=False) if a == algorithm else o for a, o in state.orders.items()}
+        key_type = event.work.removeprefix("validation ")
+        orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
         state = replace(state, orders=orders)
     return replace(state, failures={**state.failures, event.work: failure})
 
 
-def _order(state: State, algorithm: Algorithm, *, presented: bool | None = None, ready: bool | None = None) -> State:
-    old = state.orders.get(algorithm)
+def _order(state: State, key_type: KeyType, *, presented: bool | None = None, ready: bool | None = None) -> State:
+    old = state.orders.get(key_type)
     if old is None:
         return state
     new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
-    return replace(state, orders={**state.orders, algorithm: new})
+    return replace(state, orders={**state.orders, key_type: new})
 
 
 def _issued(state: State, event: ev.Issued, now: Instant) -> State:
-    issued = {**(state.issued if state.issued_keys == event.keys else {}), event.algorithm: event.leaf}
-    orders = {a: o for a, o in state.orders.items() if a != event.algorithm}
+    issued = {**(state.issued if state.issued_keys == event.keys else {}), event.key_type: event.chain}
+    orders = {a: o for a, o in state.orders.items() if a != event.key_type}
     if not event.completes:
         return replace(state, orders=orders, issued=issued, issued_keys=event.keys)
-    request, order = state.requested, state.orders.get(event.algorithm)
+    request, order = state.requested, state.orders.get(event.key_type)
     generation = Generation(
         event.generation,
         event.keys,
@@ -226,7 +233,7 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
     generations = state.generations
     if request and request.what == "emergency":
         # the keys that were in service until now are the compromised ones
-        generations = tuple(replace(g, revoke=not g.foreign and g.keys != event.keys) for g in generations)
+        generations = tuple(replace(g, revoke=not g.unmanaged and g.keys != event.keys) for g in generations)
     return replace(
         state,
         generations_made=state.generations_made + 1,
@@ -240,73 +247,77 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
     )
 
 
-def _surveyed(state: State, event: ev.Surveyed, now: Instant) -> State:
+def _inspected(state: State, event: ev.Inspected, now: Instant) -> State:
     generations = list(state.generations)
     serves: list[str] = []
     for served in event.served:
-        if isinstance(served.leaf, Unknown):
+        if isinstance(served.chain, Unknown):
             continue
-        leaf = served.leaf
-        match_ = next((g for g in generations if leaf in g.leaves.values()), None)
+        chain = served.chain
+        match_ = next((g for g in generations if chain in g.chains.values()), None)
         if match_ is None:
-            match_ = Generation(f"f{leaf.spki[:8]}{leaf.serial[-8:]}", None, {served.algorithm: leaf}, now)
+            match_ = Generation(f"f{chain.spki[:8]}{chain.serial[-8:]}", None, {served.key_type: chain}, now)
             generations.append(match_)
         if match_.id not in serves:
             serves.append(match_.id)
-    old = state.targets.get(event.target, Installation())
+    old = state.mail_servers.get(event.server, Installation())
     met = (*serves, *(id_ for id_ in old.met if id_ not in serves))
     # after files were put back, processes that read the others may live on
     serves += [id_ for id_ in old.serves if id_ not in serves]
     installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected)
-    return replace(state, generations=tuple(generations), targets={**state.targets, event.target: installation})
+    return replace(
+        state, generations=tuple(generations), mail_servers={**state.mail_servers, event.server: installation}
+    )
 
 
-def _proven(state: State, event: ev.Proven, now: Instant) -> State:
-    old = state.targets.get(event.target)
+def _verified(state: State, event: ev.Verified, now: Instant) -> State:
+    old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
     if newest:
-        failures = {w: f for w, f in state.failures.items() if w != f"install {event.target}"}
+        failures = {w: f for w, f in state.failures.items() if w != f"install {event.server}"}
         state = replace(state, failures=failures)
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
-        return _target(state, event.target, phase="proven", met=met, proven_at=now, rejected=rejected)
+        return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected)
     only = (event.generation,)
     services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
     new = replace(
-        old, serves=only, met=only, phase="drained", proven_at=now, services=services, rejected=rejected, kept=False
+        old, serves=only, met=only, phase="drained", verified_at=now, services=services, rejected=rejected, kept=False
     )
-    return replace(state, targets={**state.targets, event.target: new})
+    return replace(state, mail_servers={**state.mail_servers, event.server: new})
 
 
-def _disproven(state: State, event: ev.Disproven) -> State:
-    old = state.targets.get(event.target)
+def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
+    old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
     # a generation that was proven before has been lost to somebody else's hand
-    return _target(state, event.target, phase="lost" if old.phase in ("proven", "drained", "lost") else "disproven")
+    return _server(
+        state, event.server, phase="drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
+    )
 
 
-def _forgetting(state: State, step: Forget) -> State:
+def _deleting(state: State, step: Delete) -> State:
     values: list[Value] = []
     for keyset in state.keys:
         if keyset.id in step.keys:
             values += [tlsa.of_key(spki) for spki in sorted(keyset.spki.values())]
     for generation in state.generations:
         if generation.id in step.generations:
-            values += sorted(records(generation, EVERY_TRIPLE))
-    kept = [v for v in state.retired if v not in values]
+            values += sorted(records(generation, EVERY_PARAMETERS))
+    kept = [v for v in state.past_values if v not in values]
     return replace(
         state,
         keys=tuple(k for k in state.keys if k.id not in step.keys),
         generations=tuple(g for g in state.generations if g.id not in step.generations),
         orders={a: o for a, o in state.orders.items() if o.keys not in step.keys},
         requested=None if state.requested and state.requested.what == "abort" else state.requested,
-        doomed=step,
+        pending_delete=step,
         # 64 values are more than ten years of 90-day rolls leave within reach of a late update
-        retired=tuple([*kept, *values][-64:]),
+        past_values=tuple([*kept, *values][-64:]),
     )
 
 
@@ -316,12 +327,12 @@ def _requested(state: State, event: ev.Requested) -> State:
     return replace(state, requested=state.requested if event.what == "retry" else event, failures=failures)
 
 
-def _owner(state: State, name: str, owner: Owner) -> State:
-    return replace(state, owners={**state.owners, name: owner})
+def _tlsa_name(state: State, name: str, tlsa_name: TlsaState) -> State:
+    return replace(state, tlsa_names={**state.tlsa_names, name: tlsa_name})
 
 
-def _target(state: State, name: str, **changes: object) -> State:
-    old = state.targets.get(name)
+def _server(state: State, name: str, **changes: object) -> State:
+    old = state.mail_servers.get(name)
     if old is None:
         return state
-    return replace(state, targets={**state.targets, name: replace(old, **changes)})
+    return replace(state, mail_servers={**state.mail_servers, name: replace(old, **changes)})

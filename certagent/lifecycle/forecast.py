@@ -11,14 +11,16 @@ from datetime import timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain, Served
 from certagent.lifecycle import caches, rollover
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Answer, Instant, Served, Sighting, Spec
 from certagent.lifecycle.planner import plan
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.pki.leaf import Leaf
 
 LIMIT = 500
 """Passes of the planner; a roll has about forty. More would be a defect, and a forecast must end."""
@@ -36,9 +38,11 @@ class Foreseen(Struct, frozen=True):
 
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
-    spec = replace(spec, watch=_FAR)  # the routine looks between would only hide what matters
+    spec = replace(spec, check_interval=_FAR)  # the routine looks between would only hide what matters
     state = replace(state, failures={})
-    zone = {rollover.place(state, name): rollover.seen_somewhere(owner) for name, owner in state.owners.items()}
+    zone = {
+        rollover.place(state, name): rollover.seen_somewhere(tlsa_name) for name, tlsa_name in state.tlsa_names.items()
+    }
     first = state.newest
     result: list[Foreseen] = []
     for _ in range(LIMIT):
@@ -48,16 +52,16 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
             if (
                 state.newest is not first
                 and rollover.rolled(spec, state)
-                and step.delay > spec.guard + timedelta(days=1)
+                and step.delay > spec.safety_margin + timedelta(days=1)
             ):
                 break
             delay = max(step.delay, timedelta(milliseconds=1))
-            now = Instant(now.wall + delay, now.lived_s + delay.total_seconds())
+            now = Instant(now.wall + delay, now.elapsed_s + delay.total_seconds())
             continue
         state = fold(state, ev.Intended(step=step, work=step.work), now)
         for event in _ideal(step, spec, state, zone, now):
             state = fold(state, event, now)
-        now = Instant(now.wall + timedelta(milliseconds=1), now.lived_s + 0.001)
+        now = Instant(now.wall + timedelta(milliseconds=1), now.elapsed_s + 0.001)
     return result
 
 
@@ -67,85 +71,89 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
     work = step.work
     match step:
         case st.MakeKeys():
-            spki = {a: hashlib.sha256(f"{step.keys} {a}".encode()).hexdigest() for a in step.algorithms}
+            spki = {a: hashlib.sha256(f"{step.keys} {a}".encode()).hexdigest() for a in step.key_types}
             return [ev.KeysMade(keys=step.keys, spki=spki, work=work)]
         case st.PlaceOrder():
             challenges = tuple((f"_acme-challenge.{n.removeprefix('*.')}.", f"for {n}") for n in spec.names)
             placed = ev.OrderPlaced(
-                algorithm=step.algorithm, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
+                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
             )
             return [placed]
-        case st.DropOrder():
-            return [ev.OrderGone(algorithm=step.algorithm, work=work)]
+        case st.AbandonOrder():
+            return [ev.OrderAbandoned(key_type=step.key_type, work=work)]
         case st.Present():
-            return [ev.Presented(algorithm=step.algorithm, work=work)]
-        case st.AnswerOrder():
-            return [ev.OrderReady(algorithm=step.algorithm, work=work)]
+            return [ev.Presented(key_type=step.key_type, work=work)]
+        case st.Respond():
+            return [ev.OrderReady(key_type=step.key_type, work=work)]
         case st.Finalize():
-            leaf = _leaf(step, spec, state, now)
+            chain = _chain(step, spec, state, now)
             return [
                 ev.Issued(
-                    algorithm=step.algorithm,
+                    key_type=step.key_type,
                     keys=step.keys,
                     generation=step.generation,
-                    leaf=leaf,
+                    chain=chain,
                     completes=step.completes,
                     work=work,
                 )
             ]
-        case st.Tidy():
-            return [ev.Tidied(challenges=step.challenges, work=work)]
-        case st.Look():
-            sighting = _sighting(step.owner, spec, state, zone)
-            return [ev.Looked(owner=step.owner, sighting=sighting, targets=step.targets, work=work)]
+        case st.CleanUp():
+            return [ev.CleanedUp(challenges=step.challenges, work=work)]
+        case st.Observe():
+            observation = _observation(step.tlsa_name, spec, state, zone)
+            return [
+                ev.Observed(
+                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, work=work
+                )
+            ]
         case st.Publish():
-            here = rollover.place(state, step.owner)
+            here = rollover.place(state, step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) | step.values
-            return [ev.Published(owner=step.owner, values=step.values, work=work)]
+            return [ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work)]
         case st.Unpublish():
-            here = rollover.place(state, step.owner)
+            here = rollover.place(state, step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) - step.values
-            return [ev.Unpublished(owner=step.owner, values=step.values, work=work)]
-        case st.Survey():
-            return [ev.Surveyed(target=step.target, served=(), work=work)]
+            return [ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work)]
+        case st.Inspect():
+            return [ev.Inspected(server=step.server, served=(), work=work)]
         case st.Install():
-            return [ev.Installed(target=step.target, generation=step.generation, work=work)]
+            return [ev.Installed(server=step.server, generation=step.generation, work=work)]
         case st.Restore():
-            return [ev.Restored(target=step.target, work=work)]
+            return [ev.Restored(server=step.server, work=work)]
         case st.Reload():
-            return [ev.Reloaded(target=step.target, work=work)]
-        case st.Prove():
+            return [ev.Reloaded(server=step.server, work=work)]
+        case st.Verify():
             served = _served(step, spec, state)
-            done = ev.Proven(
-                target=step.target, generation=step.generation, drained=step.drained, served=served, work=work
+            done = ev.Verified(
+                server=step.server, generation=step.generation, drained=step.drained, served=served, work=work
             )
             return [done]
-        case st.AskRenewal():
+        case st.FetchRenewalInfo():
             drawn = ev.RenewalInfo(
                 generation=step.generation,
-                algorithm=step.algorithm,
+                key_type=step.key_type,
                 start=None,
                 end=None,
                 at=None,
                 ask_again_s=_FAR.total_seconds(),
                 work=work,
             )
-            old = state.renewals.get(step.algorithm)
+            old = state.renewals.get(step.key_type)
             if old and old.generation == step.generation:
                 drawn = replace(old.drawn, ask_again_s=_FAR.total_seconds(), work=work)
             return [drawn]
         case st.Revoke():
             return [ev.Revoked(generation=step.generation, work=work)]
-        case st.Forget():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
-            return [ev.forgotten(step)]
+        case st.Delete():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
+            return [ev.deleted(step)]
 
 
-def _leaf(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Leaf:
+def _chain(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Chain:
     keys = state.keyset(step.keys)
-    old = state.newest.leaves.get(step.algorithm) if state.newest else None
+    old = state.newest.chains.get(step.key_type) if state.newest else None
     life = old.not_after - old.not_before if old else _LIFE
-    return Leaf(
-        spki=keys.spki[step.algorithm] if keys else "",
+    return Chain(
+        spki=keys.spki[step.key_type] if keys else "",
         issuers=old.issuers if old else (),
         names=spec.names,
         not_before=now.wall,
@@ -154,19 +162,21 @@ def _leaf(step: st.Finalize, spec: Spec, state: State, now: Instant) -> Leaf:
     )
 
 
-def _served(step: st.Prove, spec: Spec, state: State) -> tuple[Served, ...]:
-    services = next(t.services for t in spec.targets if t.name == step.target)
+def _served(step: st.Verify, spec: Spec, state: State) -> tuple[Served, ...]:
+    services = next(t.services for t in spec.mail_servers if t.name == step.server)
     generation = state.generation(step.generation)
-    leaves = generation.leaves.items() if generation else ()
-    return tuple(Served(s.host, "", s.port, algorithm, leaf, 0.0) for s in services for algorithm, leaf in leaves)
+    chains = generation.chains.items() if generation else ()
+    return tuple(Served(s.host, "", s.port, key_type, chain, 0.0) for s in services for key_type, chain in chains)
 
 
-def _sighting(owner: str, spec: Spec, state: State, zone: dict[str, frozenset[str]]) -> Sighting:
-    values = zone.get(rollover.place(state, owner), frozenset())
-    known = state.owners.get(owner)
-    if known is None or known.sighting is None or not caches.known(known.sighting):
-        return Sighting(zone="", name=owner, answers={"every server": Answer(values, spec.ttl_s)}, security="secure")
-    seen = known.sighting
+def _observation(tlsa_name: str, spec: Spec, state: State, zone: dict[str, frozenset[str]]) -> Observation:
+    values = zone.get(rollover.place(state, tlsa_name), frozenset())
+    known = state.tlsa_names.get(tlsa_name)
+    if known is None or known.observation is None or not caches.known(known.observation):
+        return Observation(
+            zone="", name=tlsa_name, answers={"every server": Answer(values, spec.ttl_s)}, security="secure"
+        )
+    seen = known.observation
     path = caches.known(seen)[0].path
     answer = Answer(values, max([spec.ttl_s, *(a.ttl_s for a in caches.known(seen))]), path)
     return replace(seen, answers=dict.fromkeys(seen.answers, answer))

@@ -17,20 +17,21 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
+from certagent.facts.moment import Instant
 from certagent.lifecycle import caches, issuance, rollover, schedule
-from certagent.lifecycle.model import Instant, Spec, Target
-from certagent.lifecycle.state import Generation, Installation, Owner, State
+from certagent.lifecycle.spec import MailServer, Spec
+from certagent.lifecycle.state import Generation, Installation, State, TlsaState
 from certagent.lifecycle.steps import (
     AnyStep,
-    Forget,
+    Delete,
+    Inspect,
     Install,
-    Look,
-    Prove,
+    Observe,
     Publish,
     Reload,
     Restore,
-    Survey,
     Unpublish,
+    Verify,
     Wait,
 )
 from certagent.pki import tlsa
@@ -68,103 +69,103 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
 
 def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:  # noqa: C901, PLR0912 -- one line a phase
     """Installed -> reloaded -> proven -> old processes gone -> proven again; or put back."""
-    for target in spec.targets:
-        at = state.targets.get(target.name)
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
         generation = state.generation(at.generation) if at and at.generation else None
         if at is None or generation is None:
             continue
         match at.phase:
             case "installing":
-                yield from _install_again(spec, state, target, generation, now, "installing was interrupted")
+                yield from _install_again(spec, state, server, generation, now, "installing was interrupted")
             case "installed":
-                yield Reload(target=target.name, because="installed; old processes go on with the old files")
+                yield Reload(server=server.name, because="installed; old processes go on with the old files")
             case "restoring":
-                yield Restore(target=target.name, because="putting files back was interrupted")
-            case "disproven":
-                yield from _put_back(spec, state, target, at, now)
-                yield from _try_again(spec, state, target, generation, now)
+                yield Restore(server=server.name, because="putting files back was interrupted")
+            case "verify_failed":
+                yield from _put_back(spec, state, server, at, now)
+                yield from _try_again(spec, state, server, generation, now)
             case "reloaded":
                 drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
-                yield Prove(
-                    target=target.name,
+                yield Verify(
+                    server=server.name,
                     generation=generation.id,
                     drained=drained,
                     budget=RELOADING,
                     because="reloaded; what is served is proven",
                 )
-            case "proven" if at.reloaded_at is not None:
+            case "verified" if at.reloaded_at is not None:
                 left = spec.drain - now.since(at.reloaded_at)
                 if left > timedelta(0):
-                    yield Wait(left, f"{target.name}: processes from before the reload may serve the old key")
+                    yield Wait(left, f"{server.name}: processes from before the reload may serve the old key")
                 else:
                     because = "old processes are gone by now"
-                    yield Prove(target=target.name, generation=generation.id, drained=True, because=because)
-            case "drained" if not rollover.met_everywhere(target, at):
+                    yield Verify(server=server.name, generation=generation.id, drained=True, because=because)
+            case "drained" if not rollover.met_everywhere(server, at):
                 because = "a service is new, and was not met yet"
-                yield Prove(target=target.name, generation=generation.id, drained=True, because=because)
-            case "lost":
+                yield Verify(server=server.name, generation=generation.id, drained=True, because=because)
+            case "drifted":
                 because = "something else is served than was installed"
-                yield from _install_again(spec, state, target, generation, now, because)
+                yield from _install_again(spec, state, server, generation, now, because)
             case _:
                 pass
 
 
 def _install_again(
-    spec: Spec, state: State, target: Target, generation: Generation, now: Instant, because: str
+    spec: Spec, state: State, server: MailServer, generation: Generation, now: Instant, because: str
 ) -> Iterator[Offer]:
     """A swap that may have happened is done again, or taken back where DNS has changed: the old key is covered."""
-    if not generation.accept_deferrals and rollover.may_install(spec, state, target.name, generation, now):
-        previous = _previous(state, state.targets[target.name])
+    if not generation.accept_deferrals and rollover.may_install(spec, state, server.name, generation, now):
+        previous = _previous(state, state.mail_servers[server.name])
         if (
             previous
-            and not rollover.may_install(spec, state, target.name, previous, now)
-            and not rollover.loses_by(spec, state, target.name, previous, generation, now)
+            and not rollover.may_install(spec, state, server.name, previous, now)
+            and not rollover.breaks_more(spec, state, server.name, previous, generation, now)
         ):
-            yield _install(target, previous, f"{because}, and caches forbid it by now", rollback=True)
+            yield _install(server, previous, f"{because}, and caches forbid it by now", rollback=True)
         else:
-            yield Wait(schedule.LOOK_AT_MOST, f"{target.name}: {because}, and caches forbid it by now")
+            yield Wait(schedule.OBSERVE_AT_MOST, f"{server.name}: {because}, and caches forbid it by now")
         return
-    yield _install(target, generation, because, rollback=_is_rollback(generation, state))
+    yield _install(server, generation, because, rollback=_is_rollback(generation, state))
 
 
-def _try_again(spec: Spec, state: State, target: Target, generation: Generation, now: Instant) -> Iterator[Offer]:
+def _try_again(spec: Spec, state: State, server: MailServer, generation: Generation, now: Instant) -> Iterator[Offer]:
     """A reload may have been swallowed; every third time the files themselves are put in place again."""
-    failure = state.failures.get(f"prove {target.name}")
+    failure = state.failures.get(f"verify {server.name}")
     if failure and failure.count % 3 == 0:
-        yield from _install_again(spec, state, target, generation, now, "proofs fail")
+        yield from _install_again(spec, state, server, generation, now, "proofs fail")
     else:
-        yield Reload(target=target.name, because="the proof failed; the reload may have been swallowed")
+        yield Reload(server=server.name, because="the proof failed; the reload may have been swallowed")
 
 
-def _put_back(spec: Spec, state: State, target: Target, at: Installation, now: Instant) -> Iterator[Offer]:
+def _put_back(spec: Spec, state: State, server: MailServer, at: Installation, now: Instant) -> Iterator[Offer]:
     """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
-    failure = state.failures.get(f"prove {target.name}")
+    failure = state.failures.get(f"verify {server.name}")
     previous, generation = _previous(state, at), state.generation(at.generation or "")
     if failure is None or failure.code != "mta.not_served" or generation is None or _is_rollback(generation, state):
         return
     because = f"proof failed: {failure.detail}"
     if previous:
-        if not rollover.may_install(spec, state, target.name, previous, now):
-            yield _install(target, previous, because, rollback=True)
-    elif at.kept and all(g is None or g.foreign for g in map(state.generation, at.met)):
+        if not rollover.may_install(spec, state, server.name, previous, now):
+            yield _install(server, previous, because, rollback=True)
+    elif at.kept and all(g is None or g.unmanaged for g in map(state.generation, at.met)):
         # not once they were replaced for good: nothing covers their key any more
-        foreign = [g for id_ in at.serves if (g := state.generation(id_)) and g.foreign]
-        if not any(rollover.may_install(spec, state, target.name, g, now) for g in foreign):
-            yield Restore(target=target.name, because=because)
+        unmanaged = [g for id_ in at.serves if (g := state.generation(id_)) and g.unmanaged]
+        if not any(rollover.may_install(spec, state, server.name, g, now) for g in unmanaged):
+            yield Restore(server=server.name, because=because)
 
 
 def _previous(state: State, at: Installation) -> Generation | None:
     previous = state.generation(at.previous) if at.previous else None
-    return None if previous is None or previous.foreign else previous
+    return None if previous is None or previous.unmanaged else previous
 
 
 def _is_rollback(generation: Generation, state: State) -> bool:
     return state.newest is not None and generation.id != state.newest.id
 
 
-def _install(target: Target, generation: Generation, because: str, *, rollback: bool = False) -> Install:
+def _install(server: MailServer, generation: Generation, because: str, *, rollback: bool = False) -> Install:
     return Install(
-        target=target.name,
+        server=server.name,
         generation=generation.id,
         rollback=rollback,
         accept_deferrals=generation.accept_deferrals,
@@ -179,19 +180,19 @@ def leave(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What is known of a mail server that is not configured any more is soon out of date: should it come back, it is
     surveyed like a new one. It counts for as long as the TLSA names of it may.
     """
-    gone = tuple(sorted(state.targets.keys() - {target.name for target in spec.targets}))
-    if gone and not state.doomed and state.owners.keys() <= spec.owners.keys():
-        yield Forget(targets=gone, because="not configured any more")
+    gone = tuple(sorted(state.mail_servers.keys() - {server.name for server in spec.mail_servers}))
+    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():
+        yield Delete(mail_servers=gone, because="not configured any more")
 
 
-def survey(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def inspect(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
-    for target in spec.targets:
-        at = state.targets.get(target.name)
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
         if at is None:  # also where no TLSA name is configured: one may be while old processes live on
-            yield Survey(target=target.name, because="what it serves now is not known yet")
+            yield Inspect(server=server.name, because="what it serves now is not known yet")
         elif at and at.phase == "restored":
-            yield Survey(target=target.name, because="its own files were put back; what is served is looked at")
+            yield Inspect(server=server.name, because="its own files were put back; what is served is looked at")
 
 
 # -- 3. the newest generation goes into service where nothing stands against it --------------------------------------
@@ -202,40 +203,40 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     newest = state.newest
     if newest is None:
         return
-    for target in spec.targets:
-        at = state.targets.get(target.name)
-        if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, target))):
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, server))):
             continue
-        names = rollover.names_of(spec, state, target.name)
-        obstacles = rollover.may_install(spec, state, target.name, newest, now)
+        names = rollover.names_of(spec, state, server.name)
+        obstacles = rollover.may_install(spec, state, server.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for
-            obstacles = [o for o in obstacles if rollover.missing(spec, state, o.owner)]
+            obstacles = [o for o in obstacles if rollover.missing(spec, state, o.tlsa_name)]
         if obstacles:
-            yield from _waits(obstacles, f"{target.name}: not swapped to {newest.id}", spec)
+            yield from _waits(obstacles, f"{server.name}: not swapped to {newest.id}", spec)
             continue
         because = "no cache can hold a set without it" if names else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
-        yield _install(target, newest, f"{because}; {_lived(newest, now)}")
+        yield _install(server, newest, f"{because}; {_elapsed(newest, now)}")
 
 
-_UNDER_WAY = ("installing", "installed", "reloaded", "disproven", "restoring", "restored")
+_UNDER_WAY = ("installing", "installed", "reloaded", "verify_failed", "restoring", "restored")
 
 
-def _failing(state: State, target: Target) -> bool:
+def _failing(state: State, server: MailServer) -> bool:
     """What is under way at a mail server does not get on: then something newer need not wait for it."""
-    return any(f"{verb} {target.name}" in state.failures for verb in ("install", "reload", "prove", "rollback"))
+    return any(f"{verb} {server.name}" in state.failures for verb in ("install", "reload", "verify", "rollback"))
 
 
 def _waits(obstacles: list[rollover.Obstacle], what: str, spec: Spec) -> Iterator[Wait]:
-    # the longest obstacle decides; one without an end is looked at again by `look`
+    # the longest obstacle decides; one without an end is looked at again by `observe`
     unknown = [o for o in obstacles if o.remaining is None]
     worst = unknown[0] if unknown else max(obstacles, key=lambda o: o.remaining or timedelta(0))
-    yield Wait(worst.remaining or spec.watch, f"{what}: {worst.owner} {worst.why}", swap=True)
+    yield Wait(worst.remaining or spec.check_interval, f"{what}: {worst.tlsa_name} {worst.why}", swap=True)
 
 
-def _lived(generation: Generation, now: Instant) -> str:
+def _elapsed(generation: Generation, now: Instant) -> str:
     return f"issued {int(now.since(generation.issued_at).total_seconds())} s ago"
 
 
@@ -243,35 +244,35 @@ def _lived(generation: Generation, now: Instant) -> str:
 
 
 def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """Whatever is served, about to be served or on stand-by has its record, at every TLSA name."""
-    for name in spec.owners:
-        owner = state.owner(name)
-        if owner.sighting is None or rollover.changed_since_look(owner):
+    """Whatever is served, about to be served or on standby has its record, at every TLSA name."""
+    for name in spec.tlsa_names:
+        known = state.tlsa_name(name)
+        if known.observation is None or rollover.changed_since_observed(known):
             continue
-        if not caches.known(owner.sighting):
+        if not caches.known(known.observation):
             continue
-        held_back = rollover.withheld(spec, state, name)
+        held_back = rollover.publication_blocked(spec, state, name)
         if held_back:
-            yield Wait(spec.watch, f"{name} not published: {held_back}")
+            yield Wait(spec.check_interval, f"{name} not published: {held_back}")
             continue
         values = rollover.missing(spec, state, name)
         if not values:
             continue
-        if not _fresh(owner.looked_at, now):
+        if not _fresh(known.observed_at, now):
             # a TTL that was raised since would be superseded unseen, and the wait would be too short
-            yield _look(spec, state, name, "the last look before records are added")
+            yield _observe(spec, state, name, "the last look before records are added")
             continue
-        unseen = _unseen(owner, values, now, removes=False)
+        unseen = _unseen(known, values, now, removes=False)
         if unseen:
             yield unseen
             continue
-        yield Publish(owner=name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
+        yield Publish(tlsa_name=name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
 
 
-def _unseen(owner: Owner, values: frozenset[str], now: Instant, *, removes: bool) -> Wait | None:
+def _unseen(known: TlsaState, values: frozenset[str], now: Instant, *, removes: bool) -> Wait | None:
     """The wait before a change that the provider accepted and no server shows is made once more."""
-    change = owner.tried(values, removes=removes)
-    made_at = (change.at if change else None) or owner.changed_at
+    change = known.tried(values, removes=removes)
+    made_at = (change.at if change else None) or known.changed_at
     if change is None or made_at is None:
         return None
     left = schedule.write_again(change.tries) - now.since(made_at)
@@ -279,7 +280,7 @@ def _unseen(owner: Owner, values: frozenset[str], now: Instant, *, removes: bool
 
 
 def _why_publish(state: State, name: str) -> str:
-    if rollover.empty(state.owners[name]):
+    if rollover.empty(state.tlsa_names[name]):
         return "first publication: what is served is proven"
     if state.next_keys:
         return f"keys {state.next_keys.id} must be in every cache before they serve"
@@ -289,56 +290,58 @@ def _why_publish(state: State, name: str) -> str:
 # -- 5. what was changed, or must not change unseen, is looked at ----------------------------------------------------
 
 
-def look(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def observe(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """After a change until every server follows; while caches are waited for; and now and then while nothing is due."""
-    for name in rollover.owners(spec, state):
-        owner = state.owner(name)
-        if owner.sighting is None or owner.looked_at is None:
-            yield _look(spec, state, name, "never looked at")
+    for name in rollover.tlsa_names(spec, state):
+        known = state.tlsa_name(name)
+        if known.observation is None or known.observed_at is None:
+            yield _observe(spec, state, name, "never looked at")
             continue
-        if rollover.changed_since_look(owner):
-            yield _look(spec, state, name, "changed, and not seen since", budget=SETTLE)
+        if rollover.changed_since_observed(known):
+            yield _observe(spec, state, name, "changed, and not seen since", budget=SETTLE)
             continue
-        every, why = _look_interval(spec, state, name, owner, now)
-        left = every - now.since(owner.looked_at)
+        every, why = _observe_interval(spec, state, name, known, now)
+        left = every - now.since(known.observed_at)
         if left > timedelta(0):
             yield Wait(left, f"{name} is looked at again: {why}")
         else:
-            yield _look(spec, state, name, why)
+            yield _observe(spec, state, name, why)
 
 
-def _look_interval(spec: Spec, state: State, name: str, owner: Owner, now: Instant) -> tuple[timedelta, str]:
-    assert owner.sighting is not None
-    assert owner.looked_at is not None
-    if not caches.complete(owner.sighting):
-        since = owner.looked_at.since(owner.changed_at) if owner.changed_at else timedelta(minutes=4)
-        return schedule.look_again(since), "a server was not heard"
-    if owner.changed_at and rollover.unfollowed(spec, state, name):
-        return schedule.look_again(owner.looked_at.since(owner.changed_at)), "not every server has followed"
+def _observe_interval(spec: Spec, state: State, name: str, known: TlsaState, now: Instant) -> tuple[timedelta, str]:
+    assert known.observation is not None
+    assert known.observed_at is not None
+    if not caches.complete(known.observation):
+        since = known.observed_at.since(known.changed_at) if known.changed_at else timedelta(minutes=4)
+        return schedule.observe_again(since), "a server was not heard"
+    if known.changed_at and rollover.unfollowed(spec, state, name):
+        return schedule.observe_again(known.observed_at.since(known.changed_at)), "not every server has followed"
     waited_for = [
-        caches.hold(h, rollover.path(owner), spec.guard)
-        for h in rollover.held(spec, owner, now)
+        caches.retire_interval(h, rollover.path(known), spec.safety_margin)
+        for h in rollover.cached(spec, known, now)
         if h.gone_at is not None and h.values and _matters(spec, state, name, h)
     ]
     if waited_for:
-        return schedule.look_every(spec, min(waited_for)), "caches are waited for"
-    return spec.watch, "watch"
+        return schedule.observe_every(spec, min(waited_for)), "caches are waited for"
+    return spec.check_interval, "check interval"
 
 
-def _matters(spec: Spec, state: State, name: str, held: caches.Held) -> bool:
+def _matters(spec: Spec, state: State, name: str, cached: caches.CachedSet) -> bool:
     served = rollover.served_at(spec, state, name)
-    coming = list(state.newest.leaves.values()) if state.newest else []
+    coming = list(state.newest.chains.values()) if state.newest else []
     if state.next_keys:
         coming += rollover.as_if_issued(state.next_keys, state.newest).values()
-    return any(caches.hurt_by(held.values, leaf, served) for leaf in coming) or name not in spec.owners
+    return any(caches.breaks(cached.values, chain, served) for chain in coming) or name not in spec.tlsa_names
 
 
-def _look(spec: Spec, state: State, name: str, because: str, budget: timedelta = timedelta(0)) -> Look:
+def _observe(spec: Spec, state: State, name: str, because: str, budget: timedelta = timedelta(0)) -> Observe:
     expect = rollover.desired(spec, state, name)
-    change = state.owners[name].change if name in state.owners else None
+    change = state.tlsa_names[name].change if name in state.tlsa_names else None
     leaving = change.values - expect if change and change.removes else frozenset[str]()
-    targets = spec.owners.get(name, ())
-    return Look(owner=name, targets=targets, expect=expect, gone=leaving, budget=budget, because=because)
+    mail_servers = spec.tlsa_names.get(name, ())
+    return Observe(
+        tlsa_name=name, mail_servers=mail_servers, expect=expect, gone=leaving, budget=budget, because=because
+    )
 
 
 def _fresh(then: Instant | None, now: Instant) -> bool:
@@ -350,45 +353,45 @@ def _fresh(then: Instant | None, now: Instant) -> bool:
 
 def clean(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Old records go last: every target is proven afresh to serve nothing else (RFC 7671 section 8.1)."""
-    for name in rollover.owners(spec, state):
-        owner = state.owner(name)
+    for name in rollover.tlsa_names(spec, state):
+        known = state.tlsa_name(name)
         values = rollover.surplus(spec, state, name)
-        if not values or rollover.changed_since_look(owner):
+        if not values or rollover.changed_since_observed(known):
             continue
         if not rollover.withdrawn(spec, state, name):
             answering = rollover.answering(spec, state, name)
-            targets = [t.name for t in spec.targets if t.name in answering]
-            if any(t not in state.targets or state.targets[t].phase != "drained" for t in targets):
-                # `finish` brings them there; a triple that is not configured goes as a whole, and hurts nobody
-                values = frozenset(v for v in values if tlsa.triple(v) not in spec.triples)
-                targets = []
+            mail_servers = [t.name for t in spec.mail_servers if t.name in answering]
+            if any(t not in state.mail_servers or state.mail_servers[t].phase != "drained" for t in mail_servers):
+                # `finish` brings them there; a TLSA parameters that is not configured goes as a whole, and hurts nobody
+                values = frozenset(v for v in values if tlsa.parameters(v) not in spec.tlsa_parameters)
+                mail_servers = []
                 if not values:
                     continue
-            stale = [t for t in targets if not _fresh(state.targets[t].proven_at, now)]
+            stale = [t for t in mail_servers if not _fresh(state.mail_servers[t].verified_at, now)]
             if stale:
-                generation = state.targets[stale[0]].generation
+                generation = state.mail_servers[stale[0]].generation
                 assert generation is not None
-                yield Prove(
-                    target=stale[0], generation=generation, drained=True, because="proven afresh before old records go"
+                yield Verify(
+                    server=stale[0], generation=generation, drained=True, because="proven afresh before old records go"
                 )
                 continue
-        if not _fresh(owner.looked_at, now):
-            yield _look(spec, state, name, "the last look before records go")
+        if not _fresh(known.observed_at, now):
+            yield _observe(spec, state, name, "the last look before records go")
             continue
-        unseen = _unseen(owner, values, now, removes=True)
+        unseen = _unseen(known, values, now, removes=True)
         if unseen:
             yield unseen
             continue
         against = rollover.may_unpublish(spec, state, name, values)
         if against:
-            yield Wait(spec.watch, f"not removed: {against}")
+            yield Wait(spec.check_interval, f"not removed: {against}")
             continue
         because = (
             "nothing serves their keys any more"
-            if name in spec.owners
+            if name in spec.tlsa_names
             else "withdrawn: the name is not configured any more"
         )
-        yield Unpublish(owner=name, values=values, because=because)
+        yield Unpublish(tlsa_name=name, values=values, because=because)
 
 
 # -- 7. the rest -----------------------------------------------------------------------------------------------------
@@ -398,72 +401,75 @@ def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """A roll is given up before the swap: its keys were never served, so they may go at any time."""
     if state.requested is None or state.requested.what != "abort":
         return
-    installed = {id_ for t in state.targets.values() for id_ in t.serves}
-    doomed = [g for g in state.generations if not g.foreign and g.id not in installed]
+    installed = {id_ for t in state.mail_servers.values() for id_ in t.serves}
+    pending_delete = [g for g in state.generations if not g.unmanaged and g.id not in installed]
     served = {g.keys for g in state.generations if g.id in installed}
     keys = tuple(k.id for k in state.keys if k.id not in served)
-    yield Forget(generations=tuple(g.id for g in doomed), keys=keys, because="the operator asked: abort")
+    yield Delete(generations=tuple(g.id for g in pending_delete), keys=keys, because="the operator asked: abort")
 
 
-def forget(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def delete(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """Old keys are deleted once they are served nowhere, published nowhere, and no roll-back would want them."""
-    if state.doomed:
-        doomed = state.doomed
-        yield replace(doomed, because="deleting was interrupted")
+    if state.pending_delete:
+        pending_delete = state.pending_delete
+        yield replace(pending_delete, because="deleting was interrupted")
         return
     if state.newest is None or not rollover.rolled(spec, state) or state.orders:
         return
-    kept = {id_ for at in state.targets.values() for id_ in at.serves} | {state.newest.id}
+    kept = {id_ for at in state.mail_servers.values() for id_ in at.serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)
     wanted = {g.keys for g in state.generations if g.id not in generations} | {k.id for k in (state.next_keys,) if k}
-    published = {v for o in state.owners.values() for v in rollover.seen_somewhere(o)}
+    published = {v for o in state.tlsa_names.values() for v in rollover.seen_somewhere(o)}
     keys = tuple(
         k.id
         for k in state.keys
         if k.id not in wanted and not any(f"3 1 1 {spki}" in published for spki in k.spki.values())
     )
-    owners = tuple(
+    tlsa_names = tuple(
         name
-        for name, owner in state.owners.items()
-        if name not in spec.owners
-        and not any(h.values for h in rollover.held(spec, owner, now))
-        and rollover.empty(owner)
-        and (not (owner.changed_at and owner.looked_at) or owner.looked_at.since(owner.changed_at) > schedule.LATE)
+        for name, known in state.tlsa_names.items()
+        if name not in spec.tlsa_names
+        and not any(h.values for h in rollover.cached(spec, known, now))
+        and rollover.empty(known)
+        and (not (known.changed_at and known.observed_at) or known.observed_at.since(known.changed_at) > schedule.LATE)
     )
-    if generations or keys or owners:
-        yield Forget(
-            generations=generations, keys=keys, owners=owners, because="nothing serves or publishes them any more"
+    if generations or keys or tlsa_names:
+        yield Delete(
+            generations=generations,
+            keys=keys,
+            tlsa_names=tlsa_names,
+            because="nothing serves or publishes them any more",
         )
 
 
-def watch(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def check_interval(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     """What is served is proven now and then, so that somebody else's change is noticed before a sender tells."""
-    for target in spec.targets:
-        at = state.targets.get(target.name)
-        if at is None or at.generation is None or at.phase != "drained" or at.proven_at is None:
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is None or at.generation is None or at.phase != "drained" or at.verified_at is None:
             continue
-        left = spec.watch - now.since(at.proven_at)
+        left = spec.check_interval - now.since(at.verified_at)
         if left > timedelta(0):
-            yield Wait(left, f"{target.name} is proven again: watch")
+            yield Wait(left, f"{server.name} is verified again: check interval")
         else:
-            yield Prove(target=target.name, generation=at.generation, drained=True, because="watch")
-    yield Wait(spec.watch, "nothing is due")
+            yield Verify(server=server.name, generation=at.generation, drained=True, because="check interval")
+    yield Wait(spec.check_interval, "nothing is due")
 
 
 RULES: tuple[Rule, ...] = (
     leave,
     abort,
     finish,
-    survey,
-    look,
-    issuance.make_keys,  # before `publish`: a stand-by goes out with the records of what it stands by for
+    inspect,
+    observe,
+    issuance.make_keys,  # before `publish`: a standby goes out with the records of what it stands by for
     publish,
     deploy,
     issuance.issue,
-    issuance.tidy,
+    issuance.clean_up,
     clean,
     issuance.revoke,
-    forget,
-    issuance.ask_renewal,
-    watch,
+    delete,
+    issuance.fetch_renewal_info,
+    check_interval,
 )

@@ -10,11 +10,14 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+from certagent.facts.dns import Observation, Value
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
-from certagent.lifecycle.model import Instant, Sighting, Spec, Target, Unknown, Value
-from certagent.lifecycle.state import Generation, Installation, KeySet, Owner, State, records
+from certagent.lifecycle.spec import MailServer, Spec
+from certagent.lifecycle.state import Generation, Installation, KeySet, State, TlsaState, records
 from certagent.pki import tlsa
-from certagent.pki.leaf import Leaf
 
 
 class Obstacle(Struct, frozen=True):
@@ -22,99 +25,101 @@ class Obstacle(Struct, frozen=True):
     change.
     """
 
-    owner: str
+    tlsa_name: str
     remaining: timedelta | None
     why: str
 
 
-def owners(spec: Spec, state: State) -> list[str]:
+def tlsa_names(spec: Spec, state: State) -> list[str]:
     """Every TLSA name that matters: configured, or still held by caches although withdrawn."""
-    return [*spec.owners, *(o for o in state.owners if o not in spec.owners)]
+    return [*spec.tlsa_names, *(o for o in state.tlsa_names if o not in spec.tlsa_names)]
 
 
-def sharing(spec: Spec, state: State, owner: str) -> list[str]:
+def sharing(spec: Spec, state: State, tlsa_name: str) -> list[str]:
     """The TLSA names with the records of this one: itself, and those whose aliases lead to the same place, or did so
     while caches may know it.
     """
-    others = [name for name in owners(spec, state) if name != owner]
-    here = _places(spec, state, owner) if others else set[str]()
-    return [owner, *(name for name in others if here & _places(spec, state, name))]
+    others = [name for name in tlsa_names(spec, state) if name != tlsa_name]
+    here = _places(spec, state, tlsa_name) if others else set[str]()
+    return [tlsa_name, *(name for name in others if here & _places(spec, state, name))]
 
 
-def withdrawn(spec: Spec, state: State, owner: str) -> bool:
+def withdrawn(spec: Spec, state: State, tlsa_name: str) -> bool:
     """It is not configured any more, and no other name has its records."""
-    here = place(state, owner)
-    return owner not in spec.owners and all(place(state, name) != here for name in spec.owners)
+    here = place(state, tlsa_name)
+    return tlsa_name not in spec.tlsa_names and all(place(state, name) != here for name in spec.tlsa_names)
 
 
-def place(state: State, owner: str) -> str:
+def place(state: State, tlsa_name: str) -> str:
     """Where the records of a TLSA name are, as last seen."""
-    seen = state.owner(owner).sighting
-    return seen.name if seen and caches.known(seen) else owner
+    seen = state.tlsa_name(tlsa_name).observation
+    return seen.name if seen and caches.known(seen) else tlsa_name
 
 
 def unplaced(spec: Spec, state: State) -> list[str]:
     """Configured names of which nobody has said yet where their records are: any other name may share them."""
-    return [name for name in spec.owners if not _places(spec, state, name)]
+    return [name for name in spec.tlsa_names if not _places(spec, state, name)]
 
 
-def _places(spec: Spec, state: State, owner: str) -> set[str]:
+def _places(spec: Spec, state: State, tlsa_name: str) -> set[str]:
     """Where the aliases of a TLSA name end, and did when caches may have taken them, as of the last look."""
-    known = state.owner(owner)
-    found = {known.sighting.name} if known.sighting and caches.known(known.sighting) else set[str]()
-    elsewhere = [h for h in known.held if (h.path[-1][0] if h.path else owner) not in found]
-    if elsewhere and known.looked_at:
-        elsewhere = caches.still_held(elsewhere, path(known), spec.guard, known.looked_at)
-    return found | {h.path[-1][0] if h.path else owner for h in elsewhere}
+    known = state.tlsa_name(tlsa_name)
+    found = {known.observation.name} if known.observation and caches.known(known.observation) else set[str]()
+    elsewhere = [h for h in known.cached if (h.path[-1][0] if h.path else tlsa_name) not in found]
+    if elsewhere and known.observed_at:
+        elsewhere = caches.still_cached(elsewhere, path(known), spec.safety_margin, known.observed_at)
+    return found | {h.path[-1][0] if h.path else tlsa_name for h in elsewhere}
 
 
-def answering(spec: Spec, state: State, owner: str) -> tuple[str, ...]:
+def answering(spec: Spec, state: State, tlsa_name: str) -> tuple[str, ...]:
     """The targets that answer where the records of a TLSA name count, under whatever name; of a name that is not
     configured any more, those that did.
     """
-    every = (*(t.name for t in spec.targets), *state.targets)
-    names = sharing(spec, state, owner)
+    every = (*(t.name for t in spec.mail_servers), *state.mail_servers)
+    names = sharing(spec, state, tlsa_name)
     return tuple(
-        dict.fromkeys(t for name in names for t in spec.owners.get(name) or state.owner(name).targets or every)
+        dict.fromkeys(
+            t for name in names for t in spec.tlsa_names.get(name) or state.tlsa_name(name).mail_servers or every
+        )
     )
 
 
-def names_of(spec: Spec, state: State, target: str) -> list[str]:
+def names_of(spec: Spec, state: State, server: str) -> list[str]:
     """The TLSA names whose records count where a target answers."""
-    return [o for o in owners(spec, state) if target in answering(spec, state, o)]
+    return [o for o in tlsa_names(spec, state) if server in answering(spec, state, o)]
 
 
-def unknown_targets(spec: Spec, state: State, owner: str) -> list[str]:
+def unknown_servers(spec: Spec, state: State, tlsa_name: str) -> list[str]:
     """Targets that answer at a TLSA name and of which nothing is known yet."""
-    return [t for t in answering(spec, state, owner) if t not in state.targets]
+    return [t for t in answering(spec, state, tlsa_name) if t not in state.mail_servers]
 
 
-def served_at(spec: Spec, state: State, owner: str) -> list[Leaf]:
+def served_at(spec: Spec, state: State, tlsa_name: str) -> list[Chain]:
     """The chains that a client of the service may meet now; none where any target is unknown yet."""
-    if unknown_targets(spec, state, owner):
+    if unknown_servers(spec, state, tlsa_name):
         return []
-    return [leaf for g in state.serving(answering(spec, state, owner)) for leaf in g.leaves.values()]
+    return [chain for g in state.serving(answering(spec, state, tlsa_name)) for chain in g.chains.values()]
 
 
-def path(owner: Owner) -> tuple[str, ...]:
+def path(known: TlsaState) -> tuple[str, ...]:
     """The alias names on the way to the records, as last seen."""
-    if owner.sighting:
-        for answer in caches.known(owner.sighting):
+    if known.observation:
+        for answer in caches.known(known.observation):
             return tuple(name for name, _ in answer.path)
     return ()
 
 
-def held(spec: Spec, owner: Owner, now: Instant) -> list[caches.Held]:
+def cached(spec: Spec, known: TlsaState, now: Instant) -> list[caches.CachedSet]:
     """The sets that caches may hold of a TLSA name now."""
-    return caches.still_held(owner.held, path(owner), spec.guard, now)
+    return caches.still_cached(known.cached, path(known), spec.safety_margin, now)
 
 
-def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Leaf]:
+def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Chain]:
     """The chains that keys would get, for planning before they are issued: same issuers as the present ones."""
-    leaves: dict[str, Leaf] = {}
-    for algorithm, spki in keys.spki.items():
-        old = like.leaves.get(algorithm) if like else None
-        leaves[algorithm] = Leaf(
+    chains: dict[str, Chain] = {}
+    for key_type, spki in keys.spki.items():
+        old = like.chains.get(key_type) if like else None
+        chains[key_type] = Chain(
             spki=spki,
             issuers=old.issuers if old else (),
             names=(),
@@ -122,10 +127,10 @@ def as_if_issued(keys: KeySet, like: Generation | None) -> dict[str, Leaf]:
             not_after=keys.made_at.wall,
             serial="",
         )
-    return leaves
+    return chains
 
 
-def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], now: Instant) -> list[Obstacle]:
+def obstacles(spec: Spec, state: State, chains: list[Chain], names: list[str], now: Instant) -> list[Obstacle]:
     """What stands against serving these chains at these TLSA names from now on.
 
     Source: RFC 7671 section 8, RFC 7672 section 2.2. Chains that no sender can tell from what is proven to be served
@@ -133,257 +138,263 @@ def obstacles(spec: Spec, state: State, leaves: list[Leaf], names: list[str], no
     """
     result: list[Obstacle] = []
     for name in names:
-        owner = state.owner(name)
-        if all(_familiar(spec, state, name, leaf) for leaf in leaves):
+        known = state.tlsa_name(name)
+        if all(_already_served(spec, state, name, chain) for chain in chains):
             continue
         served = served_at(spec, state, name)
-        if owner.sighting is None:
+        if known.observation is None:
             result.append(Obstacle(name, None, "its authoritative servers were not asked yet"))
             continue
-        if changed_since_look(owner):
+        if changed_since_observed(known):
             result.append(Obstacle(name, None, "changed, and not looked at since"))
-        if not caches.complete(owner.sighting):
-            result.append(Obstacle(name, None, _not_heard(owner.sighting)))
-        for item in held(spec, owner, now):
-            if not any(caches.hurt_by(item.values, leaf, served) for leaf in leaves):
+        if not caches.complete(known.observation):
+            result.append(Obstacle(name, None, _not_heard(known.observation)))
+        for item in cached(spec, known, now):
+            if not any(caches.breaks(item.values, chain, served) for chain in chains):
                 continue
             if item.gone_at is None:
-                result.append(Obstacle(name, None, _still_given(owner, item)))
+                result.append(Obstacle(name, None, _still_given(known, item)))
             else:
-                left = caches.hold(item, path(owner), spec.guard) - now.since(item.gone_at)
+                left = caches.retire_interval(item, path(known), spec.safety_margin) - now.since(item.gone_at)
                 why = f"caches may hold the set seen with TTL {item.ttl_s} s (RFC 7671 section 8.1)"
                 result.append(Obstacle(name, left, why))
-        if owner.sighting.security == "bogus":
-            result.append(Obstacle(name, None, f"DNSSEC is broken: {owner.sighting.why}"))
+        if known.observation.security == "bogus":
+            result.append(Obstacle(name, None, f"DNSSEC is broken: {known.observation.why}"))
     return result
 
 
-def _still_given(owner: Owner, item: caches.Held) -> str:
-    assert owner.sighting is not None
-    lacking = [a for a, x in owner.sighting.answers.items() if not isinstance(x, Unknown) and x.values == item.values]
+def _still_given(known: TlsaState, item: caches.CachedSet) -> str:
+    assert known.observation is not None
+    lacking = [
+        a for a, x in known.observation.answers.items() if not isinstance(x, Unknown) and x.values == item.values
+    ]
     if lacking:
         return f"still answered without a matching record by {', '.join(sorted(lacking))}"
-    return _not_heard(owner.sighting)
+    return _not_heard(known.observation)
 
 
-def _not_heard(sighting: Sighting) -> str:
-    silent = sorted(f"{a} ({x.why})" for a, x in sighting.answers.items() if isinstance(x, Unknown))
+def _not_heard(observation: Observation) -> str:
+    silent = sorted(f"{a} ({x.why})" for a, x in observation.answers.items() if isinstance(x, Unknown))
     return f"not heard: {', '.join(silent) or 'no authoritative server'}"
 
 
-def _familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> bool:
+def _already_served(spec: Spec, state: State, tlsa_name: str, chain: Chain) -> bool:
     """Whether the records of the chain are those of a chain that every target is known to have served."""
-    known = state.owner(owner)
-    pins_issuer = "2 1 1" in spec.triples or any(
-        tlsa.triple(v) != "3 1 1" for h in known.held for v in h.values if tlsa.usable(v)
+    known = state.tlsa_name(tlsa_name)
+    pins_issuer = "2 1 1" in spec.tlsa_parameters or any(
+        tlsa.parameters(v) != "3 1 1" for h in known.cached for v in h.values if tlsa.usable(v)
     )
-    for target in answering(spec, state, owner):
-        at = state.targets.get(target)
-        served = [g for id_ in (at.settled if at else ()) if (g := state.generation(id_))]
-        same = (s for g in served for s in g.leaves.values() if s.spki == leaf.spki)
-        if not any(s.issuers == leaf.issuers or not pins_issuer for s in same):
+    for server in answering(spec, state, tlsa_name):
+        at = state.mail_servers.get(server)
+        served = [g for id_ in (at.converged if at else ()) if (g := state.generation(id_))]
+        same = (s for g in served for s in g.chains.values() if s.spki == chain.spki)
+        if not any(s.issuers == chain.issuers or not pins_issuer for s in same):
             return False
     return True
 
 
-def names_that_roll(spec: Spec, state: State, target: str, generation: Generation) -> list[str]:
+def names_that_roll(spec: Spec, state: State, server: str, generation: Generation) -> list[str]:
     """The TLSA names of a target whose senders could tell the generation from what is served."""
     return [
-        owner
-        for owner in names_of(spec, state, target)
-        if not all(_familiar(spec, state, owner, leaf) for leaf in generation.leaves.values())
+        tlsa_name
+        for tlsa_name in names_of(spec, state, server)
+        if not all(_already_served(spec, state, tlsa_name, chain) for chain in generation.chains.values())
     ]
 
 
-def proven(spec: Spec, state: State, owner: str) -> Generation | None:
+def verified(spec: Spec, state: State, tlsa_name: str) -> Generation | None:
     """The one generation that is served, and surely nothing else, by every target of a TLSA name; None otherwise."""
     found: set[str] = set()
-    configured = {target.name: target for target in spec.targets}
-    for name in answering(spec, state, owner):
-        target, at = configured.get(name), state.targets.get(name)
-        if at is None or at.phase != "drained" or not (target and met_everywhere(target, at)):
+    configured = {server.name: server for server in spec.mail_servers}
+    for name in answering(spec, state, tlsa_name):
+        server, at = configured.get(name), state.mail_servers.get(name)
+        if at is None or at.phase != "drained" or not (server and met_everywhere(server, at)):
             return None
         found |= set(at.serves)
     return state.generation(found.pop()) if len(found) == 1 else None
 
 
-def met_everywhere(target: Target, at: Installation) -> bool:
+def met_everywhere(server: MailServer, at: Installation) -> bool:
     """The last proof met what is served at every service that the mail server has by now."""
-    return {f"{service.host}:{service.port}" for service in target.services} <= set(at.services)
+    return {f"{service.host}:{service.port}" for service in server.services} <= set(at.services)
 
 
 def rolled(spec: Spec, state: State) -> bool:
     """The newest generation is all that any target serves, and proven."""
     newest = state.newest
-    installed = [state.targets.get(t.name) for t in spec.targets]
+    installed = [state.mail_servers.get(t.name) for t in spec.mail_servers]
     return newest is not None and all(t and t.phase == "drained" and t.serves == (newest.id,) for t in installed)
 
 
-def changed_since_look(owner: Owner) -> bool:
+def changed_since_observed(known: TlsaState) -> bool:
     """A change was made, or may have been, that no look has seen yet."""
-    if owner.changed_at is None or owner.looked_at is None:
+    if known.changed_at is None or known.observed_at is None:
         return False
-    return owner.looked_at.lived_s <= owner.changed_at.lived_s
+    return known.observed_at.elapsed_s <= known.changed_at.elapsed_s
 
 
-def empty(owner: Owner) -> bool:
+def empty(known: TlsaState) -> bool:
     """Every authoritative server was heard and says that there are no TLSA records."""
-    sighting = owner.sighting
-    return sighting is not None and caches.complete(sighting) and not any(a.values for a in caches.known(sighting))
+    observation = known.observation
+    return (
+        observation is not None
+        and caches.complete(observation)
+        and not any(a.values for a in caches.known(observation))
+    )
 
 
-def withheld(spec: Spec, state: State, owner: str) -> str | None:  # noqa: PLR0911 -- a list of reasons
+def publication_blocked(spec: Spec, state: State, tlsa_name: str) -> str | None:  # noqa: PLR0911 -- a list of reasons
     """Why nothing is published yet at a TLSA name where DANE is not in force; None where it is, or may begin.
 
     A first publication that comes before the key is served cuts every DANE sender off, and one in a zone that senders
     cannot validate is no use to anybody (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
     """
-    known = state.owner(owner)
-    if known.sighting is None:
+    known = state.tlsa_name(tlsa_name)
+    if known.observation is None:
         return "its authoritative servers were not asked yet"
-    if unknown := unknown_targets(spec, state, owner):
+    if unknown := unknown_servers(spec, state, tlsa_name):
         return f"what {', '.join(unknown)} serves is not known yet"
-    heard = caches.known(known.sighting)
+    heard = caches.known(known.observation)
     if not heard:
         return "none of its authoritative servers was heard"
     if any(answer.values for answer in heard):
         return None
-    if known.sighting.security != "secure":
-        return f"not known to be signed: {known.sighting.security}, {known.sighting.why}"
+    if known.observation.security != "secure":
+        return f"not known to be signed: {known.observation.security}, {known.observation.why}"
     if anywhere := unplaced(spec, state):
         return f"where {', '.join(anywhere)} leads is not known yet: the records may be the same"
-    if not proven(spec, state, owner):
+    if not verified(spec, state, tlsa_name):
         return "first publication: the key is served and proven first"
     return None
 
 
-def desired(spec: Spec, state: State, owner: str) -> frozenset[Value]:
+def desired(spec: Spec, state: State, tlsa_name: str) -> frozenset[Value]:
     """The set that should be published at a TLSA name now.
 
     Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for a
     name that is withdrawn (unless its alias leads to the records of others), and nothing yet where a first publication
     has to wait.
     """
-    if withdrawn(spec, state, owner) or withheld(spec, state, owner):
+    if withdrawn(spec, state, tlsa_name) or publication_blocked(spec, state, tlsa_name):
         return frozenset()
     values: set[Value] = set()
-    for generation in state.serving(answering(spec, state, owner)):
-        values |= records(generation, spec.triples)
+    for generation in state.serving(answering(spec, state, tlsa_name)):
+        values |= records(generation, spec.tlsa_parameters)
     if state.newest:
-        values |= records(state.newest, spec.triples)
-    if state.next_keys and "3 1 1" in spec.triples:
+        values |= records(state.newest, spec.tlsa_parameters)
+    if state.next_keys and "3 1 1" in spec.tlsa_parameters:
         values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
     return frozenset(values)
 
 
-def seen_somewhere(owner: Owner) -> frozenset[Value]:
+def seen_somewhere(known: TlsaState) -> frozenset[Value]:
     """Values that some authoritative server gave in the last round."""
-    return frozenset(v for a in caches.known(owner.sighting) for v in a.values) if owner.sighting else frozenset()
+    return frozenset(v for a in caches.known(known.observation) for v in a.values) if known.observation else frozenset()
 
 
-def seen_everywhere(owner: Owner) -> frozenset[Value]:
+def seen_everywhere(known: TlsaState) -> frozenset[Value]:
     """Values that every authoritative server gave in the last round; none if one was not heard."""
-    if owner.sighting is None or not caches.complete(owner.sighting):
+    if known.observation is None or not caches.complete(known.observation):
         return frozenset()
-    first, *others = (a.values for a in caches.known(owner.sighting))
+    first, *others = (a.values for a in caches.known(known.observation))
     return first.intersection(*others)
 
 
-def missing(spec: Spec, state: State, owner: str) -> frozenset[Value]:
-    """What to publish now: the whole desired set as soon as any of it is missing, without triples that must wait.
+def missing(spec: Spec, state: State, tlsa_name: str) -> frozenset[Value]:
+    """What to publish now: the whole desired set as soon as any of it is missing, without TLSA parameters that must wait.
 
     Missing is what no server gives; and what one server lacks although it is served: that one may be the primary, and
     the others may only not have followed yet.
     """
-    values = desired(spec, state, owner)
-    early = _worse(spec, state, owner, values)
-    values = frozenset(v for v in values if tlsa.triple(v) not in early)
-    known = state.owner(owner)
+    values = desired(spec, state, tlsa_name)
+    early = _newly_unmatched(spec, state, tlsa_name, values)
+    values = frozenset(v for v in values if tlsa.parameters(v) not in early)
+    known = state.tlsa_name(tlsa_name)
     hurt = any(
-        caches.hurts(before, leaf) - caches.hurts(before | values, leaf)
+        caches.unmatched(before, chain) - caches.unmatched(before | values, chain)
         for before in _sets(known)
-        for leaf in served_at(spec, state, owner)
+        for chain in served_at(spec, state, tlsa_name)
     )
     lacking = any(not before and values for before in _sets(known))
     return values if hurt or lacking or not values <= seen_somewhere(known) else frozenset()
 
 
-def surplus(spec: Spec, state: State, owner: str) -> frozenset[Value]:
+def surplus(spec: Spec, state: State, tlsa_name: str) -> frozenset[Value]:
     """Values of ours that some authoritative server gives and that should not be there any more.
 
     A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one. So does a
-    withdrawn triple: what is left of it would match nothing (RFC 7671 section 8).
+    withdrawn TLSA parameters: what is left of it would match nothing (RFC 7671 section 8).
     """
-    wanted = desired(spec, state, owner)
-    seen = (seen_somewhere(state.owner(owner)) & state.ours) - wanted
-    if seen and withdrawn(spec, state, owner):
+    wanted = desired(spec, state, tlsa_name)
+    seen = (seen_somewhere(state.tlsa_name(tlsa_name)) & state.ours) - wanted
+    if seen and withdrawn(spec, state, tlsa_name):
         return state.ours
-    over = {tlsa.triple(v) for v in seen} - set(spec.triples)
-    return seen | {v for v in state.ours - wanted if tlsa.triple(v) in over}
+    over = {tlsa.parameters(v) for v in seen} - set(spec.tlsa_parameters)
+    return seen | {v for v in state.ours - wanted if tlsa.parameters(v) in over}
 
 
-def unfollowed(spec: Spec, state: State, owner: str) -> bool:
+def unfollowed(spec: Spec, state: State, tlsa_name: str) -> bool:
     """Some server lacks a value that should be there, or gives one that should not.
 
     Where a first publication is held back nothing is expected yet.
     """
-    lacking = desired(spec, state, owner) - seen_everywhere(state.owner(owner))
-    return bool(lacking or surplus(spec, state, owner))
+    lacking = desired(spec, state, tlsa_name) - seen_everywhere(state.tlsa_name(tlsa_name))
+    return bool(lacking or surplus(spec, state, tlsa_name))
 
 
-def may_publish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
+def may_publish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> str | None:
     """The gate before values are added; the reason against it, or None.
 
-    No set that comes to be may have a triple that matches nothing served (RFC 7671 section 8.4: a new triple is
+    No set that comes to be may have a TLSA parameters that matches nothing served (RFC 7671 section 8.4: a new TLSA parameters is
     published for the present chain first), unless that was so before.
     """
-    if held_back := withheld(spec, state, owner):
-        return f"{owner}: {held_back}"
-    worse = _worse(spec, state, owner, values)
-    return f"{owner}: no record of type {', '.join(worse)} would match what is served now" if worse else None
+    if held_back := publication_blocked(spec, state, tlsa_name):
+        return f"{tlsa_name}: {held_back}"
+    worse = _newly_unmatched(spec, state, tlsa_name, values)
+    return f"{tlsa_name}: no record of type {', '.join(worse)} would match what is served now" if worse else None
 
 
-def _worse(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> list[str]:
+def _newly_unmatched(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> list[str]:
     """Triples that would match nothing served once the values are added, and do not fail already."""
     worse = {
-        triple
-        for before in {frozenset[Value](), *_sets(state.owner(owner))}  # a hidden primary may be empty
-        for leaf in served_at(spec, state, owner)
-        for triple in caches.hurts(before | values, leaf) - caches.hurts(before, leaf)
+        parameters
+        for before in {frozenset[Value](), *_sets(state.tlsa_name(tlsa_name))}  # a hidden primary may be empty
+        for chain in served_at(spec, state, tlsa_name)
+        for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)
     }
     return sorted(worse)
 
 
-def may_unpublish(spec: Spec, state: State, owner: str, values: frozenset[Value]) -> str | None:
+def may_unpublish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> str | None:
     """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old ones go last)."""
     if anywhere := unplaced(spec, state):
-        return f"{owner}: where {', '.join(anywhere)} leads is not known yet: the records may be the same"
-    if unknown := unknown_targets(spec, state, owner):
-        return f"{owner}: what {', '.join(unknown)} serves is not known yet"
-    served = served_at(spec, state, owner)
-    for before in _sets(state.owner(owner)):
-        for leaf in served:
-            worse = caches.hurts(before - values, leaf) - caches.hurts(before, leaf)
+        return f"{tlsa_name}: where {', '.join(anywhere)} leads is not known yet: the records may be the same"
+    if unknown := unknown_servers(spec, state, tlsa_name):
+        return f"{tlsa_name}: what {', '.join(unknown)} serves is not known yet"
+    served = served_at(spec, state, tlsa_name)
+    for before in _sets(state.tlsa_name(tlsa_name)):
+        for chain in served:
+            worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
             if worse:
-                return f"{owner}: without these no record of type {', '.join(sorted(worse))} would match what is served"
+                return f"{tlsa_name}: without these no record of type {', '.join(sorted(worse))} would match what is served"
     return None
 
 
-def may_install(spec: Spec, state: State, target: str, generation: Generation, now: Instant) -> list[Obstacle]:
+def may_install(spec: Spec, state: State, server: str, generation: Generation, now: Instant) -> list[Obstacle]:
     """The gate before a swap: what stands against serving the generation at a target from now on."""
-    names = names_of(spec, state, target)
-    return obstacles(spec, state, list(generation.leaves.values()), names, now)
+    names = names_of(spec, state, server)
+    return obstacles(spec, state, list(generation.chains.values()), names, now)
 
 
-def loses_by(spec: Spec, state: State, target: str, one: Generation, other: Generation, now: Instant) -> bool:
+def breaks_more(spec: Spec, state: State, server: str, one: Generation, other: Generation, now: Instant) -> bool:
     """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
-    sets = [item.values for name in names_of(spec, state, target) for item in held(spec, state.owner(name), now)]
+    sets = [item.values for name in names_of(spec, state, server) for item in cached(spec, state.tlsa_name(name), now)]
 
     def hurt(generation: Generation) -> bool:
-        return any(caches.hurts(values, leaf) for values in sets for leaf in generation.leaves.values())
+        return any(caches.unmatched(values, chain) for values in sets for chain in generation.chains.values())
 
     return hurt(one) and not hurt(other)
 
 
-def _sets(owner: Owner) -> list[frozenset[Value]]:
-    return [a.values for a in caches.known(owner.sighting)] if owner.sighting else []
+def _sets(known: TlsaState) -> list[frozenset[Value]]:
+    return [a.values for a in caches.known(known.observation)] if known.observation else []

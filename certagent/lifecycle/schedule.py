@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from certagent.lifecycle.model import Instant, Spec
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Failure, State
-from certagent.pki.leaf import Leaf
 
 SHORT_LIFE = timedelta(days=10)
 """Below this a certificate is short-lived (CA/B Baseline Requirements 1.6.1)."""
@@ -20,7 +21,7 @@ JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""
 SOON = timedelta(seconds=1)
 """The shortest wait between two looks at DNS that somebody else has to change."""
-LOOK_AT_MOST = timedelta(minutes=15)
+OBSERVE_AT_MOST = timedelta(minutes=15)
 """While caches are waited for, a server that regresses is noticed within this, or an eighth of the hold if that is
 less."""
 ALARM = timedelta(hours=1)
@@ -36,22 +37,22 @@ def alarms(work: str, failure: Failure, now: Instant) -> bool:
     return work.partition(" ")[0] in _DEPLOYMENT and now.since(failure.first_at) >= ALARM
 
 
-_DEPLOYMENT = ("install", "reload", "prove", "rollback", "survey")
+_DEPLOYMENT = ("install", "reload", "verify", "rollback", "inspect")
 
 
-def backstop(leaf: Leaf) -> datetime:
+def backstop(chain: Chain) -> datetime:
     """Renew here at the latest if the CA suggests nothing: with a third of the lifetime left, half if it is
     short-lived.
     """
-    life = leaf.not_after - leaf.not_before
-    return leaf.not_after - (life / 2 if life < SHORT_LIFE else life / 3)
+    life = chain.not_after - chain.not_before
+    return chain.not_after - (life / 2 if life < SHORT_LIFE else life / 3)
 
 
-def last_chance(leaf: Leaf) -> datetime:
+def last_chance(chain: Chain) -> datetime:
     """From here on a renewal with the old key is better than a roll that may come too late: a sixth of the lifetime
     left, which leaves several retries at the CA's slowest back-off for 45 days and more, and a day for 160 hours.
     """
-    return leaf.not_after - (leaf.not_after - leaf.not_before) / 6
+    return chain.not_after - (chain.not_after - chain.not_before) / 6
 
 
 def tell(moment: datetime) -> str:
@@ -65,14 +66,14 @@ def due(state: State) -> tuple[datetime, str] | None:
     if newest is None:
         return None
     moments: list[tuple[datetime, str]] = []
-    for algorithm, leaf in newest.leaves.items():
-        renewal = state.renewals.get(algorithm)
+    for key_type, chain in newest.chains.items():
+        renewal = state.renewals.get(key_type)
         if renewal and renewal.drawn.at and renewal.generation == newest.id:
-            moments.append((min(renewal.drawn.at, last_chance(leaf)), "the CA's renewal window (RFC 9773)"))
+            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA's renewal window (RFC 9773)"))
         else:
-            life = leaf.not_after - leaf.not_before
+            life = chain.not_after - chain.not_before
             share = "half" if life < SHORT_LIFE else "a third"
-            moments.append((backstop(leaf), f"{share} of the lifetime is left"))
+            moments.append((backstop(chain), f"{share} of the lifetime is left"))
     return min(moments)
 
 
@@ -101,11 +102,11 @@ def write_again(tries: int) -> timedelta:
     return timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
 
 
-def look_every(spec: Spec, hold: timedelta) -> timedelta:
+def observe_every(spec: Spec, retire_interval: timedelta) -> timedelta:
     """How often to look while a hold of that length is waited for: eight times, to see a regression in time."""
-    return min(max(hold / 8, SOON), LOOK_AT_MOST, spec.watch)
+    return min(max(retire_interval / 8, SOON), OBSERVE_AT_MOST, spec.check_interval)
 
 
-def look_again(since_change: timedelta) -> timedelta:
+def observe_again(since_change: timedelta) -> timedelta:
     """How long to wait for servers that have not followed a change yet: a quarter of the time it has taken so far."""
-    return min(max(since_change / 4, SOON), LOOK_AT_MOST)
+    return min(max(since_change / 4, SOON), OBSERVE_AT_MOST)

@@ -6,14 +6,15 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.facts.dns import Observation, Value
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain, KeyType
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Algorithm, Instant, Sighting, Value
-from certagent.lifecycle.steps import Forget
+from certagent.lifecycle.steps import Delete
 from certagent.pki import tlsa
-from certagent.pki.leaf import Leaf
 
-EVERY_TRIPLE = ("3 1 1", "2 1 1")
+EVERY_PARAMETERS = ("3 1 1", "2 1 1")
 
 
 class KeySet(Struct, frozen=True):
@@ -21,7 +22,7 @@ class KeySet(Struct, frozen=True):
 
     id: str
     made_at: Instant
-    spki: dict[Algorithm, str]
+    spki: dict[KeyType, str]
     in_service_at: Instant | None = None
     """When the first chain was issued for it."""
 
@@ -31,7 +32,7 @@ class Generation(Struct, frozen=True):
 
     id: str
     keys: str | None
-    leaves: dict[Algorithm, Leaf]
+    chains: dict[KeyType, Chain]
     issued_at: Instant
     ca: str = ""
     """The directory of the CA that issued it."""
@@ -41,7 +42,7 @@ class Generation(Struct, frozen=True):
     """The operator chose to install it without waiting for caches."""
 
     @property
-    def foreign(self) -> bool:
+    def unmanaged(self) -> bool:
         """Whether certagent only saw it served and has neither key nor chain."""
         return self.keys is None
 
@@ -67,14 +68,14 @@ class Change(Struct, frozen=True):
     """The last try."""
 
 
-class Owner(Struct, frozen=True):
+class TlsaState(Struct, frozen=True):
     """A TLSA owner name: what caches may hold of it, and the last round of answers."""
 
-    targets: tuple[str, ...] = ()
+    mail_servers: tuple[str, ...] = ()
     """Who answers there, as the config had it when the name was in it."""
-    held: tuple[caches.Held, ...] = ()
-    sighting: Sighting | None = None
-    looked_at: Instant | None = None
+    cached: tuple[caches.CachedSet, ...] = ()
+    observation: Observation | None = None
+    observed_at: Instant | None = None
     changed_at: Instant | None = None
     """Last attempt to add or remove values; a look before it is out of date."""
     change: Change | None = None
@@ -89,18 +90,18 @@ class Owner(Struct, frozen=True):
         return next((c for c in (self.change, self.other) if c and (c.values, c.removes) == wanted), None)
 
 
-_UNSEEN = Owner()
+_UNSEEN = TlsaState()
 
 
 Phase = Literal[
-    "surveyed",
+    "inspected",
     "installing",
     "installed",
     "reloaded",
-    "disproven",
-    "proven",
+    "verify_failed",
+    "verified",
     "drained",
-    "lost",
+    "drifted",
     "restoring",
     "restored",
 ]
@@ -114,9 +115,9 @@ class Installation(Struct, frozen=True):
     """Those that handshakes have met here."""
     generation: str | None = None
     previous: str | None = None
-    phase: Phase = "surveyed"
+    phase: Phase = "inspected"
     reloaded_at: Instant | None = None
-    proven_at: Instant | None = None
+    verified_at: Instant | None = None
     services: tuple[str, ...] = ()
     """As `host:port`, where the last proof that nothing else is served has met the generation."""
     rejected: str | None = None
@@ -125,7 +126,7 @@ class Installation(Struct, frozen=True):
     """Files of somebody else were replaced and are in the vault, to be put back if the proof fails."""
 
     @property
-    def settled(self) -> tuple[str, ...]:
+    def converged(self) -> tuple[str, ...]:
         """Generations that may be served, and surely were: no sender can tell that one of them is put in place again.
 
         What was only intended is none of them, however far it came.
@@ -165,27 +166,27 @@ class State(Struct, frozen=True):
     """How many there ever were: the next id. A step done again after a crash has the same."""
     keys: tuple[KeySet, ...] = ()
     generations: tuple[Generation, ...] = ()
-    orders: dict[Algorithm, Order] = {}
-    issued: dict[Algorithm, Leaf] = {}
+    orders: dict[KeyType, Order] = {}
+    issued: dict[KeyType, Chain] = {}
     """Chains of the generation in the making."""
     issued_keys: str | None = None
     challenges: tuple[tuple[str, str], ...] = ()
     """TXT values that are, or may be, in DNS."""
-    owners: dict[str, Owner] = {}
-    targets: dict[str, Installation] = {}
-    renewals: dict[Algorithm, Renewal] = {}
+    tlsa_names: dict[str, TlsaState] = {}
+    mail_servers: dict[str, Installation] = {}
+    renewals: dict[KeyType, Renewal] = {}
     failures: dict[str, Failure] = {}
     requested: ev.Requested | None = None
-    doomed: Forget | None = None
+    pending_delete: Delete | None = None
     """What is being deleted: unknown from the intent on, deleted for sure with the outcome."""
-    retired: tuple[Value, ...] = ()
+    past_values: tuple[Value, ...] = ()
     """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
 
     # -- what follows from the fields --------------------------------------------------------------------------------
 
-    def owner(self, name: str) -> Owner:
+    def tlsa_name(self, name: str) -> TlsaState:
         """What is known of a TLSA name."""
-        return self.owners.get(name, _UNSEEN)
+        return self.tlsa_names.get(name, _UNSEEN)
 
     def generation(self, id_: str) -> Generation | None:
         """The generation of that id."""
@@ -216,31 +217,31 @@ class State(Struct, frozen=True):
 
     @property
     def next_keys(self) -> KeySet | None:
-        """The newest keys, where the newest chain is not theirs: the stand-by, or those of the roll under way."""
+        """The newest keys, where the newest chain is not theirs: the standby, or those of the roll under way."""
         newest = self.keys[-1] if self.keys else None
         return newest if newest and newest != self.current_keys else None
 
-    def serving(self, targets: tuple[str, ...]) -> list[Generation]:
+    def serving(self, mail_servers: tuple[str, ...]) -> list[Generation]:
         """The generations that may be served by these targets now."""
-        ids = {id_ for t in targets if t in self.targets for id_ in self.targets[t].serves}
+        ids = {id_ for t in mail_servers if t in self.mail_servers for id_ in self.mail_servers[t].serves}
         return [g for g in self.generations if g.id in ids]
 
     @property
     def made(self) -> frozenset[Value]:
         """The `3 1 1` value of every key that certagent made, as far back as it remembers."""
-        return frozenset(self.retired) | {tlsa.of_key(spki) for k in self.keys for spki in k.spki.values()}
+        return frozenset(self.past_values) | {tlsa.of_key(spki) for k in self.keys for spki in k.spki.values()}
 
     @property
     def ours(self) -> frozenset[Value]:
         """Every TLSA value that certagent published or would publish, or adopted because it saw it served."""
-        values = set(self.retired)
+        values = set(self.past_values)
         for keyset in self.keys:
             values |= {tlsa.of_key(spki) for spki in keyset.spki.values()}
         for generation in self.generations:
-            values |= records(generation, EVERY_TRIPLE)
+            values |= records(generation, EVERY_PARAMETERS)
         return frozenset(values)
 
 
-def records(generation: Generation, triples: tuple[str, ...]) -> frozenset[Value]:
+def records(generation: Generation, tlsa_parameters: tuple[str, ...]) -> frozenset[Value]:
     """The TLSA values of every chain of a generation."""
-    return frozenset(v for leaf in generation.leaves.values() for v in tlsa.records(leaf, triples))
+    return frozenset(v for chain in generation.chains.values() for v in tlsa.records(chain, tlsa_parameters))

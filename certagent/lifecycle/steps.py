@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from certagent.lifecycle.model import Algorithm, Value
+from certagent.facts.dns import Value
+from certagent.facts.tls import KeyType
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
@@ -39,75 +40,75 @@ class MakeKeys(Step, frozen=True):
     WORK: ClassVar[str] = "vault"
 
     keys: str
-    algorithms: tuple[Algorithm, ...]
+    key_types: tuple[KeyType, ...]
 
 
 class PlaceOrder(Step, frozen=True):
     """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one algorithm."""
 
-    WORK: ClassVar[str] = "order {0.algorithm}"
+    WORK: ClassVar[str] = "order {0.key_type}"
 
     keys: str
-    algorithm: Algorithm
+    key_type: KeyType
     replaces: str | None
     """The generation it replaces (RFC 9773 section 5)."""
 
 
-class DropOrder(Step, frozen=True):
+class AbandonOrder(Step, frozen=True):
     """Forget an order that nothing wants any more; the CA lets it expire."""
 
-    WORK: ClassVar[str] = "order {0.algorithm}"
+    WORK: ClassVar[str] = "order {0.key_type}"
     CHANGES: ClassVar[bool] = False
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
 class Present(Step, frozen=True):
     """Put the TXT values of an order's dns-01 challenges into DNS."""
 
-    WORK: ClassVar[str] = "challenge {0.algorithm}"
+    WORK: ClassVar[str] = "challenge {0.key_type}"
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
-class AnswerOrder(Step, frozen=True):
+class Respond(Step, frozen=True):
     """See the TXT values at every authoritative server, then let the CA look at them."""
 
-    WORK: ClassVar[str] = "validation {0.algorithm}"
+    WORK: ClassVar[str] = "validation {0.key_type}"
 
-    algorithm: Algorithm
+    key_type: KeyType
 
 
 class Finalize(Step, frozen=True):
     """Finalize the order, fetch the chain, verify it and store it durably."""
 
-    WORK: ClassVar[str] = "issuance {0.algorithm}"
+    WORK: ClassVar[str] = "issuance {0.key_type}"
 
     keys: str
-    algorithm: Algorithm
+    key_type: KeyType
     generation: str
     completes: bool
     """Whether the generation has a chain of every algorithm with this one."""
 
 
-class Tidy(Step, frozen=True):
+class CleanUp(Step, frozen=True):
     """Take the TXT values of finished orders out of DNS."""
 
-    WORK: ClassVar[str] = "tidy"
+    WORK: ClassVar[str] = "clean up"
 
     challenges: tuple[tuple[str, str], ...]
 
 
-class Look(Step, frozen=True):
+class Observe(Step, frozen=True):
     """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is
     secure.
     """
 
-    WORK: ClassVar[str] = "look {0.owner}"
+    WORK: ClassVar[str] = "observe {0.tlsa_name}"
     CHANGES: ClassVar[bool] = False
 
-    owner: str
-    targets: tuple[str, ...] = ()
+    tlsa_name: str
+    mail_servers: tuple[str, ...] = ()
     """Who answers there by the config; none for a name that is not in it."""
     expect: frozenset[Value] = frozenset()
     gone: frozenset[Value] = frozenset()
@@ -118,9 +119,9 @@ class Look(Step, frozen=True):
 class Publish(Step, frozen=True):
     """Add TLSA values at an owner name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.owner}"
+    WORK: ClassVar[str] = "publish {0.tlsa_name}"
 
-    owner: str
+    tlsa_name: str
     values: frozenset[Value]
     ttl_s: int
 
@@ -128,33 +129,33 @@ class Publish(Step, frozen=True):
 class Unpublish(Step, frozen=True):
     """Remove TLSA values at an owner name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.owner}"
+    WORK: ClassVar[str] = "publish {0.tlsa_name}"
 
-    owner: str
+    tlsa_name: str
     values: frozenset[Value]
 
 
-class Survey(Step, frozen=True):
+class Inspect(Step, frozen=True):
     """Find out what a mail server serves that certagent did not install: before the first swap, or after files of
     somebody else were put back.
     """
 
-    WORK: ClassVar[str] = "survey {0.target}"
+    WORK: ClassVar[str] = "inspect {0.server}"
     CHANGES: ClassVar[bool] = False
 
-    target: str
+    server: str
 
 
 class Install(Step, frozen=True):
     """Put a generation's files in place: from here on new processes of the mail server serve it."""
 
-    WORK: ClassVar[str] = "{0.verb} {0.target}"
+    WORK: ClassVar[str] = "{0.verb} {0.server}"
 
-    target: str
+    server: str
     generation: str
     rollback: bool = False
     accept_deferrals: bool = False
-    """The operator chose not to wait for caches (a compromised key without a stand-by)."""
+    """The operator chose not to wait for caches (a compromised key without a standby)."""
 
     @property
     def verb(self) -> str:
@@ -165,26 +166,26 @@ class Install(Step, frozen=True):
 class Restore(Step, frozen=True):
     """Put back the files that were there before certagent's own, and make the mail server read them."""
 
-    WORK: ClassVar[str] = "rollback {0.target}"
+    WORK: ClassVar[str] = "rollback {0.server}"
 
-    target: str
+    server: str
 
 
 class Reload(Step, frozen=True):
     """Make the mail server read its files again."""
 
-    WORK: ClassVar[str] = "reload {0.target}"
+    WORK: ClassVar[str] = "reload {0.server}"
 
-    target: str
+    server: str
 
 
-class Prove(Step, frozen=True):
+class Verify(Step, frozen=True):
     """Meet the generation at every address, port and algorithm of a target by a fresh handshake."""
 
-    WORK: ClassVar[str] = "prove {0.target}"
+    WORK: ClassVar[str] = "verify {0.server}"
     CHANGES: ClassVar[bool] = False
 
-    target: str
+    server: str
     generation: str
     drained: bool
     """Whether old worker processes are gone by now, so that nothing else can be served any more."""
@@ -192,14 +193,14 @@ class Prove(Step, frozen=True):
     """How long to try again until everything is met."""
 
 
-class AskRenewal(Step, frozen=True):
+class FetchRenewalInfo(Step, frozen=True):
     """Ask the CA when it wants the certificate renewed (RFC 9773)."""
 
-    WORK: ClassVar[str] = "ari"
+    WORK: ClassVar[str] = "renewal info"
     CHANGES: ClassVar[bool] = False
 
     generation: str
-    algorithm: Algorithm
+    key_type: KeyType
 
 
 class Revoke(Step, frozen=True):
@@ -210,8 +211,8 @@ class Revoke(Step, frozen=True):
     generation: str
 
 
-class Forget(Step, frozen=True):
-    """Delete what nothing serves, nothing publishes and nothing will roll back to; `targets`: only what is known of
+class Delete(Step, frozen=True):
+    """Delete what nothing serves, nothing publishes and nothing will roll back to; `mail_servers`: only what is known of
     mail servers that are not configured any more.
     """
 
@@ -219,8 +220,8 @@ class Forget(Step, frozen=True):
 
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    owners: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    tlsa_names: tuple[str, ...] = ()
+    mail_servers: tuple[str, ...] = ()
 
 
 class Wait(Struct, frozen=True, tag=True):
@@ -235,20 +236,20 @@ class Wait(Struct, frozen=True, tag=True):
 AnyStep = (
     MakeKeys
     | PlaceOrder
-    | DropOrder
+    | AbandonOrder
     | Present
-    | AnswerOrder
+    | Respond
     | Finalize
-    | Tidy
-    | Look
+    | CleanUp
+    | Observe
     | Publish
     | Unpublish
-    | Survey
+    | Inspect
     | Install
     | Restore
     | Reload
-    | Prove
-    | AskRenewal
+    | Verify
+    | FetchRenewalInfo
     | Revoke
-    | Forget
+    | Delete
 )

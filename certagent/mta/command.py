@@ -21,11 +21,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.host import atomic
+from certagent.host.programs import Result, run
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.run import Result, run
 from certagent.mta.server import Found
 from certagent.secret import Secret
-from certagent.store import atomic
 
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
 
@@ -66,7 +66,7 @@ class Command:
         """Nothing: what kind of service it is, only the operator knows."""
         return []
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; whether the service reads the files installed here, only the proof on the wire can tell.
 
         While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
@@ -77,7 +77,7 @@ class Command:
             mta.files: What `Layout.check` raises.
             mta.reload: (Transient) `check` does not end in time.
         """
-        files = self._layout.paths(algorithms)
+        files = self._layout.paths(key_types)
         self._layout.check()
         for setting, argv in self._commands():
             self._refuse_writable(setting, argv[0])
@@ -86,9 +86,9 @@ class Command:
             if result.code != 0:
                 raise self._wrong(f"its check fails: {_last_line(result)}", _by_hand(self._options.check))
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and those that no single rename replaces."""
-        new = [str(path) for path in self._layout.paths(algorithms) if not os.path.lexists(path)]
+        new = [str(path) for path in self._layout.paths(key_types) if not os.path.lexists(path)]
         notes = [(f"{path} is not there yet: the first run writes it", f"let the service read {path}") for path in new]
         if self._layout.split:
             what = "key and certificate are in two files: for a moment between two renames they do not fit"

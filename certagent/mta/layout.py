@@ -26,12 +26,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
+from certagent.host import atomic
 from certagent.mta import pemfile, pkcs12
 from certagent.mta.pemfile import Parts
 from certagent.pki import keys
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _LIMIT_BYTES = 1 << 20
 """Of a file that is read: a key with its chain is some kB, a bundle twice that; more is the wrong file."""
@@ -101,7 +101,7 @@ class Layout:
         used: dict[str, str] = {}
         for kind, one in self._files.items():
             if kind not in {"ecdsa", "rsa"}:
-                family(kind)
+                algorithm(kind)
             named = _named(one)
             if set(named) not in _SETS:
                 raise self._wrong(
@@ -118,16 +118,16 @@ class Layout:
             raise self._wrong(f"mode is {mode[:20]}", 'in quotes, "0600", or "0640" to let the group read the key')
         self._mode = int(mode, 8)
 
-    def of(self, algorithm: str) -> Files:
+    def of(self, key_type: str) -> Files:
         """The files of an algorithm. Raises: `mta.config` where none are configured, with the line to add."""
-        found = self._files.get(algorithm) or self._files.get(family(algorithm))
+        found = self._files.get(key_type) or self._files.get(algorithm(key_type))
         if found is None:
-            raise self._wrong(f"no file for {algorithm}", f"add to its files:  {family(algorithm)}: /…/chain.pem")
+            raise self._wrong(f"no file for {key_type}", f"add to its files:  {algorithm(key_type)}: /…/chain.pem")
         return found
 
-    def paths(self, algorithms: Iterable[str] | None = None) -> tuple[Path, ...]:
+    def paths(self, key_types: Iterable[str] | None = None) -> tuple[Path, ...]:
         """Every file that is written for these algorithms (None: for all), in the order they are placed."""
-        return tuple(path for one in self._chosen(algorithms) for path in _placed(one).values())
+        return tuple(path for one in self._chosen(key_types) for path in _placed(one).values())
 
     @property
     def split(self) -> bool:
@@ -165,13 +165,13 @@ class Layout:
             mta.disk: (Transient) Disk full, read-only or failing. While the files are written nothing was changed;
                 should a rename itself fail, some files may be new.
         """
-        chosen = {algorithm: self.of(algorithm) for algorithm in pems}
+        chosen = {key_type: self.of(key_type) for key_type in pems}
         with pemfile.in_its_words(), ExitStack() as stack:
             targets = self._looked_at(chosen.values())
             places: list[Callable[[], None]] = []
-            for algorithm, one in chosen.items():
-                parts = pemfile.split(pems[algorithm], _main(one))
-                contents = self._contents(one, pems[algorithm], parts, targets)
+            for key_type, one in chosen.items():
+                parts = pemfile.split(pems[key_type], _main(one))
+                contents = self._contents(one, pems[key_type], parts, targets)
                 temporaries, ready = self._prepared(stack, one, contents, targets)
                 self._rehearse(one, temporaries, parts)
                 places += ready
@@ -184,9 +184,9 @@ class Layout:
         found: dict[str, bytes] = {}
         for kind, one in self._files.items():
             leaf = self._leaf(one)
-            algorithm = leaf and _algorithm(leaf)
-            if leaf and algorithm and kind in {algorithm, family(algorithm)}:
-                found[algorithm] = leaf
+            key_type = leaf and _key_type(leaf)
+            if leaf and key_type and kind in {key_type, algorithm(key_type)}:
+                found[key_type] = leaf
         return found
 
     def saved(self) -> dict[str, Secret[bytes]]:
@@ -215,8 +215,8 @@ class Layout:
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
-    def _chosen(self, algorithms: Iterable[str] | None) -> list[Files]:
-        return list(self._files.values()) if algorithms is None else [self.of(algorithm) for algorithm in algorithms]
+    def _chosen(self, key_types: Iterable[str] | None) -> list[Files]:
+        return list(self._files.values()) if key_types is None else [self.of(key_type) for key_type in key_types]
 
     def _targets(self, chosen: Iterable[Files]) -> dict[Path, Path]:
         """The file that a rename is to replace, for each path; in directories that nobody else may write."""
@@ -377,9 +377,9 @@ def _fits(leaf: bytes, key: Secret[bytes]) -> bool:
         return False
 
 
-def _algorithm(leaf: bytes) -> str | None:
+def _key_type(leaf: bytes) -> str | None:
     try:
-        return keys.algorithm_of(x509.load_der_x509_certificate(leaf).public_key())
+        return keys.key_type_of(x509.load_der_x509_certificate(leaf).public_key())
     except (ValueError, UnsupportedAlgorithm, Misconfigured):
         return None
 

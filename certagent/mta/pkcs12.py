@@ -74,7 +74,7 @@ def _open(bundle: bytes, password: Secret[bytes]) -> tuple[PrivateKey, list[x509
         found = load_pkcs12(bundle, password.reveal())
         if found.cert is None or not isinstance(found.key, PrivateKey):
             return None
-        keys.algorithm_of(found.key.public_key())
+        keys.key_type_of(found.key.public_key())
     except (ValueError, Misconfigured):
         return None
     return found.key, [found.cert.certificate, *(other.certificate for other in found.additional_certs)]

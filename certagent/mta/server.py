@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from certagent.lifecycle.model import Service
+from certagent.facts.tls import Service
 from certagent.secret import Secret
 
 
@@ -25,11 +25,11 @@ class Server(Protocol):
     `mta.reload` (Transient), `mta.down` (Transient).
     """
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """The server's configuration is sound and its TLS settings name exactly the files `install` writes."""
         ...
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """What the operator will have to do once the files are there, or should know: (what, the command)."""
         ...
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from certagent.errors import Misconfigured
-from certagent.pki.algorithms import ALGORITHMS, family
+from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.pki.names import identifier
 from certagent.secret import Secret
 
@@ -25,14 +25,14 @@ _MAX_PEM = 16 * 1024
 """An RSA-4096 key has 3.3 KB; RSA-16384 would still fit."""
 
 
-def make(algorithm: str) -> Secret[bytes]:
+def make(key_type: str) -> Secret[bytes]:
     """A new private key as PEM.
 
     Raises: `pem.algorithm`.
     """
-    if family(algorithm) == "rsa":
-        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(algorithm.removeprefix("rsa-"))))
-    return _pem(ec.generate_private_key(ec.SECP384R1() if algorithm == "ecdsa-p384" else ec.SECP256R1()))
+    if algorithm(key_type) == "rsa":
+        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa-"))))
+    return _pem(ec.generate_private_key(ec.SECP384R1() if key_type == "ecdsa-p384" else ec.SECP256R1()))
 
 
 def load(key: Secret[bytes]) -> PrivateKey:
@@ -51,7 +51,7 @@ def load(key: Secret[bytes]) -> PrivateKey:
         raise _bad_key("cannot be read") from None
     if not isinstance(private, PrivateKey):
         raise _bad_key("is of another kind")
-    algorithm_of(private.public_key())
+    key_type_of(private.public_key())
     return private
 
 
@@ -63,8 +63,8 @@ def normal(key: Secret[bytes]) -> Secret[bytes]:
     return _pem(load(key))
 
 
-def algorithm_of(key: PublicKeyTypes | Secret[bytes]) -> str:
-    """The name in `ALGORITHMS` of a public key, or of a private key's PEM.
+def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
+    """The name in `KEY_TYPES` of a public key, or of a private key's PEM.
 
     Raises: `pem.key` for a kind that certagent does not handle.
     """
@@ -74,7 +74,7 @@ def algorithm_of(key: PublicKeyTypes | Secret[bytes]) -> str:
             return "ecdsa-p256"
         case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
             return "ecdsa-p384"
-        case rsa.RSAPublicKey() if f"rsa-{public.key_size}" in ALGORITHMS:
+        case rsa.RSAPublicKey() if f"rsa-{public.key_size}" in KEY_TYPES:
             return f"rsa-{public.key_size}"
         case _:
             raise _bad_key("is of another kind")
@@ -106,7 +106,7 @@ def csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([]))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .sign(private, hashes.SHA384() if algorithm_of(private.public_key()) == "ecdsa-p384" else hashes.SHA256())
+        .sign(private, hashes.SHA384() if key_type_of(private.public_key()) == "ecdsa-p384" else hashes.SHA256())
     )
     return request.public_bytes(serialization.Encoding.PEM)
 
@@ -118,4 +118,4 @@ def _pem(key: PrivateKey) -> Secret[bytes]:
 
 
 def _bad_key(why: str) -> Misconfigured:
-    return Misconfigured("pem.key", f"the private key {why}", f"use an unencrypted PEM key: {', '.join(ALGORITHMS)}")
+    return Misconfigured("pem.key", f"the private key {why}", f"use an unencrypted PEM key: {', '.join(KEY_TYPES)}")

@@ -52,7 +52,7 @@ def fqdn(host: str) -> str:
     return hostname(host) + "."
 
 
-def owner(host: str, port: int) -> str:
+def tlsa_name(host: str, port: int) -> str:
     """Where the TLSA records of a TCP service live: `_25._tcp.mx1.example.org.`.
 
     Raises: `name.invalid`.
@@ -76,7 +76,7 @@ def covers(pattern: str, name: str) -> bool:
     """A certificate with the dNSName `pattern` is good for `name`; both canonical identifiers.
 
     A wildcard stands for exactly one whole leftmost label; an ordered wildcard is covered by itself only.
-    Source: RFC 6125 section 6.4.3, RFC 7672 section 3.2.3.
+    Source: RFC 9525 section 6.4.3, RFC 7672 section 3.2.3.
     """
     return pattern == name or (pattern.startswith("*.") and not name.startswith("*.") and _parent(name) == pattern[2:])
 

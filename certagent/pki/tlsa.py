@@ -1,6 +1,6 @@
 """TLSA records as text: what a chain needs in DNS, and whether a record found there matches it.
 
-Works on canonical text and `Leaf` facts alone; a match that these facts cannot decide is None, never a guess.
+Works on canonical text and `Chain` facts alone; a match that these facts cannot decide is None, never a guess.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from certagent.errors import Misconfigured, Rejected
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain
 
 KEY = "3 1 1"
 """DANE-EE, the leaf's SubjectPublicKeyInfo, SHA-256. Source: RFC 7672 section 3.1.1."""
@@ -38,7 +38,7 @@ def canonical(text: str) -> str:
     return "{} {} {} {}".format(*fields)
 
 
-def triple(value: str) -> str:
+def parameters(value: str) -> str:
     """`3 1 1` of a record.
 
     Raises: `tlsa.invalid`.
@@ -55,27 +55,27 @@ def of_key(spki_hex: str) -> str:
     return _sha256(KEY, spki_hex)
 
 
-def records(leaf: Leaf, triples: Iterable[str]) -> frozenset[str]:
-    """The records that DNS must hold for this chain, one for each triple.
+def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
+    """The records that DNS must hold for this chain, one for each TLSA parameters.
 
     `2 1 1` pins the topmost CA certificate of the served chain, the one that changes least; without one there is none.
 
-    Raises: `tlsa.triple` for any other triple, `tlsa.invalid`.
+    Raises: `tlsa.parameters` for any other TLSA parameters, `tlsa.invalid`.
     Source: RFC 7671 section 5.2 (the trust anchor's certificate must be in the chain the server sends).
     """
     values: set[str] = set()
-    for wanted in triples:
+    for wanted in tlsa_parameters:
         if wanted == KEY:
             values.add(of_key(leaf.spki))
         elif wanted == ANCHOR:
             values.update(_sha256(ANCHOR, issuer) for issuer in leaf.issuers[-1:])
         else:
-            raise Misconfigured("tlsa.triple", f"certagent makes no TLSA {wanted!r}", f"use {KEY} or {ANCHOR}")
+            raise Misconfigured("tlsa.parameters", f"certagent makes no TLSA {wanted!r}", f"use {KEY} or {ANCHOR}")
     return frozenset(values)
 
 
-def matches(value: str, leaf: Leaf) -> bool | None:
-    """The record matches the served chain; None where the facts of a `Leaf` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
+def matches(value: str, leaf: Chain) -> bool | None:
+    """The record matches the served chain; None where the facts of a `Chain` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
 
     Raises: `tlsa.invalid`.
     Source: RFC 6698 section 2.1; `2 1 1` may match any CA certificate that is served (RFC 7671 section 5.2).

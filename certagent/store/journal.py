@@ -22,17 +22,17 @@ from typing import Any
 
 import msgspec
 
-from certagent.clock import Clock
 from certagent.errors import Misconfigured, Transient
+from certagent.facts.moment import Instant
+from certagent.host.clock import Clock
 from certagent.lifecycle.events import AnyEvent
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant
 from certagent.lifecycle.state import State
 
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE event (
-  certificate TEXT NOT NULL, seq INTEGER NOT NULL, at TEXT NOT NULL, lived_s REAL NOT NULL, body BLOB NOT NULL,
+  certificate TEXT NOT NULL, seq INTEGER NOT NULL, at TEXT NOT NULL, elapsed_s REAL NOT NULL, body BLOB NOT NULL,
   digest BLOB NOT NULL, PRIMARY KEY (certificate, seq)
 ) WITHOUT ROWID;
 CREATE TABLE head (
@@ -42,7 +42,7 @@ CREATE TABLE head (
 CREATE INDEX head_wake_at ON head (wake_at);
 CREATE INDEX head_wake_s ON head (wake_s);
 CREATE TABLE lived (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot_s REAL NOT NULL,
-  lived_s REAL NOT NULL, digest BLOB NOT NULL);
+  elapsed_s REAL NOT NULL, digest BLOB NOT NULL);
 """
 _BUSY_S = 10.0
 """Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
@@ -114,26 +114,26 @@ class Journal:
 
     def _now(self) -> tuple[Instant, str, float]:
         boot_id, boot_s = self._clock.boot()
-        _, since_s, lived_s = self._lived()
-        return Instant(self._clock.wall(), lived_s + max(0.0, boot_s - since_s)), boot_id, boot_s
+        _, since_s, elapsed_s = self._elapsed()
+        return Instant(self._clock.wall(), elapsed_s + max(0.0, boot_s - since_s)), boot_id, boot_s
 
     def _begin_boot(self) -> None:
         """In another boot, or on another host, counting goes on from here: what lies between was not lived through."""
         boot_id, boot_s = self._clock.boot()
-        last_boot, _, lived_s = self._lived()
+        last_boot, _, elapsed_s = self._elapsed()
         if last_boot != boot_id:
-            self._live(boot_id, boot_s, lived_s)
+            self._live(boot_id, boot_s, elapsed_s)
 
-    def _lived(self) -> tuple[str, float, float]:
+    def _elapsed(self) -> tuple[str, float, float]:
         """The boot, the time in it, and the seconds lived through until then, as of the last append."""
-        row = self._db.execute("SELECT boot_id, boot_s, lived_s, digest FROM lived").fetchone()
+        row = self._db.execute("SELECT boot_id, boot_s, elapsed_s, digest FROM lived").fetchone()
         if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):
             raise _damaged(self.path, "the time lived through was changed")  # waits could be shorter than they are
         return row[:3]
 
-    def _live(self, boot_id: str, boot_s: float, lived_s: float) -> None:
-        digest = _digest(b"", repr((boot_id, boot_s, lived_s)).encode())
-        self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?,?)", (boot_id, boot_s, lived_s, digest))
+    def _live(self, boot_id: str, boot_s: float, elapsed_s: float) -> None:
+        digest = _digest(b"", repr((boot_id, boot_s, elapsed_s)).encode())
+        self._db.execute("INSERT OR REPLACE INTO lived VALUES (1,?,?,?,?)", (boot_id, boot_s, elapsed_s, digest))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -176,22 +176,22 @@ class Journal:
         yield from self._entries(name, rows, after)
 
     def _rows(self, name: str, after: int) -> list[Any]:
-        select = "SELECT seq, at, lived_s, body, digest FROM event WHERE certificate=? AND seq>=? ORDER BY seq"
+        select = "SELECT seq, at, elapsed_s, body, digest FROM event WHERE certificate=? AND seq>=? ORDER BY seq"
         return self._db.execute(select, (name, after)).fetchall()
 
     def _entries(self, name: str, rows: list[Any], after: int) -> Iterator[Entry]:
         previous = b"" if after < 1 else None
         expected = max(after, 1)
-        for seq, at, lived_s, body, digest in rows:
+        for seq, at, elapsed_s, body, digest in rows:
             if seq != expected:
                 raise _damaged(self.path, f"{name}: event {expected} is missing")
-            if previous is not None and digest != _digest(previous, _row(name, seq, at, lived_s, body)):
+            if previous is not None and digest != _digest(previous, _row(name, seq, at, elapsed_s, body)):
                 raise _damaged(self.path, f"{name}: event {seq} was changed")
             previous, expected = digest, seq + 1
             if seq <= after:
                 continue
             try:
-                yield Entry(seq, Instant(datetime.fromisoformat(at), lived_s), _EVENT.decode(body))
+                yield Entry(seq, Instant(datetime.fromisoformat(at), elapsed_s), _EVENT.decode(body))
             except (msgspec.MsgspecError, ValueError) as error:
                 raise _damaged(self.path, f"{name}: event {seq} does not read: {error}") from None
 
@@ -210,9 +210,9 @@ class Journal:
         """When each certificate wants to be looked after again; those never planned yet are missing."""
         select = "SELECT certificate, wake_at, wake_s, why FROM head WHERE wake_at IS NOT NULL"
         with self._mutex, _translated(self.path), self._snapshot():
-            wall, lived_s = self._clocks()
+            wall, elapsed_s = self._clocks()
             rows = self._db.execute(select).fetchall()
-        return {name: Wake(_from_epoch(min(at, wall + s - lived_s)), why) for name, at, s, why in rows}
+        return {name: Wake(_from_epoch(min(at, wall + s - elapsed_s)), why) for name, at, s, why in rows}
 
     def due(self) -> tuple[list[str], timedelta | None]:
         """The certificates to be looked after now, and how long until the next of the others wants it.
@@ -221,21 +221,21 @@ class Journal:
         """
         later = "FROM head WHERE wake_at>? AND wake_s>?"
         with self._mutex, _translated(self.path), self._snapshot():
-            wall, lived_s = now = self._clocks()
+            wall, elapsed_s = now = self._clocks()
             rows = self._db.execute(
                 "SELECT certificate FROM head WHERE wake_at IS NULL OR wake_at<=? OR wake_s<=?", now
             )
             names = [name for (name,) in rows]
             [[at]] = self._db.execute(f"SELECT min(wake_at) {later}", now)  # one each: for both it would read all rows
             [[s]] = self._db.execute(f"SELECT min(wake_s) {later}", now)
-        return names, None if at is None else timedelta(seconds=min(at - wall, s - lived_s))
+        return names, None if at is None else timedelta(seconds=min(at - wall, s - elapsed_s))
 
     def _clocks(self) -> tuple[float, float]:
         """The wall and the lived seconds: a hint has a date by each, and the one that comes first counts. The wall may
         have been set back since; one that was set forward may have come to a renewal.
         """
         now = self._now()[0]
-        return now.wall.timestamp(), now.lived_s
+        return now.wall.timestamp(), now.elapsed_s
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -248,9 +248,9 @@ class Journal:
             for event in events:
                 state = fold(state, event, now)
                 body = msgspec.json.encode(event)
-                last = _digest(last, _row(name, state.seq, at, now.lived_s, body))
+                last = _digest(last, _row(name, state.seq, at, now.elapsed_s, body))
                 self._db.execute(
-                    "INSERT INTO event VALUES (?,?,?,?,?,?)", (name, state.seq, at, now.lived_s, body, last)
+                    "INSERT INTO event VALUES (?,?,?,?,?,?)", (name, state.seq, at, now.elapsed_s, body, last)
                 )
             stored = msgspec.json.encode(state, order="sorted")
             self._db.execute(
@@ -259,14 +259,14 @@ class Journal:
                 " seq=excluded.seq, state=excluded.state, digest=excluded.digest, wake_at=NULL, wake_s=NULL",
                 (name, state.seq, stored, _digest(last, stored)),
             )
-            self._live(boot_id, boot_s, now.lived_s)
+            self._live(boot_id, boot_s, now.elapsed_s)
             return state
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:
         """Note when the certificate wants to be looked after again; only a hint, never evidence."""
         with self._mutex, _translated(self.path):
-            wall, lived_s = self._clocks()
-            wake = (wall + delay.total_seconds(), lived_s + delay.total_seconds())
+            wall, elapsed_s = self._clocks()
+            wake = (wall + delay.total_seconds(), elapsed_s + delay.total_seconds())
             self._db.execute("UPDATE head SET wake_at=?, wake_s=?, why=? WHERE certificate=?", (*wake, why, name))
 
     @contextmanager
@@ -292,10 +292,10 @@ def _digest(previous: bytes, content: bytes) -> bytes:
     return hashlib.blake2b(content, key=previous, digest_size=16).digest()
 
 
-def _row(name: str, seq: int, at: str, lived_s: float, body: bytes) -> bytes:
+def _row(name: str, seq: int, at: str, elapsed_s: float, body: bytes) -> bytes:
     if not isinstance(body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
         return b""
-    return f"{name}\n{seq}\n{at}\n{lived_s!r}\n".encode() + body
+    return f"{name}\n{seq}\n{at}\n{elapsed_s!r}\n".encode() + body
 
 
 def _from_epoch(seconds: float) -> datetime:

@@ -19,7 +19,7 @@ from certagent.errors import Misconfigured, Transient
 
 _FIRST_PAUSE_S = 0.01
 _LAST_PAUSE_S = 0.5
-"""Steps of a spiral take seconds: asking twice a second costs nothing and keeps nobody waiting."""
+"""Steps of a reconcile loop take seconds: asking twice a second costs nothing and keeps nobody waiting."""
 
 _PATIENCE_S = 1.0
 """`daemon_pid` of another process has the file locked for a moment: that is no daemon."""

@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.host import atomic
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}")
 """One component of a path, never hidden and never `..`; 128 leaves room for the temporary names of `atomic`."""
@@ -40,45 +40,45 @@ class Vault:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+    def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
         """Keep a key.
 
         Raises: `vault.exists` (Unsafe) when another key is kept there.
         """
-        path = self._path(certificate, keys_id, algorithm, ".key")
+        path = self._path(certificate, keys_id, key_type, ".key")
         if os.path.lexists(path) and atomic.read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
             raise Unsafe("vault.exists", f"{path} holds another key", "keep it: DNS may have records of it")
         self._write(path, key.reveal())  # also where it is there already: a killed run may not have synced it
 
-    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+    def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
         """The key as it was put.
 
         Raises: `vault.missing` (Misconfigured).
         """
-        return Secret(_read(self._path(certificate, keys_id, algorithm, ".key")))
+        return Secret(_read(self._path(certificate, keys_id, key_type, ".key")))
 
-    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+    def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
         """Keep a chain: certificates alone, the key stays in its own file. Replaces one that is there."""
-        self._write(self._path(certificate, generation_id, algorithm, ".pem"), pem)
+        self._write(self._path(certificate, generation_id, key_type, ".pem"), pem)
 
-    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+    def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
         """The chain as it was put.
 
         Raises: `vault.missing` (Misconfigured).
         """
-        return _read(self._path(certificate, generation_id, algorithm, ".pem"))
+        return _read(self._path(certificate, generation_id, key_type, ".pem"))
 
-    def keep(self, certificate: str, target: str, files: Mapping[str, Secret[bytes]]) -> None:
+    def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:
         """Keep the files that a mail server had from somebody else, by path. Replaces those kept before."""
         data = msgspec.msgpack.encode({path: content.reveal() for path, content in files.items()})
-        self._write(self._path(certificate, "before", target, ".files"), data)
+        self._write(self._path(certificate, "before", server, ".files"), data)
 
-    def kept(self, certificate: str, target: str) -> dict[str, Secret[bytes]]:
+    def kept(self, certificate: str, server: str) -> dict[str, Secret[bytes]]:
         """The files as they were kept; none where none were.
 
         Raises: `vault.kept` (Misconfigured) when they cannot be read.
         """
-        path = self._path(certificate, "before", target, ".files")
+        path = self._path(certificate, "before", server, ".files")
         if not os.path.lexists(path):
             return {}
         data = atomic.read_private(path, limit_bytes=_KEPT_LIMIT_BYTES)
@@ -100,8 +100,8 @@ class Vault:
     def _directory(self, certificate: str, name: str) -> Path:
         return self._root / _part(certificate) / _part(name)
 
-    def _path(self, certificate: str, name: str, algorithm: str, suffix: str) -> Path:
-        return self._directory(certificate, name) / (_part(algorithm) + suffix)
+    def _path(self, certificate: str, name: str, key_type: str, suffix: str) -> Path:
+        return self._directory(certificate, name) / (_part(key_type) + suffix)
 
     def _write(self, path: Path, data: bytes) -> None:
         for directory in (self._root, path.parent.parent, path.parent):

@@ -36,7 +36,7 @@ dns:
 certificates:
   {name}:
     ca: pebble
-    standby_key: false
+    standby: false
     drain: 0s
     mail_servers:
       postfix:

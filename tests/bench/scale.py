@@ -24,15 +24,16 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
-from certagent import config
-from certagent.clock import SystemClock
+from certagent.config.load import load
+from certagent.facts.moment import Instant
+from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant, Spec
-from certagent.lifecycle.schedule import LOOK_AT_MOST
-from certagent.lifecycle.settled import settled
+from certagent.lifecycle.schedule import OBSERVE_AT_MOST
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.store import journal as store
 from certagent.store.journal import Journal
@@ -42,7 +43,7 @@ KINDS = ("idle",) * 12 + ("idle, RSA and ECDSA",) * 4 + ("new", "waits for cache
 """Every twenty certificates."""
 OPTIONS: dict[str, dict[str, object]] = {
     "idle, RSA and ECDSA": {"keys": ["ecdsa-p256", "rsa-2048"]},
-    "waits for caches": {"standby_key": False},
+    "waits for caches": {"standby": False},
 }
 ENTRY = {
     "ca": "ca",
@@ -122,9 +123,9 @@ def life(spec: Spec, now: Instant) -> list[Pass]:
         step = planner.plan(spec, state, now)
         passes.append(Pass(tuple(happened), now, step))
         if isinstance(step, st.Wait):
-            if settled(spec, state) and rotated and step.delay > LOOK_AT_MOST:
+            if converged(spec, state) and rotated and step.delay > OBSERVE_AT_MOST:
                 return passes
-            if settled(spec, state) and not rotated:
+            if converged(spec, state) and not rotated:
                 rotated = True
                 take(ev.Requested(what="rotate"))
             now = later(now, step.delay)
@@ -139,7 +140,7 @@ def life(spec: Spec, now: Instant) -> list[Pass]:
 
 def later(now: Instant, delay: timedelta) -> Instant:
     """The moment after a delay that was lived through."""
-    return Instant(now.wall + delay, now.lived_s + delay.total_seconds())
+    return Instant(now.wall + delay, now.elapsed_s + delay.total_seconds())
 
 
 def up_to_now(spec: Spec, now: Instant, chosen: Callable[[Pass], bool]) -> Iterator[Pass]:
@@ -163,7 +164,7 @@ def templates(specs: Mapping[str, Spec], now: Instant) -> dict[str, list[Templat
         "idle": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
         "idle, RSA and ECDSA": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
         "waits for caches": lambda p: isinstance(p.step, st.Wait) and "not swapped" in p.step.because,
-        "fails": lambda p: isinstance(p.step, st.PlaceOrder | st.Reload | st.Look),
+        "fails": lambda p: isinstance(p.step, st.PlaceOrder | st.Reload | st.Observe),
         "in the middle": lambda p: bool(p.happened) and not isinstance(p.step, st.Wait),
     }
     found = {kind: up_to_now(specs[kind], now, choice) for kind, choice in chosen.items()}
@@ -199,7 +200,7 @@ def _template(spec: Spec, one: Pass) -> Template:
     bodies: list[bytes] = []
     for at, event in one.happened:
         state = fold(state, event, at)
-        rows.append((state.seq, at.wall.isoformat(), at.lived_s))
+        rows.append((state.seq, at.wall.isoformat(), at.elapsed_s))
         bodies.append(msgspec.json.encode(event))
     text = b"\0".join([*bodies, msgspec.json.encode(state, order="sorted")])
     return Template(spec.name, rows, text, sorted(set(re.findall(rb"[0-9a-f]{64}", text))))
@@ -220,12 +221,12 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
         template = some[number // len(KINDS) % len(some)]
         *bodies, state = template.of(number, name)
         last = b""
-        for (seq, at, lived_s), body in zip(template.rows, bodies, strict=True):
-            last = store._digest(last, store._row(name, seq, at, lived_s, body))  # pyright: ignore[reportPrivateUsage]
-            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, lived_s, body, last))
+        for (seq, at, elapsed_s), body in zip(template.rows, bodies, strict=True):
+            last = store._digest(last, store._row(name, seq, at, elapsed_s, body))  # pyright: ignore[reportPrivateUsage]
+            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, elapsed_s, body, last))
         digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
         delay_s = 3600 + number % 3600
-        wake = (wall + delay_s, now.lived_s + delay_s)
+        wake = (wall + delay_s, now.elapsed_s + delay_s)
         db.execute("INSERT INTO head VALUES (?,?,?,?,?,?,?)", (name, len(template.rows), state, digest, *wake, "watch"))
     db.execute("COMMIT")
     journal.close()
@@ -233,7 +234,7 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
 
 def specs_of(path: Path) -> dict[str, Spec]:
     """A certificate of each kind."""
-    found = config.load(path).certificates
+    found = load(path).certificates
     return {kind_of(number): entry.spec for number, entry in enumerate(islice(found.values(), len(set(KINDS))))}
 
 
@@ -251,12 +252,12 @@ def measured(count: int) -> list[str]:
         directory = Path(place)
         (directory / "state").mkdir(0o700)
         path = write_config(directory, count)
-        reading = cpu_s(lambda: config.load(path))
+        reading = cpu_s(lambda: load(path))
         fill(directory / "state" / "journal.db", specs_of(path), count)
-        again = cpu_s(lambda: config.load(path))
+        again = cpu_s(lambda: load(path))
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        loaded = config.load(path)
+        loaded = load(path)
         journal = Journal(directory / "state" / "journal.db", SystemClock())
         due = journal.due()
         gc.collect()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from certagent.dns.command import Command, Ended, Options, judge, printable
-from certagent.dns.provider import RRset
+from certagent.dns.providers.command import Command, Ended, Options, judge, printable
+from certagent.dns.providers.protocol import RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient
-from certagent.testing import DnsCheck, dns_provider_suite
+from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 from tests.lab.wait import until
 
 NAME = "_25._tcp.mx1.example.org."

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from certagent.dns.command import Command, Options
+from certagent.dns.providers.command import Command, Options
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from tests.lab import certificates
 

@@ -11,11 +11,12 @@ import dns.rrset
 import pytest
 from dns.rdatatype import TLSA, TXT
 
-from certagent.dns import resolver as module
+from certagent.dns import authority as module
+from certagent.dns.authority import Resolver
 from certagent.dns.message import Alias, absolute, majority, read, zone_of
-from certagent.dns.resolver import Resolver
 from certagent.errors import Misconfigured
-from certagent.lifecycle.model import Answer, Unknown
+from certagent.facts.dns import Answer
+from certagent.facts.unknown import Unknown
 
 A = "aa" * 32
 NAME = "_25._tcp.mx1.example.org."
@@ -126,7 +127,7 @@ class TestServers:
 
         monkeypatch.setattr(module, "_has_route", has_route)
         v6 = {("ns1.example.org.", "AAAA"): "2001:db8::1", ("ns2.example.org.", "AAAA"): "2001:db8::2"}
-        answers = Scripted(NS | v6).sight(NAME).answers
+        answers = Scripted(NS | v6).observe(NAME).answers
         told = {key: type(answer) for key, answer in answers.items()}
         if route:
             both = {"ns1.example.org./2001:db8::1": Answer, "ns2.example.org./2001:db8::2": Answer}
@@ -136,17 +137,17 @@ class TestServers:
 
     def test_a_server_without_address_is_unknown(self) -> None:
         """It is listed, so somebody may ask it."""
-        answers = Scripted(NS).sight(NAME).answers
+        answers = Scripted(NS).observe(NAME).answers
         assert answers["ns2.example.org./-"] == Unknown("has no address")
 
     def test_a_zone_without_servers_is_unknown(self) -> None:
         """There is never an empty set of answers, which would look like agreement."""
-        assert Scripted({}).sight(NAME).answers == {"example.org./-": Unknown("has no name servers")}
+        assert Scripted({}).observe(NAME).answers == {"example.org./-": Unknown("has no name servers")}
 
     def test_names_are_compared_without_case_and_dot(self) -> None:
         """A name that is written otherwise is the same name."""
-        sighting = Scripted(NS).sight("_25._TCP.mx1.example.ORG")
-        assert (sighting.zone, sighting.name) == ("example.org.", NAME)
+        observation = Scripted(NS).observe("_25._TCP.mx1.example.ORG")
+        assert (observation.zone, observation.name) == ("example.org.", NAME)
 
     def test_the_budget_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It asks again and again, and ends."""
@@ -161,10 +162,10 @@ class TestServers:
         scripted = Scripted({("example.org.", "NS"): "ns1.example.org.", ("ns1.example.org.", "A"): "192.0.2.1"})
         original = scripted._ask_all  # pyright: ignore
         scripted._ask_all = lambda *a: asked.append(now) or original(*a)  # pyright: ignore
-        scripted.sight(NAME, expect=frozenset({f"3 1 1 {A}"}), budget=timedelta(seconds=0.2))
+        scripted.observe(NAME, expect=frozenset({f"3 1 1 {A}"}), budget=timedelta(seconds=0.2))
         assert asked == pytest.approx([0, 0.02, 0.06, 0.14, 0.2])
         asked.clear()
-        scripted.sight(NAME)
+        scripted.observe(NAME)
         assert len(asked) == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certagent.dns.rfc2136 import Options, Rfc2136, parse_keys, parse_server, rdata_text
+from certagent.dns.providers.rfc2136 import Options, Rfc2136, parse_keys, parse_server, rdata_text
 from certagent.errors import Misconfigured, Rejected
 
 SECRET = "////////////////////////////////cGFkZGluZyE="

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from certagent.dns.provider import RdType, RRset
-from certagent.testing import DnsCheck, dns_provider_suite
+from certagent.dns.providers.protocol import RdType, RRset
+from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 
 ZONE = "example.org."
 each_check = pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)

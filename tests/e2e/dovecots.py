@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured
-from certagent.lifecycle.model import Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Service
+from certagent.facts.unknown import Unknown
 from certagent.mta.dovecot.server import Dovecot, Options
+from certagent.probe import handshake
 from certagent.secret import Secret
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE
@@ -77,17 +78,17 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def served(algorithm: str, port: int = 993, sni: str | None = None) -> str:
+def served(key_type: str, port: int = 993, sni: str | None = None) -> str:
     """The key that is served, or why none was seen."""
-    leaf = probe.probe(SERVICES[port], IMAP, algorithm, 5, sni=sni, newest="1.2").leaf
+    leaf = handshake.probe(SERVICES[port], IMAP, key_type, 5, sni=sni, newest="1.2").chain
     return leaf.why if isinstance(leaf, Unknown) else leaf.spki
 
 
 def everywhere(sni: str | None = None) -> set[tuple[str, str]]:
     """What all ports serve."""
     with ThreadPoolExecutor(len(SERVICES)) as pool:
-        found = [(algorithm, pool.submit(served, algorithm, port, sni)) for algorithm in BOTH for port in SERVICES]
-    return {(algorithm, key.result()) for algorithm, key in found}
+        found = [(key_type, pool.submit(served, key_type, port, sni)) for key_type in BOTH for port in SERVICES]
+    return {(key_type, key.result()) for key_type, key in found}
 
 
 def keys_of(ecdsa: chains.Chain, rsa: chains.Chain) -> set[tuple[str, str]]:

@@ -45,10 +45,10 @@ def override(receiver: Receiver, option: str) -> None:
     receiver.configure("master.cf", text.replace(before, f"{before} -o {option}"))
 
 
-def wrong(postfix: Postfix, algorithms: frozenset[str] = BOTH) -> Misconfigured:
+def wrong(postfix: Postfix, key_types: frozenset[str] = BOTH) -> Misconfigured:
     """What `check` finds."""
     with pytest.raises(Misconfigured) as caught:
-        postfix.check(algorithms)
+        postfix.check(key_types)
     assert caught.value.code == "mta.config"
     return caught.value
 
@@ -60,9 +60,9 @@ def do_as_told(hint: str) -> None:
     subprocess.run(["sh", "-c", command], check=True, stdin=subprocess.DEVNULL)
 
 
-def told(postfix: Postfix, what: str, algorithms: frozenset[str] = BOTH) -> str:
+def told(postfix: Postfix, what: str, key_types: frozenset[str] = BOTH) -> str:
     """The command of the one thing in `ahead` that says `what`."""
-    [command] = [command for text, command in postfix.ahead(algorithms) if what in text]
+    [command] = [command for text, command in postfix.ahead(key_types) if what in text]
     return command
 
 

@@ -41,7 +41,7 @@ from tests.lab.wait import until
 from tests.mta import chains
 
 ROOT = Path(__file__).resolve().parents[2]
-ALGORITHMS = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
+KEY_TYPES = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
 MANY_LOGINS = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
 CIPHERS = {"ecdsa": b"aECDSA", "rsa": b"aRSA"}
 """How a client chooses the kind of key in TLS 1.2."""
@@ -103,7 +103,7 @@ def files(directory: Path, name: str, kinds: Sequence[str], owner: str | None = 
     for kind in kinds:
         path = directory / f"{name.partition('.')[0]}-{kind}.pem"
         path.touch(mode=0o600)
-        path.write_bytes(chains.make(ALGORITHMS[kind], name).pem)
+        path.write_bytes(chains.make(KEY_TYPES[kind], name).pem)
         if owner:
             subprocess.run(["chown", owner, path], check=True)
         found[kind] = str(path)
@@ -296,7 +296,7 @@ class Site:
         ]
         return {
             "ca": "pebble",
-            "keys": [ALGORITHMS[kind] for kind in host.kinds(name)],
+            "keys": [KEY_TYPES[kind] for kind in host.kinds(name)],
             "drain": "1s",
             "dane": {"ttl": "2s", "guard": "0s"},
             "mail_servers": {"mail": {**host.sections[name], "services": services}},
@@ -330,7 +330,7 @@ class Site:
         for name in self.host.names:
             entries = json.loads(self.run("history", name, "--json"))
             began = max(n for n, one in enumerate(entries) if one["event"].get("step", {}).get("type") == "Install")
-            proven = next(one for one in entries[began:] if one["event"]["type"] == "Proven")
+            proven = next(one for one in entries[began:] if one["event"]["type"] == "Verified")
             found.append((_monotonic(entries[began]), _monotonic(proven)))
         return found
 
@@ -365,7 +365,7 @@ class Clients:
         self._host = host
         self._doors = {port: Door(host.address, port) for port in host.modes}
         self._contexts = {
-            (kind, version): self._context(kind, version, root) for kind in ALGORITHMS for version in VERSIONS
+            (kind, version): self._context(kind, version, root) for kind in KEY_TYPES for version in VERSIONS
         }
         self._wishes = itertools.cycle(host.wishes())
         self._sets: dict[tuple[str, int], list[set[str]]] = {}
@@ -400,8 +400,8 @@ class Clients:
         self._began = time.monotonic()
         for thread in self._threads:
             thread.start()
-        owners = len(self._host.names) * len(self._host.modes)
-        until(lambda: len(self._sets) == owners, 10, "DNS was asked")
+        tlsa_names = len(self._host.names) * len(self._host.modes)
+        until(lambda: len(self._sets) == tlsa_names, 10, "DNS was asked")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -36,7 +36,7 @@ from tests.lab.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = f"mx1.{ZONE}"
-OWNER = f"_25._tcp.{NAME}"
+TLSA_NAME = f"_25._tcp.{NAME}"
 CHALLENGE = f"_acme-challenge.{NAME}"
 BOTH_SERVERS = (PRIMARY, SECONDARY)
 PORTS = (25, 465, 587)
@@ -115,7 +115,7 @@ class Site:
             "dns": {"resolvers": ["127.0.0.1"], "providers": {"corp": self.provider}},
             "certificates": {NAME: self.certificate},
         }
-        self.names = [OWNER, CHALLENGE]
+        self.names = [TLSA_NAME, CHALLENGE]
         """Names whose records are removed at the end (and were, before the beginning)."""
 
     def __enter__(self) -> Self:
@@ -168,8 +168,8 @@ class Site:
         return self.judge(Done(args, process.returncode, out, err), code)
 
     def await_caches(self) -> None:
-        """Goes on until no swap would wait for caches: the stand-by key is in all of them."""
-        until(lambda: "caches are waited for" not in self.run("renew").out, 20, "the stand-by is in every cache")
+        """Goes on until no swap would wait for caches: the standby key is in all of them."""
+        until(lambda: "caches are waited for" not in self.run("renew").out, 20, "the standby is in every cache")
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Starts `python ARGV` beside the test, with the environment of every command."""
@@ -231,7 +231,7 @@ class Site:
         events = [entry["event"] for entry in self.history()]
         return [f"{e['step']['type']}!" if e["type"] == "Intended" else e["type"] for e in events]
 
-    def published(self, name: str = OWNER) -> list[list[str]]:
+    def published(self, name: str = TLSA_NAME) -> list[list[str]]:
         """The TLSA values at both servers."""
         return [self.dns.values(server, name, "TLSA") for server in BOTH_SERVERS]
 
@@ -247,7 +247,7 @@ class Site:
         """The newest generation that certagent issued."""
         return [g for g in self.state()["generations"] if g["keys"]][-1]
 
-    def assert_settled(self) -> None:
+    def assert_converged(self) -> None:
         """Nothing is left of what was begun: what is served, published, kept and challenged fits together."""
         state = self.state()
         assert state["failures"] == {}
@@ -255,7 +255,7 @@ class Site:
         keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["leaves"].values()}
         assert self.served() <= keys
         desired = sorted(
-            record["value"] for record in self.run("tlsa", "--json").json if record["owner"] == f"{OWNER}."
+            record["value"] for record in self.run("tlsa", "--json").json if record["owner"] == f"{TLSA_NAME}."
         )
         assert keys <= set(desired)
         assert self.published() == [desired, desired]
@@ -376,7 +376,7 @@ class Strict(Prober):
     What it has seen published before a handshake must match in that handshake; `no record` is no failure of anybody.
     """
 
-    def __init__(self, *, server: str = PRIMARY, owner: str = OWNER, rate: float = 20) -> None:
+    def __init__(self, *, server: str = PRIMARY, owner: str = TLSA_NAME, rate: float = 20) -> None:
         super().__init__(NAME, MX1, 25, rate)
         self._server, self._owner = server, owner
 
@@ -395,14 +395,14 @@ class Cached(Prober):
     def _compare(self) -> tuple[str, str]:
         kind, detail = super()._compare()
         if kind == "no record":
-            said = dns.query.udp(dns.message.make_query(OWNER, "TLSA", want_dnssec=True), RESOLVER, timeout=10)
+            said = dns.query.udp(dns.message.make_query(TLSA_NAME, "TLSA", want_dnssec=True), RESOLVER, timeout=10)
             flags, values = dns.flags.to_text(said.flags), [r.to_text() for r in records(said, "TLSA")]
             detail += f"; now {dns.rcode.to_text(said.rcode())} {flags} {values}"
             detail += f"; servers {[[r.to_text() for r in self._at(server)] for server in BOTH_SERVERS]}"
         return kind, detail
 
     def _at(self, server: str) -> list[dns.rdata.Rdata]:
-        return records(dns.query.udp(dns.message.make_query(OWNER, "TLSA"), server, timeout=10), "TLSA")
+        return records(dns.query.udp(dns.message.make_query(TLSA_NAME, "TLSA"), server, timeout=10), "TLSA")
 
 
 @contextlib.contextmanager
@@ -446,8 +446,8 @@ def watched(rules: Mapping[str, str]) -> None:
     """Each rule runs its shell command once: when an event of that kind is durable, or before an update is sent."""
     from dns.message import Message
 
-    from certagent.dns.provider import RdType
-    from certagent.dns.rfc2136 import Rfc2136
+    from certagent.dns.providers.protocol import RdType
+    from certagent.dns.providers.rfc2136 import Rfc2136
     from certagent.lifecycle.events import AnyEvent, Intended
     from certagent.lifecycle.state import State
     from certagent.store.journal import Journal
@@ -475,7 +475,7 @@ def watched(rules: Mapping[str, str]) -> None:
 
 if __name__ == "__main__":
     watched(json.loads(sys.argv.pop(1)))
-    from certagent import cli
+    from certagent.cli import main
 
     sys.argv[0] = "certagent"
-    cli.main()
+    main.main()

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import pytest
 from cryptography import x509
 
-from certagent.ca.acme import Acme
-from certagent.ca.issuer import Order
+from certagent.acme.client import Acme
+from certagent.acme.issuer import Order
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.secret import Secret
-from tests.ca import csr as csrs
-from tests.ca.front import Front, Reply, answer, changed, drop, garbled, lost, problem
+from tests.acme import csr as csrs
+from tests.acme.front import Front, Reply, answer, changed, drop, garbled, lost, problem
 from tests.lab.addresses import ZONE
 from tests.lab.dns import Dns
 from tests.lab.pebble import EAB_KEY, EAB_KID, Pebble

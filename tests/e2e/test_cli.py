@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import CHALLENGE, NAME, OWNER, Site
+from tests.e2e.site import CHALLENGE, NAME, TLSA_NAME, Site
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 
@@ -26,7 +26,7 @@ def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site
         assert words in plan.out
     foreseen = site.run("plan", "--json").json[NAME]
     steps = [item["step"].get("type") for item in foreseen]  # a wait has none
-    assert steps.index("Install") < steps.index("Prove") < steps.index("Publish")
+    assert steps.index("Install") < steps.index("Verify") < steps.index("Publish")
     status = site.run("status")
     assert f"{NAME}: no certificate yet" in status.out
     assert "the daemon is not running" in status.out
@@ -65,19 +65,19 @@ def test_a_rehearsal_that_would_fail_says_where_and_exits_3(site: Site) -> None:
 
 
 def test_a_lifetime_that_is_too_short_for_a_roll_is_told(site: Site, pebble: Pebble) -> None:
-    """160 hours, a TTL of a day and no stand-by key: said before the first run, and no reason to refuse it."""
+    """160 hours, a TTL of a day and no standby key: said before the first run, and no reason to refuse it."""
     pebble.stop()
     pebble.start(validity_seconds=160 * 3600)
     try:
         site.dane["ttl"] = "1d"
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         done = site.run("renew", "--dry-run")
     finally:
         pebble.stop()
         pebble.start()
     assert "note    certificate ecdsa-p256: a roll may need " in done.out
-    assert "hint: lower the TTL of the TLSA records, or set standby_key: true" in done.out
+    assert "hint: lower the TTL of the TLSA records, or set standby: true" in done.out
     assert "the real run would succeed" in done.out
 
 
@@ -100,7 +100,7 @@ def test_json_of_every_command_is_one_document(site: Site) -> None:
     found = site.run("check", "--json").json[NAME]
     assert {finding["outcome"] for finding in found} <= {"ok", "note"}
     records = site.run("tlsa", "--json").json
-    assert {record["owner"] for record in records} == {f"{OWNER}."}
+    assert {record["owner"] for record in records} == {f"{TLSA_NAME}."}
     assert sorted(record["value"] for record in records) == site.published()[0]
     again = site.run("renew", "--json", "--exit-unchanged", code=4)
     assert json.loads(again.out)[0]["steps"] == []
@@ -117,7 +117,7 @@ def test_what_is_printed_is_for_people(site: Site) -> None:
     assert "127.0.0.2 TTL 1 s: 3 1 1 " in status.out
     zone = site.run("tlsa").out.splitlines()
     assert len(zone) == 2
-    assert all(line.startswith(f"{OWNER}. 1 IN TLSA 3 1 1 ") for line in zone)
+    assert all(line.startswith(f"{TLSA_NAME}. 1 IN TLSA 3 1 1 ") for line in zone)
     check = site.run("check")
     assert "ok      mail server postfix" in check.out
     assert "what is served matches" in check.out
@@ -131,7 +131,7 @@ def test_what_is_printed_is_for_people(site: Site) -> None:
 def test_check_finds_what_is_wrong_now(site: Site) -> None:
     """Exit 1 where what is served matches no record: somebody else changed the zone."""
     site.run("renew", "--wait")
-    site.dns.update(OWNER, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=1)
+    site.dns.update(TLSA_NAME, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=1)
     site.dns.settle()
     done = site.run("check", code=1)
     assert "no 3 1 1 record matches what is served" in done.out

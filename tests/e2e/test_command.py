@@ -14,10 +14,11 @@ from threading import Event
 import pytest
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Served, Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Served, Service
+from certagent.facts.unknown import Unknown
 from certagent.mta.command import Command, Options
 from certagent.mta.layout import Files
+from certagent.probe import handshake
 from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab.addresses import MX2, ZONE
@@ -35,12 +36,12 @@ NEWS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
 
 
 def met() -> list[Served]:
-    return probe.probe_all([SERVICE], lambda _: (MX2,), BOTH, 5)
+    return handshake.probe_all([SERVICE], lambda _: (MX2,), BOTH, 5)
 
 
 def keys() -> set[str]:
     """What is served: the keys, or why none was seen."""
-    return {one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki for one in met()}
+    return {one.chain.why if isinstance(one.chain, Unknown) else one.chain.spki for one in met()}
 
 
 class HaProxy:
@@ -144,16 +145,16 @@ class TestHaProxy:
         good = {chain.spki: (chain.issuer_spki,) for chain in (OLD, OLD_RSA, NEW, NEW_RSA)}
         stop, seen = Event(), list[Served]()
 
-        def connect(algorithm: str) -> None:
+        def connect(key_type: str) -> None:
             due = time.monotonic()
             while not stop.is_set():
-                seen.append(probe.probe(SERVICE, MX2, algorithm, 5))
+                seen.append(handshake.probe(SERVICE, MX2, key_type, 5))
                 due = max(due + 1 / 20, time.monotonic())
                 stop.wait(due - time.monotonic())
 
         with ThreadPoolExecutor(4) as pool:
             began = time.monotonic()
-            running = [pool.submit(connect, algorithm) for algorithm in BOTH * 2]
+            running = [pool.submit(connect, key_type) for key_type in BOTH * 2]
             try:
                 until(lambda: len(seen) >= 50, 10, "connections before the swap")
                 haproxy.command.check(frozenset(BOTH))
@@ -167,14 +168,14 @@ class TestHaProxy:
             for one in running:
                 one.result()
             rate = len(seen) / (time.monotonic() - began)
-        failed = [one.leaf.why for one in seen if isinstance(one.leaf, Unknown)]
+        failed = [one.chain.why for one in seen if isinstance(one.chain, Unknown)]
         wrong = [
-            one for one in seen if not isinstance(one.leaf, Unknown) and good.get(one.leaf.spki) != one.leaf.issuers
+            one for one in seen if not isinstance(one.chain, Unknown) and good.get(one.chain.spki) != one.chain.issuers
         ]
         with capsys.disabled():
             print(f"\nhaproxy: {len(seen)} handshakes, {rate:.0f}/s, {len(failed)} failed, {len(wrong)} wrong chains")
         assert (failed, wrong) == ([], [])
-        assert {one.leaf.spki for one in seen if not isinstance(one.leaf, Unknown)} == set(good)
+        assert {one.chain.spki for one in seen if not isinstance(one.chain, Unknown)} == set(good)
         assert haproxy.command.installed() == {"ecdsa-p256": NEW.der, "rsa-2048": NEW_RSA.der}
 
     def test_what_was_saved_is_served_again_after_a_restore(self, haproxy: HaProxy) -> None:
@@ -256,7 +257,7 @@ class TestHaProxy:
             haproxy.command.install(NEWS)
             haproxy.command.reload()
             until(lambda: keys() == {NEW.spki, NEW_RSA.spki}, 5, "the new keys are served")
-            assert {one.leaf.issuers for one in met() if not isinstance(one.leaf, Unknown)} == {
+            assert {one.chain.issuers for one in met() if not isinstance(one.chain, Unknown)} == {
                 (NEW.issuer_spki,),
                 (NEW_RSA.issuer_spki,),
             }
@@ -296,7 +297,7 @@ def test_an_appliance_imports_a_bundle_and_serves_all_of_it(place: Path) -> None
             change()
             appliance.reload()
             until(lambda wanted=chains_served: keys() == {chain.spki for chain in wanted}, 5, "it was imported")
-            issuers = {one.leaf.issuers for one in met() if not isinstance(one.leaf, Unknown)}
+            issuers = {one.chain.issuers for one in met() if not isinstance(one.chain, Unknown)}
             assert issuers == {(chain.issuer_spki,) for chain in chains_served}
     finally:
         haproxy.stop()

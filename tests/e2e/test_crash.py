@@ -168,14 +168,14 @@ class TestAtRandomInstants:
     @pytest.mark.parametrize("standby", [True, False])
     def test_rolls_finish_and_nobody_notices(self, site: Site, victim: Victim, sender: Sender, standby: bool) -> None:
         """SIGKILL whenever: in the middle of a write, a handshake, a reload; and while it waits for caches, which it
-        does before each swap where there is no stand-by key."""
-        site.certificate["standby_key"] = standby
+        does before each swap where there is no standby key."""
+        site.certificate["standby"] = standby
         site.write()
         victim.run("renew", "--wait")
         seed = int(os.environ.get("CERTAGENT_SEED", random.randrange(1 << 32)))
         draw = random.Random(seed)
         print(f"CERTAGENT_SEED={seed}")
-        with Watch(site, sender, f"killed at random instants, {'a' if standby else 'no'} stand-by key") as watch:
+        with Watch(site, sender, f"killed at random instants, {'a' if standby else 'no'} standby key") as watch:
             while watch.kills < KILLS / 2:
                 served = site.served([25])
                 if standby:
@@ -210,7 +210,7 @@ def _serve() -> None:
 
 
 def _become(asked: dict[str, Any]) -> NoReturn:
-    from certagent import cli
+    from certagent.cli import main
 
     null, out, err = (os.open(p, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for p in (os.devnull, asked["out"], asked["err"]))
     for target, fd in enumerate((null, out, err)):
@@ -220,7 +220,7 @@ def _become(asked: dict[str, Any]) -> NoReturn:
     if asked["nth"] or asked["at"]:
         _kill_at(asked["nth"], asked["at"], sys.stderr)
     try:
-        cli.main()
+        main.main()
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -59,7 +59,7 @@ def test_the_first_issue_and_publication_need_nobody(site: Site) -> None:
         waiting(daemon)
         witness.stop()
         assert witness.harm() == []
-        site.assert_settled()
+        site.assert_converged()
         status = site.run("status", "--json").json
         assert status["daemon"] == daemon.process.pid
         assert daemon.stop() == 0
@@ -98,10 +98,12 @@ def test_it_wakes_at_the_journaled_date_and_sleeps_between(site: Site) -> None:
     site.certificate["watch"] = "3s"
     site.write()
     site.run("renew", "--wait")
-    proofs = [e for e in site.history() if e["event"]["type"] == "Proven"]
+    proofs = [e for e in site.history() if e["event"]["type"] == "Verified"]
     last = datetime.fromisoformat(proofs[-1]["at"]["wall"])
     with site.daemon() as daemon:
-        line = daemon.until(lambda w: w.get("step") == "Prove" and w["because"] == "watch", 10, "proven again")
+        line = daemon.until(
+            lambda w: w.get("step") == "Verify" and w["because"] == "check interval", 10, "proven again"
+        )
         assert line["outcome"] == "done"
         assert (datetime.now(UTC) - last).total_seconds() >= 3.0
         count = daemon.log.count("step=Prove")
@@ -132,11 +134,11 @@ def test_sigterm_ends_it_at_once_also_during_a_wait_and_during_a_step(site: Site
     with site.daemon(at={"PlaceOrder!": "kill $PPID"}) as daemon:
         assert daemon.process.wait(30) == 0
     assert "OrderPlaced" in site.kinds(), "it brought the step to its end"
-    assert "Proven" not in site.kinds(), "it did not go on to the end of the roll"
+    assert "Verified" not in site.kinds(), "it did not go on to the end of the roll"
     with site.daemon() as daemon:
         waiting(daemon)
         assert daemon.stop() == 0
-    site.assert_settled()
+    site.assert_converged()
 
 
 def test_sigint_ends_it_too(site: Site) -> None:
@@ -171,15 +173,15 @@ def test_sighup_reads_the_configuration_again(site: Site) -> None:
             until(lambda: not site.served([25]) & old, 40, "a certificate of the new kind is served")
         except TimeoutError as error:
             raise AssertionError(daemon.log) from error
-        until(lambda: settled(site), 20, "settled")
+        until(lambda: converged(site), 20, "settled")
         assert daemon.stop() == 0
     leaf = next(iter(site.newest()["leaves"]))
     assert leaf == "ecdsa-p384"
 
 
-def settled(site: Site) -> bool:
+def converged(site: Site) -> bool:
     try:
-        site.assert_settled()
+        site.assert_converged()
     except (AssertionError, OSError):
         return False
     return True
@@ -208,12 +210,12 @@ def test_a_command_beside_it_works_and_wakes_it(site: Site) -> None:
         old = site.served()
         done = site.run("renew", "--force")
         assert "next in" in done.out
-        daemon.until(lambda w: w.get("step") == "Forget", 15, "the daemon finishes the roll")
+        daemon.until(lambda w: w.get("step") == "Delete", 15, "the daemon finishes the roll")
         waiting(daemon)
         witness.stop()
         assert witness.harm() == []
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
         assert site.kinds().count("Install!") == 2
 
 
@@ -241,7 +243,7 @@ def test_two_certificates_at_once(site: Site, place: Path) -> None:
             assert f"3 1 1 {first}" == served_tlsa(MX2, 25, host)
             site.receiver.start()
             site.run("renew", NAME)
-            until(lambda: settled(site), 20, "the first is done too")
+            until(lambda: converged(site), 20, "the first is done too")
             published = site.published(f"_25._tcp.{host}")
             assert published[0] == published[1]
             assert served_tlsa(MX2, 25, host) in published[0]

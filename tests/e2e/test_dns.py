@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from certagent.dns.command import Command
-from certagent.dns.command import Options as CommandOptions
-from certagent.dns.resolver import Resolver
-from certagent.dns.rfc2136 import Options, Rfc2136
+from certagent.dns.authority import Resolver
+from certagent.dns.providers.command import Command
+from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.errors import Misconfigured, Transient
-from certagent.lifecycle.model import Answer, Sighting, Unknown
-from certagent.testing import DnsCheck, dns_provider_suite
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.unknown import Unknown
+from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 from tests.lab import namespace
 from tests.lab.addresses import (
     ALIAS_ZONE,
@@ -47,27 +48,27 @@ def resolver() -> Resolver:
     return Resolver(timeout_s=0.5)
 
 
-def why(sighting: Sighting, key: str) -> str:
-    answer = sighting.answers[key]
+def why(observation: Observation, key: str) -> str:
+    answer = observation.answers[key]
     assert isinstance(answer, Unknown), answer
     return answer.why
 
 
-class TestSight:
+class TestObserve:
     def test_every_authoritative_is_asked(self, lab_dns: Dns, resolver: Resolver) -> None:
         """One answer for each address of each name server, with values and TTL as they are there."""
         owner = f"_25._tcp.all.{ZONE}."
         lab_dns.update(owner, "TLSA", [A.upper(), B], ttl=77)
-        sighting = resolver.sight(owner, expect=frozenset({A, B}), budget=SOON)
+        observation = resolver.observe(owner, expect=frozenset({A, B}), budget=SOON)
         answer = Answer(frozenset({A, B}), 77)
-        assert sighting.answers == {NS1: answer, NS2: answer}
-        assert (sighting.zone, sighting.name, sighting.security) == (f"{ZONE}.", owner, "secure")
+        assert observation.answers == {NS1: answer, NS2: answer}
+        assert (observation.zone, observation.name, observation.security) == (f"{ZONE}.", owner, "secure")
 
     def test_nothing_there_is_an_answer(self, lab_dns: Dns, resolver: Resolver) -> None:
         """NXDOMAIN and NODATA are empty answers, not unknown ones."""
         for owner in (f"_25._tcp.nowhere.{ZONE}.", f"mx1.{ZONE}."):
             empty = Answer(frozenset(), 0)
-            assert resolver.sight(owner).answers == {NS1: empty, NS2: empty}
+            assert resolver.observe(owner).answers == {NS1: empty, NS2: empty}
 
     def test_a_lagging_secondary_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Without its update a secondary shows the old set, for as long as the budget is; then it is in step."""
@@ -77,11 +78,11 @@ class TestSight:
         lab_dns.lag()
         lab_dns.update(owner, "TLSA", [A, B])
         start = time.monotonic()
-        answers = resolver.sight(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3)).answers
+        answers = resolver.observe(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3)).answers
         assert time.monotonic() - start >= 0.3
         assert [answers[key].values for key in (NS1, NS2)] == [{A, B}, {A}]  # pyright: ignore
         lab_dns.catch_up()
-        answers = resolver.sight(owner, expect=frozenset({A, B}), budget=SOON).answers
+        answers = resolver.observe(owner, expect=frozenset({A, B}), budget=SOON).answers
         assert answers[NS2] == Answer(frozenset({A, B}), lab_dns.ttl)
 
     def test_waits_until_values_are_gone(self, lab_dns: Dns, resolver: Resolver) -> None:
@@ -91,7 +92,7 @@ class TestSight:
         lab_dns.settle()
         timer = threading.Timer(0.3, lab_dns.update, (owner, "TLSA", [B]))
         timer.start()
-        answers = resolver.sight(owner, expect=frozenset({B}), gone=frozenset({A}), budget=SOON).answers
+        answers = resolver.observe(owner, expect=frozenset({B}), gone=frozenset({A}), budget=SOON).answers
         timer.join()
         assert {a.values for a in answers.values()} == {frozenset({B})}  # pyright: ignore
 
@@ -99,16 +100,16 @@ class TestSight:
         """The others' answers stand beside it."""
         lab_dns.stop_secondary()
         # the recursive resolver may itself first have to find out that one server is silent
-        seen: list[Sighting] = []
+        seen: list[Observation] = []
 
         def looked() -> bool:
-            seen.append(resolver.sight(f"_25._tcp.silent.{ZONE}."))
+            seen.append(resolver.observe(f"_25._tcp.silent.{ZONE}."))
             return NS2 in seen[-1].answers
 
         until(looked, 20, "an answer that names ns2")
-        sighting = seen[-1]
-        assert "no answer" in why(sighting, NS2)
-        assert sighting.answers[NS1] == Answer(frozenset(), 0)
+        observation = seen[-1]
+        assert "no answer" in why(observation, NS2)
+        assert observation.answers[NS1] == Answer(frozenset(), 0)
 
     def test_an_alias_into_another_zone_is_followed(self, lab_dns: Dns, resolver: Resolver) -> None:
         """The end of the aliases is asked at its own zone's servers, and each hop's TTL is told."""
@@ -118,11 +119,11 @@ class TestSight:
         lab_dns.update(middle, "CNAME", [end], ttl=12)
         lab_dns.update(end, "TLSA", [A], ttl=13)
         lab_dns.settle()
-        sighting = resolver.sight(owner, expect=frozenset({A}), budget=SOON)
+        observation = resolver.observe(owner, expect=frozenset({A}), budget=SOON)
         answer = Answer(frozenset({A}), 13, ((middle, 11), (end, 12)))
-        assert sighting.answers == {ALIAS_NS1: answer, ALIAS_NS2: answer}
-        assert (sighting.zone, sighting.name, sighting.security) == (f"{ALIAS_ZONE}.", end, "secure")
-        assert sighting.path == ((middle, 11), (end, 12))
+        assert observation.answers == {ALIAS_NS1: answer, ALIAS_NS2: answer}
+        assert (observation.zone, observation.name, observation.security) == (f"{ALIAS_ZONE}.", end, "secure")
+        assert observation.path == ((middle, 11), (end, 12))
 
     def test_servers_that_disagree_about_an_alias(self, lab_dns: Dns, resolver: Resolver) -> None:
         """The one that differs is Unknown; it is never left out."""
@@ -131,10 +132,10 @@ class TestSight:
         lab_dns.settle()
         lab_dns.lag()
         lab_dns.update(owner, "CNAME", [f"two.{ALIAS_ZONE}."])
-        sighting = resolver.sight(owner)
-        assert sighting.name == f"one.{ALIAS_ZONE}."
-        assert "disagree about the alias" in why(sighting, NS1)
-        assert isinstance(sighting.answers[ALIAS_NS1], Answer)
+        observation = resolver.observe(owner)
+        assert observation.name == f"one.{ALIAS_ZONE}."
+        assert "disagree about the alias" in why(observation, NS1)
+        assert isinstance(observation.answers[ALIAS_NS1], Answer)
         with pytest.raises(Transient, match=r"dns\.alias_differs"):
             resolver.final(owner)
 
@@ -144,39 +145,39 @@ class TestSight:
         lab_dns.update(one, "CNAME", [two])
         lab_dns.update(two, "CNAME", [one])
         lab_dns.settle()
-        assert "loop" in why(resolver.sight(one), ALIAS_NS1)
+        assert "loop" in why(resolver.observe(one), ALIAS_NS1)
         with pytest.raises(Misconfigured, match=r"dns\.alias"):
             resolver.final(one)
 
     def test_a_bogus_zone(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Its servers are asked all the same, and it is called bogus: signatures over, or a wrong DS."""
-        sighting = resolver.sight(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
-        assert (sighting.security, set(sighting.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
+        observation = resolver.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
+        assert (observation.security, set(observation.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
         lab_dns.parent(ZONE, "bad")
-        sighting = resolver.sight(f"_25._tcp.mx1.{ZONE}.")
-        assert sighting.security == "bogus"
-        assert all(isinstance(sighting.answers[key], Answer) for key in (NS1, NS2))
+        observation = resolver.observe(f"_25._tcp.mx1.{ZONE}.")
+        assert observation.security == "bogus"
+        assert all(isinstance(observation.answers[key], Answer) for key in (NS1, NS2))
 
     def test_an_insecure_zone(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Unsigned, or without a DS; which is not the same as empty."""
-        assert resolver.sight(f"_25._tcp.mx1.{INSECURE_ZONE}.").security == "insecure"
+        assert resolver.observe(f"_25._tcp.mx1.{INSECURE_ZONE}.").security == "insecure"
         lab_dns.parent(ZONE, "none")
-        assert resolver.sight(f"_25._tcp.mx1.{ZONE}.").security == "insecure"
+        assert resolver.observe(f"_25._tcp.mx1.{ZONE}.").security == "insecure"
 
     def test_security_needs_a_trusted_validating_resolver(self, lab_dns: Dns) -> None:
         """Neither a resolver that is not trusted nor one that does not validate can call a name insecure or secure."""
         owner = f"_25._tcp.mx1.{INSECURE_ZONE}."
-        assert Resolver(trust_ad=False).sight(owner).security == "unknown"
+        assert Resolver(trust_ad=False).observe(owner).security == "unknown"
         # BIND's primary answers for the zone, and is no resolver at all
-        sighting = Resolver((PRIMARY,), timeout_s=0.5).sight(owner)
-        assert sighting.security == "unknown"
-        assert "does not validate" in sighting.why
+        observation = Resolver((PRIMARY,), timeout_s=0.5).observe(owner)
+        assert observation.security == "unknown"
+        assert "does not validate" in observation.why
 
     def test_no_resolver_at_all(self, lab_dns: Dns) -> None:
         """Nothing was seen, and that is what is said."""
-        sighting = Resolver((SPARE,), timeout_s=0.2).sight(f"_25._tcp.mx1.{ZONE}.")
-        assert (sighting.zone, sighting.security) == ("", "unknown")
-        assert [type(a) for a in sighting.answers.values()] == [Unknown]
+        observation = Resolver((SPARE,), timeout_s=0.2).observe(f"_25._tcp.mx1.{ZONE}.")
+        assert (observation.zone, observation.security) == ("", "unknown")
+        assert [type(a) for a in observation.answers.values()] == [Unknown]
 
 
 class TestPlaces:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Unknown
-from certagent.mta import probe
+from certagent.facts.unknown import Unknown
+from certagent.host.programs import Result
 from certagent.mta.dovecot import doveconf
 from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.mta.layout import Files
-from certagent.mta.run import Result
+from certagent.probe import handshake
 from certagent.secret import Secret
 from tests.e2e.dovecots import (
     BOTH,
@@ -280,7 +280,7 @@ class TestInstall:
         until(lambda: everywhere() == keys_of(NEW, NEW_RSA), 5, "every port serves the new keys")
 
     def test_the_whole_chain_is_served(self, imap: lab.Dovecot) -> None:
-        leaf = probe.probe(SERVICES[143], IMAP, "ecdsa-p256", 5).leaf
+        leaf = handshake.probe(SERVICES[143], IMAP, "ecdsa-p256", 5).chain
         assert not isinstance(leaf, Unknown)
         assert leaf.issuers == (OLD.issuer_spki,)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from certagent.lifecycle.model import Service
+from certagent.facts.tls import Service
 from certagent.mta.dovecot.server import Dovecot, Options
 from tests.e2e.dovecots import (
     BOTH,

@@ -22,12 +22,13 @@ import pytest
 from msgspec.structs import replace
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Service
+from certagent.facts.unknown import Unknown
+from certagent.host import atomic
 from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
+from certagent.probe.handshake import probe_all
 from certagent.secret import Secret
-from certagent.store import atomic
 from tests.lab import exim as lab
 from tests.lab import handshake
 from tests.lab.addresses import MX2, ZONE
@@ -116,17 +117,17 @@ def exim(dual: lab.Exim, tls: Path) -> Exim:
 def served(port: int = 25, host: str = HOST) -> dict[str, str]:
     """The key of each kind that is served, or why none was seen."""
     service = Service(host, port, "tls" if port == 465 else "smtp")
-    found = probe.probe_all([service], lambda _: (MX2,), sorted(BOTH), 5)
-    return {one.algorithm: one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki for one in found}
+    found = probe_all([service], lambda _: (MX2,), sorted(BOTH), 5)
+    return {one.key_type: one.chain.why if isinstance(one.chain, Unknown) else one.chain.spki for one in found}
 
 
 def serves(ecdsa: chains.Chain, rsa: chains.Chain, port: int = 25) -> bool:
     return served(port) == {"ecdsa-p256": ecdsa.spki, "rsa-2048": rsa.spki}
 
 
-def wrong(exim: Exim, algorithms: frozenset[str] = BOTH, code: str = "mta.config") -> Misconfigured:
+def wrong(exim: Exim, key_types: frozenset[str] = BOTH, code: str = "mta.config") -> Misconfigured:
     with pytest.raises(Misconfigured) as caught:
-        exim.check(algorithms)
+        exim.check(key_types)
     assert caught.value.code == code
     return caught.value
 

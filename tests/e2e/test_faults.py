@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ca.front import Forward, Front, Reply, answer, problem
-from tests.e2e.site import CHALLENGE, NAME, OWNER, Done, Site, Strict, fill, recursive_ca, tmpfs
+from tests.acme.front import Forward, Front, Reply, answer, problem
+from tests.e2e.site import CHALLENGE, NAME, TLSA_NAME, Done, Site, Strict, fill, recursive_ca, tmpfs
 from tests.e2e.watch import HOLD_S, Watch
 from tests.lab.addresses import ACME, INSECURE_ZONE, PRIMARY, SECONDARY, ZONE
 from tests.lab.dns import Dns
@@ -63,7 +63,7 @@ def goes_on(site: Site) -> None:
     old = site.served()
     site.run("renew", "--wait")
     assert not site.served() & old
-    site.assert_settled()
+    site.assert_converged()
 
 
 class TestCa:
@@ -101,7 +101,7 @@ class TestCa:
         old = site.served()
         site.run("renew", "--force", "--wait")
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
     def test_busy_and_bad_at_nonces(self, site: Site, sender: Sender) -> None:
         """503, 429, and half of all nonces refused: told, tried again no sooner than a CA likes, and all goes on."""
@@ -129,7 +129,7 @@ class TestCa:
                     assert codes == ["[ca.busy]", "[ca.busy]", "[ca.rate_limited]"], done
                     assert any(b"badNonce" in body for body in said)
                     assert not site.served() & old
-                    site.assert_settled()
+                    site.assert_converged()
         finally:
             site.pebble.stop()
             site.pebble.start()
@@ -153,7 +153,9 @@ class TestDns:
             one_error(site.run("renew", "--force", code=1), rf"{re.escape(NS2)} gave no answer.*\[dns\.not_yet\]")
         goes_on(site)
 
-    @pytest.mark.parametrize(("update", "name"), [("Present!", CHALLENGE), ("Publish!", OWNER), ("Unpublish!", OWNER)])
+    @pytest.mark.parametrize(
+        ("update", "name"), [("Present!", CHALLENGE), ("Publish!", TLSA_NAME), ("Unpublish!", TLSA_NAME)]
+    )
     def test_a_frozen_zone(self, site: Site, sender: Sender, update: str, name: str) -> None:
         """REFUSED, whichever update it is: a human is needed, exit 3, with the record and the server in the line."""
         freeze = f"rndc -s {PRIMARY} -k {site.dns.keyfile('rndc-key')} freeze {ZONE}"
@@ -166,7 +168,7 @@ class TestDns:
             finally:
                 site.dns.thaw()
             site.run("renew", "--wait")
-            site.assert_settled()
+            site.assert_converged()
 
     def test_a_wrong_secret(self, site: Site) -> None:
         """BADSIG: exit 3; neither the right secret nor the wrong one is ever shown."""
@@ -210,11 +212,11 @@ class TestDns:
             witness.stop()
         assert witness.failures == []
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
     def test_a_lagging_secondary_delays_the_swap_until_it_follows(self, site: Site, sender: Sender) -> None:
         """While one server answers without the new key's record its caches may too: not swapped, and told which."""
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         site.run("renew", "--rotate", "--wait")
         with elsewhere(site), Watch(site, sender, "a lagging secondary"), Strict(server=SECONDARY) as at_secondary:
@@ -230,11 +232,11 @@ class TestDns:
             at_secondary.stop()
         assert at_secondary.failures == []
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
     def test_a_silent_secondary_delays_the_swap_and_is_named(self, site: Site) -> None:
         """What was not heard is unknown, and nothing irreversible is done on it."""
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         site.run("renew", "--rotate", "--wait")
         with elsewhere(site), Strict() as witness:
@@ -249,7 +251,7 @@ class TestDns:
             witness.stop()
         assert witness.failures == []
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
 
 @contextlib.contextmanager
@@ -291,7 +293,7 @@ class TestMailServer:
             shutil.copy2(main.with_name("good"), main)
             site.run("renew", "--wait")
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
     def test_stopped(self, site: Site) -> None:
         """Not running: told with the command that starts it; started, it serves the new certificate at once."""
@@ -304,7 +306,7 @@ class TestMailServer:
         until(site.receiver.running, 5, "it runs")
         site.run("renew", "--wait")
         assert not site.served() & old
-        site.assert_settled()
+        site.assert_converged()
 
     def test_that_loses_tls_by_the_reload(self, site: Site) -> None:
         """The proof fails: the old files are put back, the old key is served and proven, its record is still there."""
@@ -316,7 +318,7 @@ class TestMailServer:
             f"; echo 'smtpd_tls_mandatory_protocols = $smtpd_tls_protocols' >> {main}; touch -d '-10 seconds' {main}"
         )
         repair = f"cp -p {main.with_name('good')} {main}"
-        done = site.run("renew", "--force", code=1, at={"Installed": edit, "Disproven": repair})
+        done = site.run("renew", "--force", code=1, at={"Installed": edit, "VerifyFailed": repair})
         one_error(done, rf"{NAME} .*:25 .*\[mta\.not_served\]")
         assert "put back postfix to g1" in done.out
         assert site.served() == served
@@ -325,7 +327,7 @@ class TestMailServer:
         assert "g2 was taken back: certagent history says why" in status.out
         site.run("renew", "--wait")  # the operator has looked: tried again at once
         assert not site.served() & served
-        site.assert_settled()
+        site.assert_converged()
 
     def test_whose_file_is_spoilt_by_another_hand(self, site: Site) -> None:
         """What was proven and then lost is put right without being asked, at the next look."""
@@ -337,7 +339,7 @@ class TestMailServer:
         served = site.published()[0]
         until(lambda: site.run("renew", code=None).code == 0 and whole(site), 20, "put right")
         assert site.served() <= set(served)
-        site.assert_settled()
+        site.assert_converged()
 
 
 def whole(site: Site) -> bool:
@@ -395,4 +397,4 @@ class TestDisk:
                     site.run("history", NAME)
                     site.run("renew", "--force", "--wait")
                     assert not site.served() & served
-                    site.assert_settled()
+                    site.assert_converged()

@@ -21,15 +21,14 @@ import yaml
 from msgspec.structs import replace
 
 from certagent.errors import Misconfigured
+from certagent.facts.tls import Chain, Service
 from certagent.init import changes, command
 from certagent.init import host as this_host
-from certagent.lifecycle.model import Service
 from certagent.mta.exim import discovery
 from certagent.mta.postfix.server import Postfix
-from certagent.mta.probe import probe
 from certagent.mta.server import Change
-from certagent.pki.leaf import Leaf
-from tests.e2e.site import NAME, OWNER, Done, Site
+from certagent.probe.handshake import probe
+from tests.e2e.site import NAME, TLSA_NAME, Done, Site
 from tests.lab import certificates, exim, opensmtpd, sendmail
 from tests.lab.addresses import IMAP, INSECURE_ZONE, MX1, MX2, ZONE
 from tests.lab.dns import Dns
@@ -175,8 +174,8 @@ def put(path: Path, data: bytes) -> str:
 
 def served(kind: str) -> str:
     """The key of that kind at port 25, as a TLSA value."""
-    leaf = probe(Service(NAME, 25, "smtp"), MX1, {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}[kind], 10).leaf
-    assert isinstance(leaf, Leaf), leaf
+    leaf = probe(Service(NAME, 25, "smtp"), MX1, {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}[kind], 10).chain
+    assert isinstance(leaf, Chain), leaf
     return f"3 1 1 {leaf.spki}"
 
 
@@ -207,7 +206,7 @@ def test_one_combined_file_is_taken_over_as_it_is(host: Host, ecdsa: certificate
     combined = put(ETC / "combined.pem", ecdsa.chain_file)
     host.guide({"smtpd_tls_chain_files": combined}, master)
     with host:
-        host.dns.update(OWNER, "TLSA", [ecdsa.tlsa], ttl=2)
+        host.dns.update(TLSA_NAME, "TLSA", [ecdsa.tlsa], ttl=2)
         host.dns.settle()
         done = host.init()
         assert "what is served matches" in words(done.err)
@@ -244,7 +243,7 @@ def test_separate_files_are_offered_the_change_that_makes_a_swap_atomic(
     host.guide(tls, CHROOT)
     with host:
         before = {ecdsa.tlsa, f"3 1 1 {rsa.spki}"}
-        host.dns.update(OWNER, "TLSA", sorted(before), ttl=2)
+        host.dns.update(TLSA_NAME, "TLSA", sorted(before), ttl=2)
         host.dns.settle()
         main = (ETC / "main.cf").read_text()
         done = host.init("--json").json
@@ -285,7 +284,7 @@ def test_what_is_wrong_today_is_told_and_the_proposal_is_made_all_the_same(
     """A record that matches nothing that is served, a secondary that is silent, an IMAP server nobody knows."""
     host.guide({"smtpd_tls_chain_files": put(ETC / "combined.pem", ecdsa.chain_file)})
     with host, socket.create_server(("127.0.0.12", 143)):
-        host.dns.update(OWNER, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=2)
+        host.dns.update(TLSA_NAME, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=2)
         host.dns.settle()
         host.dns.stop_secondary()
         try:

@@ -16,10 +16,11 @@ import pytest
 from msgspec import structs
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Service
+from certagent.facts.unknown import Unknown
 from certagent.mta.layout import Files
 from certagent.mta.opensmtpd.server import OpenSmtpd, Options
+from certagent.probe.handshake import probe_all
 from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab import handshake, opensmtpd
@@ -88,20 +89,20 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-def served(name: str = NAME, algorithm: str = "rsa-2048") -> set[str]:
+def served(name: str = NAME, key_type: str = "rsa-2048") -> set[str]:
     """The keys that all ports serve for a name, or why none was seen."""
     services = [Service(name, service.port, service.mode) for service in SERVICES]
-    found = probe.probe_all(services, lambda _: (ADDRESS,), [algorithm], 5)
-    return {one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki for one in found}
+    found = probe_all(services, lambda _: (ADDRESS,), [key_type], 5)
+    return {one.chain.why if isinstance(one.chain, Unknown) else one.chain.spki for one in found}
 
 
 def all_serve(chain: chains.Chain) -> bool:
     return served() == {chain.spki}
 
 
-def wrong(server: OpenSmtpd, algorithms: frozenset[str] = RSA) -> Misconfigured:
+def wrong(server: OpenSmtpd, key_types: frozenset[str] = RSA) -> Misconfigured:
     with pytest.raises(Misconfigured) as caught:
-        server.check(algorithms)
+        server.check(key_types)
     assert caught.value.code == "mta.config"
     assert caught.value.hint
     return caught.value
@@ -213,15 +214,15 @@ class TestInstall:
         server.install({"rsa-2048": Secret(NEW.pem)})
         assert server.installed() == {"rsa-2048": NEW.der}
         server.reload()
-        seen = probe.probe_all(SERVICES, lambda _: (ADDRESS,), ["rsa-2048"], 5)
-        assert {one.leaf for one in seen if not isinstance(one.leaf, Unknown) and one.leaf.spki != NEW.spki} == set()
-        assert {one.leaf.issuers for one in seen if not isinstance(one.leaf, Unknown)} == {(NEW.issuer_spki,)}
+        seen = probe_all(SERVICES, lambda _: (ADDRESS,), ["rsa-2048"], 5)
+        assert {one.chain for one in seen if not isinstance(one.chain, Unknown) and one.chain.spki != NEW.spki} == set()
+        assert {one.chain.issuers for one in seen if not isinstance(one.chain, Unknown)} == {(NEW.issuer_spki,)}
 
     def test_another_kind_of_key_can_follow(self, lab: Lab, options: Options, pem: Path) -> None:
         server = OpenSmtpd("smtpd", Options({"ecdsa": str(pem)}, restart=options.restart))
         server.install({"ecdsa-p256": Secret(EC.pem)})
         server.reload()
-        assert served(algorithm="ecdsa-p256") == {EC.spki}
+        assert served(key_type="ecdsa-p256") == {EC.spki}
 
     def test_the_certificate_of_another_name_stays(self, lab: Lab, server: OpenSmtpd) -> None:
         server.install({"rsa-2048": Secret(NEW.pem)})

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Served, Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Served, Service
+from certagent.facts.unknown import Unknown
 from certagent.mta.postfix import postconf
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix
+from certagent.probe import handshake
 from certagent.secret import Secret
 from tests.e2e.postfixes import BOTH, EC, HOST, SUBMISSION, do_as_told, override, private, set_main, told, wrong
 from tests.lab.addresses import MX1, SPARE
@@ -59,12 +60,12 @@ def postfix(options: Options) -> Postfix:
 
 
 def seen() -> list[Served]:
-    return probe.probe_all(SERVICES, lambda _: (MX1,), sorted(BOTH), 5)
+    return handshake.probe_all(SERVICES, lambda _: (MX1,), sorted(BOTH), 5)
 
 
 def spkis() -> set[tuple[int, str]]:
     """What each port serves: the key, or why none was seen."""
-    return {(one.port, one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki) for one in seen()}
+    return {(one.port, one.chain.why if isinstance(one.chain, Unknown) else one.chain.spki) for one in seen()}
 
 
 def everywhere(*expected: chains.Chain) -> set[tuple[int, str]]:
@@ -311,7 +312,7 @@ class TestInstall:
         until(lambda: all_serve(NEW, NEW_RSA), 5, "every port serves the new keys")
 
     def test_the_whole_chain_is_served(self, receiver: Receiver) -> None:
-        issuers = {one.leaf.issuers for one in seen() if not isinstance(one.leaf, Unknown)}
+        issuers = {one.chain.issuers for one in seen() if not isinstance(one.chain, Unknown)}
         assert issuers == {(OLD.issuer_spki,), (OLD_RSA.issuer_spki,)}
 
     def test_one_kind_of_key_is_replaced_beside_the_other(self, postfix: Postfix) -> None:
@@ -391,23 +392,25 @@ class TestProbe:
         for path in tls.iterdir():
             path.write_bytes(b"")
         receiver.reload()
-        served = until(lambda: [one for one in seen() if one.port == 25 and isinstance(one.leaf, Unknown)], 5, "broken")
+        served = until(
+            lambda: [one for one in seen() if one.port == 25 and isinstance(one.chain, Unknown)], 5, "broken"
+        )
         for one in served:
-            assert isinstance(one.leaf, Unknown)
-            assert "454 4.7.0 TLS not available due to local problem" in one.leaf.why
-            assert one.leaf.reached
+            assert isinstance(one.chain, Unknown)
+            assert "454 4.7.0 TLS not available due to local problem" in one.chain.why
+            assert one.chain.reached
 
     def test_a_dead_smtpd_is_given_up(self, receiver: Receiver) -> None:
         set_main(receiver, "smtpd_tls_security_level", "nonsense")
         receiver.reload()
         silent = Unknown("no answer within 0.5 s")
-        until(lambda: probe.probe(SERVICES[0], MX1, "rsa-2048", 0.5).leaf == silent, 5, "it is given up")
+        until(lambda: handshake.probe(SERVICES[0], MX1, "rsa-2048", 0.5).chain == silent, 5, "it is given up")
 
     def test_nobody_there(self, receiver: Receiver) -> None:
-        assert probe.probe(SERVICES[0], SPARE, "rsa-2048", 2).leaf == Unknown("Connection refused")
+        assert handshake.probe(SERVICES[0], SPARE, "rsa-2048", 2).chain == Unknown("Connection refused")
 
     def test_the_log_shows_no_lost_connection(self, receiver: Receiver) -> None:
-        for algorithm in sorted(BOTH):
-            probe.probe(SERVICES[0], MX1, algorithm, 5)
+        for key_type in sorted(BOTH):
+            handshake.probe(SERVICES[0], MX1, key_type, 5)
         until(lambda: receiver.log.count("ehlo=1 starttls=1 quit=1") == 2, 5, "both were left politely")
         assert re.findall("lost connection after (?!CONNECT)", receiver.log) == []  # the lab's own, at the start

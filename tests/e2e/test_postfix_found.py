@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from certagent.build import BUILT_IN
+from certagent.agent.wiring import BUILT_IN
+from certagent.facts.tls import Chain, Service
 from certagent.init import changes
-from certagent.lifecycle.model import Service
 from certagent.mta.postfix.server import Options, Postfix
-from certagent.mta.probe import probe_all
 from certagent.mta.server import Found
-from certagent.pki.leaf import Leaf
+from certagent.probe.handshake import probe_all
 from tests.e2e.postfixes import BOTH, HOST, private
 from tests.e2e.test_init import PLAIN, Guide
 from tests.e2e.test_postfix import OLD, OLD_RSA
@@ -217,7 +216,7 @@ def test_every_port_and_name_that_is_proposed_is_proven(place: Path) -> None:
         assert {(each.port, each.sni) for each in served} == {
             (p, n) for p in (25, 465) for n in (HOST, "mail.a.example")
         }
-        assert {each.leaf.spki if isinstance(each.leaf, Leaf) else each.leaf.why for each in served} == {OLD.spki}
+        assert {each.chain.spki if isinstance(each.chain, Chain) else each.chain.why for each in served} == {OLD.spki}
     finally:
         receiver.stop()
 

@@ -14,10 +14,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certagent.lifecycle.model import Served, Service, Unknown
-from certagent.mta import probe
-from certagent.pki.chain import facts
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain, Served, Service
+from certagent.facts.unknown import Unknown
+from certagent.pki.bundle import facts
+from certagent.probe import handshake
 from tests.lab.addresses import IMAP, MX1, MX2, ZONE
 from tests.lab.dovecot import Dovecot
 from tests.lab.exim import Exim
@@ -35,20 +35,20 @@ BOXES = (
     Service(HOST, 995, "tls", (IMAP,)),
     Service(HOST, 4190, "sieve", (IMAP,)),
 )
-OF = {algorithm: chains.make(algorithm, HOST) for algorithm in KINDS}
+OF = {key_type: chains.make(key_type, HOST) for key_type in KINDS}
 STRANGER = chains.make("ecdsa-p256", OTHER)
 
-Seen = tuple[int, str, str, str | None, Leaf | str]
+Seen = tuple[int, str, str, str | None, Chain | str]
 
 
 def see(services: Iterable[Service], kinds: Iterable[str] = KINDS) -> set[Seen]:
     """Port, kind of key, version, name, and what was served or why nothing."""
 
     def told(one: Served) -> Seen:
-        leaf = one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf
-        return one.port, one.algorithm, one.version, one.sni, leaf
+        leaf = one.chain.why if isinstance(one.chain, Unknown) else one.chain
+        return one.port, one.key_type, one.version, one.sni, leaf
 
-    seen = [told(one) for one in probe.probe_all(services, lambda _: (), tuple(kinds), 10)]
+    seen = [told(one) for one in handshake.probe_all(services, lambda _: (), tuple(kinds), 10)]
     assert len(seen) == len(set(seen))
     return set(seen)
 
@@ -59,15 +59,15 @@ def due(services: Iterable[Service], *versions: str, kinds: Iterable[str] = KIND
     return {(service.port, kind, version, HOST, sent(OF[kind])) for service, kind, version in everything}
 
 
-def sent(chain: chains.Chain) -> Leaf:
+def sent(chain: chains.Chain) -> Chain:
     """The leaf and its issuer, in that order."""
     return facts([chain.der, x509.load_pem_x509_certificate(chain.issuer).public_bytes(Encoding.DER)])
 
 
 def why(service: Service) -> set[str]:
     """Why nothing was seen, where somebody took the connection."""
-    served = probe.probe_all([service], lambda _: (), KINDS, 10)
-    return {one.leaf.why for one in served if isinstance(one.leaf, Unknown)} - {"Connection refused"}
+    served = handshake.probe_all([service], lambda _: (), KINDS, 10)
+    return {one.chain.why for one in served if isinstance(one.chain, Unknown)} - {"Connection refused"}
 
 
 @pytest.fixture
@@ -245,9 +245,9 @@ class TestDovecot:
     def test_ipv6(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
         boxes = [Service(s.host, s.port, s.mode, ("::1", IMAP)) for s in BOXES]
         with run(f"listen = {IMAP}, ::1\n"):
-            served = probe.probe_all(boxes, lambda _: (), KINDS, 10)
-        assert {one.address for one in served if one.leaf == sent(OF[one.algorithm])} == {"::1", IMAP}
-        assert [one.where for one in served if isinstance(one.leaf, Unknown)] == []
+            served = handshake.probe_all(boxes, lambda _: (), KINDS, 10)
+        assert {one.address for one in served if one.chain == sent(OF[one.key_type])} == {"::1", IMAP}
+        assert [one.where for one in served if isinstance(one.chain, Unknown)] == []
 
     def test_no_tls_is_told(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
         with run("ssl = no\n"):

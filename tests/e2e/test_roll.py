@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.e2e.site import BOTH_SERVERS, CHALLENGE, NAME, OWNER, Site, Strict, recursive_ca
+from tests.e2e.site import BOTH_SERVERS, CHALLENGE, NAME, TLSA_NAME, Site, Strict, recursive_ca
 from tests.lab import certificates
 from tests.lab.addresses import ALIAS_ZONE, INSECURE_ZONE, MX1, PRIMARY, ZONE
 from tests.lab.certificates import tlsa_311
@@ -54,9 +54,9 @@ class TestFirst:
             witness.stop()
         assert witness.harm() == []
         kinds = site.kinds()
-        assert kinds.index("Installed") < kinds.index("Reloaded") < kinds.index("Proven") < kinds.index("Publish!")
+        assert kinds.index("Installed") < kinds.index("Reloaded") < kinds.index("Verified") < kinds.index("Publish!")
         assert kinds.count("Publish!") == 1
-        site.assert_settled()
+        site.assert_converged()
 
     def test_the_key_in_service_and_the_stand_by_are_published(self, site: Site) -> None:
         """Steady state: a record of what is served, and of the key that serves next."""
@@ -98,9 +98,9 @@ class TestFirst:
 
 class TestRoll:
     def test_with_a_stand_by_nothing_waits_for_caches_and_no_mail_is_deferred(self, site: Site, sender: Sender) -> None:
-        """The stand-by key is in every cache when the renewal comes: swap at once, old record last."""
+        """The standby key is in every cache when the renewal comes: swap at once, old record last."""
         site.run("renew", "--wait")
-        until(lambda: not waits_for_caches(site), 10, "the stand-by is in every cache")
+        until(lambda: not waits_for_caches(site), 10, "the standby is in every cache")
         site.dns.flush_resolver()
         old, new = key_of(site, "k1"), key_of(site, "k2")
         with Mailer(sender, rate=10) as mailer, Prober(rate=20) as prober, Strict() as strict:
@@ -118,16 +118,16 @@ class TestRoll:
         assert site.served() == {new}
         assert all(new in values and old not in values for values in site.published())
         assert [k["id"] for k in site.state()["keys"]] == ["k2", "k3"]
-        site.assert_settled()
+        site.assert_converged()
         kinds = site.kinds()
-        assert kinds.index("Unpublish!") > [i for i, k in enumerate(kinds) if k == "Proven"][-1]
+        assert kinds.index("Unpublish!") > [i for i, k in enumerate(kinds) if k == "Verified"][-1]
 
     def test_without_a_stand_by_the_swap_waits_until_no_cache_lacks_the_new_key(
         self, site: Site, sender: Sender
     ) -> None:
         """A roll with TTL 5 s: the new key serves two TTLs after the last server showed its record, not earlier."""
         site.dane |= {"ttl": "5s", "guard": "1s"}
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         site.run("renew", "--wait")
         [[old], _] = site.published()
@@ -151,10 +151,10 @@ class TestRoll:
         assert site.served() == {new}
         assert site.published() == [[new], [new]]
         events = site.history()
-        seen = [e["at"] for e in events if e["event"]["type"] == "Looked" and everywhere(e["event"], new)]
+        seen = [e["at"] for e in events if e["event"]["type"] == "Observed" and everywhere(e["event"], new)]
         swap = [e["at"] for e in events if e["event"]["type"] == "Intended" and e["event"]["step"]["type"] == "Install"]
-        assert swap[-1]["lived_s"] - seen[0]["lived_s"] >= 10
-        site.assert_settled()
+        assert swap[-1]["elapsed_s"] - seen[0]["elapsed_s"] >= 10
+        site.assert_converged()
 
     def test_keys_that_never_rotate_renew_at_once_and_dns_is_left_alone(self, site: Site) -> None:
         """rotate_key: never: the new certificate has the old key, so nothing waits and no record changes."""
@@ -169,7 +169,7 @@ class TestRoll:
         assert site.published() == published
         assert site.served() == key
         assert [g["id"] for g in site.state()["generations"]] == ["g2"]
-        site.assert_settled()
+        site.assert_converged()
 
     def test_several_rolls_in_a_row_leave_no_trace_of_the_first(self, site: Site) -> None:
         """Keys, chains and records of what is gone are gone."""
@@ -179,7 +179,7 @@ class TestRoll:
             site.run("renew", "--force", "--wait")
             assert not site.served() & seen
             seen |= site.served()
-            site.assert_settled()
+            site.assert_converged()
         assert len(seen) == 3
         assert [k["id"] for k in site.state()["keys"]] == ["k3", "k4"]
 
@@ -189,7 +189,7 @@ def waits_for_caches(site: Site) -> bool:
 
 
 def everywhere(event: dict[str, dict[str, dict[str, dict[str, list[str]]]]], value: str) -> bool:
-    answers = event["sighting"]["answers"].values()
+    answers = event["observation"]["answers"].values()
     return len(answers) == 2 and all(value in a.get("values", []) for a in answers)
 
 
@@ -200,7 +200,7 @@ class TestKinds:
             yield site
 
     def test_rsa_and_ecdsa_roll_together(self, both: Site) -> None:
-        """Two files, four records (two keys in service, two on stand-by); a swap changes both."""
+        """Two files, four records (two keys in service, two on standby); a swap changes both."""
         both.run("renew", "--wait")
         assert all(len(values) == 4 for values in both.published())
         first = {kind: path.read_bytes() for kind, path in both.files.items()}
@@ -217,7 +217,7 @@ class TestKinds:
             assert served_with(kind) == tlsa_311(leaf)
             assert all(tlsa_311(leaf) in values for values in both.published())
         assert all(len(values) == 4 for values in both.published())
-        both.assert_settled()
+        both.assert_converged()
 
     def test_2_1_1_stands_beside_3_1_1(self, site: Site) -> None:
         """records: [3 1 1, 2 1 1]: the issuers' keys are published from the very chain that is served."""
@@ -236,7 +236,7 @@ class TestKinds:
         chain = x509.load_pem_x509_certificates(site.files["ecdsa"].read_bytes())
         issuer = tlsa_311(chain[1]).replace("3 1 1", "2 1 1")
         assert all(issuer in v for v in site.published())
-        site.assert_settled()
+        site.assert_converged()
 
 
 def served_with(kind: str) -> str:
@@ -256,7 +256,7 @@ class TestAliases:
         site.names += [tlsa, txt]
         site.provider["zones"] = [f"{ALIAS_ZONE}."]  # nothing in corp.example could be written at all
         site.write()
-        site.dns.update(OWNER, "CNAME", [f"{tlsa}."])
+        site.dns.update(TLSA_NAME, "CNAME", [f"{tlsa}."])
         site.dns.update(CHALLENGE, "CNAME", [f"{txt}."])
         site.dns.update(txt, "TXT", ["another"])
         site.dns.settle()
@@ -273,7 +273,7 @@ class TestAliases:
         assert next(iter(site.served())) in published[0]
         left = ['"another"']
         assert [site.dns.values(server, txt, "TXT") for server in BOTH_SERVERS] == [left, left]
-        assert [site.dns.values(server, OWNER, "CNAME")[0] for server in BOTH_SERVERS] == [f"{tlsa}."] * 2
+        assert [site.dns.values(server, TLSA_NAME, "CNAME")[0] for server in BOTH_SERVERS] == [f"{tlsa}."] * 2
 
 
 class TestTakeOver:
@@ -283,12 +283,12 @@ class TestTakeOver:
     ) -> None:
         """What was served and published before certagent came stays covered until no cache needs it."""
         pair = certificates.make([NAME])
-        site.certificate["standby_key"] = standby
+        site.certificate["standby"] = standby
         site.write()
         site.files["ecdsa"].touch(0o600)
         site.files["ecdsa"].write_bytes(pair.chain_file)
         site.receiver.reload()
-        site.dns.update(OWNER, "TLSA", [pair.tlsa], ttl=3)
+        site.dns.update(TLSA_NAME, "TLSA", [pair.tlsa], ttl=3)
         site.dns.settle()
         until(lambda: serves(site, pair.tlsa), 5, "what was there before is served")
         with Mailer(sender) as mailer, Prober() as prober, Strict() as strict:
@@ -304,7 +304,7 @@ class TestTakeOver:
         assert mailed.sent > 10
         assert pair.tlsa not in site.served()
         assert all(pair.tlsa not in values for values in site.published())
-        site.assert_settled()
+        site.assert_converged()
 
     def test_what_was_served_before_comes_back_if_the_first_certificate_of_ours_is_not_served(self, site: Site) -> None:
         """Its files were kept, are put back byte for byte, and are served again; then the swap is tried once more."""
@@ -312,7 +312,7 @@ class TestTakeOver:
         file.touch(0o600)
         file.write_bytes(pair.chain_file)
         site.receiver.reload()
-        site.dns.update(OWNER, "TLSA", [pair.tlsa], ttl=1)
+        site.dns.update(TLSA_NAME, "TLSA", [pair.tlsa], ttl=1)
         site.dns.settle()
         until(lambda: serves(site, pair.tlsa), 5, "what was there before is served")
         with Strict() as strict:
@@ -324,17 +324,17 @@ class TestTakeOver:
         back.unlink()
         kinds = site.kinds()
         at = kinds.index("Restored")
-        assert kinds[at + 1] == "Surveyed"
+        assert kinds[at + 1] == "Inspected"
         assert f"3 1 1 {site.history()[at + 1]['event']['served'][0]['leaf']['spki']}" == pair.tlsa
         assert kinds.count("Installed") == 2
-        site.assert_settled()
+        site.assert_converged()
 
     def test_a_record_that_is_nobodys_is_left_alone(self, site: Site) -> None:
         """Values that certagent neither made nor saw served are somebody else's: told, never removed."""
         foreign = f"3 1 1 {'ab' * 32}"
         site.run("renew", "--wait")
         there = site.published()[0]
-        site.dns.update(OWNER, "TLSA", [*there, foreign], ttl=1)
+        site.dns.update(TLSA_NAME, "TLSA", [*there, foreign], ttl=1)
         site.dns.settle()
         site.run("renew", "--force", "--wait")
         assert all(foreign in values for values in site.published())
@@ -357,7 +357,7 @@ class TestEnds:
         assert site.served() == key
         assert site.run("tlsa").out == ""
         # and once no cache can hold a set any more, the next key may serve without a word in DNS
-        until(lambda: OWNER not in site.run("renew").out, 15, "the name is forgotten")
+        until(lambda: TLSA_NAME not in site.run("renew").out, 15, "the name is forgotten")
         site.run("renew", "--force", "--wait")
         assert site.published() == [[], []]
 
@@ -371,7 +371,7 @@ class TestEnds:
         site.write()
         site.run("renew", "--wait")
         assert site.dns.values(PRIMARY, f"_25._tcp.{host}", "TLSA") == []
-        assert "Proven" in site.kinds()
+        assert "Verified" in site.kinds()
         assert "Publish!" not in site.kinds()
         status = site.run("status").out
         assert re.search(r"not published: not known to be signed: insecure", status), status
@@ -385,12 +385,12 @@ class TestEnds:
         assert site.published() == [[], []]
         site.dns.parent(ZONE, "good")
         until(lambda: site.run("renew", "--wait") and site.published()[0], 15, "published")
-        site.assert_settled()
+        site.assert_converged()
 
     def test_a_roll_is_given_up_before_the_swap(self, site: Site) -> None:
         """abort: the next keys and their records go, what serves goes on serving."""
         site.dane |= {"ttl": "30s"}
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         site.run("renew", "--wait")
         served, published = site.served(), site.published()
@@ -401,31 +401,31 @@ class TestEnds:
         until(lambda: site.run("renew") and site.published() == published, 5, "the record of the next key is removed")
         assert site.served() == served
         assert [k["id"] for k in site.state()["keys"]] == ["k1"]
-        site.assert_settled()
+        site.assert_converged()
         again = site.run("abort", NAME, code=3)
         assert again.errors == [f"{NAME}: there is no roll to give up [abort.too_late]"]
 
     def test_compromised_keys_are_replaced_by_the_stand_by_at_once_and_revoked(self, site: Site) -> None:
-        """Emergency with a stand-by: swap without a wait, then revoke (reason keyCompromise)."""
+        """Emergency with a standby: swap without a wait, then revoke (reason keyCompromise)."""
         site.run("renew", "--wait")
-        until(lambda: not waits_for_caches(site), 10, "the stand-by is in every cache")
-        old, stand_by = key_of(site, "k1"), key_of(site, "k2")
+        until(lambda: not waits_for_caches(site), 10, "the standby is in every cache")
+        old, standby = key_of(site, "k1"), key_of(site, "k2")
         serial = x509.load_pem_x509_certificates(site.files["ecdsa"].read_bytes())[0].serial_number
         with Strict() as witness:
             done = site.run("renew", "--compromised", "--wait")
             witness.stop()
         assert witness.failures == []
         assert "caches" not in done.err
-        assert site.served() == {stand_by}
+        assert site.served() == {standby}
         assert all(old not in values for values in site.published())
         assert "Revoked" in site.kinds()
         assert revoked_by(site.pebble, serial)
-        site.assert_settled()
+        site.assert_converged()
 
     def test_without_a_stand_by_compromised_keys_wait_unless_the_operator_accepts_deferrals(self, site: Site) -> None:
         """An explicit choice: caches that lack the new key are not waited for only where that was said."""
         site.dane |= {"ttl": "30s"}
-        site.certificate["standby_key"] = False
+        site.certificate["standby"] = False
         site.write()
         site.run("renew", "--wait")
         old = site.served()
@@ -435,7 +435,7 @@ class TestEnds:
         site.run("renew", "--compromised", "--accept-deferrals", "--wait")
         assert not site.served() & old
         assert "Revoked" in site.kinds()
-        site.assert_settled()
+        site.assert_converged()
 
 
 def revoked_by(pebble: Pebble, serial: int) -> bool:
@@ -498,4 +498,4 @@ class TestCommandProvider:
             witness.stop()
         assert witness.harm() == []
         assert witness.match > 0
-        site.assert_settled()
+        site.assert_converged()

@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.lifecycle.model import Service, Unknown
-from certagent.mta import probe
+from certagent.facts.tls import Service
+from certagent.facts.unknown import Unknown
 from certagent.mta.layout import Files
 from certagent.mta.sendmail.server import Options, Sendmail
 from certagent.pki import keys
+from certagent.probe import handshake
 from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab.load import Load
@@ -39,9 +40,9 @@ SERVICES = [Service(NAME, 25, "smtp"), Service(NAME, 465, "tls"), Service(NAME, 
 ECDSA, RSA, ISSUERS = TLS / "ecdsa.pem", TLS / "rsa.pem", TLS / "issuers.pem"
 
 
-def issued(algorithm: str, issuer: str) -> chains.Chain:
+def issued(key_type: str, issuer: str) -> chains.Chain:
     """A chain whose issuer can be told from others: Sendmail looks for it by its name."""
-    key, issuer_key = keys.make(algorithm), keys.make("ecdsa-p256")
+    key, issuer_key = keys.make(key_type), keys.make("ecdsa-p256")
     leaf = _certificate(key, NAME, issuer_key, issuer)
     above = _certificate(issuer_key, issuer, keys.make("ecdsa-p256"), "Some root")
     return chains.Chain(
@@ -98,8 +99,8 @@ def written(path: Path, content: bytes) -> None:
 
 def spkis() -> set[tuple[int, str]]:
     """What each port serves: the key, or why none was seen."""
-    seen = probe.probe_all(SERVICES, lambda _: (ADDRESS,), sorted(BOTH), 5)
-    return {(one.port, one.leaf.why if isinstance(one.leaf, Unknown) else one.leaf.spki) for one in seen}
+    seen = handshake.probe_all(SERVICES, lambda _: (ADDRESS,), sorted(BOTH), 5)
+    return {(one.port, one.chain.why if isinstance(one.chain, Unknown) else one.chain.spki) for one in seen}
 
 
 def all_serve(*expected: chains.Chain) -> bool:
@@ -108,9 +109,9 @@ def all_serve(*expected: chains.Chain) -> bool:
 
 def chains_served() -> set[tuple[str, tuple[str, ...]]]:
     """Leaf and issuers."""
-    seen = probe.probe_all(SERVICES, lambda _: (ADDRESS,), sorted(BOTH), 5)
-    assert not [one for one in seen if isinstance(one.leaf, Unknown)]
-    return {(one.leaf.spki, one.leaf.issuers) for one in seen if not isinstance(one.leaf, Unknown)}
+    seen = handshake.probe_all(SERVICES, lambda _: (ADDRESS,), sorted(BOTH), 5)
+    assert not [one for one in seen if isinstance(one.chain, Unknown)]
+    return {(one.chain.spki, one.chain.issuers) for one in seen if not isinstance(one.chain, Unknown)}
 
 
 def no_tls() -> bool:
@@ -118,9 +119,9 @@ def no_tls() -> bool:
     return {why.partition(":")[0] for port, why in spkis() if port == 25} == {"STARTTLS is not offered"}
 
 
-def wrong(server: Sendmail, algorithms: frozenset[str] = BOTH, code: str = "mta.config") -> Misconfigured:
+def wrong(server: Sendmail, key_types: frozenset[str] = BOTH, code: str = "mta.config") -> Misconfigured:
     with pytest.raises(Misconfigured) as caught:
-        server.check(algorithms)
+        server.check(key_types)
     assert caught.value.code == code
     assert caught.value.hint
     return caught.value

@@ -209,7 +209,7 @@ def test_the_service_itself_works_in_the_sandbox(
             daemon.until(
                 lambda w: w.get("event") == "wait" and w["certificate"] == NAME and int(w["for_s"]) > 3600, 20, "done"
             )
-        site.assert_settled()
+        site.assert_converged()
 
 
 def test_the_sandbox_is_one(place: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from certagent.mta.run import program
+from certagent.host.programs import program
 from tests.lab.addresses import IMAP
 from tests.lab.process import run
 from tests.lab.templates import render

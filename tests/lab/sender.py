@@ -99,10 +99,10 @@ class Mailer(_Ticker):
         def mine() -> list[Delivery]:
             return [delivery for delivery in self._sender.deliveries() if delivery.queue_id in ids]
 
-        def settled() -> bool:
+        def converged() -> bool:
             return {d.queue_id for d in mine() if d.status in ("sent", "bounced")} == ids
 
-        until(settled, seconds, "the sender's queue is empty")
+        until(converged, seconds, "the sender's queue is empty")
         troubles = [delivery for delivery in mine() if delivery.status != "sent"]
         bounced = {delivery.queue_id for delivery in troubles if delivery.status == "bounced"}
         deferred = {delivery.queue_id for delivery in troubles} - bounced

@@ -13,16 +13,18 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.tls import Chain, Service
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps
-from certagent.lifecycle.model import Answer, Service, Sighting, Spec, Target, Unknown
-from certagent.pki.leaf import Leaf
+from certagent.lifecycle.spec import MailServer, Spec
 from tests.lifecycle.play import SPEC as ONE
-from tests.lifecycle.play import START, Life, leaf, served
+from tests.lifecycle.play import START, Life, chain_of, served
 
 MX1, MX = "_25._tcp.mx1.example.org.", "_25._tcp.mx.example.org."
-TARGETS = ("one", "two")
-ALGORITHMS = ("ecdsa-p256", "rsa-2048")
+MAIL_SERVERS = ("one", "two")
+KEY_TYPES = ("ecdsa-p256", "rsa-2048")
 KEYS, GENERATIONS = ("k1", "k2", "k3"), ("g1", "g2", "g3")
 SPKI = ("aa", "bb", "cc")
 ISSUERS = ("ca", "cb")
@@ -30,34 +32,38 @@ ISSUERS = ("ca", "cb")
 SPEC = Spec(
     name="mx1.example.org",
     names=("mx1.example.org",),
-    algorithms=("ecdsa-p256",),
+    key_types=("ecdsa-p256",),
     rotate_key=timedelta(),
     standby=True,
-    owners={MX1: ("one",), MX: TARGETS},
-    triples=("3 1 1",),
+    tlsa_names={MX1: ("one",), MX: MAIL_SERVERS},
+    tlsa_parameters=("3 1 1",),
     ttl_s=60,
-    guard=timedelta(minutes=15),
+    safety_margin=timedelta(minutes=15),
     drain=timedelta(minutes=5),
-    watch=timedelta(hours=6),
-    targets=tuple(Target(name, (Service(f"{name}.example.org", 25, "smtp"),)) for name in TARGETS),
+    check_interval=timedelta(hours=6),
+    mail_servers=tuple(MailServer(name, (Service(f"{name}.example.org", 25, "smtp"),)) for name in MAIL_SERVERS),
 )
 
 
 def _spec(**words: object) -> Spec:
     spec = replace(SPEC, **words)
-    there = {target.name for target in spec.targets}
-    owners = {owner: tuple(t for t in targets if t in there) for owner, targets in spec.owners.items()}
-    return replace(spec, owners={owner: targets for owner, targets in owners.items() if targets})
+    there = {server.name for server in spec.mail_servers}
+    tlsa_names = {
+        tlsa_name: tuple(t for t in mail_servers if t in there) for tlsa_name, mail_servers in spec.tlsa_names.items()
+    }
+    return replace(
+        spec, tlsa_names={tlsa_name: mail_servers for tlsa_name, mail_servers in tlsa_names.items() if mail_servers}
+    )
 
 
 SPECS = st.builds(
     _spec,
-    algorithms=st.sampled_from([("ecdsa-p256",), ("rsa-2048",), ALGORITHMS]),
-    owners=st.sampled_from([SPEC.owners, {MX1: ("one",)}, {MX: TARGETS}, {}]),
+    key_types=st.sampled_from([("ecdsa-p256",), ("rsa-2048",), KEY_TYPES]),
+    tlsa_names=st.sampled_from([SPEC.tlsa_names, {MX1: ("one",)}, {MX: MAIL_SERVERS}, {}]),
     standby=st.booleans(),
-    triples=st.sampled_from([("3 1 1",), ("3 1 1", "2 1 1"), ("2 1 1",)]),
+    tlsa_parameters=st.sampled_from([("3 1 1",), ("3 1 1", "2 1 1"), ("2 1 1",)]),
     rotate_key=st.sampled_from([timedelta(), timedelta(days=30), None]),
-    targets=st.sampled_from([SPEC.targets, SPEC.targets[:1]]),
+    mail_servers=st.sampled_from([SPEC.mail_servers, SPEC.mail_servers[:1]]),
 )
 
 VALUE = st.sampled_from(
@@ -71,19 +77,19 @@ VALUE = st.sampled_from(
 VALUES = st.frozensets(VALUE, max_size=4)
 
 
-def _leaf(key: str, issuers: list[str], days: int) -> Leaf:
-    return leaf(key, *issuers, life=timedelta(days=days))
+def _chain(key: str, issuers: list[str], days: int) -> Chain:
+    return chain_of(key, *issuers, life=timedelta(days=days))
 
 
-LEAVES = st.builds(
-    _leaf,
+CHAINS = st.builds(
+    _chain,
     st.sampled_from(SPKI),
     st.lists(st.sampled_from(ISSUERS), max_size=2, unique=True),
     st.sampled_from([6, 90]),
 )
 PATHS = st.sampled_from([(), (), (("a.hosted.net.", 60),), (("a.hosted.net.", 300),), (("b.hosted.net.", 60),)])
-SIGHTINGS = st.builds(
-    Sighting,
+OBSERVATIONS = st.builds(
+    Observation,
     st.just("example.org."),
     st.sampled_from([MX1, MX]),
     st.dictionaries(
@@ -96,10 +102,10 @@ SIGHTINGS = st.builds(
 DATES = st.timedeltas(timedelta(0), timedelta(days=90)).map(lambda delta: START.wall + delta)
 CODES = ["dns.x", "dns.not_yet", "ca.busy", "ca.rejected", "mta.not_served", "store.disk", "pem.chain"]
 WORKS = [
-    *(f"{verb} {target}" for verb in ("install", "reload", "prove", "rollback", "survey") for target in TARGETS),
-    *(f"{verb} {a}" for verb in ("order", "challenge", "validation", "issuance") for a in ALGORITHMS),
-    *(f"{verb} {owner}" for verb in ("look", "publish") for owner in (MX1, MX)),
-    *("vault", "tidy", "ari", "revoke"),
+    *(f"{verb} {server}" for verb in ("install", "reload", "verify", "rollback", "inspect") for server in MAIL_SERVERS),
+    *(f"{verb} {a}" for verb in ("order", "challenge", "validation", "issuance") for a in KEY_TYPES),
+    *(f"{verb} {tlsa_name}" for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
+    *("vault", "clean up", "renewal info", "revoke"),
 ]
 CHALLENGES = st.lists(st.tuples(st.just("_acme-challenge.mx1.example.org."), st.sampled_from("uvw")), max_size=2)
 
@@ -114,16 +120,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "jitter": st.floats(0, 1),
     "keys": st.sampled_from(KEYS),
     "generation": st.sampled_from(GENERATIONS),
-    "algorithm": st.sampled_from(ALGORITHMS),
-    "algorithms": st.sampled_from([("ecdsa-p256",), ALGORITHMS]),
-    "spki": st.dictionaries(st.sampled_from(ALGORITHMS), st.sampled_from(SPKI).map(lambda key: key * 32)),
+    "key_type": st.sampled_from(KEY_TYPES),
+    "key_types": st.sampled_from([("ecdsa-p256",), KEY_TYPES]),
+    "spki": st.dictionaries(st.sampled_from(KEY_TYPES), st.sampled_from(SPKI).map(lambda key: key * 32)),
     "url": st.just("https://ca.example/order/1"),
     "ca": st.sampled_from(["", "", "", "https://other.example/directory"]),
     "challenges": CHALLENGES.map(tuple),
-    "leaf": LEAVES,
+    "chain": CHAINS,
     "completes": st.booleans(),
-    "owner": st.sampled_from([MX1, MX]),
-    "sighting": SIGHTINGS,
+    "tlsa_name": st.sampled_from([MX1, MX]),
+    "observation": OBSERVATIONS,
     "values": VALUES,
     "expect": VALUES,
     "gone": VALUES,
@@ -132,10 +138,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "after": VALUES,
     "after_ttl_s": st.sampled_from([0, 60, 86400]),
     "ttl_s": st.just(60),
-    "target": st.sampled_from(TARGETS),
-    "targets": st.just(()),
+    "server": st.sampled_from(MAIL_SERVERS),
+    "mail_servers": st.just(()),
     "served": st.lists(
-        st.builds(served, LEAVES | st.just(Unknown("refused", reached=True)), st.sampled_from(ALGORITHMS)), max_size=3
+        st.builds(served, CHAINS | st.just(Unknown("refused", reached=True)), st.sampled_from(KEY_TYPES)), max_size=3
     ).map(tuple),
     "kept": st.booleans(),
     "rollback": st.booleans(),
@@ -149,7 +155,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "replaces": st.none() | st.sampled_from(GENERATIONS),
     "budget": st.just(timedelta(0)),
     "generations": st.lists(st.sampled_from(GENERATIONS), max_size=2, unique=True).map(tuple),
-    "owners": st.lists(st.sampled_from([MX1, MX]), max_size=2, unique=True).map(tuple),
+    "tlsa_names": st.lists(st.sampled_from([MX1, MX]), max_size=2, unique=True).map(tuple),
     "what": st.sampled_from(["retry", "renew", "rotate", "emergency", "abort"]),
 }
 SEVERAL_KEYS = st.lists(st.sampled_from(KEYS), max_size=2, unique=True).map(tuple)
@@ -158,10 +164,10 @@ SEVERAL_KEYS = st.lists(st.sampled_from(KEYS), max_size=2, unique=True).map(tupl
 def built(kind: type) -> st.SearchStrategy[Any]:
     """Any value of an event or step class."""
     drawn = {field.name: FIELDS[field.name] for field in msgspec.structs.fields(kind) if field.name != "step"}
-    if kind in (steps.Forget, ev.Forgotten):
+    if kind in (steps.Delete, ev.Deleted):
         drawn["keys"] = SEVERAL_KEYS
-    if kind in (steps.Look, ev.Looked):
-        drawn["targets"] = st.sampled_from([(), ("one",), ("two",), TARGETS])
+    if kind in (steps.Observe, ev.Observed):
+        drawn["mail_servers"] = st.sampled_from([(), ("one",), ("two",), MAIL_SERVERS])
     if kind is ev.Intended:
         drawn["step"] = STEPS
     return st.builds(kind, **drawn)
@@ -177,7 +183,7 @@ HISTORIES = st.lists(st.tuples(DELAYS, EVENTS), max_size=25)
 # -- lives that went wrong -------------------------------------------------------------------------------------------
 
 
-def lived(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used: bool) -> Life:
+def elapsed(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used: bool) -> Life:
     """The certificate of docs/draw.py after steps that ended as drawn; `used`: it was published before."""
     rest = iter(ends)
 
@@ -187,9 +193,9 @@ def lived(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used: 
                 return []
             case "fails":
                 return [ev.Failed(work=step.work, kind="transient", code="x.y", detail="it said no")]
-            case "differs" if isinstance(step, steps.Prove):
+            case "differs" if isinstance(step, steps.Verify):
                 failed = ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another")
-                return [ev.Disproven(target=step.target, generation=step.generation, served=()), failed]
+                return [ev.VerifyFailed(server=step.server, generation=step.generation, served=()), failed]
             case _:
                 return None
 
@@ -202,10 +208,8 @@ def lived(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used: 
 
 
 LIVES = st.builds(
-    lived,
-    st.sampled_from(
-        [replace(ONE, standby=s, algorithms=a) for s in (True, False) for a in (ONE.algorithms, ALGORITHMS)]
-    ),
+    elapsed,
+    st.sampled_from([replace(ONE, standby=s, key_types=a) for s in (True, False) for a in (ONE.key_types, KEY_TYPES)]),
     st.lists(st.sampled_from(["ideal", "ideal", "ideal", "fails", "killed", "differs"]), max_size=60),
     st.dictionaries(st.integers(0, 59), built(ev.Requested), max_size=2),
     st.booleans(),

@@ -7,43 +7,46 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain, Served
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, planner, rollover
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Answer, Instant, Security, Served, Sighting, Spec, Unknown
 from certagent.lifecycle.planner import Offer, Rule
-from certagent.lifecycle.state import Owner, State
-from certagent.pki.leaf import Leaf
-from docs.draw import OWNER, SPEC, START, Fault, Play
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State, TlsaState
+from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
 
-__all__ = ["OWNER", "SPEC", "START", "Fault", "Life", "foreign", "later", "leaf", "served"]
+__all__ = ["SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "later", "served", "unmanaged"]
 
 ECDSA, RSA = "ecdsa-p256", "rsa-2048"
 
 
 def later(then: Instant, delay: timedelta) -> Instant:
     """Both clocks go on by as much."""
-    return Instant(then.wall + delay, then.lived_s + delay.total_seconds())
+    return Instant(then.wall + delay, then.elapsed_s + delay.total_seconds())
 
 
-def leaf(key: str, *issuers: str, life: timedelta = timedelta(days=90), begin: datetime = START.wall) -> Leaf:
+def chain_of(key: str, *issuers: str, life: timedelta = timedelta(days=90), begin: datetime = START.wall) -> Chain:
     """A chain of that key (two hex digits) and issuers."""
     names = SPEC.names
-    return Leaf(key * 32, tuple(i * 32 for i in issuers), names, begin, begin + life, f"{key}01")
+    return Chain(key * 32, tuple(i * 32 for i in issuers), names, begin, begin + life, f"{key}01")
 
 
-def served(chain: Leaf | Unknown, algorithm: str = ECDSA) -> Served:
+def served(chain: Chain | Unknown, key_type: str = ECDSA) -> Served:
     """What one handshake met."""
-    return Served("mx1.example.org", "192.0.2.25", 25, algorithm, chain, 0.01)
+    return Served("mx1.example.org", "192.0.2.25", 25, key_type, chain, 0.01)
 
 
-def foreign(chain: Leaf) -> Fault:
+def unmanaged(chain: Chain) -> Fault:
     """Somebody else's certificate was served before certagent came."""
 
     def fault(step: st.AnyStep, _state: State) -> list[ev.AnyEvent] | None:
-        if not isinstance(step, st.Survey):
+        if not isinstance(step, st.Inspect):
             return None
-        return [ev.Surveyed(target=step.target, served=(served(chain),), work=step.work)]
+        return [ev.Inspected(server=step.server, served=(served(chain),), work=step.work)]
 
     return fault
 
@@ -98,14 +101,14 @@ class Life(Play):
     # -- DNS
 
     @property
-    def owner(self) -> Owner:
+    def tlsa_name(self) -> TlsaState:
         """What is known of the one TLSA name."""
-        return self.state.owners[OWNER]
+        return self.state.tlsa_names[TLSA_NAME]
 
     @property
     def in_dns(self) -> frozenset[str]:
         """What is in DNS now."""
-        return self.zone.get(OWNER, frozenset())
+        return self.zone.get(TLSA_NAME, frozenset())
 
     def looks(
         self,
@@ -121,16 +124,16 @@ class Life(Play):
             f"ns{n}./192.0.2.{n}": Unknown("no answer") if values is None else Answer(values, ttl_s, path)
             for n, values in enumerate(sets, 1)
         }
-        sighting = Sighting("example.org.", path[-1][0] if path else OWNER, answers, security, why)
-        self.happens(ev.Looked(owner=OWNER, sighting=sighting, work=f"look {OWNER}"))
+        observation = Observation("example.org.", path[-1][0] if path else TLSA_NAME, answers, security, why)
+        self.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=f"observe {TLSA_NAME}"))
 
     def records(self, generation: str) -> frozenset[str]:
         """The `3 1 1` values of a generation."""
         found = self.state.generation(generation)
         assert found is not None
-        return frozenset(f"3 1 1 {chain.spki}" for chain in found.leaves.values())
+        return frozenset(f"3 1 1 {chain.spki}" for chain in found.chains.values())
 
     @property
-    def held(self) -> list[caches.Held]:
+    def cached(self) -> list[caches.CachedSet]:
         """The sets that caches may hold now."""
-        return rollover.held(self.spec, self.owner, self.now)
+        return rollover.cached(self.spec, self.tlsa_name, self.now)

@@ -10,23 +10,25 @@ from collections.abc import Iterable
 from datetime import timedelta
 from itertools import product
 
+from certagent.facts.dns import Answer
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Answer, Instant, Spec
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.pki.leaf import Leaf
 
 Set = frozenset[str]
 History = list[tuple[Instant, ev.AnyEvent]]
 
-TRIPLES = ("3 1 1", "2 1 1", "3 0 1")
+PARAMETERS = ("3 1 1", "2 1 1", "3 0 1")
 """What the drawn sets have and senders can use. One that supports several is hurt only where one of these is."""
 
 
-def authenticates(record: str, chain: Leaf, *, doubt: bool) -> bool:
-    """A record matches a chain (RFC 6698 section 2.1). `doubt`: what to take where a `Leaf` does not tell."""
-    triple, digest = record[:5], record[6:]
-    match triple:
+def authenticates(record: str, chain: Chain, *, doubt: bool) -> bool:
+    """A record matches a chain (RFC 6698 section 2.1). `doubt`: what to take where a `Chain` does not tell."""
+    parameters, digest = record[:5], record[6:]
+    match parameters:
         case "3 1 1":
             return digest == chain.spki
         case "2 1 1":
@@ -35,46 +37,46 @@ def authenticates(record: str, chain: Leaf, *, doubt: bool) -> bool:
             return doubt
 
 
-def cut_off(triple: str, cached: Set, chain: Leaf, *, doubt: bool = False) -> bool:
-    """A sender that supports this triple and holds the set defers its mail when it meets the chain.
+def cut_off(parameters: str, cached: Set, chain: Chain, *, doubt: bool = False) -> bool:
+    """A sender that supports this TLSA parameters and holds the set defers its mail when it meets the chain.
 
     Source: RFC 7672 section 2.2: with usable records, one of them has to match; without any, DANE does not apply.
     """
-    mine = [record for record in cached if record[:5] == triple]
+    mine = [record for record in cached if record[:5] == parameters]
     return bool(mine) and not any(authenticates(record, chain, doubt=doubt) for record in mine)
 
 
-def worse(before: Set, after: Set, chains: Iterable[Leaf]) -> bool:
+def worse(before: Set, after: Set, chains: Iterable[Chain]) -> bool:
     """Some sender is cut off from a chain by the new set, and is not by the old one."""
-    return any(cut_off(t, after, chain) and not cut_off(t, before, chain) for t, chain in product(TRIPLES, chains))
+    return any(cut_off(t, after, chain) and not cut_off(t, before, chain) for t, chain in product(PARAMETERS, chains))
 
 
 # -- what was seen -----------------------------------------------------------------------------------------------------
 
 
-def answers(event: ev.Looked) -> list[Answer]:
+def answers(event: ev.Observed) -> list[Answer]:
     """Those that were heard."""
-    return [a for a in event.sighting.answers.values() if isinstance(a, Answer)]
+    return [a for a in event.observation.answers.values() if isinstance(a, Answer)]
 
 
-def looks(history: History, owner: str) -> list[tuple[Instant, ev.Looked]]:
+def looks(history: History, tlsa_name: str) -> list[tuple[Instant, ev.Observed]]:
     """All rounds of answers of a name."""
-    return [(then, event) for then, event in history if isinstance(event, ev.Looked) and event.owner == owner]
+    return [(then, event) for then, event in history if isinstance(event, ev.Observed) and event.tlsa_name == tlsa_name]
 
 
-def everyone(event: ev.Looked) -> bool:
+def everyone(event: ev.Observed) -> bool:
     """Every server was heard."""
-    return bool(event.sighting.answers) and len(answers(event)) == len(event.sighting.answers)
+    return bool(event.observation.answers) and len(answers(event)) == len(event.observation.answers)
 
 
-def alias(history: History, owner: str) -> tuple[str, ...]:
+def alias(history: History, tlsa_name: str) -> tuple[str, ...]:
     """The names on the way to the records, in the last round; none where nobody was heard."""
-    rounds = looks(history, owner)
+    rounds = looks(history, tlsa_name)
     heard = answers(rounds[-1][1]) if rounds else []
     return tuple(name for name, _ in heard[0].path) if heard else ()
 
 
-def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> set[Set]:
+def cacheable(history: History, tlsa_name: str, safety_margin: timedelta, now: Instant) -> set[Set]:
     """The sets that some cache may hold now.
 
     A set was there whenever a server gave it, when a change superseded it or made it, and when a change that was begun
@@ -84,18 +86,18 @@ def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> s
     given: dict[tuple[Set, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
     for n, (_, event) in enumerate(history):
         found: list[tuple[Set, int, tuple[tuple[str, int], ...]]] = []
-        rounds = looks(history[:n], owner)
+        rounds = looks(history[:n], tlsa_name)
         heard = answers(rounds[-1][1]) if rounds else []
         path = heard[0].path if heard else ()
         match event:
-            case ev.Looked(owner=name, sighting=_) if name == owner:
+            case ev.Observed(tlsa_name=name, observation=_) if name == tlsa_name:
                 found = [(a.values, a.ttl_s, a.path) for a in answers(event)]
-            case ev.Superseding(owner=name) if name == owner:
+            case ev.Superseding(tlsa_name=name) if name == tlsa_name:
                 sets = (event.before, event.before_ttl_s), (event.after, event.after_ttl_s)
                 found = [(s, t, path) for s, t in sets if s]
-            case ev.Intended(step=st.Publish(owner=name, values=new, ttl_s=ttl_s)) if name == owner:
+            case ev.Intended(step=st.Publish(tlsa_name=name, values=new, ttl_s=ttl_s)) if name == tlsa_name:
                 found = [(a.values | new, max(a.ttl_s, ttl_s), path) for a in heard if a.values | new]
-            case ev.Intended(step=st.Unpublish(owner=name, values=old)) if name == owner:
+            case ev.Intended(step=st.Unpublish(tlsa_name=name, values=old)) if name == tlsa_name:
                 found = [(a.values - old, a.ttl_s, path) for a in heard if a.values - old]
             case _:
                 pass
@@ -108,13 +110,13 @@ def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> s
         ended = [
             then
             for n, (then, event) in enumerate(history)
-            if n > last and isinstance(event, ev.Looked) and event.owner == owner and everyone(event)
+            if n > last and isinstance(event, ev.Observed) and event.tlsa_name == tlsa_name and everyone(event)
         ]
         ttl_s = max(ttl_s for _, ttl_s, _ in times)
-        if names != alias(history, owner):
+        if names != alias(history, tlsa_name):
             ttl_s += sum(max(hops[i] for _, _, hops in times) for i in range(len(names)))
         ttl = timedelta(seconds=ttl_s)
-        if not ended or now.since(ended[0]) < max(2 * ttl, ttl + guard, ttl + timedelta(seconds=3)):
+        if not ended or now.since(ended[0]) < max(2 * ttl, ttl + safety_margin, ttl + timedelta(seconds=3)):
             result.add(values)
     return result
 
@@ -122,48 +124,59 @@ def cacheable(history: History, owner: str, guard: timedelta, now: Instant) -> s
 # -- what a swap rests on ----------------------------------------------------------------------------------------------
 
 
-def places(history: History, owner: str) -> Set:
+def places(history: History, tlsa_name: str) -> Set:
     """Where the aliases of a name have led senders; what was written where nobody had said where counts as here."""
     found: set[str] = set()
     name, ends = "", set[str]()
     for _, event in history:
-        if isinstance(event, ev.Looked) and event.owner == owner:
-            name, ends = event.sighting.name, {a.path[-1][0] if a.path else owner for a in answers(event)}
+        if isinstance(event, ev.Observed) and event.tlsa_name == tlsa_name:
+            name, ends = event.observation.name, {a.path[-1][0] if a.path else tlsa_name for a in answers(event)}
             found |= ends
-        elif isinstance(event, ev.Superseding) and event.owner == owner and not ends and event.before | event.after:
-            found.add(owner)
+        elif (
+            isinstance(event, ev.Superseding)
+            and event.tlsa_name == tlsa_name
+            and not ends
+            and event.before | event.after
+        ):
+            found.add(tlsa_name)
     return frozenset(found | ({name} if ends else set()))
 
 
-def answered(history: History, owner: str) -> Set:
+def answered(history: History, tlsa_name: str) -> Set:
     """The targets of a name as of the last look at it while it was configured."""
-    told = [event.targets for _, event in looks(history, owner) if event.targets]
+    told = [event.mail_servers for _, event in looks(history, tlsa_name) if event.mail_servers]
     return frozenset(*told[-1:])
 
 
-def met(spec: Spec, state: State, history: History, owner: str, *, sure: bool = False) -> dict[str, list[Leaf]]:
+def met(spec: Spec, state: State, history: History, tlsa_name: str, *, sure: bool = False) -> dict[str, list[Chain]]:
     """By target, the chains that a sender may meet there, under whatever name the records count; `sure`: has certainly
     met.
     """
-    found: dict[str, list[Leaf]] = {}
-    every = {*(t.name for t in spec.targets), *state.targets}
-    names = {owner} | {n for n in spec.owners.keys() | state.owners if places(history, owner) & places(history, n)}
-    for name in sorted({target for n in names for target in spec.owners.get(n) or answered(history, n) or every}):
-        at = state.targets.get(name)
-        ids = () if at is None else at.settled if sure else at.serves
-        found[name] = [leaf for g in state.generations if g.id in ids for leaf in g.leaves.values()]
+    found: dict[str, list[Chain]] = {}
+    every = {*(t.name for t in spec.mail_servers), *state.mail_servers}
+    names = {tlsa_name} | {
+        n for n in spec.tlsa_names.keys() | state.tlsa_names if places(history, tlsa_name) & places(history, n)
+    }
+    for name in sorted({server for n in names for server in spec.tlsa_names.get(n) or answered(history, n) or every}):
+        at = state.mail_servers.get(name)
+        ids = () if at is None else at.converged if sure else at.serves
+        found[name] = [chain for g in state.generations if g.id in ids for chain in g.chains.values()]
     return found
 
 
-def blind(state: State, history: History, owner: str) -> bool:
+def blind(state: State, history: History, tlsa_name: str) -> bool:
     """What DNS says is not known well enough to rest a swap on it."""
-    rounds = looks(history, owner)
-    if not rounds or not everyone(rounds[-1][1]) or rounds[-1][1].sighting.security == "bogus":
+    rounds = looks(history, tlsa_name)
+    if not rounds or not everyone(rounds[-1][1]) or rounds[-1][1].observation.security == "bogus":
         return True
     changes = [
         then
         for then, event in history
-        if (isinstance(event, ev.Published | ev.Unpublished) and event.owner == owner)
-        or (isinstance(event, ev.Intended) and getattr(event.step, "owner", None) == owner and event.step.changes)
+        if (isinstance(event, ev.Published | ev.Unpublished) and event.tlsa_name == tlsa_name)
+        or (
+            isinstance(event, ev.Intended)
+            and getattr(event.step, "tlsa_name", None) == tlsa_name
+            and event.step.changes
+        )
     ]
-    return any(then.lived_s >= rounds[-1][0].lived_s for then in changes)
+    return any(then.elapsed_s >= rounds[-1][0].elapsed_s for then in changes)

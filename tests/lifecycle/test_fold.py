@@ -8,16 +8,18 @@ from typing import get_args
 import msgspec
 from hypothesis import example, given
 
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.moment import Instant
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Answer, Instant, Sighting, Unknown
 from certagent.lifecycle.state import State
 from certagent.pki import tlsa
-from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MX1, TARGETS
-from tests.lifecycle.play import ECDSA, OWNER, RSA, START, Life, foreign, later, leaf, served
+from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MAIL_SERVERS, MX1
+from tests.lifecycle.play import ECDSA, RSA, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
 
-FIRST = [ev.Surveyed(target=target, served=(served(leaf("ee")),)) for target in TARGETS]
+FIRST = [ev.Inspected(server=server, served=(served(chain_of("ee")),)) for server in MAIL_SERVERS]
 """What every journal has before anything else is said of a mail server."""
 
 History = list[tuple[timedelta, ev.AnyEvent]]
@@ -50,7 +52,7 @@ def test_any_state_comes_back_from_the_disk_as_it_was(history: History) -> None:
         assert msgspec.json.decode(msgspec.json.encode(event), type=ev.AnyEvent) == event
 
 
-BACKWARDS = Sighting(
+BACKWARDS = Observation(
     "example.org.", MX1, {"ns2.": Answer(frozenset({"3 1 1 bb"}), 60), "ns1.": Answer(frozenset(), 60)}, "secure"
 )
 """As it was heard; sorted, the other answer comes first."""
@@ -60,14 +62,14 @@ NO_TIME = timedelta(0)
 @given(HISTORIES)
 @example(
     [
-        (NO_TIME, ev.Looked(owner=MX1, sighting=BACKWARDS)),
-        (NO_TIME, ev.Intended(step=st.Publish(owner=MX1, values=frozenset({"3 1 1 aa"}), ttl_s=60, because=""))),
+        (NO_TIME, ev.Observed(tlsa_name=MX1, observation=BACKWARDS)),
+        (NO_TIME, ev.Intended(step=st.Publish(tlsa_name=MX1, values=frozenset({"3 1 1 aa"}), ttl_s=60, because=""))),
     ]
 )
 @example(
     [
         (NO_TIME, ev.KeysMade(keys="k1", spki={"rsa-2048": "bb" * 32, "ecdsa-p256": "aa" * 32})),
-        (NO_TIME, ev.Intended(step=st.Forget(generations=(), keys=("k1",), owners=(), because=""))),
+        (NO_TIME, ev.Intended(step=st.Delete(generations=(), keys=("k1",), tlsa_names=(), because=""))),
     ]
 )
 def test_reading_the_state_anew_between_any_two_events_changes_nothing(history: History) -> None:
@@ -81,16 +83,16 @@ def test_reading_the_state_anew_between_any_two_events_changes_nothing(history: 
 
 @given(HISTORIES, EVENTS)
 def test_only_a_proof_that_nothing_else_is_served_ends_what_may_be_served(history: History, last: ev.AnyEvent) -> None:
-    """Of a target, a generation stops counting as served by `Proven(drained)` of another one, and by nothing else."""
+    """Of a target, a generation stops counting as served by `Verified(drained)` of another one, and by nothing else."""
     before, now = folded(history)[-1]
     after = fold(before, last, now)
-    for name, old in before.targets.items():
-        lost = set(old.serves) - set(after.targets[name].serves)
+    for name, old in before.mail_servers.items():
+        lost = set(old.serves) - set(after.mail_servers[name].serves)
         if lost:
-            assert isinstance(last, ev.Proven)
+            assert isinstance(last, ev.Verified)
             assert last.drained
-            assert (last.target, last.generation) == (name, old.generation)
-            assert after.targets[name].serves == (old.generation,)
+            assert (last.server, last.generation) == (name, old.generation)
+            assert after.mail_servers[name].serves == (old.generation,)
 
 
 @given(HISTORIES, EVENTS)
@@ -99,7 +101,7 @@ def test_what_is_ours_stays_ours(history: History, last: ev.AnyEvent) -> None:
     before, now = folded(history)[-1]
     after = fold(before, last, now)
     assert before.ours <= after.ours or isinstance(last, ev.Intended), type(last)
-    if isinstance(last, ev.Intended) and isinstance(last.step, st.Forget):
+    if isinstance(last, ev.Intended) and isinstance(last.step, st.Delete):
         assert before.ours <= after.ours
         assert before.made <= after.ours
         assert not {k.id for k in after.keys} & set(last.step.keys)
@@ -119,8 +121,8 @@ def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: His
             )
         case ev.Intended():
             assert isinstance(last.step, st.Install | st.Restore) or not gone
-        case ev.Proven():
-            assert gone <= {last.work, f"install {last.target}"}
+        case ev.Verified():
+            assert gone <= {last.work, f"install {last.server}"}
         case _:
             assert gone <= {last.work}
 
@@ -144,29 +146,29 @@ def test_what_was_intended_may_have_been_done() -> None:
     assert life.state.challenges == (("_acme-challenge.mx1.example.org.", "for mx1.example.org"),)
     step = life.until(st.Install)
     life.does(step)
-    assert life.state.targets["postfix"].serves == ("g1", "g2")
-    assert life.state.targets["postfix"].phase == "installing"
+    assert life.state.mail_servers["postfix"].serves == ("g1", "g2")
+    assert life.state.mail_servers["postfix"].phase == "installing"
 
 
 def test_a_change_is_counted_until_it_is_seen_whatever_is_tried_in_between() -> None:
     """Where only a server is heard that does not follow, adding and removing take turns: neither begins anew."""
     life = Life.published()
     values = frozenset({"3 1 1 " + "ee" * 32})
-    adds = st.Publish(owner=OWNER, values=values, ttl_s=60, because="")
-    removes = st.Unpublish(owner=OWNER, values=values, because="")
+    adds = st.Publish(tlsa_name=TLSA_NAME, values=values, ttl_s=60, because="")
+    removes = st.Unpublish(tlsa_name=TLSA_NAME, values=values, because="")
 
     def tries() -> list[int]:
-        found = (life.owner.tried(values, removes=r) for r in (False, True))
+        found = (life.tlsa_name.tried(values, removes=r) for r in (False, True))
         return [change.tries if change else 0 for change in found]
 
     for step, counts in ((adds, [1, 0]), (adds, [2, 0]), (removes, [2, 1]), (adds, [3, 1]), (removes, [3, 2])):
         life.passes(timedelta(seconds=1))
         life.does(step)
         assert tries() == counts
-        assert life.owner.changed_at == life.now
-    assert life.owner.tried(values | {"3 1 1 " + "dd" * 32}, removes=False) is None
+        assert life.tlsa_name.changed_at == life.now
+    assert life.tlsa_name.tried(values | {"3 1 1 " + "dd" * 32}, removes=False) is None
     # a change of other values is another one
-    life.does(st.Publish(owner=OWNER, values=values | life.in_dns, ttl_s=60, because=""))
+    life.does(st.Publish(tlsa_name=TLSA_NAME, values=values | life.in_dns, ttl_s=60, because=""))
     assert tries() == [0, 2]
 
 
@@ -174,18 +176,18 @@ def test_a_change_is_over_when_every_server_was_heard_and_has_followed() -> None
     """One that is silent may still be behind."""
     life = Life.published()
     more = life.in_dns | {"3 1 1 " + "ee" * 32}
-    life.does(st.Publish(owner=OWNER, values=more - life.in_dns, ttl_s=60, because=""))
+    life.does(st.Publish(tlsa_name=TLSA_NAME, values=more - life.in_dns, ttl_s=60, because=""))
     life.looks(more, None)
-    assert life.owner.change is not None
+    assert life.tlsa_name.change is not None
     life.looks(more, life.in_dns)
-    assert life.owner.change is not None
+    assert life.tlsa_name.change is not None
     life.looks(more, more)
-    assert life.owner.change is None
-    life.does(st.Unpublish(owner=OWNER, values=more - life.in_dns, because=""))
+    assert life.tlsa_name.change is None
+    life.does(st.Unpublish(tlsa_name=TLSA_NAME, values=more - life.in_dns, because=""))
     life.looks(life.in_dns, more)
-    assert life.owner.change is not None
+    assert life.tlsa_name.change is not None
     life.looks(life.in_dns, life.in_dns)
-    assert life.owner.change is None
+    assert life.tlsa_name.change is None
 
 
 def test_challenges_stay_until_they_are_tidied_and_are_counted_once() -> None:
@@ -197,19 +199,19 @@ def test_challenges_stay_until_they_are_tidied_and_are_counted_once() -> None:
     life.does(step)
     [challenge] = life.state.challenges
     assert isinstance(step, st.Present)
-    life.happens(ev.OrderGone(algorithm=step.algorithm))
+    life.happens(ev.OrderAbandoned(key_type=step.key_type))
     assert (life.state.orders, life.state.challenges) == ({}, (challenge,))
-    life.happens(ev.Tidied(challenges=(challenge,)))
+    life.happens(ev.CleanedUp(challenges=(challenge,)))
     assert life.state.challenges == ()
 
 
 def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
     """`dns.not_yet` of a validation: the provider said yes, and no server shows it; other orders stay as they are."""
     life = Life()
-    for algorithm in (ECDSA, RSA):
-        challenges = (("_acme-challenge.x.", algorithm),)
-        life.happens(ev.OrderPlaced(algorithm=algorithm, keys="k1", url="", challenges=challenges))
-        life.happens(ev.Presented(algorithm=algorithm))
+    for key_type in (ECDSA, RSA):
+        challenges = (("_acme-challenge.x.", key_type),)
+        life.happens(ev.OrderPlaced(key_type=key_type, keys="k1", url="", challenges=challenges))
+        life.happens(ev.Presented(key_type=key_type))
     life.fails(f"validation {RSA}", "dns.timeout")
     assert life.state.orders[RSA].presented
     life.fails(f"validation {RSA}", "dns.not_yet")
@@ -222,16 +224,16 @@ def test_news_of_what_is_not_known_changes_nothing() -> None:
     life = Life.published()
     before = life.state
     strays: tuple[ev.AnyEvent, ...] = (
-        ev.Presented(algorithm=RSA),
-        ev.OrderReady(algorithm=RSA),
-        ev.Reloaded(target="other"),
-        ev.Proven(target="other", generation="g1", drained=True, served=()),
-        ev.Proven(target="postfix", generation="g9", drained=True, served=()),
-        ev.Disproven(target="other", generation="g1", served=()),
-        ev.Disproven(target="postfix", generation="g9", served=()),
-        ev.Intended(step=st.Reload(target="other", because="")),
-        ev.Intended(step=st.Restore(target="other", because="")),
-        ev.Intended(step=st.Present(algorithm=RSA, because="")),
+        ev.Presented(key_type=RSA),
+        ev.OrderReady(key_type=RSA),
+        ev.Reloaded(server="other"),
+        ev.Verified(server="other", generation="g1", drained=True, served=()),
+        ev.Verified(server="postfix", generation="g9", drained=True, served=()),
+        ev.VerifyFailed(server="other", generation="g1", served=()),
+        ev.VerifyFailed(server="postfix", generation="g9", served=()),
+        ev.Intended(step=st.Reload(server="other", because="")),
+        ev.Intended(step=st.Restore(server="other", because="")),
+        ev.Intended(step=st.Present(key_type=RSA, because="")),
     )
     for n, event in enumerate(strays, 1):
         life.happens(event)
@@ -244,22 +246,22 @@ def test_news_of_what_is_not_known_changes_nothing() -> None:
 def test_what_was_served_before_is_a_generation_of_somebody_else() -> None:
     """One a chain, however often it is met; a failed handshake says nothing; it is never taken for the newest."""
     life = Life()
-    old, other = leaf("ee"), leaf("dd", "ca")
+    old, other = chain_of("ee"), chain_of("dd", "ca")
     met = (served(old), served(Unknown("no TLS", reached=True)), served(old), served(other, RSA))
-    life.happens(ev.Surveyed(target="postfix", served=met))
-    assert [(g.foreign, g.keys, g.leaves) for g in life.state.generations] == [
+    life.happens(ev.Inspected(server="postfix", served=met))
+    assert [(g.unmanaged, g.keys, g.chains) for g in life.state.generations] == [
         (True, None, {ECDSA: old}),
         (True, None, {RSA: other}),
     ]
     ids = tuple(g.id for g in life.state.generations)
-    assert life.state.targets["postfix"].serves == ids
+    assert life.state.mail_servers["postfix"].serves == ids
     assert life.state.newest is None
     assert life.state.ours == {f"3 1 1 {old.spki}", f"3 1 1 {other.spki}", "2 1 1 " + "ca" * 32}
     assert life.state.made == frozenset(), "certagent made neither of the keys"
     # another survey finds the same ones
-    life.happens(ev.Surveyed(target="postfix", served=(served(other, RSA),)))
+    life.happens(ev.Inspected(server="postfix", served=(served(other, RSA),)))
     assert len(life.state.generations) == 2
-    assert set(life.state.targets["postfix"].serves) == set(ids)
+    assert set(life.state.mail_servers["postfix"].serves) == set(ids)
 
 
 def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
@@ -267,11 +269,11 @@ def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
     life = Life()
     for n, key in enumerate(("aa", "bb"), 1):
         life.happens(ev.KeysMade(keys=f"k{n}", spki={ECDSA: key * 32, RSA: (key[0] + "0") * 32}))
-    first, second, third = leaf("aa"), leaf("bb"), leaf("b0")
+    first, second, third = chain_of("aa"), chain_of("bb"), chain_of("b0")
 
-    def issued(keys: str, algorithm: str, chain: object, *, completes: bool) -> None:
+    def issued(keys: str, key_type: str, chain: object, *, completes: bool) -> None:
         assert isinstance(chain, type(first))
-        event = ev.Issued(algorithm=algorithm, keys=keys, generation="g1", leaf=chain, completes=completes)
+        event = ev.Issued(key_type=key_type, keys=keys, generation="g1", chain=chain, completes=completes)
         life.happens(event)
 
     issued("k1", ECDSA, first, completes=False)
@@ -281,7 +283,7 @@ def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
     issued("k2", RSA, third, completes=True)
     newest = life.state.newest
     assert newest is not None
-    assert (newest.keys, newest.leaves) == ("k2", {ECDSA: second, RSA: third})
+    assert (newest.keys, newest.chains) == ("k2", {ECDSA: second, RSA: third})
     assert (life.state.issued, life.state.issued_keys) == ({}, None)
     assert [k.in_service_at for k in life.state.keys] == [None, START]
 
@@ -289,7 +291,7 @@ def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
 def test_an_emergency_revokes_what_was_in_service_and_never_what_others_made() -> None:
     """Every generation of other keys than the new one; until the CA has done it."""
     life = Life()
-    life.until_quiet(foreign(leaf("ee")), limit=60)
+    life.until_quiet(unmanaged(chain_of("ee")), limit=60)
     life.happens(ev.Requested(what="emergency"))
     life.until(st.Revoke)
     marked = {g.id: g.revoke for g in life.state.generations}
@@ -306,36 +308,36 @@ def test_what_is_being_deleted_is_unknown_from_the_intent_on_and_its_records_sta
     life = Life()
     for n in range(1, 81):
         life.happens(ev.KeysMade(keys=f"k{n}", spki={ECDSA: f"{n:064x}"}))
-        step = st.Forget(keys=(f"k{n}",), because="")
+        step = st.Delete(keys=(f"k{n}",), because="")
         life.happens(ev.Intended(step=step, work=step.work))
-        assert life.state.doomed == step
+        assert life.state.pending_delete == step
         assert life.state.keys == ()
-        life.happens(ev.Forgotten(keys=step.keys))
-        assert life.state.doomed is None
-    assert life.state.retired == tuple(tlsa.of_key(f"{n:064x}") for n in range(17, 81))
+        life.happens(ev.Deleted(keys=step.keys))
+        assert life.state.pending_delete is None
+    assert life.state.past_values == tuple(tlsa.of_key(f"{n:064x}") for n in range(17, 81))
     assert life.state.keys_made == 80
 
 
 def test_an_owner_that_is_forgotten_is_gone() -> None:
     """And no other."""
     life = Life.published()
-    life.happens(ev.Looked(owner="other.", sighting=life.owner.sighting))  # pyright: ignore[reportArgumentType]
-    life.happens(ev.Forgotten(owners=("other.",)))
-    assert set(life.state.owners) == {OWNER}
+    life.happens(ev.Observed(tlsa_name="other.", observation=life.tlsa_name.observation))  # pyright: ignore[reportArgumentType]
+    life.happens(ev.Deleted(tlsa_names=("other.",)))
+    assert set(life.state.tlsa_names) == {TLSA_NAME}
 
 
 def test_a_line_of_work_that_succeeds_has_no_failures_any_more() -> None:
     """And only that one; a failure more counts on from the first."""
     life = Life.published()
-    life.fails(f"look {OWNER}", times=2)
-    life.fails("ari", "ca.busy")
-    first = life.state.failures["ari"].first_at
+    life.fails(f"observe {TLSA_NAME}", times=2)
+    life.fails("renewal info", "ca.busy")
+    first = life.state.failures["renewal info"].first_at
     life.passes(timedelta(hours=1))
-    life.fails("ari", "ca.slow")
-    last = life.state.failures["ari"]
+    life.fails("renewal info", "ca.slow")
+    last = life.state.failures["renewal info"]
     assert (last.count, last.first_at, last.at, last.code) == (2, first, life.now, "ca.slow")
     life.looks()
-    assert set(life.state.failures) == {"ari"}
+    assert set(life.state.failures) == {"renewal info"}
 
 
 def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
@@ -345,25 +347,25 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
     life.until(st.Install)
     counts: list[int] = []
     for _ in range(3):
-        life.does(st.Install(target="postfix", generation="g2", because=""))
-        life.happens(ev.Installed(target="postfix", generation="g2"))
-        life.fails("prove postfix", "mta.not_served")
-        life.does(st.Install(target="postfix", generation="g1", rollback=True, because=""))
-        assert "prove postfix" not in life.state.failures
+        life.does(st.Install(server="postfix", generation="g2", because=""))
+        life.happens(ev.Installed(server="postfix", generation="g2"))
+        life.fails("verify postfix", "mta.not_served")
+        life.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
+        assert "verify postfix" not in life.state.failures
         counts.append(life.state.failures["install postfix"].count)
-        assert life.state.targets["postfix"].rejected == "g2"
+        assert life.state.mail_servers["postfix"].rejected == "g2"
     assert counts == [1, 2, 3]
     # the old one is proven: that does not excuse the new one; a proof of the new one does
-    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
-    assert life.state.targets["postfix"].rejected == "g2"
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
+    assert life.state.mail_servers["postfix"].rejected == "g2"
     assert life.state.failures["install postfix"].count == 3
-    life.does(st.Install(target="postfix", generation="g2", because=""))
-    life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=()))
-    assert life.state.targets["postfix"].rejected is None
+    life.does(st.Install(server="postfix", generation="g2", because=""))
+    life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=()))
+    assert life.state.mail_servers["postfix"].rejected is None
     assert life.state.failures == {}
     # put back although no proof failed: nothing is counted
     other = Life.published()
-    other.does(st.Install(target="postfix", generation="g1", rollback=True, because=""))
+    other.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
     assert other.state.failures == {}
 
 
@@ -373,19 +375,19 @@ def test_settled_is_what_clients_are_known_to_have_met() -> None:
     life.happens(ev.Requested(what="rotate"))
     step = life.until(st.Install)
     life.does(step)
-    at = life.state.targets["postfix"]
-    assert (at.serves, at.settled) == (("g1", "g2"), ("g1",))
-    back = st.Install(target="postfix", generation="g1", rollback=True, because="")
+    at = life.state.mail_servers["postfix"]
+    assert (at.serves, at.converged) == (("g1", "g2"), ("g1",))
+    back = st.Install(server="postfix", generation="g1", rollback=True, because="")
     life.does(back)
-    at = life.state.targets["postfix"]
-    assert (at.serves, at.settled) == (("g2", "g1"), ("g1",)), "it may be served still, and was met"
+    at = life.state.mail_servers["postfix"]
+    assert (at.serves, at.converged) == (("g2", "g1"), ("g1",)), "it may be served still, and was met"
     life.does(step)
-    life.happens(ev.Installed(target="postfix", generation="g2"))
-    life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=()))
-    at = life.state.targets["postfix"]
-    assert at.settled == ("g1", "g2")
-    life.happens(ev.Disproven(target="postfix", generation="g2", served=()))
-    assert life.state.targets["postfix"].phase == "lost"
+    life.happens(ev.Installed(server="postfix", generation="g2"))
+    life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=()))
+    at = life.state.mail_servers["postfix"]
+    assert at.converged == ("g1", "g2")
+    life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=()))
+    assert life.state.mail_servers["postfix"].phase == "drifted"
 
 
 def test_what_a_write_supersedes_is_held_though_its_answer_is_lost() -> None:
@@ -393,7 +395,9 @@ def test_what_a_write_supersedes_is_held_though_its_answer_is_lost() -> None:
     life = Life.published()
     before = life.in_dns
     life.happens(
-        ev.Superseding(owner=OWNER, before=before, before_ttl_s=86400, after=before - {min(before)}, after_ttl_s=86400)
+        ev.Superseding(
+            tlsa_name=TLSA_NAME, before=before, before_ttl_s=86400, after=before - {min(before)}, after_ttl_s=86400
+        )
     )
-    life.fails(f"publish {OWNER}", "dns.unknown_outcome")
-    assert {(h.values, h.ttl_s) for h in life.held} >= {(before, 86400), (before - {min(before)}, 86400)}
+    life.fails(f"publish {TLSA_NAME}", "dns.unknown_outcome")
+    assert {(h.values, h.ttl_s) for h in life.cached} >= {(before, 86400), (before - {min(before)}, 86400)}

@@ -14,7 +14,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import LIMIT, Foreseen, forecast
 from tests.lifecycle.drawn import LIVES
-from tests.lifecycle.play import RSA, SPEC, Life, foreign, leaf
+from tests.lifecycle.play import RSA, SPEC, Life, chain_of, unmanaged
 
 
 def told(life: Life) -> list[Foreseen]:
@@ -38,9 +38,9 @@ def test_it_ends_in_order_of_time_and_changes_nothing(life: Life) -> None:
     assert msgspec.json.encode(life.state) == before
     assert 1 <= len(foreseen) < LIMIT
     assert isinstance(foreseen[-1].step, st.Wait)
-    moments = [f.at.lived_s for f in foreseen]
+    moments = [f.at.elapsed_s for f in foreseen]
     assert moments == sorted(moments)
-    assert moments[0] == now.lived_s
+    assert moments[0] == now.elapsed_s
 
 
 def test_it_ends_also_where_the_planner_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,10 +52,10 @@ def test_it_ends_also_where_the_planner_would_not(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("standby", [True, False])
-@pytest.mark.parametrize("triples", [("3 1 1",), ("3 1 1", "2 1 1")])
-def test_what_is_foreseen_from_nothing_is_what_then_happens(standby: bool, triples: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("tlsa_parameters", [("3 1 1",), ("3 1 1", "2 1 1")])
+def test_what_is_foreseen_from_nothing_is_what_then_happens(standby: bool, tlsa_parameters: tuple[str, ...]) -> None:
     """The first certificate, and it ends with the wait for the next one."""
-    life = Life(replace(SPEC, standby=standby, triples=triples))
+    life = Life(replace(SPEC, standby=standby, tlsa_parameters=tlsa_parameters))
     foreseen = told(life)
     happened = [name for m in life.until_quiet() if (name := type(m.step).__name__) != "Wait"]
     assert steps(foreseen) == happened
@@ -82,11 +82,11 @@ def test_it_sees_past_present_failures() -> None:
 
 def test_an_order_that_nothing_wants_is_foreseen_to_be_dropped() -> None:
     """The algorithms of the config have changed in the middle."""
-    life = Life(replace(SPEC, algorithms=("ecdsa-p256", RSA)))
+    life = Life(replace(SPEC, key_types=("ecdsa-p256", RSA)))
     life.until(st.Present)
     life.spec = SPEC
-    assert "DropOrder" in steps(told(life))
-    assert "Forget" in steps(told(life)), "with the keys of the algorithm that is gone"
+    assert "AbandonOrder" in steps(told(life))
+    assert "Delete" in steps(told(life)), "with the keys of the algorithm that is gone"
 
 
 def test_the_moment_that_the_ca_gave_is_the_day_of_the_renewal() -> None:
@@ -94,7 +94,7 @@ def test_the_moment_that_the_ca_gave_is_the_day_of_the_renewal() -> None:
     life = Life.published()
     date = life.now.wall + timedelta(days=20)
     life.happens(
-        ev.RenewalInfo(generation="g1", algorithm="ecdsa-p256", start=date, end=date, at=date, ask_again_s=3600)
+        ev.RenewalInfo(generation="g1", key_type="ecdsa-p256", start=date, end=date, at=date, ask_again_s=3600)
     )
     foreseen = told(life)
     order = at(foreseen, st.PlaceOrder)
@@ -115,7 +115,7 @@ def test_the_real_servers_ttls_and_aliases_are_the_ones_foreseen() -> None:
 def test_what_others_serve_is_foreseen_to_be_replaced() -> None:
     """A survey that was made counts; one to come is taken to meet nobody."""
     life = Life()
-    life.until_quiet(foreign(leaf("ee", "ca", life=timedelta(days=6))), limit=1)
+    life.until_quiet(unmanaged(chain_of("ee", "ca", life=timedelta(days=6))), limit=1)
     foreseen = told(life)
     install = at(foreseen, st.Install).step
     assert isinstance(install, st.Install)
@@ -126,7 +126,7 @@ def test_every_kind_of_step_can_be_foreseen() -> None:
     """Withdrawn, aborted, compromised, put back: each way is told to its end."""
     seen: set[str] = set()
     withdrawn = Life.published()
-    withdrawn.spec = replace(SPEC, owners={})
+    withdrawn.spec = replace(SPEC, tlsa_names={})
     seen |= set(steps(told(withdrawn)))
     assert "Unpublish" in seen
     emergency = Life.published()
@@ -134,18 +134,18 @@ def test_every_kind_of_step_can_be_foreseen() -> None:
     seen |= set(steps(told(emergency)))
     assert "Revoke" in seen
     back = Life()
-    back.until_quiet(foreign(leaf("ee")), limit=1)
+    back.until_quiet(unmanaged(chain_of("ee")), limit=1)
     back.until(st.Install)
     back.does(back.plan())
-    back.happens(ev.Installed(target="postfix", generation="g1", kept=True))
-    back.happens(ev.Reloaded(target="postfix"))
-    back.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    back.fails("prove postfix", "mta.not_served")
+    back.happens(ev.Installed(server="postfix", generation="g1", kept=True))
+    back.happens(ev.Reloaded(server="postfix"))
+    back.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    back.fails("verify postfix", "mta.not_served")
     back.does(back.plan())
     seen |= set(steps(told(back)))
     assert "Restore" in seen
     seen |= set(steps(told(Life())))
-    dropped = Life(replace(SPEC, algorithms=("ecdsa-p256", RSA)))
+    dropped = Life(replace(SPEC, key_types=("ecdsa-p256", RSA)))
     dropped.until(st.Present)
     dropped.spec = SPEC
     seen |= set(steps(told(dropped)))

@@ -11,7 +11,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import issuance, rollover, schedule
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.planner import Offer
-from tests.lifecycle.play import ECDSA, OWNER, RSA, SPEC, Life, leaf
+from tests.lifecycle.play import ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
 
 BOTH = (ECDSA, RSA)
 DAY = timedelta(days=1)
@@ -41,7 +41,7 @@ def ages(life: Life, share: float) -> Life:
     """Until that share of the newest certificate's lifetime is left; what is looked at and asked is so on the way."""
     newest = life.state.newest
     assert newest
-    chain = next(iter(newest.leaves.values()))
+    chain = next(iter(newest.chains.values()))
     life.passes(chain.not_after - (chain.not_after - chain.not_before) * share - life.now.wall)
     return life
 
@@ -64,7 +64,7 @@ def ages(life: Life, share: float) -> Life:
 )
 def test_a_lifetime_too_short_for_a_roll_is_told(hours: int, ttl_s: int, standby: bool, fits: bool) -> None:
     spec = replace(SPEC, standby=standby, ttl_s=ttl_s)
-    why = issuance.tight(spec, Life(spec).state, leaf("aa", life=timedelta(hours=hours)))
+    why = issuance.no_time_to_roll(spec, Life(spec).state, chain_of("aa", life=timedelta(hours=hours)))
     assert (why is None) == fits
     assert fits or f"of a lifetime of {hours} h" in str(why)
 
@@ -73,12 +73,14 @@ def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
     """What the config wants is no help before it is so; who rolls no keys, or has no TLSA records, needs no room."""
     life = Life.published(BARE)
     life.looks(ttl_s=2 * 86400)
-    chain = leaf("aa", life=timedelta(hours=160))
-    assert issuance.tight(BARE, Life(BARE).state, chain) is None
-    assert issuance.tight(BARE, life.state, chain)
-    assert issuance.tight(replace(BARE, rotate_key=None), life.state, chain) is None
-    assert issuance.tight(replace(BARE, rotate_key=None, triples=("3 1 1", "2 1 1")), life.state, chain)
-    assert issuance.tight(replace(BARE, owners={}), life.state, chain) is None
+    chain = chain_of("aa", life=timedelta(hours=160))
+    assert issuance.no_time_to_roll(BARE, Life(BARE).state, chain) is None
+    assert issuance.no_time_to_roll(BARE, life.state, chain)
+    assert issuance.no_time_to_roll(replace(BARE, rotate_key=None), life.state, chain) is None
+    assert issuance.no_time_to_roll(
+        replace(BARE, rotate_key=None, tlsa_parameters=("3 1 1", "2 1 1")), life.state, chain
+    )
+    assert issuance.no_time_to_roll(replace(BARE, tlsa_names={}), life.state, chain) is None
 
 
 # -- an order, from keys to a chain ----------------------------------------------------------------------------------
@@ -86,23 +88,23 @@ def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
 
 def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes() -> None:
     """Keys, order, challenge, validation, chain; for the first certificate there is nothing that it replaces."""
-    life = Life(replace(SPEC, algorithms=BOTH))
+    life = Life(replace(SPEC, key_types=BOTH))
     assert wait(life.offers(issuance.issue)).because == "keys are made first"
     made = only(life.offers(issuance.make_keys))
     assert isinstance(made, st.MakeKeys)
-    assert (made.keys, made.algorithms) == ("k1", BOTH)
+    assert (made.keys, made.key_types) == ("k1", BOTH)
     life.until(st.PlaceOrder)
-    for algorithm, completes in ((ECDSA, False), (RSA, True)):
+    for key_type, completes in ((ECDSA, False), (RSA, True)):
         placed = order(life.offers(issuance.issue))
-        assert (placed.keys, placed.algorithm, placed.replaces) == ("k1", algorithm, None)
+        assert (placed.keys, placed.key_type, placed.replaces) == ("k1", key_type, None)
         assert placed.because == "there is no certificate yet"
         life.until(st.Present)
         assert only(life.offers(issuance.issue)).because == "the CA asks for a dns-01 challenge"
-        life.until(st.AnswerOrder)
+        life.until(st.Respond)
         assert only(life.offers(issuance.issue)).because == "the challenge values are in DNS"
         final = life.until(st.Finalize)
         assert isinstance(final, st.Finalize)
-        assert (final.algorithm, final.generation, final.completes) == (algorithm, "g1", completes)
+        assert (final.key_type, final.generation, final.completes) == (key_type, "g1", completes)
         life.until_quiet(limit=1)
     assert life.state.newest is not None
 
@@ -111,8 +113,8 @@ def test_a_generation_that_a_journal_left_incomplete_is_ordered_anew() -> None:
     """No agent writes that; but whatever a journal says has an answer."""
     life = Life()
     life.until(st.PlaceOrder)
-    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g1", leaf=leaf("aa"), completes=False))
-    assert order(life.offers(issuance.issue)).algorithm == ECDSA
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=False))
+    assert order(life.offers(issuance.issue)).key_type == ECDSA
 
 
 def test_what_is_told_twice_is_made_once() -> None:
@@ -120,8 +122,8 @@ def test_what_is_told_twice_is_made_once() -> None:
     newest, keys = life.state.newest, life.state.keys
     assert newest
     life.happens(ev.KeysMade(keys=keys[-1].id, spki=keys[-1].spki))
-    for algorithm, chain in newest.leaves.items():
-        life.happens(ev.Issued(algorithm=algorithm, keys=keys[0].id, generation=newest.id, leaf=chain, completes=True))
+    for key_type, chain in newest.chains.items():
+        life.happens(ev.Issued(key_type=key_type, keys=keys[0].id, generation=newest.id, chain=chain, completes=True))
     assert (life.state.keys, life.state.newest) == (keys, newest)
     assert (life.state.keys_made, life.state.generations_made) == (len(keys), 1)
 
@@ -131,8 +133,8 @@ def test_an_authorization_that_the_ca_still_has_needs_no_challenge() -> None:
     life = Life()
     placed = life.until(st.PlaceOrder)
     assert isinstance(placed, st.PlaceOrder)
-    life.does(placed, ev.OrderPlaced(algorithm=ECDSA, keys="k1", url="", challenges=()))
-    assert isinstance(only(life.offers(issuance.issue)), st.AnswerOrder)
+    life.does(placed, ev.OrderPlaced(key_type=ECDSA, keys="k1", url="", challenges=()))
+    assert isinstance(only(life.offers(issuance.issue)), st.Respond)
 
 
 def test_a_renewal_names_what_it_replaces() -> None:
@@ -140,7 +142,7 @@ def test_a_renewal_names_what_it_replaces() -> None:
     life = ages(Life.published(NEVER), 0.3)
     assert order(life.offers(issuance.issue)).replaces == "g1"
     other = Life.published(SPEC)
-    other.spec = replace(SPEC, algorithms=(RSA,))
+    other.spec = replace(SPEC, key_types=(RSA,))
     other.until(st.MakeKeys)
     other.until_quiet(limit=1)
     assert order(other.offers(issuance.issue)).replaces is None
@@ -148,19 +150,19 @@ def test_a_renewal_names_what_it_replaces() -> None:
 
 def test_an_order_that_nothing_wants_any_more_is_dropped() -> None:
     """For keys of a roll that was given up, or an algorithm that is not configured any more."""
-    life = Life(replace(SPEC, algorithms=BOTH))
+    life = Life(replace(SPEC, key_types=BOTH))
     life.until(st.Present)
     life.spec = SPEC
     life.happens(ev.KeysMade(keys="k2", spki={ECDSA: "bb" * 32}))
     dropped, placed = life.offers(issuance.issue)
-    assert isinstance(dropped, st.DropOrder)
-    assert dropped.algorithm == ECDSA
+    assert isinstance(dropped, st.AbandonOrder)
+    assert dropped.key_type == ECDSA
     assert isinstance(placed, st.PlaceOrder)
     assert placed.keys == "k2"
     waiting = Life.published()
-    waiting.happens(ev.OrderPlaced(algorithm=ECDSA, keys="k2", url="", challenges=()))
+    waiting.happens(ev.OrderPlaced(key_type=ECDSA, keys="k2", url="", challenges=()))
     offers = waiting.offers(issuance.issue)
-    assert [type(offer) for offer in offers] == [st.DropOrder, st.Wait]
+    assert [type(offer) for offer in offers] == [st.AbandonOrder, st.Wait]
 
 
 def test_another_ca_takes_nothing_over_and_issues_anew() -> None:
@@ -169,19 +171,19 @@ def test_another_ca_takes_nothing_over_and_issues_anew() -> None:
     life.until(st.Present)
     life.spec = replace(SPEC, ca="https://two.example/directory")
     dropped, placed = life.offers(issuance.issue)
-    assert [type(offer) for offer in (dropped, placed)] == [st.DropOrder, st.PlaceOrder]
+    assert [type(offer) for offer in (dropped, placed)] == [st.AbandonOrder, st.PlaceOrder]
     life.until_quiet()
     newest = life.state.newest
     assert newest
     assert newest.ca == life.spec.ca
     life.spec = SPEC
-    assert life.offers(issuance.ask_renewal) == []
+    assert life.offers(issuance.fetch_renewal_info) == []
     step = order(life.offers(issuance.issue))
     assert (step.replaces, step.because) == (None, "the CA is now ")
 
 
 def test_what_is_changed_in_the_config_waits_for_no_renewal() -> None:
-    """Without a stand-by the next keys are made for it at once."""
+    """Without a standby the next keys are made for it at once."""
     life = Life.published(BARE)
     life.spec = replace(BARE, names=(*SPEC.names, "mail.example.org"))
     assert isinstance(life.until(st.PlaceOrder), st.PlaceOrder)
@@ -197,7 +199,7 @@ def test_a_lost_stand_by_key_does_not_let_the_certificate_run_out() -> None:
     newest = life.state.newest
     assert newest
     for moment, keys in ((schedule.backstop, "k2"), (schedule.last_chance, "k1")):
-        life.passes(moment(newest.leaves[ECDSA]) - life.now.wall)
+        life.passes(moment(newest.chains[ECDSA]) - life.now.wall)
         assert order(life.offers(issuance.issue)).keys == keys
 
 
@@ -216,7 +218,7 @@ def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_ag
 
 def test_nothing_is_ordered_while_the_keys_of_the_config_are_not_made() -> None:
     """The disk is full, and the algorithms were changed in the middle: no step for keys that there are not."""
-    life = Life(replace(SPEC, algorithms=BOTH))
+    life = Life(replace(SPEC, key_types=BOTH))
     life.until(st.Finalize)
     life.until_quiet(limit=1)
     assert life.state.issued.keys() == {ECDSA}
@@ -253,11 +255,11 @@ def test_a_certificate_that_was_due_when_it_came_is_not_renewed_without_end() ->
     begin = life.now.wall - timedelta(days=89)
     newest = life.state.keyset("k1")
     assert newest
-    old = replace(leaf("aa", begin=begin), spki=newest.spki[ECDSA])
-    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g2", leaf=old, completes=True))
+    old = replace(chain_of("aa", begin=begin), spki=newest.spki[ECDSA])
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g2", chain=old, completes=True))
     assert wait(life.offers(issuance.issue)).delay == timedelta(hours=1)
     short = replace(old, not_before=life.now.wall - timedelta(minutes=8), not_after=life.now.wall)
-    life.happens(ev.Issued(algorithm=ECDSA, keys="k1", generation="g3", leaf=short, completes=True))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g3", chain=short, completes=True))
     assert wait(life.offers(issuance.issue)).delay == timedelta(minutes=2)
 
 
@@ -267,13 +269,13 @@ def test_what_the_config_changed_is_ordered_at_once() -> None:
     life.spec = replace(NEVER, names=("mx1.example.org", "mx2.example.org"))
     changed = order(life.offers(issuance.issue))
     assert (changed.keys, changed.because) == ("k1", "the names are now mx1.example.org, mx2.example.org")
-    life.spec = replace(NEVER, algorithms=BOTH)
+    life.spec = replace(NEVER, key_types=BOTH)
     assert wait(life.offers(issuance.issue)).because.endswith(
         "are now ecdsa-p256, rsa-2048; the next keys are made first"
     )
     made = only(life.offers(issuance.make_keys))
     assert isinstance(made, st.MakeKeys)
-    assert (made.algorithms, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
+    assert (made.key_types, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
     life.does(made, ev.KeysMade(keys=made.keys, spki={ECDSA: "dd" * 32, RSA: "ee" * 32}))
     assert order(life.offers(issuance.issue)).keys == made.keys
     two = Life.published(replace(NEVER, names=("mx1.example.org", "mx2.example.org")))
@@ -317,7 +319,7 @@ def test_the_old_key_is_kept_rather_than_the_date_missed() -> None:
     assert order(bare.offers(issuance.issue)).keys == "k1"
     assert bare.offers(issuance.make_keys) == [], "no other keys are made in that hour"
     # without TLSA names there is nothing that could come too late
-    alone = Life(replace(BARE, owners={}))
+    alone = Life(replace(BARE, tlsa_names={}))
     alone.until_quiet()
     ages(alone, 0.15)
     assert isinstance(only(alone.offers(issuance.make_keys)), st.MakeKeys)
@@ -338,7 +340,7 @@ def test_what_is_served_is_renewed_with_its_own_key_when_its_successor_is_held_b
     wait(life.offers(issuance.issue))
     served = life.state.generation("g1")
     assert served
-    life.passes(schedule.last_chance(served.leaves[ECDSA]) - life.now.wall - timedelta(minutes=1))
+    life.passes(schedule.last_chance(served.chains[ECDSA]) - life.now.wall - timedelta(minutes=1))
     offers = life.offers(issuance.issue)
     assert not any(isinstance(o, st.PlaceOrder) and o.keys == "k1" for o in offers)
     life.passes(timedelta(minutes=1))
@@ -352,7 +354,7 @@ def test_what_is_served_is_renewed_with_its_own_key_when_its_successor_is_held_b
 
 def test_the_last_chance_is_there_also_where_an_algorithm_was_taken_out() -> None:
     """New keys are made for what is left; while they are held back, what is left of the old ones goes on."""
-    life = Life.published(replace(NEVER, algorithms=BOTH))
+    life = Life.published(replace(NEVER, key_types=BOTH))
     life.spec = NEVER
     life.until(st.Install)
     life.looks(life.in_dns, None)
@@ -361,10 +363,10 @@ def test_the_last_chance_is_there_also_where_an_algorithm_was_taken_out() -> Non
     assert newest.keys != "k1"
     served = life.state.generation("g1")
     assert served
-    life.passes(schedule.last_chance(served.leaves[ECDSA]) - life.now.wall)
+    life.passes(schedule.last_chance(served.chains[ECDSA]) - life.now.wall)
     life.looks(life.in_dns, None)
     urgent = order(life.offers(issuance.issue))
-    assert (urgent.keys, urgent.algorithm) == ("k1", ECDSA)
+    assert (urgent.keys, urgent.key_type) == ("k1", ECDSA)
 
 
 # -- the next keys ---------------------------------------------------------------------------------------------------
@@ -376,7 +378,7 @@ def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> No
     life.until(st.Install)
     wait(life.offers(issuance.make_keys))
     made = life.until(st.MakeKeys)
-    assert made.because.startswith("stand-by: ")
+    assert made.because.startswith("standby: ")
     assert rollover.rolled(life.spec, life.state)
     life.until_quiet()
     assert life.offers(issuance.make_keys) == []
@@ -389,22 +391,22 @@ def test_without_a_stand_by_the_next_keys_are_made_in_time_for_caches() -> None:
     assert early.because == "the next keys are made in time for the renewal at 2027-03-02 00:00:00 UTC"
     newest = life.state.newest
     assert newest
-    due = schedule.backstop(newest.leaves[ECDSA])
+    due = schedule.backstop(newest.chains[ECDSA])
     lead = due - (life.now.wall + early.delay)
-    assert lead == timedelta(hours=2) + schedule.LOOK_AT_MOST
+    assert lead == timedelta(hours=2) + schedule.OBSERVE_AT_MOST
     life.passes(early.delay)
     made = only(life.offers(issuance.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert made.because.startswith(
         "caches must know the next key before the renewal at 2027-03-02 00:00:00 UTC (a third"
     )
-    alone = Life(replace(BARE, owners={}))
+    alone = Life(replace(BARE, tlsa_names={}))
     alone.until_quiet()
     assert (alone.now.wall + wait(alone.offers(issuance.make_keys)).delay) > due - timedelta(minutes=10), "no caches"
 
 
 def test_no_keys_are_made_that_nothing_would_rotate_to() -> None:
-    """`rotate_key: never` and no stand-by."""
+    """`rotate_key: never` and no standby."""
     life = Life.published(replace(NEVER, standby=False))
     assert life.offers(issuance.make_keys) == []
     life.happens(ev.Requested(what="rotate"))
@@ -419,31 +421,31 @@ def test_no_keys_are_made_that_nothing_would_rotate_to() -> None:
 def test_the_ca_is_asked_for_its_window_as_often_as_it_says_until_the_end() -> None:
     """RFC 9773 section 4.3; again for each certificate; not for one that has expired."""
     life = Life()
-    assert life.offers(issuance.ask_renewal) == []
-    asked = life.until(st.AskRenewal)
+    assert life.offers(issuance.fetch_renewal_info) == []
+    asked = life.until(st.FetchRenewalInfo)
     assert asked.because == "the CA was not asked yet"
-    info = ev.RenewalInfo(generation="g1", algorithm=ECDSA, start=None, end=None, at=None, ask_again_s=21600)
+    info = ev.RenewalInfo(generation="g1", key_type=ECDSA, start=None, end=None, at=None, ask_again_s=21600)
     life.does(asked, info)
-    again = wait(life.offers(issuance.ask_renewal))
+    again = wait(life.offers(issuance.fetch_renewal_info))
     assert again.delay == timedelta(hours=6)
     life.passes(again.delay)
-    assert only(life.offers(issuance.ask_renewal)).because == "the CA's Retry-After is over"
+    assert only(life.offers(issuance.fetch_renewal_info)).because == "the CA's Retry-After is over"
     life.happens(replace(info, generation="g0"))
-    assert only(life.offers(issuance.ask_renewal)).because == "the CA was not asked yet"
+    assert only(life.offers(issuance.fetch_renewal_info)).because == "the CA was not asked yet"
     ages(life, 0)
-    assert life.offers(issuance.ask_renewal) == []
+    assert life.offers(issuance.fetch_renewal_info) == []
 
 
 def test_challenge_values_leave_dns_with_their_order() -> None:
     """Not while the CA may still look at them."""
     life = Life()
     life.does(life.until(st.Present))
-    assert life.offers(issuance.tidy) == []
-    life.happens(ev.Presented(algorithm=ECDSA))
-    life.happens(ev.OrderReady(algorithm=ECDSA))
-    tidy = only(life.offers(issuance.tidy))
-    assert isinstance(tidy, st.Tidy)
-    assert tidy.challenges == life.state.challenges != ()
+    assert life.offers(issuance.clean_up) == []
+    life.happens(ev.Presented(key_type=ECDSA))
+    life.happens(ev.OrderReady(key_type=ECDSA))
+    clean_up = only(life.offers(issuance.clean_up))
+    assert isinstance(clean_up, st.CleanUp)
+    assert clean_up.challenges == life.state.challenges != ()
 
 
 def test_what_is_compromised_is_revoked_when_nothing_serves_it() -> None:
@@ -459,4 +461,4 @@ def test_what_is_compromised_is_revoked_when_nothing_serves_it() -> None:
     assert life.offers(issuance.revoke) == [step]
     life.does(step, ev.Revoked(generation="g1"))
     assert life.offers(issuance.revoke) == []
-    assert OWNER in life.state.owners
+    assert TLSA_NAME in life.state.tlsa_names

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from certagent.lifecycle.model import Instant, Served
-from tests.lifecycle.play import START, leaf
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Served
+from tests.lifecycle.play import START, chain_of
 
 
 def test_a_wait_is_measured_in_time_lived_through_whatever_the_wall_says() -> None:
     """No clock step makes it shorter."""
-    then = Instant(START.wall - timedelta(days=365), START.lived_s + 60)
+    then = Instant(START.wall - timedelta(days=365), START.elapsed_s + 60)
     assert then.since(START) == timedelta(minutes=1)
 
 
@@ -29,5 +30,5 @@ def test_a_wait_is_measured_in_time_lived_through_whatever_the_wall_says() -> No
 def test_a_handshake_is_told_by_where_it_was_made_and_by_its_name_where_that_is_another(
     version: str, sni: str | None, words: str
 ) -> None:
-    met = Served("mx1.example.org", "192.0.2.25", 25, "ecdsa-p256", leaf("aa"), 0.01, sni, version)
+    met = Served("mx1.example.org", "192.0.2.25", 25, "ecdsa-p256", chain_of("aa"), 0.01, sni, version)
     assert met.where == "mx1.example.org [192.0.2.25]:25 ecdsa-p256" + words

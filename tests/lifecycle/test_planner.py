@@ -9,20 +9,23 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
+from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import issuance, planner, rollover, schedule
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.model import Service, Spec, Target
+from certagent.lifecycle.converged import converged
 from certagent.lifecycle.planner import Offer, plan
-from certagent.lifecycle.settled import settled
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
-from tests.lifecycle.play import OWNER, SPEC, Fault, Life, foreign, leaf, served
+from tests.lifecycle.play import SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
 from tests.lifecycle.test_fold import folded
 
 STRANGE = frozenset({"3 1 1 " + "ee" * 32})
 MINUTE = timedelta(minutes=1)
-TWO = replace(SPEC, owners={OWNER: ("postfix", "other")}, targets=(*SPEC.targets, Target("other", ())))
+TWO = replace(
+    SPEC, tlsa_names={TLSA_NAME: ("postfix", "other")}, mail_servers=(*SPEC.mail_servers, MailServer("other", ()))
+)
 """Two mail servers behind one name."""
 
 
@@ -46,7 +49,7 @@ def test_a_plan_is_a_function_of_what_is_known(spec: Spec, history: list[tuple[t
     assert plan(spec, msgspec.json.decode(before, type=State), now) == step
     assert msgspec.json.encode(state) == before
     if isinstance(step, st.Wait):
-        assert timedelta(0) < step.delay <= spec.watch
+        assert timedelta(0) < step.delay <= spec.check_interval
     elif failure := state.failures.get(step.work):
         assert schedule.retry_in(failure, now) <= timedelta(0)
     assert step.because
@@ -64,18 +67,18 @@ def test_nothing_irreversible_is_planned_against_its_gate(
             case st.Install(accept_deferrals=False):
                 generation = state.generation(offer.generation)
                 assert generation
-                assert not generation.foreign
-                assert rollover.may_install(spec, state, offer.target, generation, now) == []
+                assert not generation.unmanaged
+                assert rollover.may_install(spec, state, offer.server, generation, now) == []
             case st.Publish():
-                assert rollover.may_publish(spec, state, offer.owner, offer.values) is None
-                assert now.since(state.owners[offer.owner].looked_at or now) <= schedule.FRESH
+                assert rollover.may_publish(spec, state, offer.tlsa_name, offer.values) is None
+                assert now.since(state.tlsa_names[offer.tlsa_name].observed_at or now) <= schedule.FRESH
             case st.Unpublish():
-                assert rollover.may_unpublish(spec, state, offer.owner, offer.values) is None
-                assert now.since(state.owners[offer.owner].looked_at or now) <= schedule.FRESH
-            case st.Revoke() | st.Forget():
-                served_now = {id_ for at in state.targets.values() for id_ in at.serves}
+                assert rollover.may_unpublish(spec, state, offer.tlsa_name, offer.values) is None
+                assert now.since(state.tlsa_names[offer.tlsa_name].observed_at or now) <= schedule.FRESH
+            case st.Revoke() | st.Delete():
+                served_now = {id_ for at in state.mail_servers.values() for id_ in at.serves}
                 gone = {offer.generation} if isinstance(offer, st.Revoke) else set(offer.generations)
-                interrupted = isinstance(offer, st.Forget) and state.doomed is not None
+                interrupted = isinstance(offer, st.Delete) and state.pending_delete is not None
                 assert interrupted or not gone & served_now
             case _:
                 pass
@@ -86,11 +89,11 @@ def test_nothing_irreversible_is_planned_against_its_gate(
 def test_once_faults_stop_everything_that_was_begun_ends(life: Life) -> None:
     """Whatever failed, was killed or was met otherwise on the way: served, proven, published, nothing left open."""
     life.until_quiet(limit=400)
-    assert settled(life.spec, life.state), life.plan()
+    assert converged(life.spec, life.state), life.plan()
     newest = life.state.newest
     assert newest
-    assert life.state.targets["postfix"].serves == (newest.id,)
-    assert life.in_dns == rollover.desired(life.spec, life.state, OWNER) >= life.records(newest.id)
+    assert life.state.mail_servers["postfix"].serves == (newest.id,)
+    assert life.in_dns == rollover.desired(life.spec, life.state, TLSA_NAME) >= life.records(newest.id)
 
 
 # -- the four orders -------------------------------------------------------------------------------------------------
@@ -98,13 +101,13 @@ def test_once_faults_stop_everything_that_was_begun_ends(life: Life) -> None:
 
 def kinds(life: Life, fault: Fault | None = None) -> list[str]:
     moments = life.until_quiet(fault)
-    at = ("Install", "Prove", "Publish", "Unpublish", "Revoke", "Forget")
+    at = ("Install", "Verify", "Publish", "Unpublish", "Revoke", "Delete")
     return [name for m in moments if (name := type(m.step).__name__) in at]
 
 
 def test_first_publication_serves_and_proves_before_it_publishes() -> None:
     """RFC 7671 section 8.1."""
-    assert kinds(Life()) == ["Install", "Prove", "Prove", "Publish"]
+    assert kinds(Life()) == ["Install", "Verify", "Verify", "Publish"]
 
 
 def test_a_roll_with_a_stand_by_key_waits_for_nothing() -> None:
@@ -114,7 +117,7 @@ def test_a_roll_with_a_stand_by_key_waits_for_nothing() -> None:
     began = life.now
     life.until(st.Install)
     assert life.now.since(began) < MINUTE
-    assert kinds(life) == ["Install", "Prove", "Prove", "Publish", "Unpublish", "Forget"]
+    assert kinds(life) == ["Install", "Verify", "Verify", "Publish", "Unpublish", "Delete"]
 
 
 def test_a_roll_without_a_stand_by_key_publishes_and_waits_two_ttls() -> None:
@@ -130,23 +133,23 @@ def test_a_roll_without_a_stand_by_key_publishes_and_waits_two_ttls() -> None:
     assert "; meanwhile " in wait.because
     life.until(st.Install)
     assert life.now.since(began) >= timedelta(hours=2)
-    assert kinds(life) == ["Install", "Prove", "Prove", "Unpublish", "Forget"]
+    assert kinds(life) == ["Install", "Verify", "Verify", "Unpublish", "Delete"]
 
 
 def test_a_withdrawal_removes_first_and_is_forgotten_when_caches_are_empty() -> None:
     """The key goes on serving; nothing is swapped meanwhile but with the same key."""
     life = Life.published()
-    life.spec = replace(SPEC, owners={})
+    life.spec = replace(SPEC, tlsa_names={})
     moments = life.until_quiet(withdrawn=True)
     [removed] = [m for m in moments if isinstance(m.step, st.Unpublish)]
     assert removed.step.because.startswith("withdrawn")
-    [forgotten] = [m for m in moments if isinstance(m.step, st.Forget) and m.step.owners]
-    assert forgotten.at.since(removed.at) >= timedelta(hours=2)
-    assert life.state.owners == {}
+    [deleted] = [m for m in moments if isinstance(m.step, st.Delete) and m.step.tlsa_names]
+    assert deleted.at.since(removed.at) >= timedelta(hours=2)
+    assert life.state.tlsa_names == {}
 
 
 def test_an_emergency_revokes_what_nothing_serves_any_more() -> None:
-    """With the stand-by key: swapped at once. Where deferrals are accepted: as soon as the records are out."""
+    """With the standby key: swapped at once. Where deferrals are accepted: as soon as the records are out."""
     life = Life.published()
     life.happens(ev.Requested(what="emergency"))
     began = life.now
@@ -154,7 +157,7 @@ def test_an_emergency_revokes_what_nothing_serves_any_more() -> None:
     assert life.now.since(began) < MINUTE
     moments = life.until_quiet()
     [revoked] = [m for m in moments if isinstance(m.step, st.Revoke)]
-    assert revoked.before.targets["postfix"].serves == ("g2",)
+    assert revoked.before.mail_servers["postfix"].serves == ("g2",)
     bare = Life.published(replace(SPEC, standby=False))
     bare.happens(ev.Requested(what="emergency", accept_deferrals=True))
     began = bare.now
@@ -171,7 +174,7 @@ def test_an_abort_gives_up_what_was_never_served() -> None:
     life.until(st.Install, fault=None)
     life.happens(ev.Requested(what="abort"))
     step = life.plan()
-    assert isinstance(step, st.Forget)
+    assert isinstance(step, st.Delete)
     assert (step.generations, step.keys) == (("g2",), ("k2",))
     life.until_quiet()
     assert life.state.requested is None
@@ -190,36 +193,36 @@ def swapping(spec: Spec = SPEC) -> Life:
     return life
 
 
-def unproven(life: Life, code: str, target: str = "postfix", times: int = 1) -> Life:
+def unverified(life: Life, code: str, server: str = "postfix", times: int = 1) -> Life:
     """The newest generation is installed and reloaded, and its proof fails."""
     newest = life.state.newest
     assert newest
-    life.does(st.Install(target=target, generation=newest.id, because=""))
-    life.happens(ev.Installed(target=target, generation=newest.id))
-    life.happens(ev.Reloaded(target=target))
-    life.happens(ev.Disproven(target=target, generation=newest.id, served=()))
-    life.fails(f"prove {target}", code, times=times)
+    life.does(st.Install(server=server, generation=newest.id, because=""))
+    life.happens(ev.Installed(server=server, generation=newest.id))
+    life.happens(ev.Reloaded(server=server))
+    life.happens(ev.VerifyFailed(server=server, generation=newest.id, served=()))
+    life.fails(f"verify {server}", code, times=times)
     return life
 
 
 def test_a_reload_may_have_been_swallowed_and_every_third_time_the_files_are_put_in_place_again() -> None:
     """Where the proof fails for another reason than another key."""
     for times in range(1, 7):
-        [offer] = unproven(swapping(), "mta.down", times=times).offers(planner.finish)
+        [offer] = unverified(swapping(), "mta.down", times=times).offers(planner.finish)
         assert isinstance(offer, st.Install if times % 3 == 0 else st.Reload)
         assert isinstance(offer, st.Reload) or (offer.generation == "g2" and not offer.rollback)
 
 
 def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     """By a line of work of its own, and never a second time round: what was put back is not put back."""
-    life = unproven(swapping(), "mta.not_served")
+    life = unverified(swapping(), "mta.not_served")
     first, second = life.offers(planner.finish)
     assert isinstance(first, st.Install)
     assert (first.generation, first.rollback, first.work) == ("g1", True, "rollback postfix")
     assert isinstance(second, st.Reload)
-    life.does(first, ev.Installed(target="postfix", generation="g1"), ev.Reloaded(target="postfix"))
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    life.fails("prove postfix", "mta.not_served")
+    life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.fails("verify postfix", "mta.not_served")
     assert because(life.offers(planner.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
 
 
@@ -228,12 +231,12 @@ def test_nothing_is_put_back_that_caches_forbid() -> None:
     life = swapping(TWO)
     assert because(life.offers(planner.deploy))[1:]
     new = frozenset(life.in_dns - life.records("g1"))
-    for event in (ev.Installed, ev.Proven):
+    for event in (ev.Installed, ev.Verified):
         if event is ev.Installed:
-            life.does(st.Install(target="other", generation="g2", because=""))
-            life.happens(ev.Installed(target="other", generation="g2"))
-        life.happens(ev.Proven(target="other", generation="g2", drained=True, served=()))
-    unproven(life, "mta.not_served")
+            life.does(st.Install(server="other", generation="g2", because=""))
+            life.happens(ev.Installed(server="other", generation="g2"))
+        life.happens(ev.Verified(server="other", generation="g2", drained=True, served=()))
+    unverified(life, "mta.not_served")
     assert len(life.offers(planner.finish)) == 2
     life.looks(new)
     assert because(life.offers(planner.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
@@ -244,7 +247,7 @@ def first_swap(life: Life) -> Life:
     for _ in range(100):
         if isinstance(life.plan(), st.Install):
             return life
-        life.until_quiet(foreign(leaf("ee")), limit=1)
+        life.until_quiet(unmanaged(chain_of("ee")), limit=1)
     raise AssertionError
 
 
@@ -253,48 +256,50 @@ def test_files_of_somebody_else_come_back_if_they_were_kept(kept: bool) -> None:
     """There is no generation before the first one; without kept files another reload is all there is."""
     life = first_swap(Life())
     life.does(life.plan())
-    life.happens(ev.Installed(target="postfix", generation="g1", kept=kept))
-    life.happens(ev.Reloaded(target="postfix"))
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    life.fails("prove postfix", "mta.not_served")
+    life.happens(ev.Installed(server="postfix", generation="g1", kept=kept))
+    life.happens(ev.Reloaded(server="postfix"))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.fails("verify postfix", "mta.not_served")
     offers = life.offers(planner.finish)
     assert [type(offer) for offer in offers] == ([st.Restore, st.Reload] if kept else [st.Reload])
     if not kept:
         return
     life.does(offers[0])
     assert because(life.offers(planner.finish)) == ["Restore: putting files back was interrupted"]
-    life.happens(ev.Restored(target="postfix"))
+    life.happens(ev.Restored(server="postfix"))
     assert life.offers(planner.finish) == []
-    assert because(life.offers(planner.survey)) == ["Survey: its own files were put back; what is served is looked at"]
-    assert isinstance(life.plan(), st.Survey), "before anything else"
+    assert because(life.offers(planner.inspect)) == [
+        "Inspect: its own files were put back; what is served is looked at"
+    ]
+    assert isinstance(life.plan(), st.Inspect), "before anything else"
 
 
 def test_files_of_somebody_else_do_not_come_back_once_they_were_replaced_for_good() -> None:
     """They are in the vault still; but nothing has covered their key since nothing but certagent's own is served."""
     life = first_swap(Life())
     life.does(life.plan())
-    life.happens(ev.Installed(target="postfix", generation="g1", kept=True))
-    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    life.does(st.Install(target="postfix", generation="g1", because="somebody replaced it by hand"))
-    life.happens(ev.Installed(target="postfix", generation="g1", kept=True))
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    life.fails("prove postfix", "mta.not_served")
+    life.happens(ev.Installed(server="postfix", generation="g1", kept=True))
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.does(st.Install(server="postfix", generation="g1", because="somebody replaced it by hand"))
+    life.happens(ev.Installed(server="postfix", generation="g1", kept=True))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.fails("verify postfix", "mta.not_served")
     assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
 
 
 def test_files_of_somebody_else_do_not_come_back_where_caches_forbid_their_key() -> None:
     """Two hosts behind one name, of which the other one serves only certagent's key."""
     life = first_swap(Life(TWO))
-    both = [offer.target for offer in life.offers(planner.deploy) if isinstance(offer, st.Install)]
+    both = [offer.server for offer in life.offers(planner.deploy) if isinstance(offer, st.Install)]
     assert both == ["postfix", "other"]
-    life.does(st.Install(target="other", generation="g1", because=""))
-    life.happens(ev.Installed(target="other", generation="g1"))
-    life.happens(ev.Proven(target="other", generation="g1", drained=True, served=()))
-    life.does(st.Install(target="postfix", generation="g1", because=""))
-    life.happens(ev.Installed(target="postfix", generation="g1", kept=True))
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
-    life.fails("prove postfix", "mta.not_served")
+    life.does(st.Install(server="other", generation="g1", because=""))
+    life.happens(ev.Installed(server="other", generation="g1"))
+    life.happens(ev.Verified(server="other", generation="g1", drained=True, served=()))
+    life.does(st.Install(server="postfix", generation="g1", because=""))
+    life.happens(ev.Installed(server="postfix", generation="g1", kept=True))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.fails("verify postfix", "mta.not_served")
     assert [type(offer) for offer in life.offers(planner.finish)] == [st.Restore, st.Reload]
     life.looks(life.records("g1"))
     assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
@@ -331,7 +336,7 @@ def test_a_compromised_key_is_certified_no_more() -> None:
     life.looks(life.in_dns, None)
     newest = life.state.newest
     assert newest
-    life.passes(schedule.last_chance(newest.leaves["ecdsa-p256"]) - life.now.wall)
+    life.passes(schedule.last_chance(newest.chains["ecdsa-p256"]) - life.now.wall)
     [step] = life.offers(issuance.issue)
     assert isinstance(step, st.PlaceOrder)
     assert step.keys != "k1"
@@ -361,11 +366,11 @@ def test_what_is_taken_back_is_so_in_any_weather() -> None:
         assert isinstance(back, st.Install)
         assert (back.generation, back.rollback) == ("g1", True)
         life.does(back)
-    life.happens(ev.Installed(target="postfix", generation="g1"))
-    life.happens(ev.Proven(target="postfix", generation="g1", drained=True, served=()))
+    life.happens(ev.Installed(server="postfix", generation="g1"))
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
     newest = life.state.newest
     assert newest
-    life.passes(schedule.last_chance(newest.leaves["ecdsa-p256"]) - life.now.wall)
+    life.passes(schedule.last_chance(newest.chains["ecdsa-p256"]) - life.now.wall)
     life.looks(life.in_dns, None)
     [order] = life.offers(issuance.issue)
     assert isinstance(order, st.PlaceOrder)
@@ -386,7 +391,7 @@ def test_a_swap_that_accepts_deferrals_is_done_again_whatever_caches_hold() -> N
 def test_what_somebody_else_exchanged_is_put_in_place_again() -> None:
     """Of something that was proven before."""
     life = Life.published()
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     [again] = life.offers(planner.finish)
     assert isinstance(again, st.Install)
     assert (again.generation, again.rollback) == ("g1", False)
@@ -398,10 +403,10 @@ def test_something_newer_does_not_wait_for_what_does_not_get_on() -> None:
     life = swapping()
     life.does(life.plan())
     life.happens(ev.KeysMade(keys="k9", spki={"ecdsa-p256": "ab" * 32}))
-    newer = ev.Issued(algorithm="ecdsa-p256", keys="k2", generation="g3", leaf=leaf("cc"), completes=True)
+    newer = ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g3", chain=chain_of("cc"), completes=True)
     keys = life.state.keyset("k2")
     assert keys
-    life.happens(replace(newer, leaf=replace(leaf("cc"), spki=keys.spki["ecdsa-p256"])))
+    life.happens(replace(newer, chain=replace(chain_of("cc"), spki=keys.spki["ecdsa-p256"])))
     assert life.offers(planner.deploy) == []
     life.fails("install postfix", "mta.config")
     [offer] = life.offers(planner.deploy)
@@ -421,7 +426,7 @@ def test_nothing_is_published_on_a_look_that_met_nobody() -> None:
     assert life.offers(planner.publish) == []
     life.looks(frozenset({"3 1 1 " + "99" * 32}))
     assert [type(offer) for offer in life.offers(planner.publish)] == [st.Publish]
-    life.does(st.Publish(owner=OWNER, values=STRANGE, ttl_s=60, because=""))
+    life.does(st.Publish(tlsa_name=TLSA_NAME, values=STRANGE, ttl_s=60, because=""))
     assert life.offers(planner.publish) == []
 
 
@@ -431,8 +436,8 @@ def test_a_first_publication_that_waits_says_why() -> None:
     life.until(st.Install)
     [wait] = life.offers(planner.publish)
     assert isinstance(wait, st.Wait)
-    assert wait.because == f"{OWNER} not published: first publication: the key is served and proven first"
-    assert wait.delay == SPEC.watch
+    assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and proven first"
+    assert wait.delay == SPEC.check_interval
 
 
 def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> None:
@@ -443,12 +448,12 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
     assert isinstance(add, st.Publish)
     assert (add.values, add.because) == (life.in_dns, "keys k2 must be in every cache before they serve")
     life.passes(2 * MINUTE)
-    [look] = life.offers(planner.publish)
-    assert isinstance(look, st.Look)
-    assert look.because == "the last look before records are added"
+    [observe] = life.offers(planner.publish)
+    assert isinstance(observe, st.Observe)
+    assert observe.because == "the last look before records are added"
     waits: list[float] = []
     for _ in range(3):
-        life.does(add, ev.Published(owner=OWNER, values=add.values))
+        life.does(add, ev.Published(tlsa_name=TLSA_NAME, values=add.values))
         life.passes(timedelta(milliseconds=1))
         life.looks(life.in_dns - life.records("g1"))
         [wait] = life.offers(planner.publish)
@@ -474,31 +479,31 @@ def test_when_is_looked_again() -> None:
     """Soon after a change, then less and less often; with the watch where nothing is waited for."""
     life = Life.published()
 
-    def next_look() -> tuple[float, str]:
-        [offer] = life.offers(planner.look)
-        if isinstance(offer, st.Look):
+    def next_observation() -> tuple[float, str]:
+        [offer] = life.offers(planner.observe)
+        if isinstance(offer, st.Observe):
             return 0, offer.because
         assert isinstance(offer, st.Wait)
         return round(offer.delay.total_seconds()), offer.because.partition(": ")[2]
 
     life.looks()
-    assert next_look() == (6 * 3600, "watch")
+    assert next_observation() == (6 * 3600, "check interval")
     life.looks(life.in_dns, None)
-    assert next_look() == (900, "a server was not heard"), "the change is hours ago"
-    publish = st.Publish(owner=OWNER, values=STRANGE, ttl_s=60, because="")
+    assert next_observation() == (900, "a server was not heard"), "the change is hours ago"
+    publish = st.Publish(tlsa_name=TLSA_NAME, values=STRANGE, ttl_s=60, because="")
     life.does(publish)
-    assert next_look() == (0, "changed, and not seen since")
+    assert next_observation() == (0, "changed, and not seen since")
     life.passes(MINUTE)
     life.looks(life.in_dns, life.in_dns - life.records("g1"))
-    assert next_look() == (15, "not every server has followed")
+    assert next_observation() == (15, "not every server has followed")
     life.passes(timedelta(seconds=15))
-    assert next_look() == (0, "not every server has followed")
+    assert next_observation() == (0, "not every server has followed")
     new = Life()
-    assert next_look() != (0, "never looked at")
-    [first] = new.offers(planner.look)
+    assert next_observation() != (0, "never looked at")
+    [first] = new.offers(planner.observe)
     assert first.because == "never looked at"
     new.looks(None)
-    [offer] = new.offers(planner.look)
+    [offer] = new.offers(planner.observe)
     assert isinstance(offer, st.Wait)
     assert offer.delay == MINUTE, "as if the change were four minutes ago"
 
@@ -508,20 +513,20 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
     life = swapping()
     old = life.records("g1")
     life.until(st.Unpublish)
-    assert life.state.targets["postfix"].serves == ("g2",)
+    assert life.state.mail_servers["postfix"].serves == ("g2",)
     [remove] = life.offers(planner.clean)
     assert isinstance(remove, st.Unpublish)
     assert (remove.values, remove.because) == (old, "nothing serves their keys any more")
     life.passes(2 * MINUTE)
-    [prove] = life.offers(planner.clean)
-    assert isinstance(prove, st.Prove)
-    assert (prove.drained, prove.because) == (True, "proven afresh before old records go")
-    life.happens(ev.Proven(target="postfix", generation="g2", drained=True, served=()))
-    [look] = life.offers(planner.clean)
-    assert look.because == "the last look before records go"
+    [verify] = life.offers(planner.clean)
+    assert isinstance(verify, st.Verify)
+    assert (verify.drained, verify.because) == (True, "proven afresh before old records go")
+    life.happens(ev.Verified(server="postfix", generation="g2", drained=True, served=()))
+    [observe] = life.offers(planner.clean)
+    assert observe.because == "the last look before records go"
     life.looks()
     assert life.offers(planner.clean) == [remove]
-    life.does(remove, ev.Unpublished(owner=OWNER, values=old))
+    life.does(remove, ev.Unpublished(tlsa_name=TLSA_NAME, values=old))
     assert life.offers(planner.clean) == [], "changed since"
     life.passes(timedelta(milliseconds=1))
     life.looks()
@@ -529,22 +534,22 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
     assert isinstance(wait, st.Wait)
     assert wait.because == "the provider has accepted a change that is not to be seen yet"
     # a proof that fails: nothing is removed
-    life.happens(ev.Disproven(target="postfix", generation="g2", served=()))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=()))
     assert life.offers(planner.clean) == []
 
 
 def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way() -> None:
-    """As a whole it hurts nobody; not if somebody else's record of the triple, which matches nothing, would be left."""
+    """As a whole it hurts nobody; not if somebody else's record of the TLSA parameters, which matches nothing, would be left."""
     issuer = frozenset({"2 1 1 " + "ca" * 32})
-    life = Life(replace(SPEC, triples=("3 1 1", "2 1 1")))
+    life = Life(replace(SPEC, tlsa_parameters=("3 1 1", "2 1 1")))
     life.until(st.PlaceOrder)
     keys = life.state.keys[0].spki["ecdsa-p256"]
-    chain = replace(leaf("aa", "ca"), spki=keys)
-    life.happens(ev.Issued(algorithm="ecdsa-p256", keys="k1", generation="g1", leaf=chain, completes=True))
+    chain = replace(chain_of("aa", "ca"), spki=keys)
+    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True))
     life.until_quiet()
     assert life.in_dns >= issuer
     life.spec = SPEC
-    life.happens(ev.Disproven(target="postfix", generation="g1", served=()))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.looks()
     [remove] = life.offers(planner.clean)
     assert isinstance(remove, st.Unpublish)
@@ -553,7 +558,7 @@ def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way
     [wait] = life.offers(planner.clean)
     assert isinstance(wait, st.Wait)
     gate = "without these no record of type 2 1 1 would match what is served"
-    assert wait.because == f"not removed: {OWNER}: {gate}"
+    assert wait.because == f"not removed: {TLSA_NAME}: {gate}"
 
 
 # -- the rest --------------------------------------------------------------------------------------------------------
@@ -562,69 +567,69 @@ def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way
 def test_deleting_that_was_interrupted_is_done_again_as_it_was_begun() -> None:
     """What was being deleted is known no more by the state: only the step says it."""
     life = swapping()
-    step = life.until(st.Forget)
+    step = life.until(st.Delete)
     life.does(step)
-    [again] = life.offers(planner.forget)
+    [again] = life.offers(planner.delete)
     assert again == replace(step, because="deleting was interrupted")
-    life.happens(ev.Forgotten(generations=("g1",), keys=("k1",)))
-    assert life.offers(planner.forget) == []
+    life.happens(ev.Deleted(generations=("g1",), keys=("k1",)))
+    assert life.offers(planner.delete) == []
 
 
 def test_keys_whose_records_are_in_dns_are_kept() -> None:
     """A record that nobody can serve is a trap for the next roll back."""
     life = swapping()
     old = life.records("g1")
-    step = life.until(st.Forget)
-    assert isinstance(step, st.Forget)
+    step = life.until(st.Delete)
+    assert isinstance(step, st.Delete)
     assert (step.generations, step.keys) == (("g1",), ("k1",))
     life.looks(life.in_dns | old)
-    [only] = life.offers(planner.forget)
-    assert isinstance(only, st.Forget)
+    [only] = life.offers(planner.delete)
+    assert isinstance(only, st.Delete)
     assert (only.generations, only.keys) == (("g1",), ())
 
 
 def test_a_withdrawn_name_is_forgotten_late_enough_for_a_change_that_was_lost_on_the_way() -> None:
     """Not before `LATE`, and not while some cache may hold a set."""
     life = Life.published()
-    life.spec = replace(SPEC, owners={})
+    life.spec = replace(SPEC, tlsa_names={})
     life.until(st.Unpublish)
     life.until_quiet(limit=1)
     life.looks(frozenset(), ttl_s=1)
     changed = life.now
-    life.until(st.Forget)
+    life.until(st.Delete)
     assert life.now.since(changed) >= max(schedule.LATE, timedelta(hours=2))
     life.looks(STRANGE)
-    assert life.offers(planner.forget) == []
-    assert life.offers(planner.look), "a name that is not configured and not forgotten is still looked at"
+    assert life.offers(planner.delete) == []
+    assert life.offers(planner.observe), "a name that is not configured and not forgotten is still looked at"
 
 
 def test_what_is_served_is_proven_now_and_then() -> None:
     """Only where it was proven; something is always due some day."""
     life = Life.published()
-    proven, nothing = life.offers(planner.watch)
-    assert isinstance(proven, st.Wait)
+    verified, nothing = life.offers(planner.check_interval)
+    assert isinstance(verified, st.Wait)
     assert isinstance(nothing, st.Wait)
-    assert timedelta(0) < proven.delay < nothing.delay == SPEC.watch
-    life.passes(SPEC.watch)
-    prove, _ = life.offers(planner.watch)
-    assert isinstance(prove, st.Prove)
-    assert (prove.generation, prove.drained) == ("g1", True)
-    assert because(Life().offers(planner.watch)) == ["Wait: nothing is due"]
+    assert timedelta(0) < verified.delay < nothing.delay == SPEC.check_interval
+    life.passes(SPEC.check_interval)
+    verify, _ = life.offers(planner.check_interval)
+    assert isinstance(verify, st.Verify)
+    assert (verify.generation, verify.drained) == ("g1", True)
+    assert because(Life().offers(planner.check_interval)) == ["Wait: nothing is due"]
 
 
 def test_a_swap_without_tlsa_names_minds_none() -> None:
     """Nothing is published that it could hurt; what is served is looked at all the same: a name may be added soon."""
-    life = Life(replace(SPEC, owners={}, standby=False))
-    assert because(life.offers(planner.survey)) == ["Survey: what it serves now is not known yet"]
+    life = Life(replace(SPEC, tlsa_names={}, standby=False))
+    assert because(life.offers(planner.inspect)) == ["Inspect: what it serves now is not known yet"]
     assert life.until(st.Install).because.startswith("no TLSA records to mind; ")
 
 
 def test_a_failed_step_waits_and_the_others_go_on() -> None:
     """Failures hold back their own line of work, and say so."""
     life = Life()
-    life.fails(f"look {OWNER}", "dns.x", times=3)
-    assert isinstance(life.plan(), st.Survey)
-    life.fails("survey postfix")
+    life.fails(f"observe {TLSA_NAME}", "dns.x", times=3)
+    assert isinstance(life.plan(), st.Inspect)
+    life.fails("inspect postfix")
     life.fails("vault", "store.disk")
     step = life.plan()
     assert isinstance(step, st.Wait)
@@ -636,22 +641,22 @@ def test_drained_from_the_first_proof_on_where_nothing_old_can_live() -> None:
     """An agent that was down for longer than old processes live."""
     life = swapping()
     life.does(life.plan())
-    life.happens(ev.Installed(target="postfix", generation="g2"))
+    life.happens(ev.Installed(server="postfix", generation="g2"))
     assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
-    life.happens(ev.Reloaded(target="postfix"))
+    life.happens(ev.Reloaded(server="postfix"))
     for delay, drained in ((timedelta(0), False), (SPEC.drain, True)):
         life.passes(delay)
-        [prove] = life.offers(planner.finish)
-        assert isinstance(prove, st.Prove)
-        assert prove.drained is drained
-    life.happens(ev.Reloaded(target="postfix"))
-    life.happens(ev.Proven(target="postfix", generation="g2", drained=False, served=(served(leaf("aa")),)))
+        [verify] = life.offers(planner.finish)
+        assert isinstance(verify, st.Verify)
+        assert verify.drained is drained
+    life.happens(ev.Reloaded(server="postfix"))
+    life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=(served(chain_of("aa")),)))
     [wait] = life.offers(planner.finish)
     assert isinstance(wait, st.Wait)
     assert wait.delay == SPEC.drain
     life.passes(SPEC.drain)
-    [prove] = life.offers(planner.finish)
-    assert prove.because == "old processes are gone by now"
+    [verify] = life.offers(planner.finish)
+    assert verify.because == "old processes are gone by now"
 
 
 # -- mail servers that come and go -----------------------------------------------------------------------------------
@@ -659,10 +664,10 @@ def test_drained_from_the_first_proof_on_where_nothing_old_can_live() -> None:
 MX2 = "_25._tcp.mx2.example.org."
 PAIR = replace(
     SPEC,
-    owners={OWNER: ("postfix",), MX2: ("mx2",)},
-    targets=(*SPEC.targets, Target("mx2", (Service("mx2.example.org", 25, "smtp"),))),
+    tlsa_names={TLSA_NAME: ("postfix",), MX2: ("mx2",)},
+    mail_servers=(*SPEC.mail_servers, MailServer("mx2", (Service("mx2.example.org", 25, "smtp"),))),
 )
-ALONE = replace(PAIR, owners={OWNER: ("postfix",)}, targets=SPEC.targets)
+ALONE = replace(PAIR, tlsa_names={TLSA_NAME: ("postfix",)}, mail_servers=SPEC.mail_servers)
 
 
 def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
@@ -674,13 +679,13 @@ def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
     life.spec = ALONE
     assert life.offers(planner.leave) == [], "its TLSA name is held by caches"
     moments = life.until_quiet(withdrawn=True, limit=400)
-    step = next(m.step for m in moments if isinstance(m.step, st.Forget) and m.step.targets)
-    assert set(life.state.targets) == {"postfix"}
+    step = next(m.step for m in moments if isinstance(m.step, st.Delete) and m.step.mail_servers)
+    assert set(life.state.mail_servers) == {"postfix"}
     assert not [work for work in life.state.failures if work.endswith(" mx2")]
     life.spec = PAIR
-    [back] = life.offers(planner.survey)
-    assert isinstance(back, st.Survey)
-    assert (step, back.target) == (st.Forget(targets=("mx2",), because="not configured any more"), "mx2")
+    [back] = life.offers(planner.inspect)
+    assert isinstance(back, st.Inspect)
+    assert (step, back.server) == (st.Delete(mail_servers=("mx2",), because="not configured any more"), "mx2")
 
 
 def test_a_mail_server_that_left_holds_no_revocation_back() -> None:
@@ -695,13 +700,15 @@ def test_a_service_that_is_new_is_met_before_its_first_records() -> None:
     """The mail server was proven, but not there."""
     life = Life.published()
     new = "_465._tcp.mx1.example.org."
-    services = (*SPEC.targets[0].services, Service("mx1.example.org", 465, "tls"))
-    life.spec = replace(SPEC, owners={**SPEC.owners, new: ("postfix",)}, targets=(Target("postfix", services),))
-    assert rollover.proven(life.spec, life.state, OWNER) is None
+    services = (*SPEC.mail_servers[0].services, Service("mx1.example.org", 465, "tls"))
+    life.spec = replace(
+        SPEC, tlsa_names={**SPEC.tlsa_names, new: ("postfix",)}, mail_servers=(MailServer("postfix", services),)
+    )
+    assert rollover.verified(life.spec, life.state, TLSA_NAME) is None
     steps = [moment.step for moment in life.until_quiet()]
-    kinds = [type(step) for step in steps if isinstance(step, st.Prove | st.Publish)]
-    assert kinds == [st.Prove, st.Publish]
-    assert life.state.targets["postfix"].services == ("mx1.example.org:25", "mx1.example.org:465")
+    kinds = [type(step) for step in steps if isinstance(step, st.Verify | st.Publish)]
+    assert kinds == [st.Verify, st.Publish]
+    assert life.state.mail_servers["postfix"].services == ("mx1.example.org:25", "mx1.example.org:465")
 
 
 def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import schedule
 from certagent.lifecycle.state import Failure, State
-from tests.lifecycle.play import ECDSA, RSA, SPEC, START, Life, later, leaf
+from tests.lifecycle.play import ECDSA, RSA, SPEC, START, Life, chain_of, later
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -30,23 +30,23 @@ def test_a_third_of_the_lifetime_is_left_or_half_of_a_short_one(
     life: timedelta, backstop: timedelta, last: timedelta
 ) -> None:
     """Below ten days a certificate is short-lived."""
-    chain = leaf("aa", life=life)
+    chain = chain_of("aa", life=life)
     assert chain.not_after - schedule.backstop(chain) == backstop
     assert chain.not_after - schedule.last_chance(chain) == last
 
 
 @given(st.timedeltas(HOUR, 400 * DAY))
 def test_the_last_chance_comes_after_the_date_it_is_the_last_chance_of(life: timedelta) -> None:
-    chain = leaf("aa", life=life)
+    chain = chain_of("aa", life=life)
     assert chain.not_before < schedule.backstop(chain) < schedule.last_chance(chain) < chain.not_after
 
 
-def drawn(life: Life, at: timedelta | None, generation: str = "g1", algorithm: str = ECDSA) -> None:
+def drawn(life: Life, at: timedelta | None, generation: str = "g1", key_type: str = ECDSA) -> None:
     date = None if at is None else START.wall + at
     life.happens(
         ev.RenewalInfo(
             generation=generation,
-            algorithm=algorithm,
+            key_type=key_type,
             start=date,
             end=date,
             at=date,
@@ -59,13 +59,13 @@ def drawn(life: Life, at: timedelta | None, generation: str = "g1", algorithm: s
 def test_the_moment_drawn_in_the_cas_window_counts_but_never_beyond_the_last_chance() -> None:
     """RFC 9773; a window of another generation, or none, leaves the share of the lifetime."""
     assert schedule.due(State(name="mx1.example.org")) is None
-    life = Life.published(replace(SPEC, algorithms=(ECDSA, RSA)))
+    life = Life.published(replace(SPEC, key_types=(ECDSA, RSA)))
     newest = life.state.newest
     assert newest
-    chain = min(newest.leaves.values(), key=lambda chain: chain.not_after)
+    chain = min(newest.chains.values(), key=lambda chain: chain.not_after)
     share = schedule.backstop(chain), "a third of the lifetime is left"
     assert schedule.due(life.state) == share
-    assert chain == newest.leaves[ECDSA]
+    assert chain == newest.chains[ECDSA]
     drawn(life, 20 * DAY, generation="g0")
     assert schedule.due(life.state) == share
     drawn(life, None)
@@ -73,9 +73,9 @@ def test_the_moment_drawn_in_the_cas_window_counts_but_never_beyond_the_last_cha
     drawn(life, 20 * DAY)
     assert schedule.due(life.state) == (START.wall + 20 * DAY, "the CA's renewal window (RFC 9773)")
     drawn(life, 89 * DAY)
-    other = newest.leaves[RSA]
+    other = newest.chains[RSA]
     assert schedule.due(life.state) == (schedule.backstop(other), share[1]), "the other algorithm's"
-    drawn(life, 89 * DAY, algorithm=RSA)
+    drawn(life, 89 * DAY, key_type=RSA)
     assert schedule.due(life.state) == (schedule.last_chance(chain), "the CA's renewal window (RFC 9773)")
 
 
@@ -121,13 +121,13 @@ def test_a_retry_is_never_before_its_date_nor_later_than_a_tenth(
 
 def test_looks_are_eight_a_hold_and_a_quarter_of_the_time_that_it_has_taken() -> None:
     """Not more often than each second, nor more seldom than each quarter of an hour, or the watch."""
-    assert schedule.look_every(SPEC, 80 * timedelta(minutes=1)) == timedelta(minutes=10)
-    assert schedule.look_every(SPEC, DAY) == timedelta(minutes=15)
-    assert schedule.look_every(SPEC, timedelta(seconds=2)) == timedelta(seconds=1)
-    assert schedule.look_every(replace(SPEC, watch=timedelta(minutes=5)), DAY) == timedelta(minutes=5)
-    assert schedule.look_again(timedelta(minutes=4)) == timedelta(minutes=1)
-    assert schedule.look_again(timedelta(0)) == timedelta(seconds=1)
-    assert schedule.look_again(DAY) == timedelta(minutes=15)
+    assert schedule.observe_every(SPEC, 80 * timedelta(minutes=1)) == timedelta(minutes=10)
+    assert schedule.observe_every(SPEC, DAY) == timedelta(minutes=15)
+    assert schedule.observe_every(SPEC, timedelta(seconds=2)) == timedelta(seconds=1)
+    assert schedule.observe_every(replace(SPEC, check_interval=timedelta(minutes=5)), DAY) == timedelta(minutes=5)
+    assert schedule.observe_again(timedelta(minutes=4)) == timedelta(minutes=1)
+    assert schedule.observe_again(timedelta(0)) == timedelta(seconds=1)
+    assert schedule.observe_again(DAY) == timedelta(minutes=15)
 
 
 def test_a_change_that_is_not_to_be_seen_is_made_again_more_and_more_seldom() -> None:
@@ -138,7 +138,7 @@ def test_dates_are_told_in_utc() -> None:
     assert schedule.tell(START.wall) == "2027-01-01 00:00:00 UTC"
 
 
-@pytest.mark.parametrize("work", ["install postfix", "reload postfix", "prove postfix", "rollback postfix"])
+@pytest.mark.parametrize("work", ["install postfix", "reload postfix", "verify postfix", "rollback postfix"])
 def test_a_deployment_that_stays_open_for_an_hour_wakes_somebody(work: str) -> None:
     """Counted from its first failure; what the CA or DNS does mends itself, or is told by a date."""
     hour = later(START, schedule.ALARM)

@@ -29,8 +29,8 @@ class Chain(Struct, frozen=True):
         return self.key + self.leaf + self.issuer
 
 
-def make(algorithm: str = "ecdsa-p256", name: str = "mx1.corp.example") -> Chain:
-    key, issuer_key = keys.make(algorithm), keys.make("ecdsa-p256")
+def make(key_type: str = "ecdsa-p256", name: str = "mx1.corp.example") -> Chain:
+    key, issuer_key = keys.make(key_type), keys.make("ecdsa-p256")
     issuer_name = _name("Some CA")
     leaf = _certificate(key, _name(name), issuer_key, issuer_name, x509.SubjectAlternativeName([x509.DNSName(name)]))
     issuer = _certificate(issuer_key, issuer_name, keys.make("ecdsa-p256"), _name("Some root"), _CA)

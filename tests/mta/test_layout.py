@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
+from certagent.host import atomic
 from certagent.mta.layout import Access, Files, Layout
 from certagent.secret import Secret
-from certagent.store import atomic
 from tests.mta import chains
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and sets attributes")

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.host import atomic
 from certagent.mta import pemfile
 from certagent.mta.layout import Layout
 from certagent.secret import Secret
-from certagent.store import atomic
 from tests.mta import chains
 
 ONE = chains.make()

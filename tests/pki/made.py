@@ -37,10 +37,10 @@ def at_most_refused(codes: str) -> Generator[None]:
 
 
 @cache
-def key_pem(algorithm: str = "ecdsa-p256", which: str = "") -> Secret[bytes]:
+def key_pem(key_type: str = "ecdsa-p256", which: str = "") -> Secret[bytes]:
     """A key of that kind; another `which` is another key."""
     del which
-    return keys.make(algorithm)
+    return keys.make(key_type)
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def issuing() -> Pair:
 
 
 @cache
-def leaf(algorithm: str = "ecdsa-p256") -> Pair:
+def leaf(key_type: str = "ecdsa-p256") -> Pair:
     """What a CA issues: empty subject, the name as SAN."""
-    key = key_pem(algorithm, "leaf")
+    key = key_pem(key_type, "leaf")
     return certificate("", issuing(), key=key, names=[HOST], key_usage=usage(sign=True, ca=False))
 
 

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Unsafe
-from certagent.pki import chain, keys
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain
+from certagent.pki import bundle, keys
 from certagent.secret import Secret
 from tests.pki.made import (
     CLIENT,
@@ -41,8 +41,8 @@ def join(*pairs: Pair) -> bytes:
     return b"".join(pair.pem for pair in pairs)
 
 
-def build(pem: bytes, key: Secret[bytes] | None = None, *, keep_root: bool = False) -> tuple[Secret[bytes], Leaf]:
-    return chain.build(key or leaf().key, pem, names=[HOST], now=NOW, keep_root=keep_root)
+def build(pem: bytes, key: Secret[bytes] | None = None, *, keep_root: bool = False) -> tuple[Secret[bytes], Chain]:
+    return bundle.build(key or leaf().key, pem, names=[HOST], now=NOW, keep_root=keep_root)
 
 
 def spki(pair: Pair) -> str:
@@ -62,13 +62,13 @@ def cross_root() -> Pair:
 # -- what is built ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["ecdsa-p256", "ecdsa-p384", "rsa-2048"])
-def test_good_leaf_first(algorithm: str) -> None:
+@pytest.mark.parametrize("key_type", ["ecdsa-p256", "ecdsa-p384", "rsa-2048"])
+def test_good_leaf_first(key_type: str) -> None:
     """Key, leaf, issuers; the facts are those of the file."""
-    mine = leaf(algorithm)
+    mine = leaf(key_type)
     file, facts = build(join(mine, issuing()), mine.key)
     assert file.reveal() == mine.key.reveal() + mine.pem + issuing().pem
-    assert facts == Leaf(
+    assert facts == Chain(
         spki=keys.spki_sha256(mine.key),
         issuers=(spki(issuing()),),
         names=(HOST,),
@@ -76,7 +76,7 @@ def test_good_leaf_first(algorithm: str) -> None:
         not_after=NOW + 89 * DAY,
         serial=f"{mine.certificate.serial_number:x}",
     )
-    assert chain.verify(file.reveal(), [HOST], NOW) == facts
+    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_file_is_loaded_by_openssl(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_good_root_kept_for_a_trust_anchor_record() -> None:
     file, facts = build(join(root(), issuing(), leaf()), keep_root=True)
     assert file.reveal() == leaf().key.reveal() + join(leaf(), issuing(), root())
     assert facts.issuers == (spki(issuing()), spki(root()))
-    assert chain.verify(file.reveal(), [HOST], NOW) == facts
+    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_signed_by_root() -> None:
@@ -106,7 +106,7 @@ def test_good_signed_by_root() -> None:
     mine = certificate("", root(), key=key_pem(), names=[HOST], extended=None)
     file, facts = build(join(root(), mine), mine.key)
     assert file.reveal() == mine.key.reveal() + join(mine, root())
-    assert chain.verify(file.reveal(), [HOST], NOW) == facts
+    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_cross_signed_root_before_the_self_signed_one() -> None:
@@ -136,13 +136,13 @@ def test_good_self_issued_certificates_do_not_count_for_the_path_length() -> Non
     rolled = certificate("Sub", first, key=key_pem(which="rolled"), ca=True, extended=None)
     mine = certificate("", rolled, key=key_pem(), names=[HOST])
     file, _ = build(join(mine, rolled, first, top), mine.key, keep_root=True)
-    assert chain.verify(file.reveal(), [HOST], NOW)
+    assert bundle.verify(file.reveal(), [HOST], NOW)
 
 
 @pytest.mark.parametrize("now", [NOW - DAY, NOW + 89 * DAY])
 def test_good_at_both_ends_of_its_validity(now: datetime) -> None:
     """RFC 5280 section 4.1.2.5: both are inclusive."""
-    _, facts = chain.build(leaf().key, join(leaf(), issuing()), names=[HOST], now=now)
+    _, facts = bundle.build(leaf().key, join(leaf(), issuing()), names=[HOST], now=now)
     assert now in {facts.not_before, facts.not_after}
 
 
@@ -157,7 +157,7 @@ def test_every_order_with_repetitions_builds_the_same_file(order: list[int], kee
     expected, expected_facts = build(join(*answer), keep_root=keep_root)
     assert file.reveal() == expected.reveal()
     assert facts == expected_facts
-    assert chain.verify(file.reveal(), [HOST], NOW) == facts
+    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
@@ -329,14 +329,14 @@ def test_a_chain_that_breaks_a_rule_is_refused_by_its_name(make: Callable[[], by
 @pytest.mark.parametrize("make", [bad_expired_leaf, bad_names, bad_client_only, bad_signature, bad_self_signed])
 def test_a_finished_file_is_held_to_the_same_rules(make: Callable[[], bytes]) -> None:
     with pytest.raises(Unsafe) as caught:
-        chain.verify(leaf().key.reveal() + make(), [HOST], NOW)
+        bundle.verify(leaf().key.reveal() + make(), [HOST], NOW)
     assert caught.value.code == BAD[make]
 
 
 def test_a_finished_file_expires() -> None:
     file, _ = build(join(leaf(), issuing()))
     with pytest.raises(Unsafe) as caught:
-        chain.verify(file.reveal(), [HOST], NOW + 89 * DAY + SECOND)
+        bundle.verify(file.reveal(), [HOST], NOW + 89 * DAY + SECOND)
     assert caught.value.code == "pem.expired"
 
 
@@ -358,33 +358,33 @@ FILES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("pem", "code"), FILES.values(), ids=FILES)
 def test_a_file_in_another_order_is_not_finished(pem: bytes, code: str) -> None:
     with pytest.raises(Unsafe) as caught:
-        chain.verify(pem, [HOST], NOW)
+        bundle.verify(pem, [HOST], NOW)
     assert caught.value.code == code
 
 
 def test_a_name_or_key_that_is_wrong_itself_is_the_operators() -> None:
     with pytest.raises(Misconfigured):
-        chain.build(leaf().key, join(leaf(), issuing()), names=["localhost"], now=NOW)
+        bundle.build(leaf().key, join(leaf(), issuing()), names=["localhost"], now=NOW)
     with pytest.raises(Misconfigured):
-        chain.build(Secret(b""), join(leaf(), issuing()), names=[HOST], now=NOW)
+        bundle.build(Secret(b""), join(leaf(), issuing()), names=[HOST], now=NOW)
 
 
 # -- facts of what is served -----------------------------------------------------------------------------------------
 
 
 def test_facts_are_those_of_the_certificates_in_their_order() -> None:
-    facts = chain.facts([leaf().der, issuing().der, root().der])
+    facts = bundle.facts([leaf().der, issuing().der, root().der])
     assert facts.spki == spki(leaf())
     assert facts.issuers == (spki(issuing()), spki(root()))
 
 
 def test_facts_of_a_certificate_without_names() -> None:
-    assert chain.facts([root().der]).names == ()
+    assert bundle.facts([root().der]).names == ()
 
 
 def test_facts_need_a_certificate() -> None:
     with pytest.raises(Unsafe) as caught:
-        chain.facts([])
+        bundle.facts([])
     assert caught.value.code == "pem.no_leaf"
 
 
@@ -392,7 +392,7 @@ def test_facts_of_a_certificate_with_a_broken_extension() -> None:
     """A SAN twice, which `cryptography` does not make: the key usage gets the SAN's number (2.5.29.15 -> 2.5.29.17)."""
     der = leaf().der.replace(bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d11"))
     with pytest.raises(Unsafe) as caught:
-        chain.facts([der])
+        bundle.facts([der])
     assert caught.value.code == "pem.parse"
 
 
@@ -404,7 +404,7 @@ def test_a_key_of_an_unknown_kind_has_a_digest() -> None:
         .certificate.public_key()
         .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
-    facts = chain.facts([leaf().der.replace(known, unknown)])
+    facts = bundle.facts([leaf().der.replace(known, unknown)])
     assert facts.spki == hashlib.sha256(info.replace(known, unknown)).hexdigest()
 
 
@@ -416,7 +416,7 @@ def test_a_certificate_of_version_1_has_facts() -> None:
     tbs = sequence(b"".join(whole for whole, _ in fields[1:7]))
     signature = b"\x00" + key.sign(tbs, padding.PKCS1v15(), hashes.SHA256())
     der = sequence(tbs + fields[2][0] + b"\x03" + length(len(signature)) + signature)
-    assert chain.facts([der]).spki == spki(root())
+    assert bundle.facts([der]).spki == spki(root())
 
 
 def elements(der: bytes) -> list[tuple[bytes, bytes]]:
@@ -466,7 +466,7 @@ def test_any_answer_gives_a_chain_or_an_error(data: bytes) -> None:
 @given(st.binary() | mutated(FILE))
 def test_any_file_gives_facts_or_an_error(data: bytes) -> None:
     with at_most_refused("pem."):
-        chain.verify(data, [HOST], NOW)
+        bundle.verify(data, [HOST], NOW)
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
@@ -474,7 +474,7 @@ def test_any_file_gives_facts_or_an_error(data: bytes) -> None:
 @given(st.binary() | mutated(leaf().der))
 def test_any_served_bytes_give_facts_or_an_error(data: bytes) -> None:
     with at_most_refused("pem."):
-        chain.facts([data])
+        bundle.facts([data])
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")

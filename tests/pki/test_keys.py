@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured
-from certagent.pki import algorithms, keys
+from certagent.pki import keys, keytypes
 from certagent.secret import Secret
 from tests.pki.made import at_most_refused, key_pem, raw
 
@@ -23,27 +23,27 @@ def pem(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RS
     return Secret(private.private_bytes(serialization.Encoding.PEM, PKCS8, CLEAR))
 
 
-@pytest.mark.parametrize("algorithm", algorithms.ALGORITHMS)
-def test_a_key_is_of_the_kind_asked_for_and_hides_itself(algorithm: str) -> None:
-    key = key_pem(algorithm)
+@pytest.mark.parametrize("key_type", keytypes.KEY_TYPES)
+def test_a_key_is_of_the_kind_asked_for_and_hides_itself(key_type: str) -> None:
+    key = key_pem(key_type)
     assert key.reveal().startswith(b"-----BEGIN PRIVATE KEY-----\n")
     assert "PRIVATE" not in repr(key)
-    assert keys.algorithm_of(key) == algorithm
-    assert keys.algorithm_of(keys.load(key).public_key()) == algorithm
-    assert algorithms.family(algorithm) == algorithm.partition("-")[0]
+    assert keys.key_type_of(key) == key_type
+    assert keys.key_type_of(keys.load(key).public_key()) == key_type
+    assert keytypes.algorithm(key_type) == key_type.partition("-")[0]
     assert keys.normal(key).reveal() == key.reveal()
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    for algorithm in ("", "rsa", "rsa-1024", "ed25519"):
+    for key_type in ("", "rsa", "rsa-1024", "ed25519"):
         with pytest.raises(Misconfigured) as caught:
-            keys.make(algorithm)
+            keys.make(key_type)
         assert caught.value.code == "pem.algorithm"
 
 
 def test_the_kinds_are_known_without_loading_cryptography() -> None:
     code = (
-        "import sys, certagent.pki.algorithms, certagent.pki.names, certagent.pki.tlsa\n"
+        "import sys, certagent.pki.keytypes, certagent.pki.names, certagent.pki.tlsa\n"
         "sys.exit('cryptography' in sys.modules or 'idna' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
@@ -91,12 +91,12 @@ def test_a_key_that_cannot_serve_is_refused_without_showing_it(key: Secret[bytes
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "digest"),
+    ("key_type", "digest"),
     [("ecdsa-p256", hashes.SHA256), ("ecdsa-p384", hashes.SHA384), ("rsa-2048", hashes.SHA256)],
 )
-def test_a_request_names_the_names_and_nothing_else(algorithm: str, digest: type[hashes.HashAlgorithm]) -> None:
+def test_a_request_names_the_names_and_nothing_else(key_type: str, digest: type[hashes.HashAlgorithm]) -> None:
     """RFC 8555 section 7.4."""
-    key = key_pem(algorithm)
+    key = key_pem(key_type)
     request = x509.load_pem_x509_csr(
         keys.csr(key, ["mx2.example.org", "MX1.example.org.", "*.example.org", "mx1.example.org"])
     )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured
-from certagent.pki.names import challenge_name, covers, fqdn, hostname, identifier, owner
+from certagent.pki.names import challenge_name, covers, fqdn, hostname, identifier, tlsa_name
 from tests.pki.made import at_most_refused
 
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -85,17 +85,17 @@ def test_an_identifier_may_be_a_wildcard_of_a_host_name() -> None:
 
 def test_names_in_dns_are_absolute() -> None:
     assert fqdn("MX.example.org") == "mx.example.org."
-    assert owner("mx.example.org", 25) == "_25._tcp.mx.example.org."
+    assert tlsa_name("mx.example.org", 25) == "_25._tcp.mx.example.org."
     assert challenge_name("mx.example.org") == "_acme-challenge.mx.example.org."
     assert challenge_name("*.example.org") == "_acme-challenge.example.org."
 
 
 def test_a_name_that_dns_cannot_hold_is_refused() -> None:
-    for make in (lambda: owner(LONG, 25), lambda: challenge_name(LONG), lambda: owner("mx.example.org", 0)):
+    for make in (lambda: tlsa_name(LONG, 25), lambda: challenge_name(LONG), lambda: tlsa_name("mx.example.org", 0)):
         with pytest.raises(Misconfigured):
             make()
     with pytest.raises(Misconfigured):
-        owner("mx.example.org", 65536)
+        tlsa_name("mx.example.org", 65536)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_name_that_dns_cannot_hold_is_refused() -> None:
     ],
 )
 def test_a_wildcard_stands_for_one_whole_leftmost_label(pattern: str, name: str, *, good: bool) -> None:
-    """RFC 6125 section 6.4.3."""
+    """RFC 9525 section 6.4.3."""
     assert covers(pattern, name) is good
 
 

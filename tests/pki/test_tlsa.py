@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Rejected
+from certagent.facts.tls import Chain
 from certagent.pki import tlsa
-from certagent.pki.leaf import Leaf
 from tests.pki.made import at_most_refused
 
 A, B, C, D = ("a1" * 32, "b2" * 32, "c3" * 32, "d4" * 32)
 DATE = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
-CHAIN = Leaf(spki=A, issuers=(B, C), names=("mx.example.org",), not_before=DATE, not_after=DATE, serial="1")
-ALONE = Leaf(spki=A, issuers=(), names=("mx.example.org",), not_before=DATE, not_after=DATE, serial="1")
+CHAIN = Chain(spki=A, issuers=(B, C), names=("mx.example.org",), not_before=DATE, not_after=DATE, serial="1")
+ALONE = Chain(spki=A, issuers=(), names=("mx.example.org",), not_before=DATE, not_after=DATE, serial="1")
 
 NUMBERS = st.integers(0, 255).map(str)
 RECORDS = st.tuples(NUMBERS, NUMBERS, NUMBERS, st.binary(min_size=1, max_size=80).map(bytes.hex)).map(" ".join)
@@ -72,7 +72,7 @@ def test_a_chain_needs_its_key_and_its_topmost_ca() -> None:
     assert tlsa.records(CHAIN, []) == frozenset()
     with pytest.raises(Misconfigured) as caught:
         tlsa.records(CHAIN, ["3 0 1"])
-    assert caught.value.code == "tlsa.triple"
+    assert caught.value.code == "tlsa.parameters"
 
 
 @pytest.mark.parametrize(
@@ -124,18 +124,18 @@ def test_an_smtp_client_can_use_it(value: str, *, answer: bool) -> None:
 def test_the_canonical_form_is_its_own_canonical_form(value: str) -> None:
     assert tlsa.canonical(value) == value
     assert tlsa.canonical(value.upper().replace(" ", "  ") + "\n") == value
-    assert value.startswith(tlsa.triple(value) + " ")
+    assert value.startswith(tlsa.parameters(value) + " ")
 
 
 @given(st.sampled_from([CHAIN, ALONE]), st.sets(st.sampled_from(["3 1 1", "2 1 1"])))
-def test_every_record_of_a_chain_matches_it_and_is_usable(leaf: Leaf, triples: set[str]) -> None:
-    values = tlsa.records(leaf, triples)
+def test_every_record_of_a_chain_matches_it_and_is_usable(leaf: Chain, tlsa_parameters: set[str]) -> None:
+    values = tlsa.records(leaf, tlsa_parameters)
     assert all(tlsa.matches(value, leaf) and tlsa.usable(value) for value in values)
 
 
 @given(st.text() | RECORDS.map(lambda value: value.replace("1", " ", 1)))
 def test_any_text_gives_a_record_or_an_error(text: str) -> None:
-    functions: list[Callable[[str], object]] = [tlsa.canonical, tlsa.triple, tlsa.usable, tlsa.of_key]
+    functions: list[Callable[[str], object]] = [tlsa.canonical, tlsa.parameters, tlsa.usable, tlsa.of_key]
     functions.append(lambda text: tlsa.matches(text, CHAIN))
     for function in functions:
         with at_most_refused("tlsa.invalid"):

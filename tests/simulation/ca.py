@@ -18,12 +18,12 @@ from unittest.mock import patch
 import cryptography.x509
 import msgspec
 
-import certagent.act
-import certagent.ca.ari
-from certagent.ca.issuer import Challenge, Order, Window
+import certagent.acme.ari
+import certagent.agent.act.dispatch
+from certagent.acme.issuer import Challenge, Order, Window
 from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
-from certagent.pki import chain, keys
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain
+from certagent.pki import bundle, keys
 from certagent.secret import Secret
 from tests.simulation.clock import Clock, nobody
 from tests.simulation.memory import Memory, remembered
@@ -32,10 +32,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Chain(msgspec.Struct, frozen=True):
+class Pem(msgspec.Struct, frozen=True):
     """What stands for a PEM chain."""
 
-    leaf: Leaf
+    chain: Chain
     complete: bool = True
 
 
@@ -54,7 +54,7 @@ class Dice:
     def begin(self, clock: Clock) -> None:
         """Another history."""
         self.clock = clock
-        self.memory.forget()
+        self.memory.delete()
 
     def monotonic(self) -> float:
         return self.clock.t
@@ -83,8 +83,8 @@ class _Pool:
         return [function(i) for i in items]
 
 
-def _make(algorithm: str) -> Secret[bytes]:
-    return Secret(f"{algorithm} {NOW.clock.rng.getrandbits(64):x}".encode())
+def _make(key_type: str) -> Secret[bytes]:
+    return Secret(f"{key_type} {NOW.clock.rng.getrandbits(64):x}".encode())
 
 
 def _spki_sha256(key: Secret[bytes]) -> str:
@@ -97,24 +97,24 @@ def _csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
 
 def _build(
     key: Secret[bytes], certificates_pem: bytes, *, names: Sequence[str], now: datetime, keep_root: bool = False
-) -> tuple[Secret[bytes], Leaf]:
-    found = msgspec.json.decode(certificates_pem, type=Chain)
-    leaf = found.leaf
-    if leaf.spki != spki_of(key.reveal()):
+) -> tuple[Secret[bytes], Chain]:
+    found = msgspec.json.decode(certificates_pem, type=Pem)
+    chain = found.chain
+    if chain.spki != spki_of(key.reveal()):
         raise Unsafe("pem.key_mismatch", "the certificate is for another key")
     if not found.complete:
         raise Unsafe("pem.incomplete", "comes without the certificate of its issuer")
-    if set(leaf.names) != set(names):
+    if set(chain.names) != set(names):
         raise Unsafe("pem.names", "is for other names")
-    if now < leaf.not_before:
+    if now < chain.not_before:
         raise Unsafe("pem.not_yet_valid", "is valid later only")
-    if now > leaf.not_after:
+    if now > chain.not_after:
         raise Unsafe("pem.expired", "has expired")
-    return Secret(certificates_pem), leaf
+    return Secret(certificates_pem), chain
 
 
-def _facts(certificates: Sequence[bytes]) -> Leaf:
-    return msgspec.json.decode(certificates[0], type=Chain).leaf
+def _facts(certificates: Sequence[bytes]) -> Chain:
+    return msgspec.json.decode(certificates[0], type=Pem).chain
 
 
 @contextmanager
@@ -125,13 +125,13 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(keys, "make", _make),
         patch.object(keys, "spki_sha256", _spki_sha256),
         patch.object(keys, "csr", _csr),
-        patch.object(chain, "build", _build),
-        patch.object(chain, "facts", _facts),
+        patch.object(bundle, "build", _build),
+        patch.object(bundle, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
-        patch.object(certagent.ca.ari, "certificate_id", spki_of),
-        patch.object(certagent.act, "time", NOW),
-        patch.object(certagent.act, "random", NOW),
-        patch.object(certagent.act, "ThreadPoolExecutor", _Pool),
+        patch.object(certagent.acme.ari, "certificate_id", spki_of),
+        patch.object(certagent.agent.act.dispatch, "time", NOW),
+        patch.object(certagent.agent.act.dispatch, "random", NOW),
+        patch.object(certagent.agent.act.dispatch, "ThreadPoolExecutor", _Pool),
         *(remembered(NOW.memory) if remember else ()),
     ]
     before = gc.get_threshold()
@@ -160,7 +160,7 @@ class Ca:
         self.urgent_before = -1.0
         self.ari = clock.rng.random() < 0.6
         self.orders: dict[str, dict[str, Any]] = {}
-        self.revoked: Callable[[Leaf], None] = nobody
+        self.revoked: Callable[[Chain], None] = nobody
         self.faults = 0
         self._count = 0
 
@@ -183,7 +183,7 @@ class Ca:
             raise Transient("ca.rate_limited", "429", retry_after_s=clock.rng.choice((60.0, 6 * 3600.0)))
         if fate < 0.04:
             raise Transient("ca.garbage", "no ACME")
-        if fate < 0.05 and what != "ari":
+        if fate < 0.05 and what != "renewal info":
             raise Rejected("ca.rejected", "malformed")
         raise Transient("ca.unreachable", "reset")
 
@@ -234,7 +234,7 @@ class Ca:
     def _issue(self, csr_pem: bytes) -> bytes:
         spki, *names = csr_pem.decode().split()
         now = self.clock.true_wall()
-        leaf = Leaf(
+        chain = Chain(
             spki=spki,
             issuers=(self.intermediate,),
             names=tuple(sorted(names)),
@@ -249,30 +249,30 @@ class Ca:
                 case 0:
                     complete = False
                 case 1:
-                    leaf = msgspec.structs.replace(leaf, spki="f" * 64)
+                    chain = msgspec.structs.replace(chain, spki="f" * 64)
                 case _:
-                    leaf = msgspec.structs.replace(leaf, names=("else.where",))
-        return msgspec.json.encode(Chain(leaf, complete))
+                    chain = msgspec.structs.replace(chain, names=("else.where",))
+        return msgspec.json.encode(Pem(chain, complete))
 
     def renewal_info(self, leaf_pem: bytes) -> Window | None:
         """See `Issuer`."""
-        self._enter("ari")
-        leaf = msgspec.json.decode(leaf_pem, type=Chain).leaf
+        self._enter("renewal info")
+        chain = msgspec.json.decode(leaf_pem, type=Pem).chain
         now = self.clock.true_wall()
-        if now > leaf.not_after:
+        if now > chain.not_after:
             return None
-        issued = leaf.not_before + timedelta(hours=1)
+        issued = chain.not_before + timedelta(hours=1)
         if (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
             return Window(now - timedelta(days=2), now - timedelta(days=1), None, 3600.0)
         if not self.ari:
             return None
-        third = leaf.not_after - self.life / 3
+        third = chain.not_after - self.life / 3
         return Window(third - timedelta(hours=6), third, None, 43200.0)
 
     def revoke(self, leaf_pem: bytes, reason: int, key: Secret[bytes] | None = None) -> None:
         """See `Issuer`."""
         self._enter("revoke")
-        self.revoked(msgspec.json.decode(leaf_pem, type=Chain).leaf)
+        self.revoked(msgspec.json.decode(leaf_pem, type=Pem).chain)
 
 
 class Vault:
@@ -292,48 +292,48 @@ class Vault:
         if self.disk_full or self.clock.chance(0.01):
             raise Transient("store.disk", "no space left on device")
 
-    def put_key(self, certificate: str, keys_id: str, algorithm: str, key: Secret[bytes]) -> None:
+    def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
         """See `Vault`."""
         self._write()
-        if self.keys.setdefault((keys_id, algorithm), key.reveal()) != key.reveal():
+        if self.keys.setdefault((keys_id, key_type), key.reveal()) != key.reveal():
             raise Unsafe("vault.exists", "holds another key")
         self.clock.hazard("after the vault has written")
 
-    def key(self, certificate: str, keys_id: str, algorithm: str) -> Secret[bytes]:
+    def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
         """See `Vault`."""
-        found = self.keys.get((keys_id, algorithm))
+        found = self.keys.get((keys_id, key_type))
         if found is None:
-            raise Misconfigured("vault.missing", f"{keys_id} {algorithm} is missing")
+            raise Misconfigured("vault.missing", f"{keys_id} {key_type} is missing")
         return Secret(found)
 
-    def put_chain(self, certificate: str, generation_id: str, algorithm: str, pem: bytes) -> None:
+    def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
         """See `Vault`."""
         self._write()
-        self.chains[generation_id, algorithm] = pem
+        self.chains[generation_id, key_type] = pem
         self.clock.hazard("after the vault has written")
 
-    def chain(self, certificate: str, generation_id: str, algorithm: str) -> bytes:
+    def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
         """See `Vault`."""
-        found = self.chains.get((generation_id, algorithm))
+        found = self.chains.get((generation_id, key_type))
         if found is None:
-            raise Misconfigured("vault.missing", f"{generation_id} {algorithm} is missing")
+            raise Misconfigured("vault.missing", f"{generation_id} {key_type} is missing")
         return found
 
-    def keep(self, certificate: str, target: str, files: Mapping[str, Secret[bytes]]) -> None:
+    def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:
         """See `Vault`."""
         self._write()
-        self.files[target] = dict(files)
+        self.files[server] = dict(files)
         self.clock.hazard("after the vault has written")
 
-    def kept(self, certificate: str, target: str) -> Mapping[str, Secret[bytes]]:
+    def kept(self, certificate: str, server: str) -> Mapping[str, Secret[bytes]]:
         """See `Vault`."""
-        return self.files.get(target, {})
+        return self.files.get(server, {})
 
     def drop_keys(self, certificate: str, keys_id: str) -> None:
         """See `Vault`."""
-        doomed = [k for k in self.keys if k[0] == keys_id]
-        self.dropping("key", [spki_of(self.keys[k]) for k in doomed])
-        for k in doomed:
+        pending_delete = [k for k in self.keys if k[0] == keys_id]
+        self.dropping("key", [spki_of(self.keys[k]) for k in pending_delete])
+        for k in pending_delete:
             del self.keys[k]
         self.clock.hazard("after a key was dropped")
 
@@ -344,10 +344,10 @@ class Vault:
         self.clock.hazard("after a chain was dropped")
 
 
-def foreign(rng: random.Random, clock: Clock, names: tuple[str, ...], life: timedelta) -> Leaf:
+def unmanaged(rng: random.Random, clock: Clock, names: tuple[str, ...], life: timedelta) -> Chain:
     """A chain that certagent did not order: what was served before it came, or what somebody puts there by hand."""
     now = clock.true_wall()
     spki = spki_of(f"foreign {rng.getrandbits(64)}".encode())
     # some have no issuer in the file: signed by their own key, as distributions install them
     issuers = ("b" * 64,) if rng.random() < 0.8 else ()
-    return Leaf(spki, issuers, names, now - life / 2, now + life, f"{rng.getrandbits(48):x}")
+    return Chain(spki, issuers, names, now - life / 2, now + life, f"{rng.getrandbits(48):x}")

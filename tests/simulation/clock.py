@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from certagent.errors import Transient
+from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant
 from certagent.lifecycle.state import State
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,7 +127,7 @@ _STATE = msgspec.json.Decoder(State)
 
 
 class Journal:
-    """`store.journal.Journal` in memory: the same fold, the same rule for `lived_s`; appending may hit a full disk."""
+    """`store.journal.Journal` in memory: the same fold, the same rule for `elapsed_s`; appending may hit a full disk."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -136,7 +136,7 @@ class Journal:
         self.disk_full = False
         self.seen: Callable[[ev.AnyEvent], None] = nobody
         """Told of every event that was appended; for the judge."""
-        self._lived: tuple[str, float, float] | None = None
+        self._elapsed: tuple[str, float, float] | None = None
         self._last = (-1.0, 0.0, 0, Instant(BASE, 0.0))
 
     def now(self) -> Instant:
@@ -148,13 +148,13 @@ class Journal:
 
     def _now(self) -> Instant:
         boot_id, boot_s = self._clock.boot()
-        if self._lived is None:
-            lived = 0.0
-        elif self._lived[0] == boot_id:
-            lived = self._lived[2] + max(0.0, boot_s - self._lived[1])
+        if self._elapsed is None:
+            elapsed = 0.0
+        elif self._elapsed[0] == boot_id:
+            elapsed = self._elapsed[2] + max(0.0, boot_s - self._elapsed[1])
         else:
-            lived = self._lived[2] + boot_s
-        return Instant(self._clock.wall(), lived)
+            elapsed = self._elapsed[2] + boot_s
+        return Instant(self._clock.wall(), elapsed)
 
     def state(self, name: str) -> State:
         """The fold of everything."""
@@ -174,7 +174,7 @@ class Journal:
             self.rows.append((event, now))
         self.head = state
         boot_id, boot_s = clock.boot()
-        self._lived = (boot_id, boot_s, now.lived_s)
+        self._elapsed = (boot_id, boot_s, now.elapsed_s)
         for event in events:
             self.seen(event)
         clock.hazard("after the journal is written")

@@ -1,6 +1,6 @@
 """Copies of a world, whole: kept as bytes, and any number of them made from that, each with dice of its own.
 
-What is frozen (states, chains, sightings, versions of a zone) is shared by all copies.
+What is frozen (states, chains, observations, versions of a zone) is shared by all copies.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from certagent.lifecycle.model import Security
+from certagent.facts.dns import Security
 from tests.simulation.clock import Clock, nobody
 
 Values = frozenset[str]
@@ -160,7 +160,7 @@ class Zone:
         self.versions = [Version({}, {})]
         self.entries: dict[str, dict[tuple[Content, float | None], Entry]] = {}
         self.changed_at = -1e9
-        self.guard_s = 0.0
+        self.safety_margin_s = 0.0
         self.strange: dict[str, float] = {}
         """When somebody else last changed a name."""
         self.txt: set[tuple[str, str]] = set()
@@ -270,7 +270,7 @@ class Zone:
 
     def kept(self, ttl_s: int) -> float:
         """How long some sender may use a set after it was last given, in seconds."""
-        return ttl_s + SLACK * max(ttl_s, self.guard_s)
+        return ttl_s + SLACK * max(ttl_s, self.safety_margin_s)
 
     def know(self, name: str) -> None:
         """Begin to keep books about a name."""
@@ -322,7 +322,7 @@ class Dns:
             zone = self._zones[name] = next(z for n, z in self.zones.items() if name.endswith(n))
         return zone
 
-    def holdable(self, name: str, *, depth: int = 0) -> Iterator[tuple[Values, tuple[Entry, ...]]]:
+    def cacheable(self, name: str, *, depth: int = 0) -> Iterator[tuple[Values, tuple[Entry, ...]]]:
         """Every set of TLSA values that some sender may use for the name now, and the entries it came by."""
         zone = self.zone_of(name)
         for entry in zone.entries[name].values():
@@ -331,7 +331,7 @@ class Dns:
                     if entry.content:
                         yield entry.content, (entry,)
                 elif depth < 4:
-                    for values, by in self.holdable(entry.content, depth=depth + 1):
+                    for values, by in self.cacheable(entry.content, depth=depth + 1):
                         yield values, (entry, *by)
 
     def met(self, name: str, labels: Collection[str], *, depth: int = 0) -> None:
@@ -363,7 +363,7 @@ class Dns:
         if alias.live or alias.expiry > now or not isinstance(alias.content, str) or alias.unseen(now):
             return
         zone = self.zone_of(name)
-        for values, by in list(self.holdable(alias.content)):
+        for values, by in list(self.cacheable(alias.content)):
             last = by[-1]
             until = now + zone.kept(last.ttl_s) if last.live else last.expiry
             key = (values, last.since)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
-from certagent.dns.provider import RRset
+from certagent.dns.providers.protocol import RRset
 from certagent.errors import Misconfigured, Rejected, Transient
-from certagent.lifecycle.model import Answer, Sighting, Unknown
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.unknown import Unknown
 from tests.simulation.clock import Clock
 from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
 
@@ -20,10 +21,12 @@ class Resolver:
     def __init__(self, clock: Clock, dns: Dns) -> None:
         self.clock = clock
         self.dns = dns
-        self._last: dict[str, Sighting] = {}
+        self._last: dict[str, Observation] = {}
 
-    def _trail(self, owner: str) -> tuple[Zone, str, dict[str, Answer | Unknown], bool, tuple[tuple[str, int], ...]]:
-        name = owner
+    def _trail(
+        self, tlsa_name: str
+    ) -> tuple[Zone, str, dict[str, Answer | Unknown], bool, tuple[tuple[str, int], ...]]:
+        name = tlsa_name
         path: tuple[tuple[str, int], ...] = ()
         odd: dict[str, Answer | Unknown] = {}
         trouble = False
@@ -40,25 +43,25 @@ class Resolver:
             votes = sorted(
                 (r.content if isinstance(r.content, str) else "") for r in said.values() if isinstance(r, RR)
             )
-            target = max(votes, key=votes.count, default="")
+            server = max(votes, key=votes.count, default="")
             answers: dict[str, Answer | Unknown] = {}
             ttl_s = 0
             for label, rr in said.items():
                 if isinstance(rr, Unknown):
                     odd[label] = rr
-                elif (rr.content if isinstance(rr.content, str) else "") != target:
+                elif (rr.content if isinstance(rr.content, str) else "") != server:
                     odd[label] = Unknown(f"the servers of {zone.name} disagree about the alias at {name}")
                     trouble = True
                 elif isinstance(rr.content, str):
                     ttl_s = max(ttl_s, rr.ttl_s)
                 else:
                     answers[label] = Answer(rr.content, rr.ttl_s, path)
-            if not target:
+            if not server:
                 return zone, name, answers | odd, trouble, path
-            path = (*path, (target, ttl_s))
-            name = target
+            path = (*path, (server, ttl_s))
+            name = server
 
-    def sight(self, owner: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Sighting:
+    def observe(self, tlsa_name: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Observation:
         """One round, again until it is as expected or the budget is over."""
         clock, wanted = self.clock, expect or frozenset[str]()
         if clock.chance(0.01):
@@ -66,7 +69,7 @@ class Resolver:
         end, pause = clock.t + budget.total_seconds(), 0.1
         while True:
             clock.go_on(0.03)
-            zone, name, answers, _, path = self._trail(owner)
+            zone, name, answers, _, path = self._trail(tlsa_name)
             clock.go_on(3.0 if zone.away or any(s.deaf for s in zone.servers) else 0.02)
             if all(isinstance(a, Answer) and wanted <= a.values and not gone & a.values for a in answers.values()):
                 break
@@ -79,12 +82,12 @@ class Resolver:
             said = "; ".join(
                 f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()
             )
-            clock.note(f"      seen at {owner}: {zone.security} {said}")
-        seen = Sighting(zone.name, name, answers, zone.security, "as the simulation has it", path)
-        last = self._last.get(owner)
+            clock.note(f"      seen at {tlsa_name}: {zone.security} {said}")
+        seen = Observation(zone.name, name, answers, zone.security, "as the simulation has it", path)
+        last = self._last.get(tlsa_name)
         if last is not None and seen == last:
             return last  # the same object: what follows from it is remembered
-        self._last[owner] = seen
+        self._last[tlsa_name] = seen
         return seen
 
     def settle_txt(self, name: str, values: Values, budget: timedelta) -> None:

@@ -1,6 +1,6 @@
 """One history: a hostile part; then, in some, peace, in which all must come to its end in time.
 
-Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`settled.py`). Some
+Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`converged.py`). Some
 begin with certagent's first look at a world that it does not know, and some are long, with every kind of fault one on
 the other. Safety is judged at every moment of each; liveness takes as long as all the rest: it is judged in a share.
 """
@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple, cast
 
-from certagent.agent import Told, advance
+from certagent.agent.loop import StepReport, advance
 from certagent.errors import Error
 from certagent.lifecycle.planner import RULES
 from certagent.lifecycle.steps import AnyStep, Wait
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
     """What a history is like."""
 
     share: int
-    settled: bool
+    converged: bool
     """Whether it begins in a world in which all is well; else with the first look."""
     steps: tuple[int, int]
     """Least and most steps of the hostile part."""
@@ -80,17 +80,6 @@ TOO_MANY = 1500
 """Steps of one history; more means that the agent runs in circles."""
 WRITES_AN_HOUR = 90
 """TLSA writes within one hour; more means that it hammers the provider."""
-LATER = {
-    "Look": "Observe",
-    "Survey": "Inspect",
-    "Prove": "Verify",
-    "Forget": "Delete",
-    "Tidy": "CleanUp",
-    "AnswerOrder": "Respond",
-    "DropOrder": "AbandonOrder",
-    "AskRenewal": "FetchRenewalInfo",
-}
-"""Steps that are about to be renamed: a digest of what was done stays the same."""
 
 
 class Done(NamedTuple):
@@ -178,7 +167,7 @@ class History:
         """All of it; raises Violation."""
         world, clock = self.world, self.clock
         clock.note(f"spec {world.spec}")
-        if self.shape.settled and self.requests and world.rng.random() < 0.7:
+        if self.shape.converged and self.requests and world.rng.random() < 0.7:
             self.requests -= 1  # not only looks before the first thing happens
             world.between.append(world.rng.choice(BETWEEN))
         world.between.extend(self.shape.first)
@@ -201,7 +190,7 @@ class History:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
         world, clock = self.world, self.clock
         self.peace()
-        self.until_settled("after the faults")
+        self.until_converged("after the faults")
         if world.rng.random() < 0.1:
             world.ca.urgent_before = clock.t
             before = world.journal.head.generations_made
@@ -211,7 +200,7 @@ class History:
                 if clock.t > end:
                     raise Violation("an urgent renewal did not happen within a day")
                 self.turn_and_sleep()
-            self.until_settled("after an urgent renewal")
+            self.until_converged("after an urgent renewal")
 
     # -- the agent's turns
 
@@ -272,18 +261,18 @@ class History:
     def _known(self) -> None:
         # a name that is taken out again before the agent could ask anything about it, it never knew
         judge = self.world.judge
-        judge.known = (judge.known & judge.seen_at.keys()) | set(self.world.spec.owners)
+        judge.known = (judge.known & judge.seen_at.keys()) | set(self.world.spec.tlsa_names)
 
     def _stopping(self) -> bool:
         if self.world.steps > TOO_MANY:
             raise Violation(f"{TOO_MANY} steps")
         return bool(self.world.between) or self.world.steps >= self.halt
 
-    def _told(self, told: Told) -> None:
+    def _told(self, told: StepReport) -> None:
         world = self.world
         world.tell(told)
         kind = type(told.step).__name__
-        self._digest(f"{LATER.get(kind, kind)} {subject(told.step)}")
+        self._digest(f"{kind} {subject(told.step)}")
         if self.left and self.clock.hostile and world.rng.random() < 0.03:
             self.left -= 1
             mischief = world.rng.choice(self.kinds)
@@ -338,9 +327,9 @@ class History:
                 if isinstance(rr.content, str):
                     continue
                 # people take away what they put there, and what they forgot when they took a name out of the config
-                owners = {o for o in world.answers if name in world.dns.reaches(o)}
-                strange = set(world.judge.foreign_values)
-                if not owners & set(world.spec.owners):
+                tlsa_names = {o for o in world.answers if name in world.dns.reaches(o)}
+                strange = set(world.judge.unmanaged_values)
+                if not tlsa_names & set(world.spec.tlsa_names):
                     strange |= rr.content - world.provider.published
                 if rr.content & strange:
                     clock.stirred_at = clock.t
@@ -353,10 +342,16 @@ class History:
         """
         world = self.world
         spec = world.spec
-        hold = 2 * 86400 + spec.guard.total_seconds() + 86400
-        return 27 * 3600 + 3 * 3600 + 3 * hold + 6 * spec.drain.total_seconds() + 6 * spec.watch.total_seconds()
+        retire_interval = 2 * 86400 + spec.safety_margin.total_seconds() + 86400
+        return (
+            27 * 3600
+            + 3 * 3600
+            + 3 * retire_interval
+            + 6 * spec.drain.total_seconds()
+            + 6 * spec.check_interval.total_seconds()
+        )
 
-    def until_settled(self, when: str) -> None:
+    def until_converged(self, when: str) -> None:
         """Turn after turn, until all is as it should be and stays so; raises Violation."""
         world, clock = self.world, self.clock
         began = clock.t
@@ -366,7 +361,7 @@ class History:
             self.turn_and_sleep()
             # everything was looked at once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
-            if world.judge.settled(world.spec, world.journal, last):
+            if world.judge.converged(world.spec, world.journal, last):
                 break
             if clock.t > end:
                 raise Violation(f"{when}: not settled in time: {self._open()}")
@@ -374,7 +369,7 @@ class History:
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config."""
-        for name in sorted(self.world.answers.keys() - self.world.spec.owners.keys()):
+        for name in sorted(self.world.answers.keys() - self.world.spec.tlsa_names.keys()):
             zone = self.world.dns.zone_of(name)
             if isinstance(zone.current(name).content, str):
                 self.clock.stirred_at = self.clock.t
@@ -382,7 +377,7 @@ class History:
 
     def _open(self) -> str:
         state = self.world.journal.head
-        phases = [f"{n} {i.phase} {i.generation}" for n, i in state.targets.items()]
+        phases = [f"{n} {i.phase} {i.generation}" for n, i in state.mail_servers.items()]
         failing = [f"{w} {f.code}" for w, f in state.failures.items()]
         newest = state.newest.id if state.newest else None
         order = f"orders {list(state.orders)}, {state.requested}, {len(state.challenges)} TXT"
@@ -401,12 +396,12 @@ class History:
         """For the trace: everything the rules offer at the end."""
         world, journal = self.world, self.world.journal
         state = journal.head
-        self.clock.note(f"   . open: {state.orders} {state.requested} {state.challenges} {state.targets}")
+        self.clock.note(f"   . open: {state.orders} {state.requested} {state.challenges} {state.mail_servers}")
         self.clock.note(f"   . keys {[k.id for k in state.keys]} generations {[g.id for g in state.generations]}")
         for rule in RULES:
             for offer in rule(world.spec, journal.head, journal.now()):
-                held = journal.head.failures.get(getattr(offer, "work", ""))
-                self.clock.note(f"   . {rule.__name__}: {type(offer).__name__} {offer.because} {held or ''}")
+                cached = journal.head.failures.get(getattr(offer, "work", ""))
+                self.clock.note(f"   . {rule.__name__}: {type(offer).__name__} {offer.because} {cached or ''}")
 
     def _show(self, wait: Wait) -> None:
         clock, world = self.clock, self.world
@@ -414,11 +409,11 @@ class History:
             return
         clock.note(f"wait {wait.delay}: {wait.because}")
         for host in world.hosts.values():
-            shown = {f"{a} {s.leaf.spki[:6]}" for p in host.pools for f in p.alive(clock.t) for a, s in f.items()}
+            shown = {f"{a} {s.chain.spki[:6]}" for p in host.pools for f in p.alive(clock.t) for a, s in f.items()}
             clock.note(f"      served at {host.name}: {', '.join(sorted(shown)) or 'nothing'}")
-        for owner in sorted(world.judge.known):
-            sets = {tell(v) for v, _ in world.dns.holdable(owner)}
-            clock.note(f"      cached of {owner}: {' '.join(sorted(sets)) or 'nothing'}")
+        for tlsa_name in sorted(world.judge.known):
+            sets = {tell(v) for v, _ in world.dns.cacheable(tlsa_name)}
+            clock.note(f"      cached of {tlsa_name}: {' '.join(sorted(sets)) or 'nothing'}")
 
 
 def subject(step: AnyStep) -> str:

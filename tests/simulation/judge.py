@@ -1,17 +1,17 @@
 """The invariants, from the RFCs and not from the engine; asked at every moment at which they could begin to fail.
 
-The rule (RFC 7671 section 8, RFC 7672 section 2.2): for each usage-selector-matching triple in a set that some sender
+The rule (RFC 7671 section 8, RFC 7672 section 2.2): for each usage-selector-matching TLSA parameters in a set that some sender
 may hold, at least one record matches each chain that some process may serve. A pair of set and chain can begin to hurt
 at two kinds of moment only: when a server begins to give the set, and when a file with the chain is placed. Both are
 judged, so every event is.
 
 Whose fault it is, exactly:
 - A set is begun by the agent (its own write, whenever it comes through): it must match every chain that may be
-  served, for every triple that the version before did not fail already. Left out: a write within `NOTICE_S` after
+  served, for every TLSA parameters that the version before did not fail already. Left out: a write within `NOTICE_S` after
   somebody else's change, and one that comes through late after the config was changed.
 - And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
   no STARTTLS, defers).
-- A chain is placed by the agent: every holdable set must match it, apart from triples which matched nothing that was
+- A chain is placed by the agent: every holdable set must match it, apart from TLSA parameters which matched nothing that was
   served before (those senders were cut off already; all of them, where TLS fails and files are put back), sets that are
   somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where
   the operator said `accept_deferrals`, that one generation.
@@ -27,11 +27,13 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.tls import Chain
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.model import Answer, Sighting, Spec, Unknown
-from certagent.lifecycle.settled import settled
+from certagent.lifecycle.converged import converged
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.pki.leaf import Leaf
 from tests.simulation.ca import Ca, Vault
 from tests.simulation.clock import Clock, Journal, Violation
 from tests.simulation.dns import Content, Dns, Entry, Values, tell
@@ -46,17 +48,17 @@ SLOWEST_RETRY_S = 27 * 3600
 """A CA that refused several times is asked again a day later."""
 
 
-def unmatched(values: Values, leaf: Leaf) -> frozenset[str]:
-    """The triples of the set none of whose records matches the chain."""
-    return _unmatched(values, leaf.spki, leaf.issuers)
+def unmatched(values: Values, chain: Chain) -> frozenset[str]:
+    """The TLSA parameters of the set none of whose records matches the chain."""
+    return _unmatched(values, chain.spki, chain.issuers)
 
 
 @lru_cache(8192)
 def _unmatched(values: Values, spki: str, issuers: tuple[str, ...]) -> frozenset[str]:
     good: dict[str, bool] = {}
     for value in values:
-        triple, digest = value[:5], value[6:]
-        good[triple] = good.get(triple, False) or digest in ((spki,) if triple[0] == "3" else issuers)
+        parameters, digest = value[:5], value[6:]
+        good[parameters] = good.get(parameters, False) or digest in ((spki,) if parameters[0] == "3" else issuers)
     return frozenset(t for t, ok in good.items() if not ok)
 
 
@@ -73,7 +75,7 @@ class Judge:
         """The hosts that are in the config now: the others are somebody else's."""
         self.known: set[str] = set()
         """The TLSA names that were ever in the config."""
-        self.foreign_values: set[str] = set()
+        self.unmanaged_values: set[str] = set()
         """Values that somebody else put into DNS and that match nothing."""
         self.accepted: set[str] = set()
         """Serial numbers of chains that the operator wanted at once."""
@@ -86,7 +88,7 @@ class Judge:
         """When each TLSA name was last looked at, and each mail server last proven."""
         self.heard: set[str] = set()
         """The TLSA names of which some server has answered."""
-        self._leaves: dict[str, list[Leaf]] = {}
+        self._chains: dict[str, list[Chain]] = {}
 
     # -- sets and chains
 
@@ -94,83 +96,85 @@ class Judge:
         """A server begins to give a set."""
         if not by_agent or isinstance(entry.content, str) or not entry.content:
             return
-        for owner in self.known:
-            if owner != name and name not in self.dns.reaches(owner):
+        for tlsa_name in self.known:
+            if tlsa_name != name and name not in self.dns.reaches(tlsa_name):
                 continue
-            for host in self.answers[owner]:
+            for host in self.answers[tlsa_name]:
                 for shown in self.hosts[host].servable():
                     bad = self._bad(entry.content, shown)
                     if bad and not isinstance(before, str):
-                        bad -= unmatched(before, shown.leaf)
+                        bad -= unmatched(before, shown.chain)
                     if bad:
-                        what = f"{owner} gives {tell(entry.content)}: {', '.join(sorted(bad))} does not match"
-                        raise Violation(f"{what} {shown.leaf.spki[:6]} at {host}")
+                        what = f"{tlsa_name} gives {tell(entry.content)}: {', '.join(sorted(bad))} does not match"
+                        raise Violation(f"{what} {shown.chain.spki[:6]} at {host}")
                 if not before and self.hosts[host].plain():
-                    raise Violation(f"{owner} is published, and {host} offers no TLS yet")
+                    raise Violation(f"{tlsa_name} is published, and {host} offers no TLS yet")
 
     def chain_begins(self, host: Host, shown: Shown) -> None:
         """A file is about to be placed."""
         if shown.hand or shown in list(host.servable()) or shown in host.displaced.values():
             return
-        leaf = shown.leaf
+        chain = shown.chain
         now = self.clock.t
-        if self.clock.true_wall() > leaf.not_after:
+        if self.clock.true_wall() > chain.not_after:
             raise Violation(f"{host.name}: an expired chain is placed")
-        left_s = (leaf.not_after - self.clock.true_wall()).total_seconds()
-        self.clock.at(left_s + 1, partial(self._expired, host, leaf))
-        same = [s.leaf for s in host.servable()]
-        if leaf.serial in self.accepted:
+        left_s = (chain.not_after - self.clock.true_wall()).total_seconds()
+        self.clock.at(left_s + 1, partial(self._expired, host, chain))
+        same = [s.chain for s in host.servable()]
+        if chain.serial in self.accepted:
             return
-        if leaf.serial in host.once and any(p.broken for p in host.pools):
+        if chain.serial in host.once and any(p.broken for p in host.pools):
             return  # put back since TLS fails there for everybody; all addresses have the same files
-        for owner in self.known:
-            if host.name not in self.answers[owner]:
+        for tlsa_name in self.known:
+            if host.name not in self.answers[tlsa_name]:
                 continue
-            hosts = [self.hosts[h] for h in self.answers[owner]]
+            hosts = [self.hosts[h] for h in self.answers[tlsa_name]]
             served = [s for h in hosts for s in (*h.servable(), *h.displaced.values())]
             # what somebody put there by hand counts where there is nothing else, as before certagent came
-            before = [s.leaf for s in served if not s.hand] or [s.leaf for s in served]
-            for values, by in self.dns.holdable(owner):
+            before = [s.chain for s in served if not s.hand] or [s.chain for s in served]
+            for values, by in self.dns.cacheable(tlsa_name):
                 bad = self._bad(values, shown)
                 if not bad or any(e.unseen(now) for e in by):
                     continue
-                if leaf.serial in host.once and any(e.since is not None and not e.met for e in by):
+                if chain.serial in host.once and any(e.since is not None and not e.met for e in by):
                     continue  # what was there before may come back in any weather: it rests on what was journaled
                 # no sender can tell a renewal with the same key from the old chain, unless he pins the issuer
                 pins = any(v[0] != "3" for v in values)
-                if any(s.spki == leaf.spki and (s.issuers == leaf.issuers or not pins) for s in same):
+                if any(s.spki == chain.spki and (s.issuers == chain.issuers or not pins) for s in same):
                     continue
                 if before:
                     bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in before))
                 if bad:
-                    what = f"{host.name} begins to serve {leaf.spki[:6]}; caches may hold {tell(values)} of {owner}"
+                    what = (
+                        f"{host.name} begins to serve {chain.spki[:6]}; caches may hold {tell(values)} of {tlsa_name}"
+                    )
                     raise Violation(f"{what}, whose {', '.join(sorted(bad))} does not match")
 
     def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
         self.checks += 1
         if shown.hand:
             return frozenset()
-        bad = unmatched(values, shown.leaf)
-        # a triple that only somebody else's records have is not the agent's to match
-        return bad and frozenset(t for t in bad if any(v[:5] == t and v not in self.foreign_values for v in values))
+        bad = unmatched(values, shown.chain)
+        # a TLSA parameters that only somebody else's records have is not the agent's to match
+        return bad and frozenset(t for t in bad if any(v[:5] == t and v not in self.unmanaged_values for v in values))
 
-    def _expired(self, host: Host, leaf: Leaf) -> None:
+    def _expired(self, host: Host, chain: Chain) -> None:
         if (
             host.name not in self.mine
-            or not any(s.leaf == leaf for p in host.pools for s in p.running.values())
-            or self._reissued(host, leaf)
+            or not any(s.chain == chain for p in host.pools for s in p.running.values())
+            or self._reissued(host, chain)
         ):
             return
-        half_s = (leaf.not_after - leaf.not_before).total_seconds() / 2
+        half_s = (chain.not_after - chain.not_before).total_seconds() / 2
         if sum(1 for d in self.disturbed if d > self.clock.t - half_s) < FAULTS_EXCUSE:
-            raise Violation(f"{host.name} serves {leaf.spki[:6]}, which has just expired, and nothing was in the way")
+            raise Violation(f"{host.name} serves {chain.spki[:6]}, which has just expired, and nothing was in the way")
 
-    def _reissued(self, host: Host, leaf: Leaf) -> bool:
+    def _reissued(self, host: Host, chain: Chain) -> bool:
         """It was renewed, by another issuer than the one that is pinned: that waits for caches, whatever the key."""
-        owners = [o for o in self.known if host.name in self.answers[o]]
-        pins = any(v[0] == "2" for o in owners for values, _ in self.dns.holdable(o) for v in values)
-        issued = [x for leaves in self._leaves.values() for x in leaves if x.not_before > leaf.not_before]
-        return pins and any(x.issuers != leaf.issuers for x in issued)
+        tlsa_names = [o for o in self.known if host.name in self.answers[o]]
+        pins = any(v[0] == "2" for o in tlsa_names for values, _ in self.dns.cacheable(o) for v in values)
+        issued = [x for chains in self._chains.values() for x in chains if x.not_before > chain.not_before]
+        return pins and any(x.issuers != chain.issuers for x in issued)
 
     # -- what the journal, the CA and the vault are told
 
@@ -180,87 +184,87 @@ class Judge:
             case ev.Requested():
                 if event.what != "retry":
                     self._accepting = event.what == "emergency" and event.accept_deferrals
-            case ev.Looked():
-                if event.owner not in self.heard:
-                    self.dns.forget_past(event.owner)
-                    if any(isinstance(a, Answer) for a in event.sighting.answers.values()):
-                        self.heard.add(event.owner)
-                self.seen_at[event.owner] = self.clock.t
-                self._met(event.owner, event.sighting)
+            case ev.Observed():
+                if event.tlsa_name not in self.heard:
+                    self.dns.forget_past(event.tlsa_name)
+                    if any(isinstance(a, Answer) for a in event.observation.answers.values()):
+                        self.heard.add(event.tlsa_name)
+                self.seen_at[event.tlsa_name] = self.clock.t
+                self._met(event.tlsa_name, event.observation)
             case ev.Issued():
-                leaves = self._leaves.setdefault(event.generation, [])
-                leaves.append(event.leaf)
+                chains = self._chains.setdefault(event.generation, [])
+                chains.append(event.chain)
                 if event.completes:
                     if self._accepting:
-                        self.accepted |= {leaf.serial for leaf in leaves}
+                        self.accepted |= {chain.serial for chain in chains}
                     self._accepting = False
-            case ev.Proven():
-                self.seen_at[event.target] = self.clock.t
-            case ev.Forgotten():
-                self.known -= set(event.owners)  # what a server brings back by now, nobody looks at any more
+            case ev.Verified():
+                self.seen_at[event.server] = self.clock.t
+            case ev.Deleted():
+                self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
-            case ev.Failed() if not event.work.startswith("look "):
+            case ev.Failed() if not event.work.startswith("observe "):
                 self.disturbed.append(self.clock.t)
             case _:
                 pass
 
-    def _met(self, owner: str, sighting: Sighting) -> None:
-        aliases = self.dns.zone_of(owner)
-        heard = {s.label for s in aliases.servers if not isinstance(sighting.answers.get(s.label), Unknown)}
-        heard |= {label for label, said in sighting.answers.items() if isinstance(said, Answer)}
-        self.dns.met(owner, heard)
+    def _met(self, tlsa_name: str, observation: Observation) -> None:
+        aliases = self.dns.zone_of(tlsa_name)
+        heard = {s.label for s in aliases.servers if not isinstance(observation.answers.get(s.label), Unknown)}
+        heard |= {label for label, said in observation.answers.items() if isinstance(said, Answer)}
+        self.dns.met(tlsa_name, heard)
 
     def _mine(self) -> list[Host]:
         return [host for name, host in self.hosts.items() if name in self.mine]
 
-    def revoked(self, leaf: Leaf) -> None:
+    def revoked(self, chain: Chain) -> None:
         """The CA revokes."""
         for host in self._mine():
-            if any(s.leaf == leaf and not s.hand for s in host.servable()):
-                raise Violation(f"{leaf.spki[:6]} is revoked while {host.name} may serve it")
+            if any(s.chain == chain and not s.hand for s in host.servable()):
+                raise Violation(f"{chain.spki[:6]} is revoked while {host.name} may serve it")
 
     def dropping(self, what: str, spki: list[str]) -> None:
         """A key is about to be deleted."""
         for host in self._mine():
-            if any(s.leaf.spki in spki and not s.hand for s in host.servable()):
+            if any(s.chain.spki in spki and not s.hand for s in host.servable()):
                 raise Violation(f"a {what} is deleted while {host.name} may serve it")
 
     # -- the end
 
-    def settled(self, spec: Spec, journal: Journal, since: float) -> bool:
+    def converged(self, spec: Spec, journal: Journal, since: float) -> bool:
         """The agent says that everything is over, and has looked at everything since then."""
-        targets = {t.name for t in spec.targets}
-        everything = {*spec.owners, *journal.head.owners, *targets}
-        looked = all(self.seen_at.get(name, -1.0) > since for name in everything)
-        return looked and journal.head.targets.keys() <= targets and settled(spec, journal.head)
+        mail_servers = {t.name for t in spec.mail_servers}
+        everything = {*spec.tlsa_names, *journal.head.tlsa_names, *mail_servers}
+        observed = all(self.seen_at.get(name, -1.0) > since for name in everything)
+        return observed and journal.head.mail_servers.keys() <= mail_servers and converged(spec, journal.head)
 
     def last(self, spec: Spec, state: State, provider: Provider, ca: Ca, vault: Vault) -> None:
         """Everything is as it should be: served, published, and nothing left over."""
         newest = next(g for g in reversed(state.generations) if g.keys is not None)
-        for target in spec.targets:
-            host = self.hosts[target.name]
+        for server in spec.mail_servers:
+            host = self.hosts[server.name]
             for pool in host.pools:
                 for files in pool.alive(self.clock.t):
-                    found = {a: s.leaf for a, s in files.items()}
-                    if found != newest.leaves:
-                        raise Violation(f"at the end {target.name} [{pool.address}] does not serve {newest.id}")
-        if set(newest.leaves) != set(spec.algorithms):
+                    found = {a: s.chain for a, s in files.items()}
+                    if found != newest.chains:
+                        raise Violation(f"at the end {server.name} [{pool.address}] does not serve {newest.id}")
+        if set(newest.chains) != set(spec.key_types):
             raise Violation("at the end the algorithms are not those of the config")
         lately = [d for d in self.disturbed if d > self.clock.t - SLOWEST_RETRY_S]
-        for leaf in newest.leaves.values():
-            if not lately and self.clock.true_wall() > leaf.not_after - (leaf.not_after - leaf.not_before) / 6:
+        for chain in newest.chains.values():
+            if not lately and self.clock.true_wall() > chain.not_after - (chain.not_after - chain.not_before) / 6:
                 raise Violation("at the end a renewal is overdue")
-        wanted = self._wanted(spec, state, newest.leaves)
-        for owner in self.known:
-            ours = provider.published - self.foreign_values
-            for values in self._live(owner):
-                here = self._end(owner)
-                should = wanted if any(here == self._end(o) for o in spec.owners) else frozenset[str]()
+        wanted = self._wanted(spec, state, newest.chains)
+        for tlsa_name in self.known:
+            ours = provider.published - self.unmanaged_values
+            for values in self._live(tlsa_name):
+                here = self._end(tlsa_name)
+                should = wanted if any(here == self._end(o) for o in spec.tlsa_names) else frozenset[str]()
                 if lacking := should - values:
-                    raise Violation(f"at the end {owner} lacks {tell(lacking)}")
+                    raise Violation(f"at the end {tlsa_name} lacks {tell(lacking)}")
                 if left := (values & ours) - should:
-                    raise Violation(f"at the end {owner} still has {tell(left)}")
+                    raise Violation(f"at the end {tlsa_name} still has {tell(left)}")
         for zone in self.dns.zones.values():
             if zone.txt - zone.stray_txt:
                 raise Violation(f"at the end challenges are left over: {sorted(zone.txt - zone.stray_txt)}")
@@ -270,20 +274,20 @@ class Judge:
         content = self.dns.zone_of(name).current(name).content
         return self._end(content) if isinstance(content, str) else name
 
-    def _wanted(self, spec: Spec, state: State, leaves: dict[str, Leaf]) -> Values:
-        values = {f"3 1 1 {leaf.spki}" for leaf in leaves.values()}
-        if "2 1 1" in spec.triples:
-            values |= {f"2 1 1 {leaf.issuers[-1]}" for leaf in leaves.values()}
+    def _wanted(self, spec: Spec, state: State, chains: dict[str, Chain]) -> Values:
+        values = {f"3 1 1 {chain.spki}" for chain in chains.values()}
+        if "2 1 1" in spec.tlsa_parameters:
+            values |= {f"2 1 1 {chain.issuers[-1]}" for chain in chains.values()}
         keys = state.keys[-1]
-        standby = set(keys.spki.values()) - {leaf.spki for leaf in leaves.values()}
-        if spec.standby and spec.owners and (not standby or set(keys.spki) != set(spec.algorithms)):
-            raise Violation("at the end there is no stand-by key")
+        standby = set(keys.spki.values()) - {chain.spki for chain in chains.values()}
+        if spec.standby and spec.tlsa_names and (not standby or set(keys.spki) != set(spec.key_types)):
+            raise Violation("at the end there is no standby key")
         return frozenset(values | {f"3 1 1 {s}" for s in standby})
 
-    def _live(self, owner: str) -> list[Values]:
-        zone = self.dns.zone_of(owner)
+    def _live(self, tlsa_name: str) -> list[Values]:
+        zone = self.dns.zone_of(tlsa_name)
         found: list[Values] = []
         for server in zone.servers:
-            content = server.given[owner][0].content
+            content = server.given[tlsa_name][0].content
             found += self._live(content) if isinstance(content, str) else [content]
         return found

@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from certagent.errors import Misconfigured, Transient
-from certagent.lifecycle.model import Served, Service, Unknown
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain, Served, Service
+from certagent.facts.unknown import Unknown
 from certagent.secret import Secret
-from tests.simulation.ca import Chain
+from tests.simulation.ca import Pem
 from tests.simulation.clock import Clock, nobody
 
 Style = Literal["postfix", "dovecot", "exim"]
@@ -26,7 +26,7 @@ Style = Literal["postfix", "dovecot", "exim"]
 class Shown(NamedTuple):
     """A chain in a file. `hand`: somebody else put it there."""
 
-    leaf: Leaf
+    chain: Chain
     hand: bool = False
 
 
@@ -102,7 +102,7 @@ class Host:
 
     def place(self, files: Files) -> None:
         """The rename."""
-        self.once |= {s.leaf.serial for s in self.files.values()}
+        self.once |= {s.chain.serial for s in self.files.values()}
         for shown in files.values():
             self.changing(self, shown)
         if any(s.hand for s in files.values()):
@@ -140,30 +140,30 @@ class Host:
 
     # -- mta.server.Server
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`."""
         self.clock.go_on(0.1)
         if self.misconfigured:
             raise Misconfigured("mta.config", f"{self.name}: its own check fails")
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
-        """Not used by the agent's spiral."""
-        raise AssertionError(algorithms)
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+        """Not used by the agent's reconcile loop."""
+        raise AssertionError(key_types)
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""
-        return {algorithm: msgspec.json.encode(Chain(shown.leaf)) for algorithm, shown in self.files.items()}
+        return {key_type: msgspec.json.encode(Pem(shown.chain)) for key_type, shown in self.files.items()}
 
     def saved(self) -> Mapping[str, Secret[bytes]]:
         """See `Server`."""
-        return {algorithm: Secret(msgspec.json.encode(shown)) for algorithm, shown in self.files.items()}
+        return {key_type: Secret(msgspec.json.encode(shown)) for key_type, shown in self.files.items()}
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
         """See `Server`."""
         self.clock.hazard(f"before {self.name} has its own files back")
         if self.disk_full or self.clock.chance(0.02):
             raise Transient("mta.disk", f"{self.name}: no space left on device")
-        self.place({algorithm: msgspec.json.decode(data.reveal(), type=Shown) for algorithm, data in saved.items()})
+        self.place({key_type: msgspec.json.decode(data.reveal(), type=Shown) for key_type, data in saved.items()})
         self.restored()
         self.clock.hazard(f"after {self.name} has its own files back")
 
@@ -174,9 +174,9 @@ class Host:
         clock.go_on(0.05)
         if self.disk_full or clock.chance(0.02):
             raise Transient("mta.disk", f"{self.name}: no space left on device")
-        for algorithm, pem in pems.items():
-            leaf = msgspec.json.decode(pem.reveal(), type=Chain).leaf
-            self.place({**self.files, algorithm: Shown(leaf)})
+        for key_type, pem in pems.items():
+            chain = msgspec.json.decode(pem.reveal(), type=Pem).chain
+            self.place({**self.files, key_type: Shown(chain)})
             clock.hazard(f"between two files of {self.name}")
             clock.go_on(0.01)
         if set(self.files) != set(pems):
@@ -208,7 +208,7 @@ class Host:
 
 
 def probe(
-    clock: Clock, hosts: Mapping[str, Host], services: tuple[Service, ...], algorithms: tuple[str, ...]
+    clock: Clock, hosts: Mapping[str, Host], services: tuple[Service, ...], key_types: tuple[str, ...]
 ) -> list[Served]:
     """One handshake for each address and algorithm: it meets any process that lives, by chance."""
     clock.go_on(0.2)
@@ -219,21 +219,21 @@ def probe(
         for address in service.addresses:
             pool = pools[address]
             alive = pool.alive(clock.t)
-            for algorithm in algorithms:
-                leaf: Leaf | Unknown
+            for key_type in key_types:
+                chain: Chain | Unknown
                 if host.down:
-                    leaf = Unknown("connection refused")
+                    chain = Unknown("connection refused")
                 elif pool.broken:
-                    leaf = Unknown("454 TLS not available", reached=True)
+                    chain = Unknown("454 TLS not available", reached=True)
                 else:
                     files = alive[0] if len(alive) == 1 else clock.rng.choice(alive)
-                    shown = files.get(algorithm)
-                    leaf = shown.leaf if shown else Unknown("no certificate of this kind", reached=True)
-                found.append(Served(service.host, address, service.port, algorithm, leaf, 0.01, service.host, "1.3"))
+                    shown = files.get(key_type)
+                    chain = shown.chain if shown else Unknown("no certificate of this kind", reached=True)
+                found.append(Served(service.host, address, service.port, key_type, chain, 0.01, service.host, "1.3"))
     clock.hazard("after a probe")
     return found
 
 
 def tell(files: Files) -> str:
     """For the trace: short."""
-    return ", ".join(f"{a} {s.leaf.spki[:6]}{' (by hand)' if s.hand else ''}" for a, s in files.items()) or "none"
+    return ", ".join(f"{a} {s.chain.spki[:6]}{' (by hand)' if s.hand else ''}" for a, s in files.items()) or "none"

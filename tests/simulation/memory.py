@@ -14,11 +14,12 @@ from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
 from certagent.lifecycle import caches, issuance, planner, rollover, schedule
-from certagent.lifecycle.model import Instant, Spec
-from certagent.lifecycle.state import Owner, State
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State, TlsaState
 from certagent.pki import tlsa
-from certagent.pki.leaf import Leaf
 from tests.simulation.clock import BASE
 
 Quick = Callable[..., Any]
@@ -42,7 +43,7 @@ class Memory:
         self._functions = 0
         self._seen: tuple[object, tuple[Any, ...]] = (None, ())
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Another history begins."""
         for answers in self._all:
             answers.clear()
@@ -66,15 +67,15 @@ class Memory:
 
         return quick
 
-    def of_sighting(self, function: Quick) -> Quick:
-        """Reads the last sighting of an owner."""
+    def of_observation(self, function: Quick) -> Quick:
+        """Reads the last observation of an owner."""
         answers = self._answers()
 
-        def quick(owner: Owner) -> Any:
-            seen = owner.sighting
+        def quick(known: TlsaState) -> Any:
+            seen = known.observation
             found = answers.get(id(seen))
             if found is None:
-                found = answers[id(seen)] = (seen, function(owner))
+                found = answers[id(seen)] = (seen, function(known))
             return found[1]
 
         return quick
@@ -97,11 +98,11 @@ class Memory:
         answers = self._answers()
 
         def quick(state: State) -> Any:
-            generations, keys, retired = state.generations, state.keys, state.retired
-            key = id(generations), id(keys), id(retired)
+            generations, keys, past_values = state.generations, state.keys, state.past_values
+            key = id(generations), id(keys), id(past_values)
             found = answers.get(key)
             if found is None:
-                found = answers[key] = (generations, function(state), keys, retired)
+                found = answers[key] = (generations, function(state), keys, past_values)
             return found[1]
 
         return quick
@@ -125,14 +126,16 @@ class Memory:
 
     def seen(self, state: State) -> tuple[Any, ...]:
         """What was seen of all TLSA names, and what caches hold of them."""
-        owners, found = self._seen
-        if owners is not state.owners:
-            parts = (part for name, o in state.owners.items() for part in (name, o.sighting, o.held, o.targets))
-            self._seen = state.owners, (found := tuple(parts))
+        tlsa_names, found = self._seen
+        if tlsa_names is not state.tlsa_names:
+            parts = (
+                part for name, o in state.tlsa_names.items() for part in (name, o.observation, o.cached, o.mail_servers)
+            )
+            self._seen = state.tlsa_names, (found := tuple(parts))
         return found
 
     def _about(self, spec: Spec, state: State, name: tuple[str, ...]) -> Answers:
-        read = spec, *self.seen(state), state.targets, state.generations, state.keys, state.retired
+        read = spec, *self.seen(state), state.mail_servers, state.generations, state.keys, state.past_values
         key = name, *map(id, read)
         _, answers = self._read.get(key) or (None, None)
         if answers is None:
@@ -165,53 +168,53 @@ def _all(*args: Any) -> tuple[Any, ...]:
 
 def remembered(memory: Memory) -> list[Any]:
     """The patches."""
-    hurts, records, kept = caches.hurts, tlsa.records, caches._kept  # pyright: ignore[reportPrivateUsage]
+    unmatched, records, kept = caches.unmatched, tlsa.records, caches._kept  # pyright: ignore[reportPrivateUsage]
 
     @lru_cache(MANY)
-    def hurts_of(values: frozenset[str], spki: str, issuers: tuple[str, ...], doubt: bool) -> frozenset[str]:
-        return hurts(values, Leaf(spki, issuers, (), BASE, BASE, ""), benefit_of_doubt=doubt)
+    def unmatched_of(values: frozenset[str], spki: str, issuers: tuple[str, ...], doubt: bool) -> frozenset[str]:
+        return unmatched(values, Chain(spki, issuers, (), BASE, BASE, ""), benefit_of_doubt=doubt)
 
-    def quick_hurts(values: Iterable[str], leaf: Leaf, *, benefit_of_doubt: bool = False) -> frozenset[str]:
-        return hurts_of(frozenset(values), leaf.spki, leaf.issuers, benefit_of_doubt)
+    def quick_unmatched(values: Iterable[str], chain: Chain, *, benefit_of_doubt: bool = False) -> frozenset[str]:
+        return unmatched_of(frozenset(values), chain.spki, chain.issuers, benefit_of_doubt)
 
     @lru_cache(MANY)
-    def records_of(spki: str, issuers: tuple[str, ...], triples: tuple[str, ...]) -> frozenset[str]:
-        return records(Leaf(spki, issuers, (), BASE, BASE, ""), triples)
+    def records_of(spki: str, issuers: tuple[str, ...], tlsa_parameters: tuple[str, ...]) -> frozenset[str]:
+        return records(Chain(spki, issuers, (), BASE, BASE, ""), tlsa_parameters)
 
-    def quick_records(leaf: Leaf, triples: Iterable[str]) -> frozenset[str]:
-        return records_of(leaf.spki, leaf.issuers, tuple(triples))
+    def quick_records(chain: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
+        return records_of(chain.spki, chain.issuers, tuple(tlsa_parameters))
 
     @lru_cache(MANY)
     def kept_of(ttl_s: int, path: tuple[tuple[str, int], ...]) -> timedelta:
-        return kept(caches.Held(frozenset(), ttl_s, path, Instant(BASE, 0.0), None))
+        return kept(caches.CachedSet(frozenset(), ttl_s, path, Instant(BASE, 0.0), None))
 
-    def quick_kept(held: caches.Held) -> timedelta:
-        return kept_of(held.ttl_s, held.path)
+    def quick_kept(cached: caches.CachedSet) -> timedelta:
+        return kept_of(cached.ttl_s, cached.path)
 
-    def familiar(spec: Spec, state: State, owner: str, leaf: Leaf) -> tuple[Any, ...]:
-        return spec, *memory.seen(state), state.targets, state.generations, owner, leaf
+    def already_served(spec: Spec, state: State, tlsa_name: str, chain: Chain) -> tuple[Any, ...]:
+        return spec, *memory.seen(state), state.mail_servers, state.generations, tlsa_name, chain
 
-    def matters(spec: Spec, state: State, name: str, held: caches.Held) -> tuple[Any, ...]:
-        return spec, *memory.seen(state), state.targets, state.generations, state.keys, name, held.values
+    def matters(spec: Spec, state: State, name: str, cached: caches.CachedSet) -> tuple[Any, ...]:
+        return spec, *memory.seen(state), state.mail_servers, state.generations, state.keys, name, cached.values
 
     found: list[Any] = [
-        patch.object(caches, "hurts", quick_hurts),
+        patch.object(caches, "unmatched", quick_unmatched),
         patch.object(tlsa, "records", quick_records),
         patch.object(caches, "_kept", quick_kept),
     ]
     kinds: tuple[tuple[Callable[[Quick], Quick], Any, tuple[str, ...]], ...] = (
-        (lru_cache(MANY), tlsa, ("of_key", "triple", "usable")),
-        (lru_cache(MANY), caches, ("hold_of", "_names")),
+        (lru_cache(MANY), tlsa, ("of_key", "parameters", "usable")),
+        (lru_cache(MANY), caches, ("retire_interval_of", "_names")),
         (lru_cache(MANY), schedule, ("tell",)),
         (memory.of_first, caches, ("known", "complete")),
-        (memory.of_sighting, rollover, ("seen_somewhere", "seen_everywhere", "path", "empty")),
-        (memory.of_name, rollover, ("answering", "withdrawn", "served_at", "proven", "rolled")),
-        (memory.of_name, rollover, ("desired", "withheld", "surplus", "missing", "unfollowed")),
-        (lambda f: memory.of_parts(f, familiar), rollover, ("_familiar",)),
+        (memory.of_observation, rollover, ("seen_somewhere", "seen_everywhere", "path", "empty")),
+        (memory.of_name, rollover, ("answering", "withdrawn", "served_at", "verified", "rolled")),
+        (memory.of_name, rollover, ("desired", "publication_blocked", "surplus", "missing", "unfollowed")),
+        (lambda f: memory.of_parts(f, already_served), rollover, ("_already_served",)),
         (lambda f: memory.of_parts(f, matters), planner, ("_matters",)),
         (lambda f: memory.of_parts(f, _due), schedule, ("due",)),
         (lambda f: memory.of_parts(f, _all), rollover, ("as_if_issued",)),
-        (lambda f: memory.of_parts(f, _all), caches, ("hurt_by",)),
+        (lambda f: memory.of_parts(f, _all), caches, ("breaks",)),
         (lambda f: memory.of_parts(f, _all), issuance, ("_changed",)),
     )
     for kind, module, names in kinds:

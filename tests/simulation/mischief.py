@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
-from tests.simulation.ca import foreign
+from tests.simulation.ca import unmanaged
 from tests.simulation.dns import NOTICE_S, RR, Server, Zone
 from tests.simulation.mail import Host, Shown
 
@@ -131,13 +131,13 @@ def regress(world: World) -> None:
     if server.primary or server.stuck or server.deaf or server.refuses or server.serial < 1 or zone.away:
         return
     back = world.rng.randrange(max(0, server.serial - 3), server.serial)
-    watch_s = world.spec.watch.total_seconds()
+    check_interval_s = world.spec.check_interval.total_seconds()
     now_given = zone.versions[server.serial].sets
     given_again = [rr for name, rr in zone.versions[back].sets.items() if rr != now_given.get(name)]
-    least = watch_s
+    least = check_interval_s
     if back == server.serial - 1 and all(world.clock.t - zone.changed_at < rr.ttl_s for rr in given_again):
-        holds_s = [rr.ttl_s + max(rr.ttl_s, zone.guard_s) for rr in given_again]
-        least = min(watch_s, 900.0, max([1.0, *(hold_s / 8 for hold_s in holds_s)]))
+        retire_each_s = [rr.ttl_s + max(rr.ttl_s, zone.safety_margin_s) for rr in given_again]
+        least = min(check_interval_s, 900.0, max([1.0, *(retire_s / 8 for retire_s in retire_each_s)]))
     server.stuck = True
     world.clock.note(f"   ! {server.label} goes back to version {back} of {len(zone.versions) - 1}")
     zone.serve(server, back, regressed=True)
@@ -220,7 +220,7 @@ def meddle(world: World) -> None:
             values = frozenset(v for v in sorted(values) if world.rng.random() < 0.5)
         else:
             stray = world.rng.choice(("3 1 1 ", "2 1 1 ", "3 1 1 ")) + f"{world.rng.getrandbits(256):064x}"
-            world.judge.foreign_values.add(stray)
+            world.judge.unmanaged_values.add(stray)
             values |= {stray}
         world.clock.note(f"   ! somebody changes {name}")
         zone.put(name, RR(values, rr.ttl_s if values else 0), since=world.clock.t)
@@ -250,12 +250,12 @@ def alias(world: World) -> None:
     zone, old = world.dns.zone_of(name), world.dns.zone_of(name).current(name)
     assert isinstance(old.content, str)
     first, second = ("a.", "c.") if old.content.startswith("a.") else ("c.", "a.")
-    target = old.content.replace(first, second, 1)
-    here, there = world.dns.zone_of(old.content), world.dns.zone_of(target)
+    server = old.content.replace(first, second, 1)
+    here, there = world.dns.zone_of(old.content), world.dns.zone_of(server)
     if world.rng.random() < 0.8:
-        there.put(target, here.current(old.content), since=world.clock.t)
-    world.clock.note(f"   ! {name} leads to {target} from now on")
-    zone.put(name, RR(target, old.ttl_s), since=world.clock.t)
+        there.put(server, here.current(old.content), since=world.clock.t)
+    world.clock.note(f"   ! {name} leads to {server} from now on")
+    zone.put(name, RR(server, old.ttl_s), since=world.clock.t)
 
 
 # -- mail servers, CA, this host -------------------------------------------------------------------------------------
@@ -294,13 +294,13 @@ def host_misconfigured(world: World) -> None:
 def by_hand(world: World) -> None:
     """Somebody replaces the files, by a certificate of his own or one from a backup, and restarts the server."""
     host = world.rng.choice(list(world.hosts.values()))
-    old = [g for g in world.journal.head.generations if not g.foreign]
+    old = [g for g in world.journal.head.generations if not g.unmanaged]
     if old and world.rng.random() < 0.5:
-        leaves = world.rng.choice(old).leaves
+        chains = world.rng.choice(old).chains
     else:
         life = timedelta(days=90)
-        leaves = {a: foreign(world.rng, world.clock, world.spec.names, life) for a in world.spec.algorithms}
-    host.place({a: Shown(leaf, hand=True) for a, leaf in leaves.items()})
+        chains = {a: unmanaged(world.rng, world.clock, world.spec.names, life) for a in world.spec.key_types}
+    host.place({a: Shown(chain, hand=True) for a, chain in chains.items()})
     if host.style == "postfix" or world.rng.random() < 0.7:
         host.restart()
     world.clock.note(f"   ! somebody replaced the files of {host.name}")
@@ -389,46 +389,50 @@ def edit_rotation(world: World) -> None:
     """Another policy for keys."""
     rotate = world.rng.choice((None, timedelta(0), timedelta(days=30)))
     standby = world.rng.random() < 0.6
-    world.configure(replace(world.spec, rotate_key=rotate, standby=standby), f"rotate {rotate}, stand-by {standby}")
+    world.configure(replace(world.spec, rotate_key=rotate, standby=standby), f"rotate {rotate}, standby {standby}")
 
 
-def edit_owners(world: World) -> None:
+def edit_tlsa_names(world: World) -> None:
     """A TLSA name is taken out, or put in (again)."""
-    owners = dict(world.spec.owners)
+    tlsa_names = dict(world.spec.tlsa_names)
     name = world.rng.choice(sorted(world.answers))
-    if name in owners:
-        del owners[name]
-    elif set(world.answers[name]) <= {t.name for t in world.spec.targets}:
-        owners[name] = world.answers[name]
-    world.configure(replace(world.spec, owners=owners), f"TLSA names {sorted(owners)}")
+    if name in tlsa_names:
+        del tlsa_names[name]
+    elif set(world.answers[name]) <= {t.name for t in world.spec.mail_servers}:
+        tlsa_names[name] = world.answers[name]
+    world.configure(replace(world.spec, tlsa_names=tlsa_names), f"TLSA names {sorted(tlsa_names)}")
 
 
 def edit_algorithms(world: World) -> None:
     """RSA beside ECDSA, or one of them alone."""
-    algorithms = world.rng.choice((("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048")))
-    world.configure(replace(world.spec, algorithms=algorithms), f"algorithms {algorithms}")
+    key_types = world.rng.choice((("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048")))
+    world.configure(replace(world.spec, key_types=key_types), f"algorithms {key_types}")
 
 
-def edit_triples(world: World) -> None:
+def edit_parameters(world: World) -> None:
     """`2 1 1` beside `3 1 1`, or not."""
-    triples = ("3 1 1",) if "2 1 1" in world.spec.triples else ("3 1 1", "2 1 1")
-    world.configure(replace(world.spec, triples=triples), f"records {triples}")
+    tlsa_parameters = ("3 1 1",) if "2 1 1" in world.spec.tlsa_parameters else ("3 1 1", "2 1 1")
+    world.configure(replace(world.spec, tlsa_parameters=tlsa_parameters), f"records {tlsa_parameters}")
 
 
-def edit_targets(world: World) -> None:
+def edit_mail_servers(world: World) -> None:
     """A mail server more, with its TLSA names; or one less, whose names lead nowhere else."""
-    missing = [t for t in world.targets if t not in world.spec.targets]
-    if len(world.spec.targets) > 1 and (not missing or world.rng.random() < 0.5):
-        gone = world.rng.choice(world.spec.targets)
-        targets = tuple(t for t in world.spec.targets if t is not gone)
-        owners = {o: a for o, a in world.spec.owners.items() if gone.name not in a}
-        world.configure(replace(world.spec, targets=targets, owners=owners), f"no mail server {gone.name}")
+    missing = [t for t in world.mail_servers if t not in world.spec.mail_servers]
+    if len(world.spec.mail_servers) > 1 and (not missing or world.rng.random() < 0.5):
+        gone = world.rng.choice(world.spec.mail_servers)
+        mail_servers = tuple(t for t in world.spec.mail_servers if t is not gone)
+        tlsa_names = {o: a for o, a in world.spec.tlsa_names.items() if gone.name not in a}
+        world.configure(
+            replace(world.spec, mail_servers=mail_servers, tlsa_names=tlsa_names), f"no mail server {gone.name}"
+        )
     elif missing:
-        targets = (*world.spec.targets, missing[0])
-        names = {t.name for t in targets}
+        mail_servers = (*world.spec.mail_servers, missing[0])
+        names = {t.name for t in mail_servers}
         mine = {o: a for o, a in world.answers.items() if set(a) <= names}
-        owners = {o: a for o, a in mine.items() if o in world.spec.owners or missing[0].name in a}
-        world.configure(replace(world.spec, targets=targets, owners=owners), f"mail servers {sorted(names)}")
+        tlsa_names = {o: a for o, a in mine.items() if o in world.spec.tlsa_names or missing[0].name in a}
+        world.configure(
+            replace(world.spec, mail_servers=mail_servers, tlsa_names=tlsa_names), f"mail servers {sorted(names)}"
+        )
 
 
 def edit_ca(world: World) -> None:
@@ -443,9 +447,9 @@ BETWEEN: tuple[Mischief, ...] = (
     request,
     request,
     edit_rotation,
-    edit_owners,
+    edit_tlsa_names,
     edit_algorithms,
-    edit_triples,
-    edit_targets,
+    edit_parameters,
+    edit_mail_servers,
     edit_ca,
 )

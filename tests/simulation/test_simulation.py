@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from certagent.pki.leaf import Leaf
+from certagent.facts.tls import Chain
 from tests.mutations import MUTANTS, Mutant
 from tests.simulate import results
-from tests.simulation import settled
+from tests.simulation import converged
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
 from tests.simulation.judge import unmatched
@@ -63,7 +63,7 @@ def test_a_seed_is_a_history() -> None:
 def test_what_is_remembered_changes_nothing() -> None:
     with cheap() as dice:
         quick = [run(seed, dice, tracing=True) for seed in SOME]
-    settled.made.cache_clear()
+    converged.made.cache_clear()
     with cheap(remember=False) as dice:
         assert quick == [run(seed, dice, tracing=True) for seed in SOME]
 
@@ -81,9 +81,9 @@ def test_what_is_remembered_changes_nothing() -> None:
     ],
 )
 def test_the_judge_asks_each_triple(values: tuple[str, ...], bad: set[str]) -> None:
-    # RFC 7671 section 8: whichever triple a sender supports, one of its records must match
-    leaf = Leaf("aa", ("bb",), (), BASE, BASE, "1")
-    assert unmatched(frozenset(values), leaf) == bad
+    # RFC 7671 section 8: whichever TLSA parameters a sender supports, one of its records must match
+    chain = Chain("aa", ("bb",), (), BASE, BASE, "1")
+    assert unmatched(frozenset(values), chain) == bad
 
 
 def test_a_branch_is_the_same_alone() -> None:

@@ -13,9 +13,9 @@ from typing import cast
 
 from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation, nobody
+from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
 from tests.simulation.history import SHAPES, Done, History, Outcome
-from tests.simulation.settled import WORLDS, settled
 from tests.world import World
 
 TREE = 32
@@ -40,12 +40,12 @@ class Trunk:
         (shape,) = rng.choices(SHAPES, [s.share for s in SHAPES])
         number = rng.randrange(WORLDS)
         try:
-            world = settled(number, rng) if shape.settled else World(rng)
+            world = converged(number, rng) if shape.converged else World(rng)
         except Violation as error:  # no fault was needed
             return Outcome(self.seed, str(error), Done(), [])
         self.dice.begin(world.clock)  # only now: a settled world may have been made just before
         if self._tracing:
-            where = f"settled world {number}" if shape.settled else "the first look"
+            where = f"settled world {number}" if shape.converged else "the first look"
             world.clock.trace = [f"begins with {where}"]
         self.history = History(world, shape)
         self.history.passing = self._passing

@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.dns import Answer, Observation
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Answer, Sighting, Unknown
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
 from certagent.store.journal import VERSION, Journal
@@ -67,29 +68,29 @@ def place() -> Iterator[Path]:
 
 VALUES = st.frozensets(st.sampled_from([f"3 1 1 {c * 64}" for c in "abcdef"]), max_size=3)
 WORK = st.sampled_from(["", "vault", "order ecdsa-p256", "publish _25._tcp.mx1.example.org."])
-OWNER = st.sampled_from(["_25._tcp.mx1.example.org.", "_25._tcp.mx2.example.org."])
+TLSA_NAME = st.sampled_from(["_25._tcp.mx1.example.org.", "_25._tcp.mx2.example.org."])
 ANSWERS = st.dictionaries(
     st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
     st.builds(Answer, VALUES, st.integers(0, 86400)) | st.builds(Unknown, st.text(max_size=8)),
 )
 CHALLENGES = st.just((("_acme-challenge.x.", "v"),))
-PUBLISH = st.builds(Publish, owner=OWNER, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
-MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), algorithms=st.just(("ecdsa-p256",)), because=st.just(""))
+PUBLISH = st.builds(Publish, tlsa_name=TLSA_NAME, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
+MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), key_types=st.just(("ecdsa-p256",)), because=st.just(""))
 EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
     st.builds(ev.KeysMade, keys=st.sampled_from(["k1", "k2"]), spki=st.just({"ecdsa-p256": "ab" * 32}), work=WORK),
     st.builds(
         ev.Failed, work=WORK, kind=st.just("transient"), code=st.just("dns.x"), detail=st.text(max_size=20),
         jitter=st.floats(0, 1), retry_after_s=st.none() | st.floats(0, 1e6),
     ),
-    st.builds(ev.Published, owner=OWNER, values=VALUES, work=WORK),
+    st.builds(ev.Published, tlsa_name=TLSA_NAME, values=VALUES, work=WORK),
     st.builds(
-        ev.Looked, owner=OWNER,
-        sighting=st.builds(Sighting, st.just("example.org."), OWNER, ANSWERS, st.sampled_from(["secure", "bogus"])),
+        ev.Observed, tlsa_name=TLSA_NAME,
+        observation=st.builds(Observation, st.just("example.org."), TLSA_NAME, ANSWERS, st.sampled_from(["secure", "bogus"])),
     ),
     st.builds(ev.Requested, what=st.sampled_from(["retry", "renew", "rotate"]), accept_deferrals=st.booleans()),
     st.builds(
         ev.OrderPlaced,
-        algorithm=st.just("ecdsa-p256"), keys=st.just("k1"), url=st.just("https://x/1"), challenges=CHALLENGES,
+        key_type=st.just("ecdsa-p256"), keys=st.just("k1"), url=st.just("https://x/1"), challenges=CHALLENGES,
     ),
     st.builds(ev.Intended, step=PUBLISH | MAKE_KEYS),
 )  # fmt: skip
@@ -143,7 +144,7 @@ def written(place: Path, clock: Fake) -> Path:
     for n in range(1, 9):
         clock.pass_(10)
         journal.append(NAME, event(n))
-    journal.sleep(NAME, timedelta(hours=1), "watch")
+    journal.sleep(NAME, timedelta(hours=1), "check_interval")
     journal.close()
     return path
 
@@ -164,7 +165,7 @@ def judged(path: Path, clock: Fake) -> State:
         "UPDATE event SET body = CAST(replace(body, 'k3', 'k9') AS BLOB) WHERE seq = 3",
         "UPDATE event SET body = CAST(replace(body, 'k8', 'k9') AS BLOB) WHERE seq = 8",
         "UPDATE event SET at = '2020-01-01T00:00:00+00:00' WHERE seq = 4",
-        "UPDATE event SET lived_s = lived_s + 1000 WHERE seq = 4",
+        "UPDATE event SET elapsed_s = elapsed_s + 1000 WHERE seq = 4",
         "UPDATE event SET digest = x'00' WHERE seq = 8",
         "DELETE FROM event WHERE seq = 1",
         "DELETE FROM event WHERE seq = 5",
@@ -174,7 +175,7 @@ def judged(path: Path, clock: Fake) -> State:
         "UPDATE event SET seq = -3 WHERE seq = 3; UPDATE event SET seq = 3 WHERE seq = 4;"
         "UPDATE event SET seq = 4 WHERE seq = -3",
         "UPDATE event SET certificate = 'mx2.example.org' WHERE seq = 8",
-        "INSERT INTO event SELECT certificate, 9, at, lived_s, body, digest FROM event WHERE seq = 8",
+        "INSERT INTO event SELECT certificate, 9, at, elapsed_s, body, digest FROM event WHERE seq = 8",
         "UPDATE head SET state = CAST(replace(state, 'k3', 'k9') AS BLOB)",
         "UPDATE head SET state = replace(state, 'k3', 'k3')",
         "UPDATE event SET body = CAST(body AS TEXT) WHERE seq = 2",
@@ -241,7 +242,7 @@ def test_a_state_that_does_not_read_is_told_even_if_it_is_whole(written: Path, c
     [
         ("2026-11-21T12:00:00+00:00", b'{"type": "NeverHeardOf"}'),
         ("2026-11-21T12:00:00+00:00", b"not JSON"),
-        ("some day", b'{"type": "Reloaded", "target": "postfix"}'),
+        ("some day", b'{"type": "Reloaded", "server": "postfix"}'),
     ],
 )
 def test_an_event_that_does_not_read_is_told_even_if_it_is_whole(
@@ -250,8 +251,8 @@ def test_an_event_that_does_not_read_is_told_even_if_it_is_whole(
     """An event of a certagent to come is not skipped."""
     with sqlite3.connect(written) as db:
         [last] = db.execute("SELECT digest FROM event WHERE seq = 7").fetchone()
-        [lived_s] = db.execute("SELECT lived_s FROM event WHERE seq = 8").fetchone()
-        digest = chained(last, f"{NAME}\n8\n{at}\n{lived_s!r}\n".encode() + body)
+        [elapsed_s] = db.execute("SELECT elapsed_s FROM event WHERE seq = 8").fetchone()
+        digest = chained(last, f"{NAME}\n8\n{at}\n{elapsed_s!r}\n".encode() + body)
         db.execute("UPDATE event SET at = ?, body = ?, digest = ? WHERE seq = 8", (at, body, digest))
         [state] = db.execute("SELECT state FROM head").fetchone()
         db.execute("UPDATE head SET digest = ?", (chained(digest, state),))
@@ -439,7 +440,7 @@ def test_one_that_is_refused_is_not_held_open(written: Path, clock: Fake) -> Non
 def test_a_time_that_was_changed_is_found(written: Path, clock: Fake) -> None:
     # more of it than was lived through would make every wait shorter than it is
     with sqlite3.connect(written) as db:
-        db.execute("UPDATE lived SET lived_s = lived_s + 86400")
+        db.execute("UPDATE lived SET elapsed_s = elapsed_s + 86400")
     db.close()
     with pytest.raises(Error) as caught:
         Journal(written, clock)
@@ -479,7 +480,7 @@ def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(mo
         path = Path(place) / "journal.db"
         journal = Journal(path, clock)
         journal.append(NAME, event(0))
-        begin = last = kept = journal.now().lived_s
+        begin = last = kept = journal.now().elapsed_s
         really = 0.0
         for n, (move, amount) in enumerate(moves, 1):
             match move:
@@ -499,14 +500,14 @@ def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(mo
                     journal = Journal(path, clock)
                 case _:
                     journal.append(NAME, event(n))
-            now = journal.now().lived_s
+            now = journal.now().elapsed_s
             assert now >= kept if move == "boot" else now >= last
             last = now
             if move == "append":
                 kept = now
             assert now - begin <= really + 1e-3
-        lived = [entry.at.lived_s for entry in journal.history(NAME)]
-        assert lived == sorted(lived)
+        elapsed = [entry.at.elapsed_s for entry in journal.history(NAME)]
+        assert elapsed == sorted(elapsed)
         journal.close()
 
 
@@ -578,7 +579,7 @@ def test_a_clock_that_is_set_delays_nothing(place: Path, clock: Fake, set_by: ti
     journal = Journal(place / "journal.db", clock)
     for name, hours in (("a", 1), ("b", 3)):
         journal.append(name, event(1))
-        journal.sleep(name, timedelta(hours=hours), "watch")
+        journal.sleep(name, timedelta(hours=hours), "check_interval")
     clock.now += set_by
     assert journal.due() == (([], left) if left else (["a"], timedelta(hours=2)))
     assert journal.wakes()["a"].at == clock.now + left
@@ -592,7 +593,7 @@ def test_what_is_idle_costs_nothing_however_much_of_it_there_is(place: Path, clo
     """By the indexes: SQLite takes as few steps for ten thousand as for one."""
     journal = Journal(place / "journal.db", clock)
     journal.append(NAME, event(1))
-    journal.sleep(NAME, timedelta(hours=1), "watch")
+    journal.sleep(NAME, timedelta(hours=1), "check_interval")
     db = journal._db  # pyright: ignore[reportPrivateUsage]
     steps: list[int] = []
 
@@ -625,14 +626,14 @@ def test_readers_see_whole_states_while_another_process_writes(place: Path) -> N
     program = f"""
 import sys
 from pathlib import Path
-from certagent.clock import SystemClock
+from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
 from certagent.store.journal import Journal
 journal = Journal(Path({str(path)!r}), SystemClock())
 for n in range(150):
     journal.append({NAME!r}, ev.KeysMade(keys=f"k{{n}}", spki={{}}), ev.KeysMade(keys=f"x{{n}}", spki={{}}))
 """
-    from certagent.clock import SystemClock
+    from certagent.host.clock import SystemClock
 
     Journal(path, SystemClock()).close()
     writer = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)

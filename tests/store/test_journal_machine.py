@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from certagent.errors import Error
+from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.model import Instant
 from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
 from tests.lifecycle.drawn import EVENTS
@@ -83,7 +83,7 @@ class Life(RuleBasedStateMachine):
         self.states.append({**self.states[-1], name: state})
         self.wakes.pop(name, None)
         self.last = name, events[-1:]
-        self.kept_s = now.lived_s
+        self.kept_s = now.elapsed_s
 
     @precondition(lambda self: self.last is not None)
     @rule()
@@ -99,15 +99,15 @@ class Life(RuleBasedStateMachine):
     @rule(name=NAME)
     def appends_what_does_not_fold(self, name: str) -> None:
         # a defect in the middle of an append leaves nothing of it behind
-        unknown = ev.Installed(target="nobody", generation="g1")
+        unknown = ev.Installed(server="nobody", generation="g1")
         with pytest.raises(KeyError):
             self.journal.append(name, ev.Requested(what="renew"), unknown)
 
-    @rule(name=NAME, why=st.sampled_from(["caches", "watch"]))
+    @rule(name=NAME, why=st.sampled_from(["caches", "check_interval"]))
     def sleeps(self, name: str, why: str) -> None:
         self.journal.sleep(name, HOUR, why)
         now = self.journal.now()
-        self.wakes[name] = why, Instant(now.wall + HOUR, now.lived_s + 3600)
+        self.wakes[name] = why, Instant(now.wall + HOUR, now.elapsed_s + 3600)
 
     # -- what happens to it
 
@@ -168,7 +168,7 @@ class Life(RuleBasedStateMachine):
             assert self.journal.state(name) == state
             assert self.journal.verify(name) == state.seq
         assert list(self.journal.states(NAMES)) == [self.states[-1][name] for name in NAMES]
-        assert self.kept_s <= self.journal.now().lived_s <= self.really_s, "waits never begin anew, and are never cut"
+        assert self.kept_s <= self.journal.now().elapsed_s <= self.really_s, "waits never begin anew, and are never cut"
 
     @invariant()
     def it_tells_who_is_due_by_the_clock_that_comes_first(self) -> None:
@@ -213,7 +213,7 @@ class Life(RuleBasedStateMachine):
         try:
             for name in NAMES:
                 journal.verify(name)
-            assert journal.now().lived_s <= self.journal.now().lived_s, "waits would be shorter than they are"
+            assert journal.now().elapsed_s <= self.journal.now().elapsed_s, "waits would be shorter than they are"
             return {name: journal.state(name) for name in NAMES}
         except Error as error:
             return self.refused(error)

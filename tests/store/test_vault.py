@@ -12,7 +12,7 @@ from certagent.secret import Secret
 from certagent.store.vault import Vault
 
 KEY, OTHER, PEM = Secret(b"key"), Secret(b"another key"), b"chain"
-ALGORITHM = "ecdsa-p256"
+KEY_TYPE = "ecdsa-p256"
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def vault(tmp_path: Path) -> Vault:
 Use = Callable[[Vault, str], object]
 
 USES: dict[str, Use] = {
-    "put_key": lambda vault, text: vault.put_key(text, "k1", ALGORITHM, KEY),
-    "key": lambda vault, text: vault.key("mx1", text, ALGORITHM),
+    "put_key": lambda vault, text: vault.put_key(text, "k1", KEY_TYPE, KEY),
+    "key": lambda vault, text: vault.key("mx1", text, KEY_TYPE),
     "put_chain": lambda vault, text: vault.put_chain("mx1", "g1", text, PEM),
     "drop_keys": lambda vault, text: vault.drop_keys(text, "k1"),
     "drop_chain": lambda vault, text: vault.drop_chain("mx1", text),
@@ -36,17 +36,17 @@ def files(root: Path) -> set[str]:
 
 
 def test_a_key_and_a_chain_come_back_as_they_were_put(vault: Vault) -> None:
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
-    vault.put_chain("mx1", "g1", ALGORITHM, PEM)
-    assert vault.key("mx1", "k1", ALGORITHM).reveal() == b"key"
-    assert vault.chain("mx1", "g1", ALGORITHM) == PEM
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
+    vault.put_chain("mx1", "g1", KEY_TYPE, PEM)
+    assert vault.key("mx1", "k1", KEY_TYPE).reveal() == b"key"
+    assert vault.chain("mx1", "g1", KEY_TYPE) == PEM
 
 
 def test_only_the_owner_can_read(vault: Vault, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        vault.put_key("mx1", "k1", ALGORITHM, KEY)
-        vault.put_chain("mx1", "k1", ALGORITHM, PEM)
+        vault.put_key("mx1", "k1", KEY_TYPE, KEY)
+        vault.put_chain("mx1", "k1", KEY_TYPE, PEM)
     finally:
         os.umask(old)
     assert files(tmp_path) == {"vault/mx1/k1/ecdsa-p256.key", "vault/mx1/k1/ecdsa-p256.pem"}
@@ -56,42 +56,42 @@ def test_only_the_owner_can_read(vault: Vault, tmp_path: Path) -> None:
 
 
 def test_a_key_is_never_overwritten(vault: Vault) -> None:
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
     with pytest.raises(Unsafe) as caught:
-        vault.put_key("mx1", "k1", ALGORITHM, OTHER)
+        vault.put_key("mx1", "k1", KEY_TYPE, OTHER)
     assert caught.value.code == "vault.exists"
-    assert vault.key("mx1", "k1", ALGORITHM).reveal() == b"key"
+    assert vault.key("mx1", "k1", KEY_TYPE).reveal() == b"key"
 
 
 def test_a_chain_is_replaced(vault: Vault) -> None:
-    vault.put_chain("mx1", "g1", ALGORITHM, PEM)
-    vault.put_chain("mx1", "g1", ALGORITHM, b"newer")
-    assert vault.chain("mx1", "g1", ALGORITHM) == b"newer"
+    vault.put_chain("mx1", "g1", KEY_TYPE, PEM)
+    vault.put_chain("mx1", "g1", KEY_TYPE, b"newer")
+    assert vault.chain("mx1", "g1", KEY_TYPE) == b"newer"
 
 
 def test_what_is_missing_is_named(vault: Vault, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as caught:
-        vault.key("mx1", "k1", ALGORITHM)
+        vault.key("mx1", "k1", KEY_TYPE)
     assert caught.value.code == "vault.missing"
     assert str(tmp_path / "vault/mx1/k1/ecdsa-p256.key") in caught.value.detail
     with pytest.raises(Misconfigured, match=r"vault\.missing"):
-        vault.chain("mx1", "g1", ALGORITHM)
+        vault.chain("mx1", "g1", KEY_TYPE)
 
 
 def test_a_key_that_others_can_read_is_told(vault: Vault, tmp_path: Path) -> None:
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
     (tmp_path / "vault/mx1/k1/ecdsa-p256.key").chmod(0o644)
     with pytest.raises(Misconfigured) as caught:
-        vault.key("mx1", "k1", ALGORITHM)
+        vault.key("mx1", "k1", KEY_TYPE)
     assert caught.value.code == "secret.mode"
 
 
 def test_dropping_forgets_one_kind_of_one_id_and_may_be_repeated(vault: Vault, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        vault.put_key("mx1", name, ALGORITHM, KEY)
+        vault.put_key("mx1", name, KEY_TYPE, KEY)
         vault.put_key("mx1", name, "rsa-2048", OTHER)
-        vault.put_chain("mx1", name, ALGORITHM, PEM)
+        vault.put_chain("mx1", name, KEY_TYPE, PEM)
     vault.drop_keys("mx1", "one")
     vault.drop_keys("mx1", "one")
     vault.drop_chain("mx1", "two")
@@ -107,14 +107,14 @@ def test_dropping_forgets_one_kind_of_one_id_and_may_be_repeated(vault: Vault, t
 
 
 def test_dropping_removes_what_a_killed_write_left(vault: Vault, tmp_path: Path) -> None:
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
     (tmp_path / "vault/mx1/k1/.ecdsa-p256.key.new-0123456789abcdef").write_bytes(b"half a key")
     vault.drop_keys("mx1", "k1")
     assert files(tmp_path) == set()
 
 
 def test_a_disk_that_fails_while_dropping_is_told(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
@@ -137,7 +137,7 @@ def test_everything_is_synced_before_a_call_returns(
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    vault.put_key("mx1", "k1", ALGORITHM, KEY)
+    vault.put_key("mx1", "k1", KEY_TYPE, KEY)
     directories = [tmp_path, tmp_path / "vault", tmp_path / "vault/mx1", tmp_path / "vault/mx1/k1"]
     assert [path for path in synced if ".new-" not in path] == [str(path) for path in directories]
     assert len(synced) == 5

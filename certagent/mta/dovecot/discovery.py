@@ -17,13 +17,13 @@ from typing import Any
 from cryptography import x509
 
 from certagent.errors import Error, Misconfigured
-from certagent.lifecycle.model import Mode, Service
+from certagent.facts.tls import Mode, Service
+from certagent.host import atomic
+from certagent.host.programs import program
 from certagent.mta import pemfile
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
-from certagent.mta.run import program
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
-from certagent.store import atomic
 
 _LOGINS: Mapping[str, tuple[str, Mode | None]] = {
     "imap-login": ("imap", "imap"),

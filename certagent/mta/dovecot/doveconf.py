@@ -26,10 +26,10 @@ from cryptography import x509
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.host.programs import Result, program, run
 from certagent.mta import pemfile
-from certagent.mta.run import Result, program, run
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.pki.keys import key_type_of
+from certagent.pki.keytypes import algorithm
 
 SLOTS = ("cert", "key", "alt_cert", "alt_key")
 """A certificate and its key, and those of another kind of key beside them."""
@@ -64,7 +64,7 @@ class Pair(NamedTuple):
         """Which family of keys the certificate is of; None where that cannot be told."""
         leaf = pemfile.leaf_der(Path(self.cert))
         try:
-            return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
+            return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
         except (ValueError, Error):
             return None
 

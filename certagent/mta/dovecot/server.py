@@ -27,7 +27,7 @@ from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
 _DOWN = 75
@@ -70,7 +70,7 @@ class Dovecot:
         """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
         return discovery.discover()
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.
 
         A file that was never installed need not be named yet, since Dovecot would not start with it; the operator is
@@ -87,7 +87,7 @@ class Dovecot:
         if settings.ssl == "no":
             hint = self._append(settings, ["ssl = required"])
             raise self._conf.wrong("ssl = no: it offers TLS at no port", hint)
-        needed = self._needed(algorithms)
+        needed = self._needed(key_types)
         stale = frozenset(self._pairs.values()) - frozenset(needed.values())
         self._check_named(settings, needed, stale)
         self._check_missing(settings, needed)
@@ -97,11 +97,11 @@ class Dovecot:
             hint = f"run: {self._conf.command('doveconf')} -x ssl"
             raise self._conf.wrong(f"it would not start or reload: {why}", hint)
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and those that are served but not renewed here."""
-        settings, needed = self._conf.read(), self._needed(algorithms)
-        new = {algorithm: pair for algorithm, pair in needed.items() if not _exist(pair)}
-        kinds = {family(algorithm) for algorithm in new}
+        settings, needed = self._conf.read(), self._needed(key_types)
+        new = {key_type: pair for key_type, pair in needed.items() if not _exist(pair)}
+        kinds = {algorithm(key_type) for key_type in new}
         found: list[tuple[str, str]] = []
         ours = self._ours(settings)
         for block in ours:
@@ -179,7 +179,7 @@ class Dovecot:
             lacks = [pair for pair in needed.values() if pair not in named and _exist(pair)]
             others = [pair for pair in named if pair not in self._pairs.values()]
             gone = [pair for pair in others if not _exist(pair)]
-            kinds = {family(algorithm) for algorithm, pair in needed.items() if pair in named or pair in lacks}
+            kinds = {algorithm(key_type) for key_type, pair in needed.items() if pair in named or pair in lacks}
             twice = [pair for pair in others if pair not in gone and pair.kind in kinds]
             keep = [pair for pair in named if pair not in {*stale, *gone, *twice}] + lacks
             unused = [pair for pair in named if pair in stale and keep]
@@ -214,8 +214,8 @@ class Dovecot:
                 what = f"{one.name} and {other.name} both set certificates: clients that both are for get no TLS"
                 raise self._conf.wrong(what, f"take the certificates out of one of them, see {settings.file}")
 
-    def _needed(self, algorithms: Iterable[str]) -> dict[str, Pair]:
-        return {algorithm: self._pair(algorithm, self._layout.of(algorithm)) for algorithm in sorted(algorithms)}
+    def _needed(self, key_types: Iterable[str]) -> dict[str, Pair]:
+        return {key_type: self._pair(key_type, self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     def _pair(self, kind: str, files: str | Files) -> Pair:
         one = Files(combined=files) if isinstance(files, str) else files

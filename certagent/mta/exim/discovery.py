@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
-from certagent.lifecycle.model import Mode, Service
+from certagent.facts.tls import Mode, Service
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance, Pair
 from certagent.mta.exim.listed import Listed

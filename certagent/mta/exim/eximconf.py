@@ -21,10 +21,10 @@ from cryptography import x509
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.host.programs import Result, program, run
 from certagent.mta import pemfile
-from certagent.mta.run import Result, program, run
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.pki.keys import key_type_of
+from certagent.pki.keytypes import algorithm
 
 _TIMEOUT_S = 30.0
 """For one call of the program: milliseconds, but an expansion may look something up in a database."""
@@ -240,7 +240,7 @@ def kind_in(file: str) -> str | None:
     """Which family of keys its certificate is for; None where that cannot be told."""
     leaf = pemfile.leaf_der(Path(file))
     try:
-        return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
+        return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
     except (ValueError, Error):  # not a kind that certagent would have made
         return None
 

@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
+from certagent.host import atomic
 from certagent.mta import pemfile
 from certagent.mta.exim import eximconf
 from certagent.mta.layout import Access, Files, Layout
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _MODE = 0o644
 """No secret: names of files."""
@@ -73,9 +73,9 @@ class Listed:
         """Whether this text of Exim's configuration reads the list."""
         return str(self._path) in text
 
-    def of(self, algorithm: str) -> Files:
+    def of(self, key_type: str) -> Files:
         """See `Layout.of`: the file in use, or the first that will be."""
-        return (self._in_use() or self._places[0]).of(algorithm)
+        return (self._in_use() or self._places[0]).of(key_type)
 
     def paths(self) -> tuple[Path, ...]:
         """See `Layout.paths`: all places, and the list."""
@@ -95,8 +95,8 @@ class Listed:
         """
         _, unused = self._both()
         unused.install(pems)
-        new = [unused.of(algorithm).combined or "" for algorithm in sorted(pems)]
-        own, kinds = {str(path) for path in self.paths()}, {family(algorithm) for algorithm in pems}
+        new = [unused.of(key_type).combined or "" for key_type in sorted(pems)]
+        own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in pems}
         with pemfile.in_its_words():
             others = [file for file in eximconf.items(_content(self._target())) if file not in own]
             kept = [file for file in others if eximconf.kind_in(file) not in {*kinds, None}]

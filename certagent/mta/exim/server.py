@@ -40,6 +40,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
+from certagent.host import atomic
 from certagent.mta import pemfile
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
@@ -48,9 +49,8 @@ from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _OLDEST = (4, 96)
 """The oldest that was tried; from 4.95 on it watches the files."""
@@ -98,7 +98,7 @@ class Exim:
             if asked:
                 names.hostname(asked)
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Exim is not running.
 
         A file that was never installed must not be listed yet: one missing file ends TLS with every key.
@@ -116,12 +116,12 @@ class Exim:
             macro = "MAIN_TLS_ADVERTISE_HOSTS" if eximconf.is_generated(settings) else "tls_advertise_hosts"
             hint = str(self._exim.write(settings, {macro: "*"}))
             raise self._exim.wrong("tls_advertise_hosts is empty: nobody is offered STARTTLS", hint)
-        self._check_files(algorithms, settings, stale=True)
+        self._check_files(key_types, settings, stale=True)
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
         settings = self._exim.settings()
-        needed, kinds = self._needed(algorithms), {family(algorithm) for algorithm in algorithms}
+        needed, kinds = self._needed(key_types), {algorithm(key_type) for key_type in key_types}
         found: list[tuple[str, str]] = []
         unknown = eximconf.variables(settings)
         listed = self._listed
@@ -239,8 +239,8 @@ class Exim:
             hint = f"run: chmod o+x {shlex.quote(str(closed))}  # or have the files elsewhere, as in /etc/exim4/tls"
             raise Misconfigured("mta.files", f"{self._who}: {closed} is closed to its user {user}", hint)
 
-    def _check_files(self, algorithms: Iterable[str], settings: Mapping[str, str], *, stale: bool = False) -> None:
-        needed = self._needed(algorithms)
+    def _check_files(self, key_types: Iterable[str], settings: Mapping[str, str], *, stale: bool = False) -> None:
+        needed = self._needed(key_types)
         listed = self._listed
         if listed and not listed.exists():
             return  # an expression that reads it fails, and heals when it is there
@@ -296,9 +296,9 @@ class Exim:
         """A file that is named before it is there ends TLS."""
         return f"once it is there: {self._set(settings, pairs)}"
 
-    def _needed(self, algorithms: Iterable[str]) -> list[Pair]:
+    def _needed(self, key_types: Iterable[str]) -> list[Pair]:
         """In an order that does not change."""
-        return [_pair(self._layout.of(algorithm)) for algorithm in sorted(algorithms)]
+        return [_pair(self._layout.of(key_type)) for key_type in sorted(key_types)]
 
     def _access(self, owner: str | None) -> Access:
         options = self._options

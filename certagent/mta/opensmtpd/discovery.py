@@ -11,14 +11,14 @@ from pathlib import Path
 from cryptography import x509
 
 from certagent.errors import Error
-from certagent.lifecycle.model import Service
+from certagent.facts.tls import Service
+from certagent.host.programs import Result, program, run
 from certagent.mta import pemfile
 from certagent.mta.opensmtpd import smtpdconf
 from certagent.mta.opensmtpd.smtpdconf import Conf, Listener, Pki
-from certagent.mta.run import Result, program, run
 from certagent.mta.server import Change, Found
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.pki.keys import key_type_of
+from certagent.pki.keytypes import algorithm
 
 CONFIG = Path("/etc/smtpd.conf")
 """Where it is on Debian; compiled in."""
@@ -132,7 +132,7 @@ def _host_name() -> str:
 def _kind(cert: str) -> str:
     leaf = pemfile.leaf_der(Path(cert))
     try:
-        return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else "ecdsa"
+        return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else "ecdsa"
     except (ValueError, Error):
         return "ecdsa"
 

@@ -20,7 +20,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from certagent.errors import Error
-from certagent.mta.run import program
+from certagent.host.programs import program
 
 _HOLDER = """
 trap '' HUP INT TERM PIPE

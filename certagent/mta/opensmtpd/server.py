@@ -32,14 +32,14 @@ from typing import Annotated
 from msgspec import Meta
 
 from certagent.errors import Misconfigured, Transient
-from certagent.mta import process
+from certagent.host import processes
+from certagent.host.programs import Result, program, run
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
-from certagent.mta.run import Result, program, run
 from certagent.mta.server import Found
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
 _TIMEOUT_S = 30.0
@@ -93,7 +93,7 @@ class OpenSmtpd:
         """See `Found`; one for each certificate that smtpd.conf names."""
         return discovery.discover()
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when OpenSMTPD is not running.
 
         Files that were never installed need not be named yet; the daemon does not start with one that is missing.
@@ -102,7 +102,7 @@ class OpenSmtpd:
             mta.config: Several kinds of key; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no `pki` names
                 exactly the files of a kind of key, or no listener uses it; nothing is there to restart it.
         """
-        if len({family(algorithm) for algorithm in algorithms}) > 1:
+        if len({algorithm(key_type) for key_type in key_types}) > 1:
             hint = "leave one in `keys` of the certificate: rsa-2048 is understood by everyone"
             raise self._wrong("OpenSMTPD serves one kind of key for a name, not RSA and ECDSA", hint)
         self._restart()
@@ -112,18 +112,18 @@ class OpenSmtpd:
             raise self._wrong("OpenSMTPD 6 with OpenSSL 3 fails every TLS handshake (its issue 1171)", hint)
         self._layout.check()
         tested, conf = self._test(), self._read()
-        self._check_named(algorithms, conf, version)
-        waits = not all(map(os.path.exists, self._paths(algorithms)))
+        self._check_named(key_types, conf, version)
+        waits = not all(map(os.path.exists, self._paths(key_types)))
         if tested.code != 0 and not (waits and _only_files(tested) and not self._missing(conf)):
             raise self._wrong(f"smtpd -n refuses it: {_said(tested)[0]}", f"run: {self._command()}")
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not named."""
         conf = self._read()
         return tuple(
             (f"{self._options.config} does not name {cert} yet: the first run installs it and stops there", hint)
-            for algorithm in sorted(algorithms)
-            for cert, key in [self._pair(algorithm)]
+            for key_type in sorted(key_types)
+            for cert, key in [self._pair(key_type)]
             if not any((pki.cert, pki.key) == (cert, key) for pki in conf.pkis) and not os.path.exists(cert)
             for hint in [self._to_write(cert, key)]
         )
@@ -162,14 +162,14 @@ class OpenSmtpd:
             raise Transient("mta.reload", what, f"run: {self._command()}")
         binary, argv = os.path.realpath(program("smtpd", "mta.config")), self._restart()
         hint = f"run: {shlex.join(argv)}; it explains itself in the mail log"
-        old = process.running(binary)
+        old = processes.running(binary)
         if not old and not self._ended_here:
             raise Transient("mta.down", f"opensmtpd {self._name} is not running", hint)
         self._ended_here = True
         with paused(self._options.pause_s):
             result = run(argv, _RESTART_S, code="mta.reload")
         deadline = time.monotonic() + (_LISTENS_S if result.code == 0 else 0)
-        while not (new := process.running(binary)) or new & old or not process.listen(new):
+        while not (new := processes.running(binary)) or new & old or not processes.listen(new):
             if time.monotonic() >= deadline:
                 why = _said(result)[-1] if result.code != 0 or result.err else f"nothing after {_LISTENS_S:g} s"
                 if new & old:
@@ -181,9 +181,9 @@ class OpenSmtpd:
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 
-    def _check_named(self, algorithms: Iterable[str], conf: Conf, version: tuple[int, ...]) -> None:
-        for algorithm in algorithms:
-            cert, key = self._pair(algorithm)
+    def _check_named(self, key_types: Iterable[str], conf: Conf, version: tuple[int, ...]) -> None:
+        for key_type in key_types:
+            cert, key = self._pair(key_type)
             named = {pki.name for pki in conf.pkis if (pki.cert, pki.key) == (cert, key)}
             mixed = [pki.name for pki in conf.pkis if pki.name not in named and {pki.cert, pki.key} & {cert, key}]
             there = os.path.exists(cert)
@@ -215,8 +215,8 @@ class OpenSmtpd:
         one = self._layout.of(kind)
         return (one.combined or one.fullchain or "", one.combined or (one.key if one.fullchain else "") or "")
 
-    def _paths(self, algorithms: Iterable[str]) -> set[str]:
-        return {path for algorithm in algorithms for path in self._pair(algorithm)}
+    def _paths(self, key_types: Iterable[str]) -> set[str]:
+        return {path for key_type in key_types for path in self._pair(key_type)}
 
     # -- its programs ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from typing import Any
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
-from certagent.lifecycle.model import Service
+from certagent.facts.tls import Service
+from certagent.host import atomic
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -34,7 +35,6 @@ from certagent.mta.postfix.postconf import (
 )
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
-from certagent.store import atomic
 
 _LOCAL = frozenset({"127.0.0.1", "[::1]", "::1", "localhost", "loopback-only"})
 """What only this host reaches: no client to prove anything to."""

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from msgspec import Struct
 
 from certagent.errors import Misconfigured, Transient
-from certagent.mta.run import Result, program, run
+from certagent.host.programs import Result, program, run
 
 TIMEOUT_S = 30.0
 """For one of Postfix's programs: milliseconds, but they wait until main.cf is 2 s old, and a busy disk is slow."""

@@ -105,7 +105,7 @@ class Postfix:
         """See `Found`: every instance that `postmulti -l` tells, or the one there is."""
         return discovery.discover()
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
 
         A file that was never installed must not be named yet: one missing file, like a second key of one kind, makes
@@ -124,19 +124,19 @@ class Postfix:
         if checked.result().code != 0:
             hint = f"run: {self._instance.command('postfix', 'check')}; it explains itself in the mail log"
             raise self._instance.wrong(f"its own check fails: {last_line(checked.result())}", hint)
-        self._check_served(algorithms, settings, stale=True)
+        self._check_served(key_types, settings, stale=True)
         self._check_level(settings)
         self._layout.check()
         if self._sni:
             self._sni.check()
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not named; two files where one would do; files of others."""
         settings = self._instance.read()
         return (
-            *(told for place in settings.places() for told in self._place_ahead(place, algorithms)),
+            *(told for place in settings.places() for told in self._place_ahead(place, key_types)),
             *self._two_files(settings),
-            *self._sni_ahead(algorithms, settings),
+            *self._sni_ahead(key_types, settings),
         )
 
     def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
@@ -157,7 +157,7 @@ class Postfix:
         """
         found = self._layout.installed()
         tables = self._sni.leaves().values() if self._sni and found else ()
-        return {algorithm: leaf for algorithm, leaf in found.items() if all(leaf in table for table in tables)}
+        return {key_type: leaf for key_type, leaf in found.items() if all(leaf in table for table in tables)}
 
     def saved(self) -> Mapping[str, Secret[bytes]]:
         """See `Server`; of the SNI map its source: the table is made of it."""
@@ -190,17 +190,17 @@ class Postfix:
             version = settings.version or "unknown"
             raise self._instance.wrong(f"its version is {version}, smtpd_tls_chain_files needs 3.4", hint)
 
-    def _check_served(self, algorithms: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
+    def _check_served(self, key_types: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
         """Of main.cf, and of each service that sets anything itself."""
         for place in filter(self._judged, settings.places()):
-            if problem := self._problem(place, sorted(algorithms), stale=stale):
+            if problem := self._problem(place, sorted(key_types), stale=stale):
                 raise self._instance.wrong(problem.what, self._run(problem.remedy))
         self._check_sni(settings)
 
-    def _problem(self, place: Place, algorithms: Sequence[str], *, stale: bool) -> Problem | None:
+    def _problem(self, place: Place, key_types: Sequence[str], *, stale: bool) -> Problem | None:
         if self._options.chain_files is not None:
-            return smtpdtls.chain_problem(place, self._names(algorithms), self._names(), stale=stale)
-        pairs = {algorithm: _pair(self._layout.of(algorithm)) for algorithm in algorithms}
+            return smtpdtls.chain_problem(place, self._names(key_types), self._names(), stale=stale)
+        pairs = {key_type: _pair(self._layout.of(key_type)) for key_type in key_types}
         return smtpdtls.slot_problem(place, pairs, self._pairs().values(), stale=stale)
 
     def _judged(self, place: Place) -> bool:
@@ -231,9 +231,9 @@ class Postfix:
 
     # -- what the operator should know -------------------------------------------------------------------------------
 
-    def _place_ahead(self, place: Place, algorithms: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _place_ahead(self, place: Place, key_types: Iterable[str]) -> Iterator[tuple[str, str]]:
         if self._options.chain_files is not None and not self._foreign(place):
-            needed = {algorithm: file for algorithm in sorted(algorithms) for file in self._names([algorithm])}
+            needed = {key_type: file for key_type in sorted(key_types) for file in self._names([key_type])}
             if self._judged(place) and (ahead := smtpdtls.chain_ahead(place, needed)):
                 yield ahead.what, self._run_later(ahead.remedy)
             if idle := smtpdtls.without_effect(place):
@@ -308,7 +308,7 @@ class Postfix:
                 value = ", ".join([str(self._sni), *others])
                 yield Problem(f"{place}: {SNI_MAPS} does not name {self._sni}", {(place, SNI_MAPS): value})
 
-    def _sni_ahead(self, algorithms: Iterable[str], settings: Settings) -> Iterator[tuple[str, str]]:
+    def _sni_ahead(self, key_types: Iterable[str], settings: Settings) -> Iterator[tuple[str, str]]:
         if self._sni is None:
             return
         missing = list(self._sni_missing(settings))
@@ -317,16 +317,16 @@ class Postfix:
                 yield f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy)
             if not missing:
                 yield f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""
-        wanted = self._names(sorted(algorithms))
+        wanted = self._names(sorted(key_types))
         for name, files in self._sni.files().items():
             if files != wanted:
                 yield f"{self._sni.path}: {name} leads to {' '.join(files)}; the next run changes that", ""
 
     # -- names of files ----------------------------------------------------------------------------------------------
 
-    def _names(self, algorithms: Iterable[str] | None = None) -> list[str]:
+    def _names(self, key_types: Iterable[str] | None = None) -> list[str]:
         """The files of these algorithms, or all."""
-        return [str(path) for path in self._layout.paths(algorithms)]
+        return [str(path) for path in self._layout.paths(key_types)]
 
     def _pairs(self) -> dict[str, Pair]:
         """Certificate and key of each kind in cert_files."""

@@ -21,8 +21,8 @@ from msgspec import Struct
 from certagent.errors import Error
 from certagent.mta import pemfile
 from certagent.mta.postfix.postconf import Place, Setting
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.pki.keys import key_type_of
+from certagent.pki.keytypes import algorithm
 
 Pair = tuple[str, str]
 """The files of certificate and key; twice the same where one file holds both."""
@@ -66,7 +66,7 @@ def chain_ahead(place: Place, needed: Mapping[str, str]) -> Problem | None:
     new = {a: file for a, file in needed.items() if file not in place.chain and not os.path.exists(file)}
     if not new:
         return None
-    kinds = {family(algorithm) for algorithm in new}
+    kinds = {algorithm(key_type) for key_type in new}
     others = [file for file in place.chain if file not in needed.values()]
     away = [file for file in others if not os.path.exists(file) or not kinds.isdisjoint(kinds_in(file))]
     what = f"{place.name} does not list {', '.join(new.values())} yet: the first run installs it and stops there"
@@ -76,7 +76,7 @@ def chain_ahead(place: Place, needed: Mapping[str, str]) -> Problem | None:
 
 def slot_problem(place: Place, needed: Mapping[str, Pair], ours: Collection[Pair], *, stale: bool) -> Problem | None:
     """`chain_problem` for the separate settings; `needed` by algorithm."""
-    ready = {algorithm: pair for algorithm, pair in needed.items() if _exist(pair)}
+    ready = {key_type: pair for key_type, pair in needed.items() if _exist(pair)}
     if place.chain and ready:
         setting = place.setting("chain_files")
         what = f"{place.name}: {setting} = {', '.join(place.chain)} disables {place.setting('cert_file')} and its like"
@@ -85,15 +85,15 @@ def slot_problem(place: Place, needed: Mapping[str, Pair], ours: Collection[Pair
     dropped = [
         slot for slot, pair in place.slots.items() if stale and slot not in others and pair not in needed.values()
     ]
-    kinds = {family(algorithm) for algorithm in ready}
+    kinds = {algorithm(key_type) for key_type in ready}
     gone = {slot: pair for slot, pair in others.items() if not _exist(pair)}
     twice = {
         slot: pair for slot, pair in others.items() if slot not in gone and not kinds.isdisjoint(kinds_in(pair[0]))
     }
-    lacks = {algorithm: pair for algorithm, pair in ready.items() if pair not in place.slots.values()}
+    lacks = {key_type: pair for key_type, pair in ready.items() if pair not in place.slots.values()}
     keep = {slot: pair for slot, pair in place.slots.items() if slot not in {*gone, *twice, *dropped}}
     problems = [
-        *((_HOME[family(a)], "does not name", p, "which is installed") for a, p in lacks.items()),
+        *((_HOME[algorithm(a)], "does not name", p, "which is installed") for a, p in lacks.items()),
         *((slot, "names", pair, "which is missing: no TLS at all") for slot, pair in gone.items()),
         *((s, "names", p, "a second certificate of the same kind: it is served, or nothing") for s, p in twice.items()),
         *((slot, "names", place.slots[slot], "which nothing renews") for slot in dropped if keep or lacks),
@@ -136,7 +136,7 @@ def kinds_in(file: str) -> set[str]:
     """Which family of keys it holds; nothing where that cannot be told, as for a key without its certificate."""
     leaf = pemfile.leaf_der(Path(file))
     try:
-        return {family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key()))} if leaf else set()
+        return {algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key()))} if leaf else set()
     except (ValueError, Error):  # not a kind that certagent would have made
         return set()
 
@@ -167,8 +167,8 @@ def _holds(file: str) -> set[str]:
 def _filled(place: Place, keep: Mapping[str, Pair], lacks: Mapping[str, Pair]) -> dict[Setting, str | None]:
     """The settings after which the slots are `keep` and `lacks`."""
     slots = dict(keep)
-    for algorithm, pair in lacks.items():
-        home = _HOME[family(algorithm)]
+    for key_type, pair in lacks.items():
+        home = _HOME[algorithm(key_type)]
         slots[next(slot for slot in (home, "eccert", "cert", "dcert") if slot not in slots)] = pair
     changed: dict[Setting, str | None] = {}
     for slot in {**place.slots, **slots}:

@@ -21,11 +21,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
+from certagent.host import atomic
+from certagent.host.programs import Result
 from certagent.mta import pemfile
 from certagent.mta.postfix.postconf import TIMEOUT_S, Instance, last_line, words
-from certagent.mta.run import Result
 from certagent.secret import Secret
-from certagent.store import atomic
 
 TABLES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": None}
 """The types that can be used, and what is added to the name of the source; texthash is read as it is."""

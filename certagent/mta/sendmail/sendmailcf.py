@@ -17,12 +17,12 @@ from cryptography import x509
 from msgspec import Struct
 
 from certagent.errors import Error
-from certagent.lifecycle.model import Service
+from certagent.facts.tls import Service
+from certagent.host.programs import Result, program, run
 from certagent.mta import pemfile
-from certagent.mta.run import Result, program, run
 from certagent.mta.server import Change, Found
-from certagent.pki.algorithms import family
-from certagent.pki.keys import algorithm_of
+from certagent.pki.keys import key_type_of
+from certagent.pki.keytypes import algorithm
 
 CONFIG = Path("/etc/mail/sendmail.cf")
 """Compiled in."""
@@ -107,7 +107,7 @@ def kind(cert: str) -> str | None:
     """Which family of keys a certificate is of, where it can be read."""
     leaf = pemfile.leaf_der(Path(cert))
     try:
-        return family(algorithm_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
+        return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
     except (ValueError, Error):
         return None
 

@@ -31,15 +31,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.mta import pemfile, process
+from certagent.host import atomic, processes
+from certagent.host.programs import Result, program
+from certagent.mta import pemfile
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.run import Result, program
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
 from certagent.mta.server import Found
-from certagent.pki.algorithms import family
+from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
-from certagent.store import atomic
 
 _RELOAD_S = 90.0
 """Until the new one listens: where the host has no full name, it sleeps for 60 s first."""
@@ -80,7 +80,7 @@ class Sendmail:
         """See `Found`."""
         return sendmailcf.discover()
 
-    def check(self, algorithms: frozenset[str]) -> None:
+    def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Sendmail is not running.
 
         Files that were never installed need not be named yet: with one that is missing there is no TLS at all.
@@ -97,20 +97,20 @@ class Sendmail:
         if tested.code != 0 or not sendmailcf.version(tested):
             raise self._wrong(f"sendmail -bt refuses it: {_said(tested)}", f"run: {self._command()}")
         settings = self._read()
-        self._check_named(algorithms, settings, frozenset(self._options.files) - self._kinds(algorithms))
+        self._check_named(key_types, settings, frozenset(self._options.files) - self._kinds(key_types))
         self._check_authorities(settings)
         self._check_safe(settings)
         if not any(port.mode for port in settings.ports):
             raise self._wrong("every port has M=S: no STARTTLS", self._to_make("remove S from its DAEMON_OPTIONS"))
 
-    def ahead(self, algorithms: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
         """See `Server`: files that are not there yet, and not named."""
         settings = self._read()
-        new = [p for p in map(self._pair, sorted(algorithms)) if p not in settings.pairs and not os.path.exists(p[0])]
+        new = [p for p in map(self._pair, sorted(key_types)) if p not in settings.pairs and not os.path.exists(p[0])]
         if not new:
             return ()
         named = ", ".join(cert for cert, _ in new)
-        keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, algorithms)]
+        keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, key_types)]
         what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
         return ((what, self._to_define(keep + new)),)
 
@@ -171,21 +171,21 @@ class Sendmail:
         except PermissionError as error:
             raise Transient("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
         deadline = time.monotonic() + _RELOAD_S
-        while (new := self._daemon(settings)[0]) in {None, old} or new is None or not process.listen([new]):
-            if time.monotonic() >= deadline or not process.running(self._program()):
+        while (new := self._daemon(settings)[0]) in {None, old} or new is None or not processes.listen([new]):
+            if time.monotonic() >= deadline or not processes.running(self._program()):
                 raise Transient("mta.down", f"sendmail {self._name} does not listen after its reload", start)
             time.sleep(_POLL_S)
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 
-    def _check_named(self, algorithms: Iterable[str], settings: Settings, unused: frozenset[str] = frozenset()) -> None:
-        algorithms = list(algorithms)
-        needed = [self._pair(algorithm) for algorithm in sorted(algorithms)]
+    def _check_named(self, key_types: Iterable[str], settings: Settings, unused: frozenset[str] = frozenset()) -> None:
+        key_types = list(key_types)
+        needed = [self._pair(key_type) for key_type in sorted(key_types)]
         stale = [self._pair(kind) for kind in unused]
         lacks = [pair for pair in needed if pair not in settings.pairs and os.path.exists(pair[0])]
         others = [pair for pair in settings.pairs if pair not in needed]
         gone = [pair for pair in others if not all(map(os.path.exists, pair))]
-        twice = [pair for pair in others if pair not in gone and lacks + needed and self._same_kind(pair, algorithms)]
+        twice = [pair for pair in others if pair not in gone and lacks + needed and self._same_kind(pair, key_types)]
         # Until ours is there, the one in use before is right.
         twice = [pair for pair in twice if all(os.path.exists(cert) for cert, _ in needed)]
         unrenewed = [pair for pair in others if pair in stale and pair not in gone]
@@ -235,23 +235,23 @@ class Sendmail:
 
     def _all_issuers(self, pems: Mapping[str, Secret[bytes]]) -> bytes:
         """Those of the new files, and of the kinds of keys whose files stay."""
-        found = [pemfile.split(pem, Path(self._pair(algorithm)[0])).issuers for algorithm, pem in pems.items()]
-        new = {self._pair(algorithm)[0] for algorithm in pems}
+        found = [pemfile.split(pem, Path(self._pair(key_type)[0])).issuers for key_type, pem in pems.items()]
+        new = {self._pair(key_type)[0] for key_type in pems}
         stay = {self._pair(kind)[0] for kind in self._options.files} - new
         found += [sendmailcf.issuers(atomic.read(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))
 
-    def _same_kind(self, pair: tuple[str, str], algorithms: Iterable[str]) -> bool:
+    def _same_kind(self, pair: tuple[str, str], key_types: Iterable[str]) -> bool:
         """Whether it is another key of a kind that is ours, or one of our files with another."""
-        ours = {file for algorithm in algorithms for file in self._pair(algorithm)}
-        if pair not in [self._pair(algorithm) for algorithm in algorithms] and not ours.isdisjoint(pair):
+        ours = {file for key_type in key_types for file in self._pair(key_type)}
+        if pair not in [self._pair(key_type) for key_type in key_types] and not ours.isdisjoint(pair):
             return True
-        return sendmailcf.kind(pair[0]) in {family(algorithm) for algorithm in algorithms}
+        return sendmailcf.kind(pair[0]) in {algorithm(key_type) for key_type in key_types}
 
-    def _kinds(self, algorithms: Iterable[str]) -> frozenset[str]:
+    def _kinds(self, key_types: Iterable[str]) -> frozenset[str]:
         """The keys of `files` that are in use."""
-        algorithms = list(algorithms)
-        return frozenset(k for k in self._options.files if k in algorithms or k in set(map(family, algorithms)))
+        key_types = list(key_types)
+        return frozenset(k for k in self._options.files if k in key_types or k in set(map(algorithm, key_types)))
 
     def _pair(self, kind: str) -> tuple[str, str]:
         """Certificate and key of a kind of key, as sendmail.cf has to name them."""
@@ -286,7 +286,7 @@ class Sendmail:
             pid = int(first)
         except (OSError, ValueError):
             return None, ""
-        return (pid, command) if process.runs(pid, self._program()) else (None, "")
+        return (pid, command) if processes.runs(pid, self._program()) else (None, "")
 
     def _test(self) -> Result:
         try:

@@ -1,0 +1,1 @@
+"""Certificate authorities: ACME (RFC 8555), accounts, renewal information."""

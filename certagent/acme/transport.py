@@ -1,0 +1,288 @@
+"""The conversation with one CA: directory, nonces, signatures; what comes back is an `Answer` or an Error.
+
+Signing is the `acme` library's. Its ClientNetwork is not used: it loses the Retry-After of problem documents, takes
+every 409 for an existing account, gives a bad nonce one retry, and reads answers of any size. Nothing is logged here,
+and no Error carries what was sent. Safe for threads: one request at a time, nothing else happens inside the lock.
+
+Standards: RFC 8555 sections 6 and 7.1 to 7.2, RFC 9457 (problem documents), RFC 9110 section 10.2.3 (Retry-After).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+from acme import jws
+from josepy.errors import DeserializationError
+from josepy.json_util import decode_b64jose
+from josepy.jwa import JWASignature
+from josepy.jwk import JWK
+from msgspec import Struct
+
+from certagent.errors import Error, Misconfigured, Rejected, Transient
+
+T = TypeVar("T")
+
+ANSWER_MAX_BYTES = 256 * 1024  # a chain is below 20 KiB, everything else smaller: more is no ACME
+DETAIL_MAX_CHARS = 500  # a CA's words go to the journal and the terminal
+NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusal; at 60 % refusals 1 in 27000 gives up
+DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
+RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
+ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
+
+
+class Meta(Struct, rename="camel"):
+    """What the directory says of the CA (RFC 8555 section 7.1.1; profiles: draft-ietf-acme-profiles)."""
+
+    terms_of_service: str | None = None
+    external_account_required: bool = False
+    profiles: dict[str, str] = {}
+
+
+class Directory(Struct, rename="camel"):
+    """Where the CA's endpoints are (RFC 8555 section 7.1.1); no `renewal_info`: the CA has no ARI."""
+
+    new_nonce: str
+    new_account: str
+    new_order: str
+    revoke_cert: str
+    renewal_info: str | None = None
+    meta: Meta = msgspec.field(default_factory=Meta)
+
+
+class Identifier(Struct):
+    """A name, or an address (RFC 8555 section 9.7.7)."""
+
+    type: str
+    value: str
+
+
+class Subproblem(Struct):
+    """What the CA has against one identifier (RFC 8555 section 6.7.1)."""
+
+    type: str = "about:blank"  # RFC 9457 section 4.2: no more than the HTTP status
+    detail: str = ""
+    identifier: Identifier | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.identifier.value}: " if self.identifier else ""
+        return f"{name}{short(self.type)}: {self.detail}"
+
+
+class Problem(Subproblem):
+    """Why the CA refuses (RFC 9457)."""
+
+    subproblems: tuple[Subproblem, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join([super().__str__(), *map(str, self.subproblems)])
+
+
+class Refusal(Rejected):
+    """`ca.rejected` with the type of the problem document, without its prefix."""
+
+    def __init__(self, detail: str, problem_type: str) -> None:
+        super().__init__("ca.rejected", detail, "the CA's words say what it wants changed")
+        self.type = problem_type
+
+
+@dataclass(frozen=True, repr=False)
+class Signer:
+    """A private key and the algorithm that goes with it."""
+
+    key: JWK
+    key_type: JWASignature
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the CA; a bad status has become an Error before."""
+
+    place: str
+    """Host and path of the request."""
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def read(self, kind: type[T]) -> T:
+        """The body as JSON. Unknown fields are ignored (RFC 8555 section 7.1). Raises: `ca.garbage`."""
+        try:
+            return msgspec.json.decode(self.body, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self.garbage(clean(str(error))) from None
+
+    @property
+    def location(self) -> str:
+        """The URL of what was made. Raises: `ca.garbage`."""
+        url = self.headers.get("Location")
+        if not url:
+            raise self.garbage("no Location")
+        return url
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds or a date (RFC 9110 section 10.2.3); None where absent or unreadable."""
+        value = self.headers.get("Retry-After", "").strip()
+        if value.isdecimal():
+            return min(float(value), RETRY_AFTER_MAX_S)
+        try:
+            when = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+
+    def garbage(self, why: str) -> Transient:
+        """The Error for an answer that is no ACME."""
+        return Transient("ca.garbage", f"{self.place}: not an ACME answer (HTTP {self.status}): {why}")
+
+    def problem(self) -> Error:
+        """The Error for a bad status."""
+        try:
+            found = self.read(Problem)
+        except Transient:
+            found = None
+        kind = short(found.type) if found else ""
+        text = clean(f"{self.place}: {found or f'HTTP {self.status}'}")
+        if kind == "rateLimited" or self.status == 429:
+            hint = "wait; where the CA names a page, the account is paused until you visit it"
+            return Transient("ca.rate_limited", text, hint, retry_after_s=self.retry_after_s)
+        if self.status >= 500:
+            return Transient("ca.busy", text, retry_after_s=self.retry_after_s)
+        if kind in ("", "about:blank") and self.status not in (
+            404,
+            410,
+        ):  # Pebble says no more than this of an unknown order
+            return self.garbage("no problem document")
+        if kind in ("userActionRequired", "externalAccountRequired"):  # RFC 8555 sections 7.3.3 and 7.3.4
+            return Misconfigured("ca.account", text, "the CA wants something of the account's owner")
+        return Refusal(text, kind)
+
+
+class Transport:
+    """Requests to one CA. Every request ends within `timeout_s` without a sign of life."""
+
+    def __init__(self, directory: str, *, ca_bundle: Path | None, timeout_s: float, user_agent: str) -> None:
+        self._url = directory
+        self._verify = str(ca_bundle) if ca_bundle else True
+        self._timeout_s = timeout_s
+        self._session = requests.Session()  # keeps the connection; honours the proxy variables
+        self._session.adapters.pop("http://")  # RFC 8555 section 6.1: nothing but https, also after a redirect
+        self._session.headers["User-Agent"] = user_agent  # RFC 8555 section 6.1
+        self._lock = threading.RLock()
+        self._nonce: str | None = None
+        self._directory: Directory | None = None
+        self._read_at = 0.0
+
+    def directory(self) -> Directory:
+        """The CA's endpoints, asked for once a day."""
+        with self._lock:
+            now = time.monotonic()
+            if self._directory is None or now - self._read_at > DIRECTORY_MAX_AGE_S:
+                self._directory = self.get(self._url).read(Directory)
+                self._read_at = now
+            return self._directory
+
+    def get(self, url: str) -> Answer:
+        """A request without a signature: the directory and ARI."""
+        return self._request("GET", url)
+
+    def post(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str = "*/*") -> Answer:
+        """A signed request; no payload is POST-as-GET (RFC 8555 section 6.3), no account sends the public key."""
+        for _ in range(NONCE_TRIES):
+            try:
+                return self._post_once(url, payload, signer, account, accept)
+            except Refusal as refusal:
+                if refusal.type != "badNonce":
+                    raise
+        raise Transient("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
+
+    def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
+        with self._lock:
+            signed = jws.JWS.sign(payload, signer.key, signer.key_type, self._take_nonce(), url, account)
+            headers = {"Content-Type": "application/jose+json", "Accept": accept}
+            return self._request("POST", url, signed.json_dumps().encode(), headers)
+
+    def _take_nonce(self) -> bytes:
+        """The nonce of the last answer, or a new one; each is used once (RFC 8555 section 6.5)."""
+        if self._nonce is None:
+            answer = self._request("HEAD", self.directory().new_nonce)
+            if self._nonce is None:
+                raise answer.garbage("no nonce")
+        nonce, self._nonce = self._nonce, None
+        return decode_b64jose(nonce)
+
+    def _request(self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
+        with self._lock:
+            answer = self._send(method, url, data, headers)
+            self._nonce = _nonce(answer) or self._nonce
+        if not 200 <= answer.status < 300:
+            raise answer.problem()
+        return answer
+
+    def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+        # A redirected POST would arrive without its body, so only what is unsigned follows one.
+        follow = method == "GET"
+        try:
+            with self._session.request(
+                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s,
+                allow_redirects=follow, stream=True,
+            ) as response:  # fmt: skip
+                answer = Answer(_place(url), response.status_code, response.headers, b"")
+                body = b""
+                for piece in response.iter_content(16 * 1024):
+                    body += piece
+                    if len(body) > ANSWER_MAX_BYTES:
+                        raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
+                return Answer(answer.place, answer.status, answer.headers, body)
+        except requests.RequestException as error:
+            # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
+            hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
+            raise Transient("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
+        except OSError:
+            detail = f"the ca_bundle cannot be read: {self._verify}"
+            raise Misconfigured("ca.account", detail, "name a PEM file") from None
+
+
+def short(problem_type: str) -> str:
+    """The type of an ACME problem without its prefix (RFC 8555 section 6.7)."""
+    return problem_type.removeprefix(ERROR_TYPE)
+
+
+def clean(text: str) -> str:
+    """Fit to be printed: one line without control characters, of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * DETAIL_MAX_CHARS]).split())
+    return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"
+
+
+def _nonce(answer: Answer) -> str | None:
+    """An unreadable nonce is ignored (RFC 8555 section 6.5.1)."""
+    nonce = answer.headers.get("Replay-Nonce", "")
+    try:
+        return nonce if decode_b64jose(nonce) else None
+    except DeserializationError:
+        return None
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return clean(parts.netloc.rpartition("@")[2] + parts.path)
+
+
+def _root_cause(error: BaseException) -> str:
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    inner = error
+    while following := inner.__cause__ or inner.__context__:
+        inner = following
+    # gaierror, refused connections, TLS alerts: an OSError of the system. Anything else is named, not quoted.
+    return clean(str(inner)) if isinstance(inner, OSError) and inner is not error else type(inner).__name__

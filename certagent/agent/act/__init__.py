@@ -1,0 +1,1 @@
+"""Steps become events here: the only place that changes the world."""

@@ -1,0 +1,232 @@
+"""The long-running agent: every certificate is looked after when its journal says so, and not before.
+
+APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process, and what is idle
+costs nothing: one tick, at the earliest date of all, begins the turns of those that are due then. It wakes by the wall
+clock, and one that is set back puts it off for as long; so the main thread, which waits for signals by a clock that
+nobody sets, ticks once in a HEARTBEAT. SIGTERM and SIGINT end it after the step under way; SIGHUP reads the
+configuration again (a broken one is reported and the old one kept); SIGUSR1, sent by other certagent commands after
+they changed something, makes it read the journal again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from certagent.agent.loop import advance
+from certagent.agent.wiring import Wiring
+from certagent.config.load import load
+from certagent.errors import Error, Misconfigured
+from certagent.lifecycle import issuance
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+from certagent.report import log
+from certagent.store.lock import Presence
+
+LOCK_S = 600.0
+"""An operator's command may hold the lock for an issuance; ten minutes are longer than any step's own limits."""
+HEARTBEAT = timedelta(minutes=15)
+"""How late it is noticed at most that the wall clock was set or the machine slept."""
+AT_ONCE = datetime.fromtimestamp(0, UTC)
+"""Has come by any wall clock; `now` would be to come for one that is set back before the scheduler reads it."""
+RETRY = timedelta(minutes=1)
+"""After what no journal could note: a full disk, a command that holds the lock for long."""
+WORKERS = 8
+"""Certificates side by side: most of the time each waits for a server."""
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wiring = Wiring(load(path))
+        self._wiring.check()
+        self._presence = Presence(self._wiring.state_dir() / "daemon.pid")
+        self._stop = threading.Event()
+        # a handler of Python's runs only when the main thread does, which no signal wakes that another thread got
+        self._signals, self._signalled = os.pipe()
+        os.set_blocking(self._signalled, False)
+        self._busy: set[str] = set()
+        self._queued: set[str] = set()
+        """Those whose turn is to begin as soon as a worker is free."""
+        self._next: float | None = None
+        """When the next tick is. Moments here are of `time.monotonic`, which nobody sets."""
+        self._said: dict[str, str] = {}
+        self._warned: dict[str, str] = {}
+        self._later: dict[str, float] = {}
+        """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
+        self._mutex = threading.Lock()
+        self._ticking = threading.Lock()
+        # misfire_grace_time None: a wake-up that comes late is still wanted (the library drops it after a second);
+        # max_instances: so is one that comes while its job runs
+        self._scheduler: Any = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(WORKERS)},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": WORKERS},
+        )
+
+    def run(self) -> None:
+        """Look after all certificates until a signal ends it. Raises: `lock.busy` where a daemon runs already."""
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+        with self._presence.held():
+            signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)  # thousands may wait there: enough
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                signal.signal(number, _told_already)
+            log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
+            self._scheduler.start()
+            try:
+                self._loop()
+            finally:
+                self._scheduler.shutdown(wait=True)
+                log.logger.info(log.line([("event", "stop")]))
+
+    def _loop(self) -> None:
+        self._tick(everyone=True)
+        while True:
+            if not select.select([self._signals], [], [], HEARTBEAT.total_seconds())[0]:
+                self._tick()
+                continue
+            number = os.read(self._signals, 1)[0]
+            if number in (signal.SIGTERM, signal.SIGINT):
+                with self._ticking:  # the scheduler's shutdown waits for every turn, and none of them may wait for it
+                    self._stop.set()
+                return
+            with self._mutex:
+                self._later.clear()  # whoever held the lock may be done
+            self._tick(everyone=number == signal.SIGHUP and self._reread())
+
+    def _reread(self) -> bool:
+        """Whether a new configuration is in force."""
+        try:
+            fresh = Wiring(load(self._path), self._wiring)
+            fresh.check()
+            if fresh.config.state_dir != self._wiring.config.state_dir:
+                raise Misconfigured("config.value", "state_dir cannot change while the daemon runs", "restart it")
+        except Error as error:
+            _report("reload", error, "the old configuration stays in force")
+            return False
+        self._wiring = fresh
+        log.logger.info(log.line([("event", "reload"), ("config", self._path)]))
+        return True
+
+    def _tick(self, *, everyone: bool = False) -> None:
+        """Begin the turn of every certificate that is due (or of all, under a new configuration); set the next tick."""
+        with self._ticking:  # one after the other: the last one to set the date has read the newest journal
+            if self._stop.is_set():
+                return
+            try:
+                names, following = self._wiring.journal.due()
+            except Error as error:
+                _report("journal", error, "tried again in a minute")
+                names, following = [], RETRY
+            now = time.monotonic()
+            known = self._wiring.config.certificates
+            with self._mutex:
+                later = dict(self._later)
+                due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
+                begun = [n for n in (known if everyone else due - self._busy) if n in known and n not in self._queued]
+                self._queued.update(begun)
+            for name in begun:
+                self._scheduler.add_job(
+                    self._care, "date", run_date=AT_ONCE, args=(name,), id=f"care {name}", replace_existing=True
+                )
+            dates = [at for at in later.values() if at > now]
+            if following is not None:
+                dates.append(now + following.total_seconds())
+            self._next = None
+            if dates:
+                self._tick_at(min(dates))
+
+    def _tick_at(self, moment: float) -> None:
+        """The next tick is then, or before. Under `_ticking`."""
+        if self._next is None or moment < self._next:
+            self._next = moment
+            date = datetime.now(UTC) + timedelta(seconds=moment - time.monotonic())
+            self._scheduler.add_job(self._tick, "date", run_date=date, id="tick", replace_existing=True)
+
+    def _care(self, name: str) -> None:
+        """One certificate's turn. If it is woken meanwhile, another one follows."""
+        with self._mutex:
+            self._queued.discard(name)
+            if name in self._busy:
+                self._later[name] = time.monotonic()
+                return
+            self._busy.add(name)
+            self._later.pop(name, None)
+        moment = None
+        try:
+            moment = self._turn(name)
+        finally:
+            with self._mutex:
+                self._busy.discard(name)
+                moment, more = self._later.get(name, moment), bool(self._queued)
+            if more:  # thousands may be due: to read them all again after each turn would take hours
+                with self._ticking:
+                    if moment is not None and not self._stop.is_set():
+                        self._tick_at(moment)
+            else:
+                self._tick()
+
+    def _turn(self, name: str) -> float | None:
+        """When the next one is."""
+        wiring = self._wiring
+        entry = wiring.config.certificates.get(name)
+        if entry is None or self._stop.is_set():
+            return None
+        try:
+            with wiring.lock.held(LOCK_S, f"daemon, {name}"):
+                wait = advance(
+                    entry.spec, wiring.journal, wiring.edges(name), tell=log.told, stopping=self._stop.is_set
+                )
+            self._warn(name, entry.spec, wiring.journal.state(name))
+            if wait is not None and self._said.get(name) != wait.because:
+                self._said[name] = wait.because  # looks while caches are waited for would only repeat it
+                seconds = f"{wait.delay.total_seconds():.0f}"
+                words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
+                log.logger.info(log.line([*words, ("because", wait.because)]))
+            return time.monotonic() + wait.delay.total_seconds() if wait else None
+        except Error as error:
+            self._put_off(name, error)
+        except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
+            self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
+        return None  # `_later` has it
+
+    def _warn(self, name: str, spec: Spec, state: State) -> None:
+        """Once for each generation."""
+        newest = state.newest
+        if newest is None or self._warned.get(name) == newest.id:
+            return
+        self._warned[name] = newest.id
+        for why in {why for chain in newest.chains.values() if (why := issuance.no_time_to_roll(spec, state, chain))}:
+            log.logger.warning(log.line([("certificate", name), ("event", "tight"), ("because", why)]))
+
+    def _put_off(self, name: str, error: Error) -> None:
+        with self._mutex:
+            self._later[name] = time.monotonic() + RETRY.total_seconds()
+        _report(name, error, "tried again in a minute")
+
+
+def _told_already(_number: int, _frame: FrameType | None) -> None:
+    """Its number is in the pipe."""
+
+
+def _report(about: str, error: Error, then: str) -> None:
+    words: list[tuple[str, object]] = [
+        ("about", about),
+        ("code", error.code),
+        ("error", error.detail),
+        ("hint", error.hint),
+    ]
+    log.logger.error(log.line([*words, ("then", then)]))

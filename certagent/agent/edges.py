@@ -1,0 +1,134 @@
+"""The edges of one certificate, as `act.py` uses them; what stands behind each is decided in `build.py`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Protocol
+
+from certagent.acme.issuer import Issuer
+from certagent.dns.providers.protocol import Provider
+from certagent.facts.dns import Observation
+from certagent.facts.tls import Served, Service
+from certagent.mta.server import Server
+from certagent.secret import Secret
+
+PROBE_S = 30.0
+"""Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
+CHECK_S = 60.0
+"""How long ago a server's own check may have begun: somebody may have changed its configuration since."""
+
+
+class Resolver(Protocol):
+    """What is asked of DNS (`dns/resolver.py`)."""
+
+    def observe(
+        self, tlsa_name: str, *, expect: frozenset[str] | None, gone: frozenset[str], budget: timedelta
+    ) -> Observation:
+        """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
+        ...
+
+    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        """Return when every authoritative server gives the TXT values."""
+        ...
+
+    def final(self, name: str) -> tuple[str, str]:
+        """(zone, name) at the end of the CNAMEs."""
+        ...
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """Every A and AAAA."""
+        ...
+
+
+class Zones(Protocol):
+    """Who may write which zone (`build.py`)."""
+
+    def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
+        """The provider of a zone, alone with it: writes to one zone never overlap."""
+        ...
+
+
+class Vault(Protocol):
+    """Where keys and chains are kept (`store/vault.py`)."""
+
+    def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
+        """Store a key durably; never over another one."""
+        ...
+
+    def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
+        """The key. Raises: `vault.missing`."""
+        ...
+
+    def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
+        """Store the CA's chain durably."""
+        ...
+
+    def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
+        """The chain. Raises: `vault.missing`."""
+        ...
+
+    def drop_keys(self, certificate: str, keys_id: str) -> None:
+        """Delete the keys; gone already is fine."""
+        ...
+
+    def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:
+        """Keep the files of somebody else, by path, durably; replaces those kept before."""
+        ...
+
+    def kept(self, certificate: str, server: str) -> Mapping[str, Secret[bytes]]:
+        """Those files; none where none were kept."""
+        ...
+
+    def drop_chain(self, certificate: str, generation_id: str) -> None:
+        """Delete the chains; gone already is fine."""
+        ...
+
+
+class Edges:
+    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is
+    needed.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: Callable[[], Issuer],
+        resolver: Callable[[], Resolver],
+        zones: Zones,
+        vault: Vault,
+        servers: Mapping[str, Server],
+        probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+        ahead: Executor | None = None,
+    ) -> None:
+        self.issuer = issuer
+        self.resolver = resolver
+        self.zones = zones
+        self.vault = vault
+        self.servers = servers
+        self.probe = probe or self._probe
+        self._ahead = ahead
+        self._checks: dict[str, Future[None]] = {}
+        self._checked_at = 0.0
+
+    def check_ahead(self, key_types: frozenset[str]) -> None:
+        """Let the servers' own checks run beside the CA's work: they take as long, and mind nobody."""
+        if self._ahead:
+            self._checked_at = time.monotonic()
+            self._checks = {n: self._ahead.submit(s.check, key_types) for n, s in self.servers.items()}
+
+    def check(self, server: str, key_types: frozenset[str]) -> None:
+        """The server's own check: the one that began ahead a moment ago, or a new one. It ends by its own limits."""
+        early = self._checks.pop(server, None)
+        old = time.monotonic() - self._checked_at > CHECK_S
+        # `cancel`: one that has not begun stands behind those of other certificates, and is not waited for
+        if early is None or early.cancel() or old or early.exception() is not None:
+            self.servers[server].check(key_types)
+
+    def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
+        from certagent.probe.handshake import probe_all  # loads the TLS library
+
+        return probe_all(services, self.resolver().addresses, key_types, PROBE_S)

@@ -1,1 +1,0 @@
-"""Certificate authorities: the protocol, and ACME (RFC 8555)."""

@@ -1,0 +1,1 @@
+"""What is looked at on request: what is served now, and the rehearsal against a test CA."""

@@ -1,0 +1,179 @@
+"""`renew --dry-run`: the whole way against a test CA, and nothing changed that a mail client or a sender could notice.
+
+Real: the CA's challenges, the TXT records for them (written, seen at every authoritative server, removed), a
+certificate for a throw-away key, its verification and rehearsal, the mail server's own check, and every question to
+DNS. Verified without a change: that TLSA records may be written, by asking the provider to remove a value that is not
+there. Never done: TLSA records added or removed, files installed, a server reloaded, the journal written.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from certagent.agent.act.dispatch import SETTLE_TXT, TXT_TTL_S
+from certagent.agent.edges import Edges
+from certagent.agent.wiring import Wiring
+from certagent.errors import Error, Misconfigured
+from certagent.facts.dns import Observation
+from certagent.facts.tls import Chain
+from certagent.facts.unknown import Unknown
+from certagent.lifecycle import caches
+from certagent.lifecycle.events import Observed
+from certagent.lifecycle.fold import fold
+from certagent.lifecycle.forecast import forecast
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+from certagent.report.findings import Finding, Rehearsal, no_time_to_roll
+from certagent.report.text import brief
+
+
+class _Run:
+    def __init__(self, tell: Callable[[Finding], None]) -> None:
+        self.findings: list[Finding] = []
+        self.written: list[str] = []
+        self.removed: list[str] = []
+        self._tell = tell
+
+    def found(self, outcome: Literal["ok", "note", "refused"], what: str, detail: str, hint: str = "") -> None:
+        finding = Finding(outcome, what, detail, hint)
+        self.findings.append(finding)
+        self._tell(finding)
+
+    @contextmanager
+    def trying(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except Error as error:
+            self.found("refused", what, str(error), error.hint)
+
+
+def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehearsal:
+    """Go the whole way for one certificate; nothing is raised for what goes wrong on it: it is a finding."""
+    entry = wiring.config.certificates[name]
+    spec, edges = entry.spec, wiring.edges(name)
+    state, now = wiring.journal.state(name), wiring.journal.now()
+    run = _Run(tell)
+    for server in edges.servers:
+        with run.trying(f"mail server {server}"):
+            edges.servers[server].check(frozenset(spec.key_types))
+            run.found("ok", f"mail server {server}", "its configuration is sound")
+            for what, command in edges.servers[server].ahead(frozenset(spec.key_types)):
+                run.found("note", f"mail server {server}", what, command)
+    for tlsa_name in spec.tlsa_names:
+        state = _look(run, edges, tlsa_name, state, spec, wiring)
+    with run.trying("CA"):
+        for key_type, chain in _issue(run, wiring, name, spec, edges):
+            for note in no_time_to_roll(spec, state, key_type, chain):
+                run.found(note.outcome, note.what, note.detail, note.hint)
+    timeline = tuple(forecast(spec, state, now))
+    return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline)
+
+
+def _look(run: _Run, edges: Edges, tlsa_name: str, state: State, spec: Spec, wiring: Wiring) -> State:
+    with run.trying(f"DNS {tlsa_name}"):
+        observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
+        state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
+        _judge(run, tlsa_name, observation, spec)
+        absent = f"3 1 1 {secrets.token_hex(32)}"
+        with edges.zones.writing(observation.zone, observation.name) as provider:
+            provider.remove(observation.name, "TLSA", frozenset({absent}))
+        run.found(
+            "ok",
+            f"DNS {tlsa_name}",
+            "TLSA records may be written (the removal of a value that is not there was accepted)",
+        )
+    return state
+
+
+def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> None:
+    for server, answer in observation.answers.items():
+        if isinstance(answer, Unknown):
+            run.found(
+                "refused",
+                f"DNS {tlsa_name}",
+                f"{server}: {answer.why}",
+                "every authoritative server must answer before a swap",
+            )
+    known = caches.known(observation)
+    if known:
+        values = sorted({v for a in known for v in a.values}) or ["no TLSA records"]
+        ttl = max(a.ttl_s for a in known)
+        wait = caches.retire_interval_of(ttl, spec.safety_margin)
+        run.found(
+            "ok",
+            f"DNS {tlsa_name}",
+            f"{len(observation.answers)} servers answer: {', '.join(values)}; a set may be cached for {brief(wait)}",
+        )
+    outcome = "ok" if observation.security == "secure" else "refused"
+    hint = "" if outcome == "ok" else "senders use TLSA records only where DNSSEC validates (RFC 7672 section 2.2)"
+    run.found(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip(), hint)
+
+
+def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> Iterator[tuple[str, Chain]]:
+    from certagent.pki import bundle, keys
+
+    entry = wiring.config.certificates[name]
+    ca = wiring.config.cas[entry.ca]
+    directory = ca.staging or (ca.directory if ca.test else None)
+    if directory is None:
+        hint = f"set staging under ca.{entry.ca}, or test: true if the directory itself is a test CA"
+        raise Misconfigured("dryrun.no_test_ca", f"CA {entry.ca} has no staging directory", hint)
+    issuer = wiring.issuer(entry.ca, directory)
+    for key_type in spec.key_types:
+        key = keys.make(key_type)
+        csr = keys.csr(key, spec.names)
+        order = issuer.order(csr, profile=spec.profile)
+        wanted: dict[tuple[str, str], set[str]] = {}
+        for challenge in order.challenges:
+            wanted.setdefault(edges.resolver().final(challenge.name), set()).add(challenge.value)
+        if not order.challenges:  # the CA remembers an earlier validation: DNS is proven all the same
+            for identifier in spec.names:
+                final = edges.resolver().final(f"_acme-challenge.{identifier.removeprefix('*.')}.")
+                wanted.setdefault(final, set()).add(f"certagent-dry-run-{secrets.token_hex(8)}")
+        with _records(run, edges, {k: frozenset(v) for k, v in wanted.items()}):
+            for (_, final_name), values in wanted.items():
+                edges.resolver().settle_txt(final_name, frozenset(values), SETTLE_TXT)
+            run.found("ok", f"challenge {key_type}", "seen at every authoritative server")
+            issuer.answer(order.url)
+        pem = issuer.finalize(order.url, csr)
+        file, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
+        _rehearse_file(wiring.state_dir(), file.reveal(), spec.names[0])
+        life = chain.not_after - chain.not_before
+        run.found(
+            "ok",
+            f"certificate {key_type}",
+            f"issued by {directory}, valid {life.days} days, {len(chain.issuers)} issuers in order, rehearsed",
+        )
+        yield key_type, chain
+
+
+@contextmanager
+def _records(run: _Run, edges: Edges, wanted: dict[tuple[str, str], frozenset[str]]) -> Generator[None]:
+    """The challenge records, for as long as they are needed; removed whatever happens."""
+    try:
+        for (zone, name), values in wanted.items():
+            run.written += [f"{name} TXT {v}" for v in sorted(values)]  # before: a lost answer may hide a record
+            with edges.zones.writing(zone, name) as provider:
+                provider.add(name, "TXT", values, TXT_TTL_S)
+        yield
+    finally:
+        for (zone, name), values in wanted.items():
+            with run.trying(f"removing {name}"), edges.zones.writing(zone, name) as provider:
+                provider.remove(name, "TXT", values)
+                run.removed += [f"{name} TXT {v}" for v in sorted(values)]
+
+
+def _rehearse_file(state_dir: Path, pem: bytes, host: str) -> None:
+    from certagent.host import atomic
+    from certagent.mta import pemfile
+
+    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=state_dir) as place:
+        path = Path(place) / "chain.pem"
+        atomic.write(path, pem)
+        pemfile.rehearse(path, None if host.startswith("*.") else host)

@@ -1,0 +1,1 @@
+"""The commands and their exit statuses; one file per group of commands."""

@@ -1,0 +1,1 @@
+"""The configuration: schema, reading, and a large one as it was last read."""

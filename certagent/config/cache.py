@@ -1,0 +1,59 @@
+"""A large configuration as it was last read and checked, so that it is read again only when a byte of it has changed.
+
+To read the YAML of ten thousand certificates takes seconds, the values in this form a fraction of one. It is a copy
+and never the truth: what is there is used only if it was made by this version of certagent from the very bytes that
+the file has now; where it is missing, damaged or cannot be written, nothing changes but the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from certagent import __version__
+from certagent.errors import Error
+from certagent.host import atomic
+
+WORTH_BYTES = 64 * 1024
+"""Smaller ones are read within a few hundredths of a second."""
+_LIMIT_BYTES = 1 << 30
+"""Twice the largest configuration."""
+_STATE_DIR = re.compile(rb"""(?m)^state_dir:[ \t]*["']?(/[^\s"'#]+)""")
+
+T = TypeVar("T")
+
+
+def read(text: bytes, default_dir: str, type_: type[T]) -> T | None:
+    """What was kept of exactly this text; None where nothing was."""
+    if len(text) < WORTH_BYTES:
+        return None
+    try:
+        kept = atomic.read_private(_place(text, default_dir), limit_bytes=_LIMIT_BYTES)
+        digest = _digest(text)
+        return msgspec.msgpack.decode(kept[len(digest) :], type=type_) if kept.startswith(digest) else None
+    except (Error, msgspec.MsgspecError, ValueError):
+        return None
+
+
+def keep(text: bytes, default_dir: str, value: object) -> None:
+    """Keep what was read from the text, in its state directory if that is there."""
+    if len(text) < WORTH_BYTES:
+        return
+    with suppress(Error):
+        place = _place(text, default_dir)
+        atomic.trusted_dir(place.parent)
+        atomic.write(place, _digest(text) + msgspec.msgpack.encode(value))
+
+
+def _place(text: bytes, default_dir: str) -> Path:
+    found = _STATE_DIR.search(text)
+    return Path(found[1].decode(errors="replace") if found else default_dir) / "config.compiled"
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(__version__.encode() + b"\n" + text).digest()

@@ -1,0 +1,384 @@
+"""What DNS says, asked at the source: every authoritative address of a name, and one validating resolver.
+
+It only asks. Nothing is kept from one call to the next, no cache is taken for the truth, and what could not be asked is
+`Unknown`, never "empty". The recursive resolvers of the host serve to find zones, servers and addresses, and to say
+whether a name is secure. Names are absolute, lower case, with the final dot. Every method may run in several threads.
+
+Standards: RFC 1034 section 4.3 (authority), RFC 2308 section 2 (no data), RFC 7672 section 2.1 (what a sender asks),
+RFC 7671 section 8.1 (records are everywhere before the wait begins), RFC 6840 section 5.7 (AD in questions).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TypeVar
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.resolver
+from dns.flags import AD, CD, RD
+from dns.message import Message, QueryMessage
+from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
+from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
+from msgspec import Struct
+
+from certagent.dns.message import (
+    MAX_RECORDS,
+    Alias,
+    Said,
+    absolute,
+    exchange,
+    majority,
+    name_text,
+    read,
+    records,
+    rrset_of,
+)
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.unknown import Unknown
+
+MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
+MAX_THREADS = 32  # 13 name servers with two addresses each fit
+UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+Servers = dict[str, str | Unknown]
+"""By `ns-name/address`: the address to ask, or why it cannot be asked."""
+
+
+class Trail(Struct, frozen=True):
+    """Where the aliases of a name end, what each address says there, and what forbids to write there."""
+
+    zone: str
+    name: str
+    answers: dict[str, Answer | Unknown]
+    trouble: Error | None = None
+    path: tuple[tuple[str, int], ...] = ()
+
+
+# -- how questions are asked -----------------------------------------------------------------------------------------
+
+
+def _has_route(address: str) -> bool:
+    """Whether this host can send to the address at all; connecting a UDP socket sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 53))
+    except OSError:
+        return False
+    return True
+
+
+def _parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    with ThreadPoolExecutor(MAX_THREADS, "dns") as pool:
+        return list(pool.map(function, items))
+
+
+def _attempts(budget: timedelta) -> Iterator[None]:
+    """At once, then again after growing pauses until the budget is over."""
+    end = time.monotonic() + budget.total_seconds()
+    pause = FIRST_PAUSE_S
+    yield
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+        yield
+
+
+# -- the resolvers of the host ---------------------------------------------------------------------------------------
+
+
+class Resolver:
+    """Asks; see the module.
+
+    Args:
+        nameservers: addresses of recursive resolvers; None: those of /etc/resolv.conf, read at each call because it
+            changes under a process that runs for months.
+        trust_ad: whether their AD bit is believed; None: if all of them are on this host.
+        timeout_s: for one question; a lossy path may take twice that.
+        ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
+            None: found out for each address.
+    """
+
+    def __init__(
+        self,
+        nameservers: tuple[str, ...] | None = None,
+        trust_ad: bool | None = None,
+        timeout_s: float = 3.0,
+        ipv6: bool | None = None,
+    ) -> None:
+        self._configured = nameservers
+        self._trust_ad = trust_ad
+        self._timeout_s = timeout_s
+        self._ipv6 = ipv6
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """Every A and AAAA of the host, IPv4 first.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+            Misconfigured: `dns.no_address`.
+        """
+        found = _targets(self._lookup(host, A)) + _targets(self._lookup(host, AAAA))
+        if not found:
+            raise Misconfigured(
+                "dns.no_address", f"{host} has no address", "add an A or AAAA record, or list addresses"
+            )
+        return tuple(found)
+
+    def observe(
+        self,
+        tlsa_name: str,
+        *,
+        expect: frozenset[str] | None = None,
+        gone: frozenset[str] = frozenset(),
+        budget: timedelta = timedelta(),
+    ) -> Observation:
+        """What every authoritative address has as TLSA of `owner`, and what a validating resolver says of it.
+
+        It is asked again until every address has all of `expect` and none of `gone`, or the budget (and the round
+        that was begun) is over; the last round is returned in either case. It raises nothing that DNS is to blame for:
+        where not even the zone is found, `zone` is empty and the one answer is Unknown.
+        """
+        tlsa_name, atlas, expect = absolute(tlsa_name), self._atlas(), expect or frozenset()
+        trail = Trail("", tlsa_name, {})
+        for _ in _attempts(budget):
+            try:
+                trail = self._follow(atlas, tlsa_name, TLSA)
+            except Transient as error:
+                trail = Trail("", tlsa_name, {f"{tlsa_name}/-": Unknown(error.detail)})
+            answers = trail.answers.values()
+            if all(isinstance(a, Answer) and expect <= a.values and not gone & a.values for a in answers):
+                break
+        security, why = self._security(tlsa_name)
+        return Observation(trail.zone, trail.name, trail.answers, security, why, trail.path)
+
+    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        """Returns when every authoritative address of `name`, which is no alias, shows all the TXT values.
+
+        CAs ask from several networks, so one server that lags is enough to fail (Baseline Requirements 3.2.2.9).
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`; `dns.not_yet`, with the servers that lack a value.
+        """
+        name, atlas = absolute(name), self._atlas()
+        lacking: dict[str, str] = {}
+        for _ in _attempts(budget):
+            said = self._ask_all(atlas.servers(atlas.zone(name)), name, TXT)
+            shown = {key for key, s in said.items() if isinstance(s, Answer) and values <= s.values}
+            lacking = {key: getattr(s, "why", "has not got it") for key, s in said.items() if key not in shown}
+            if not lacking:
+                return
+        words = "; ".join(f"{key} {why}" for key, why in sorted(lacking.items()))
+        raise Transient("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}")
+
+    def final(self, name: str) -> tuple[str, str]:
+        """The zone and name where a record for `name` is to be written: the end of its aliases (RFC 8555 section 8.4).
+
+        Neither needs to exist yet, apart from the zone.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`: nobody with authority answers; `dns.alias_differs`: the
+                servers do not agree where an alias leads.
+            Misconfigured: `dns.alias`: a loop, or too many hops.
+        """
+        trail = self._follow(self._atlas(), absolute(name), TXT)
+        if trail.trouble:
+            raise trail.trouble
+        if not any(isinstance(answer, Answer) for answer in trail.answers.values()):
+            why = "; ".join(f"{key} {a.why}" for key, a in trail.answers.items() if isinstance(a, Unknown))
+            raise Transient("dns.unreachable", f"nobody answers for {trail.zone}: {why}")
+        return trail.zone, trail.name
+
+    # -- with authority
+
+    def _atlas(self) -> _Atlas:
+        return _Atlas(lambda name, rdtype: self._lookup(name, rdtype, even_bogus=True), self._ipv6)
+
+    def _follow(self, atlas: _Atlas, tlsa_name: str, rdtype: RdataType) -> Trail:
+        """Asks each hop at its own zone.
+
+        A server that cannot be asked, or disagrees about an alias, at any hop stays Unknown to the end. The TTL of a
+        hop is the largest that any server gives.
+        """
+        name = tlsa_name
+        hops: list[tuple[str, int]] = []
+        odd: dict[str, Answer | Unknown] = {}
+        trouble: Error | None = None
+        while True:
+            zone = atlas.zone(name)
+            said = self._ask_all(atlas.servers(zone), name, rdtype)
+            target = majority(said.values())
+            answers: dict[str, Answer | Unknown] = {}
+            ttl_s = 0
+            for key, s in said.items():
+                if isinstance(s, Unknown):
+                    odd[key] = s
+                elif (s.target if isinstance(s, Alias) else "") != target:
+                    trouble = Transient(
+                        "dns.alias_differs", f"the servers of {zone} disagree about the alias at {name}"
+                    )
+                    odd[key] = Unknown(trouble.detail)
+                elif isinstance(s, Alias):
+                    ttl_s = max(ttl_s, s.ttl_s)
+                else:
+                    answers[key] = Answer(s.values, s.ttl_s, tuple(hops))
+            if not target:
+                return Trail(zone, name, answers | odd, trouble, tuple(hops))
+            if len(hops) == MAX_HOPS or target == tlsa_name or target in dict(hops):
+                loop = f"the aliases of {tlsa_name} run in a loop or over more than {MAX_HOPS} hops"
+                refused = Misconfigured("dns.alias", loop, "let the CNAME lead to a name with data")
+                return Trail(zone, name, {key: Unknown(loop) for key in said}, refused)
+            hops.append((target, ttl_s))
+            name = target
+
+    def _ask_all(self, servers: Servers, name: str, rdtype: RdataType) -> dict[str, Said]:
+        # RD is not set, so that a server that also resolves for others does not ask around.
+        query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, want_dnssec=True, flags=0)
+
+        def ask(server: str | Unknown) -> Said:
+            response = server if isinstance(server, Unknown) else exchange(query, server, self._timeout_s)
+            return response if isinstance(response, Unknown) else read(response, name, rdtype)
+
+        return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
+
+    # -- through the recursive resolvers
+
+    def _nameservers(self) -> tuple[str, ...]:
+        if self._configured:
+            return self._configured
+        try:
+            return tuple(str(server) for server in dns.resolver.Resolver().nameservers)
+        except dns.resolver.NoResolverConfiguration as error:
+            raise Misconfigured("dns.no_resolver", "/etc/resolv.conf names no name server") from error
+
+    def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
+        # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
+        query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, flags=RD | AD | extra)
+        # it asks several servers in turn, and waits for silent ones: it is given as long as three of its questions
+        return exchange(query, server, 3 * self._timeout_s)
+
+    def _lookup(self, name: str, rdtype: RdataType, *, even_bogus: bool = False) -> Message:
+        """An answer of the first resolver that has one.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+        """
+        why: list[str] = []
+        code = "dns.unreachable"
+        for server in self._nameservers():
+            # A bogus zone still has servers that must be asked: with CD the resolver tells (RFC 4035 section 3.2.2).
+            for extra in (0, CD) if even_bogus else (0,):
+                response = self._recurse(server, name, rdtype, extra)
+                if isinstance(response, Unknown):
+                    why.append(f"{server} {response.why}")
+                    break
+                if response.rcode() in (NOERROR, NXDOMAIN):
+                    return response
+                why.append(f"{server} says {response.rcode().name}")
+                code = "dns.servfail"
+        raise Transient(code, f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}")
+
+    def _security(self, name: str) -> tuple[Security, str]:
+        servers = self._nameservers()
+        local = all(ipaddress.ip_address(server).is_loopback for server in servers)
+        if not (local if self._trust_ad is None else self._trust_ad):  # RFC 4035 section 4.9.3: only over a safe path
+            return "unknown", f"the AD bit of {', '.join(servers)} could be forged on the way: it is not on this host"
+        why = ""
+        for server in servers:
+            response = self._recurse(server, name, TLSA)
+            if not isinstance(response, Unknown):
+                return self._judge(server, name, response)
+            why = f"the resolver {server} {response.why}"
+        return "unknown", why
+
+    def _judge(self, server: str, name: str, response: Message) -> tuple[Security, str]:
+        if response.rcode() in (NOERROR, NXDOMAIN):
+            if response.flags & AD:
+                return "secure", f"the resolver {server} has validated it"
+            # One that never validates would call everything insecure; the root is signed, so that unmasks it.
+            root = self._recurse(server, ".", SOA)
+            if isinstance(root, Unknown) or not root.flags & AD:
+                return "unknown", f"the resolver {server} does not validate: no AD bit even for the root zone"
+            return "insecure", f"the resolver {server} finds no chain of signatures to {name}: zone unsigned, or no DS"
+        if response.rcode() == SERVFAIL:
+            unchecked = self._recurse(server, name, TLSA, CD)
+            if not isinstance(unchecked, Unknown) and unchecked.rcode() in (NOERROR, NXDOMAIN):
+                return "bogus", f"the resolver {server} answers SERVFAIL for {name}, and answers with checking disabled"
+        return "unknown", f"the resolver {server} says {response.rcode().name}"
+
+
+def _targets(response: Message) -> list[str]:
+    """The end of an answer's aliases: addresses, or names of servers."""
+    try:
+        rrset = response.resolve_chaining().answer if isinstance(response, QueryMessage) else None
+    except dns.exception.DNSException:  # a broken chain leads nowhere
+        return []
+    return sorted(record.to_text().lower() for record in records(rrset))[:MAX_RECORDS] if rrset else []
+
+
+class _Atlas:
+    """Zones and their servers, as found during one call. It raises Transient `dns.unreachable`, `dns.servfail`."""
+
+    def __init__(self, lookup: Callable[[str, RdataType], Message], ipv6: bool | None) -> None:
+        self._lookup = lookup
+        self._ipv6 = ipv6
+        self._zones: dict[str, str] = {}
+        self._servers: dict[str, Servers] = {}
+
+    def zone(self, name: str) -> str:
+        """The zone that holds the name, which need not exist: the nearest name at or above it with an own SOA."""
+        if name not in self._zones:
+            self._zones[name] = self._walk(name)
+        return self._zones[name]
+
+    def _walk(self, name: str) -> str:
+        apex, failed = dns.name.from_text(name), None
+        while apex != dns.name.root:
+            try:
+                if rrset_of(self._lookup(name_text(apex), SOA), name_text(apex), SOA):
+                    return name_text(apex)
+            except Transient as error:
+                # An alias that leads into a broken zone spoils the question, while its own zone is fine. Were the zone
+                # itself the broken one, the zone above is found, whose servers do not answer with authority.
+                if error.code != "dns.servfail":
+                    raise
+                failed = error
+            apex = apex.parent()
+        if failed:
+            raise failed
+        return "."
+
+    def servers(self, zone: str) -> Servers:
+        """Every address of every name server of the zone."""
+        if zone not in self._servers:
+            found: Servers = {}
+            for one in _parallel(self._addresses, _targets(self._lookup(zone, NS))):
+                found |= one
+            self._servers[zone] = found or {f"{zone}/-": Unknown("has no name servers")}
+        return self._servers[zone]
+
+    def _addresses(self, host: str) -> Servers:
+        try:
+            v4, v6 = (_targets(self._lookup(host, rdtype)) for rdtype in (A, AAAA))
+        except Transient as error:
+            return {f"{host}/-": Unknown(error.detail)}
+        found: Servers = {f"{host}/{address}": address for address in v4}
+        for address in v6:
+            if self._ipv6 or (self._ipv6 is None and _has_route(address)):
+                found[f"{host}/{address}"] = address
+            elif not v4:
+                found[f"{host}/{address}"] = Unknown("cannot be asked: no IPv6 route from this host")
+            # else: by the practice of RFC 1034 section 4.1 one name is one machine, and IPv4 reaches it.
+        return found or {f"{host}/-": Unknown("has no address")}

@@ -1,0 +1,1 @@
+"""Who writes DNS: the protocol, and one file per provider."""

@@ -1,0 +1,272 @@
+"""A DNS provider that speaks dynamic update (RFC 2136), signed with TSIG (RFC 8945): BIND, Knot, PowerDNS and others.
+
+Each change is one message, so it happens as a whole or not at all (RFC 2136 section 3.7). It goes over TCP, so that a
+lost packet is never the reason for an unknown outcome. The secret is read once and leaves the file for the MAC alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.tsig
+import dns.update
+from dns.message import Message
+from dns.rcode import NOERROR, NXDOMAIN, Rcode
+from dns.rdatatype import RdataType
+from msgspec import Struct
+
+from certagent.dns.message import absolute, records, value_text, zone_of
+from certagent.dns.providers.protocol import RdType, RRset
+from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.secret import Secret
+
+MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True):
+    """The provider's part of the config."""
+
+    server: str
+    """The primary: address or name, and a port where it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
+    zones: tuple[str, ...]
+    key_file: str
+    """As `tsig-keygen` writes it; nobody but its owner (root or certagent's user) may read it."""
+    key_name: str = ""
+    """Which key of the file; needed only where it has several."""
+    timeout_s: float = 10.0
+
+
+class Key(Struct, frozen=True):
+    """A TSIG key."""
+
+    name: str
+    algorithm: str
+    secret: Secret[str]
+
+
+class Rfc2136:
+    """See `certagent.dns.provider.Provider` for what the methods promise.
+
+    Raises:
+        Misconfigured: at construction: `secret.mode`, `secret.file`, `dns.options`; later: `dns.no_zone`.
+    """
+
+    Options = Options
+
+    def __init__(self, options: Options) -> None:
+        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self._host, self._port = parse_server(options.server)
+        self._timeout_s = options.timeout_s
+        self._where = f"{self._host} port {self._port}"
+        path = Path(options.key_file)
+        self._key = choose_key(parse_keys(read_private(path)), options.key_name, path)
+        self._keyring = keyring(self._key, path)
+
+    def get(self, name: str, rdtype: RdType) -> RRset | None:
+        """Asks the primary itself, signed."""
+        self._zone(name)
+        query = dns.message.make_query(name, rdtype, flags=0)  # no recursion: what this server has
+        response = self._send(query, "dns.unreachable")
+        if response.rcode() not in (NOERROR, NXDOMAIN):
+            raise self._error(response.rcode(), name, rdtype)
+        wanted, tlsa_name = RdataType[rdtype], dns.name.from_text(name)
+        for rrset in response.answer:
+            if rrset.rdtype == wanted and rrset.name == tlsa_name:
+                return RRset(frozenset(map(value_text, records(rrset))), rrset.ttl)
+        return None
+
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int) -> None:
+        """Adds the values; one that is there already is passed over (RFC 2136 section 3.4.2.2)."""
+        there = self.get(name, rdtype) or RRset(frozenset(), ttl_s)
+        if values <= there.values and there.ttl_s == ttl_s:
+            return
+        update = dns.update.UpdateMessage(self._zone(name))
+        for value in sorted(values):
+            # A value that is new takes the others along to its TTL; for one that is there, Knot 3.2 keeps the old TTL.
+            if value in there.values:
+                update.delete(name, rdtype, rdata_text(rdtype, value))
+            update.add(name, ttl_s, rdtype, rdata_text(rdtype, value))
+        self._update(update, name, rdtype)
+
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str]) -> None:
+        """Deletes the values; one that is not there is passed over (RFC 2136 section 3.4.2.4)."""
+        update = dns.update.UpdateMessage(self._zone(name))
+        for value in sorted(values):
+            update.delete(name, rdtype, rdata_text(rdtype, value))
+        self._update(update, name, rdtype)
+
+    def _zone(self, name: str) -> str:
+        zone = zone_of(name, self.zones)
+        if zone is None:
+            raise Misconfigured(
+                "dns.no_zone", f"{name} is in none of the zones {', '.join(self.zones)}", "list its zone"
+            )
+        return zone
+
+    def _update(self, update: Message, name: str, rdtype: RdType) -> None:
+        rcode = self._send(update, "dns.unknown_outcome").rcode()
+        if rcode != NOERROR:
+            raise self._error(rcode, name, rdtype)
+
+    def _send(self, message: Message, lost: str) -> Message:
+        """The server's answer, whose signature is checked; `lost` is the code for "sent, but no answer"."""
+        message.use_tsig(self._keyring)
+        end = time.monotonic() + self._timeout_s
+        try:
+            connection = socket.create_connection((self._host, self._port), self._timeout_s)
+        except OSError as error:
+            raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
+        with connection:
+            connection.settimeout(max(0.1, end - time.monotonic()))
+            try:
+                return answer_to(message, exchange(connection, message.to_wire()))
+            except dns.tsig.PeerBadTime:
+                hint = "the clocks of this host and the server differ: run NTP on both"
+                raise Misconfigured("dns.refused", f"{self._where} says BADTIME", hint) from None
+            except dns.tsig.PeerError as error:
+                hint = f"key name, algorithm and secret must be the same there as in the key file ({self._key.name})"
+                said = type(error).__name__.removeprefix("Peer").upper()
+                raise Misconfigured("dns.refused", f"{self._where} says {said} to the TSIG key", hint) from None
+            except TimeoutError:
+                raise Transient(lost, f"{self._where} gave no answer within {self._timeout_s:g} s") from None
+            except (dns.exception.DNSException, OSError, EOFError) as error:
+                raise Transient(lost, f"{self._where} gave no valid answer: {error or type(error).__name__}") from None
+
+    def _error(self, rcode: Rcode, name: str, rdtype: RdType) -> Error:
+        said = f"{self._where} says {rcode.name} to {name} {rdtype}"
+        match rcode:
+            case dns.rcode.REFUSED | dns.rcode.NOTAUTH | dns.rcode.NOTZONE | dns.rcode.NOTIMP:
+                key = self._key.name.rstrip(".")
+                hint = (
+                    f'BIND: update-policy {{ grant "{key}" name {name} {rdtype}; }}; and is it the primary of the zone?'
+                )
+                return Misconfigured("dns.refused", said, hint)
+            case dns.rcode.SERVFAIL:
+                return Transient("dns.unreachable", said, "the log of the server has the reason")
+            case _:
+                return Rejected("dns.rejected", said)
+
+
+def exchange(connection: socket.socket, wire: bytes) -> bytes:
+    """Sends one message and reads one (RFC 1035 section 4.2.2)."""
+    connection.sendall(len(wire).to_bytes(2) + wire)
+    with connection.makefile("rb") as stream:
+        answer = stream.read(int.from_bytes(stream.read(2)))
+    if not answer:
+        raise EOFError("it closed the connection")
+    return answer
+
+
+# -- pure ------------------------------------------------------------------------------------------------------------
+
+
+def answer_to(message: Message, wire: bytes) -> Message:
+    """The answer, with a valid signature; dnspython's exceptions where it has none."""
+    unverified = dns.message.from_wire(wire, keyring=False)
+    if not message.is_response(unverified):
+        raise dns.exception.FormError("it answers something else")
+    # A server that knows nothing of the zone may refuse without a signature, as Knot does. A forger wins nothing by it;
+    # but NOERROR and NXDOMAIN are believed only when signed (RFC 8945 section 5.3).
+    if not unverified.had_tsig and unverified.rcode() not in (NOERROR, NXDOMAIN):
+        return unverified
+    return dns.message.from_wire(wire, keyring=message.keyring, request_mac=message.mac)
+
+
+def rdata_text(rdtype: RdType, value: str) -> str:
+    """The value as a zone file has it: TXT as one quoted string (RFC 1035 section 5.1)."""
+    if rdtype != "TXT":
+        return value
+    if len(value.encode()) > 255 or '"' in value or "\\" in value:  # RFC 1035 section 3.3: one string is at most 255
+        raise Rejected("dns.rejected", "a TXT value has more than 255 bytes, a quote or a backslash")
+    return f'"{value}"'
+
+
+_SERVER = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d+))?|([^\s:\[\]]+)(?::(\d+))?|([0-9A-Fa-f:.]+)")
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Host and port of `host`, `host:port`, `[v6]:port` or `v6`.
+
+    Raises:
+        Misconfigured: `dns.options`.
+    """
+    v6, v6_port, host, host_port, bare = match.groups() if (match := _SERVER.fullmatch(text)) else ("",) * 5
+    port = int(v6_port or host_port or 53)
+    if not (v6 or host or bare) or not 0 < port < 65536:
+        raise Misconfigured("dns.options", f"server: {text!r} is no server", "for example 192.0.2.1:53 or [::1]:53")
+    return v6 or host or bare, port
+
+
+_COMMENT = re.compile(r'"[^"\n]*"|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
+_KEY = re.compile(r'\bkey\s+"?([^\s"{;]+)"?\s*\{([^}]*)\}\s*;')
+_FIELD = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
+
+
+def parse_keys(text: str) -> tuple[Key, ...]:
+    """The keys of a file in BIND's format; statements other than `key` are passed over."""
+    # Base64 may hold `//`: what is in quotes is no comment.
+    text = _COMMENT.sub(lambda match: match[0] if match[0].startswith('"') else " ", text)
+    keys: list[Key] = []
+    for name, body in _KEY.findall(text):
+        fields = dict(_FIELD.findall(body))
+        keys.append(Key(absolute(name), fields.get("algorithm", "").lower(), Secret(fields.get("secret", ""))))
+    return tuple(keys)
+
+
+def keyring(key: Key, path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
+    """The key as dnspython wants it.
+
+    Raises:
+        Misconfigured: `secret.file`: no base64, or an algorithm that RFC 8945 section 6 does not list.
+    """
+    name, algorithm = dns.name.from_text(key.name), dns.name.from_text(key.algorithm)
+    if algorithm not in dns.tsig.mac_sizes:
+        raise Misconfigured("secret.file", f"{path}: algorithm {key.algorithm!r} is unknown", "use hmac-sha256")
+    try:
+        return {name: dns.tsig.Key(name, key.secret.reveal(), algorithm)}
+    except ValueError:  # its text could hold the secret
+        raise Misconfigured("secret.file", f"{path}: the secret is not base64", "make a key: tsig-keygen") from None
+
+
+def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
+    """The key of that name, or the only one.
+
+    Raises:
+        Misconfigured: `secret.file`.
+    """
+    chosen = [key for key in keys if not name or key.name == absolute(name)]
+    if len(chosen) != 1:
+        found = ", ".join(key.name for key in keys) or "none"
+        raise Misconfigured(
+            "secret.file", f"{path}: one key is needed, found: {found}", "set key_name, or: tsig-keygen"
+        )
+    return chosen[0]
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+def read_private(path: Path) -> str:
+    """A file with a secret, which only its owner can open.
+
+    Raises:
+        Misconfigured: `secret.file`, `secret.mode`.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())  # of the open file: it cannot be exchanged in between
+            if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
+                tlsa_name = os.geteuid()
+                hint = f"chown {tlsa_name} {path} && chmod 600 {path}"
+                raise Misconfigured("secret.mode", f"{path} is open to others, or belongs to another user", hint)
+            return file.read(MAX_KEY_FILE_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise Misconfigured("secret.file", f"{path}: {error.strerror}", "the path and the owner of key_file") from error

@@ -1,0 +1,42 @@
+"""What DNS answered: TLSA record sets as authoritative servers gave them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from certagent.facts.unknown import Unknown
+
+Value = str
+"""A TLSA record's data in canonical text, `3 1 1 <lower-case hex>`."""
+
+
+class Answer(Struct, frozen=True, tag=True):
+    """What one authoritative address said of a TLSA name: the values and their TTL, and how it got there.
+
+    `path`: for each CNAME on the way, the name it leads to and its TTL.
+    """
+
+    values: frozenset[Value]
+    ttl_s: int
+    path: tuple[tuple[str, int], ...] = ()
+
+
+Security = Literal["secure", "insecure", "bogus", "unknown"]
+"""What a validating resolver says of the name (RFC 4035 section 4.3); `unknown`: none could be asked."""
+
+
+class Observation(Struct, frozen=True):
+    """One round of questions to every authoritative address of a TLSA name, and to one validating resolver."""
+
+    zone: str
+    """The zone that holds the records, at the end of any CNAMEs."""
+    name: str
+    """The name in that zone."""
+    answers: dict[str, Answer | Unknown]
+    """By address, with the server's name: `ns1.example.org./192.0.2.1`."""
+    security: Security
+    why: str = ""
+    path: tuple[tuple[str, int], ...] = ()
+    """Each CNAME on the way, as in `Answer`: also where nobody was heard behind it."""

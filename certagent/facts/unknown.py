@@ -1,0 +1,13 @@
+"""What was not observed."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Unknown(Struct, frozen=True, tag=True):
+    """What was not observed, and why. Nothing irreversible is done on it."""
+
+    why: str
+    reached: bool = False
+    """Of a service: it came to TLS, but showed no certificate. False where nobody was there, or it turned us away."""

@@ -1,0 +1,1 @@
+"""This machine: files, programs, processes, its clock."""

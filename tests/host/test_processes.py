@@ -1,0 +1,82 @@
+"""Which processes run a program, also where some may not be looked at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from certagent.errors import Transient
+from certagent.host import processes
+from tests.lab.wait import until
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> Path:
+    """A program with a name that is longer than the kernel keeps."""
+    return Path(shutil.copy(os.path.realpath(shutil.which("sleep") or ""), tmp_path / "sleeps-as-nobody-else"))
+
+
+@pytest.fixture
+def pid(binary: Path) -> Iterator[int]:
+    """A process that runs it."""
+    with subprocess.Popen([binary, "600"]) as running:
+        name = Path(f"/proc/{running.pid}/comm")
+        until(lambda: binary.name.startswith(name.read_text().strip()), 5, "the kernel calls it by its name")
+        yield running.pid
+        running.kill()
+
+
+@pytest.fixture
+def closed(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may not be looked at, as without CAP_SYS_PTRACE."""
+    real = os.readlink
+
+    def readlink(path: str | Path) -> str:
+        if str(path).startswith(f"/proc/{pid}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+
+
+def refused(look: Callable[[], object], pid: int) -> None:
+    with pytest.raises(
+        Transient, match=rf"cannot look at process {pid} \(sleeps-as-nobod\).*\[mta\.reload\]"
+    ) as caught:
+        look()
+    assert "CAP_SYS_PTRACE" in caught.value.hint
+
+
+def test_a_program_is_found_by_its_file_also_when_that_was_replaced(binary: Path, pid: int) -> None:
+    assert processes.running(str(binary)) == {pid}
+    binary.unlink()
+    assert processes.running(str(binary)) == {pid}
+
+
+def test_one_that_may_not_be_looked_at_is_not_taken_for_absent(binary: Path, pid: int, closed: None) -> None:
+    """Neither when it is searched for nor when its number is known."""
+    refused(lambda: processes.running(str(binary)), pid)
+    refused(lambda: processes.runs(pid, str(binary)), pid)
+    refused(lambda: processes.listen([pid]), pid)
+
+
+def test_another_program_that_may_not_be_looked_at_is_in_nobodys_way(pid: int, closed: None) -> None:
+    assert processes.running("/usr/sbin/smtpd-of-nobody") == frozenset()
+
+
+def test_one_that_has_ended_is_not_there(binary: Path) -> None:
+    with subprocess.Popen([binary, "0"]) as ended:
+        ended.wait()
+    assert not processes.runs(ended.pid, str(binary))
+    assert not processes.listen([ended.pid])
+
+
+def test_whoever_waits_for_clients_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)):
+        assert processes.listen([os.getpid()])
