@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format demo bench scale servers kills coverage simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format demo needed bench scale servers kills coverage simulate mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,19 +19,27 @@ help: ## Show this.
 setup: packages venv ## Install what is missing: Debian packages (by apt; sudo where not root), Python packages into .venv.
 
 packages:
-	@tests/setup/debian.sh python lab
-	@tests/setup/unpack.sh
-	@tests/setup/newer.sh || echo "no later Debian to be had here: tests of Dovecot 2.4 are skipped" >&2
-	@tests/setup/exim-openssl.sh || echo "Exim with OpenSSL cannot be built here: its tests are skipped" >&2
+	@tests/setup/debian.sh python demo lab
+	@tests/setup/unpack.sh exim opensmtpd sendmail
+	@tests/setup/optional.sh "OpenSMTPD 7" tests/setup/unpack.sh opensmtpd7
+	@tests/setup/optional.sh "Dovecot 2.4" tests/setup/newer.sh
+	@tests/setup/optional.sh "Exim with OpenSSL" tests/setup/exim-openssl.sh
 
 venv: $(VENV)/.complete
 
-# Brought up to date where the lock or the package itself changed, made anew where the Python below it has gone. (-qq: errors only)
-$(VENV)/.complete: requirements-dev.lock pyproject.toml
+# What certagent itself needs, and nothing more: this is enough for the demo. Brought up to date where the lock changed,
+# made anew where the Python below it has gone. (-qq: errors only)
+$(VENV)/.runtime: requirements.lock
 	@tests/setup/debian.sh python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}: 3.11 or newer is needed; make PYTHON=/path/to/python3 …")'
 	@$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@echo "installing Python packages into $(VENV)"
+	@$(BIN)/pip install -qq --require-hashes --only-binary :all: --requirement requirements.lock
+	@touch $@
+
+# What the tests and checks need besides, and certagent as an installed package.
+$(VENV)/.complete: $(VENV)/.runtime requirements-dev.lock pyproject.toml
+	@echo "installing Python packages of tests and checks into $(VENV)"
 	@$(BIN)/pip install -qq --require-hashes --only-binary :all: --requirement requirements-dev.lock
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	@$(BIN)/pip check --quiet
@@ -53,8 +61,11 @@ format: venv ## Bring the code into its form.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-demo: root setup ## Show the main job on real servers, in under a minute; needs root.
+demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in under a minute; needs root.
 	@$(IN_LAB) tests.demo
+
+needed:
+	@tests/setup/debian.sh python demo
 
 bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the start of commands; needs root.
 	@tests/setup/debian.sh bench

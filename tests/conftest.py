@@ -12,6 +12,8 @@ from hypothesis import settings
 
 from tests.lab import namespace
 
+pytest_plugins = ("tests.setup.ending",)
+
 E2E = Path(__file__).resolve().parent / "e2e"
 
 settings.register_profile("unhurried", deadline=None)  # all else is as it was: in CI, as Hypothesis has it there

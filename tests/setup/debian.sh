@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that certagent's tests, demonstration and measurements run: those that are missing, and
-# nothing else. Usage: tests/setup/debian.sh [python] [lab] [build] [bench]; without an argument: python and lab.
+# nothing else. Usage: tests/setup/debian.sh GROUP...; the groups are python, demo, lab, build and bench.
 #
 # No daemon is started, now or at the next boot, and no package is removed; where one would have to be, it stops.
 # Needs root only where something is missing; uses sudo then, and says so first.
 set -euo pipefail
 
-python=(python3 python3-venv)
-# name servers and their tools, a CA, a mail server, namespaces and faults, the judge of manual pages
-lab=(bind9 bind9-utils bind9-dnsutils unbound knot pdns-server pdns-backend-sqlite3 sqlite3 pebble postfix postfix-lmdb
-  dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
-  iproute2 nftables util-linux mount procps openssl strace faketime acl groff-base m4 make perl
-  # libraries of the servers that unpack.sh unpacks
-  libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7)
-# to build what exim-openssl.sh builds
-build=(gcc libc6-dev make dpkg-dev libssl-dev libpcre2-dev libdb5.3-dev)
-bench=(lego uacme)
+declare -A groups=(
+  [python]="python3 python3-venv"
+  # what `make demo` runs: a signing name server, a resolver, a CA, a mail server, namespaces and
+  # their network
+  [demo]="bind9 unbound pebble postfix iproute2 nftables util-linux mount"
+  # what the tests run besides: more servers and their tools, faults, the judge of manual pages; last, libraries of the
+  # servers that unpack.sh unpacks
+  [lab]="bind9-utils bind9-dnsutils knot pdns-server pdns-backend-sqlite3 sqlite3 postfix-lmdb
+    dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
+    procps openssl strace faketime acl groff-base m4 make perl
+    libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7"
+  # what builds the Exim of exim-openssl.sh
+  [build]="gcc libc6-dev make dpkg-dev libssl-dev libpcre2-dev libdb5.3-dev"
+  [bench]="lego uacme"
+)
 
 usable_python() { # the python3 in PATH need not be Debian's
   python3 -c 'import ensurepip, venv' 2>/dev/null
@@ -26,17 +31,15 @@ installed() {
 }
 
 missing=()
-for group in "${@:-python lab}"; do
-  for name in $group; do
-    [[ $name == python ]] && usable_python && continue
-    declare -n packages=$name
-    for package in "${packages[@]}"; do installed "$package" || missing+=("$package"); done
-  done
+for group in "$@"; do
+  [[ -n ${groups[$group]-} ]] || { echo "error: there is no group $group; the groups: ${!groups[*]}" >&2; exit 2; }
+  [[ $group == python ]] && usable_python && continue
+  for package in ${groups[$group]}; do installed "$package" || missing+=("$package"); done
 done
 [[ ${#missing[@]} == 0 ]] && exit 0
 
 if ! command -v apt-get >/dev/null; then
-  echo "this is not Debian: please install what Debian calls ${missing[*]}" >&2
+  echo "error: this is not Debian: please install what Debian calls ${missing[*]}" >&2
   exit 1
 fi
 

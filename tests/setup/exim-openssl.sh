@@ -2,9 +2,10 @@
 # Builds an Exim with OpenSSL from Debian's source, into .lab/exim-openssl of this checkout: Debian has packages of the
 # GnuTLS build only. Usage: tests/setup/exim-openssl.sh
 #
-# The version that this system would install, with Debian's patches, from the mirrors that it uses already; signatures are
-# checked by apt with Debian's keyring, and the system's own apt configuration is neither used nor changed. Compiler and
-# headers are installed (debian.sh), nothing else is, and nothing is started; `make clean` removes it.
+# The newest version of this system's release that is to be had (source.sh), with Debian's patches, from the mirrors that
+# it uses already. Signatures are checked by apt with Debian's keyring; the system's own apt configuration is neither used
+# nor changed. Compiler and headers are installed (debian.sh), nothing else is, and nothing is started; `make clean` removes
+# it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,14 +17,15 @@ apt=$target/.apt
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$target/usr/sbin"
 
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-source="deb-src [signed-by=$keyring] \$(REPO_URI) \$(CODENAME) \$(COMPONENT)"
-apt-get indextargets --format "$source" 'Created-By: Packages' 'Origin: Debian' 'Component: main' | sort -u >"$apt/sources.list"
+line="deb-src [signed-by=$keyring] \$(REPO_URI) \$(CODENAME) \$(COMPONENT)"
+apt-get indextargets --format "$line" 'Created-By: Packages' 'Origin: Debian' 'Component: main' | sort -u >"$apt/sources.list"
 options=(-qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
   -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::Lists="$apt/lists"
   -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=1)
 echo "building Exim with OpenSSL into $target"
-apt-get "${options[@]}" update
-(cd "$apt" && apt-get "${options[@]}" source exim4 >/dev/null)
+apt-get "${options[@]}" update || echo "not every list of sources is to be had; going on with the others" >&2
+source=$PWD/tests/setup/source.sh
+(cd "$apt" && "$source" exim4 "${options[@]}")
 
 cd "$apt"/exim4-*/
 # what the lab's configuration and its tests use; users, and the files that -C may name, as Debian's packages have them
@@ -48,7 +50,11 @@ LOOKUP_LSEARCH=yes
 # a third of the time goes into optimizing
 CFLAGS=-O0
 END
-make exim >build.log 2>&1 </dev/null || { tail -n 20 build.log >&2; exit 1; }
+make exim >build.log 2>&1 </dev/null || {
+  tail -n 20 build.log >&2
+  echo "error: the build of Exim with OpenSSL fails: its log is $PWD/build.log" >&2
+  exit 1
+}
 install -m 755 build-*/exim "$target/usr/sbin/exim4"
 cd "$target"
 rm -rf "$apt"

@@ -1,13 +1,16 @@
 """Runs all tests, several pytest processes side by side, and adds up.
 
-One process a directory of tests without servers, and one a class in tests/e2e: each of these has a lab of its own, so
-they cannot meet. The output of each is printed whole when it ends; the last line is the sum. `--no-servers` leaves out
-tests/e2e, which need root; every other argument goes to each pytest.
+One process per directory of tests without servers, and one per class in tests/e2e: each of these has its own lab, so
+they cannot meet. The output of each is printed whole when it ends. Then come what could not be set up and what was
+skipped (ending.py); the last line is the sum. `--no-servers` leaves out tests/e2e, which need root; every other
+argument goes to each pytest.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
+
+from tests.setup.ending import ending, not_set_up
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
@@ -51,13 +56,15 @@ def jobs(tests: Sequence[str]) -> dict[str, list[str]]:
     return {name: found[name] for name, _ in weights.most_common()}
 
 
-def collect(arguments: Sequence[str]) -> list[str]:
-    """The ids of all tests."""
+def collect(arguments: Sequence[str]) -> tuple[list[str], int]:
+    """The ids of all tests that the arguments do not leave out, and how many they do."""
     argv = [*PYTEST, "--collect-only", *arguments]
     done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.stdout)
-    return [line for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line]
+    left_out = re.search(r"(\d+) deselected", done.stdout)
+    tests = [line for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line]
+    return tests, int(left_out[1]) if left_out else 0
 
 
 class Runner:
@@ -68,13 +75,16 @@ class Runner:
         self._directory = directory
         self._printing = threading.Lock()
         self.counts: Counter[str] = Counter()
+        self.skipped: dict[str, str] = {}
+        """The reasons, by test."""
         self.broken: list[str] = []
         """Jobs that ended badly."""
 
     def run(self, number: int, name: str, paths: Sequence[str]) -> None:
-        report = self._directory / f"{number}.xml"
+        report, skipped = self._directory / f"{number}.xml", self._directory / f"{number}.json"
+        files = (f"--junitxml={report}", f"--skipped-to={skipped}")
         # where a test hangs, it says at what line
-        argv = [*PYTEST, f"--junitxml={report}", "-o", f"faulthandler_timeout={LIMIT_S // 2}", *self._arguments, *paths]
+        argv = [*PYTEST, *files, "-o", f"faulthandler_timeout={LIMIT_S // 2}", *self._arguments, *paths]
         began = time.monotonic()
         process = subprocess.Popen(
             argv,
@@ -97,6 +107,8 @@ class Runner:
             print(f"---- {name} ({time.monotonic() - began:.1f} s)", flush=True)
             print(out.strip("\n"), flush=True)
             self.counts.update(counts)
+            if skipped.exists():
+                self.skipped |= json.loads(skipped.read_text())
             if process.returncode != 0:
                 self.broken.append(f"{name}: pytest ended with {process.returncode}")
 
@@ -130,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     directory.chmod(0o755)
     try:
         runner = Runner(arguments, directory)
-        tests = collect(arguments)
+        tests, left_out = collect(arguments)
         # as many as there are processors: tests on servers have time-outs of their own to keep
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             work = [pool.submit(runner.run, n, *job) for n, job in enumerate(jobs(tests).items())]
@@ -140,7 +152,11 @@ def main(arguments: Sequence[str]) -> int:
         shutil.rmtree(directory, ignore_errors=True)
     if sum(runner.counts.values()) != len(tests):
         runner.broken.append(f"{len(tests)} tests were collected, and {sum(runner.counts.values())} run")
-    for line in runner.broken:
+    if len(runner.skipped) != runner.counts["skipped"]:
+        runner.broken.append(f"{runner.counts['skipped']} tests were skipped, and {len(runner.skipped)} gave a reason")
+    if left_out:
+        print(f"left out: {left_out} tests, by {' '.join(arguments)}")
+    for line in (*ending(not_set_up(), runner.skipped), *runner.broken):
         print(line)
     print(f"==== {', '.join(_summary(runner.counts, time.monotonic() - began))} ====", flush=True)
     return 1 if runner.broken or not runner.counts["passed"] else 0

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Unpacks mail servers that cannot be installed beside Postfix (their packages conflict, their files do not) into
-# .lab/NAME of this checkout, for the laboratory of the tests. Usage: tests/setup/unpack.sh [NAME...]; without: all.
+# .lab/NAME of this checkout, for the laboratory of the tests. Usage: tests/setup/unpack.sh NAME...; the names are exim,
+# opensmtpd, opensmtpd7 and sendmail.
 #
 # Nothing is installed and nothing is started; `make clean` removes it. The libraries they need are in debian.sh.
 set -euo pipefail
@@ -13,13 +14,11 @@ declare -A packages=(
   [sendmail]="sendmail-base sendmail-bin sendmail-cf liblockfile1"
 )
 
-# What is not in every mirror: without it a few tests are skipped, and say so.
-optional=(opensmtpd7)
-
 # Debian 12's own OpenSMTPD, 6.8, fails every TLS handshake with OpenSSL 3; that of its backports does not. The index is
 # fetched from the mirror that apt uses already, into the directory where this is called.
 use_backports() {
   local mirror
+  # shellcheck disable=SC2016
   mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | head -n 1)
   mkdir -p lists/partial cache/archives/partial
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >sources.list
@@ -33,25 +32,22 @@ fetch() { # the packages of a server, into the directory it is to be unpacked in
   # as root, apt wants to download as a user of its own, who may not be able to enter this directory
   local apt=(apt-get -qq -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=120)
   if [[ $1 == opensmtpd7 ]]; then use_backports || return; fi
-  # shellcheck disable=SC2086 -- several names
+  # shellcheck disable=SC2086
   "${apt[@]}" download ${packages[$1]}
 }
 
-for name in "${@:-exim opensmtpd opensmtpd7 sendmail}"; do
-  for server in $name; do
-    target=.lab/$server
-    [[ ! -e $target/.complete ]] || continue
+for server in "$@"; do
+  target=.lab/$server
+  [[ ! -e $target/.complete ]] || continue
+  rm -rf "$target"
+  mkdir -p "$target/.deb"
+  echo "unpacking ${packages[$server]} into $target"
+  if ! (fetch "$server"); then
     rm -rf "$target"
-    mkdir -p "$target/.deb"
-    echo "unpacking ${packages[$server]} into $target"
-    if ! (fetch "$server"); then
-      [[ " ${optional[*]} " == *" $server "* ]] || exit 1
-      echo "not to be had here: tests that need $server are skipped" >&2
-      rm -rf "$target"
-      continue
-    fi
-    for package in "$target"/.deb/*.deb; do dpkg -x "$package" "$target"; done
-    rm -rf "$target/.deb"
-    touch "$target/.complete"
-  done
+    echo "error: this machine's mirrors do not give the Debian packages ${packages[$server]} for $server" >&2
+    exit 1
+  fi
+  for package in "$target"/.deb/*.deb; do dpkg -x "$package" "$target"; done
+  rm -rf "$target/.deb"
+  touch "$target/.complete"
 done
