@@ -27,19 +27,22 @@ packages:
 
 venv: $(VENV)/.complete
 
-# What certagent itself needs, and nothing more: this is enough for the demo. Brought up to date where the lock changed,
-# made anew where the Python below it has gone. (-qq: errors only)
-$(VENV)/.runtime: requirements.lock
+# Made anew where the Python below it has gone: then this is a link to nothing.
+$(BIN)/python:
 	@tests/setup/debian.sh python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}: 3.11 or newer is needed; make PYTHON=/path/to/python3 …")'
-	@$(BIN)/python -c pass 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	@echo "installing Python packages into $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# What certagent itself needs: this is enough for the demo. (-qq: errors only)
+$(VENV)/.runtime: $(BIN)/python requirements.lock
+	@echo "installing certagent's Python packages into $(VENV)"
 	@$(BIN)/pip install -qq --require-hashes --only-binary :all: --requirement requirements.lock
 	@touch $@
 
-# What the tests and checks need besides, and certagent as an installed package.
+# What tests and checks need besides, and certagent as an installed package.
 $(VENV)/.complete: $(VENV)/.runtime requirements-dev.lock pyproject.toml
-	@echo "installing Python packages of tests and checks into $(VENV)"
+	@echo "installing the Python packages of tests and checks into $(VENV)"
 	@$(BIN)/pip install -qq --require-hashes --only-binary :all: --requirement requirements-dev.lock
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	@$(BIN)/pip check --quiet

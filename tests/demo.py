@@ -3,7 +3,8 @@
 A Postfix that takes mail under DANE gets its first certificate and its first TLSA records, then two new keys, while a
 Postfix that sends only where DANE vouches for the receiver (dane-only) mails all the time, and a witness compares the
 records in DNS with the key that is served. Exit code 0: not one mail was deferred, not one comparison failed.
-Everything runs in namespaces of its own (tests/lab), and ends with them.
+Everything runs in namespaces of its own (tests/lab), and ends with them. It needs the Debian packages of the group
+"demo" (tests/setup/debian.sh) and the Python packages of requirements.lock, and nothing else.
 """
 
 from __future__ import annotations
