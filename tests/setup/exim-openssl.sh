@@ -2,8 +2,8 @@
 # Builds an Exim with OpenSSL from Debian's source, into .lab/exim-openssl of this checkout: Debian has packages of the
 # GnuTLS build only. Usage: tests/setup/exim-openssl.sh
 #
-# The newest version of this system's release that is to be had (source.sh), with Debian's patches, from the mirrors that
-# it uses already. Signatures are checked by apt with Debian's keyring; the system's own apt configuration is neither used
+# It takes the newest version that can be downloaded (source.sh), with Debian's patches, from the mirrors that this system
+# uses already. Signatures are checked by apt with Debian's keyring; the system's own apt configuration is neither used
 # nor changed. Compiler and headers are installed (debian.sh), nothing else is, and nothing is started; `make clean` removes
 # it.
 set -euo pipefail
@@ -23,7 +23,7 @@ options=(-qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourcePart
   -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null -o Dir::State::Lists="$apt/lists"
   -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=1)
 echo "building Exim with OpenSSL into $target"
-apt-get "${options[@]}" update || echo "not every list of sources is to be had; going on with the others" >&2
+apt-get "${options[@]}" update || echo "some lists of sources cannot be downloaded; going on with the others" >&2
 source=$PWD/tests/setup/source.sh
 (cd "$apt" && "$source" exim4 "${options[@]}")
 

@@ -38,7 +38,7 @@ for package in "$apt"/cache/archives/*.deb; do dpkg -x "$package" "$target"; don
 for directory in bin sbin lib lib64; do
   [[ ! -d $target/usr/$directory ]] || ln -sfn "usr/$directory" "$target/$directory"
 done
-# where the lab's own are mounted
+# the lab's own are mounted here
 rm -rf "${target:?}/etc"
 mkdir -p "$target"/{dev,proc,etc,run,tmp,var/tmp}
 rm -rf "$apt" "$target"/usr/share/{doc,man,locale}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up what most tests can do without. Usage: tests/setup/optional.sh NAME COMMAND [ARGUMENT...]
 #
-# Where COMMAND fails, its last line of error is kept as the reason in .lab/not-set-up/NAME, and the end of every test run
-# shows it (ending.py). The exit code is 0 all the same. `make setup` tries again each time.
+# If COMMAND fails, its last line on standard error is kept as the reason, in .lab/not-set-up/NAME. The end of every test
+# run shows it (ending.py). The exit code is 0 all the same, and `make setup` tries again each time.
 set -euo pipefail
 name=$1
 shift

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Downloads the source of a Debian package and unpacks it in the directory where this is called: the newest version that is
-# to be had. Usage: tests/setup/source.sh PACKAGE [APT-OPTION...]
+# Downloads the source of a Debian package and unpacks it in the current directory. Usage: tests/setup/source.sh PACKAGE
+# [APT-OPTION...]
 #
-# A mirror may list a version whose files it does not have (404). Then the version before it is taken, and this says so.
+# It takes the newest version that can be downloaded. A mirror may list a version whose files it does not have (404):
+# then this takes the version before it, and says so.
 set -euo pipefail
 package=$1
 shift
@@ -20,7 +21,7 @@ for version in "${versions[@]}"; do
     exit 0
   fi
   cat "$errors" >&2
-  echo "the source of $package $version is listed and is not to be had" >&2
+  echo "the source of $package $version is listed but cannot be downloaded" >&2
 done
-echo "error: this machine's mirrors list ${#versions[@]} versions of the source of $package and give none of them" >&2
+echo "error: no source of $package can be downloaded from this machine's mirrors; listed: ${versions[*]:-none}" >&2
 exit 1

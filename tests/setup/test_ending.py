@@ -81,7 +81,7 @@ def test_a_run_ends_with_its_skipped_tests(tmp_path: Path) -> None:
     ]
 
 
-def test_for_who_adds_up_they_go_to_a_file(tmp_path: Path) -> None:
+def test_they_go_to_a_file_for_a_program_that_adds_up(tmp_path: Path) -> None:
     done = run(tmp_path, SKIPPING, "--skipped-to=skipped.json")
     assert "by a mark" not in done.stdout
     assert json.loads((tmp_path / "skipped.json").read_text()) == {

@@ -83,7 +83,7 @@ class TestSource:
         done = self.take(tmp_path, "4.96-15+deb12u8 4.96-15+deb12u7", "4.96-15+deb12u7")
         assert done.stderr.splitlines() == [
             "E: Failed to fetch exim4_4.96-15+deb12u8.dsc  404  Not Found",
-            "the source of exim4 4.96-15+deb12u8 is listed and is not to be had",
+            "the source of exim4 4.96-15+deb12u8 is listed but cannot be downloaded",
             "taking the version before it: exim4 4.96-15+deb12u7",
         ]
         asked = (tmp_path / "log").read_text().splitlines()
@@ -93,13 +93,14 @@ class TestSource:
         done = self.take(tmp_path, "4.96-15+deb12u8 4.96-15+deb12u7", "4.96-15+deb12u8")
         assert (done.stdout, done.stderr) == ("", "")
 
-    @pytest.mark.parametrize("listed", ["", "4.96-15 4.96-15+deb12u7"])
-    def test_where_there_is_none_it_fails_and_unpacks_nothing(self, tmp_path: Path, listed: str) -> None:
+    @pytest.mark.parametrize(
+        ("listed", "shown"), [("", "none"), ("4.96-15 4.96-15+deb12u7", "4.96-15+deb12u7 4.96-15")]
+    )
+    def test_if_there_is_none_it_fails_and_unpacks_nothing(self, tmp_path: Path, listed: str, shown: str) -> None:
         done = self.take(tmp_path, listed, "")
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1] == (
-            f"error: this machine's mirrors list {len(listed.split())} versions of the source of exim4"
-            " and give none of them"
+            f"error: no source of exim4 can be downloaded from this machine's mirrors; listed: {shown}"
         )
         assert list((tmp_path / "into").iterdir()) == []
 
@@ -153,7 +154,7 @@ def test_the_demo_sets_up_what_it_needs_and_nothing_more() -> None:
     ]
 
 
-def test_a_group_of_packages_that_there_is_not_is_told() -> None:
+def test_an_unknown_group_of_packages_is_an_error() -> None:
     done = subprocess.run([HERE / "debian.sh", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no group nothing; the groups: ")
