@@ -1,7 +1,8 @@
 """The end of every test run: what could not be set up and which tests were skipped, by name and reason, counted.
 
 A pytest plugin (tests/conftest.py loads it), and what run.py prints when it adds up. `--skipped-to=FILE` writes the
-skipped tests to FILE as JSON and prints nothing: run.py adds up several such files. A skip without a reason is an error.
+skipped tests to FILE as JSON and prints nothing: run.py adds up several such files. A skip without a reason is an
+error.
 """
 
 from __future__ import annotations
