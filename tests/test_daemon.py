@@ -67,10 +67,10 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
 
     def advance(spec: Spec, journal: Journal, *_: object, **__: object) -> Wait:
         turns[spec.name] += 1
-        journal.sleep(spec.name, timedelta(hours=6), "watch")
+        journal.sleep(spec.name, timedelta(hours=6), "check interval")
         if turns.total() == COUNT:
             done.set()
-        return Wait(timedelta(hours=6), "watch")
+        return Wait(timedelta(hours=6), "check interval")
 
     class Counting(Journal):
         def due(self) -> tuple[list[str], timedelta | None]:
@@ -136,8 +136,8 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def advance(spec: Spec, journal: Journal, *_: object, **__: object) -> Wait:
         turns.append(spec.name)
-        journal.sleep(spec.name, HOUR, "watch")
-        return Wait(HOUR, "watch")
+        journal.sleep(spec.name, HOUR, "check interval")
+        return Wait(HOUR, "check interval")
 
     monkeypatch.setattr(daemon, "advance", advance)
     return turns

@@ -267,7 +267,7 @@ def tlsa(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         click.echo(text.to_json(found))
         return
     for record in found:
-        click.echo(f"{record['owner']} {record['ttl_s']} IN TLSA {record['value']} ; {record['comment']}")
+        click.echo(f"{record['tlsa_name']} {record['ttl_s']} IN TLSA {record['value']} ; {record['comment']}")
 
 
 @cli.command()

@@ -259,7 +259,7 @@ def tlsa_records(spec: Spec, state: State) -> list[dict[str, Any]]:
             role = "in service" if keyset == state.current_keys else "next or standby"
             comment[tlsa.of_key(spki)] = f"keys {keyset.id} {key_type}, {role}"
     return [
-        {"owner": tlsa_name, "ttl_s": spec.ttl_s, "value": value, "comment": comment.get(value, "")}
+        {"tlsa_name": tlsa_name, "ttl_s": spec.ttl_s, "value": value, "comment": comment.get(value, "")}
         for tlsa_name in spec.tlsa_names
         for value in sorted(rollover.desired(spec, state, tlsa_name))
     ]

@@ -161,8 +161,8 @@ def failing(one: Pass) -> Pass:
 def templates(specs: Mapping[str, Spec], now: Instant) -> dict[str, list[Template]]:
     """What the certificates of each kind have behind them; nothing, where they are new."""
     chosen: dict[str, Callable[[Pass], bool]] = {
-        "idle": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
-        "idle, RSA and ECDSA": lambda p: isinstance(p.step, st.Wait) and "watch" in p.step.because,
+        "idle": lambda p: isinstance(p.step, st.Wait) and "check interval" in p.step.because,
+        "idle, RSA and ECDSA": lambda p: isinstance(p.step, st.Wait) and "check interval" in p.step.because,
         "waits for caches": lambda p: isinstance(p.step, st.Wait) and "not swapped" in p.step.because,
         "fails": lambda p: isinstance(p.step, st.PlaceOrder | st.Reload | st.Observe),
         "in the middle": lambda p: bool(p.happened) and not isinstance(p.step, st.Wait),
@@ -227,7 +227,7 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
         digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
         delay_s = 3600 + number % 3600
         wake = (wall + delay_s, now.elapsed_s + delay_s)
-        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?,?)", (name, len(template.rows), state, digest, *wake, "watch"))
+        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?,?)", (name, len(template.rows), state, digest, *wake, "check interval"))
     db.execute("COMMIT")
     journal.close()
 

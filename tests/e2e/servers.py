@@ -298,7 +298,7 @@ class Site:
             "ca": "pebble",
             "keys": [KEY_TYPES[kind] for kind in host.kinds(name)],
             "drain": "1s",
-            "dane": {"ttl": "2s", "guard": "0s"},
+            "dane": {"ttl": "2s", "safety_margin": "0s"},
             "mail_servers": {"mail": {**host.sections[name], "services": services}},
         }
 

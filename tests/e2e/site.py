@@ -88,7 +88,7 @@ class Site:
             "chain_files": {kind: str(path) for kind, path in self.files.items()},
             "services": [self.service, *others],
         }
-        self.dane: dict[str, Any] = {"ttl": "1s", "guard": "0s"}
+        self.dane: dict[str, Any] = {"ttl": "1s", "safety_margin": "0s"}
         self.certificate: dict[str, Any] = {
             "ca": "pebble",
             "keys": [{"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}[kind] for kind in kinds],
@@ -252,10 +252,10 @@ class Site:
         state = self.state()
         assert state["failures"] == {}
         newest = [g for g in state["generations"] if g["keys"]][-1]
-        keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["leaves"].values()}
+        keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["chains"].values()}
         assert self.served() <= keys
         desired = sorted(
-            record["value"] for record in self.run("tlsa", "--json").json if record["owner"] == f"{TLSA_NAME}."
+            record["value"] for record in self.run("tlsa", "--json").json if record["tlsa_name"] == f"{TLSA_NAME}."
         )
         assert keys <= set(desired)
         assert self.published() == [desired, desired]

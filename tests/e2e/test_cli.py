@@ -100,7 +100,7 @@ def test_json_of_every_command_is_one_document(site: Site) -> None:
     found = site.run("check", "--json").json[NAME]
     assert {finding["outcome"] for finding in found} <= {"ok", "note"}
     records = site.run("tlsa", "--json").json
-    assert {record["owner"] for record in records} == {f"{TLSA_NAME}."}
+    assert {record["tlsa_name"] for record in records} == {f"{TLSA_NAME}."}
     assert sorted(record["value"] for record in records) == site.published()[0]
     again = site.run("renew", "--json", "--exit-unchanged", code=4)
     assert json.loads(again.out)[0]["steps"] == []

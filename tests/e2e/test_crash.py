@@ -102,7 +102,7 @@ def site_is_whole(site: Site, victim: Victim) -> None:
     state = json.loads(victim.run("status", "--json").out)["certificates"][0]["state"]
     desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out))
     newest = [g for g in state["generations"] if g["keys"]][-1]
-    key = f"3 1 1 {newest['leaves']['ecdsa-p256']['spki']}"
+    key = f"3 1 1 {newest['chains']['ecdsa-p256']['spki']}"
     assert site.served() == {key}
     assert key in desired
     assert site.published() == [desired, desired]

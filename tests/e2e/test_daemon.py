@@ -95,14 +95,14 @@ def test_every_line_is_logfmt_of_documented_words(site: Site) -> None:
 
 def test_it_wakes_at_the_journaled_date_and_sleeps_between(site: Site) -> None:
     """The routine look comes when the journal says, again and again; between the dates there is no work at all."""
-    site.certificate["watch"] = "3s"
+    site.certificate["check_interval"] = "3s"
     site.write()
     site.run("renew", "--wait")
     proofs = [e for e in site.history() if e["event"]["type"] == "Verified"]
     last = datetime.fromisoformat(proofs[-1]["at"]["wall"])
     with site.daemon() as daemon:
         line = daemon.until(
-            lambda w: w.get("step") == "Verify" and w["because"] == "check interval", 10, "proven again"
+            lambda w: w.get("step") == "Verify" and w["because"] == "check interval", 10, "verified again"
         )
         assert line["outcome"] == "done"
         assert (datetime.now(UTC) - last).total_seconds() >= 3.0
@@ -175,7 +175,7 @@ def test_sighup_reads_the_configuration_again(site: Site) -> None:
             raise AssertionError(daemon.log) from error
         until(lambda: converged(site), 20, "settled")
         assert daemon.stop() == 0
-    leaf = next(iter(site.newest()["leaves"]))
+    leaf = next(iter(site.newest()["chains"]))
     assert leaf == "ecdsa-p384"
 
 

@@ -331,7 +331,7 @@ class TestMailServer:
 
     def test_whose_file_is_spoilt_by_another_hand(self, site: Site) -> None:
         """What was proven and then lost is put right without being asked, at the next look."""
-        site.certificate["watch"] = "1s"
+        site.certificate["check_interval"] = "1s"
         site.write()
         site.files["ecdsa"].write_bytes(b"not PEM at all\n")
         site.receiver.reload()

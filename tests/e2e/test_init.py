@@ -102,7 +102,7 @@ class Host(Site):
         [certificate] = self.config["certificates"].values()
         certificate["drain"] = "0s"
         if "dane" in certificate:
-            certificate["dane"] |= {"ttl": "1s", "guard": "0s"}
+            certificate["dane"] |= {"ttl": "1s", "safety_margin": "0s"}
         self.write()
         return certificate
 

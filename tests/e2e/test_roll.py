@@ -126,7 +126,7 @@ class TestRoll:
         self, site: Site, sender: Sender
     ) -> None:
         """A roll with TTL 5 s: the new key serves two TTLs after the last server showed its record, not earlier."""
-        site.dane |= {"ttl": "5s", "guard": "1s"}
+        site.dane |= {"ttl": "5s", "safety_margin": "1s"}
         site.certificate["standby"] = False
         site.write()
         site.run("renew", "--wait")
@@ -325,7 +325,7 @@ class TestTakeOver:
         kinds = site.kinds()
         at = kinds.index("Restored")
         assert kinds[at + 1] == "Inspected"
-        assert f"3 1 1 {site.history()[at + 1]['event']['served'][0]['leaf']['spki']}" == pair.tlsa
+        assert f"3 1 1 {site.history()[at + 1]['event']['served'][0]['chain']['spki']}" == pair.tlsa
         assert kinds.count("Installed") == 2
         site.assert_converged()
 
@@ -378,7 +378,7 @@ class TestEnds:
 
     def test_a_zone_that_is_signed_later_is_published_then(self, site: Site) -> None:
         """Insecure DNS is not empty DNS, and not for ever."""
-        site.certificate["watch"] = "1s"
+        site.certificate["check_interval"] = "1s"
         site.write()
         site.dns.parent(ZONE, "none")
         site.run("renew", "--wait")

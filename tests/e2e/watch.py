@@ -29,7 +29,7 @@ class Watch:
         """For the figures; whoever kills counts."""
 
     def __enter__(self) -> Self:
-        self._site.dane["guard"] = f"{HOLD_S - 1:.0f}s"
+        self._site.dane["safety_margin"] = f"{HOLD_S - 1:.0f}s"
         self._site.write()
         self._site.await_caches()
         self._before = len(self._site.history())
