@@ -18,7 +18,7 @@ Whose fault it is, exactly:
 - A put-back rests on what was journaled, since it has to work in any weather: sets of somebody else's that no journaled
   look has met do not count for it.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
-  first answered (docs/rollover.md names this limit).
+  first answered (docs/explanation/rollover.md names this limit).
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
   the end.
 """
