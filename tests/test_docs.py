@@ -351,7 +351,7 @@ def test_license_is_whole() -> None:
     assert "END OF TERMS AND CONDITIONS" in text("LICENSE")
 
 
-# -- docs/how-to/dns-providers.md -----------------------------------------------------------------------------------------------
+# -- docs/how-to/dns-providers.md ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
