@@ -13,8 +13,8 @@ Whose fault it is, exactly:
   no STARTTLS, defers).
 - A chain is placed by the agent: every holdable set must match it, apart from TLSA parameters which matched nothing
   that was served before (those senders were cut off already; all of them, where TLS fails and files are put back),
-  sets that are somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within it), and, where
-  the operator said `accept_deferrals`, that one generation.
+  sets that are somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within
+  it), and, where the operator said `accept_deferrals`, that one generation.
 - A put-back rests on what was journaled, since it has to work in any weather: sets of somebody else's that no journaled
   look has met do not count for it.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
