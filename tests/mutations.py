@@ -67,7 +67,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "no-hold",
         "caches are waited for",
         C,
-        "    return [h for h in cached if h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
+        "    return [h for h in cached if h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",  # noqa: E501
         "    return [h for h in cached if h.gone_at is None]",
     ),
     Mutant(
@@ -88,21 +88,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "regression-keeps-clock",
         "a set that comes back is held again from the start",
         C,
-        "            gone_at=None,",
-        "            gone_at=old.gone_at if old else None,",
+        "            gone_at=now if values is None and everyone else None,",
+        "            gone_at=now if values is None and everyone else old.gone_at if old else None,",
     ),
     Mutant(
         "smallest-ttl",
         "the largest TTL a set was given with counts",
         C,
-        "            ttl_s=max(answer.ttl_s, old.ttl_s if old else 0),",
-        "            ttl_s=min(answer.ttl_s, old.ttl_s if old else answer.ttl_s),",
+        "            ttl_s=max(ttl_s, old.ttl_s if old else 0),",
+        "            ttl_s=min(ttl_s, old.ttl_s if old else ttl_s),",
     ),
     Mutant(
         "alias-forgotten",
         "through an old alias the old set is fetched for the alias's TTL",
         C,
         "        ttl_s += sum(hop_s for _, hop_s in cached.path)",
+        "        pass",
+    ),
+    Mutant(
+        "alias-believed",
+        "what an alias leads to by now may have been another set before the first look there",
+        C,
+        "        given += [(None, ttl_s, a.path) for a in answers if _place(a.path) not in places]",
         "        pass",
     ),
     Mutant(
@@ -155,6 +162,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "    return [tlsa_name, *(name for name in others if name == tlsa_name)]",
     ),
     Mutant(
+        "unplaced-forgotten",
+        "no new triple while a name that may share the records is served by a chain that it does not match",
+        R,
+        "    names = (tlsa_name, *unplaced(spec, state))",
+        "    names = (tlsa_name,)",
+    ),
+    Mutant(
         "left-and-believed",
         "a mail server that comes back is surveyed like a new one",
         P,
@@ -194,7 +208,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "records of every algorithm are published",
         S,
         "    return frozenset(v for chain in generation.chains.values() for v in tlsa.records(chain, tlsa_parameters))",
-        "    return frozenset(v for chain in list(generation.chains.values())[:1] for v in tlsa.records(chain, tlsa_parameters))",
+        "    return frozenset(v for chain in list(generation.chains.values())[:1] for v in tlsa.records(chain, tlsa_parameters))",  # noqa: E501
     ),
     Mutant(
         "old-record-dropped",
@@ -340,7 +354,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "ari-unheard",
         "the CA's window is heeded",
         D,
-        '            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA\'s renewal window (RFC 9773)"))',
+        '            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA\'s renewal window (RFC 9773)"))',  # noqa: E501
         '            moments.append((last_chance(chain), "the CA\'s renewal window (RFC 9773)"))',
     ),
     Mutant(
@@ -391,7 +405,7 @@ EQUIVALENT: dict[str, str] = {
         "server in any case, so no swap is planned on a name without one; the obstacle only says why."
     ),
     "clean-unlooked": (
-        "the fresh look before a removal: taking away a value that matches nothing served cannot make TLSA parameters fail "
+        "the fresh look before a removal: taking away a value that matches nothing served cannot make parameters fail "
         "that did not fail before, whatever the set is by now; it only spares the provider vain writes."
     ),
     "surplus-of-primary": (
@@ -401,7 +415,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "change-not-noted": (
         "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
-        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS in the "
+        "(`schedule.observe_again`), what comes of it is cached from the intent on, and `act.py` asks DNS in the "
         "same breath as the swap."
     ),
     "act-gate-empty": (
