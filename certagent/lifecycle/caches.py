@@ -6,8 +6,8 @@
 3. A set that comes back (a secondary that regressed) is held again, from the start.
 4. When an alias leads elsewhere, what was given there before the first complete round of answers is not known, also if
    it has led there before. Caches may hold a set that nobody saw.
-5. A set hurts a chain if some usable parameters in it has records and none of them matches (RFC 7671 sections 8 and 9;
-   RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
+5. A set hurts a chain if some usable TLSA parameters in it have records and none of them matches (RFC 7671
+   sections 8 and 9; RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
 
 Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests
 ask at every moment of a simulated world.
@@ -124,7 +124,7 @@ def still_cached(
 
 
 def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool = False) -> frozenset[str]:
-    """The parameters of the set for which no record matches the chain; empty: every sender that holds the set is fine.
+    """The TLSA parameters of the set for which no record matches the chain; empty: the set breaks no sender.
 
     Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
     record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with
@@ -142,9 +142,10 @@ def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool =
 def breaks(values: frozenset[Value] | None, chain: Chain, served: Iterable[Chain]) -> bool:
     """Whether a sender that holds the set is hurt by the chain, and is not hurt already by everything served so far.
 
-    One by one, since senders differ in those they support. A set that surely matches nothing that is served (a
-    mistake made before certagent came, or behind its back) is no reason to hold anything back: its holders are cut off
-    already, and only a change can help them. A set that nobody saw may match all that is served, and nothing else.
+    One kind of TLSA parameters at a time, since senders differ in those they support. A set that surely matches
+    nothing that is served (a mistake made before certagent came, or behind its back) is no reason to hold anything
+    back: its holders are cut off already, and only a change can help them. A set that nobody saw may
+    match all that is served, and nothing else.
     """
     now_served = list(served)
     if values is None:
