@@ -44,7 +44,7 @@ class Misconfigured(Error):
     """The operator has to change something first (config, file, permission, key)."""
 
     kind = "misconfigured"
-    usual_hint = "docs/errors.md has the code"
+    usual_hint = "docs/reference/errors.md has the code"
 
 
 class Unsafe(Error):

@@ -1,4 +1,4 @@
-"""`certagent renew` for one certificate: the reconcile loop, as far as it can go, and the waits in between if wanted."""
+"""`certagent renew` for one certificate: the reconcile loop, as far as it can go; with the waits if wanted."""
 
 from __future__ import annotations
 
