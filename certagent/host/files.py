@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured
+from certagent.errors import Misconfigured, Usage
 from certagent.host.oserrors import translated
-from certagent.host.trust import refuse_stranger, trusted_dir
+from certagent.host.trust import trusted_dir
 
 _SECRET_LIMIT_BYTES = 1 << 20
 """Keys, tokens and chains are some kB: more is the wrong file."""
@@ -38,9 +38,10 @@ def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
     """
 
     def judge(status: os.stat_result) -> None:
-        refuse_stranger(path, status, "secret.mode")
+        if status.st_uid not in {0, os.geteuid()}:
+            raise Usage("secret.mode", f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
         if status.st_mode & 0o077:
-            raise Misconfigured("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+            raise Usage("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
 
     return _read(path, limit_bytes, judge)
 

@@ -50,13 +50,12 @@ def trusted_dir(path: Path) -> None:
             raise Misconfigured("store.path", f"{directory} is a symlink", hint)
         if not stat.S_ISDIR(status.st_mode):
             raise Misconfigured("store.path", f"{directory} is not a directory", f"look at it: ls -ld {directory}")
-        refuse_stranger(directory, status, "store.path")
+        _refuse_stranger(directory, status)
         sticky = status.st_mode & stat.S_ISVTX and directory != path
         if status.st_mode & 0o022 and not sticky:
             raise Misconfigured("store.path", f"others may write into {directory}", f"chmod go-w {directory}")
 
 
-def refuse_stranger(path: Path, status: os.stat_result, code: str) -> None:
-    """Refuses what belongs to anybody but root or this user. Raises: Misconfigured, with the `code` given."""
+def _refuse_stranger(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in {0, os.geteuid()}:
-        raise Misconfigured(code, f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
+        raise Misconfigured("store.path", f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
