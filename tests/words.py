@@ -1,7 +1,8 @@
 """The words that this project does not use, and what to say in their place.
 
-`python -m tests.words` lists each that is left. docs/explanation/words.md has the words that are used. Names are read as words: `still_held` and `StillHeld` both
-are "still held". A rule is a regular expression over such text, in lower case unless it says otherwise.
+`python -m tests.words` lists each that is left. docs/explanation/words.md has the words that are used. Names are read
+as words: `still_held` and `StillHeld` both are "still held". A rule is a regular expression over such text, in lower
+case unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ RULES = (
     _word(r"settled", "converged"),
     _word(r"doomed", "pending delete"),
     _word(r"Survey(?:ed)?", "Inspect", *CORE, "certagent/mta", spelled=True),
-    _word(r"Proved?|Proven|Disproven|Forget|Forgotten|Tidy|AnswerOrder|DropOrder|AskRenewal", "see lifecycle/steps.py", spelled=True),
+    _word(r"Proved?|Proven|Disproven|Forget|Forgotten|Tidy", "see lifecycle/steps.py", spelled=True),
+    _word(r"AnswerOrder|DropOrder|AskRenewal", "Respond, AbandonOrder, FetchRenewalInfo", spelled=True),
     _word(r"World|Built", "edges, wiring", spelled=True),
     _word(r"survey(?:s|ed)?", "inspect", *CORE, "docs"),
     _word(r"tidy|tidies|tidied", "clean up"),
