@@ -22,7 +22,8 @@ import yaml
 
 import certagent
 from certagent.cli.main import cli
-from certagent.config.load import Ca, Certificate, Config, Dane, Dns, ServiceKeys, load
+from certagent.config.load import load
+from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
 from certagent.dns.providers import command, rfc2136
 from certagent.mta import command as service
 from certagent.mta.dovecot import server as dovecot
@@ -177,6 +178,7 @@ KINDS = {
     "Transient": "transient",
     "Rejected": "rejected",
     "Misconfigured": "misconfigured",
+    "Usage": "misconfigured",
     "Unsafe": "unsafe",
     "Error": "error",
 }

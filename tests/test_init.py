@@ -14,7 +14,8 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from certagent.config.load import Config, load
+from certagent.config.load import load
+from certagent.config.schema import Config
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
@@ -401,7 +402,7 @@ def test_the_backup_stays_where_it_cannot_be_put_back(cf: Path, monkeypatch: pyt
     def complaint() -> str:
         if "b = 3" not in cf.read_text():
             return ""
-        monkeypatch.setattr(changes.atomic, "write", full)
+        monkeypatch.setattr(changes.replace, "write", full)
         return "fatal: b"
 
     def full(*_: object, **__: object) -> None:
