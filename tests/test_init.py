@@ -402,7 +402,7 @@ def test_the_backup_stays_where_it_cannot_be_put_back(cf: Path, monkeypatch: pyt
     def complaint() -> str:
         if "b = 3" not in cf.read_text():
             return ""
-        monkeypatch.setattr(changes.atomic, "write", full)
+        monkeypatch.setattr(changes.replace, "write", full)
         return "fatal: b"
 
     def full(*_: object, **__: object) -> None:

@@ -169,10 +169,10 @@ def _records(run: _Run, edges: Edges, wanted: dict[tuple[str, str], frozenset[st
 
 
 def _rehearse_file(state_dir: Path, pem: bytes, host: str) -> None:
-    from certagent.host import atomic
+    from certagent.host import replace
     from certagent.mta import pemfile
 
     with tempfile.TemporaryDirectory(prefix="dry-run-", dir=state_dir) as place:
         path = Path(place) / "chain.pem"
-        atomic.write(path, pem)
+        replace.write(path, pem)
         pemfile.rehearse(path, None if host.startswith("*.") else host)
