@@ -27,7 +27,7 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
-from certagent.report.text import brief, step_words
+from certagent.report.words import brief, step_words
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "explanation" / "rollover.md")
