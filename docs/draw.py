@@ -24,6 +24,7 @@ from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
+from certagent.lifecycle.rules.deployment import STAGES
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
@@ -183,10 +184,17 @@ def layout() -> str:
 
 def rules() -> str:
     """Every rule in its order, with the first sentence of its docstring."""
-    rows = ["| | rule | what it says |", "|---|---|---|"]
+    rows = ["| | subject | rule | what it says |", "|---|---|---|---|"]
     for number, rule in enumerate(planner.RULES, 1):
-        where = rule.__module__.rpartition(".")[2]
-        rows.append(f"| {number} | `{rule.__name__}` ({where}.py) | {_first(rule.__doc__)} |")
+        subject = rule.__module__.rpartition(".")[2]
+        rows.append(f"| {number} | {subject} | `{rule.__name__}` | {_first(rule.__doc__)} |")
+    return "\n".join(rows) + "\n"
+
+
+def stages() -> str:
+    """What is done in each phase of a mail server, and why."""
+    rows = ["| phase | what is done next | because |", "|---|---|---|"]
+    rows += [f"| {phase} | {stage.done} | {stage.why} |" for phase, stage in STAGES.items()]
     return "\n".join(rows) + "\n"
 
 
@@ -399,6 +407,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "layout": layout,
     "rules": rules,
     "steps": steps,
+    "stages": stages,
     "phases": phases,
     "orders": orders,
 }
