@@ -106,8 +106,8 @@ def test_it_wakes_at_the_journaled_date_and_sleeps_between(site: Site) -> None:
         )
         assert line["outcome"] == "done"
         assert (datetime.now(UTC) - last).total_seconds() >= 3.0
-        count = daemon.log.count("step=Prove")
-        until(lambda: daemon.log.count("step=Prove") >= count + 2, 10, "and again")
+        count = daemon.log.count("step=Verify")
+        until(lambda: daemon.log.count("step=Verify") >= count + 2, 10, "and again")
 
 
 def test_an_idle_daemon_does_nothing(site: Site) -> None:

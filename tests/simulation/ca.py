@@ -19,8 +19,8 @@ import cryptography.x509
 import msgspec
 
 import certagent.acme.ari
-import certagent.agent.act.dispatch
 from certagent.acme.issuer import Challenge, Order, Window
+from certagent.agent.act import issuing, outcome, records, serving
 from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
@@ -129,9 +129,10 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(bundle, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.acme.ari, "certificate_id", spki_of),
-        patch.object(certagent.agent.act.dispatch, "time", NOW),
-        patch.object(certagent.agent.act.dispatch, "random", NOW),
-        patch.object(certagent.agent.act.dispatch, "ThreadPoolExecutor", _Pool),
+        patch.object(serving, "time", NOW),
+        patch.object(issuing, "random", NOW),
+        patch.object(outcome, "random", NOW),
+        patch.object(records, "ThreadPoolExecutor", _Pool),
         *(remembered(NOW.memory) if remember else ()),
     ]
     before = gc.get_threshold()
