@@ -55,7 +55,7 @@ def delete(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         name
         for name, known in state.tlsa_names.items()
         if name not in spec.tlsa_names
-        and not any(h.values for h in rollover.cached(spec, known, now))
+        and all(h.values == frozenset() for h in rollover.cached(spec, known, now))
         and rollover.empty(known)
         and (not (known.changed_at and known.observed_at) or known.observed_at.since(known.changed_at) > schedule.LATE)
     )

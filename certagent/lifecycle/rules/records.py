@@ -46,7 +46,7 @@ def _observe_interval(spec: Spec, state: State, name: str, known: TlsaState, now
     waited_for = [
         caches.retire_interval(h, rollover.path(known), spec.safety_margin)
         for h in rollover.cached(spec, known, now)
-        if h.gone_at is not None and h.values and _matters(spec, state, name, h)
+        if h.gone_at is not None and h.values != frozenset() and _matters(spec, state, name, h)
     ]
     if waited_for:
         return schedule.observe_every(spec, min(waited_for)), "caches are waited for"
