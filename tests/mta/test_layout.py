@@ -69,7 +69,7 @@ def layout(place: Path, request: pytest.FixtureRequest) -> Layout:
 
 def installed(place: Path, shape: str, access: Access | None = None) -> Layout:
     layout = Layout("test mx1", {"ecdsa": files(place, shape)}, access)
-    layout.install({"ecdsa-p256": Secret(OLD.pem)})
+    layout.install({"ecdsa-p256": OLD.credential})
     return layout
 
 
@@ -84,7 +84,7 @@ def snapshot(place: Path) -> dict[str, tuple[object, ...]]:
 
 
 def put(layout: Layout, chain: chains.Chain = NEW) -> None:
-    layout.install({"ecdsa-p256": Secret(chain.pem)})
+    layout.install({"ecdsa-p256": chain.credential})
 
 
 def refused(layout: Layout, place: Path, match: str) -> Misconfigured:
@@ -142,7 +142,7 @@ class TestShapes:
     )
     def test_openssl_reads_a_bundle_of_either_cipher(self, place: Path, cipher: str, said: str) -> None:
         one = Files(pkcs12=str(place / "b.p12"), password_file=str(place / "password"), pkcs12_cipher=cipher)  # type: ignore
-        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": Secret(NEW.pem)})
+        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": NEW.credential})
         command = ["openssl", "pkcs12", "-in", place / "b.p12", "-passin", f"file:{place}/password", "-info", "-nodes"]
         done = subprocess.run(command, capture_output=True, check=True)
         assert said in done.stderr.decode()
@@ -169,7 +169,7 @@ class TestShapes:
 
     def test_both_kinds_of_keys_in_shapes_of_their_own(self, place: Path) -> None:
         layout = Layout("test mx1", {"rsa": files(place, "parts", "rsa"), "ecdsa-p256": str(place / "ecdsa.pem")})
-        layout.install({"rsa-2048": Secret(RSA.pem), "ecdsa-p256": Secret(NEW.pem)})
+        layout.install({"rsa-2048": RSA.credential, "ecdsa-p256": NEW.credential})
         assert layout.installed() == {"rsa-2048": RSA.der, "ecdsa-p256": NEW.der}
         assert [path.name for path in layout.paths(["ecdsa-p256"])] == ["ecdsa.pem"]
         assert len(layout.paths()) == 4
@@ -246,16 +246,16 @@ class TestNothingChanges:
     def test_by_a_broken_pem(self, place: Path, layout: Layout, wrong: bytes) -> None:
         before = snapshot(place)
         with pytest.raises(Unsafe, match=r"\[mta\.pem\]") as caught:
-            layout.install({"ecdsa-p256": Secret(wrong)})
+            layout.install({"ecdsa-p256": chains.text(wrong)})
         assert (str(layout.paths()[-1]) in caught.value.detail, ".new-" in caught.value.detail) == (True, False)
         assert snapshot(place) == before
 
     def test_by_a_broken_pem_of_the_other_kind(self, place: Path) -> None:
         layout = Layout("test mx1", {"ecdsa": files(place, "parts"), "rsa": files(place, "fullchain", "rsa")})
-        layout.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)})
+        layout.install({"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential})
         before = snapshot(place)
         with pytest.raises(Unsafe):
-            layout.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(RSA.key + OLD.leaf + OLD.issuer)})
+            layout.install({"ecdsa-p256": NEW.credential, "rsa-2048": chains.paired(RSA, OLD)})
         assert snapshot(place) == before
 
     def test_by_a_key_that_another_process_made_unreadable(self, place: Path, layout: Layout) -> None:
@@ -342,7 +342,7 @@ class TestNothingChanges:
     @pytest.mark.parametrize("full", range(1, 5))
     def test_by_a_disk_that_is_full_at_any_file(self, place: Path, monkeypatch: pytest.MonkeyPatch, full: int) -> None:
         layout = Layout("test mx1", {"ecdsa": files(place, "parts"), "rsa": str(place / "rsa.pem")})
-        both = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)}
+        both = {"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential}
         layout.install(both)
         before, real, written = snapshot(place), atomic._write_all, 0  # pyright: ignore[reportPrivateUsage]
 
@@ -366,7 +366,7 @@ class TestNothingChanges:
         lines = {line for line in NEW.key.decode().splitlines() if "-----" not in line} | {PASSWORD.decode()}
         wrong = NEW.key + NEW.leaf[:300] + b"!!!" + NEW.leaf[300:] + NEW.issuer
         with pytest.raises(Unsafe) as caught:
-            layout.install({"ecdsa-p256": Secret(wrong)})
+            layout.install({"ecdsa-p256": chains.text(wrong)})
         error: BaseException | None = caught.value
         while error:
             assert not any(line in repr(error) + repr(vars(error)) + repr(error.args) for line in lines)
@@ -423,12 +423,12 @@ def test_where_any_files_cannot_be_prepared_none_is_placed(shapes: tuple[str, st
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         place = prepared(Path(name))
         layout = Layout("test mx1", {"ecdsa": files(place, shapes[0]), "rsa": files(place, shapes[1], "rsa")})
-        layout.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)})
+        layout.install({"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential})
         broken = {layout.paths()[at]: how for at, how in failing.items() if at < len(layout.paths())}
         for path, how in broken.items():
             SABOTAGE[how](path)
         before = snapshot(place)
-        new = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(RSA.pem)}
+        new = {"ecdsa-p256": NEW.credential, "rsa-2048": RSA.credential}
         with failing_disk({path.name for path, how in broken.items() if how == "disk"}):
             if broken:
                 with pytest.raises((Misconfigured, Transient), match=r"mta\.(files|disk)"):
@@ -508,7 +508,7 @@ class TestPkcs12:
         one = Files(
             pkcs12=str(place / "ecdsa.p12"), password_file=str(place / "password"), pkcs12_cipher="TripleDES_SHA1"
         )
-        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": Secret(OLD.pem)})
+        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": OLD.credential})
         third = self.bundle(place)
         assert third != again
         put(layout, OLD)
@@ -695,7 +695,7 @@ class TestOptions:
         layout = Layout("test mx1", {"ecdsa": "/a.pem", "ecdsa-p384": "/b.pem"})
         assert [layout.of(f"ecdsa-p{bits}").combined for bits in (256, 384)] == ["/a.pem", "/b.pem"]
         with pytest.raises(Misconfigured, match=r"no file for rsa-2048 \[mta\.config\]") as caught:
-            layout.install({"rsa-2048": Secret(RSA.pem)})
+            layout.install({"rsa-2048": RSA.credential})
         assert "rsa: " in caught.value.hint
 
 
