@@ -22,7 +22,7 @@ C, P, R, F, S, I, A, M, D = (  # noqa: E741 -- a table
     "lifecycle.fold",
     "lifecycle.state",
     "lifecycle.issuance",
-    "agent.act.dispatch",
+    "agent.act.serving",
     "facts.moment",
     "lifecycle.schedule",
 )

@@ -13,7 +13,8 @@ from functools import partial
 
 from msgspec import Struct
 
-from certagent.agent.act.dispatch import act, failed
+from certagent.agent.act.dispatch import act
+from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
 from certagent.errors import Error
 from certagent.lifecycle import events as ev

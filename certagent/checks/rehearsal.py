@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from certagent.agent.act.dispatch import SETTLE_TXT, TXT_TTL_S
+from certagent.agent.act.records import SETTLE_TXT, TXT_TTL_S
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.errors import Error, Misconfigured

@@ -31,7 +31,7 @@ _TRIPLE_DES = bytes.fromhex("060a2a864886f70d010c0103")
 
 
 def make(credential: Credential, password: Secret[bytes], cipher: Cipher, old: bytes | None) -> Secret[bytes]:
-    """The bundle of a credential. It is salted: `old` comes back where it is one of the same content and cipher already.
+    """The bundle of a credential. It is salted: `old` comes back if it has the same content and cipher already.
 
     Raises:
         pem.key: (Misconfigured) The key cannot be read.

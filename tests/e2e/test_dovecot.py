@@ -45,6 +45,7 @@ from tests.e2e.dovecots import (
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE
 from tests.lab.wait import until
+from tests.mta import chains
 
 __all__ = ["dovecot", "imap", "options", "tls", "version"]  # fixtures
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
 from certagent.host import atomic
 from certagent.mta.layout import Access, Files, Layout
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.mta import chains
 
@@ -126,8 +127,8 @@ class TestShapes:
 
     def test_a_bundle_opens_with_the_password_and_has_the_chain_in_order(self, place: Path) -> None:
         layout = installed(place, "pkcs12")
-        deep = OLD.pem + NEW.issuer  # two issuers: their order can be wrong
-        layout.install({"ecdsa-p256": Secret(deep)})
+        # two issuers: their order can be wrong
+        layout.install({"ecdsa-p256": Credential(Secret(OLD.key), OLD.leaf, OLD.issuer + NEW.issuer)})
         bundle = load_pkcs12((place / "ecdsa.p12").read_bytes(), PASSWORD)
         assert bundle.cert is not None
         chain = [bundle.cert, *bundle.additional_certs]
@@ -444,8 +445,11 @@ class TestKilled:
 import os, signal, sys
 from pathlib import Path
 from certagent.mta.layout import Files, Layout
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
-place, pem, left = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), int(sys.argv[3])
+place, left = Path(sys.argv[1]), int(sys.argv[2])
+key, leaf, issuers = (Path(path).read_bytes() for path in sys.argv[3:])
+credential = Credential(Secret(key), leaf, issuers)
 rename = os.rename
 def counted(*args, **kwargs):
     global left
@@ -456,7 +460,7 @@ def counted(*args, **kwargs):
 os.rename = counted
 crt, ca, key = (str(place / f"ecdsa.{suffix}") for suffix in ("crt", "ca", "key"))
 files = Files(cert=crt, chain=ca, key=key)
-Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": Secret(pem)})
+Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": credential})
 """
 
     @pytest.mark.parametrize("renames", [0, 1, 2])
@@ -465,8 +469,10 @@ Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": Secret(pem)})
     ) -> None:
         layout = installed(place, "parts")
         saved = layout.saved()
-        (tmp_path / "new").write_bytes(NEW.pem)
-        argv = [sys.executable, "-c", self.SCRIPT, place, tmp_path / "new", str(renames)]
+        new = {"key": NEW.key, "leaf": NEW.leaf, "issuers": NEW.issuer}
+        for name, part in new.items():
+            (tmp_path / name).write_bytes(part)
+        argv = [sys.executable, "-c", self.SCRIPT, place, str(renames), *(tmp_path / name for name in new)]
         done = subprocess.run(argv, cwd=Path(__file__).parents[2], check=False)
         assert done.returncode == -signal.SIGKILL
         contents = [path.read_bytes() for path in layout.paths()]
@@ -490,11 +496,18 @@ class TestPkcs12:
         put(layout, OLD)
         assert self.bundle(place) == before
 
-    @pytest.mark.parametrize("pem", [NEW.pem, OLD.key + OLD.leaf + NEW.issuer, OLD.pem + NEW.issuer])
-    def test_another_chain_is_another_bundle(self, place: Path, pem: bytes) -> None:
+    @pytest.mark.parametrize(
+        "other",
+        [
+            NEW.credential,
+            Credential(Secret(OLD.key), OLD.leaf, NEW.issuer),
+            Credential(Secret(OLD.key), OLD.leaf, OLD.issuer + NEW.issuer),
+        ],
+    )
+    def test_another_chain_is_another_bundle(self, place: Path, other: Credential) -> None:
         layout = installed(place, "pkcs12")
         before = self.bundle(place)
-        layout.install({"ecdsa-p256": Secret(pem)})
+        layout.install({"ecdsa-p256": other})
         assert self.bundle(place) != before
 
     def test_another_password_or_cipher_is_another_bundle(self, place: Path) -> None:

@@ -106,7 +106,7 @@ def test_good_root_kept_for_a_trust_anchor_record() -> None:
 def test_good_signed_by_root() -> None:
     """A private CA without intermediates: its root stays, so that the file proves itself."""
     mine = certificate("", root(), key=key_pem(), names=[HOST], extended=None)
-    file, facts = build(join(root(), mine), mine.key)
+    file, _ = build(join(root(), mine), mine.key)
     assert file.reveal() == mine.key.reveal() + join(mine, root())
 
 
@@ -136,7 +136,8 @@ def test_good_self_issued_certificates_do_not_count_for_the_path_length() -> Non
     first = certificate("Sub", top, key=key_pem(which="first"), ca=True, extended=None)
     rolled = certificate("Sub", first, key=key_pem(which="rolled"), ca=True, extended=None)
     mine = certificate("", rolled, key=key_pem(), names=[HOST])
-    file, _ = build(join(mine, rolled, first, top), mine.key, keep_root=True)
+    _, facts = build(join(mine, rolled, first, top), mine.key, keep_root=True)
+    assert facts.issuers == (spki(rolled), spki(first), spki(top))
 
 
 @pytest.mark.parametrize("now", [NOW - DAY, NOW + 89 * DAY])

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from certagent.agent.act import dispatch
+from certagent.agent.act import dispatch, serving
 from certagent.checks import served as served_check
 from certagent.errors import Transient
 from certagent.facts.moment import Instant
@@ -578,7 +578,7 @@ class TestChain:
 
     def test_the_whole_chain_is_right(self) -> None:
         served = self.served(EC.leaf, EC.issuer, self.ROOT)
-        assert dispatch._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
+        assert serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
         assert served_check._compare(served, self.GENERATION.chains).outcome == "ok"  # pyright: ignore[reportPrivateUsage]
 
     @pytest.mark.parametrize(
@@ -594,8 +594,8 @@ class TestChain:
     def test_an_issuer_that_is_missing_misplaced_or_strange_is_told(self, sent: list[bytes], told: str) -> None:
         served = self.served(*sent)
         assert spki(served) == EC.spki
-        assert not dispatch._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
-        assert dispatch._tell(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
+        assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
+        assert serving._tell(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
         finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
         assert (finding.outcome, finding.detail) == ("refused", "serves what was installed, with other issuers")
 
@@ -610,8 +610,8 @@ class TestChain:
             ({"rsa-2048": other}, "serves a kind of key that is not installed; take it out, or list both under keys"),
         ):
             generation = replace(self.GENERATION, chains=leaves)
-            assert not dispatch._is(served, generation)  # pyright: ignore[reportPrivateUsage]
-            assert dispatch._tell(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
+            assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
+            assert serving._tell(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
             assert served_check._compare(served, leaves).outcome == "refused"  # pyright: ignore[reportPrivateUsage]
         assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
 

@@ -19,11 +19,12 @@ import cryptography.x509
 import msgspec
 
 import certagent.acme.ari
-import certagent.agent.act.dispatch
 from certagent.acme.issuer import Challenge, Order, Window
+from certagent.agent.act import issuing, outcome, records, serving
 from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.simulation.clock import Clock, nobody
 from tests.simulation.memory import Memory, remembered
@@ -97,7 +98,7 @@ def _csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
 
 def _build(
     key: Secret[bytes], certificates_pem: bytes, *, names: Sequence[str], now: datetime, keep_root: bool = False
-) -> tuple[Secret[bytes], Chain]:
+) -> tuple[Credential, Chain]:
     found = msgspec.json.decode(certificates_pem, type=Pem)
     chain = found.chain
     if chain.spki != spki_of(key.reveal()):
@@ -110,7 +111,7 @@ def _build(
         raise Unsafe("pem.not_yet_valid", "is valid later only")
     if now > chain.not_after:
         raise Unsafe("pem.expired", "has expired")
-    return Secret(certificates_pem), chain
+    return Credential(key, certificates_pem, b""), chain
 
 
 def _facts(certificates: Sequence[bytes]) -> Chain:
@@ -129,9 +130,10 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(bundle, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.acme.ari, "certificate_id", spki_of),
-        patch.object(certagent.agent.act.dispatch, "time", NOW),
-        patch.object(certagent.agent.act.dispatch, "random", NOW),
-        patch.object(certagent.agent.act.dispatch, "ThreadPoolExecutor", _Pool),
+        patch.object(serving, "time", NOW),
+        patch.object(issuing, "random", NOW),
+        patch.object(outcome, "random", NOW),
+        patch.object(records, "ThreadPoolExecutor", _Pool),
         *(remembered(NOW.memory) if remember else ()),
     ]
     before = gc.get_threshold()

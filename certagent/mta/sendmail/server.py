@@ -121,7 +121,10 @@ class Sendmail:
         Raises:
             mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
         """
-        with pemfile.in_its_words(), atomic.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place:
+        with (
+            pemfile.in_its_words(),
+            atomic.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+        ):
             self._layout.install(credentials)
             place()
         settings = self._read()

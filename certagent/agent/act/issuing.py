@@ -1,0 +1,142 @@
+"""Keys and certificates: made, ordered, finalized, revoked; and when the CA wants them renewed."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+
+from certagent.agent.act.outcome import failed
+from certagent.agent.edges import Edges
+from certagent.errors import Misconfigured, Rejected, Unsafe
+from certagent.facts.moment import Instant
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+
+SKEW = timedelta(minutes=1)
+"""A chain may begin a little later than the clock said that was read before it was made; `Install` asks again."""
+
+
+def make_keys(step: st.MakeKeys, spec: Spec, edges: Edges) -> ev.KeysMade:
+    """Make the keys that are not in the vault yet."""
+    from certagent.pki import keys
+
+    spki: dict[str, str] = {}
+    for key_type in step.key_types:
+        try:
+            key = edges.vault.key(spec.name, step.keys, key_type)  # made before a crash
+        except Misconfigured as error:
+            if error.code != "vault.missing":
+                raise
+            key = keys.make(key_type)
+            edges.vault.put_key(spec.name, step.keys, key_type, key)
+        spki[key_type] = keys.spki_sha256(key)
+    return ev.KeysMade(keys=step.keys, spki=spki, work=step.work)
+
+
+def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> ev.OrderPlaced:
+    """Place the order; one that replaces a certificate says so (RFC 9773 section 5)."""
+    from certagent.pki import keys
+
+    csr = keys.csr(edges.vault.key(spec.name, step.keys, step.key_type), spec.names)
+    replaces = None
+    if step.replaces and (old := state.generation(step.replaces)) and not old.revoke:
+        from cryptography.x509 import load_pem_x509_certificate
+
+        from certagent.acme import ari
+
+        try:
+            pem = edges.vault.chain(spec.name, step.replaces, step.key_type)
+            replaces = ari.certificate_id(load_pem_x509_certificate(pem))
+        except Misconfigured as error:  # a lost one is no reason not to order another
+            if error.code != "vault.missing":
+                raise
+    edges.check_ahead(frozenset(spec.key_types))
+    order = edges.issuer().order(csr, profile=spec.profile, replaces=replaces)
+    challenges = tuple((c.name, c.value) for c in order.challenges)
+    return ev.OrderPlaced(
+        key_type=step.key_type,
+        keys=step.keys,
+        url=order.url,
+        challenges=challenges,
+        ca=spec.ca,
+        work=step.work,
+    )
+
+
+def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
+    """Fetch the certificate and store its chain. An order that gives no usable chain is abandoned."""
+    from certagent.pki import bundle, keys
+
+    key = edges.vault.key(spec.name, step.keys, step.key_type)
+    try:
+        pem = edges.issuer().finalize(state.orders[step.key_type].url, keys.csr(key, spec.names))
+        _, chain = bundle.build(key, pem, names=spec.names, now=now.wall + SKEW)
+    except (Rejected, Unsafe) as error:
+        # the same order would give the same chain again
+        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
+    edges.vault.put_chain(spec.name, step.generation, step.key_type, pem)
+    return (
+        ev.Issued(
+            key_type=step.key_type,
+            keys=step.keys,
+            generation=step.generation,
+            chain=chain,
+            completes=step.completes,
+            work=step.work,
+        ),
+    )
+
+
+def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edges: Edges) -> ev.RenewalInfo:
+    """Ask the CA for its renewal window (RFC 9773) and draw a moment in it."""
+    window = edges.issuer().renewal_info(edges.vault.chain(spec.name, step.generation, step.key_type))
+    nothing = ev.RenewalInfo(
+        generation=step.generation,
+        key_type=step.key_type,
+        start=None,
+        end=None,
+        at=None,
+        # RFC 9773 section 4.3.3: no answer that helps; six hours, though a CA that has no ARI today needs no more
+        # than a day
+        ask_again_s=86400,
+        work=step.work,
+    )
+    if window is None:
+        return nothing
+    old = state.renewals.get(step.key_type)
+    same = old and old.generation == step.generation and (old.drawn.start, old.drawn.end) == (window.start, window.end)
+    at = old.drawn.at if old and same else _draw(window.start, window.end)
+    return ev.RenewalInfo(
+        generation=step.generation,
+        key_type=step.key_type,
+        start=window.start,
+        end=window.end,
+        at=at,
+        ask_again_s=window.retry_after_s,
+        explanation_url=window.explanation_url,
+        work=step.work,
+    )
+
+
+def _draw(start: datetime, end: datetime) -> datetime:
+    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw at each look would never
+    come.
+    """
+    return start + (end - start) * random.random()  # noqa: S311 -- spreads load, guards nothing
+
+
+def revoke(step: st.Revoke, spec: Spec, state: State, edges: Edges) -> ev.Revoked:
+    """Revoke every certificate of the generation.
+
+    Raises:
+        Misconfigured: `ca.other`.
+    """
+    generation = state.generation(step.generation)
+    if generation and generation.ca != spec.ca:
+        hint = "configure it once more until it is revoked, or revoke it there by hand: its chain is in state_dir"
+        raise Misconfigured("ca.other", f"{step.generation} was issued by {generation.ca or 'another CA'}", hint)
+    for key_type in generation.chains if generation else ():
+        edges.issuer().revoke(edges.vault.chain(spec.name, step.generation, key_type), 1)
+    return ev.Revoked(generation=step.generation, work=step.work)

@@ -1,0 +1,168 @@
+"""Mail servers: what they serve is inspected, a generation is installed, and every address verified."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from certagent.agent.act.outcome import failed, gate
+from certagent.agent.edges import Edges
+from certagent.errors import Error, Transient, Unsafe
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain, Served
+from certagent.facts.unknown import Unknown
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import rollover
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import Generation, State
+from certagent.mta.server import Server
+from certagent.pki.credential import Credential
+from certagent.pki.keytypes import algorithm
+
+_RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
+
+
+def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
+    """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
+
+    What they say is told in any case; where it forbids the swap, the planner goes on from there.
+    """
+    generation = state.generation(step.generation)
+    if generation is None or generation.keys is None:
+        raise Unsafe("dane.gate", f"{step.generation} is not ours to install", "")
+    observed: list[ev.AnyEvent] = []
+    try:
+        if not step.accept_deferrals:
+            for tlsa_name in rollover.names_that_roll(spec, state, step.server, generation):
+                expect = rollover.desired(spec, state, tlsa_name)
+                observation = edges.resolver().observe(tlsa_name, expect=expect, gone=frozenset(), budget=timedelta(0))
+                observed.append(
+                    ev.Observed(
+                        tlsa_name=tlsa_name, observation=observation, mail_servers=spec.tlsa_names.get(tlsa_name, ())
+                    )
+                )
+            for event in observed:
+                state = fold(state, event, now)
+            against = rollover.may_install(spec, state, step.server, generation, now)
+            gate("; ".join(f"{o.tlsa_name} {o.why}" for o in against))
+        return (*observed, _install(step, generation, spec, state, edges, now))
+    except Error as error:
+        return (*observed, failed(error, step.work))
+
+
+def _install(
+    step: st.Install, generation: Generation, spec: Spec, state: State, edges: Edges, now: Instant
+) -> ev.Installed:
+    from certagent.pki import bundle
+
+    assert generation.keys is not None, "a foreign generation is not installed"
+    mta = edges.servers[step.server]
+    edges.check(step.server, frozenset(generation.chains))
+    credentials: dict[str, Credential] = {}
+    for key_type, chain in generation.chains.items():
+        key = edges.vault.key(spec.name, generation.keys, key_type)
+        stored = edges.vault.chain(spec.name, step.generation, key_type)
+        credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        if found != chain:
+            raise Unsafe("vault.changed", f"{step.generation}: the stored {key_type} chain is not the one issued", "")
+    kept = _keep(step.server, mta, spec, state, edges)
+    mta.install(credentials)
+    return ev.Installed(server=step.server, generation=step.generation, kept=kept)
+
+
+def _keep(server: str, mta: Server, spec: Spec, state: State, edges: Edges) -> bool:
+    """Files that somebody else installed are kept before they are replaced; whether there are any now.
+
+    Where some are ours already, a swap was interrupted: what was kept before it must not be lost.
+    """
+    ours = [_is_ours(der, state) for der in mta.installed().values()]
+    if any(ours) and (all(ours) or edges.vault.kept(spec.name, server)):
+        # an earlier generation of ours would be put back first
+        return state.mail_servers[server].previous is None and bool(edges.vault.kept(spec.name, server))
+    files = mta.saved()
+    if files:
+        edges.vault.keep(spec.name, server, files)
+    return bool(files)
+
+
+def _is_ours(der: bytes, state: State) -> bool:
+    from certagent.pki import bundle, tlsa
+
+    return tlsa.of_key(bundle.facts([der]).spki) in state.made
+
+
+def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
+    """Every kind of key is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
+    services = next(t.services for t in spec.mail_servers if t.name == step.server)
+    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
+    served = tuple(edges.probe(services, tuple(kinds.values())))
+    missed = [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]
+    if missed:
+        where = sorted(
+            {f"{s.host} [{s.address}]:{s.port}: {s.chain.why}" for s in missed if isinstance(s.chain, Unknown)}
+        )
+        detail = "; ".join(where[:4])
+        raise Transient("mta.down", detail, _RUNNING)
+    return ev.Inspected(server=step.server, served=served, work=step.work)
+
+
+def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
+    """Ask every address until each serves the generation, at most for the step's budget."""
+    generation = state.generation(step.generation)
+    assert generation is not None, "a proof is planned only for what the state knows"
+    services = next(t.services for t in spec.mail_servers if t.name == step.server)
+    key_types = (*generation.chains, *(_left(step.server, generation, state) if step.drained else ()))
+    deadline = time.monotonic() + step.budget.total_seconds()
+    pause_s = 0.02
+    while True:
+        served = tuple(edges.probe(services, key_types))
+        wrong = [s for s in served if not _is(s, generation)]
+        if not wrong or time.monotonic() >= deadline:
+            break
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 1.0)
+    if not wrong and served:
+        done = ev.Verified(
+            server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
+        )
+        return (done,)
+    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to prove"
+    spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
+    if spoke:
+        hint = "look at the mail server's own log for TLS errors"
+        error: Error = Transient("mta.not_served", detail, hint)
+        return (
+            ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
+            failed(error, step.work),
+        )
+    raise Transient("mta.down", detail, _RUNNING)
+
+
+def _left(server: str, generation: Generation, state: State) -> tuple[str, ...]:
+    """Kinds of key that were served here until now and are not in the generation: they must be gone."""
+    kinds = {algorithm(key_type) for key_type in generation.chains}
+    older = {algorithm(a): a for g in state.serving((server,)) for a in g.chains if algorithm(a) not in kinds}
+    return tuple(older.values())
+
+
+def _is(served: Served, generation: Generation) -> bool:
+    if isinstance(served.chain, Unknown):
+        return served.key_type not in generation.chains and served.chain.reached
+    return served.chain == generation.chains.get(served.key_type)
+
+
+def _tell(served: Served, generation: Generation) -> str:
+    if isinstance(served.chain, Unknown):
+        return f"{served.where}: {served.chain.why}"
+    expected = generation.chains.get(served.key_type)
+    if expected is None:  # where one kind is installed, the server chooses
+        return f"{served.where}: serves a kind of key that is not installed; take it out, or list both under keys"
+    if served.chain.spki != expected.spki:
+        return f"{served.where}: serves another key, {served.chain.spki[:12]} in place of {expected.spki[:12]}"
+    if served.chain.serial != expected.serial:
+        return f"{served.where}: serves certificate {served.chain.serial} in place of {expected.serial}"
+    sent, due = served.chain.issuers, expected.issuers
+    how = "in another order" if sorted(sent) == sorted(due) else f"{len(sent)} in place of {len(due)}, or others"
+    return f"{served.where}: serves the right certificate with the wrong issuers: {how}"
