@@ -30,7 +30,7 @@ from certagent.pki import tlsa
 from certagent.report.text import brief, step_words
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "rollover.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "explanation" / "rollover.md")
 _PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 HOST = "mx1.example.org"

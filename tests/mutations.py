@@ -67,7 +67,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "no-hold",
         "caches are waited for",
         C,
-        "    return [h for h in cached if h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
+        "    return [h for h in cached if h.gone_at is None or "
+        "now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
         "    return [h for h in cached if h.gone_at is None]",
     ),
     Mutant(
@@ -194,7 +195,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "records of every algorithm are published",
         S,
         "    return frozenset(v for chain in generation.chains.values() for v in tlsa.records(chain, tlsa_parameters))",
-        "    return frozenset(v for chain in list(generation.chains.values())[:1] for v in tlsa.records(chain, tlsa_parameters))",
+        "    return frozenset("
+        "v for chain in list(generation.chains.values())[:1] for v in tlsa.records(chain, tlsa_parameters))",
     ),
     Mutant(
         "old-record-dropped",
@@ -340,7 +342,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "ari-unheard",
         "the CA's window is heeded",
         D,
-        '            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA\'s renewal window (RFC 9773)"))',
+        "            moments.append((min(renewal.drawn.at, last_chance(chain)), "
+        '"the CA\'s renewal window (RFC 9773)"))',
         '            moments.append((last_chance(chain), "the CA\'s renewal window (RFC 9773)"))',
     ),
     Mutant(
@@ -391,7 +394,7 @@ EQUIVALENT: dict[str, str] = {
         "server in any case, so no swap is planned on a name without one; the obstacle only says why."
     ),
     "clean-unlooked": (
-        "the fresh look before a removal: taking away a value that matches nothing served cannot make TLSA parameters fail "
+        "the fresh look before a removal: taking away a value that matches nothing served cannot make parameters fail "
         "that did not fail before, whatever the set is by now; it only spares the provider vain writes."
     ),
     "surplus-of-primary": (
@@ -401,8 +404,8 @@ EQUIVALENT: dict[str, str] = {
     ),
     "change-not-noted": (
         "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
-        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS in the "
-        "same breath as the swap."
+        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS "
+        "in the same breath as the swap."
     ),
     "act-gate-empty": (
         "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from certagent.config.load import Config, load
+from certagent.config.load import load
+from certagent.config.schema import Config
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service

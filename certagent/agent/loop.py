@@ -1,4 +1,6 @@
-"""The reconcile loop of one certificate: fold the journal, plan one step, journal the intent, act, journal the outcome, again.
+"""The reconcile loop of one certificate.
+
+Fold the journal, plan one step, journal the intent, act, journal the outcome, again.
 
 It stops when the plan is to wait, and may be ended at any line: the next run reads the journal and goes on.
 """

@@ -1,4 +1,4 @@
-"""`certagent renew` for one certificate: the reconcile loop, as far as it can go, and the waits in between if wanted."""
+"""`certagent renew` for one certificate: the reconcile loop, as far as it can go; with the waits if wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from certagent.agent.loop import StepReport, advance
 from certagent.agent.wiring import Wiring
-from certagent.config.load import Entry
+from certagent.config.schema import Entry
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.steps import Wait

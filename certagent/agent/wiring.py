@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from certagent import __version__
 from certagent.acme.issuer import Issuer
 from certagent.agent.edges import Edges, Resolver
-from certagent.config.load import Ca, Config, Section
+from certagent.config.schema import Ca, Config
+from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
-from certagent.errors import Misconfigured
+from certagent.errors import Misconfigured, Usage
 from certagent.host import atomic
 from certagent.host.clock import SystemClock
 from certagent.mta.server import Server
@@ -167,9 +168,9 @@ class Wiring:
         options = self.config.options(section, plugin.Options)
         try:
             return plugin(options) if name is None else plugin(name, options)
+        except Usage:  # it names its file
+            raise
         except Misconfigured as error:
-            if error.code.startswith("secret."):
-                raise
             raise self.config.wrong(section.place, error.detail, error.hint) from None
 
     def edges(self, certificate: str) -> Edges:

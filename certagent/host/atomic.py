@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Misconfigured, Transient, Usage
 
 _OPERATOR_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -212,9 +212,10 @@ def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
     """
 
     def judge(status: os.stat_result) -> None:
-        _refuse_stranger(path, status, "secret.mode")
+        if status.st_uid not in {0, os.geteuid()}:
+            raise Usage("secret.mode", f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
         if status.st_mode & 0o077:
-            raise Misconfigured("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+            raise Usage("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
 
     return _read(path, limit_bytes, judge)
 

@@ -4,8 +4,8 @@
    first complete round of answers in which no server gave it any more (RFC 7671 section 8.1; RFC 2181 section 5.2).
 2. A server that was not heard may give any set it ever gave. So a round with an unknown answer never ends a hold.
 3. A set that comes back (a secondary that regressed) is held again, from the start.
-4. A set hurts a chain if some usable TLSA parameters in it has records and none of them matches (RFC 7671 sections 8 and 9;
-   RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
+4. A set hurts a chain if some usable TLSA parameters in it have records and none of them matches (RFC 7671
+   sections 8 and 9; RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
 
 Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests
 ask at every moment of a simulated world.
@@ -114,7 +114,7 @@ def still_cached(
 
 
 def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool = False) -> frozenset[str]:
-    """The TLSA parameters of the set for which no record matches the chain; empty: every sender that holds the set is fine.
+    """The TLSA parameters of the set for which no record matches the chain; empty: the set breaks no sender.
 
     Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
     record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with
@@ -132,9 +132,9 @@ def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool =
 def breaks(values: frozenset[Value], chain: Chain, served: Iterable[Chain]) -> bool:
     """Whether a sender that holds the set is hurt by the chain, and is not hurt already by everything served so far.
 
-    Triple by TLSA parameters, since senders differ in those they support. A set that surely matches nothing that is served (a
-    mistake made before certagent came, or behind its back) is no reason to hold anything back: its holders are cut off
-    already, and only a change can help them.
+    One kind of TLSA parameters at a time, since senders differ in those they support. A set that surely matches
+    nothing that is served (a mistake made before certagent came, or behind its back) is no reason to hold anything
+    back: its holders are cut off already, and only a change can help them.
     """
     hurt = unmatched(values, chain)
     now_served = list(served)

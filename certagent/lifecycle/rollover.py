@@ -301,7 +301,7 @@ def seen_everywhere(known: TlsaState) -> frozenset[Value]:
 
 
 def missing(spec: Spec, state: State, tlsa_name: str) -> frozenset[Value]:
-    """What to publish now: the whole desired set as soon as any of it is missing, without TLSA parameters that must wait.
+    """What to publish now: the whole desired set as soon as any of it is missing, without parameters that must wait.
 
     Missing is what no server gives; and what one server lacks although it is served: that one may be the primary, and
     the others may only not have followed yet.
@@ -345,7 +345,7 @@ def unfollowed(spec: Spec, state: State, tlsa_name: str) -> bool:
 def may_publish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> str | None:
     """The gate before values are added; the reason against it, or None.
 
-    No set that comes to be may have a TLSA parameters that matches nothing served (RFC 7671 section 8.4: a new TLSA parameters is
+    No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: a new kind is
     published for the present chain first), unless that was so before.
     """
     if held_back := publication_blocked(spec, state, tlsa_name):
@@ -376,7 +376,8 @@ def may_unpublish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Va
         for chain in served:
             worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
             if worse:
-                return f"{tlsa_name}: without these no record of type {', '.join(sorted(worse))} would match what is served"
+                parameters = ", ".join(sorted(worse))
+                return f"{tlsa_name}: without these no record of type {parameters} would match what is served"
     return None
 
 

@@ -212,8 +212,9 @@ class Revoke(Step, frozen=True):
 
 
 class Delete(Step, frozen=True):
-    """Delete what nothing serves, nothing publishes and nothing will roll back to; `mail_servers`: only what is known of
-    mail servers that are not configured any more.
+    """Delete what nothing serves, nothing publishes and nothing will roll back to.
+
+    `mail_servers`: only what is known of mail servers that are not configured any more.
     """
 
     WORK: ClassVar[str] = "vault"

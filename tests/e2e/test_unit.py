@@ -35,7 +35,7 @@ from tests.lab.wait import until
 from tests.mta import chains
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "config.example.yaml", "docs/mail-servers.md", "docs/errors.md")
+PAGES = ("README.md", "config.example.yaml", "docs/how-to/mail-servers.md", "docs/reference/errors.md")
 ONLY_READ = {"/etc/certagent"}
 NO_SERVER = {"/etc/x"}
 QUEUE = {"/var/spool/postfix", "/var/lib/postfix"}

@@ -539,7 +539,7 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
 
 
 def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way() -> None:
-    """As a whole it hurts nobody; not if somebody else's record of the TLSA parameters, which matches nothing, would be left."""
+    """As a whole it hurts nobody; not if somebody else's record of its kind, which matches nothing, would be left."""
     issuer = frozenset({"2 1 1 " + "ca" * 32})
     life = Life(replace(SPEC, tlsa_parameters=("3 1 1", "2 1 1")))
     life.until(st.PlaceOrder)
