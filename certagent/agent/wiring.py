@@ -20,8 +20,8 @@ from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
-from certagent.host import atomic
 from certagent.host.clock import SystemClock
+from certagent.host.files import private_dir, read_private
 from certagent.mta.server import Server
 from certagent.secret import Secret
 from certagent.store.journal import Journal
@@ -83,7 +83,7 @@ class Wiring:
 
     def state_dir(self) -> Path:
         """The state directory, made where it is missing, 0700."""
-        atomic.private_dir(self.config.state_dir)
+        private_dir(self.config.state_dir)
         return self.config.state_dir
 
     def present(self) -> int | None:
@@ -126,7 +126,7 @@ class Wiring:
         from certagent.acme.client import Acme  # loads the ACME library
 
         ca = self.config.cas[name]
-        atomic.private_dir(self.state_dir() / "accounts")
+        private_dir(self.state_dir() / "accounts")
         return Acme(
             directory,
             self.state_dir() / "accounts" / _directory_name(directory),
@@ -211,4 +211,4 @@ def _eab(ca: Ca) -> Secret[str] | None:
     if ca.eab_key_file is None:
         return None
     # RFC 8555 section 7.3.4: a MAC key, base64url; far below 4 KiB
-    return Secret(atomic.read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())
+    return Secret(read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())

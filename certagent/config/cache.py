@@ -17,7 +17,8 @@ import msgspec
 
 from certagent import __version__
 from certagent.errors import Error
-from certagent.host import atomic
+from certagent.host import replace, trust
+from certagent.host.files import read_private
 
 WORTH_BYTES = 64 * 1024
 """A smaller file is read within a few hundredths of a second."""
@@ -33,7 +34,7 @@ def read(text: bytes, default_dir: str, type_: type[T]) -> T | None:
     if len(text) < WORTH_BYTES:
         return None
     try:
-        kept = atomic.read_private(_place(text, default_dir), limit_bytes=_LIMIT_BYTES)
+        kept = read_private(_place(text, default_dir), limit_bytes=_LIMIT_BYTES)
         digest = _digest(text)
         return msgspec.msgpack.decode(kept[len(digest) :], type=type_) if kept.startswith(digest) else None
     except (Error, msgspec.MsgspecError, ValueError):
@@ -46,8 +47,8 @@ def keep(text: bytes, default_dir: str, value: object) -> None:
         return
     with suppress(Error):
         place = _place(text, default_dir)
-        atomic.trusted_dir(place.parent)
-        atomic.write(place, _digest(text) + msgspec.msgpack.encode(value))
+        trust.trusted_dir(place.parent)
+        replace.write(place, _digest(text) + msgspec.msgpack.encode(value))
 
 
 def _place(text: bytes, default_dir: str) -> Path:
