@@ -20,9 +20,9 @@ from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 
 if TYPE_CHECKING:
-    from certagent.agent.loop import StepReport
     from certagent.lifecycle.forecast import Foreseen
     from certagent.report.findings import Finding, Rehearsal
+    from certagent.report.step import StepReport
     from certagent.store.journal import Entry, Wake
 
 DATE = "%Y-%m-%d %H:%M:%S"

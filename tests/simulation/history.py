@@ -13,10 +13,11 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple, cast
 
-from certagent.agent.loop import StepReport, advance
+from certagent.agent.loop import advance
 from certagent.errors import Error
 from certagent.lifecycle.planner import RULES
 from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.dns import RR, tell
