@@ -16,10 +16,10 @@ from certagent.cli.options import wired, with_config, with_json, with_names
 from certagent.errors import Unsafe
 
 if TYPE_CHECKING:
-    from certagent.agent.loop import StepReport
     from certagent.agent.wiring import Wiring
     from certagent.config.schema import Entry
     from certagent.lifecycle.steps import Wait
+    from certagent.report.step import StepReport
     from certagent.report.views import Taken
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from certagent.agent.loop import StepReport
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
@@ -21,6 +20,7 @@ from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Outcome, Rehearsal
 from certagent.report.status import Date, Failure
+from certagent.report.step import StepReport
 from certagent.report.words import brief, step_words
 
 VERSION = 1
