@@ -228,13 +228,24 @@ def test_no_code_is_made_up_at_run_time() -> None:
 
 
 def test_every_word_of_the_log_is_explained() -> None:
-    """docs/reference/log.md has the words that log.py and daemon.py write, and no others."""
+    """docs/reference/log.md has the words that log.py and daemon.py write, and the daemon's events, and no others."""
     words: set[str] = set()
+    events: set[str] = set()
     for name in ("report/log.py", "agent/daemon.py"):
         for node in ast.walk(ast.parse(text("certagent", name))):
-            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
-                words.add(str(node.elts[0].value))
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "reference", "log.md"))) == words
+            match node:
+                case ast.Tuple(elts=[ast.Constant(value="event"), ast.Constant(value=str(event))]):
+                    events.add(event)
+                    words.add("event")
+                case ast.Tuple(elts=[ast.Constant(value=str(word)), _]):
+                    words.add(word)
+                case _:
+                    pass
+    _, of_words, of_events, _ = text("docs", "reference", "log.md").split("\n## ")
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", of_words)) == words
+    assert {
+        word for row in re.findall(r"(?m)^\| (`\w.*\w`) \|", of_events) for word in re.findall(r"\w+", row)
+    } == events
 
 
 # -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
