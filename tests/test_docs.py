@@ -430,3 +430,25 @@ def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
     [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
     with pytest.raises(AssertionError):
         add_is_seen(provider, "example.org.")
+
+
+# -- the architecture and the words ----------------------------------------------------------------------------------
+
+
+def test_architecture_has_every_folder() -> None:
+    """The tree in the package's docstring names the folders and files that there are, and no others."""
+    tree = (certagent.__doc__ or "").split("\nThe tree", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"(?m)^    (\w+) ", tree)
+    package = ROOT / "certagent"
+    there = {path.parent.name for path in package.glob("*/__init__.py")} | {path.stem for path in package.glob("*.py")}
+    assert sorted(named) == sorted(there - {"__init__", "__main__"})
+
+
+def test_words_are_in_use() -> None:
+    """Every word of the table stands somewhere in the package; a word that nothing uses explains nothing."""
+    cells = re.findall(r"(?m)^\| ([^|]+) \|.*\|.*\|$", text("docs", "explanation", "words.md"))
+    words = {word.strip().removeprefix("to ") for cell in cells for word in cell.split(",")} - {"word"}
+    package = " ".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    spoken = re.sub(r"\s+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", package)).lower()
+    assert len(words) > 60
+    assert {word for word in words if word.lower() not in spoken} == set()
