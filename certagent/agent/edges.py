@@ -102,7 +102,7 @@ class Edges:
         vault: Vault,
         servers: Mapping[str, Server],
         probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
-        alone: Callable[[str], None] = lambda _: None,
+        alone: Callable[[str], None] | None = None,
         ahead: Executor | None = None,
     ) -> None:
         """`alone` refuses a mail server that writes the files of another one."""
@@ -125,7 +125,8 @@ class Edges:
 
     def check(self, server: str, key_types: frozenset[str]) -> None:
         """No other server writes its files; and its own check: the one that began a moment ago, or a new one."""
-        self._alone(server)
+        if self._alone:
+            self._alone(server)
         early = self._checks.pop(server, None)
         old = time.monotonic() - self._checked_at > CHECK_S
         # `cancel`: one that has not begun stands behind those of other certificates, and is not waited for
