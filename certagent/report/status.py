@@ -339,8 +339,10 @@ def _roll(spec: Spec, state: State, now: Instant) -> Roll | None:
     waiting = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
     if waiting:
         obstacles = [o for name in waiting for o in rollover.may_install(spec, state, name, newest, now)]
+        if not obstacles:
+            return Roll("swap", old, newest.id)
         reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
-        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now) if obstacles else None)
+        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now))
     if any(at and at.phase not in ("verified", "drained") for at in installed.values()):
         return Roll("swap", old, newest.id)
     if not rollover.rolled(spec, state):
