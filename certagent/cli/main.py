@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from certagent.agent.loop import StepReport
     from certagent.agent.wiring import Wiring
     from certagent.config.load import Config, Entry
-    from certagent.lifecycle.events import Failed
-    from certagent.lifecycle.steps import Wait
+    from certagent.agent.subject import Failed
+    from certagent.facts.wait import Wait
     from certagent.report.findings import Rehearsal
 
 _config = click.option(
@@ -292,7 +292,7 @@ def abort(path: Path, name: str) -> None:
                 "what serves already is rolled forward, not back",
             )
         wiring.journal.append(name, ev.Requested(what="abort"))
-        last = advance(entry.spec, wiring.journal, wiring.edges(name), tell=_print_step)
+        last = advance(wiring.certificate(entry.spec.name), wiring.journal, tell=_print_step)
     assert last is not None
     _print_wait(name, last)
     _wake_daemon(wiring)

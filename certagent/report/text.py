@@ -21,9 +21,11 @@ from certagent.pki import tlsa
 
 if TYPE_CHECKING:
     from certagent.agent.loop import StepReport
+    from certagent.facts.wait import Wait
     from certagent.lifecycle.forecast import Foreseen
     from certagent.report.findings import Finding, Rehearsal
-    from certagent.store.journal import Entry, Wake
+    from certagent.store.journal import Entry
+    from certagent.store.protocol import Wake
 
 DATE = "%Y-%m-%d %H:%M:%S"
 
@@ -96,7 +98,7 @@ def short(values: Sequence[str] | frozenset[str]) -> str:
 def step(told: StepReport) -> str:
     """The line of a step that was taken."""
     outcome = "FAILED " if told.failure else ""
-    return f"{told.certificate}: {outcome}{step_words(told.step)} [{told.took_s:.2f} s]: {told.step.because}"
+    return f"{told.name}: {outcome}{step_words(told.step)} [{told.took_s:.2f} s]: {told.step.because}"
 
 
 def timeline(foreseen: Sequence[Foreseen]) -> str:
@@ -133,7 +135,7 @@ def rehearsal(report: Rehearsal) -> str:
     return "\n".join([*lines, timeline(report.timeline), verdict])
 
 
-def run_of(name: str, told: Sequence[StepReport], last: st.Wait, failures: Mapping[str, Failure]) -> dict[str, Any]:
+def run_of(name: str, told: Sequence[StepReport], last: Wait, failures: Mapping[str, Failure]) -> dict[str, Any]:
     """The JSON of one certificate's `renew`."""
     return {
         "certificate": name,
@@ -268,10 +270,10 @@ def tlsa_records(spec: Spec, state: State) -> list[dict[str, Any]]:
 # -- history ---------------------------------------------------------------------------------------------------------
 
 
-def event(entry: Entry) -> str:
+def event(entry: Entry[ev.AnyEvent]) -> str:
     """A line, or a few, of the history: the date, what happened, and the evidence."""
     head = f"{entry.seq:>5} {entry.at.wall:{DATE}}  "
-    lines = _event(entry.event)
+    lines = [f"again: {line}" if entry.again else line for line in _event(entry.event)[: 1 if entry.again else None]]
     return "\n".join([head + lines[0], *(f"{'':29}{line}" for line in lines[1:])])
 
 
