@@ -22,7 +22,8 @@ import yaml
 
 import certagent
 from certagent.cli.main import cli
-from certagent.config.load import Ca, Certificate, Config, Dane, Dns, ServiceKeys, load
+from certagent.config.load import load
+from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
 from certagent.dns.providers import command, rfc2136
 from certagent.mta import command as service
 from certagent.mta.dovecot import server as dovecot
@@ -177,6 +178,7 @@ KINDS = {
     "Transient": "transient",
     "Rejected": "rejected",
     "Misconfigured": "misconfigured",
+    "Usage": "misconfigured",
     "Unsafe": "unsafe",
     "Error": "error",
 }
@@ -245,9 +247,15 @@ def test_every_word_of_the_log_is_explained() -> None:
 # -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
 
 
-def options() -> Iterator[tuple[str, str]]:
+def commands() -> dict[str, click.Command]:
     assert isinstance(cli, click.Group)
-    for name, found in cli.commands.items():
+    context = click.Context(cli)
+    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command}
+
+
+def options() -> Iterator[tuple[str, str]]:
+    for name, found in commands().items():
         for parameter in found.params:
             if isinstance(parameter, click.Option):
                 yield from ((name, option) for option in parameter.opts)
@@ -256,8 +264,7 @@ def options() -> Iterator[tuple[str, str]]:
 def test_manual_page_has_every_command_and_option() -> None:
     """Whatever the command line takes is in the manual page."""
     page = MAN.read_text(encoding="utf-8")
-    assert isinstance(cli, click.Group)
-    missing = [name for name in cli.commands if f".It Cm {name}\n" not in page]
+    missing = [name for name in commands() if f".It Cm {name}\n" not in page]
     missing += [f"{name} {option}" for name, option in options() if f"Fl {option[1:]}" not in page]
     assert not missing
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from certagent.agent.subject import E, Failed, Step, Subject, S
+from certagent.agent.subject import E, Failed, S, Step, Subject
 from certagent.errors import Error
 from certagent.facts.wait import Wait
 from certagent.store.journal import Journal, Known

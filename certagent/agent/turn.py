@@ -11,7 +11,7 @@ import click
 
 from certagent.agent.loop import StepReport, advance
 from certagent.agent.wiring import Wiring
-from certagent.config.load import Entry
+from certagent.config.schema import Entry
 from certagent.facts.wait import Wait
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from certagent import __version__
 from certagent.acme.issuer import Issuer
+from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.edges import Edges, Resolver
-from certagent.config.load import Ca, Config, Section
+from certagent.agent.subject import Subject
+from certagent.config.schema import Ca, Config
+from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
-from certagent.errors import Misconfigured
-from certagent.host import atomic
+from certagent.errors import Misconfigured, Usage
 from certagent.host.clock import SystemClock
+from certagent.host.files import private_dir, read_private
+from certagent.lifecycle.events import AnyEvent
+from certagent.lifecycle.state import State
 from certagent.mta.server import Server
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
+from certagent.store.protocol import Store
+from certagent.store.sqlite import Sqlite
+from certagent.store.subject import SubjectKind
 from certagent.store.vault import Vault
 
 BUILT_IN = {
@@ -64,13 +72,27 @@ class Zones:
             yield best
 
 
+class Kind(NamedTuple):
+    """One kind of subject, as the configuration has it."""
+
+    kind: SubjectKind[Any, Any]
+    names: Callable[[], Collection[str]]
+    make: Callable[[str], Subject[Any, Any]]
+
+
+LEASE_S = 900.0
+"""The longest step ends within ten minutes by its own limits: a writer without one for a quarter of an hour is gone."""
+
+
 class Wiring:
     """Everything a command needs, each part made when it is first asked for."""
 
     def __init__(self, config: Config, before: Wiring | None = None) -> None:
         """`before`: what a daemon was built from until it read its configuration again; journal and lock go on."""
         self.config = config
-        self._journal = before.journal if before else None
+        self._store: Store | None = before.store if before else None
+        self.kinds = {CERTIFICATE.name: Kind(CERTIFICATE, self.config.certificates.keys, self.certificate)}
+        """The kinds of subject. One more is one line."""
         self._mutex = threading.Lock()
         # one of each, also for threads that ask at the same moment: two issuers would register two accounts
         self.issuer = _once(self._issuer)
@@ -82,7 +104,7 @@ class Wiring:
 
     def state_dir(self) -> Path:
         """The state directory, made where it is missing, 0700."""
-        atomic.private_dir(self.config.state_dir)
+        private_dir(self.config.state_dir)
         return self.config.state_dir
 
     def present(self) -> int | None:
@@ -90,20 +112,48 @@ class Wiring:
         return daemon_pid(self.state_dir() / "daemon.pid")
 
     @property
-    def journal(self) -> Journal:
-        """The journal."""
+    def store(self) -> Store:
+        """Where the journal is."""
         with self._mutex:
-            if self._journal is None:
-                self._journal = Journal(self.state_dir() / "journal.db", SystemClock())
-            return self._journal
+            if self._store is None:
+                self._store = Sqlite(self.state_dir() / "journal.db", SystemClock())
+            return self._store
+
+    @property
+    def journal(self) -> Journal[State, AnyEvent]:
+        """The journal of the certificates."""
+        return Journal(self.store, CERTIFICATE)
 
     @property
     def lock(self) -> Lock:
-        """The one writer's lock; all threads share it."""
+        """The one writer's lock, and with it the lease of the store; all threads share it."""
+        store = self.store
         with self._mutex:
             if self._lock is None:
-                self._lock = Lock(self.state_dir() / "lock")
+                # whoever has the lock is alone on this host
+                lease = partial(store.lease, seconds=LEASE_S, alone=True)
+                self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
+
+    # -- subjects ----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> Iterator[str]:
+        """All that is configured, as `KIND/NAME`."""
+        return (one.kind.subject(name) for one in self.kinds.values() for name in one.names())
+
+    def knows(self, subject: str) -> bool:
+        """Whether it is configured."""
+        kind, _, name = subject.partition("/")
+        return kind in self.kinds and name in self.kinds[kind].names()
+
+    def subject(self, subject: str) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
+        """One that is configured, and its journal."""
+        kind, _, name = subject.partition("/")
+        return self.kinds[kind].make(name), Journal(self.store, self.kinds[kind].kind)
+
+    def certificate(self, name: str) -> Certificate:
+        """The subject of a configured certificate."""
+        return Certificate(self.config.certificates[name].spec, self.edges(name))
 
     @property
     def vault(self) -> Vault:
@@ -125,7 +175,7 @@ class Wiring:
         from certagent.acme.client import Acme  # loads the ACME library
 
         ca = self.config.cas[name]
-        atomic.private_dir(self.state_dir() / "accounts")
+        private_dir(self.state_dir() / "accounts")
         return Acme(
             directory,
             self.state_dir() / "accounts" / _directory_name(directory),
@@ -167,9 +217,9 @@ class Wiring:
         options = self.config.options(section, plugin.Options)
         try:
             return plugin(options) if name is None else plugin(name, options)
+        except Usage:  # it names its file
+            raise
         except Misconfigured as error:
-            if error.code.startswith("secret."):
-                raise
             raise self.config.wrong(section.place, error.detail, error.hint) from None
 
     def edges(self, certificate: str) -> Edges:
@@ -210,4 +260,4 @@ def _eab(ca: Ca) -> Secret[str] | None:
     if ca.eab_key_file is None:
         return None
     # RFC 8555 section 7.3.4: a MAC key, base64url; far below 4 KiB
-    return Secret(atomic.read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())
+    return Secret(read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())

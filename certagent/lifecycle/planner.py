@@ -319,7 +319,7 @@ def _observe_interval(spec: Spec, state: State, name: str, known: TlsaState, now
     waited_for = [
         caches.retire_interval(h, rollover.path(known), spec.safety_margin)
         for h in rollover.cached(spec, known, now)
-        if h.gone_at is not None and h.values and _matters(spec, state, name, h)
+        if h.gone_at is not None and h.values != frozenset() and _matters(spec, state, name, h)
     ]
     if waited_for:
         return schedule.observe_every(spec, min(waited_for)), "caches are waited for"
@@ -429,7 +429,7 @@ def delete(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         name
         for name, known in state.tlsa_names.items()
         if name not in spec.tlsa_names
-        and not any(h.values for h in rollover.cached(spec, known, now))
+        and all(h.values == frozenset() for h in rollover.cached(spec, known, now))
         and rollover.empty(known)
         and (not (known.changed_at and known.observed_at) or known.observed_at.since(known.changed_at) > schedule.LATE)
     )

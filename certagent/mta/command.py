@@ -21,7 +21,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import trust
 from certagent.host.programs import Result, run
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
@@ -151,7 +151,7 @@ class Command:
 
     def _refuse_writable(self, setting: str, program: str) -> None:
         try:
-            status = atomic.followed(Path(program)).stat()
+            status = trust.followed(Path(program)).stat()
         except Error as error:
             raise self._wrong(f"{setting}: {program}: {error.detail}", error.hint) from error
         except OSError as error:

@@ -26,7 +26,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
-from certagent.host import atomic
+from certagent.host import attributes, replace, trust
+from certagent.host.files import file_status, read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
 from certagent.mta.pemfile import Parts
 from certagent.pki import keys
@@ -192,7 +193,7 @@ class Layout:
     def saved(self) -> dict[str, Secret[bytes]]:
         """See `Server.saved`. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
-            contents = {str(p): atomic.read(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
+            contents = {str(p): read_file(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
         return {path: Secret(content) for path, content in contents.items() if content is not None}
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
@@ -211,7 +212,7 @@ class Layout:
                 place()
             for path, target in targets.items():
                 if str(path) not in saved:
-                    atomic.remove(target)
+                    remove_file(target)
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -223,10 +224,10 @@ class Layout:
         targets: dict[Path, Path] = {}
         for path in (path for one in chosen for path in _placed(one).values()):
             if self._access.follow_links:
-                target = atomic.followed(path)
+                target = trust.followed(path)
             else:
                 target = Path(os.path.normpath(path))
-                atomic.trusted_dir(target.parent)
+                trust.trusted_dir(target.parent)
             if target in targets.values():
                 hint = "give each its own file"
                 raise Misconfigured("mta.files", f"{self._who}: {path} and another path lead to {target}", hint)
@@ -239,17 +240,17 @@ class Layout:
         owner, targets = self._owner(), self._targets(chosen)
         for one in chosen:
             for role, path in _placed(one).items():
-                atomic.replaceable(targets[path])
+                replace.replaceable(targets[path])
                 if role not in _CERTIFICATES:
                     self._refuse_other_access(path, targets[path], owner)
         return targets
 
     def _refuse_other_access(self, path: Path, target: Path, owner: tuple[int, int]) -> None:
-        status = atomic.status(target)
+        status = file_status(target)
         if status is None:
             return
         # With an ACL, the group's bits are its mask, and it says itself who else may read.
-        compared = _READING & ~0o070 if atomic.has_acl(target) else _READING
+        compared = _READING & ~0o070 if attributes.has_acl(target) else _READING
         other_group = self._mode & 0o070 and status.st_gid != owner[1]
         if status.st_uid == owner[0] and not other_group and not (status.st_mode ^ self._mode) & compared:
             return
@@ -278,7 +279,7 @@ class Layout:
             raise Misconfigured("mta.files", f"{self._who}: there is no group {group}", hint) from None
 
     def _password(self, one: Files) -> Secret[bytes]:
-        password = atomic.read_private(Path(one.password_file or "")).rstrip(b"\r\n")
+        password = read_private(Path(one.password_file or "")).rstrip(b"\r\n")
         if not password or "\ufffd" in password.decode(errors="replace"):
             hint = "write one line of UTF-8 into it"
             raise Misconfigured("mta.files", f"{one.password_file} has no password that PKCS#12 could use", hint)
@@ -290,7 +291,7 @@ class Layout:
         try:
             for role, path in _placed(one).items():
                 real = Path(os.path.realpath(path)) if self._access.follow_links else path
-                found = atomic.read(real, _LIMIT_BYTES)
+                found = read_file(real, _LIMIT_BYTES)
                 if found is None:
                     return None
                 content[role] = found
@@ -311,7 +312,7 @@ class Layout:
             return {"key": parts.key.reveal(), "fullchain": parts.leaf + parts.issuers}
         if one.cert:
             return {"chain": parts.issuers, "key": parts.key.reveal(), "cert": parts.leaf}
-        old = atomic.read(targets[_main(one)], _LIMIT_BYTES)
+        old = read_file(targets[_main(one)], _LIMIT_BYTES)
         password = self._password(one)
         try:
             return {"pkcs12": pkcs12.make(parts, password, one.pkcs12_cipher, old).reveal()}
@@ -325,7 +326,7 @@ class Layout:
         temporaries: dict[str, Path] = {}
         places = [
             stack.enter_context(
-                atomic.prepared(
+                replace.prepared(
                     targets[path],
                     contents[role],
                     mode=_CERTIFICATE_MODE if role in _CERTIFICATES else self._mode,
@@ -347,7 +348,7 @@ class Layout:
             pemfile.rehearse(new["fullchain"], key=new["key"], shown=shown)
         elif one.cert:
             pemfile.rehearse_parts(new["cert"], new["chain"], new["key"], shown=shown)
-        elif not pkcs12.holds(atomic.read(new["pkcs12"], _LIMIT_BYTES) or b"", parts, self._password(one)):
+        elif not pkcs12.holds(read_file(new["pkcs12"], _LIMIT_BYTES) or b"", parts, self._password(one)):
             raise pemfile.broken(shown, "the PKCS#12 does not hold what was put into it")
 
     def _wrong(self, what: str, hint: str) -> Misconfigured:

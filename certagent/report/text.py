@@ -119,8 +119,8 @@ def timeline(foreseen: Sequence[Foreseen]) -> str:
 
 def finding(item: Finding) -> str:
     """A line of `check` or of a rehearsal."""
-    mark = {"ok": "ok      ", "note": "note    ", "refused": "REFUSED "}[item.outcome]
-    return f"  {mark}{item.what}: {item.detail}" + (f"\n          hint: {item.hint}" if item.hint else "")
+    mark = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}[item.outcome]
+    return f"  {mark:<8}{item.what}: {item.detail}" + (f"\n          hint: {item.hint}" if item.hint else "")
 
 
 def rehearsal(report: Rehearsal) -> str:
@@ -130,7 +130,7 @@ def rehearsal(report: Rehearsal) -> str:
     lines.append("  nothing else was changed: no TLSA record, no file of a mail server, no reload")
     lines.append("the real run:")
     verdict = (
-        "REFUSED: the real run would stop at what is marked above" if report.refused else "the real run would succeed"
+        "ERROR: the real run would stop at what is marked above" if report.failed else "the real run would succeed"
     )
     return "\n".join([*lines, timeline(report.timeline), verdict])
 

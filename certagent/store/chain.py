@@ -16,7 +16,7 @@ def digest(previous: bytes, content: bytes) -> bytes:
     return hashlib.blake2b(content, key=previous, digest_size=16).digest()
 
 
-def row_digest(  # noqa: PLR0913, PLR0917 -- the columns
+def row_digest(  # noqa: PLR0917 -- the columns
     previous: bytes, subject: str, seq: int, wall: str, elapsed_s: float, clock: ClockId, body: bytes
 ) -> bytes:
     """The digest that belongs to a row; none where a damaged file holds something else than bytes."""

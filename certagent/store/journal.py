@@ -192,7 +192,9 @@ class Journal(Generic[S, E]):
                 topics[topic], recent[seq] = Again(seq), event
         seq, last = written.last
         body, again = _encode(state), _encode(topics)
-        self.store.append(subject, known.seq, written.rows, Head(seq, body, again, chain.head_digest(last, body, again)))
+        self.store.append(
+            subject, known.seq, written.rows, Head(seq, body, again, chain.head_digest(last, body, again))
+        )
         return Known(seq, state)
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:

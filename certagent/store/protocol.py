@@ -68,8 +68,8 @@ class Store(Protocol):
         ...
 
     def now(self) -> Instant:
-        """The present moment. `elapsed_s` is at least that of every row that can be read, whoever wrote it, and ahead of
-        it by no more than has surely passed since.
+        """The present moment. `elapsed_s` is at least that of every row that can be read, whoever wrote it. It is ahead
+        of it by no more than has surely passed since.
         """
         ...
 
@@ -92,8 +92,8 @@ class Store(Protocol):
     def append(self, subject: str, expected: int, rows: Sequence[Row], head: Head) -> None:
         """Add the rows and replace the head: all of it, durably, or nothing. A hint when to wake is gone with it.
 
-        It happens only if the last row is `expected` and the lease is this store's, both checked by the statements that
-        write. Without a lease one is taken, as by `lease`.
+        It happens only if the last row is `expected` and the lease is this store's; the statements that write check
+        both. Without a lease one is taken, as by `lease`.
 
         Raises: `journal.conflict` (Transient): another row came first; `lease.lost` (Transient): another writer has
         the lease by now; `lock.busy`, as `lease`.

@@ -58,7 +58,10 @@ def _from_1(db: sqlite3.Connection) -> None:
     if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):
         raise ValueError("the time lived through was changed")
     events = db.execute("SELECT certificate, seq, at, elapsed_s, body, digest FROM event ORDER BY certificate, seq")
-    old, heads = list(events), list(db.execute("SELECT certificate, seq, state, digest, wake_at, wake_s, why FROM head"))
+    old, heads = (
+        list(events),
+        list(db.execute("SELECT certificate, seq, state, digest, wake_at, wake_s, why FROM head")),
+    )
     for table in ("event", "head", "lived"):
         db.execute(f"DROP TABLE {table}")
     for statement in statements(SCHEMA):
@@ -80,7 +83,9 @@ def _from_1(db: sqlite3.Connection) -> None:
         if found != _digest(before, state):
             raise ValueError(f"{name}: the state does not belong to the last event")
         digest = _digest(new, state + b"\0{}")
-        db.execute("INSERT INTO head VALUES (?,?,?,x'7B7D',?,?,?,?)", (f"certificate/{name}", seq, state, digest, *hint))
+        db.execute(
+            "INSERT INTO head VALUES (?,?,?,x'7B7D',?,?,?,?)", (f"certificate/{name}", seq, state, digest, *hint)
+        )
     if chains:
         raise ValueError(f"{next(iter(chains))}: there are events without a state")
 

@@ -33,10 +33,16 @@ _UNASKED_S = 10.0
 _LONGEST_LEASE_S = 3600.0
 """No step takes an hour; a lease that says so is damaged."""
 _NO_WRITING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
-_NOT_WRITABLE = frozenset(
-    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
-)
+_NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 _FENCE = "(SELECT token FROM lease) IS ? AND coalesce((SELECT max(seq) FROM event WHERE subject=?), 0) IS ?"
+_DUE = """
+SELECT subject FROM head WHERE wake_at IS NULL
+UNION SELECT subject FROM head WHERE wake_s IS NULL
+UNION SELECT subject FROM head WHERE wake_at<=?
+UNION SELECT subject FROM head WHERE wake_s<=?
+UNION SELECT subject FROM head WHERE wake_s>?
+"""
+"""Each by an index: of an OR, SQLite would make a scan."""
 
 
 class Sqlite:
@@ -109,7 +115,11 @@ class Sqlite:
         of = ("application_id", "user_version", "page_size")
         owner, version, page_bytes = (db.execute(f"PRAGMA {one}").fetchone()[0] for one in of)
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        if owner != schema.APPLICATION_ID and (tables or version) and not (version == 1 and not owner and "lived" in tables):
+        if (
+            owner != schema.APPLICATION_ID
+            and (tables or version)
+            and not (version == 1 and not owner and "lived" in tables)
+        ):
             detail = f"{self.path}: this is an SQLite file of another program"
             raise Misconfigured("journal.foreign", detail, "move it away, or choose another state_dir")
         if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
@@ -216,7 +226,7 @@ class Sqlite:
         with self._mutex, _translated(self.path), self._snapshot():
             rows = self._db.execute(select, (subject, after)).fetchall()
             found = self._found(subject)
-        return [Row(*row[:3], ClockId(*row[3:5]), *row[5:]) for row in rows], found
+        return [Row(seq, wall, s, ClockId(host, boot), body, d) for seq, wall, s, host, boot, body, d in rows], found
 
     def _found(self, subject: str) -> Found:
         row = self._db.execute("SELECT seq, state, again, digest FROM head WHERE subject=?", (subject,)).fetchone()
@@ -251,23 +261,16 @@ class Sqlite:
         }
 
     def due(self) -> tuple[list[str], timedelta | None]:
-        """See `Store`. Found by indexes. A hint that is damaged is none: text and blobs compare as larger than numbers."""
+        """See `Store`. Found by indexes. A damaged hint is none: text and blobs compare as larger than numbers."""
         with self._mutex, _translated(self.path), self._snapshot():
             wall, elapsed_s = self._clocks()
             latest = elapsed_s + LONGEST.total_seconds()
-            rows = self._db.execute(
-                "SELECT subject FROM head WHERE wake_at IS NULL OR wake_s IS NULL OR wake_at<=? OR wake_s<=? OR wake_s>?",
-                (wall, elapsed_s, latest),
-            )
-            names = [name for (name,) in rows]
-            later = "FROM head WHERE wake_at>? AND wake_s>? AND wake_s<=?"
-            now = (wall, elapsed_s, latest)
+            names = [name for (name,) in self._db.execute(_DUE, (wall, elapsed_s, latest))]
+            later, now = "FROM head WHERE wake_at>? AND wake_s>?", (wall, elapsed_s)
             [[at]] = self._db.execute(f"SELECT min(wake_at) {later}", now)  # one each: for both it would read all rows
             [[s]] = self._db.execute(f"SELECT min(wake_s) {later}", now)
-        if s is None:
-            return names, None
-        left = s - elapsed_s
-        return names, timedelta(seconds=min(at - wall, left) if isinstance(at, float) else left)
+        left = [one - now for one, now in ((at, wall), (s, elapsed_s)) if isinstance(one, float)]
+        return names, min(timedelta(seconds=min(left)), LONGEST) if left else None
 
     def _clocks(self) -> tuple[float, float]:
         """The wall and the count: a hint has a date by each, and the one that comes first counts. The wall may have
@@ -287,9 +290,7 @@ class Sqlite:
             clock = self._live(self._db, reading, self._elapsed(self._db, reading)[0])
             for row in rows:
                 columns = (subject, row.seq, row.wall, row.elapsed_s, clock, row.body, row.digest)
-                self._fenced(
-                    f"INSERT INTO event SELECT ?,?,?,?,?,?,? WHERE {_FENCE}", columns, subject, expected
-                )
+                self._fenced(f"INSERT INTO event SELECT ?,?,?,?,?,?,? WHERE {_FENCE}", columns, subject, expected)
                 expected = row.seq
             self._fenced(
                 f"INSERT INTO head (subject, seq, state, again, digest) SELECT ?,?,?,?,? WHERE {_FENCE}"
@@ -399,4 +400,6 @@ def _translated(path: Path) -> Generator[None]:
         if error.errno in _NO_WRITING:
             hint = f"look at the disk: df -h {path.parent}"
             raise Transient("store.disk", f"{path}: {error.strerror}", hint) from None
-        raise Misconfigured("journal.path", f"{path}: {error.strerror}", "check state_dir and its permissions") from None
+        raise Misconfigured(
+            "journal.path", f"{path}: {error.strerror}", "check state_dir and its permissions"
+        ) from None

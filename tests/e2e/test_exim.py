@@ -19,12 +19,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
 from certagent.probe.handshake import probe_all
@@ -322,7 +321,7 @@ class TestInstall:
     @each_build
     def test_left_to_its_watch_exim_refuses_nobody(self, dual: lab.Exim, tls: Path) -> None:
         """Without SIGHUP: of many new TLS connections a second, each meets the old key or the new one."""
-        exim = Exim("mx2", replace(options(dual, tls), hangup=False))
+        exim = Exim("mx2", msgspec.structs.replace(options(dual, tls), hangup=False))
         met: list[str] = []
         done = threading.Event()
 
@@ -485,7 +484,7 @@ class TestList:
     @pytest.fixture
     def listed(self, dual: lab.Exim, tls: Path) -> Exim:
         """What is served so far is named by the settings."""
-        return Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+        return Exim("mx2", msgspec.structs.replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
 
     @pytest.fixture
     def ready(self, dual: lab.Exim, listed: Exim) -> Exim:
@@ -539,7 +538,9 @@ class TestList:
     def test_a_file_of_another_kind_that_somebody_has_put_into_it_stays(
         self, dual: lab.Exim, ready: Exim, tls: Path
     ) -> None:
-        ours = Exim("mx2", replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False))
+        ours = Exim(
+            "mx2", msgspec.structs.replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False)
+        )
         (tls / "mx2.list").write_text(f"{tls}/ecdsa.pem.2 : {tls}/rsa.pem\n")
         ours.install({"ecdsa-p256": Secret(NEW.pem)})
         assert (tls / "mx2.list").read_text() == f"{tls}/ecdsa.pem.1 : {tls}/rsa.pem\n"
@@ -550,7 +551,7 @@ class TestList:
         self, ready: Exim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(atomic, "write", killed)
+            patched.setattr(replace, "write", killed)
             with pytest.raises(KeyboardInterrupt):
                 ready.install(NEW_PEMS)
         assert serves(OLD, OLD_RSA)
@@ -563,7 +564,7 @@ class TestList:
         self, dual: lab.Exim, tls: Path, pages: int
     ) -> None:
         """Each file takes a page: of the two keys' and the list's the first, the second, or the third fails."""
-        exim = Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+        exim = Exim("mx2", msgspec.structs.replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "small", tls], check=True)
         try:
             with pytest.raises(Misconfigured) as caught:
@@ -612,9 +613,9 @@ class TestList:
     def test_what_no_list_can_name_is_refused_at_once(self, dual: lab.Exim, tls: Path) -> None:
         pair = {"ecdsa": Files(fullchain="/a.crt", key="/a.key")}
         with pytest.raises(Misconfigured, match="a list names combined files"):
-            Exim("mx2", replace(options(dual, tls), files=pair, list="/a.list"))
+            Exim("mx2", msgspec.structs.replace(options(dual, tls), files=pair, list="/a.list"))
         with pytest.raises(Misconfigured, match="relative"):
-            Exim("mx2", replace(options(dual, tls), list="a.list"))
+            Exim("mx2", msgspec.structs.replace(options(dual, tls), list="a.list"))
 
     def test_without_one_a_setting_that_each_connection_reads_is_advised_to_have_it(
         self, dual: lab.Exim, exim: Exim, tls: Path

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta.layout import Access, Files, Layout
 from certagent.secret import Secret
 from tests.mta import chains
@@ -344,7 +344,7 @@ class TestNothingChanges:
         layout = Layout("test mx1", {"ecdsa": files(place, "parts"), "rsa": str(place / "rsa.pem")})
         both = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)}
         layout.install(both)
-        before, real, written = snapshot(place), atomic._write_all, 0  # pyright: ignore[reportPrivateUsage]
+        before, real, written = snapshot(place), replace._write_all, 0  # pyright: ignore[reportPrivateUsage]
 
         def write(fd: int, data: bytes) -> None:
             nonlocal written
@@ -353,7 +353,7 @@ class TestNothingChanges:
                 raise OSError(28, "No space left on device")
             real(fd, data)
 
-        monkeypatch.setattr(atomic, "_write_all", write)
+        monkeypatch.setattr(replace, "_write_all", write)
         with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
             layout.install(both)
         assert snapshot(place) == before
@@ -399,7 +399,7 @@ SABOTAGE: dict[str, Callable[[Path], None]] = {
 @contextlib.contextmanager
 def failing_disk(names: set[str]) -> Generator[None]:
     """Bytes for files of these names cannot be written."""
-    real = atomic._write_all  # pyright: ignore[reportPrivateUsage]
+    real = replace._write_all  # pyright: ignore[reportPrivateUsage]
 
     def write(fd: int, data: bytes) -> None:
         name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
@@ -407,11 +407,11 @@ def failing_disk(names: set[str]) -> Generator[None]:
             raise OSError(5, "Input/output error")
         real(fd, data)
 
-    atomic._write_all = write  # pyright: ignore[reportPrivateUsage]
+    replace._write_all = write  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
-        atomic._write_all = real  # pyright: ignore[reportPrivateUsage]
+        replace._write_all = real  # pyright: ignore[reportPrivateUsage]
 
 
 @given(

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta import pemfile
 from certagent.mta.layout import Layout
 from certagent.secret import Secret
@@ -153,7 +153,7 @@ def test_a_full_disk_is_told_in_the_words_of_a_mail_server(path: Path, monkeypat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic, "_write_all", full)
+    monkeypatch.setattr(replace, "_write_all", full)
     with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
         install(path, Secret(OTHER.pem))
 

@@ -40,7 +40,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import attributes
+from certagent.host.files import file_status
 from certagent.mta import pemfile
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
@@ -332,8 +333,8 @@ def _closed(files: Iterable[Path], user: str, group: str) -> list[Path]:
     found: list[Path] = []
     for directory in {above for file in files for above in Path(os.path.realpath(file.parent), "x").parents}:
         with pemfile.in_its_words():
-            status = atomic.status(directory)
-            if status is None or atomic.has_acl(directory):
+            status = file_status(directory)
+            if status is None or attributes.has_acl(directory):
                 continue
         bit = 0o100 if status.st_uid == uid else 0o010 if status.st_gid == gid else 0o001
         if not status.st_mode & bit:

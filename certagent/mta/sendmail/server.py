@@ -31,7 +31,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import atomic, processes
+from certagent.host import processes, replace
+from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
 from certagent.mta.layout import Access, Files, Layout
@@ -92,7 +93,7 @@ class Sendmail:
         """
         self._layout.check()
         with pemfile.in_its_words():
-            atomic.replaceable(self._issuers)
+            replace.replaceable(self._issuers)
         tested = self._test()
         if tested.code != 0 or not sendmailcf.version(tested):
             raise self._wrong(f"sendmail -bt refuses it: {_said(tested)}", f"run: {self._command()}")
@@ -120,7 +121,7 @@ class Sendmail:
         Raises:
             mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
         """
-        with pemfile.in_its_words(), atomic.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
+        with pemfile.in_its_words(), replace.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
             self._layout.install(pems)
             place()
         settings = self._read()
@@ -134,7 +135,7 @@ class Sendmail:
     def saved(self) -> Mapping[str, Secret[bytes]]:
         """See `Server`."""
         with pemfile.in_its_words():
-            issuers = atomic.read(self._issuers)
+            issuers = read_file(self._issuers)
         return self._layout.saved() | ({str(self._issuers): Secret(issuers)} if issuers is not None else {})
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
@@ -143,9 +144,9 @@ class Sendmail:
         self._layout.restore({path: content for path, content in saved.items() if path != str(self._issuers)})
         with pemfile.in_its_words():
             if issuers is None:
-                atomic.remove(self._issuers)
+                remove_file(self._issuers)
             else:
-                atomic.write(self._issuers, issuers.reveal(), mode=0o644)
+                replace.write(self._issuers, issuers.reveal(), mode=0o644)
 
     def reload(self) -> None:
         """See `Server`: SIGHUP, and returns when the new daemon listens. Sessions in progress go on with the old key.
@@ -238,7 +239,7 @@ class Sendmail:
         found = [pemfile.split(pem, Path(self._pair(key_type)[0])).issuers for key_type, pem in pems.items()]
         new = {self._pair(key_type)[0] for key_type in pems}
         stay = {self._pair(kind)[0] for kind in self._options.files} - new
-        found += [sendmailcf.issuers(atomic.read(Path(cert)) or b"") for cert in sorted(stay)]
+        found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))
 
     def _same_kind(self, pair: tuple[str, str], key_types: Iterable[str]) -> bool:
