@@ -19,12 +19,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from certagent.agent import daemon
-from certagent.agent.loop import SPIN, StepReport, advance
+from certagent.agent.loop import SPIN, advance
 from certagent.agent.subject import Note, Subject
 from certagent.agent.wiring import Kind, Wiring
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
+from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from certagent.store.sqlite import Sqlite
 from certagent.store.subject import SubjectKind
@@ -150,8 +151,8 @@ class Counter:
     def alarm(self, state: State, step: Step, now: Instant) -> bool:
         return bool(state.failed and state.failed.kind == "misconfigured")
 
-    def warnings(self, state: State) -> tuple[str, ...]:
-        return (f"{self.name} stands at {state.at}",) if state.at > 2 else ()
+    def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
+        return (("high", f"it stands at {state.at}"),) if state.at > 2 else ()
 
 
 # ---- the loop -------------------------------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ def test_the_daemon_looks_after_it_beside_certificates(
             running._scheduler.shutdown(wait=True)  # pyright: ignore[reportPrivateUsage]
     assert dials == {"a": [3], "b": [3]}
     lines = [record.getMessage() for record in caplog.records if "counter=a" in record.getMessage()]
-    assert [line.split()[2] for line in lines] == ["step=Step"] * 4 + ['because="a', "for_s=3600"]
+    assert [line.split()[1] for line in lines] == [f"seq={n}" for n in (2, 4, 6, 7)] + ["event=high", "event=wait"]
     journal = Journal(store, COUNTER)
     assert journal.names() == ["a", "b"]
     assert [journal.verify(name) for name in journal.names()] == [7, 7]

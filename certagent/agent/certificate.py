@@ -10,9 +10,9 @@ from certagent.errors import Error
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import issuance
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.planner import plan
+from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
@@ -82,10 +82,10 @@ class Certificate:
         failure = state.failures.get(step.work)
         return failure is not None and alarms(step.work, failure, now)
 
-    def warnings(self, state: State) -> tuple[str, ...]:
+    def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
         """There is no time for a whole roll before the newest chain expires."""
         newest = state.newest
         if newest is None:
             return ()
-        found = (issuance.no_time_to_roll(self._spec, state, chain) for chain in newest.chains.values())
-        return tuple(sorted({f"{newest.id}: {why}" for why in found if why}))
+        found = (rotation.no_time_to_roll(self._spec, state, chain) for chain in newest.chains.values())
+        return tuple(("no_time_to_roll", why) for why in sorted({f"{newest.id}: {why}" for why in found if why}))

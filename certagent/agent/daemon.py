@@ -187,10 +187,10 @@ class Daemon:
             with wiring.lock.held(LOCK_S, f"daemon, {subject.name}"):
                 wait = advance(subject, journal, tell=log.told, stopping=self._stop.is_set)
             about = (subject.kind.name, subject.name)
-            for why in subject.warnings(journal.state(subject.name)):
+            for word, why in subject.warnings(journal.state(subject.name)):
                 if (name, why) not in self._warned:
                     self._warned.add((name, why))
-                    log.logger.warning(log.line([about, ("event", "tight"), ("because", why)]))
+                    log.logger.warning(log.line([about, ("event", word), ("because", why)]))
             if wait is not None and self._said.get(name) != wait.because:
                 self._said[name] = wait.because  # looks while caches are waited for would only repeat it
                 words: list[tuple[str, object]] = [("event", "wait"), ("for_s", f"{wait.delay.total_seconds():.0f}")]

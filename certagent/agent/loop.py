@@ -10,35 +10,15 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
-from msgspec import Struct
-
-from certagent.agent.subject import E, Failed, S, Step, Subject
+from certagent.agent.subject import E, S, Subject
 from certagent.errors import Error
 from certagent.facts.wait import Wait
+from certagent.report.step import Step, StepReport
 from certagent.store.journal import Journal, Known
 
 SPIN = 100
 """The same step, this often in a row without a wait: a defect. A roll has about thirty steps, no two the same."""
-
-
-class StepReport(Struct, frozen=True):
-    """One step, as people see it: what, why, how it ended, how long it took."""
-
-    kind: str
-    """The kind of subject."""
-    name: str
-    """Its name within the kind."""
-    seq: int
-    step: Any
-    """A `Step` of the kind."""
-    failure: Failed | None
-    took_s: float
-    alarm: bool = False
-    """It has failed for so long that somebody must look."""
-    defect: str = ""
-    """Where in certagent's own code an unforeseen error came from; for the log at debug level only."""
 
 
 def advance(

@@ -12,60 +12,13 @@ from typing import Any, Protocol, TypeVar
 from certagent.errors import Error
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
+from certagent.report.step import Failed, Step
 from certagent.store.subject import SubjectKind
 
 S = TypeVar("S")
 E = TypeVar("E")
 Note = Callable[[E], object]
 """Journals an event at once."""
-
-
-class Step(Protocol):
-    """One thing to do now. Every step is idempotent."""
-
-    @property
-    def because(self) -> str:
-        """The rule and the facts it spoke on, for people."""
-        ...
-
-    @property
-    def work(self) -> Any:
-        """The line of work: what a failure holds back, and nothing else. Hashable; its text is for people."""
-        ...
-
-    @property
-    def changes(self) -> bool:
-        """Whether it changes anything outside the journal; the intent is journaled before such a step."""
-        ...
-
-
-class Failed(Protocol):
-    """An event, or what the state knows of it: a step failed (see `errors.Error`)."""
-
-    @property
-    def work(self) -> Any:
-        """Of the step."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What to do about it."""
-        ...
-
-    @property
-    def code(self) -> str:
-        """Stable."""
-        ...
-
-    @property
-    def detail(self) -> str:
-        """What happened."""
-        ...
-
-    @property
-    def hint(self) -> str:
-        """An action that works."""
-        ...
 
 
 class Subject(Protocol[S, E]):
@@ -112,6 +65,6 @@ class Subject(Protocol[S, E]):
         """Whether that line of work has failed for so long that somebody must be woken."""
         ...
 
-    def warnings(self, state: S) -> tuple[str, ...]:
-        """What a person should know although nothing fails; each is reported once."""
+    def warnings(self, state: S) -> tuple[tuple[str, str], ...]:
+        """What a person should know although nothing fails, by its word in the log; each is logged once."""
         ...

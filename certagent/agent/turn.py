@@ -9,12 +9,13 @@ from datetime import timedelta
 
 import click
 
-from certagent.agent.loop import StepReport, advance
+from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.schema import Entry
 from certagent.facts.wait import Wait
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
+from certagent.report.step import StepReport
 from certagent.report.text import brief
 
 LOCK_S = 300.0

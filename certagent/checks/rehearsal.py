@@ -141,8 +141,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
             run.found("ok", f"challenge {key_type}", "seen at every authoritative server")
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
-        file, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
-        _rehearse_file(wiring.state_dir(), file.reveal(), spec.names[0])
+        credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
+        _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
         life = chain.not_after - chain.not_before
         run.found(
             "ok",

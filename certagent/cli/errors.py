@@ -11,7 +11,7 @@ import click
 from certagent.errors import Error, Misconfigured, Unsafe, Usage
 
 if TYPE_CHECKING:
-    from certagent.agent.subject import Failed
+    from certagent.report.step import Failed
 
 
 class Exit(IntEnum):

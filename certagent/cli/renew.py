@@ -16,11 +16,11 @@ from certagent.cli.options import wired, with_config, with_json, with_names
 from certagent.errors import Unsafe
 
 if TYPE_CHECKING:
-    from certagent.agent.loop import StepReport
     from certagent.agent.wiring import Wiring
     from certagent.config.schema import Entry
     from certagent.facts.wait import Wait
     from certagent.report.findings import Rehearsal
+    from certagent.report.step import StepReport
 
 
 @click.command()

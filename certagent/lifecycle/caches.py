@@ -124,7 +124,7 @@ def still_cached(
 
 
 def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool = False) -> frozenset[str]:
-    """The TLSA parameters of the set for which no record matches the chain; empty: the set breaks no sender.
+    """The TLSA parameters of the set for which no record matches the chain. Empty: the set is good for every sender.
 
     Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
     record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with

@@ -347,7 +347,7 @@ def unfollowed(spec: Spec, state: State, tlsa_name: str) -> bool:
 def may_publish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> str | None:
     """The gate before values are added; the reason against it, or None.
 
-    No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: a new kind is
+    No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: new ones are
     published for the present chain first), unless that was so before.
     """
     if held_back := publication_blocked(spec, state, tlsa_name):
@@ -382,8 +382,8 @@ def may_unpublish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Va
         for chain in served:
             worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
             if worse:
-                parameters = ", ".join(sorted(worse))
-                return f"{tlsa_name}: without these no record of type {parameters} would match what is served"
+                of_type = ", ".join(sorted(worse))
+                return f"{tlsa_name}: without these no record of type {of_type} would match what is served"
     return None
 
 

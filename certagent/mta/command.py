@@ -25,6 +25,7 @@ from certagent.host import trust
 from certagent.host.programs import Result, run
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -95,9 +96,9 @@ class Command:
             notes.append((what, "where the service can read one file, use combined"))
         return tuple(notes)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Layout.install`."""
-        self._layout.install(pems)
+        self._layout.install(credentials)
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Layout.installed`."""

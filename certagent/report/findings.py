@@ -7,8 +7,8 @@ from typing import Literal
 from msgspec import Struct
 
 from certagent.facts.tls import Chain
-from certagent.lifecycle import issuance
 from certagent.lifecycle.forecast import Foreseen
+from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
@@ -29,7 +29,7 @@ class Finding(Struct, frozen=True):
 
 def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> list[Finding]:
     """A warning if the lifetime of a certificate leaves too little time to roll its keys."""
-    why = issuance.no_time_to_roll(spec, state, chain)
+    why = rotation.no_time_to_roll(spec, state, chain)
     hint = "lower the TTL of the TLSA records"
     if "2 1 1" in spec.tlsa_parameters:
         hint += ", or publish 3 1 1 alone"

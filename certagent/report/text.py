@@ -20,10 +20,10 @@ from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 
 if TYPE_CHECKING:
-    from certagent.agent.loop import StepReport
     from certagent.facts.wait import Wait
     from certagent.lifecycle.forecast import Foreseen
     from certagent.report.findings import Finding, Rehearsal
+    from certagent.report.step import StepReport
     from certagent.store.journal import Entry
     from certagent.store.protocol import Wake
 

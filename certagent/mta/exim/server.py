@@ -50,6 +50,7 @@ from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -157,7 +158,7 @@ class Exim:
             )
         return tuple(found)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; each file belongs to the user as which Exim reads it.
 
         Raises:
@@ -166,8 +167,8 @@ class Exim:
         """
         settings = self._exim.settings()
         self._check_readable(settings)
-        self._owned(settings).install(pems)
-        self._check_files(pems, settings)
+        self._owned(settings).install(credentials)
+        self._check_files(credentials, settings)
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""

@@ -39,6 +39,7 @@ from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -115,17 +116,20 @@ class Sendmail:
         what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
         return ((what, self._to_define(keep + new)),)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.
 
         Raises:
             mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
         """
-        with pemfile.in_its_words(), replace.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
-            self._layout.install(pems)
+        with (
+            pemfile.in_its_words(),
+            replace.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+        ):
+            self._layout.install(credentials)
             place()
         settings = self._read()
-        self._check_named(pems, settings)
+        self._check_named(credentials, settings)
         self._check_authorities(settings)
 
     def installed(self) -> Mapping[str, bytes]:
@@ -234,10 +238,10 @@ class Sendmail:
                     hint = "let the files be in a directory of root's, such as /etc/mail/tls"
                     raise Misconfigured("mta.files", what, hint)
 
-    def _all_issuers(self, pems: Mapping[str, Secret[bytes]]) -> bytes:
+    def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
         """Those of the new files, and of the kinds of keys whose files stay."""
-        found = [pemfile.split(pem, Path(self._pair(key_type)[0])).issuers for key_type, pem in pems.items()]
-        new = {self._pair(key_type)[0] for key_type in pems}
+        found = [credential.issuers for credential in credentials.values()]
+        new = {self._pair(key_type)[0] for key_type in credentials}
         stay = {self._pair(kind)[0] for kind in self._options.files} - new
         found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))
