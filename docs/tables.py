@@ -16,6 +16,7 @@ import msgspec
 
 import certagent
 from certagent.agent.wiring import BUILT_IN
+from certagent.cli.errors import Exit
 from certagent.cli.main import cli
 from certagent.config import schema
 from certagent.lifecycle import events
@@ -121,18 +122,25 @@ def _value(kind: msgspec.inspect.Type) -> str:
     return words
 
 
-def field_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
+def field_texts(of: type) -> dict[str, str]:
     """What the source says of each field, inherited ones included: the string after it."""
     found: dict[str, str] = {}
-    for cls in reversed(struct.__mro__):
-        if cls is msgspec.Struct or not issubclass(cls, msgspec.Struct):
+    for cls in reversed(of.__mro__):
+        if not cls.__module__.startswith("certagent."):
             continue
         [node] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         body = cast("ast.ClassDef", node).body
         for one, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+            target = (
+                one.target
+                if isinstance(one, ast.AnnAssign)
+                else one.targets[0]
+                if isinstance(one, ast.Assign)
+                else None
+            )
+            if isinstance(target, ast.Name):
                 said = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-                found[one.target.id] = inspect.cleandoc(str(cast("Any", following).value.value)) if said else ""
+                found[target.id] = inspect.cleandoc(str(cast("Any", following).value.value)) if said else ""
     return found
 
 
@@ -141,10 +149,11 @@ def field_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 def commands() -> str:
     """Every command with its arguments and options, as `--help` has them."""
-    return "\n".join(_command(name, command) for name, command in _commands())
+    return "\n".join(_command(name, command) for name, command in all_commands())
 
 
-def _commands() -> Iterator[tuple[str, click.Command]]:
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its name, in the order of the help."""
     assert isinstance(cli, click.Group)
     context = click.Context(cli, info_name="certagent")
     for name in cli.list_commands(context):
@@ -153,7 +162,8 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
         yield name, command
 
 
-def _options(command: click.Command) -> list[click.Option]:
+def options(command: click.Command) -> list[click.Option]:
+    """The options of a command."""
     return [option for option in command.params if isinstance(option, click.Option)]
 
 
@@ -168,10 +178,22 @@ def _command(name: str, command: click.Command) -> str:
     usage = " ".join(filter(None, ["certagent", name, "[OPTIONS]", _arguments(command)]))
     lines = [f"## {name}", "", "```", usage, "```", "", *_paragraphs(command.help or ""), ""]
     lines += ["| option | meaning |", "|---|---|"]
-    for option in _options(command):
+    for option in options(command):
         metavar = "" if option.is_flag else f" {option.make_metavar(click.Context(command))}"
         lines.append(f"| `{', '.join(option.opts)}{metavar}` | {_cell(option.help or '')} |")
     return "\n".join(lines) + "\n"
+
+
+def exit_statuses() -> str:
+    """Every exit status of the command line."""
+    rows = [f"| {status} | {meaning} |" for status, meaning in all_exit_statuses()]
+    return "\n".join(["| exit status | meaning |", "|---|---|", *rows, ""])
+
+
+def all_exit_statuses() -> list[tuple[int, str]]:
+    """The statuses with what the source says of each."""
+    texts = field_texts(Exit)
+    return [(int(status), " ".join(texts[status.name].split())) for status in Exit]
 
 
 # -- events ----------------------------------------------------------------------------------------------------------
@@ -251,6 +273,7 @@ def _wrapped(text: str) -> list[str]:
 PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "commands": commands,
+    "exit-statuses": exit_statuses,
     "events": journal_events,
     "architecture": architecture,
 }
