@@ -307,10 +307,10 @@ def _event(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911 -- one li
             until = f"valid until {chain.not_after:{DATE}} UTC, serial {chain.serial}"
             return [f"issued {happened.generation} ({happened.key_type}), {until}"]
         case ev.OrderPlaced():
-            todo = ", ".join(f"{name} TXT {value}" for name, value in happened.challenges) or "no challenge"
+            todo = ", ".join(map(str, happened.challenges)) or "no challenge"
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", f"challenges: {todo}"]
         case ev.CleanedUp():
-            return [f"removed the challenges at {', '.join(dict.fromkeys(name for name, _ in happened.challenges))}"]
+            return [f"removed the challenges at {', '.join(dict.fromkeys(c.name for c in happened.challenges))}"]
         case ev.KeysMade():
             return [f"made {happened.keys}: {', '.join(f'{a} 3 1 1 {spki}' for a, spki in happened.spki.items())}"]
         case ev.Requested():
