@@ -210,7 +210,7 @@ class Daemon:
             return
         self._warned[name] = newest.id
         for why in {why for chain in newest.chains.values() if (why := rotation.no_time_to_roll(spec, state, chain))}:
-            log.logger.warning(log.line([("certificate", name), ("event", "tight"), ("because", why)]))
+            log.logger.warning(log.line([("certificate", name), ("event", "no_time_to_roll"), ("because", why)]))
 
     def _put_off(self, name: str, error: Error) -> None:
         with self._mutex:

@@ -62,9 +62,9 @@ def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehe
     run = _Run(tell)
     for server in edges.servers:
         with run.trying(f"mail server {server}"):
-            edges.servers[server].check(frozenset(spec.key_types))
+            edges.check(server, frozenset(spec.key_types))
             run.found("ok", f"mail server {server}", "its configuration is sound")
-            for what, command in edges.servers[server].ahead(frozenset(spec.key_types)):
+            for what, command in edges.servers[server].advice(frozenset(spec.key_types)):
                 run.found("note", f"mail server {server}", what, command)
     for tlsa_name in spec.tlsa_names:
         state = _look(run, edges, tlsa_name, state, spec, wiring)

@@ -18,16 +18,17 @@ class Exit(IntEnum):
     """Exit statuses."""
 
     DONE = 0
+    """Done."""
     FAILED = 1
-    """It is tried again later, by itself."""
+    """Something failed; it is tried again later, without you."""
     USAGE = 2
     """Wrong usage or configuration; nothing was touched."""
     NEEDS_HUMAN = 3
-    """The hint says what to do."""
+    """It needs you; the hint says what to do."""
     UNCHANGED = 4
     """Nothing to do (only with --exit-unchanged)."""
     INTERRUPTED = 130
-    """As for a program that SIGINT ended; the next run goes on."""
+    """Interrupted; the next run goes on."""
 
 
 def exit_status(kind: str) -> Exit:

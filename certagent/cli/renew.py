@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Do everything against the CA's staging directory; change nothing that matters."
 )
-@click.option("--force", is_flag=True, help="Renew now, although it is not due.")
+@click.option("--force", is_flag=True, help="Renew now, although it is not due; rotate_key decides about keys.")
 @click.option("--rotate", is_flag=True, help="Renew now with the next keys, whatever rotate_key says.")
 @click.option(
     "--compromised", is_flag=True, help="The keys in service are compromised: swap to the standby keys, then revoke."
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--accept-deferrals",
     is_flag=True,
-    help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
+    help="With --compromised: swap before caches know the new key. Senders with an old TLSA set defer mail meanwhile.",
 )
-@click.option("--wait", is_flag=True, help="Stay until the roll is over, or needs you.")
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included, or needs you.")
 @click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
 @with_json
 def renew(
@@ -57,7 +57,10 @@ def renew(
     """Do now what is due, for the certificates named or for all.
 
     Whatever was begun is brought as far as it can go. What has to wait for caches goes on in `certagent run`, in the
-    next `certagent renew`, or here with --wait.
+    next `certagent renew`, or here with --wait. What failed before is tried again at once, unless a CA said no.
+
+    With --dry-run challenge records are written and removed again. No TLSA record, no file of a mail server and no
+    journal entry is changed, and nothing is reloaded. It exits with 3 if the real run would fail.
     """
     if accept_deferrals and not compromised:
         raise click.UsageError("--accept-deferrals goes with --compromised")

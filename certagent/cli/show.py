@@ -37,6 +37,8 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody.
 
+    It exits with 1 or 3 if something fails.
+
     Of more than 50 certificates, unless some are named, those that are well have a line each; the others come last.
     """
     from certagent.lifecycle.schedule import alarms
@@ -99,7 +101,10 @@ def history(path: Path, name: str, after: int, as_json: bool) -> None:
 @with_names
 @with_json
 def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Look now: what each server serves, what each DNS server answers, whether both match. Changes nothing."""
+    """Ask now what each server serves and what each DNS server answers, and whether both match. Changes nothing.
+
+    It exits with 1 if something is wrong.
+    """
     from certagent.checks import served
     from certagent.report import text
 
