@@ -16,7 +16,7 @@ from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.steps import Wait
 from certagent.report.step import StepReport
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""

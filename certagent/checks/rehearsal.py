@@ -31,7 +31,7 @@ from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.report.findings import Finding, Outcome, Rehearsal, no_time_to_roll
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 
 class _Run:

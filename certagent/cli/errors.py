@@ -11,7 +11,8 @@ import click
 from certagent.errors import Error, Misconfigured, Unsafe, Usage
 
 if TYPE_CHECKING:
-    from certagent.lifecycle.events import Failed
+    from certagent.report.status import Verdict
+    from certagent.report.views import StepFailure
 
 
 class Exit(IntEnum):
@@ -41,7 +42,12 @@ def exit_status_of(error: Error) -> Exit:
     return Exit.USAGE if isinstance(error, Usage) else exit_status(error.kind)
 
 
-def complain(failure: Failed | Error) -> None:
+def exit_status_for(verdict: Verdict) -> Exit:
+    """The exit status of `certagent status`."""
+    return {"needs_human": Exit.NEEDS_HUMAN, "failing": Exit.FAILED}.get(verdict, Exit.DONE)
+
+
+def complain(failure: StepFailure | Error) -> None:
     """The two lines of an error, on standard error."""
     click.echo(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
     if failure.hint:

@@ -13,7 +13,7 @@ class Challenge(Struct, frozen=True):
     identifier: str
     """What the CA validates: a host name without `*.`."""
     name: str
-    """Where the response goes. `dns-01`: the owner name of a TXT record, absolute."""
+    """Where the response goes. `dns-01`: the name of a TXT record, absolute."""
     value: str
     """The response. `dns-01`: the text of that record."""
 
