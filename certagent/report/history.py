@@ -125,7 +125,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
         case ev.KeysMade():
             return [f"made keys {happened.keys}", *(f"{a} 3 1 1 {spki}" for a, spki in happened.spki.items())]
         case ev.OrderPlaced():
-            todo = [f"{name} TXT {value}" for name, value in happened.challenges] or ["no challenge"]
+            todo = [str(challenge) for challenge in happened.challenges] or ["no challenge"]
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
         case ev.Presented():
             return [f"put the challenges into DNS ({happened.key_type})"]
@@ -138,7 +138,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             until = f"valid until {date(chain.not_after)} UTC, serial {chain.serial}"
             return [f"issued {happened.generation} ({happened.key_type}), {until}"]
         case ev.CleanedUp():
-            names = ", ".join(dict.fromkeys(name for name, _ in happened.challenges))
+            names = ", ".join(dict.fromkeys(challenge.name for challenge in happened.challenges))
             return [f"removed the challenges at {names}"]
         case ev.Observed():
             seen = happened.observation

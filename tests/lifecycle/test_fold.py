@@ -8,6 +8,7 @@ from typing import get_args
 import msgspec
 from hypothesis import example, given
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.unknown import Unknown
@@ -141,7 +142,7 @@ def test_what_was_intended_may_have_been_done() -> None:
     life = Life.published()
     life.happens(ev.Requested(what="rotate"))
     life.does(life.until(st.Present))
-    assert life.state.challenges == (("_acme-challenge.mx1.example.org.", "for mx1.example.org"),)
+    assert life.state.challenges == (Challenge("foreseen", "mx1.example.org", "mx1.example.org", "response"),)
     step = life.until(st.Install)
     life.does(step)
     assert life.state.mail_servers["postfix"].serves == ("g1", "g2")
@@ -207,7 +208,7 @@ def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
     """`dns.not_yet` of a validation: the provider said yes, and no server shows it; other orders stay as they are."""
     life = Life()
     for key_type in (ECDSA, RSA):
-        challenges = (("_acme-challenge.x.", key_type),)
+        challenges = (Challenge("dns-01", "x", "_acme-challenge.x.", key_type),)
         life.happens(ev.OrderPlaced(key_type=key_type, keys="k1", url="", challenges=challenges))
         life.happens(ev.Presented(key_type=key_type))
     life.fails(f"validation {RSA}", "dns.timeout")

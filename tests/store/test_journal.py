@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import ClockId, Reading
 from certagent.facts.unknown import Unknown
@@ -76,7 +77,7 @@ ANSWERS = st.dictionaries(
     st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
     st.builds(Answer, VALUES, st.integers(0, 86400)) | st.builds(Unknown, st.text(max_size=8)),
 )
-CHALLENGES = st.just((("_acme-challenge.x.", "v"),))
+CHALLENGES = st.just((Challenge("dns-01", "x", "_acme-challenge.x.", "v"),))
 PUBLISH = st.builds(Publish, tlsa_name=TLSA_NAME, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
 MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), key_types=st.just(("ecdsa-p256",)), because=st.just(""))
 EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
