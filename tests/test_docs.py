@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 import certagent
+from certagent.agent.certificate import CERTIFICATE
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
@@ -110,7 +111,7 @@ def test_example_defaults() -> None:
     prose, compared = "", 0
     for line in text("config.example.yaml").splitlines():
         if re.match(r"\s*# ", line):
-            prose += line
+            prose += line.strip().removeprefix("#")
             continue
         off = re.match(r"\s*#(\w+): (.*)", line)
         if off and off[1] != "type" and not re.search(r"Not (a )?defaults?|Default: (the only one|nothing)", prose):
@@ -229,11 +230,13 @@ def test_no_code_is_made_up_at_run_time() -> None:
 
 def test_every_word_of_the_log_is_explained() -> None:
     """docs/reference/log.md has the words that log.py and daemon.py write, and the daemon's events, and no others."""
-    words: set[str] = set()
+    words: set[str] = {CERTIFICATE.name}
     events: set[str] = set()
-    for name in ("report/log.py", "agent/daemon.py"):
+    for name in ("report/log.py", "agent/daemon.py", "agent/certificate.py"):
         for node in ast.walk(ast.parse(text("certagent", name))):
             match node:
+                case ast.Tuple(elts=[ast.Constant(value=str(event)), _]) if name == "agent/certificate.py":
+                    events.add(event)  # of `warnings`
                 case ast.Tuple(elts=[ast.Constant(value="event"), ast.Constant(value=str(event))]):
                     events.add(event)
                     words.add("event")
@@ -349,7 +352,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(leads_to), link
 
 
-WIDE = {"rollover.md", "dns-providers.md", "mail-servers.md", "journal.md"}
+WIDE = {"dns-providers.md", "mail-servers.md", "journal.md"}
 """Pages that are not wrapped yet."""
 
 
@@ -450,5 +453,5 @@ def test_words_are_in_use() -> None:
     words = {word.strip().removeprefix("to ") for cell in cells for word in cell.split(",")} - {"word"}
     package = " ".join(path.read_text(encoding="utf-8") for path in SOURCES)
     spoken = re.sub(r"\s+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", package)).lower()
-    assert len(words) > 60
+    assert len(words) > 50
     assert {word for word in words if word.lower() not in spoken} == set()
