@@ -153,7 +153,7 @@ def _failure(failure: Failure) -> Iterator[str]:
     since = f"{count(failure.count, 'time')} since {date(failure.since)}"
     yield f"  {word} {failure.lane}, {since}: {failure.detail} [{failure.code}]"
     if failure.hint:
-        yield f"          hint: {failure.hint}"
+        yield f"    hint: {failure.hint}"
 
 
 def _roll(roll: Roll, now: datetime) -> Iterator[str]:

@@ -5,16 +5,15 @@ Nothing is asked of any network. Every step ends as in the planner's forecast, u
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.moment import ClockId, Reading
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
@@ -22,6 +21,7 @@ from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.store.journal import Journal
 from certagent.store.lock import Presence
 
 NAME = "mx1.example.org"
@@ -48,6 +48,19 @@ ENTRY = """\
           - {host: NAME, port: 25, mode: smtp, tlsa: true}
 """
 
+OTHER = """\
+  NAME:
+    ca: test
+    mail_servers:
+      relay:
+        type: command
+        check: [/bin/false]
+        reload: [/bin/true]
+        files: {ecdsa: PLACE/NAME.pem}
+        services:
+          - {host: NAME, port: 1, mode: tls, addresses: [127.0.0.1]}
+"""
+
 
 class Clock:
     """A clock that only the test moves."""
@@ -59,9 +72,9 @@ class Clock:
         """In place of `SystemClock.wall`."""
         return START + self.passed
 
-    def boot(self, _: object = None) -> tuple[str, float]:
-        """In place of `SystemClock.boot`."""
-        return "boot", 1000.0 + self.passed.total_seconds()
+    def reading(self, _: object = None) -> Reading:
+        """In place of `SystemClock.reading`."""
+        return Reading(ClockId("host", "boot"), 1000.0 + self.passed.total_seconds())
 
 
 class Given:
@@ -104,40 +117,47 @@ class Given:
     @property
     def state(self) -> State:
         """What is known of it."""
-        return self._wiring().journal.state(NAME)
+        with self._opened() as journal:
+            return journal.state(NAME)
 
     def journal(self, *events: ev.AnyEvent) -> None:
         """These events happen."""
-        self._wiring().journal.append(NAME, *events)
-        self._sleep()
+        with self._opened() as journal:
+            journal.append(NAME, *events)
+            self._sleep(journal)
 
-    def until(self, stop: Callable[[st.AnyStep | st.Wait], bool]) -> None:
+    def until(self, stop: Callable[[st.AnyStep | st.Wait, State], bool]) -> None:
         """Every step succeeds, until one that `stop` names would be next."""
-        journal, spec = self._wiring().journal, self.spec
-        for _ in range(200):
-            state = journal.state(NAME)
-            step = planner.plan(spec, state, journal.now())
-            if stop(step):
-                self._sleep()
-                return
-            if isinstance(step, st.Wait):
-                self.passes(max(step.delay, timedelta(seconds=1)))
-                continue
-            if step.changes:
-                journal.append(NAME, ev.Intended(step=step, work=step.work))
-            state = journal.state(NAME)
-            journal.append(NAME, *forecast._ideal(step, spec, state, self._zone, journal.now()))  # pyright: ignore[reportPrivateUsage]
-            self.passes(timedelta(seconds=1))
+        spec = self.spec
+        with self._opened() as journal:
+            for _ in range(200):
+                state = journal.state(NAME)
+                step = planner.plan(spec, state, journal.now())
+                if stop(step, state):
+                    self._sleep(journal)
+                    return
+                if isinstance(step, st.Wait):
+                    self.passes(max(step.delay, timedelta(seconds=1)))
+                    continue
+                if step.changes:
+                    journal.append(NAME, ev.Intended(step=step, work=step.work))
+                state = journal.state(NAME)
+                journal.append(NAME, *forecast._ideal(step, spec, state, self._zone, journal.now()))  # pyright: ignore[reportPrivateUsage]
+                self.passes(timedelta(seconds=1))
         raise AssertionError("it does not come to that")
 
-    def _sleep(self) -> None:
-        journal = self._wiring().journal
+    def _sleep(self, journal: Journal[State, ev.AnyEvent]) -> None:
         step = planner.plan(self.spec, journal.state(NAME), journal.now())
         if isinstance(step, st.Wait):
             journal.sleep(NAME, step.delay, step.because)
 
-    def _wiring(self) -> Wiring:
-        return Wiring(load(self.path))
+    @contextmanager
+    def _opened(self) -> Generator[Journal[State, ev.AnyEvent]]:
+        wiring = Wiring(load(self.path))
+        try:
+            yield wiring.journal
+        finally:
+            wiring.store.close()
 
     # -- what others do ----------------------------------------------------------------------------------------------
 
@@ -147,13 +167,18 @@ class Given:
 
     def dns_answers(self, *, silent: str = "", security: Security = "secure", why: str = "", more: str = "") -> None:
         """A look at DNS: as the zone is, but for a server that is silent, broken DNSSEC, or a value of others."""
-        values = self._zone.get(TLSA_NAME, frozenset()) | ({more} if more else frozenset())
-        answer = Answer(values, 3600)
-        answers = {"ns1.example.org./192.0.2.1": answer, "ns2.example.org./192.0.2.2": answer}
-        if silent:
-            answers = {**answers, "ns2.example.org./192.0.2.2": Unknown(silent)}
+        values = {*self._zone.get(TLSA_NAME, ()), *filter(None, [more])}
+        answer = Answer(frozenset(values), 3600)
+        second = Unknown(silent) if silent else answer
+        answers = {"ns1.example.org./192.0.2.1": answer, "ns2.example.org./192.0.2.2": second}
         observation = Observation("example.org.", TLSA_NAME, answers, security, why)
         self.journal(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=f"observe {TLSA_NAME}"))
+
+    def damaged(self) -> None:
+        """The disk has lost the journal."""
+        for path in (self._place / "state").glob("journal.db-*"):
+            path.unlink()
+        (self._place / "state" / "journal.db").write_bytes(b"not a database " * 400)
 
     def daemon_runs(self) -> None:
         """A daemon has said that it is there."""
@@ -161,15 +186,15 @@ class Given:
 
 
 def _next_is(kind: type[st.AnyStep]) -> Callable[[Given], None]:
-    return lambda given: given.until(lambda step: isinstance(step, kind))
+    return lambda given: given.until(lambda step, _: isinstance(step, kind))
 
 
 def _served(given: Given) -> None:
-    given.until(lambda step: isinstance(step, st.Wait) and step.delay > timedelta(hours=3))
+    given.until(lambda step, _: isinstance(step, st.Wait) and step.delay > timedelta(hours=3))
 
 
 def _caches(given: Given) -> None:
-    given.until(lambda step: isinstance(step, st.Wait) and step.swap)
+    given.until(lambda step, _: isinstance(step, st.Wait) and "not swapped" in step.because)
 
 
 def _served_by_others(given: Given) -> None:
@@ -192,11 +217,14 @@ PHRASES: dict[str, Callable[[Given], None]] = {
     "the files are swapped": _next_is(st.Reload),
     "the mail server is reloaded": _next_is(st.Verify),
     "old processes may live on": lambda given: given.until(
-        lambda step: isinstance(step, st.Wait) and "old" in step.because
+        lambda step, _: isinstance(step, st.Wait) and "old" in step.because
     ),
     "a renewal is asked for": lambda given: given.journal(ev.Requested(what="renew")),
     "a rotation is asked for": lambda given: given.journal(ev.Requested(what="rotate")),
     "caches are waited for": _caches,
+    "new standby keys are published": lambda given: given.until(
+        lambda step, state: isinstance(step, st.Wait) and state.keys[-1].id == "k3"
+    ),
     "a minute passes": lambda given: given.passes(timedelta(minutes=1)),
     "a day passes": lambda given: given.passes(timedelta(days=1)),
     "100 days pass": lambda given: given.passes(timedelta(days=100)),
@@ -204,7 +232,10 @@ PHRASES: dict[str, Callable[[Given], None]] = {
         "order ecdsa-p256", "transient", "ca.unreachable", "https://ca.example/dir: connection refused", "is it up?"
     ),
     "the DNS server refuses the key": lambda given: given.fails(
-        "challenge ecdsa-p256", "misconfigured", "dns.refused", "127.0.0.1:53 says BADSIG to the TSIG key",
+        "challenge ecdsa-p256",
+        "misconfigured",
+        "dns.refused",
+        "127.0.0.1:53 says BADSIG to the TSIG key",
         "compare PLACE/tsig.conf with the key of the server",
     ),
     "the reload fails": lambda given: given.fails(
@@ -231,9 +262,7 @@ PHRASES: dict[str, Callable[[Given], None]] = {
     "others may write the configuration": lambda given: given.path.chmod(0o666),
     "others may read the TSIG key": lambda given: (given.path.parent / "tsig.conf").chmod(0o644),
     "there is no configuration": lambda given: given.path.unlink(),
-    "the journal is damaged": lambda given: given.path.with_name("state").joinpath("journal.db").write_bytes(
-        b"not a database " * 400
-    )
-    and None,
+    "the journal is damaged": Given.damaged,
+    "a service that does not listen": lambda given: given.configure(CONFIG + OTHER.replace("NAME", NAME)),
 }
 """Each is about the certificate `mx1.example.org`."""

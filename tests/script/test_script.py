@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
@@ -68,13 +68,13 @@ def matches(expected: str, printed: str) -> bool:
 
 
 @contextlib.contextmanager
-def situation(script: str, place: Path) -> Iterator[Given]:
+def situation(script: str, place: Path) -> Generator[Given]:
     """What the `given` line says has happened."""
     [line] = re.findall(r"(?m)^given: (.*)$", script)
     clock = Clock()
     with ExitStack() as cleanup:
         cleanup.enter_context(mock.patch.object(SystemClock, "wall", clock.wall))
-        cleanup.enter_context(mock.patch.object(SystemClock, "boot", clock.boot))
+        cleanup.enter_context(mock.patch.object(SystemClock, "reading", clock.reading))
         given = Given(place, clock, cleanup)
         for phrase in line.split("; "):
             given.happens(phrase)
