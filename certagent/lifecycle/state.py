@@ -161,7 +161,6 @@ class State(Struct, frozen=True):
     """Everything known of one certificate. `keys` and `generations` are in the order they were made."""
 
     name: str
-    seq: int = 0
     keys_made: int = 0
     generations_made: int = 0
     """How many there ever were: the next id. A step done again after a crash has the same."""
