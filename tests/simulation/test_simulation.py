@@ -1,4 +1,4 @@
-"""Two hundred thousand simulated histories in every test run; `python -m tests.simulation.simulate` runs as many as one likes."""
+"""Simulated histories in every test run; `make simulate` runs as many as one likes."""
 
 from __future__ import annotations
 
