@@ -1,6 +1,6 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`make mutants`, or `python -m tests.simulation.mutants N=… JOBS=2 ONLY=name,…`. A mutant is a textual substitution in one module, made
+`make mutants`, or this module with N=, JOBS=, ONLY=name,…: a mutant is a textual substitution in one module, made
 in memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
 violation which the engine as it is does not have: that is asked of each seed. The list and the rate are printed; exit
 status 1 if one survives or does not apply to the sources any more (the text must be found exactly once).
