@@ -163,8 +163,8 @@ def test_a_configuration_that_others_may_write(config: Path, mode: int) -> None:
     """It names programs that run as root."""
     config.chmod(mode)
     error, hint = refused(config, "renew")
-    assert error.startswith(f"{config}: others may write it")
-    assert hint == f"run: chmod go-w {config}"
+    assert error.startswith(f"others may write into {config}: ")
+    assert hint == f"chmod go-w {config}"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,13 @@ _OPERATOR_ERRORS = frozenset(
 
 @contextmanager
 def translated(path: Path) -> Generator[None]:
-    """Within, an OSError is raised as an error that names `path` and the remedy."""
+    """Within, an OSError is raised as an error that names `path` and the remedy; so is a path that none can have."""
+    try:
+        if b"\0" in os.fsencode(path):
+            raise ValueError
+    except ValueError:
+        what = f"{os.fspath(path)!r} holds a character that no path can hold"
+        raise Misconfigured("store.path", what, "write the path with other characters") from None
     try:
         yield
     except OSError as error:
