@@ -28,13 +28,16 @@ def has_acl(path: Path) -> bool:
         return _attribute(path, _ACL) is not None
 
 
-def named_writers(fd: int) -> list[tuple[str, int]]:
-    """The users and groups (`user`, 1000) whom the ACL of an open file names and lets write. Raises: OSError."""
+def named(fd: int, permissions: int) -> list[tuple[str, int]]:
+    """The users and groups (`user`, 1000) that the ACL of an open file names, with any of these permissions (`rwx`).
+
+    Raises: OSError.
+    """
     acl = _attribute(Path(f"/proc/self/fd/{fd}"), _ACL, follow=True)  # the descriptor may be one of O_PATH
     return [
         ("user" if tag == _USER else "group", number)
-        for tag, permissions, number in struct.iter_unpack("<HHI", (acl or b"")[4:])
-        if tag in {_USER, _GROUP} and permissions & 0o2
+        for tag, granted, number in struct.iter_unpack("<HHI", (acl or b"")[4:])
+        if tag in {_USER, _GROUP} and granted & permissions
     ]
 
 

@@ -54,9 +54,7 @@ def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
         store.path, store.disk: As `read_trusted`.
     """
     try:
-        with trust.opened(path) as fd, translated(path):
-            if os.fstat(fd).st_mode & 0o077:
-                raise Usage("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
+        with trust.opened(path, private=True) as fd, translated(path):
             return _read(path, fd, limit_bytes)
     except trust.Untrusted as error:
         raise Usage("secret.mode", error.detail, error.hint) from None

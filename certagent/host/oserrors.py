@@ -17,8 +17,11 @@ _OPERATOR_ERRORS = frozenset(
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Within, an OSError is raised as an error that names `path` and the remedy; so is a path that none can have."""
+def translated(path: Path, component: Path | None = None) -> Generator[None]:
+    """Within, an OSError is raised as an error that names `path` and the remedy; so is a path that none can have.
+
+    `component` is what failed on the way to the path, if not the path itself.
+    """
     try:
         if b"\0" in os.fsencode(path):
             raise ValueError
@@ -28,7 +31,8 @@ def translated(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{path}: {error.strerror}"
+        what = f"{path}: {error.strerror}" if component in {None, path} else f"{path}: {component}: {error.strerror}"
+        path = component or path
         if error.errno in _OPERATOR_ERRORS:
             raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
         if error.errno == errno.EROFS:  # far more often a sandbox than a disk

@@ -135,7 +135,7 @@ def _open_files(pid: int) -> list[str]:
 
 @contextmanager
 def _looking_at(pid: int) -> Generator[None]:
-    """Within, a process that has ended is no error, it only ends the look."""
+    """Within, a process that has ended is no error, it only ends the block."""
     try:
         yield
     except PermissionError as error:

@@ -6,7 +6,7 @@
 - A time limit for the whole run. At its end the program and its process group are killed.
 - A bounded output: what is beyond is thrown away, so that the program need not wait.
 - It has ended when its process has ended, whatever its children hold open. A daemon that it leaves is left alone.
-- Death by a signal is an error of its own kind (Transient): it says nothing about what the program was asked.
+- Death by a signal is a separate kind of error (`Killed`): it says nothing about what the program was asked.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ def listening(net: Path = Path("/proc/self/net")) -> list[Listener]:
 
 
 def _address(hexadecimal: str) -> str:
-    """The kernel prints words of four bytes in the byte order of the machine."""
+    """The kernel prints words of four bytes in the byte order of the machine. Raises: ValueError."""
+    if len(hexadecimal) not in {8, 32}:
+        raise ValueError(hexadecimal)
     words = (hexadecimal[i : i + 8] for i in range(0, len(hexadecimal), 8))
     return str(ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)))

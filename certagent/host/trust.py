@@ -1,9 +1,9 @@
 """Who may change a file: its owner, those who may write to it, and those who may do so anywhere on the way to it.
 
-What certagent runs or believes must be in the hands of root or of its own user alone. The way is walked by descriptor,
-component by component, and each component is judged when it is open. So nobody can exchange one behind the look:
+What certagent runs or believes must be in the hands of root or of the user it runs as, alone. The way is walked by
+descriptor, and each component is judged when it is open, so that nobody can exchange it between check and use:
 
-- A directory or file belongs to root or to this user, and neither group nor others may write to it. That covers an ACL:
+- A directory or file belongs to root or that user, and neither group nor others may write to it. That covers an ACL:
   its mask, which bounds what named users and groups are granted, stands in the group bits of the mode (acl(5)).
 - A symlink is a component like any other: the way to its target is walked from the directory that holds it.
 - In a directory like /tmp (sticky, anybody may write) nobody can rename what belongs to another user. But anybody can
@@ -46,7 +46,7 @@ class End(NamedTuple):
     """What a way leads to."""
 
     directory: int
-    """The descriptor of the directory that holds it."""
+    """The descriptor of the directory that holds it; of itself, if it is a directory."""
     real: Path
     """Its path without symlinks."""
     status: os.stat_result | None
@@ -77,39 +77,44 @@ def trusted_dir(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[int]:
-    """A regular file that nobody else may change, open for reading.
+def opened(path: Path, *, private: bool = False) -> Generator[int]:
+    """A regular file that nobody else may change, and if `private` nobody else may read: a descriptor to read it.
 
     Raises: as `walked`. Also `store.path` if it is missing, not readable, or no regular file.
     """
-    with walked(path) as end, translated(path):
-        # O_NONBLOCK: a FIFO must not wait for a writer
+    with walked(path, forbidden=0o077 if private else _WRITERS) as end, translated(path):
+        if end.status is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not stat.S_ISREG(end.status.st_mode):
+            raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
+        # O_NONBLOCK: if we exchange it ourselves meanwhile, a FIFO must not wait for a writer
         fd = os.open(end.real.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=end.directory)
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
             yield fd
         finally:
             os.close(fd)
 
 
 @contextmanager
-def walked(path: Path, *, links: bool = True) -> Generator[End]:
+def walked(path: Path, *, links: bool = True, forbidden: int = _WRITERS) -> Generator[End]:
     """Walks to `path` and judges everything on the way, and what is there. The last component need not exist.
+
+    A file may have none of the bits `forbidden` in its mode.
 
     Raises:
         store.path: (Untrusted) Somebody else may change a component. The hint is the command that repairs it.
         store.path: A directory is missing or is none; there are too many symlinks; there is one and `links` is false.
         store.disk: It cannot be read.
     """
-    end = _walk(path, links=links)
+    with translated(path):
+        end = _walk(path, links, forbidden)
     try:
         yield end
     finally:
         os.close(end.directory)
 
 
-def _walk(path: Path, *, links: bool) -> End:
+def _walk(path: Path, links: bool, forbidden: int) -> End:
     """The caller closes the descriptor."""
     left, links_left = list(reversed(path.absolute().parts)), _MAX_LINKS if links else 0
     here, real = os.open("/", _LOOK), Path("/")
@@ -121,19 +126,19 @@ def _walk(path: Path, *, links: bool) -> End:
             try:
                 one = os.open(name, _LOOK, dir_fd=here)
             except OSError as error:
-                with translated(onward):
+                with translated(path, onward):
                     if left or not isinstance(error, FileNotFoundError):
                         raise
                 _refuse_sticky(path, real, status)
                 return End(here, onward, None)
             try:
-                found = _judged(path, onward, one)
+                found = _judged(path, onward, one, forbidden)
                 if stat.S_ISDIR(found.st_mode):
                     here, one, real, status = one, here, onward, found
                     continue
                 _refuse_sticky(path, real, status)
                 if not stat.S_ISLNK(found.st_mode):
-                    _refuse_beyond(onward, left)
+                    _refuse_beyond(path, onward, left)
                     return End(here, onward, found)
                 if not links_left:
                     _refuse_link(path, onward, links=links)
@@ -147,20 +152,25 @@ def _walk(path: Path, *, links: bool) -> End:
     return End(here, real, status)
 
 
-def _judged(path: Path, component: Path, fd: int) -> os.stat_result:
+def _judged(path: Path, component: Path, fd: int, forbidden: int) -> os.stat_result:
     """The status of an open component that nobody else may change."""
     status = os.fstat(fd)
     if status.st_uid not in {0, os.geteuid()}:
         owner = "root" if os.geteuid() == 0 else str(os.geteuid())
         _refuse(path, component, f"{component} belongs to user {_user(status.st_uid)}", f"chown -h {owner} {component}")
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & _WRITERS and not stat.S_ISLNK(status.st_mode) and not sticky:
+    if stat.S_ISLNK(status.st_mode):
+        return status  # its mode means nothing, symlink(7)
+    if stat.S_ISDIR(status.st_mode):
+        forbidden = 0 if status.st_mode & stat.S_ISVTX else _WRITERS  # sticky: see _refuse_sticky
+    if open_to := status.st_mode & forbidden:
         who = ["anybody"]
-        if not status.st_mode & stat.S_IWOTH:
+        if not open_to & stat.S_IRWXO:
             with translated(component):
-                named = attributes.named_writers(fd)
+                named = attributes.named(fd, open_to >> 3)
             who = [f"group {_group(status.st_gid)}", *(f"{kind} {number}" for kind, number in named)]
-        _refuse(path, component, f"others may write into {component}: {', '.join(who)}", f"chmod go-w {component}")
+        what = "write into" if open_to & _WRITERS else "read"
+        change = "go-w" if forbidden == _WRITERS else "600"
+        _refuse(path, component, f"others may {what} {component}: {', '.join(who)}", f"chmod {change} {component}")
     return status
 
 
@@ -171,9 +181,9 @@ def _refuse_sticky(path: Path, directory: Path, status: os.stat_result) -> None:
         _refuse(path, directory, what, f"move {path.name} into a directory that only its owner may write to")
 
 
-def _refuse_beyond(file: Path, left: list[str]) -> None:
+def _refuse_beyond(path: Path, file: Path, left: list[str]) -> None:
     if left:
-        with translated(file):
+        with translated(path, file):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
