@@ -87,11 +87,11 @@ def test_help_names_every_command_and_the_exit_codes(flag: str) -> None:
     """Help explains itself, without a configuration."""
     ended = run(flag)
     assert ended.returncode == 0
-    assert all(f"\n  {command} " in ended.stdout for command in ("init", *COMMANDS))
+    assert all(f"\n  {command} " in ended.stdout for command in ("init", "schema", *COMMANDS))
     assert "Exit codes: 0 done" in ended.stdout
 
 
-@pytest.mark.parametrize("command", ["init", *COMMANDS])
+@pytest.mark.parametrize("command", ["init", "schema", *COMMANDS])
 def test_help_of_every_command(command: str) -> None:
     """Each command says what it does, and every option what it is for."""
     ended = run(command, "--help")
@@ -213,9 +213,9 @@ def test_a_signal_in_the_middle_of_an_import_is_an_interruption_too(tmp_path: Pa
     """Exit code 130, and not death by SIGINT, which is what `python -m` makes of a KeyboardInterrupt in an exec()."""
     import_ = f"import os, signal, time; os.kill(os.getpid(), signal.{number}); time.sleep(10)"
     program = f"""
-from certagent.cli import main as cli
-cli.cli.main = lambda **_: (cli._guard_signals(), exec({import_!r}))
-cli.main()
+from certagent.cli import errors, main
+main.cli.main = lambda **_: (errors.guard_signals(), exec({import_!r}))
+main.main()
 """
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}

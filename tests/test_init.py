@@ -251,7 +251,7 @@ def test_without_dns_there_is_still_a_config(tmp_path: Path) -> None:
 
 def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
     """Senders defer mail at this very moment; where they match it is said too."""
-    assert "refused DNS _25._tcp" not in told(seen(POSTFIX))
+    assert "error DNS _25._tcp" not in told(seen(POSTFIX))
     assert "what is served matches" in told(seen(POSTFIX))
     wrong = told(seen(POSTFIX, names=(name(values=(f"3 1 1 {'00' * 32}",)),)))
     assert "no 3 1 1 record matches what is served" in wrong
@@ -259,7 +259,7 @@ def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
 
 def test_what_is_not_accounted_for_is_told() -> None:
     """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
-    failed = Finding("refused", "mail server exim", "cannot be read", "look")
+    failed = Finding("error", "mail server exim", "cannot be read", "look")
     silent = name()
     assert silent.tlsa
     silent = replace(silent, tlsa=replace(silent.tlsa, answers={"ns2.example.org./192.0.2.54": Unknown("no answer")}))
@@ -271,7 +271,7 @@ def test_what_is_not_accounted_for_is_told() -> None:
     assert "note port 143 (IMAP): imapd listens there" in words
     assert "nothing listens at its ports 465" in words
     assert "nothing listens at its ports: dovecot is left out" in words
-    assert "refused mail server exim: cannot be read" in words
+    assert "error mail server exim: cannot be read" in words
     assert "ns2.example.org./192.0.2.54 no answer" in words
 
 
@@ -536,10 +536,10 @@ def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_pat
     key is not known, or no copy makes one of the files, nothing is copied, and the change comes after the first run.
     """
     pem = tmp_path / "new dir" / "tls.pem"
-    found = changing(cf, f"b = {pem}\n", options={"files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
+    found = changing(cf, f"b = {pem}\n", options={"chain_files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
     used = InUse("/etc/ssl/mx1.pem", "ecdsa-p256", "itself", NOW, "/etc/ssl/mx1.key")
     known = seen(found, in_use={"postfix": (used,)})
-    commands = [step.command for step in command.next_steps(known, "", cf, changes.outcomes(found))]
+    commands = [step.command for step in command.next_steps(known, host.plugins(), "", cf, changes.outcomes(found))]
     new = f"'{pem}'"
     assert commands[:3] == [
         f"install -d -m 755 '{pem.parent}'",
@@ -548,10 +548,12 @@ def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_pat
     ]
     assert not any(step.startswith("certagent init") for step in commands[3:])
     issuers = tmp_path / "issuers.pem"
-    more = changing(cf, f"b = {pem}\nc = {issuers}\n", options={**found.options, "issuers": str(issuers)})
+    options = {"files": {"ecdsa": str(pem)}, "issuers": str(issuers)}
+    more = replace(changing(cf, f"b = {pem}\nc = {issuers}\n", options=options), type="sendmail")
     for server, one in ((found, replace(used, key="")), (more, used)):
         lacking = seen(server, in_use={"postfix": (one,)})
-        commands = [step.command for step in command.next_steps(lacking, "", cf, changes.outcomes(server))]
+        following = command.next_steps(lacking, host.plugins(), "", cf, changes.outcomes(server))
+        commands = [step.command for step in following]
         at = commands.index("certagent init --apply")
         assert not any(step.startswith("install -m") for step in commands)
         assert commands[at - 1].startswith("certagent renew --config")
@@ -564,7 +566,7 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     """For the directories of every file that is written, and of no other; not where the unit has them all."""
 
     def commands(*found: Found) -> list[str]:
-        return [step.command for step in command.next_steps(seen(*found), "", cf, [])]
+        return [step.command for step in command.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
     monkeypatch.setattr(command, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})

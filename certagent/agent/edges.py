@@ -102,14 +102,17 @@ class Edges:
         vault: Vault,
         servers: Mapping[str, Server],
         probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+        alone: Callable[[str], None] | None = None,
         ahead: Executor | None = None,
     ) -> None:
+        """`alone` refuses a mail server that writes the files of another one."""
         self.issuer = issuer
         self.resolver = resolver
         self.zones = zones
         self.vault = vault
         self.servers = servers
         self.probe = probe or self._probe
+        self._alone = alone
         self._ahead = ahead
         self._checks: dict[str, Future[None]] = {}
         self._checked_at = 0.0
@@ -121,7 +124,9 @@ class Edges:
             self._checks = {n: self._ahead.submit(s.check, key_types) for n, s in self.servers.items()}
 
     def check(self, server: str, key_types: frozenset[str]) -> None:
-        """The server's own check: the one that began ahead a moment ago, or a new one. It ends by its own limits."""
+        """No other server writes its files; and its own check: the one that began a moment ago, or a new one."""
+        if self._alone:
+            self._alone(server)
         early = self._checks.pop(server, None)
         old = time.monotonic() - self._checked_at > CHECK_S
         # `cancel`: one that has not begun stands behind those of other certificates, and is not waited for

@@ -9,13 +9,14 @@ from datetime import timedelta
 
 import click
 
-from certagent.agent.loop import StepReport, advance
+from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.schema import Entry
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.steps import Wait
-from certagent.report.text import brief
+from certagent.report.step import StepReport
+from certagent.report.words import brief
 
 LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""

@@ -22,6 +22,7 @@ from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
+from certagent.mta.claims import Claim, clashes
 from certagent.mta.server import Server
 from certagent.secret import Secret
 from certagent.store.journal import Journal
@@ -77,6 +78,7 @@ class Wiring:
         self.issuer = _once(self._issuer)
         self.resolver = _once(self._resolver)
         self.providers = _once(self._make_providers)
+        self.claims = _once(self._claims)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
         self._ahead = ThreadPoolExecutor(2, thread_name_prefix="ahead")  # starts no thread before it is used
@@ -117,8 +119,7 @@ class Wiring:
         done.
         """
         self.providers()
-        for name in self.config.certificates:
-            self.servers(name)
+        self._refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
 
@@ -152,6 +153,33 @@ class Wiring:
         sections = self.config.certificates[certificate].mail_servers
         return {n: cast("Server", self._plugin("certagent.mail_servers", s, n)) for n, s in sections.items()}
 
+    def _claims(self) -> list[tuple[tuple[str, str], Claim]]:
+        """Every file that a mail server writes, by certificate and name of the server."""
+        return [
+            ((certificate, name), claim)
+            for certificate in self.config.certificates
+            for name, server in self.servers(certificate).items()
+            for claim in server.claims()
+        ]
+
+    def _refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
+        """Each file has one mail server that writes it: whoever writes it must keep the gates of that server.
+
+        `only`: certificate and name of a server; files that others share count for nothing.
+
+        Raises:
+            config.value: (Misconfigured) Otherwise.
+        """
+        for (one, earlier), (other, claim) in clashes(self.claims()):
+            if only not in {None, one, other}:
+                continue
+            place = ("certificates", other[0], "mail_servers", other[1])
+            writer = f"certificates.{one[0]}.mail_servers.{one[1]}"
+            entry = f" ({claim.entry})" if claim.entry else ""
+            same = "" if earlier.path == claim.path else f", as {earlier.path}: they are one file"
+            hint = "give each its own file, or list the services of both under one mail server"
+            raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)
+
     def _plugin(self, group: str, section: Section, name: str | None) -> object:
         found = BUILT_IN[group].get(section.type)
         if found:
@@ -183,6 +211,7 @@ class Wiring:
             zones=self.zones,
             vault=self.vault,
             servers=self.servers(certificate),
+            alone=lambda server: self._refuse_shared_files((certificate, server)),
             ahead=self._ahead,
         )
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from certagent.agent.act.records import SETTLE_TXT, TXT_TTL_S
 from certagent.agent.edges import Edges
@@ -29,8 +28,8 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.report.findings import Finding, Rehearsal, no_time_to_roll
-from certagent.report.text import brief
+from certagent.report.findings import Finding, Outcome, Rehearsal, no_time_to_roll
+from certagent.report.words import brief
 
 
 class _Run:
@@ -40,7 +39,7 @@ class _Run:
         self.removed: list[str] = []
         self._tell = tell
 
-    def found(self, outcome: Literal["ok", "note", "refused"], what: str, detail: str, hint: str = "") -> None:
+    def found(self, outcome: Outcome, what: str, detail: str, hint: str = "") -> None:
         finding = Finding(outcome, what, detail, hint)
         self.findings.append(finding)
         self._tell(finding)
@@ -50,7 +49,7 @@ class _Run:
         try:
             yield
         except Error as error:
-            self.found("refused", what, str(error), error.hint)
+            self.found("error", what, str(error), error.hint)
 
 
 def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehearsal:
@@ -61,9 +60,9 @@ def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehe
     run = _Run(tell)
     for server in edges.servers:
         with run.trying(f"mail server {server}"):
-            edges.servers[server].check(frozenset(spec.key_types))
+            edges.check(server, frozenset(spec.key_types))
             run.found("ok", f"mail server {server}", "its configuration is sound")
-            for what, command in edges.servers[server].ahead(frozenset(spec.key_types)):
+            for what, command in edges.servers[server].advice(frozenset(spec.key_types)):
                 run.found("note", f"mail server {server}", what, command)
     for tlsa_name in spec.tlsa_names:
         state = _look(run, edges, tlsa_name, state, spec, wiring)
@@ -95,7 +94,7 @@ def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> N
     for server, answer in observation.answers.items():
         if isinstance(answer, Unknown):
             run.found(
-                "refused",
+                "error",
                 f"DNS {tlsa_name}",
                 f"{server}: {answer.why}",
                 "every authoritative server must answer before a swap",
@@ -110,7 +109,7 @@ def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> N
             f"DNS {tlsa_name}",
             f"{len(observation.answers)} servers answer: {', '.join(values)}; a set may be cached for {brief(wait)}",
         )
-    outcome = "ok" if observation.security == "secure" else "refused"
+    outcome = "ok" if observation.security == "secure" else "error"
     hint = "" if outcome == "ok" else "senders use TLSA records only where DNSSEC validates (RFC 7672 section 2.2)"
     run.found(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip(), hint)
 
@@ -142,8 +141,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
             run.found("ok", f"challenge {key_type}", "seen at every authoritative server")
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
-        file, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
-        _rehearse_file(wiring.state_dir(), file.reveal(), spec.names[0])
+        credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
+        _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
         life = chain.not_after - chain.not_before
         run.found(
             "ok",

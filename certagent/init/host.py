@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
@@ -24,7 +25,7 @@ from certagent.agent.wiring import BUILT_IN
 from certagent.errors import Error
 from certagent.host.files import read_file
 from certagent.mta import pemfile
-from certagent.mta.server import Found
+from certagent.mta.server import Found, Server
 from certagent.pki.keys import key_type_of, spki_sha256
 from certagent.report.findings import Finding
 from certagent.secret import Secret
@@ -84,6 +85,15 @@ def plugins() -> dict[str, Any]:
     return found
 
 
+def made(found: Found, kinds: Mapping[str, Any]) -> Server | None:
+    """The mail server as proposed; None if its plug-in refuses the options that it has found itself."""
+    kind = kinds[found.type]
+    try:
+        return kind(found.name, msgspec.convert(found.options, kind.Options))
+    except (Error, msgspec.ValidationError):
+        return None
+
+
 def discover(kinds: dict[str, Any]) -> tuple[list[Found], list[Finding]]:
     """The mail servers of this host, and what went wrong on the way. One plug-in that fails does not stop another."""
 
@@ -94,10 +104,10 @@ def discover(kinds: dict[str, Any]) -> tuple[list[Found], list[Finding]]:
                 raise kinds[kind]
             return list(kinds[kind].discover()) if hasattr(kinds[kind], "discover") else []
         except Error as error:
-            return Finding("refused", what, f"cannot be read: {error}", error.hint)
+            return Finding("error", what, f"cannot be read: {error}", error.hint)
         except Exception as error:  # noqa: BLE001 -- as above
             hint = "report it to the author of the plug-in; the other servers are below"
-            return Finding("refused", what, f"its plug-in fails: {type(error).__name__}", hint)
+            return Finding("error", what, f"its plug-in fails: {type(error).__name__}", hint)
 
     with ThreadPoolExecutor(thread_name_prefix="discover") as pool:
         answers = list(pool.map(ask, kinds))

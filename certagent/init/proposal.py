@@ -18,7 +18,7 @@ from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
 from certagent.mta.server import Found
 from certagent.pki.keytypes import algorithm
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 _WIDTH = 100
 _TTL_S = 3600

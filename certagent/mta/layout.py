@@ -29,8 +29,9 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import attributes, replace, trust
 from certagent.host.files import file_status, read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
-from certagent.mta.pemfile import Parts
+from certagent.mta.claims import Claim
 from certagent.pki import keys
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -132,8 +133,13 @@ class Layout:
 
     @property
     def split(self) -> bool:
-        """Whether some kind of key has its certificate and key in two files, which no rename replaces together."""
+        """Whether some key type has its certificate and key in two files, which no rename replaces together."""
         return any(one.key for one in self._files.values())
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server.claims`."""
+        follow = self._access.follow_links
+        return tuple(Claim(str(path) if follow else os.path.normpath(path)) for path in self.paths())
 
     def check(self) -> None:
         """The directories are trusted, the users exist, and what is there may be replaced and has the right owner and
@@ -152,8 +158,8 @@ class Layout:
                 if one.pkcs12:
                     self._password(one)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """Put each combined PEM in its place as the layout wants it; may be repeated after any error or crash.
+    def install(self, credentials: Mapping[str, Credential]) -> None:
+        """Put the credential of each key type in its files; may be repeated after any error or crash.
 
         All files are written and rehearsed before the first is placed. ACLs and the SELinux context of a file that is
         replaced are kept. After it, owners and modes are looked at once more. A file is placed anew even when it has
@@ -166,15 +172,14 @@ class Layout:
             mta.disk: (Transient) Disk full, read-only or failing. While the files are written nothing was changed;
                 should a rename itself fail, some files may be new.
         """
-        chosen = {key_type: self.of(key_type) for key_type in pems}
+        chosen = {key_type: self.of(key_type) for key_type in credentials}
         with pemfile.in_its_words(), ExitStack() as stack:
             targets = self._looked_at(chosen.values())
             places: list[Callable[[], None]] = []
             for key_type, one in chosen.items():
-                parts = pemfile.split(pems[key_type], _main(one))
-                contents = self._contents(one, pems[key_type], parts, targets)
+                contents = self._contents(one, credentials[key_type], targets)
                 temporaries, ready = self._prepared(stack, one, contents, targets)
-                self._rehearse(one, temporaries, parts)
+                self._rehearse(one, temporaries, credentials[key_type])
                 places += ready
             for place in places:
                 place()
@@ -305,17 +310,17 @@ class Layout:
 
     # -- what is to be there -----------------------------------------------------------------------------------------
 
-    def _contents(self, one: Files, pem: Secret[bytes], parts: Parts, targets: Mapping[Path, Path]) -> dict[str, bytes]:
+    def _contents(self, one: Files, credential: Credential, targets: Mapping[Path, Path]) -> dict[str, bytes]:
         if one.combined:
-            return {"combined": pem.reveal()}
+            return {"combined": credential.combined.reveal()}
         if one.fullchain:
-            return {"key": parts.key.reveal(), "fullchain": parts.leaf + parts.issuers}
+            return {"key": credential.key.reveal(), "fullchain": credential.fullchain}
         if one.cert:
-            return {"chain": parts.issuers, "key": parts.key.reveal(), "cert": parts.leaf}
+            return {"chain": credential.issuers, "key": credential.key.reveal(), "cert": credential.leaf}
         old = read_file(targets[_main(one)], _LIMIT_BYTES)
         password = self._password(one)
         try:
-            return {"pkcs12": pkcs12.make(parts, password, one.pkcs12_cipher, old).reveal()}
+            return {"pkcs12": pkcs12.make(credential, password, one.pkcs12_cipher, old).reveal()}
         except (ValueError, Misconfigured):  # neither is told: its words may quote what was read
             raise pemfile.broken(_main(one), "no PKCS#12 can be made of it") from None
 
@@ -340,7 +345,7 @@ class Layout:
         ]
         return temporaries, places
 
-    def _rehearse(self, one: Files, new: Mapping[str, Path], parts: Parts) -> None:
+    def _rehearse(self, one: Files, new: Mapping[str, Path], credential: Credential) -> None:
         shown = _main(one)
         if one.combined:
             pemfile.rehearse(new["combined"], shown=shown)
@@ -348,7 +353,7 @@ class Layout:
             pemfile.rehearse(new["fullchain"], key=new["key"], shown=shown)
         elif one.cert:
             pemfile.rehearse_parts(new["cert"], new["chain"], new["key"], shown=shown)
-        elif not pkcs12.holds(read_file(new["pkcs12"], _LIMIT_BYTES) or b"", parts, self._password(one)):
+        elif not pkcs12.holds(read_file(new["pkcs12"], _LIMIT_BYTES) or b"", credential, self._password(one)):
             raise pemfile.broken(shown, "the PKCS#12 does not hold what was put into it")
 
     def _wrong(self, what: str, hint: str) -> Misconfigured:

@@ -26,6 +26,7 @@ import dns.rcode
 import dns.rdata
 import yaml
 
+from tests.e2e import remembered
 from tests.lab.addresses import MX1, PRIMARY, RESOLVER, SECONDARY, ZONE
 from tests.lab.dns import Dns, records
 from tests.lab.handshake import served_tlsa
@@ -211,20 +212,12 @@ class Site:
     # ---- what is there ---------------------------------------------------------------------------------------------
 
     def state(self, name: str = NAME) -> dict[str, Any]:
-        """The state of the certificate, as `status` tells it; also where status says that something fails."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "certagent", "status", "--json", name],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return json.loads(ended.stdout)["certificates"][0]["state"]
+        """The state of the certificate, as certagent remembers it."""
+        return remembered.state(self.state_dir, name)
 
     def history(self) -> list[Any]:
         """Every event, after the journal was verified."""
-        return self.run("history", NAME, "--json").json
+        return remembered.events(self.state_dir, NAME)
 
     def kinds(self) -> list[str]:
         """The kinds of all events, in order; of an intent the step: `Install!`."""
@@ -255,7 +248,9 @@ class Site:
         keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["chains"].values()}
         assert self.served() <= keys
         desired = sorted(
-            record["value"] for record in self.run("tlsa", "--json").json if record["tlsa_name"] == f"{TLSA_NAME}."
+            record["value"]
+            for record in self.run("tlsa", "--json").json["records"]
+            if record["tlsa_name"] == f"{TLSA_NAME}."
         )
         assert keys <= set(desired)
         assert self.published() == [desired, desired]

@@ -99,8 +99,8 @@ def finish(site: Site, victim: Victim) -> None:
 
 def site_is_whole(site: Site, victim: Victim) -> None:
     """`Site.assert_settled`, by the quick way."""
-    state = json.loads(victim.run("status", "--json").out)["certificates"][0]["state"]
-    desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out))
+    state = site.state()
+    desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out)["records"])
     newest = [g for g in state["generations"] if g["keys"]][-1]
     key = f"3 1 1 {newest['chains']['ecdsa-p256']['spki']}"
     assert site.served() == {key}

@@ -20,7 +20,6 @@ from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.mta.layout import Files
 from certagent.probe import handshake
-from certagent.secret import Secret
 from tests.e2e.dovecots import (
     BOTH,
     ECDSA,
@@ -46,6 +45,7 @@ from tests.e2e.dovecots import (
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE
 from tests.lab.wait import until
+from tests.mta import chains
 
 __all__ = ["dovecot", "imap", "options", "tls", "version"]  # fixtures
 
@@ -53,7 +53,7 @@ __all__ = ["dovecot", "imap", "options", "tls", "version"]  # fixtures
 class TestCheck:
     def test_a_sound_configuration_passes(self, imap: lab.Dovecot, dovecot: Dovecot) -> None:
         dovecot.check(BOTH)
-        assert dovecot.ahead(BOTH) == ()
+        assert dovecot.advice(BOTH) == ()
         imap.stop()
         dovecot.check(BOTH)
 
@@ -115,7 +115,7 @@ class TestCheck:
     ) -> None:
         only_ecdsa = Dovecot("imap", Options(files={"ecdsa": options.files["ecdsa"]}, config=options.config))
         only_ecdsa.check(ECDSA)
-        [(what, _)] = only_ecdsa.ahead(ECDSA)
+        [(what, _)] = only_ecdsa.advice(ECDSA)
         assert what == f"the top level names {tls}/rsa.pem, which is not renewed here"
 
     def test_what_was_never_installed_is_to_be_named_when_it_is_there(
@@ -126,7 +126,7 @@ class TestCheck:
         imap.configure(imap.pair(tls / "other.pem"))
         dovecot.reload()
         dovecot.check(BOTH)
-        [(what, command), _] = dovecot.ahead(BOTH)
+        [(what, command), _] = dovecot.advice(BOTH)
         assert f"does not name {tls}/ecdsa.pem and {tls}/rsa.pem yet" in what
         error = wrong(lambda: dovecot.install(NEW_PEMS))
         assert error.hint == command
@@ -142,7 +142,7 @@ class TestCheck:
         with pytest.raises(RuntimeError, match="No such file"):
             imap.start()
         dovecot.check(BOTH)
-        [(what, _)] = dovecot.ahead(BOTH)
+        [(what, _)] = dovecot.advice(BOTH)
         assert f"names {tls}/rsa.pem, which the first run installs; until then Dovecot does not start" in what
         dovecot.install(NEW_PEMS)
         imap.start()
@@ -303,7 +303,7 @@ class TestInstall:
 
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, dovecot: Dovecot, tls: Path) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            dovecot.install({"rsa-2048": Secret(NEW_RSA.pem), "ecdsa-p256": Secret(NEW.key + OLD.leaf + OLD.issuer)})
+            dovecot.install({"rsa-2048": NEW_RSA.credential, "ecdsa-p256": chains.paired(NEW, OLD)})
         assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
         dovecot.reload()

@@ -27,7 +27,6 @@ from certagent.host import replace
 from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
 from certagent.probe.handshake import probe_all
-from certagent.secret import Secret
 from tests.lab import exim as lab
 from tests.lab import handshake
 from tests.lab.addresses import MX2, ZONE
@@ -42,8 +41,8 @@ NO_TLS = "TLS not available"
 
 OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
 NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
-OLD_PEMS = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
-NEW_PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+OLD_PEMS = {"ecdsa-p256": OLD.credential, "rsa-2048": OLD_RSA.credential}
+NEW_PEMS = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ class TestCheck:
     @each_build
     def test_a_sound_configuration_passes_running_or_not(self, dual: lab.Exim, exim: Exim) -> None:
         exim.check(BOTH)
-        assert exim.ahead(BOTH) == ()
+        assert exim.advice(BOTH) == ()
         dual.stop()
         exim.check(BOTH)
 
@@ -220,7 +219,7 @@ class TestCheck:
         dual.configure({"tls_certificate": f"{tls}/ecdsa.pem"})
         os.kill(dual.pid, signal.SIGHUP)
         exim.check(BOTH)
-        ((what, hint),) = exim.ahead(BOTH)
+        ((what, hint),) = exim.advice(BOTH)
         assert f"does not lead to {tls}/rsa.pem yet" in what
         with pytest.raises(Misconfigured, match=r"rsa\.pem, which is installed") as caught:
             exim.install(NEW_PEMS)
@@ -298,7 +297,7 @@ class TestCheck:
         dual.configure({"tls_certificate": f"{tls}/old.pem : {tls}/rsa.pem"})
         exim = Exim("mx2", options(dual, tls, "ecdsa"))
         exim.check(ECDSA)
-        ((what, hint),) = exim.ahead(ECDSA)
+        ((what, hint),) = exim.advice(ECDSA)
         when, _, remedy = hint.partition(": ")
         assert when == "once it is there"
         put(tls / "ecdsa.pem", NEW.pem)
@@ -355,7 +354,7 @@ class TestInstall:
         put(tls / "ecdsa.pem", OLD.pem)
         exim = Exim("mx2", options(start({"tls_certificate": f"{tls}/ecdsa.pem"}), tls, "ecdsa"))
         exim.check(ECDSA)
-        exim.install({"ecdsa-p256": Secret(NEW.pem)})
+        exim.install({"ecdsa-p256": NEW.credential})
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
 
@@ -367,8 +366,8 @@ class TestInstall:
         apart = Files(fullchain=str(tls / "tls.crt"), key=str(tls / "tls.key"))
         exim = Exim("mx2", Options({"ecdsa": apart}, config=str(server.config), program=str(server.program)))
         exim.check(ECDSA)
-        assert ["no rename replaces together" in what for what, _ in exim.ahead(ECDSA)] == [True]
-        exim.install({"ecdsa-p256": Secret(NEW.pem)})
+        assert ["no rename replaces together" in what for what, _ in exim.advice(ECDSA)] == [True]
+        exim.install({"ecdsa-p256": NEW.credential})
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
 
@@ -384,7 +383,7 @@ class TestInstall:
 
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, exim: Exim, tls: Path) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            exim.install({**NEW_PEMS, "ecdsa-p256": Secret(NEW.key + OLD.leaf + OLD.issuer)})
+            exim.install({**NEW_PEMS, "ecdsa-p256": chains.paired(NEW, OLD)})
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
         assert serves(OLD, OLD_RSA)
 
@@ -404,7 +403,7 @@ class TestInstall:
             put(tls / "ecdsa.pem", OLD.pem)
             (tls / "ballast").write_bytes(b"x" * (3 * 4096))
             with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-                exim.install({"ecdsa-p256": Secret(NEW.pem)})
+                exim.install({"ecdsa-p256": NEW.credential})
             assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         finally:
             subprocess.run(["umount", tls], check=True)
@@ -435,8 +434,8 @@ class TestSni:
         other, default = exims
         other.check(frozenset({"rsa-2048"}))
         default.check(ECDSA)
-        other.install({"rsa-2048": Secret(NEW_RSA.pem)})
-        default.install({"ecdsa-p256": Secret(NEW.pem)})
+        other.install({"rsa-2048": NEW_RSA.credential})
+        default.install({"ecdsa-p256": NEW.credential})
         assert served(host=OTHER)["rsa-2048"] == NEW_RSA.spki  # each connection reads anew
         assert served(host=HOST)["ecdsa-p256"] == NEW.spki
 
@@ -468,7 +467,7 @@ class TestSni:
         by_port = "${{if eq{{$received_port}}{{25}}{{{}}}{{/other.pem}}}}"
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem : {tls}/rsa.pem")})
         exim.check(BOTH)
-        ((what, _),) = exim.ahead(BOTH)
+        ((what, _),) = exim.advice(BOTH)
         assert "depends on $received_port: only a handshake can tell" in what
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem")})
         assert f"does not name {tls}/rsa.pem, which is installed" in wrong(exim).detail
@@ -497,14 +496,14 @@ class TestList:
 
     def test_the_first_run_writes_it_and_tells_what_to_do(self, listed: Exim, tls: Path) -> None:
         listed.check(BOTH)
-        ((what, hint),) = listed.ahead(BOTH)
+        ((what, hint),) = listed.advice(BOTH)
         assert what == f"tls_certificate does not read {tls}/mx2.list yet: the first run writes it and stops there"
         with pytest.raises(Misconfigured, match=r"does not lead to .*ecdsa\.pem\.2, .*which is installed") as caught:
             listed.install(NEW_PEMS)
         assert hint == f"once it is there: {caught.value.hint}"
         do_as_told(caught.value)
         listed.check(BOTH)
-        assert listed.ahead(BOTH) == ()
+        assert listed.advice(BOTH) == ()
         until(lambda: serves(NEW, NEW_RSA), 10, "both are served")
 
     @each_build
@@ -524,12 +523,12 @@ class TestList:
         (tls / "mx2.list").unlink()
         assert all(NO_TLS in why for why in served().values())
         ready.check(BOTH)
-        assert ready.ahead(BOTH) == ()
+        assert ready.advice(BOTH) == ()
         ready.install(NEW_PEMS)
         assert serves(NEW, NEW_RSA)
 
     def test_a_kind_that_is_given_up_is_not_named_any_more(self, ready: Exim) -> None:
-        ready.install({"ecdsa-p256": Secret(NEW.pem)})
+        ready.install({"ecdsa-p256": NEW.credential})
         ready.check(ECDSA)
         found = served()
         assert found["ecdsa-p256"] == NEW.spki
@@ -542,7 +541,7 @@ class TestList:
             "mx2", msgspec.structs.replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False)
         )
         (tls / "mx2.list").write_text(f"{tls}/ecdsa.pem.2 : {tls}/rsa.pem\n")
-        ours.install({"ecdsa-p256": Secret(NEW.pem)})
+        ours.install({"ecdsa-p256": NEW.credential})
         assert (tls / "mx2.list").read_text() == f"{tls}/ecdsa.pem.1 : {tls}/rsa.pem\n"
         assert serves(NEW, OLD_RSA)
         ours.check(ECDSA)
@@ -621,7 +620,7 @@ class TestList:
         self, dual: lab.Exim, exim: Exim, tls: Path
     ) -> None:
         dual.configure({"tls_certificate": f"${{if eq{{$tls_in_sni}}{{x}}{{/x}}{{{tls}/ecdsa.pem : {tls}/rsa.pem}}}}"})
-        ((what, hint),) = exim.ahead(BOTH)
+        ((what, hint),) = exim.advice(BOTH)
         assert "each connection reads certificate and key one after the other" in what
         assert f"`list: {tls}/mx2.list`" in hint
 
@@ -711,7 +710,7 @@ class TestDiscover:
             options = Options(**found.options)
             install_directory()
             exim = Exim("exim", options)
-            exim.install({"ecdsa-p256": Secret(OLD.pem)})
+            exim.install({"ecdsa-p256": OLD.credential})
             exim.check(ECDSA)
             (found,) = Exim.discover()
             assert found.uses == {"tls_certificate": "/etc/exim4/tls/ecdsa.pem"}
@@ -723,7 +722,7 @@ class TestDiscover:
             wanted = {"files": {"ecdsa": "/etc/exim4/tls/ecdsa.pem"}, "list": "/etc/exim4/tls/mx2.list"}
             exim = Exim("exim", msgspec.convert(wanted, Options))
             with pytest.raises(Misconfigured) as caught:
-                exim.install({"ecdsa-p256": Secret(OLD.pem)})
+                exim.install({"ecdsa-p256": OLD.credential})
             macros = Path("/etc/exim4/conf.d/main/000_localmacros")
             assert f"in {macros} set `MAIN_TLS_ENABLE = yes`, `MAIN_TLS_CERTKEY = ${{readfile{{" in caught.value.hint
             values = dict(re.findall(r"`(\w+) = ([^`]*)`", caught.value.hint))
@@ -748,7 +747,7 @@ class TestDiscover:
             assert any("no rename replaces together" in note for note in found.notes)
             exim = Exim("exim", msgspec.convert(found.options, Options))
             exim.check(ECDSA)
-            exim.install({"ecdsa-p256": Secret(NEW.pem)})
+            exim.install({"ecdsa-p256": NEW.credential})
             exim.check(ECDSA)
             assert exim.installed() == {"ecdsa-p256": NEW.der}
 
@@ -784,7 +783,7 @@ class TestDiscover:
             conf.write_text(change.after)
             install_directory()
             exim = Exim("exim", Options(found.options["files"]))
-            exim.install({"rsa-2048": Secret(NEW_RSA.pem)})
+            exim.install({"rsa-2048": NEW_RSA.credential})
             exim.check(frozenset({"rsa-2048"}))
 
 

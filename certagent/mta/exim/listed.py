@@ -18,8 +18,10 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import replace, trust
 from certagent.host.files import read_file, remove_file
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.exim import eximconf
 from certagent.mta.layout import Access, Files, Layout
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -82,6 +84,10 @@ class Listed:
         """See `Layout.paths`: all places, and the list."""
         return (*(path for place in self._places for path in place.paths()), self._path)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server.claims`."""
+        return (*(claim for place in self._places for claim in place.claims()), Claim(str(self._path)))
+
     def check(self) -> None:
         """See `Layout.check`."""
         for place in self._places:
@@ -89,15 +95,15 @@ class Listed:
         with pemfile.in_its_words():
             replace.replaceable(self._target())
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Layout.install`; on any error nothing that is in use has changed.
 
         Files of another kind of key that the list names, and that are not certagent's, stay in it.
         """
         _, unused = self._both()
-        unused.install(pems)
-        new = [unused.of(key_type).combined or "" for key_type in sorted(pems)]
-        own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in pems}
+        unused.install(credentials)
+        new = [unused.of(key_type).combined or "" for key_type in sorted(credentials)]
+        own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in credentials}
         with pemfile.in_its_words():
             others = [file for file in eximconf.items(_content(self._target())) if file not in own]
             kept = [file for file in others if eximconf.kind_in(file) not in {*kinds, None}]

@@ -35,10 +35,12 @@ from certagent.host import processes, replace
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -62,6 +64,7 @@ class Sendmail:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = sendmailcf.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
@@ -80,6 +83,20 @@ class Sendmail:
     def discover() -> list[Found]:
         """See `Found`."""
         return sendmailcf.discover()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(both_algorithms=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return _HUP
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return (*self._layout.claims(), Claim(str(self._issuers)))
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Sendmail is not running.
@@ -104,7 +121,7 @@ class Sendmail:
         if not any(port.mode for port in settings.ports):
             raise self._wrong("every port has M=S: no STARTTLS", self._to_make("remove S from its DAEMON_OPTIONS"))
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not named."""
         settings = self._read()
         new = [p for p in map(self._pair, sorted(key_types)) if p not in settings.pairs and not os.path.exists(p[0])]
@@ -113,19 +130,22 @@ class Sendmail:
         named = ", ".join(cert for cert, _ in new)
         keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, key_types)]
         what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
-        return ((what, self._to_define(keep + new)),)
+        return (Advice(what, self._to_define(keep + new)),)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.
 
         Raises:
             mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
         """
-        with pemfile.in_its_words(), replace.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
-            self._layout.install(pems)
+        with (
+            pemfile.in_its_words(),
+            replace.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+        ):
+            self._layout.install(credentials)
             place()
         settings = self._read()
-        self._check_named(pems, settings)
+        self._check_named(credentials, settings)
         self._check_authorities(settings)
 
     def installed(self) -> Mapping[str, bytes]:
@@ -234,10 +254,10 @@ class Sendmail:
                     hint = "let the files be in a directory of root's, such as /etc/mail/tls"
                     raise Misconfigured("mta.files", what, hint)
 
-    def _all_issuers(self, pems: Mapping[str, Secret[bytes]]) -> bytes:
+    def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
         """Those of the new files, and of the kinds of keys whose files stay."""
-        found = [pemfile.split(pem, Path(self._pair(key_type)[0])).issuers for key_type, pem in pems.items()]
-        new = {self._pair(key_type)[0] for key_type in pems}
+        found = [credential.issuers for credential in credentials.values()]
+        new = {self._pair(key_type)[0] for key_type in credentials}
         stay = {self._pair(kind)[0] for kind in self._options.files} - new
         found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))

@@ -1,0 +1,126 @@
+"""The commands that show something and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from certagent.cli.errors import Exit, exit_status_for
+from certagent.cli.options import wired, with_config, with_json, with_names
+
+
+@click.command()
+@with_config
+@with_names
+@with_json
+def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Show what would be done next, and when, with the reasons. Asks nobody and changes nothing."""
+    from certagent.lifecycle.forecast import forecast
+    from certagent.report import text, views
+
+    wiring, entries = wired(path, names)
+    now = wiring.journal.now()
+    found = tuple(
+        views.PlannedCertificate(
+            entry.spec.name, views.planned(forecast(entry.spec, wiring.journal.state(entry.spec.name), now))
+        )
+        for entry in entries
+    )
+    if as_json:
+        click.echo(text.to_json(views.Plan(views.VERSION, found)))
+        return
+    for one in found:
+        click.echo(f"{one.name}: what comes next if nothing fails")
+        click.echo(text.timeline(one.steps))
+
+
+@click.command()
+@with_config
+@with_names
+@with_json
+def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody.
+
+    It exits with 1 or 3 if something fails.
+
+    Of more than 50 certificates, unless some are named, those that are well have a line each; the others come last.
+    """
+    from certagent.report import status, text
+
+    wiring, _ = wired(path, names)
+    wanted = names or tuple(wiring.config.certificates)
+    wakes, now = wiring.journal.wakes(), wiring.journal.now()
+    states = zip(wanted, wiring.journal.states(wanted), strict=True)
+    certificates = tuple(
+        status.certificate(wiring.config.certificates[name].spec, state, now, wakes.get(name)) for name, state in states
+    )
+    view = status.status(certificates, now, wiring.present())
+    if as_json:
+        click.echo(text.to_json(view))
+    else:
+        click.echo(text.status(view, brief_if_well=not names and len(wanted) > text.MANY))
+    sys.exit(exit_status_for(view.verdict))
+
+
+@click.command()
+@with_config
+@click.argument("name")
+@click.option("--after", default=0, help="Only events after this sequence number.")
+@with_json
+def history(path: Path, name: str, after: int, as_json: bool) -> None:
+    """Show everything that happened to a certificate, with the evidence; verify the journal on the way."""
+    from certagent.report import history, text
+
+    wiring, _ = wired(path, (name,))
+    wiring.journal.verify(name)
+    view = history.history(name, wiring.journal.history(name, after))
+    if as_json:
+        click.echo(text.to_json(view))
+        return
+    for event in view.events:
+        click.echo(text.event(event))
+
+
+@click.command()
+@with_config
+@with_names
+@with_json
+def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Ask now what each server serves and what each DNS server answers, and whether both match. Changes nothing.
+
+    It exits with 1 if something is wrong.
+    """
+    from certagent.checks import served
+    from certagent.report import text, views
+
+    wiring, entries = wired(path, names)
+    wiring.check()
+    found: list[views.CheckedCertificate] = []
+    for entry in entries:
+        name = entry.spec.name
+        findings = served.run(entry.spec, wiring.journal.state(name), wiring.edges(name))
+        found.append(views.checked(name, findings))
+        if not as_json:
+            click.echo("\n".join([name, *map(text.finding, findings)]))
+    if as_json:
+        click.echo(text.to_json(views.Check(views.VERSION, tuple(found))))
+    sys.exit(Exit.FAILED if any(one.outcome == "error" for one in found) else Exit.DONE)
+
+
+@click.command()
+@with_config
+@with_names
+@with_json
+def tlsa(path: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Print the TLSA records that belong in DNS now, in the form of a zone file."""
+    from certagent.report import text, views
+
+    wiring, entries = wired(path, names)
+    found = tuple(r for e in entries for r in views.tlsa_records(e.spec, wiring.journal.state(e.spec.name)))
+    if as_json:
+        click.echo(text.to_json(views.TlsaRecords(views.VERSION, found)))
+        return
+    for record in found:
+        click.echo(text.tlsa_record(record))
