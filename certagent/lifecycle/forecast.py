@@ -11,6 +11,7 @@ from datetime import timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
@@ -79,7 +80,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             spki = {key_type: future_spki(step.keys, key_type) for key_type in step.key_types}
             return [ev.KeysMade(keys=step.keys, spki=spki, work=work)]
         case st.PlaceOrder():
-            challenges = tuple((f"_acme-challenge.{n.removeprefix('*.')}.", f"for {n}") for n in spec.names)
+            challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
             placed = ev.OrderPlaced(
                 key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
             )

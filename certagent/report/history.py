@@ -58,6 +58,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
     drained: bool = False
     """Nothing else is served any more."""
     failure: StepFailure | None = None
+    again: bool = False
+    """The event of that number once more, as last seen: nothing had changed."""
 
 
 class History(Struct, frozen=True):
@@ -68,12 +70,12 @@ class History(Struct, frozen=True):
     events: tuple[Event, ...]
 
 
-def history(certificate: str, entries: Iterable[Entry]) -> History:
+def history(certificate: str, entries: Iterable[Entry[ev.AnyEvent]]) -> History:
     """The view of a journal."""
     return History(VERSION, certificate, tuple(event(entry) for entry in entries))
 
 
-def event(entry: Entry) -> Event:
+def event(entry: Entry[ev.AnyEvent]) -> Event:
     """The view of one event."""
     happened = entry.event
     about = happened.step if isinstance(happened, ev.Intended) else happened
@@ -82,8 +84,8 @@ def event(entry: Entry) -> Event:
         seq=entry.seq,
         at=entry.at.wall,
         event=type(happened).__name__,
-        what=what,
-        details=tuple(details),
+        what=f"{what} (as before)" if entry.again else what,
+        details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
         lane=happened.work,
         tlsa_name=_text(about, "tlsa_name"),
@@ -96,6 +98,7 @@ def event(entry: Entry) -> Event:
         served=tuple(_met(one) for one in getattr(happened, "served", ())),
         drained=getattr(about, "drained", False),
         failure=step_failure(happened) if isinstance(happened, ev.Failed) else None,
+        again=entry.again,
     )
 
 
@@ -122,7 +125,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
         case ev.KeysMade():
             return [f"made keys {happened.keys}", *(f"{a} 3 1 1 {spki}" for a, spki in happened.spki.items())]
         case ev.OrderPlaced():
-            todo = [f"{name} TXT {value}" for name, value in happened.challenges] or ["no challenge"]
+            todo = [str(challenge) for challenge in happened.challenges] or ["no challenge"]
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
         case ev.Presented():
             return [f"put the challenges into DNS ({happened.key_type})"]
@@ -135,7 +138,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             until = f"valid until {date(chain.not_after)} UTC, serial {chain.serial}"
             return [f"issued {happened.generation} ({happened.key_type}), {until}"]
         case ev.CleanedUp():
-            names = ", ".join(dict.fromkeys(name for name, _ in happened.challenges))
+            names = ", ".join(dict.fromkeys(challenge.name for challenge in happened.challenges))
             return [f"removed the challenges at {names}"]
         case ev.Observed():
             seen = happened.observation

@@ -20,7 +20,7 @@ from certagent.lifecycle import caches, rollover, schedule
 from certagent.lifecycle import state as lifecycle
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
-from certagent.store.journal import Wake
+from certagent.store.protocol import Wake
 
 VERSION = 1
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import Foreseen, future_spki
@@ -20,7 +19,7 @@ from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Outcome, Rehearsal
 from certagent.report.status import Date, Failure
-from certagent.report.step import StepReport
+from certagent.report.step import Failed, StepReport
 from certagent.report.words import brief, step_words
 
 VERSION = 1
@@ -133,7 +132,7 @@ def taken(report: StepReport) -> Taken:
     )
 
 
-def step_failure(failed: ev.Failed) -> StepFailure:
+def step_failure(failed: Failed) -> StepFailure:
     """The view of a failure."""
     return StepFailure(failed.kind, failed.code, failed.detail, failed.hint)
 

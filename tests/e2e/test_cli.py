@@ -37,8 +37,8 @@ def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site
 def test_a_rehearsal_goes_the_whole_way_and_changes_nothing(site: Site) -> None:
     """renew --dry-run: says which records it wrote and removed; DNS, files and journal are as before."""
     done = site.run("renew", "--dry-run")
-    assert f"wrote   {CHALLENGE}. TXT " in done.out
-    assert f"removed {CHALLENGE}. TXT " in done.out
+    assert f"wrote   dns-01 {CHALLENGE}. " in done.out
+    assert f"removed dns-01 {CHALLENGE}. " in done.out
     assert "nothing else was changed" in done.out
     assert "the real run would succeed" in done.out
     assert site.challenges() == [[], []]
