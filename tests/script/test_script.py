@@ -64,7 +64,7 @@ def matches(expected: str, printed: str) -> bool:
         r"(.*\n)*?" if line == "..." else ".*".join(map(re.escape, line.split("..."))) + "\n"
         for line in expected.splitlines()
     )
-    return re.fullmatch(pattern, printed + "\n") is not None
+    return re.fullmatch(pattern, f"{printed}\n" if printed else "") is not None
 
 
 @contextlib.contextmanager
