@@ -25,7 +25,9 @@ import pytest
 
 from certagent.cli import main
 from certagent.host.clock import SystemClock
-from tests.script.given import Clock, Given
+from tests.script.given import NAME, Clock, Given
+
+__all__ = ["NAME", "SCRIPTS", "run", "situation"]
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 
