@@ -245,7 +245,7 @@ def _label(moment: Moment, word: str) -> str:
 
 
 def _lives() -> Iterator[Moment]:
-    """Lives that between them go through every transition: ideal, put back, killed, refused, another program or person."""
+    """Lives that go through every transition: ideal, put back, killed, refused, changed by another program."""
     play = Play()
     yield from play.until_quiet()
     play.happens(ev.Requested(what="rotate"))
