@@ -25,7 +25,7 @@ def _new(name: str) -> State:
 
 
 def _topic(event: ev.AnyEvent) -> str | None:
-    """Observations of a TLSA name, proofs of a mail server, renewal windows of a key type: each has its own part of
+    """Observations of a TLSA name, verifications of a mail server, renewal windows of a key type: each has its own part of
     the state.
     """
     match event:
