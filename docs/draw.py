@@ -136,7 +136,7 @@ def once(fault: Fault) -> Fault:
 
 
 def replaces_files(killed: Fault) -> Fault:
-    """The fault: somebody else's files are replaced, and the first verification of what replaced them fails; and `killed`."""
+    """The fault: somebody else's files are replaced, the first verification after that fails; and `killed`."""
     failed = once(lambda step, state: not_served(step, state, generation="g1"))
 
     def fault(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
