@@ -11,12 +11,14 @@ import msgspec
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches, rollover
+from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Failure, State
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
 from certagent.pki import tlsa
 
 if TYPE_CHECKING:
@@ -160,10 +162,10 @@ def status(spec: Spec, state: State, now: Instant, wake: Wake | None) -> str:
         if failure.hint:
             lines.append(f"          hint: {failure.hint}")
     lines += [f"  {server.name}: {_server(state, server.name)}" for server in spec.mail_servers]
-    for name in rollover.tlsa_names(spec, state):
-        lines += _tlsa_name(spec, state, name)
+    for name in TlsaNames(spec, state):
+        lines += _tlsa_name(name, state.ours)
     if state.next_keys:
-        use = "standby" if rollover.rolled(spec, state) else "next"
+        use = "standby" if rolled(spec, state) else "next"
         lines.append(f"  keys {state.next_keys.id}: {use}, made {state.next_keys.made_at.wall:{DATE}}")
     lines.append(f"  {_next(wake)}")
     return "\n".join(lines)
@@ -224,17 +226,17 @@ def _server(state: State, name: str) -> str:
     return f"{words} {at.generation}{proof}{back}"
 
 
-def _tlsa_name(spec: Spec, state: State, name: str) -> list[str]:
-    tlsa_name = state.tlsa_names.get(name)
-    if tlsa_name is None or tlsa_name.observation is None or tlsa_name.observed_at is None:
+def _tlsa_name(name: TlsaName, ours: frozenset[str]) -> list[str]:
+    observation, observed_at = name.known.observation, name.known.observed_at
+    if observation is None or observed_at is None:
         return [f"  {name} not looked at yet"]
-    why = rollover.publication_blocked(spec, state, name) if name in spec.tlsa_names else "withdrawn"
-    head = f"not published: {why}" if why else f"{len(rollover.desired(spec, state, name))} records wanted"
-    lines = [f"  {name} {head}; {tlsa_name.observation.security}; looked at {tlsa_name.observed_at.wall:{DATE}}"]
-    unmanaged = rollover.seen_somewhere(tlsa_name) - state.ours
+    why = name.blocked if name.configured else "withdrawn"
+    head = f"not published: {why}" if why else f"{len(name.desired)} records wanted"
+    lines = [f"  {name} {head}; {observation.security}; looked at {observed_at.wall:{DATE}}"]
+    unmanaged = name.seen_somewhere - ours
     if unmanaged:
         lines.append(f"    note: not certagent's, left alone: {short(unmanaged)}")
-    for server, answer in sorted(tlsa_name.observation.answers.items()):
+    for server, answer in sorted(observation.answers.items()):
         if isinstance(answer, Answer):
             lines.append(f"    {server} TTL {answer.ttl_s} s: {short(answer.values)}")
         else:
@@ -259,9 +261,9 @@ def tlsa_records(spec: Spec, state: State) -> list[dict[str, Any]]:
             role = "in service" if keyset == state.current_keys else "next or standby"
             comment[tlsa.of_key(spki)] = f"keys {keyset.id} {key_type}, {role}"
     return [
-        {"tlsa_name": tlsa_name, "ttl_s": spec.ttl_s, "value": value, "comment": comment.get(value, "")}
-        for tlsa_name in spec.tlsa_names
-        for value in sorted(rollover.desired(spec, state, tlsa_name))
+        {"tlsa_name": name.name, "ttl_s": spec.ttl_s, "value": value, "comment": comment.get(value, "")}
+        for name in TlsaNames(spec, state).configured
+        for value in sorted(name.desired)
     ]
 
 
