@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format demo needed bench scale servers kills coverage simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ format: venv ## Bring the code into its form.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: venv ## Write the parts of the documentation that are made from the code.
+	@$(BIN)/python docs/generate.py
+
 demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in under a minute; needs root.
 	@$(IN_LAB) tests.demo
 
@@ -85,10 +88,10 @@ kills: root setup ## Kill rolls on real servers a hundred times: at every step b
 	@CERTAGENT_KILLS=100 $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_crash.py tests/e2e/test_faults.py
 
 simulate: venv ## Run N simulated histories of a hostile world (N=20000) from seed FROM on (0), or replay one (SEED=…).
-	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
-	@$(BIN)/python -m tests.mutants N=$(or $(N),1000000)
+	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000)
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import re
 import shutil
 import subprocess
@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 import certagent
+from certagent.agent.certificate import CERTIFICATE
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
@@ -110,7 +111,7 @@ def test_example_defaults() -> None:
     prose, compared = "", 0
     for line in text("config.example.yaml").splitlines():
         if re.match(r"\s*# ", line):
-            prose += line
+            prose += line.strip().removeprefix("#")
             continue
         off = re.match(r"\s*#(\w+): (.*)", line)
         if off and off[1] != "type" and not re.search(r"Not (a )?defaults?|Default: (the only one|nothing)", prose):
@@ -122,9 +123,9 @@ def test_example_defaults() -> None:
     assert compared >= 10
 
 
-def test_readme_configuration_parses(tmp_path: Path) -> None:
-    """The configuration of the five-minute start is one."""
-    [shown] = re.findall(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
+def test_tutorial_configuration_parses(tmp_path: Path) -> None:
+    """The configuration of the tutorial is one."""
+    [shown] = re.findall(r"```yaml\n(.*?)```", text("docs", "tutorial", "first-certificate.md"), re.DOTALL)
     path = tmp_path / "config.yaml"
     path.write_text(shown)
     path.chmod(0o600)
@@ -135,29 +136,22 @@ def test_readme_configuration_parses(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def draw() -> ModuleType:
-    """docs/draw.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["draw"] = module  # a NamedTuple asks for it
-    spec.loader.exec_module(module)
-    return module
+def generate() -> ModuleType:
+    """docs/generate.py, which is no package."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    return importlib.import_module("generate")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/explanation/rollover.md"])
-def test_generated_parts_are_up_to_date(draw: ModuleType, page: str) -> None:
-    """Code layout, rules, steps, phases and stories are those of the code; if not: python docs/draw.py."""
-    shown = text(page)
-    assert "<!-- generated: " in shown
-    assert draw.drawn(shown) == shown
+def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
+    """What the documentation takes from the code is that of the code; if not: make docs."""
+    stale = [page.name for page in generate.PAGES if generate.generated(page.read_text()) != page.read_text()]
+    assert stale == []
 
 
-def test_every_generated_part_is_used(draw: ModuleType) -> None:
-    """What docs/draw.py can draw stands on some page, once."""
-    used = re.findall(r"<!-- generated: ([a-z-]+) -->", text("README.md") + text("docs", "explanation", "rollover.md"))
-    assert sorted(used) == sorted(draw.PARTS)
+def test_every_generated_part_is_used(generate: ModuleType) -> None:
+    """What can be generated stands on some page, once."""
+    used = [part for page in generate.PAGES for part in generate.parts(page.read_text(encoding="utf-8"))]
+    assert sorted(used) == sorted(generate.PARTS)
 
 
 def test_waits_name_real_places() -> None:
@@ -235,13 +229,26 @@ def test_no_code_is_made_up_at_run_time() -> None:
 
 
 def test_every_word_of_the_log_is_explained() -> None:
-    """docs/reference/log.md has the words that log.py and daemon.py write, and no others."""
-    words: set[str] = set()
-    for name in ("report/log.py", "agent/daemon.py"):
+    """docs/reference/log.md has the words that log.py and daemon.py write, and the daemon's events, and no others."""
+    words: set[str] = {CERTIFICATE.name}
+    events: set[str] = set()
+    for name in ("report/log.py", "agent/daemon.py", "agent/certificate.py"):
         for node in ast.walk(ast.parse(text("certagent", name))):
-            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
-                words.add(str(node.elts[0].value))
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "reference", "log.md"))) == words
+            match node:
+                case ast.Tuple(elts=[ast.Constant(value=str(event)), _]) if name == "agent/certificate.py":
+                    events.add(event)  # of `warnings`
+                case ast.Tuple(elts=[ast.Constant(value="event"), ast.Constant(value=str(event))]):
+                    events.add(event)
+                    words.add("event")
+                case ast.Tuple(elts=[ast.Constant(value=str(word)), _]):
+                    words.add(word)
+                case _:
+                    pass
+    _, of_words, of_events, _ = text("docs", "reference", "log.md").split("\n## ")
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", of_words)) == words
+    assert {
+        word for row in re.findall(r"(?m)^\| (`\w.*\w`) \|", of_events) for word in re.findall(r"\w+", row)
+    } == events
 
 
 # -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
@@ -309,27 +316,62 @@ def test_unit_is_well_formed(tmp_path: Path) -> None:
 
 def test_make_targets_exist() -> None:
     """Every `make …` that a page names is a target."""
-    mail_servers = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
+    targets = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
     named = {
-        server
+        target
         for page in PAGES
         for code in re.findall(r"`([^`\n]+)`|(?m:^)(make .*)", page.read_text(encoding="utf-8"))
-        for server in re.findall(r"^make ([a-z]+)", "".join(code))
+        for target in re.findall(r"^make ([a-z]+)", "".join(code))
     }
-    assert {"setup", "test", "check", "demo", "bench", "lock", "clean"} <= named
-    assert named <= mail_servers
+    assert {"setup", "test", "check", "demo", "docs", "bench", "simulate"} <= named
+    assert named <= targets
 
 
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in a link, as GitHub makes it."""
+    headings = re.findall(r"(?m)^#+ (.*)$", prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every link inside the repository leads to a file that is there."""
-    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for server in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
-        if "://" not in server:
-            assert (page.parent / server).exists(), server
+    """Every link inside the repository leads to a file that is there, and to a heading that it has."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = link.partition("#")
+        if "://" not in link:
+            leads_to = (page.parent / path).resolve() if path else page
+            assert leads_to.exists(), link
+            assert not anchor or anchor in anchors(leads_to), link
+
+
+WIDE = {"dns-providers.md", "mail-servers.md", "journal.md"}
+"""Pages that are not wrapped yet."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_wrapped(page: Path) -> None:
+    """A line has at most 100 characters, apart from tables, code and generated parts."""
+    lines = re.sub(r"(?s)<!-- generated: .*?<!-- end -->", "", prose(page)).splitlines()
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == [] or page.name in WIDE
+
+
+def test_index_has_every_page() -> None:
+    """docs/README.md leads to every page below it."""
+    linked = set(re.findall(r"\]\(([^)#\s]+)", text("docs", "README.md")))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("*/*.md")} <= linked
+
+
+def test_readme_is_short() -> None:
+    """The README is read in five minutes."""
+    assert len(text("README.md").splitlines()) <= 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -391,3 +433,25 @@ def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
     [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
     with pytest.raises(AssertionError):
         add_is_seen(provider, "example.org.")
+
+
+# -- the architecture and the words ----------------------------------------------------------------------------------
+
+
+def test_architecture_has_every_folder() -> None:
+    """The tree in the package's docstring names the folders and files that there are, and no others."""
+    tree = (certagent.__doc__ or "").split("\nThe tree", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"(?m)^    (\w+) ", tree)
+    package = ROOT / "certagent"
+    there = {path.parent.name for path in package.glob("*/__init__.py")} | {path.stem for path in package.glob("*.py")}
+    assert sorted(named) == sorted(there - {"__init__", "__main__"})
+
+
+def test_words_are_in_use() -> None:
+    """Every word of the table stands somewhere in the package; a word that nothing uses explains nothing."""
+    cells = re.findall(r"(?m)^\| ([^|]+) \|.*\|.*\|$", text("docs", "explanation", "words.md"))
+    words = {word.strip().removeprefix("to ") for cell in cells for word in cell.split(",")} - {"word"}
+    package = " ".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    spoken = re.sub(r"\s+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", package)).lower()
+    assert len(words) > 50
+    assert {word for word in words if word.lower() not in spoken} == set()

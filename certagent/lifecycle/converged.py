@@ -21,7 +21,9 @@ def converged(spec: Spec, state: State) -> bool:
         return False
     if spec.standby and spec.tlsa_names and state.next_keys is None:
         return False
-    return not any(name.unfollowed for name in TlsaNames(spec, state) if not (name.configured and name.blocked))
+    return not any(
+        name.unfollowed for name in TlsaNames(spec, state) if not (name.configured and name.publication_blocked)
+    )
 
 
 def rolled(spec: Spec, state: State) -> bool:

@@ -114,8 +114,8 @@ def may_publish(name: TlsaName, values: Values) -> str | None:
     No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: a new kind is
     published for the present chain first), unless that was so before.
     """
-    if name.blocked:
-        return f"{name}: {name.blocked}"
+    if name.publication_blocked:
+        return f"{name}: {name.publication_blocked}"
     worse = name.newly_unmatched(values)
     return f"{name}: no record of type {', '.join(worse)} would match what is served now" if worse else None
 

@@ -94,7 +94,7 @@ class TlsaNames:
         found = self._shared.get(key)
         if found is None:
             places = () if isinstance(key, str) else sorted(key)
-            names = list(dict.fromkeys(n for place in places for n in self._by_place[place])) or [name]
+            names = list(dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))) or [name]
             found = self._shared[key] = Shared(names, self.spec, self._state)
         return found
 
@@ -282,7 +282,7 @@ class TlsaName:
     # -- what should be published
 
     @once
-    def blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons
+    def publication_blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons
         """Why nothing is published yet here, and DANE is not in force; None if it is, or may begin.
 
         A first publication that comes before the key is served cuts every DANE sender off. One in a zone that senders
@@ -312,7 +312,7 @@ class TlsaName:
         a name that is withdrawn (unless its alias leads to the records of others). Nothing yet if a first publication
         has to wait.
         """
-        return frozenset() if self.withdrawn or self.blocked else self.shared.values
+        return frozenset() if self.withdrawn or self.publication_blocked else self.shared.values
 
     @once
     def missing(self) -> Values:

@@ -186,7 +186,7 @@ def test_the_desired_set_has_a_record_of_everything_that_may_be_served(
     state, history, _ = past(drawn)
     for tlsa_name in (MX1, MX):
         values = TlsaNames(spec, state)[tlsa_name].desired
-        if TlsaNames(spec, state)[tlsa_name].withdrawn or TlsaNames(spec, state)[tlsa_name].blocked:
+        if TlsaNames(spec, state)[tlsa_name].withdrawn or TlsaNames(spec, state)[tlsa_name].publication_blocked:
             assert values == frozenset()
             continue
         for chains in senders.met(spec, state, history, tlsa_name).values():
@@ -209,7 +209,9 @@ def test_what_is_planned_to_be_published_passes_its_gate(
     """`missing` leaves out what the gate would refuse; so the gate never has the last word against the planner."""
     state, _, _ = past(drawn)
     for tlsa_name in spec.tlsa_names:
-        if (values := TlsaNames(spec, state)[tlsa_name].missing) and not TlsaNames(spec, state)[tlsa_name].blocked:
+        if (values := TlsaNames(spec, state)[tlsa_name].missing) and not TlsaNames(spec, state)[
+            tlsa_name
+        ].publication_blocked:
             assert gates.may_publish(TlsaNames(spec, state)[tlsa_name], values) is None
 
 
@@ -350,7 +352,7 @@ def test_why_nothing_is_published_yet() -> None:
 
     def why() -> str | None:
         gate = gates.may_publish(life.names[TLSA_NAME], values)
-        publication_blocked = life.names[TLSA_NAME].blocked
+        publication_blocked = life.names[TLSA_NAME].publication_blocked
         assert gate == (f"{TLSA_NAME}: {publication_blocked}" if publication_blocked else None)
         assert bool(life.names[TLSA_NAME].desired) == (publication_blocked is None)
         return publication_blocked

@@ -67,9 +67,7 @@ def test_old_records_stay_while_one_server_of_them_may_serve_the_old_key() -> No
     assert life.state.mail_servers["postfix"].serves == ("g2",)
     assert life.records("g1") <= shared(life)
     for tlsa_name in (TLSA_NAME, IMAPS):
-        assert gates.may_unpublish(
-            TlsaNames(TWO, life.state), TlsaNames(TWO, life.state)[tlsa_name], life.records("g1")
-        )
+        assert gates.may_unpublish(TlsaNames(TWO, life.state)[tlsa_name], life.records("g1"))
     life.until_quiet()
     assert shared(life) == life.records("g2")
 
@@ -95,14 +93,14 @@ def test_nothing_is_removed_while_it_is_not_known_where_a_name_leads() -> None:
     life.spec = TWO
     against = gates.may_unpublish(TlsaNames(TWO, life.state)[TLSA_NAME], life.records("g1"))
     assert against == f"{TLSA_NAME}: where {IMAPS} leads is not known yet: the records may be the same"
-    assert TlsaNames(TWO, life.state)[TLSA_NAME].blocked is None, (
+    assert TlsaNames(TWO, life.state)[TLSA_NAME].publication_blocked is None, (
         "DANE is in force: what is served is published as ever"
     )
     new = Life(replace(TWO, tlsa_names={TLSA_NAME: ("postfix",)}))
     new.until(st.Publish, aliased)
-    assert new.names[TLSA_NAME].blocked is None
+    assert new.names[TLSA_NAME].publication_blocked is None
     held_back = f"where {IMAPS} leads is not known yet: the records may be the same"
-    assert TlsaNames(TWO, new.state)[TLSA_NAME].blocked == held_back
+    assert TlsaNames(TWO, new.state)[TLSA_NAME].publication_blocked == held_back
 
 
 def test_a_new_kind_of_record_minds_what_is_served_where_the_records_may_be_the_same() -> None:

@@ -51,9 +51,9 @@ def issue(view: View) -> Iterator[Offer]:
         order_it = PlaceOrder(keys=keys.id, key_type=key_type, replaces=replaces, because=because)
         yield _rest(state, key_type, now) or order_it
     elif not order.presented:
-        yield Present(key_type=key_type, because="the CA asks for a dns-01 challenge")
+        yield Present(key_type=key_type, because="the CA asks for challenges")
     elif not order.ready:
-        yield Respond(key_type=key_type, because="the challenge values are in DNS")
+        yield Respond(key_type=key_type, because="the responses are in place")
     else:
         yield Finalize(
             keys=keys.id,
@@ -133,7 +133,7 @@ def _fallback(view: View) -> tuple[KeySet, str] | None:
 
 
 def clean_up(view: View) -> Iterator[Offer]:
-    """Challenge values whose order is over leave DNS: too many of them make the answer too big."""
+    """Responses whose order is over are taken away: too many make a DNS answer too big."""
     needed = {c for order in view.state.orders.values() if not order.ready for c in order.challenges}
     over = tuple(c for c in view.state.challenges if c not in needed)
     if over:

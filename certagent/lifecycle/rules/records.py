@@ -80,8 +80,8 @@ def publish(view: View) -> Iterator[Offer]:
     for name in names.configured:
         if not name.sets or name.changed_since_observed:
             continue
-        if name.blocked:
-            yield Wait(spec.check_interval, f"{name} not published: {name.blocked}")
+        if name.publication_blocked:
+            yield Wait(spec.check_interval, f"{name} not published: {name.publication_blocked}")
             continue
         values = name.missing
         if not values:
