@@ -333,16 +333,21 @@ def _roll(names: tlsaname.TlsaNames, state: State, now: Instant) -> Roll | None:
     if newest is None or state.orders or state.issued:
         return Roll("issue", serving, None)
     old = tuple(id_ for id_ in serving if id_ != newest.id)
-    installed = {server.name: state.mail_servers.get(server.name) for server in names.spec.mail_servers}
-    waiting = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
-    if waiting:
-        obstacles = [o for name in waiting for o in gates.may_install(names, name, newest, now)]
-        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
-        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now) if obstacles else None)
-    if any(at and at.phase not in ("verified", "drained") for at in installed.values()):
-        return Roll("swap", old, newest.id)
     if not rolled(names.spec, state):
-        return Roll("drain", old, newest.id)
-    if any(name.unfollowed for name in names if not name.publication_blocked):
-        return Roll("records", old, newest.id)
-    return None
+        return _deployment(names, state, newest, old, now)
+    behind = any(name.unfollowed for name in names if not name.publication_blocked)
+    return Roll("records", old, newest.id) if behind else None
+
+
+def _deployment(
+    names: tlsaname.TlsaNames, state: State, newest: lifecycle.Generation, old: tuple[str, ...], now: Instant
+) -> Roll:
+    """The way of the newest generation to the mail servers."""
+    installed = {server.name: state.mail_servers.get(server.name) for server in names.spec.mail_servers}
+    lacking = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
+    obstacles = [o for name in lacking for o in gates.may_install(names, name, newest, now)]
+    if obstacles:
+        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
+        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now))
+    running = not lacking and all(at and at.phase in ("verified", "drained") for at in installed.values())
+    return Roll("drain" if running else "swap", old, newest.id)
