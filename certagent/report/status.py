@@ -100,7 +100,7 @@ class TlsaName(Struct, frozen=True):
 
 class Standby(Struct, frozen=True):
     """The next keys. `next`: those of the roll under way; `waiting`: caches may not know them yet; `ready`: a swap to
-    them would hurt nobody.
+    them would break no cached set.
     """
 
     state: Literal["none", "next", "waiting", "ready"]
