@@ -68,7 +68,7 @@ class Options(Access, frozen=True, forbid_unknown_fields=True):
     restart: tuple[str, ...] | None = None
     """What restarts it, a full path with its arguments; without it `systemctl restart opensmtpd`."""
     pause_s: Annotated[float, Meta(ge=0, le=20)] = 0.0
-    """Before a restart it takes no new clients until its sessions are over, for at most so many seconds. 0: sessions are
+    """Before a restart it takes no new clients until its sessions are over, for at most so many seconds. 0: those are
     cut, and their senders come again. Mail that a program of this host sends in the pause is lost. Most sessions are
     over in 5 s. At most 20 s: a sender that waits gives up after 30 s (Postfix's smtp_connect_timeout)."""
 
