@@ -32,6 +32,8 @@ _UNASKED_S = 10.0
 """The lease of an append that nobody took a lease for."""
 _LONGEST_LEASE_S = 3600.0
 """No step takes an hour; a lease that says so is damaged."""
+_LONG_AGO_S = 1e9
+"""Thirty years: a hint that is older is damaged, and no date may be."""
 _NO_WRITING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
 _FENCE = "(SELECT token FROM lease) IS ? AND coalesce((SELECT max(seq) FROM event WHERE subject=?), 0) IS ?"
@@ -255,10 +257,11 @@ class Sqlite:
         with self._mutex, _translated(self.path), self._snapshot():
             wall, elapsed_s = self._clocks()
             rows = self._db.execute(select, (elapsed_s + LONGEST.total_seconds(),)).fetchall()
-        return {
-            name: Wake(datetime.fromtimestamp(min(at, wall + s - elapsed_s), UTC), why.decode(errors="replace"))
-            for name, at, s, why in rows
-        }
+        found: dict[str, Wake] = {}
+        for name, at, s, why in rows:
+            left = max(min(at - wall, s - elapsed_s), -_LONG_AGO_S)
+            found[name] = Wake(datetime.fromtimestamp(wall + left, UTC), why.decode(errors="replace"))
+        return found
 
     def due(self) -> tuple[list[str], timedelta | None]:
         """See `Store`. Found by indexes. A damaged hint is none: text and blobs compare as larger than numbers."""
@@ -298,7 +301,7 @@ class Sqlite:
                 " digest=excluded.digest, wake_at=NULL, wake_s=NULL",
                 (subject, head.seq, head.state, head.again, head.digest),
                 subject,
-                head.seq,
+                expected,
             )
             self._db.execute("DELETE FROM lived WHERE clock<>?", (clock,))
 
