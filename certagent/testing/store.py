@@ -13,7 +13,7 @@ that is broken. Nothing here waits: the clock is set by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -106,7 +106,7 @@ def _tales(store: Store) -> Tales:
 
 
 @contextmanager
-def _refused(code: str) -> Iterator[None]:
+def _refused(code: str) -> Generator[None]:
     try:
         yield
     except Error as error:
@@ -172,6 +172,7 @@ def a_head_moves_without_a_row(open_store: Open) -> None:
         tales.append("a", Looked("sun"))
     assert tales.read("a") == Known(2, Tale(("x",), store.now()))
     assert tales.verify("a") == 2
+    assert [(entry.seq, entry.again) for entry in tales.history("a", 1)] == [(2, False), (2, True)]
     then = store.now()
     clock.passes(60)
     tales.append("a", Looked("rain"))
@@ -320,7 +321,7 @@ def a_reader_counts_from_when_it_read(open_store: Open) -> None:
     """No host ever takes more time to have passed since a row than has, whichever clock ran ahead."""
     here, there = HandClock("here"), HandClock("there")
     one, two = open_store(here), open_store(there)
-    one.now(), two.now()
+    assert one.now().since(two.now()) == timedelta(0)
     for clock in (here, there):
         clock.passes(1000)
     for writer, reader in ((one, two), (two, one), (one, two)):

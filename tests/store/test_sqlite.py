@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -299,10 +301,47 @@ def test_a_file_system_without_a_journal_says_so(tmp_path: Path) -> None:
     assert "Read-only file system" in done.stderr
 
 
+def test_without_room_for_the_index_it_is_read(path: Path) -> None:
+    """As on a full disk, in this process: the kernel refuses any file of that size (setrlimit(2))."""
+    filled(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        journal = opened(path)
+        assert journal.verify(NAME) == 1
+        with pytest.raises(Transient, match=r"readonly.*store\.disk"):
+            journal.append(NAME, ev.Requested(what="renew"))
+        journal.close()
+        path.write_bytes(b"")
+        with pytest.raises(Transient, match=r"store\.disk"):
+            opened(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_system_that_refuses_writing_is_asked_for_reading(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only file system, in this process."""
+    filled(path)
+    real = os.open
+
+    def refused(name: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(name, flags, *mode)
+
+    monkeypatch.setattr("certagent.store.dbfile.os.open", refused)
+    journal = opened(path)
+    assert journal.verify(NAME) == 1
+    journal.close()
+    path.unlink()
+    with pytest.raises(Transient, match=r"Read-only.*store\.disk"):
+        opened(path)
+
+
 def test_one_that_is_held_by_another_is_not_read_past_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Busy is not unwritable."""
     filled(path)
-    monkeypatch.setattr("certagent.store.sqlite._BUSY_S", 0.05)
+    monkeypatch.setattr("certagent.store.dbfile._BUSY_S", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
