@@ -40,7 +40,7 @@ def timeline(steps: Sequence[Planned]) -> str:
     for item, following in zip(steps, [*steps[1:], None], strict=True):
         if item.wait_s is not None:
             waited += item.wait_s
-            # the looks while a wait goes on say nothing new in a forecast
+            # observations while a wait goes on say nothing new in a forecast
             if following is None or not (following.step == "Observe" or following.wait_s is not None):
                 lines.append(f"{'':19}  … {brief(timedelta(seconds=waited))}: {item.because}")
                 waited = 0.0
