@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from certagent.host.programs import end_all
 
 LIMIT_S = 9
-"""Whoever asks by SIGTERM sees it end within 10 s."""
+"""So that SIGTERM ends it within 10 s."""
 
 PROGRAMS_S = 5.0
 """For a program to come to its end by itself, such as the reload of a server."""
