@@ -55,7 +55,8 @@ class OrderPlaced(Event, frozen=True):
     keys: str
     url: str
     challenges: tuple[Challenge, ...]
-    ca: str = ""
+    ca: str
+    """The directory of that CA."""
 
 
 class Presented(Event, frozen=True):
@@ -84,6 +85,8 @@ class Issued(Event, frozen=True):
     generation: str
     chain: Chain
     completes: bool
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class CleanedUp(Event, frozen=True):
@@ -177,6 +180,8 @@ class RenewalInfo(Event, frozen=True):
 
     generation: str
     key_type: KeyType
+    ca: str
+    """The directory of that CA."""
     start: datetime | None
     end: datetime | None
     at: datetime | None
@@ -188,6 +193,8 @@ class Revoked(Event, frozen=True):
     """The CA has revoked the generation's certificates."""
 
     generation: str
+    ca: str
+    """The directory of that CA."""
 
 
 class Deleted(Event, frozen=True):

@@ -75,4 +75,8 @@ def revoke(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     }
     for generation in state.generations:
         if generation.revoke and generation.id not in served:
-            yield Revoke(generation=generation.id, because="its key is compromised, and nothing serves it any more")
+            yield Revoke(
+                generation=generation.id,
+                ca=generation.ca,
+                because="its key is compromised, and nothing serves it any more",
+            )
