@@ -74,7 +74,9 @@ def test_the_log_has_a_priority_of_its_own_for_it(
     log.start()
     try:
         failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
-        log.told(StepReport(SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm))
+        log.told(
+            StepReport("certificate", SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm)
+        )
     finally:
         logging.getLogger("certagent").handlers = []
     assert capsys.readouterr().err.startswith(f"{priority}certificate=mx1.example.org seq=7 step=Reload ")

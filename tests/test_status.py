@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +15,10 @@ from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Chain
 from certagent.facts.unknown import Unknown
-from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.steps import Install
 from certagent.report import text
-from certagent.store.journal import Journal
+from tests.store.opened import opened
 
 ONE = """\
   NAME:
@@ -51,7 +52,7 @@ def status(place: Path, count: int, *arguments: str) -> Result:
 
 
 def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
-    journal = Journal(place / "state" / "journal.db", SystemClock())
+    journal = opened(place / "state" / "journal.db")
     journal.append(name, *events)
     journal.sleep(name, timedelta(hours=1), "watch")
     journal.close()
@@ -140,9 +141,10 @@ def test_a_damaged_row_is_told(place: Path) -> None:
     """Also among so many that nobody would look at it."""
     for name in names(2):
         happened(place, name, looked(HEARD))
-    journal = Journal(place / "state" / "journal.db", SystemClock())
-    journal._db.execute("UPDATE head SET state='{}' WHERE certificate='mx1.example.org'")  # pyright: ignore[reportPrivateUsage]
+    journal = opened(place / "state" / "journal.db")
     journal.close()
+    with closing(sqlite3.connect(place / "state" / "journal.db")) as db, db:
+        db.execute("UPDATE head SET state='{}' WHERE subject='certificate/mx1.example.org'")
     ended = status(place, text.MANY + 1)
     assert isinstance(ended.exception, Misconfigured)
     assert ended.exception.code == "journal.damaged"

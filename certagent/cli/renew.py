@@ -18,7 +18,7 @@ from certagent.errors import Unsafe
 if TYPE_CHECKING:
     from certagent.agent.wiring import Wiring
     from certagent.config.schema import Entry
-    from certagent.lifecycle.steps import Wait
+    from certagent.facts.wait import Wait
     from certagent.report.step import StepReport
     from certagent.report.views import Taken
 
@@ -85,7 +85,7 @@ def renew(
         def report(step: StepReport, taken: list[views.Taken] = taken) -> None:
             taken.append(views.taken(step))
             if not as_json:
-                _print_step(step.certificate, taken[-1])
+                _print_step(step.name, taken[-1])
 
         last = turn(wiring, entry, report, request, wait=wait, quiet=as_json)
         failing = tuple(failures(wiring.journal.state(name), wiring.journal.now()))
@@ -139,7 +139,7 @@ def abort(path: Path, name: str) -> None:
             hint = "what serves already is rolled forward, not back"
             raise Unsafe("abort.too_late", f"{name}: there is no roll to give up", hint)
         wiring.journal.append(name, ev.Requested(what="abort"))
-        last = advance(entry.spec, wiring.journal, wiring.edges(name), tell=_report)
+        last = advance(wiring.certificate(entry.spec.name), wiring.journal, tell=_report)
     assert last is not None, "nothing here asks it to stop"
     _print_wait(name, last)
     _wake_daemon(wiring)
@@ -155,7 +155,7 @@ def _wake_daemon(wiring: Wiring) -> None:
 def _report(step: StepReport) -> None:
     from certagent.report import views
 
-    _print_step(step.certificate, views.taken(step))
+    _print_step(step.name, views.taken(step))
 
 
 def _print_step(certificate: str, step: Taken) -> None:

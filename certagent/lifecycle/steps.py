@@ -14,6 +14,7 @@ from msgspec import Struct
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Value
 from certagent.facts.tls import KeyType
+from certagent.facts.wait import Wait as AnyWait
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
@@ -231,11 +232,9 @@ class Delete(Step, frozen=True):
     mail_servers: tuple[str, ...] = ()
 
 
-class Wait(Struct, frozen=True, tag=True):
-    """Nothing to do for `delay`, and why. `forever`-like waits do not exist: something is always due some day."""
+class Wait(AnyWait, frozen=True, tag=True):
+    """Nothing to do for a certificate."""
 
-    delay: timedelta
-    because: str
     swap: bool = False
     """A swap waits for it: that is told first."""
 

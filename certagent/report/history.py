@@ -58,6 +58,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
     drained: bool = False
     """Nothing else is served any more."""
     failure: StepFailure | None = None
+    again: bool = False
+    """The event of that number once more, as last seen: nothing had changed."""
 
 
 class History(Struct, frozen=True):
@@ -68,12 +70,12 @@ class History(Struct, frozen=True):
     events: tuple[Event, ...]
 
 
-def history(certificate: str, entries: Iterable[Entry]) -> History:
+def history(certificate: str, entries: Iterable[Entry[ev.AnyEvent]]) -> History:
     """The view of a journal."""
     return History(VERSION, certificate, tuple(event(entry) for entry in entries))
 
 
-def event(entry: Entry) -> Event:
+def event(entry: Entry[ev.AnyEvent]) -> Event:
     """The view of one event."""
     happened = entry.event
     about = happened.step if isinstance(happened, ev.Intended) else happened
@@ -82,8 +84,8 @@ def event(entry: Entry) -> Event:
         seq=entry.seq,
         at=entry.at.wall,
         event=type(happened).__name__,
-        what=what,
-        details=tuple(details),
+        what=f"{what} (as before)" if entry.again else what,
+        details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
         lane=happened.work,
         tlsa_name=_text(about, "tlsa_name"),
@@ -96,6 +98,7 @@ def event(entry: Entry) -> Event:
         served=tuple(_met(one) for one in getattr(happened, "served", ())),
         drained=getattr(about, "drained", False),
         failure=step_failure(happened) if isinstance(happened, ev.Failed) else None,
+        again=entry.again,
     )
 
 
@@ -143,7 +146,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
                 f"{s} TTL {a.ttl_s} s: {short(a.values)}" if isinstance(a, Answer) else f"{s} UNKNOWN: {a.why}"
                 for s, a in sorted(seen.answers.items())
             ]
-            return [f"looked at {happened.tlsa_name}: {seen.security} {seen.why}".rstrip(), *answers]
+            why = f", {seen.why}" if seen.why else ""
+            return [f"looked at {happened.tlsa_name}: {seen.security}{why}", *answers]
         case ev.Superseding():
             before = f"from TTL {happened.before_ttl_s} s: {short(happened.before)}"
             after = f"to TTL {happened.after_ttl_s} s: {short(happened.after)}"

@@ -83,7 +83,7 @@ def _parts(type_: type[msgspec.Struct], prefix: str = "") -> Schema:
 def _described(part: Schema, type_: type[msgspec.Struct]) -> Schema:
     if "description" in part:
         part["description"] = inspect.cleandoc(part["description"])
-    for name, text in _texts(type_).items():
+    for name, text in texts(type_).items():
         if name in part["properties"]:
             part["properties"][name]["description"] = text
     return part
@@ -111,7 +111,7 @@ def _structs(type_: type[msgspec.Struct]) -> set[type[msgspec.Struct]]:
     return found
 
 
-def _texts(type_: type) -> dict[str, str]:
+def texts(type_: type) -> dict[str, str]:
     """The string below each field, also of the types it derives from."""
     result: dict[str, str] = {}
     for base in reversed(type_.__mro__):
@@ -131,7 +131,11 @@ def _module_texts(module: str) -> dict[str, dict[str, str]]:
 
 def _below(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for field, text in zip(node.body, node.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            value = text.value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield field.target.id, " ".join(value.value.split())
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(name)) | ast.Assign(targets=[ast.Name(name)]),
+                ast.Expr(value=ast.Constant(value=str(said))),
+            ):
+                yield name, " ".join(said.split())
+            case _:
+                pass

@@ -1,5 +1,5 @@
 """What many certificates cost: `python -m tests.bench.scale [COUNT ...]` (default: 10 1000 10000 100000). Needs no
-root.
+root. `python -m tests.bench.scale names`: what a plan costs by the number of TLSA names.
 
 A journal of COUNT certificates in mixed states (see `KINDS`: four of five are idle) and the configuration that belongs
 to it are made by the real planner and the real fold; then the real code is measured on them: reading, folding and
@@ -23,8 +23,11 @@ from typing import NamedTuple
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
+from certagent.agent.certificate import CERTIFICATE
 from certagent.config.load import load
+from certagent.facts.dns import Answer
 from certagent.facts.moment import Instant
 from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
@@ -34,10 +37,12 @@ from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.schedule import OBSERVE_AT_MOST
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
-from certagent.store import journal as store
-from certagent.store.journal import Journal
+from certagent.lifecycle.state import State, TlsaState
+from certagent.store import chain
+from certagent.store.protocol import Head, Row
+from certagent.store.sqlite import Sqlite
 from tests.bench import measure
+from tests.store.opened import opened
 
 KINDS = ("idle",) * 12 + ("idle, RSA and ECDSA",) * 4 + ("new", "waits for caches", "fails", "in the middle")
 """Every twenty certificates."""
@@ -198,9 +203,9 @@ def _template(spec: Spec, one: Pass) -> Template:
     state = State(name=spec.name)
     rows: list[tuple[int, str, float]] = []
     bodies: list[bytes] = []
-    for at, event in one.happened:
+    for seq, (at, event) in enumerate(one.happened, 1):
         state = fold(state, event, at)
-        rows.append((state.seq, at.wall.isoformat(), at.elapsed_s))
+        rows.append((seq, at.wall.isoformat(), at.elapsed_s))
         bodies.append(msgspec.json.encode(event))
     text = b"\0".join([*bodies, msgspec.json.encode(state, order="sorted")])
     return Template(spec.name, rows, text, sorted(set(re.findall(rb"[0-9a-f]{64}", text))))
@@ -208,31 +213,25 @@ def _template(spec: Spec, one: Pass) -> Template:
 
 def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
     """The journal: each certificate has the events of a life of its own, as `Journal.append` would write them."""
-    journal = Journal(path, SystemClock())
-    now = journal.now()
+    store = Sqlite(path, SystemClock())
+    now, clock = store.now(), store.clock
     made = templates(specs, now)
-    wall = now.wall.timestamp()
-    db = journal._db  # pyright: ignore[reportPrivateUsage] -- one transaction for all of them
-    db.execute("BEGIN IMMEDIATE")
+    store.lease("bench", 3600)
+    db = store._db  # pyright: ignore[reportPrivateUsage]
+    db.execute("PRAGMA synchronous=OFF")
     for number, name in enumerate(names(count)):
         some = made.get(kind_of(number))
         if some is None:
             continue
         template = some[number // len(KINDS) % len(some)]
         *bodies, state = template.of(number, name)
-        last = b""
+        subject, last, rows = CERTIFICATE.subject(name), b"", list[Row]()
         for (seq, at, elapsed_s), body in zip(template.rows, bodies, strict=True):
-            last = store._digest(last, store._row(name, seq, at, elapsed_s, body))  # pyright: ignore[reportPrivateUsage]
-            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, elapsed_s, body, last))
-        digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
-        delay_s = 3600 + number % 3600
-        wake = (wall + delay_s, now.elapsed_s + delay_s)
-        db.execute(
-            "INSERT INTO head VALUES (?,?,?,?,?,?,?)",
-            (name, len(template.rows), state, digest, *wake, "check interval"),
-        )
-    db.execute("COMMIT")
-    journal.close()
+            last = chain.row_digest(last, subject, seq, at, elapsed_s, clock, body)
+            rows.append(Row(seq, at, elapsed_s, clock, body, last))
+        store.append(subject, 0, rows, Head(len(rows), state, b"{}", chain.head_digest(last, state, b"{}")))
+        store.sleep(subject, timedelta(seconds=3600 + number % 3600), "check interval")
+    store.close()
 
 
 def specs_of(path: Path) -> dict[str, Spec]:
@@ -261,8 +260,8 @@ def measured(count: int) -> list[str]:
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         loaded = load(path)
-        journal = Journal(directory / "state" / "journal.db", SystemClock())
-        due = journal.due()
+        journal = opened(directory / "state" / "journal.db")
+        due = journal.store.due()
         gc.collect()
         bytes_each = (tracemalloc.get_traced_memory()[0] - before) / count
         tracemalloc.stop()
@@ -275,7 +274,7 @@ def measured(count: int) -> list[str]:
                 planner.plan(loaded.certificates[name].spec, journal.state(name), now)
 
         planning = cpu_s(plan_all)
-        tick = cpu_s(journal.due)
+        tick = cpu_s(journal.store.due)
         journal.close()
         environment = {**os.environ, "CERTAGENT_CONFIG": str(path)}
         # it ends with 1: some fail
@@ -294,8 +293,54 @@ def measured(count: int) -> list[str]:
     ]
 
 
+SHARED = "_dane.mx-0.example.org."
+
+
+def wide(one: Spec, now: Instant, count: int, *, shared: bool) -> tuple[Spec, State, Instant]:
+    """A certificate at rest with that many TLSA names; `shared`: all are aliases of one name."""
+    state, last = State(name=one.name), life(one, now)[-1]
+    for at, event in last.happened:
+        state = fold(state, event, at)
+    [(known, servers)] = [(state.tlsa_names[name], one.tlsa_names[name]) for name in one.tlsa_names]
+    observation = known.observation
+    assert observation is not None
+    path = ((SHARED, 3600),) if shared else ()
+    answers = {a: replace(x, path=path) for a, x in observation.answers.items() if isinstance(x, Answer)}
+    tlsa_names: dict[str, TlsaState] = {}
+    for number in range(count):
+        name = f"_25._tcp.mx-{number}.example.org."
+        seen = replace(observation, name=SHARED if shared else name, answers=answers, path=path)
+        cached = tuple(replace(item, path=path) for item in known.cached)
+        tlsa_names[name] = replace(known, observation=seen, cached=cached)
+    spec = replace(one, tlsa_names=dict.fromkeys(tlsa_names, servers))
+    return spec, replace(state, tlsa_names=tlsa_names), last.now
+
+
+def planning(count: int, *, shared: bool) -> str:
+    """What one plan for a certificate with so many TLSA names takes."""
+    with tempfile.TemporaryDirectory(prefix="certagent-scale-", dir="/var/tmp") as place:
+        (Path(place) / "state").mkdir(0o700)
+        [one, *_] = specs_of(write_config(Path(place), 1)).values()
+    now = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
+    spec, state, now = wide(one, now, count, shared=shared)
+    assert isinstance(planner.plan(spec, state, now), st.Wait)
+    times = 1 + 100 // count
+    best = min(cpu_s(lambda: [planner.plan(spec, state, now) for _ in range(times)]) for _ in range(5))
+    return f"{best / times * 1e3:.2f} ms"
+
+
+def of_names() -> list[str]:
+    """The table of TLSA names."""
+    head = ["| TLSA names of one certificate | plan | plan, all aliases of one name |", "|---|---|---|"]
+    counts = (1, 10, 40, 160)
+    return head + [f"| {n} | {planning(n, shared=False)} | {planning(n, shared=True)} |" for n in counts]
+
+
 def main(arguments: list[str]) -> int:
     """The exit code."""
+    if arguments == ["names"]:
+        print("\n".join(of_names()))
+        return 0
     counts = [int(a) for a in arguments] or [10, 1000, 10_000, 100_000]
     head = [
         "certificates",

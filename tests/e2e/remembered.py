@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
-from certagent.host.clock import SystemClock
-from certagent.store.journal import Journal
+from tests.store.opened import opened
 
 
 def state(state_dir: Path, name: str) -> dict[str, Any]:
     """The state of a certificate."""
-    journal = Journal(state_dir / "journal.db", SystemClock())
+    journal = opened(state_dir / "journal.db")
     try:
         return msgspec.json.decode(msgspec.json.encode(journal.state(name)))
     finally:
@@ -22,7 +21,7 @@ def state(state_dir: Path, name: str) -> dict[str, Any]:
 
 def events(state_dir: Path, name: str) -> list[Any]:
     """Every event of it, after the journal was verified."""
-    journal = Journal(state_dir / "journal.db", SystemClock())
+    journal = opened(state_dir / "journal.db")
     try:
         journal.verify(name)
         return msgspec.json.decode(msgspec.json.encode(list(journal.history(name))))

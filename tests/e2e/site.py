@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import dns.flags
 import dns.message
@@ -445,20 +445,23 @@ def watched(rules: Mapping[str, str]) -> None:
     from certagent.dns.providers.rfc2136 import Rfc2136
     from certagent.lifecycle.events import AnyEvent, Intended
     from certagent.lifecycle.state import State
-    from certagent.store.journal import Journal
+    from certagent.store.journal import Journal, Known
 
-    append, send = Journal.append, Rfc2136._update  # pyright: ignore[reportPrivateUsage]
+    append = cast("Callable[..., Known[State]]", Journal.append)  # pyright: ignore[reportUnknownMemberType]
+    send = Rfc2136._update  # pyright: ignore[reportPrivateUsage]
     left = dict(rules)
 
     def happens(what: str) -> None:
         if command := left.pop(what, None):
             subprocess.run(["sh", "-ec", command], check=True, stdin=subprocess.DEVNULL)
 
-    def watched_append(self: Journal, name: str, *events: AnyEvent) -> State:
-        state = append(self, name, *events)
+    def watched_append(
+        self: Journal[State, AnyEvent], name: str, *events: AnyEvent, expected: int | None = None
+    ) -> Known[State]:
+        known = append(self, name, *events, expected=expected)
         for event in events:
             happens(f"{type(event.step).__name__}!" if isinstance(event, Intended) else type(event).__name__)
-        return state
+        return known
 
     def watched_update(self: Rfc2136, update: Message, name: str, rdtype: RdType) -> None:
         happens(f"update {rdtype}")

@@ -37,11 +37,9 @@ def folded(history: History) -> list[tuple[State, Instant]]:
 
 
 @given(HISTORIES)
-def test_whatever_was_journaled_it_folds_and_a_fold_is_one_more(history: History) -> None:
-    """No exception in any order; `seq` counts the events; the same events give the same state."""
-    states = folded(history)
-    assert [state.seq for state, _ in states] == [len(FIRST) + n for n in range(len(history) + 1)]
-    assert folded(history) == states
+def test_whatever_was_journaled_it_folds(history: History) -> None:
+    """No exception in any order; the same events give the same state."""
+    assert folded(history) == folded(history)
 
 
 @given(HISTORIES)
@@ -236,9 +234,9 @@ def test_news_of_what_is_not_known_changes_nothing() -> None:
         ev.Intended(step=st.Restore(server="other", because="")),
         ev.Intended(step=st.Present(key_type=RSA, because="")),
     )
-    for n, event in enumerate(strays, 1):
+    for event in strays:
         life.happens(event)
-        assert life.state == msgspec.structs.replace(before, seq=before.seq + n), event
+        assert life.state == before, event
     assert life.state.generation("g9") is None
     assert life.state.keyset("k9") is None
     assert life.state.keyset(None) is None

@@ -12,11 +12,12 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State
+from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -27,7 +28,7 @@ _RUNNING = "is the mail server running, and listening there? an address that thi
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
 
-    What they say is told in any case; where it forbids the swap, the planner goes on from there.
+    What they say is journaled in any case; if it forbids the swap, the planner goes on from there.
     """
     generation = state.generation(step.generation)
     if generation is None or generation.keys is None:
@@ -35,18 +36,17 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     observed: list[ev.AnyEvent] = []
     try:
         if not step.accept_deferrals:
-            for tlsa_name in rollover.names_that_roll(spec, state, step.server, generation):
-                expect = rollover.desired(spec, state, tlsa_name)
-                observation = edges.resolver().observe(tlsa_name, expect=expect, gone=frozenset(), budget=timedelta(0))
+            for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
+                observation = edges.resolver().observe(
+                    name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
+                )
                 observed.append(
-                    ev.Observed(
-                        tlsa_name=tlsa_name, observation=observation, mail_servers=spec.tlsa_names.get(tlsa_name, ())
-                    )
+                    ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
                 )
             for event in observed:
                 state = fold(state, event, now)
-            against = rollover.may_install(spec, state, step.server, generation, now)
-            gate("; ".join(f"{o.tlsa_name} {o.why}" for o in against))
+            against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
+            gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
         return (*observed, failed(error, step.work))
@@ -57,7 +57,7 @@ def _install(
 ) -> ev.Installed:
     from certagent.pki import bundle
 
-    assert generation.keys is not None, "a foreign generation is not installed"
+    assert generation.keys is not None, "an unmanaged generation is not installed"
     mta = edges.servers[step.server]
     edges.check(step.server, frozenset(generation.chains))
     credentials: dict[str, Credential] = {}
