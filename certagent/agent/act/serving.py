@@ -111,7 +111,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
     """Ask every address until each serves the generation, at most for the step's budget."""
     generation = state.generation(step.generation)
-    assert generation is not None, "a proof is planned only for what the state knows"
+    assert generation is not None, "a verification is planned only for what the state knows"
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     key_types = (*generation.chains, *(_left(step.server, generation, state) if step.drained else ()))
     deadline = time.monotonic() + step.budget.total_seconds()
@@ -128,7 +128,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
             server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
         )
         return (done,)
-    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to prove"
+    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to verify"
     spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
     if spoke:
         hint = "look at the mail server's own log for TLS errors"
