@@ -95,7 +95,7 @@ class TestCheck:
         dovecot.reload()
         until(lambda: served("ecdsa-p256") not in {OLD.spki, ""}, 5, "the other one is served")
         error = wrong(lambda: dovecot.check(ECDSA))
-        assert f"it names {tls}/other.pem, another certificate of the same kind" in f"it {error.detail}".replace(
+        assert f"it names {tls}/other.pem, another certificate of the same algorithm" in f"it {error.detail}".replace(
             "level", "it"
         )
         do_as_told(error.hint)

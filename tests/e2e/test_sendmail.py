@@ -179,7 +179,7 @@ class TestCheck:
     ) -> None:
         written(TLS / "other.pem", NEW.pem)
         for other, why in (
-            (TLS / "other.pem", "a second key of the same kind"),
+            (TLS / "other.pem", "a second key of the same algorithm"),
             (TLS / "gone.pem", "which is missing"),
         ):
             lab.pairs = [(RSA, RSA), (other, other)]

@@ -39,7 +39,7 @@ _WORDS = Words(
     "name",
     "names",
     ": Dovecot does not start, and a reload changes nothing",
-    "another certificate for the same algorithm: which is served depends on the order",
+    "another certificate of the same algorithm: which is served depends on the order",
 )
 
 

@@ -61,7 +61,7 @@ _OLDEST = (4, 96)
 _WATCH_S = 6.0
 """Exim loads its files 5 s after the last change in their directories; one more to do it."""
 
-_WORDS = Words("lead to", "leads to", ": no TLS at all", "a second certificate for the same algorithm")
+_WORDS = Words("lead to", "leads to", ": no TLS at all", "a second certificate of the same algorithm")
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):

@@ -26,7 +26,7 @@ _HOME = {"rsa": "cert", "ecdsa": "eccert"}
 
 _LISTED = Words("list", "lists", ": no TLS at all", "a second key of the same algorithm: no TLS at all")
 _NAMED = Words(
-    "name", "names", ": no TLS at all", "a second certificate for the same algorithm: it is served, or nothing"
+    "name", "names", ": no TLS at all", "a second certificate of the same algorithm: it is served, or nothing"
 )
 
 
