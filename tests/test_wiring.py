@@ -252,8 +252,8 @@ def test_the_state_directory_is_private(tmp_path: Path) -> None:
 def test_a_second_configuration_keeps_the_journal_and_the_lock(tmp_path: Path) -> None:
     """A daemon that reads its file again has one journal and one lock, not two that shut each other out."""
     first = wiring(tmp_path)
-    journal, lock = first.journal, first.lock
+    store, lock = first.store, first.lock
     second = Wiring(first.config, first)
-    assert second.journal is journal
+    assert second.store is store
     assert second.lock is lock
-    journal.close()
+    store.close()

@@ -14,7 +14,7 @@ from certagent.dns.providers.protocol import Provider
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Served, Service
 from certagent.mta.server import Server
-from certagent.secret import Secret
+from certagent.store.protocol import Vault
 
 PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
@@ -49,42 +49,6 @@ class Zones(Protocol):
 
     def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
         """The provider of a zone, alone with it: writes to one zone never overlap."""
-        ...
-
-
-class Vault(Protocol):
-    """Where keys and chains are kept (`store/vault.py`)."""
-
-    def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
-        """Store a key durably; never over another one."""
-        ...
-
-    def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
-        """The key. Raises: `vault.missing`."""
-        ...
-
-    def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
-        """Store the CA's chain durably."""
-        ...
-
-    def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
-        """The chain. Raises: `vault.missing`."""
-        ...
-
-    def drop_keys(self, certificate: str, keys_id: str) -> None:
-        """Delete the keys; gone already is fine."""
-        ...
-
-    def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:
-        """Keep the files of somebody else, by path, durably; replaces those kept before."""
-        ...
-
-    def kept(self, certificate: str, server: str) -> Mapping[str, Secret[bytes]]:
-        """Those files; none where none were kept."""
-        ...
-
-    def drop_chain(self, certificate: str, generation_id: str) -> None:
-        """Delete the chains; gone already is fine."""
         ...
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import click
 import msgspec
-from msgspec import Struct
-from msgspec.structs import asdict
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.init import changes, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
+from certagent.init.report import Next, report
 from certagent.init.survey import Survey
 from certagent.mta.server import Found, directories
 from certagent.pki.keytypes import algorithm
@@ -71,7 +70,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     following = next_steps(seen, kinds, text, output, done)
     say.next(following)
     if as_json:
-        click.echo(to_json(_document(seen, told, text, done, following)))
+        click.echo(to_json(report(seen, told, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
@@ -140,13 +139,6 @@ def complaint(found: Found, plugin: Any, keys: tuple[str, ...]) -> Any:
 
 
 # -- printing --------------------------------------------------------------------------------------------------------
-
-
-class Next(Struct, frozen=True):
-    """A thing to do, and the command that does it."""
-
-    what: str
-    command: str
 
 
 def next_steps(
@@ -298,20 +290,3 @@ class _Say:
         self.whole("\nwhat to do next:")
         for number, step in enumerate(steps, 1):
             self.whole(f"  {number}. {step.what}:\n       {step.command}")
-
-
-def _document(
-    seen: Survey, told: list[Finding], text: str, done: list[Outcome], following: list[Next]
-) -> dict[str, Any]:
-    """The JSON: a change only as its difference, since the rest of a server's configuration is nobody's business."""
-    servers, idle = (
-        [{**asdict(found), "changes": [c.file for c in found.changes]} for found in which]
-        for which in (seen.found, seen.idle)
-    )
-    return {
-        "survey": {**asdict(seen), "found": servers, "idle": idle},
-        "findings": told,
-        "config": text,
-        "changes": done,
-        "next": following,
-    }

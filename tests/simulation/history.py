@@ -13,10 +13,14 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple, cast
 
+from certagent.agent.certificate import Certificate
 from certagent.agent.loop import advance
 from certagent.errors import Error
+from certagent.facts.wait import Wait
+from certagent.lifecycle.events import AnyEvent
 from certagent.lifecycle.planner import RULES
-from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.lifecycle.state import State
+from certagent.lifecycle.steps import AnyStep
 from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
@@ -36,7 +40,7 @@ from tests.simulation.mischief import (
     there_and_back,
     unresolved,
 )
-from tests.world import World
+from tests.simulation.world import World
 
 
 class Shape(NamedTuple):
@@ -233,8 +237,9 @@ class History:
                 self.heard += 1
                 world.between.pop(0)(world)
             self._known()
-            journal = cast("Journal", world.journal)
-            wait = advance(world.spec, journal, world.edges, tell=self._told, stopping=self._stopping)
+            journal = cast("Journal[State, AnyEvent]", world.journal)
+            subject = Certificate(world.spec, world.edges)
+            wait = advance(subject, journal, tell=self._told, stopping=self._stopping)
         except Crash:
             down_s = rng.choice((1.0, 60.0, 3600.0, 86400.0)) * rng.random()
             world.asleep_since = clock.t

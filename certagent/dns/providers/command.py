@@ -1,7 +1,8 @@
 """A DNS provider that is an operator's program: any language, any API, one short protocol.
 
-The program is started once for each call, without a shell, with the `args` of the config and a bare environment
-(`PATH`, `LANG`, and `env` of the config). Its standard input is one JSON object:
+The program is started once per call, without a shell, with the `args` of the configuration and a small environment
+(`PATH`, `LC_ALL`, and `env` of the configuration). Nobody besides root and certagent's user may be able to change it,
+see `host/trust.py`. Its standard input is one JSON object:
 
     {"version": 1, "action": "get" | "add" | "remove", "zone": "example.org.", "name": "_25._tcp.mx1.example.org.",
      "type": "TLSA" | "TXT", "values": ["3 1 1 …"], "ttl_s": 3600}
@@ -21,16 +22,7 @@ group is killed. The end of its standard error is shown with an error, so it mus
 
 from __future__ import annotations
 
-import os
-import selectors
-import signal
-import stat
-import subprocess
-import tempfile
-import time
-from contextlib import suppress
-from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -38,11 +30,10 @@ from msgspec import Struct
 from certagent.dns.message import absolute, zone_of
 from certagent.dns.providers.protocol import RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.host.programs import Result, check, run
 
 MAX_STDOUT_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild
-MAX_STDERR_BYTES = 4096  # of its end, of which a detail shows the last 300 characters
 MAX_DETAIL_CHARS = 300  # a few lines of a terminal
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,15 +77,6 @@ class Reply(Struct, frozen=True):
     hint: str = ""
 
 
-class Ended(Struct, frozen=True):
-    """What is left of a program: `status` is None where it was killed here, for the reason in `why`."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
-    why: str = ""
-
-
 class Command:
     """See `certagent.dns.provider.Provider` for what the methods promise, and the module for what the program must do.
 
@@ -107,7 +89,7 @@ class Command:
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
         self._options = options
-        check_program(options.program)
+        check(options.program, "dns.program")
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """The RRset as the program reports it."""
@@ -134,31 +116,41 @@ class Command:
 
     def _call(self, request: Request, lost: str) -> Reply:
         options = self._options
-        check_program(options.program)  # again: it may have been exchanged since
-        environment = {"PATH": PATH, "LANG": "C.UTF-8", **options.env}
-        argv = [options.program, *options.args]
-        return judge(options.program, run(argv, environment, msgspec.json.encode(request), options.timeout_s), lost)
+        try:
+            result = run(
+                [options.program, *options.args],
+                options.timeout_s,
+                env={"LC_ALL": "C.UTF-8", **options.env},
+                code="dns.program",
+                text=msgspec.json.encode(request).decode(),
+                limit_bytes=MAX_STDOUT_BYTES + 1,
+            )
+        except Transient as error:
+            raise Transient(lost, printable(error.detail), error.hint) from None
+        return judge(options.program, result, lost)
 
 
 # -- pure ------------------------------------------------------------------------------------------------------------
 
 
-def judge(program: str, ended: Ended, lost: str) -> Reply:
-    """The program's answer, or the error that it means; `lost` is the code where there is no valid answer."""
+def judge(program: str, result: Result, lost: str) -> Reply:
+    """The program's answer, or the error that it means; `lost` is the code if there is no valid answer."""
+    if len(result.out.encode()) > MAX_STDOUT_BYTES:
+        raise Transient(lost, f"{program}: printed more than {MAX_STDOUT_BYTES} bytes")
     try:
-        reply = msgspec.json.decode(ended.stdout, type=Reply)
-    except msgspec.DecodeError:  # also of a valid JSON that is no Reply
+        reply = msgspec.json.decode(result.out, type=Reply)
+    except (msgspec.DecodeError, RecursionError):  # also of a valid JSON that is no Reply
         reply = None
-    if ended.status is not None and reply is not None:
+    if reply is not None:
         if not reply.ok:
-            raise _told(program, reply, ended.stderr, lost)
-        if ended.status == 0:
+            raise _told(program, reply, result.err, lost)
+        if result.code == 0:
             return reply
-    why = ended.why or (f"exit status {ended.status}" if ended.status else "its output is no valid answer")
-    raise Transient(lost, printable(f"{program}: {why}", ended.stderr))
+    why = f"exit status {result.code}" if result.code else "its output is no valid answer"
+    raise Transient(lost, printable(f"{program}: {why}", result.err))
 
 
-def _told(program: str, reply: Reply, stderr: bytes, lost: str) -> Error:
+def _told(program: str, reply: Reply, stderr: str, lost: str) -> Error:
     detail, hint = printable(f"{program}: {reply.detail or reply.error}", stderr), printable(reply.hint)
     match reply.error:
         case "rejected":
@@ -169,90 +161,11 @@ def _told(program: str, reply: Reply, stderr: bytes, lost: str) -> Error:
             return Transient(lost, detail, hint)
 
 
-def printable(text: str, stderr: bytes = b"") -> str:
+def printable(text: str, stderr: str = "") -> str:
     """The text and the end of what went to standard error, on one line, without control characters."""
-    lines = stderr.decode("utf-8", "replace").split("\n")
+    lines = stderr.split("\n")
     text = " | ".join([text[:MAX_DETAIL_CHARS], *(line.strip() for line in lines if line.strip())])
     text = "".join(c if c.isprintable() else " " for c in text)
     # The beginning says which program and what; the end of the output says why.
     half = MAX_DETAIL_CHARS // 2
     return text if len(text) <= MAX_DETAIL_CHARS else f"{text[: half - 1]}…{text[-half:]}"
-
-
-# -- the process -----------------------------------------------------------------------------------------------------
-
-
-def check_program(program: str) -> None:
-    """Refuses a program that others than root and certagent's user could exchange.
-
-    Raises:
-        Misconfigured: `dns.program`.
-    """
-    try:
-        status = Path(program).stat()
-    except OSError as error:
-        raise Misconfigured("dns.program", f"{program}: {error.strerror}", "the path of the program") from error
-    if not (os.path.isabs(program) and stat.S_ISREG(status.st_mode) and os.access(program, os.X_OK)):
-        raise Misconfigured("dns.program", f"{program} is no absolute path of a program", f"chmod 755 {program}")
-    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
-        hint = f"chown root {program} && chmod 755 {program}"
-        raise Misconfigured("dns.program", f"{program} can be written by others, or belongs to another user", hint)
-
-
-def run(argv: list[str], environment: dict[str, str], stdin: bytes, timeout_s: float) -> Ended:
-    """Runs a program in its own process group, which is killed at the time limit or when it prints too much.
-
-    Raises:
-        Misconfigured: `dns.program`.
-    """
-    end = time.monotonic() + timeout_s
-    with tempfile.TemporaryFile() as request:  # not a pipe: nothing blocks when the program does not read
-        request.write(stdin)
-        request.seek(0)
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=request,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise Misconfigured("dns.program", f"{argv[0]}: {error.strerror}", "its first line, its mode") from error
-    with process:
-        try:
-            stdout, stderr = _read(process, end)
-            # The output may be closed before the end of the program.
-            return Ended(stdout, stderr, process.wait(max(0.0, end - time.monotonic())))
-        except (subprocess.TimeoutExpired, OverflowError) as error:
-            why = str(error) if isinstance(error, OverflowError) else f"not finished after {timeout_s:g} s"
-            return Ended(b"", b"", None, why)
-        finally:
-            if process.returncode is None:  # it was not waited for: its group still has its number
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-
-
-def _read(process: subprocess.Popen[bytes], end: float) -> tuple[bytes, bytes]:
-    """Standard output and the end of standard error, until both are closed."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
-    with selectors.DefaultSelector() as selector:
-        for pipe in output:
-            selector.register(pipe, selectors.EVENT_READ, pipe)
-        while selector.get_map():
-            ready = selector.select(max(0.0, end - time.monotonic()))
-            if not ready:
-                raise subprocess.TimeoutExpired(process.args, 0)
-            for key, _ in ready:
-                pipe: IO[bytes] = key.data
-                if not (data := os.read(pipe.fileno(), 65536)):
-                    selector.unregister(pipe)
-                output[pipe] += data
-            if len(output[process.stdout]) > MAX_STDOUT_BYTES:
-                raise OverflowError(f"printed more than {MAX_STDOUT_BYTES} bytes")
-            del output[process.stderr][:-MAX_STDERR_BYTES]
-    return bytes(output[process.stdout]), bytes(output[process.stderr])
