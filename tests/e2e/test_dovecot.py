@@ -127,7 +127,7 @@ class TestCheck:
         dovecot.reload()
         dovecot.check(BOTH)
         [(what, command), _] = dovecot.advice(BOTH)
-        assert f"does not name {tls}/ecdsa.pem and {tls}/rsa.pem yet" in what
+        assert f"does not name {tls}/ecdsa.pem, {tls}/rsa.pem yet" in what
         error = wrong(lambda: dovecot.install(NEW_PEMS))
         assert error.hint == command
         do_as_told(command)
