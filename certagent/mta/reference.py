@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from certagent.errors import Error
 from certagent.mta import pemfile
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.pki.keys import key_type_of
 from certagent.pki.keytypes import Algorithm, algorithm
 

@@ -365,7 +365,7 @@ class Site:
 
 
 def _monotonic(entry: dict[str, Any]) -> float:
-    return datetime.fromisoformat(entry["at"]["wall"]).timestamp() - time.time() + time.monotonic()
+    return datetime.fromisoformat(entry["at"]).timestamp() - time.time() + time.monotonic()
 
 
 def tlsa_name(name: str, port: int) -> str:

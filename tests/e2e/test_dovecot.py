@@ -18,7 +18,7 @@ from certagent.host.programs import Result
 from certagent.mta.dovecot import doveconf
 from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.probe import handshake
 from tests.e2e.dovecots import (
     BOTH,

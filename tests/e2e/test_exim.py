@@ -25,7 +25,7 @@ from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
 from certagent.host import replace
 from certagent.mta.exim.server import Exim, Options, eximconf
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.probe.handshake import probe_all
 from tests.lab import exim as lab
 from tests.lab import handshake

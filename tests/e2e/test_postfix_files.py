@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix
 from tests.e2e.postfixes import (

@@ -18,7 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.access import Access
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential

@@ -23,10 +23,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Settings, conflicts, lines, place
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.mta.access import Access
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance
 from certagent.mta.exim.listed import Listed
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Change, Found
 

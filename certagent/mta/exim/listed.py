@@ -18,9 +18,11 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import replace, trust
 from certagent.host.files import read_file, remove_file
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import eximconf
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import algorithm_of
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm

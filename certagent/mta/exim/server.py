@@ -43,12 +43,14 @@ from certagent.errors import Misconfigured, Transient
 from certagent.host import attributes
 from certagent.host.files import file_status
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, View
 from certagent.mta.exim.eximdaemon import Daemon
 from certagent.mta.exim.listed import Listed, reading
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki import names

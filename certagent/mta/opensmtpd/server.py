@@ -34,8 +34,10 @@ from msgspec import Meta
 from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from certagent.host.programs import Result, program, run
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf

@@ -23,8 +23,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Transient
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.postfix import discovery, smtpdtls
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,

@@ -35,8 +35,10 @@ from certagent.host import processes, replace
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
