@@ -352,7 +352,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(leads_to), link
 
 
-WIDE = {"dns-providers.md", "mail-servers.md", "journal.md"}
+WIDE = {"dns-providers.md"}
 """Pages that are not wrapped yet."""
 
 

@@ -17,7 +17,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
 
-def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
+def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, edges: Edges, now: Instant, note: Note
 ) -> tuple[ev.AnyEvent, ...]:
     """Do the step. Returns what happened; raises an `Error` where it did not.

@@ -120,7 +120,7 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
 
 
 def _draw(start: datetime, end: datetime) -> datetime:
-    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw at each look would never
+    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw each time would never
     come.
     """
     return start + (end - start) * random.random()  # noqa: S311 -- spreads load, guards nothing

@@ -27,7 +27,7 @@ _RUNNING = "is the mail server running, and listening there? an address that thi
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
 
-    What they say is told in any case; where it forbids the swap, the planner goes on from there.
+    What they say is journaled in any case; if it forbids the swap, the planner goes on from there.
     """
     generation = state.generation(step.generation)
     if generation is None or generation.keys is None:
@@ -57,7 +57,7 @@ def _install(
 ) -> ev.Installed:
     from certagent.pki import bundle
 
-    assert generation.keys is not None, "a foreign generation is not installed"
+    assert generation.keys is not None, "an unmanaged generation is not installed"
     mta = edges.servers[step.server]
     edges.check(step.server, frozenset(generation.chains))
     credentials: dict[str, Credential] = {}
