@@ -1,4 +1,4 @@
-"""To whom the files of a mail server belong, and who may read a key."""
+"""The owner of a mail server's files, and who may read a key."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _READING = 0o477
 
 
 class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """To whom the files belong. Everything that holds a key has `mode`; certificates alone get 0644."""
+    """The owner of the files. A file with a key in it has `mode`; one with certificates alone has 0644."""
 
     owner: str | None = None
-    """A user's name; None: root, or whoever certagent runs as."""
+    """A user's name; None: root, or the user that certagent runs as."""
     group: str | None = None
     """A group's name; None: the owner's own."""
     mode: str = "0600"

@@ -17,7 +17,7 @@ _ORDER = ("combined", "chain", "key", "cert", "fullchain", "pkcs12")
 """Of placing; `password_file` is only read."""
 
 CERTIFICATES = {"chain", "cert", "fullchain"}
-"""The parts that hold no key."""
+"""The parts without a key."""
 
 
 class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
     @property
     def algorithm(self) -> Algorithm | None:
-        """Of the certificate's key, as the file is now; None if that cannot be told."""
+        """Of the certificate's key, as the file is now; None if that cannot be found out."""
         return algorithm_of(self.cert)
 
     def __str__(self) -> str:
