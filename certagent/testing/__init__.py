@@ -2,6 +2,7 @@
 
 from certagent.testing.credentials import issued
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+<<<<<<< HEAD
 from certagent.testing.mail_server import MailServerCheck, Running, credentials, mail_server_suite
 
 __all__ = [
@@ -13,3 +14,9 @@ __all__ = [
     "issued",
     "mail_server_suite",
 ]
+=======
+from certagent.testing.memory import Memory, Shared
+from certagent.testing.store import StoreCheck, store_suite
+
+__all__ = ["DnsCheck", "Memory", "Shared", "StoreCheck", "dns_provider_suite", "store_suite"]
+>>>>>>> main

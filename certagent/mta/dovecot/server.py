@@ -46,19 +46,19 @@ _WORDS = Words(
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the config says of one Dovecot, beside owner and mode: root and 0600 are right, Dovecot reads as root."""
+    """One Dovecot. It reads its files as root."""
 
     files: dict[str, str | Files]
-    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): a combined file, or `fullchain` and `key`."""
+    """By key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): a combined file, or `fullchain` and `key`."""
     config: str | None = None
-    """As in `dovecot -c`; None: the one it is built for."""
+    """As in `dovecot -c`; without it the one it is built for."""
     top_level: bool = True
-    """The files are served to whoever asks for no name of its own; false: only under `local_name`."""
+    """The files are served to clients that ask for any other name, or none; `false`: only under `local_name`."""
     local_name: tuple[str, ...] = ()
     """Names of SNI under which the files are served too, each in a block `local_name NAME { … }`."""
     other_blocks: tuple[str, ...] = ()
-    """Blocks that are meant to use other certificates, as `protocol pop3` or `local 192.0.2.1 / protocol imap`. Those
-    of a `local_name` that is not listed above are always left alone."""
+    """Blocks that are meant to use other certificates, such as `protocol pop3` or `local 192.0.2.1 / protocol imap`.
+    Those of a `local_name` that is not listed above are always left alone."""
 
 
 class Dovecot:

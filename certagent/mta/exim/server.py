@@ -67,22 +67,22 @@ _WORDS = Words("lead to", "leads to", ": no TLS at all", "a second certificate o
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Exim, beside owner and mode; owner None: the user as which it reads them."""
+    """One Exim. Its files belong to the user as which it reads them, unless `owner` says otherwise."""
 
     files: dict[str, str | Files]
-    """By kind of key, `ecdsa` and `rsa`: a path (key and chain in one file), or `fullchain` and `key`."""
+    """By key type, `ecdsa` and `rsa`: a combined file, or `fullchain` and `key`."""
     config: str | None = None
-    """As in `exim -C`; None: the default one."""
+    """As in `exim -C`; without it the default one."""
     program: str | None = None
-    """Its absolute path; None: exim4 or exim."""
+    """Its absolute path; without it exim4 or exim is found."""
     pid_file: str | None = None
-    """None: as its settings say. For a daemon that was started with -oP."""
+    """For a daemon that was started with -oP; without it as its settings say."""
     sni: tuple[str, ...] = ("",)
-    """Where tls_certificate depends on $tls_in_sni: the names for which it gives these files; "": asking for none."""
+    """If tls_certificate depends on $tls_in_sni: the names for which it gives these files; `""` for no name."""
     list: str | None = None
-    """The file that names those in use: `tls_certificate` reads it, see listed.py."""
+    """The file with the names of those in use, which `tls_certificate` reads."""
     hangup: bool = True
-    """False: no SIGHUP, Exim's own watch is left to load the files, 5 s later; then no connection is ever refused."""
+    """`false`: no SIGHUP, so that no connection is refused. Exim sees new files without it, 5 s later."""
 
 
 class Exim:

@@ -62,17 +62,18 @@ _SYSTEMD = ("systemctl", "restart", "opensmtpd")
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of OpenSMTPD, beside owner and mode: it wants its files to be root's."""
+    """OpenSMTPD. Its files must belong to root."""
 
     files: dict[str, str | Files]
-    """By kind of key: a combined file, or `fullchain` and `key`."""
+    """By key type, of which it has one: a combined file, or `fullchain` and `key`."""
     config: str = str(discovery.CONFIG)
+    """Its configuration file."""
     restart: tuple[str, ...] | None = None
-    """What restarts it, with its full path; None: `systemctl restart opensmtpd`."""
+    """What restarts it, a full path with its arguments; without it `systemctl restart opensmtpd`."""
     pause_s: Annotated[float, Meta(ge=0, le=20)] = 0.0
-    """Before a restart it takes no new clients until its sessions are over, for so many seconds at the most. 0: they
-    are cut, and their senders come again; while a mail that a program of this host sends in the pause is lost. Most
-    sessions are over in 5 s. At most 20 s: who came meanwhile gives up after 30 s (Postfix's smtp_connect_timeout)."""
+    """Before a restart it takes no new clients until its sessions are over, for at most so many seconds. 0: those are
+    cut, and their senders come again. Mail that a program of this host sends in the pause is lost. Most sessions are
+    over in 5 s. At most 20 s: a sender that waits gives up after 30 s (Postfix's smtp_connect_timeout)."""
 
 
 class OpenSmtpd:

@@ -63,27 +63,26 @@ class Sni(Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...]
     """`mail.example.org`, or `.example.net` for every name below it."""
     type: str = "hash"
-    """Of the table, as in tls_server_sni_maps: hash, btree, lmdb, cdb or texthash."""
+    """The type of the table, as in tls_server_sni_maps: hash, btree, lmdb, cdb or texthash."""
     only: bool = False
-    """Whether clients get the files by these names alone, and others another certificate."""
+    """Clients get the files by these names alone, and another certificate by other names."""
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Postfix instance, beside owner and mode: it reads its files as root. `chain_files` or
-    `cert_files`, not both.
-    """
+    """One Postfix instance. It reads its files as root. Give `chain_files` or `cert_files`, not both."""
 
     chain_files: dict[str, str] | None = None
-    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
+    """By key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
     smtpd_tls_chain_files."""
     config_dir: str | None = None
-    """As in `postfix -c`; None: the default instance."""
+    """As in `postfix -c`; without it the default instance."""
     other_services: tuple[str, ...] = ()
     """Services of master.cf (`submission/inet`) that are meant to use other certificates."""
     cert_files: dict[str, str | Files] | None = None
-    """By kind of key: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
+    """By key type: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
     and smtpd_tls_eckey_file), or the path of one file that both name."""
     sni: Sni | None = None
+    """Names of SNI in tls_server_sni_maps."""
 
 
 class Postfix:

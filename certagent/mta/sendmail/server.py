@@ -55,13 +55,14 @@ _WORDS = Words("name", "names", ": no TLS at all", "a second key of the same alg
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of Sendmail, beside owner and mode: it wants its keys to be root's alone."""
+    """Sendmail. Its keys must belong to root and be closed to everybody else."""
 
     files: dict[str, str | Files]
-    """By kind of key: a combined file, or `fullchain` and `key`."""
+    """By key type: a combined file, or `fullchain` and `key`."""
     issuers: str
-    """The file for CACertFile: the issuers of every kind of key."""
+    """The file for CACertFile: the issuers of every key type."""
     config: str = str(sendmailcf.CONFIG)
+    """Its configuration file."""
 
 
 class Sendmail:
