@@ -253,9 +253,17 @@ class Wiring:
     def edges(self, certificate: str) -> Edges:
         """The edges of one certificate."""
         entry = self.config.certificates[certificate]
-        directory = self.config.cas[entry.ca].directory
+        # two names may stand for one CA: the one that this certificate uses has the right account options
+        names = {self.config.cas[name].directory: name for name in (*self.config.cas, *reversed(entry.cas))}
+
+        def issuer(directory: str) -> Issuer:
+            if directory not in names:
+                hint = "configure it until what it has is over, or end that there by hand: chains are in state_dir"
+                raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}", hint)
+            return self.issuer(names[directory], directory)
+
         return Edges(
-            issuer=lambda: self.issuer(entry.ca, directory),
+            issuer=issuer,
             resolver=self.resolver,
             zones=self.zones,
             vault=self.vault,

@@ -27,7 +27,7 @@ from certagent.lifecycle.state import (
     TlsaState,
     records,
 )
-from certagent.lifecycle.steps import Delete, Install, Present, Publish, Reload, Restore, Unpublish
+from certagent.lifecycle.steps import Delete, Install, PlaceOrder, Present, Publish, Reload, Restore, Unpublish
 from certagent.pki import tlsa
 
 
@@ -119,6 +119,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
 
 def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line a step
     match event.step:
+        case PlaceOrder(ca=ca):
+            return replace(state, ca=ca)
         case Present(key_type=key_type) if key_type in state.orders:
             new = (c for c in state.orders[key_type].challenges if c not in state.challenges)
             return replace(state, challenges=(*state.challenges, *new))
@@ -217,17 +219,18 @@ def _order(state: State, key_type: KeyType, *, presented: bool | None = None, re
 
 
 def _issued(state: State, event: ev.Issued, now: Instant) -> State:
-    issued = {**(state.issued if state.issued_keys == event.keys else {}), event.key_type: event.chain}
+    same = (state.issued_keys, state.issued_ca) == (event.keys, event.ca)
+    issued = {**(state.issued if same else {}), event.key_type: event.chain}
     orders = {a: o for a, o in state.orders.items() if a != event.key_type}
     if not event.completes:
-        return replace(state, orders=orders, issued=issued, issued_keys=event.keys)
-    request, order = state.requested, state.orders.get(event.key_type)
+        return replace(state, orders=orders, issued=issued, issued_keys=event.keys, issued_ca=event.ca)
+    request = state.requested
     generation = Generation(
         event.generation,
         event.keys,
         issued,
         now,
-        ca=order.ca if order else "",
+        ca=event.ca,
         accept_deferrals=bool(request and request.accept_deferrals),
     )
     generations = state.generations
@@ -241,6 +244,7 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
         orders=orders,
         issued={},
         issued_keys=None,
+        issued_ca=None,
         generations=(*generations, generation),
         renewals={},
         requested=None,

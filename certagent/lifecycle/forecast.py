@@ -82,7 +82,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.PlaceOrder():
             challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
             placed = ev.OrderPlaced(
-                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
+                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=step.ca, work=work
             )
             return [placed]
         case st.AbandonOrder():
@@ -100,6 +100,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                     generation=step.generation,
                     chain=chain,
                     completes=step.completes,
+                    ca=state.orders[step.key_type].ca,
                     work=work,
                 )
             ]
@@ -138,6 +139,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             drawn = ev.RenewalInfo(
                 generation=step.generation,
                 key_type=step.key_type,
+                ca=step.ca,
                 start=None,
                 end=None,
                 at=None,
@@ -149,7 +151,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                 drawn = replace(old.drawn, ask_again_s=_FAR.total_seconds(), work=work)
             return [drawn]
         case st.Revoke():
-            return [ev.Revoked(generation=step.generation, work=work)]
+            return [ev.Revoked(generation=step.generation, ca=step.ca, work=work)]
         case st.Delete():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
             return [ev.deleted(step)]
 

@@ -45,6 +45,6 @@ class Spec(Struct, frozen=True):
     check_interval: timedelta
     """How often DNS and what is served are looked at while nothing is due."""
     mail_servers: tuple[MailServer, ...]
-    ca: str = ""
-    """The directory of the CA that issues (RFC 8555 section 7.1.1)."""
+    cas: tuple[str, ...]
+    """The CAs that may issue, the preferred one first, each by the URL of its directory (RFC 8555 section 7.1.1)."""
     profile: str | None = None

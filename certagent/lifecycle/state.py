@@ -53,7 +53,7 @@ class Generation(Struct, frozen=True):
     chains: dict[KeyType, Chain]
     issued_at: Instant
     ca: str = ""
-    """The directory of the CA that issued it."""
+    """The directory of the CA that issued it; "" for an unmanaged one."""
     revoke: bool = False
     """Its key is compromised: revoke it as soon as nothing serves it."""
     accept_deferrals: bool = False
@@ -66,12 +66,12 @@ class Generation(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True):
-    """An ACME order under way; `ca`: the directory of who has it."""
+    """An ACME order under way; `ca`: the directory of the CA that has it."""
 
     keys: str
     url: str
     challenges: tuple[Challenge, ...]
-    ca: str = ""
+    ca: str
     presented: bool = False
     ready: bool = False
 
@@ -191,6 +191,9 @@ class State(Struct, frozen=True):
     issued: dict[KeyType, Chain] = {}
     """Chains of the generation in the making."""
     issued_keys: str | None = None
+    issued_ca: str | None = None
+    ca: str | None = None
+    """The directory of the CA that was chosen last: the last order was meant for it."""
     challenges: tuple[Challenge, ...] = ()
     """Those whose responses are, or may be, in place."""
     tlsa_names: dict[str, TlsaState] = {}

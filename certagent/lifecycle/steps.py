@@ -54,6 +54,8 @@ class PlaceOrder(Step, frozen=True):
     key_type: KeyType
     replaces: str | None
     """The generation it replaces (RFC 9773 section 5)."""
+    ca: str
+    """The directory of the CA. With the intent this CA is chosen: later orders go there as long as it is configured."""
 
 
 class AbandonOrder(Step, frozen=True):
@@ -203,6 +205,8 @@ class FetchRenewalInfo(Step, frozen=True):
 
     generation: str
     key_type: KeyType
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class Revoke(Step, frozen=True):
@@ -211,6 +215,8 @@ class Revoke(Step, frozen=True):
     WORK: ClassVar[str] = "revoke"
 
     generation: str
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class Delete(Step, frozen=True):

@@ -21,7 +21,7 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
-from tests.lifecycle.play import SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
+from tests.lifecycle.play import CA, SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
 from tests.lifecycle.test_fold import folded
 
 STRANGE = frozenset({"3 1 1 " + "ee" * 32})
@@ -406,7 +406,7 @@ def test_something_newer_does_not_wait_for_what_does_not_get_on() -> None:
     life = swapping()
     life.does(life.plan())
     life.happens(ev.KeysMade(keys="k9", spki={"ecdsa-p256": "ab" * 32}))
-    newer = ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g3", chain=chain_of("cc"), completes=True)
+    newer = ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g3", chain=chain_of("cc"), completes=True, ca=CA)
     keys = life.state.keyset("k2")
     assert keys
     life.happens(replace(newer, chain=replace(chain_of("cc"), spki=keys.spki["ecdsa-p256"])))
@@ -548,7 +548,7 @@ def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way
     life.until(st.PlaceOrder)
     keys = life.state.keys[0].spki["ecdsa-p256"]
     chain = replace(chain_of("aa", "ca"), spki=keys)
-    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True))
+    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True, ca=CA))
     life.until_quiet()
     assert life.in_dns >= issuer
     life.spec = SPEC

@@ -54,8 +54,8 @@ def _changed(spec: Spec, newest: Generation) -> str | None:
         return f"the algorithms are now {', '.join(spec.key_types)}"
     if any(not set(spec.names) <= set(chain.names) for chain in newest.chains.values()):
         return f"the names are now {', '.join(spec.names)}"
-    if newest.ca != spec.ca:
-        return f"the CA is now {spec.ca}"
+    if newest.ca not in spec.cas:
+        return f"the CA is now {spec.cas[0]}"
     return None
 
 
