@@ -22,6 +22,7 @@ from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
+from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.lifecycle.events import AnyEvent
@@ -182,7 +183,7 @@ class Wiring:
             self.state_dir() / "accounts" / _directory_name(directory),
             contact=ca.contact,
             agree_tos=ca.agree_tos,
-            ca_bundle=Path(ca.ca_bundle) if ca.ca_bundle else None,
+            ca_bundle=trust.followed(Path(ca.ca_bundle)) if ca.ca_bundle else None,
             eab_kid=ca.eab_kid,
             eab_key=_eab(ca),
             user_agent=f"certagent/{__version__}",
@@ -253,9 +254,17 @@ class Wiring:
     def edges(self, certificate: str) -> Edges:
         """The edges of one certificate."""
         entry = self.config.certificates[certificate]
-        directory = self.config.cas[entry.ca].directory
+        # two names may stand for one CA: the one that this certificate uses has the right account options
+        names = {self.config.cas[name].directory: name for name in (*self.config.cas, *reversed(entry.cas))}
+
+        def issuer(directory: str) -> Issuer:
+            if directory not in names:
+                hint = "configure it until what it has is over, or end that there by hand: chains are in state_dir"
+                raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}", hint)
+            return self.issuer(names[directory], directory)
+
         return Edges(
-            issuer=lambda: self.issuer(entry.ca, directory),
+            issuer=issuer,
             resolver=self.resolver,
             zones=self.zones,
             vault=self.vault,

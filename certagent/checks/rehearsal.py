@@ -120,12 +120,12 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
     from certagent.pki import bundle, keys
 
     entry = wiring.config.certificates[name]
-    ca = wiring.config.cas[entry.ca]
+    ca = wiring.config.cas[entry.cas[0]]
     directory = ca.staging or (ca.directory if ca.test else None)
     if directory is None:
-        hint = f"set staging under ca.{entry.ca}, or test: true if the directory itself is a test CA"
-        raise Misconfigured("dryrun.no_test_ca", f"CA {entry.ca} has no staging directory", hint)
-    issuer = wiring.issuer(entry.ca, directory)
+        hint = f"set staging under ca.{entry.cas[0]}, or test: true if the directory itself is a test CA"
+        raise Misconfigured("dryrun.no_test_ca", f"CA {entry.cas[0]} has no staging directory", hint)
+    issuer = wiring.issuer(entry.cas[0], directory)
     for key_type in spec.key_types:
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)

@@ -69,8 +69,8 @@ def probe(
 ) -> Served:
     """One connection: what was served within `timeout_s`.
 
-    `sni`: the name to ask for, "" for none; None: the host. `newest`: offered beside TLS 1.2. `alone`: no other key type
-    is known, so with `newest` 1.3 the server chooses freely, and what it shows is reported with the type it has.
+    `sni`: the name to ask for, "" for none; None: the host. `newest`: offered beside TLS 1.2. `alone`: no other key
+    type is known, so with `newest` 1.3 the server chooses freely, and what it shows is reported with the type it has.
     """
     began = time.monotonic()
     sni = service.host if sni is None else sni
