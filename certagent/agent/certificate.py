@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from certagent.agent.act.dispatch import act
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
 from certagent.agent.subject import Note
@@ -58,6 +57,8 @@ class Certificate:
 
     def act(self, step: AnyStep, state: State, now: Instant, note: Note[ev.AnyEvent]) -> tuple[ev.AnyEvent, ...]:
         """See `agent/act`."""
+        from certagent.agent.act.dispatch import act  # loads the ACME library; `status` does without
+
         return act(step, self._spec, state, self._edges, now, note)
 
     def intended(self, step: AnyStep) -> ev.AnyEvent:

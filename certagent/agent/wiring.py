@@ -22,6 +22,7 @@ from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
+from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.lifecycle.events import AnyEvent
@@ -182,7 +183,7 @@ class Wiring:
             self.state_dir() / "accounts" / _directory_name(directory),
             contact=ca.contact,
             agree_tos=ca.agree_tos,
-            ca_bundle=Path(ca.ca_bundle) if ca.ca_bundle else None,
+            ca_bundle=trust.followed(Path(ca.ca_bundle)) if ca.ca_bundle else None,
             eab_kid=ca.eab_kid,
             eab_key=_eab(ca),
             user_agent=f"certagent/{__version__}",

@@ -11,6 +11,7 @@ from certagent.lifecycle.forecast import Foreseen
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.pki import tlsa
 
 Outcome = Literal["ok", "note", "warning", "error"]
 
@@ -31,7 +32,7 @@ def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> li
     """A warning if the lifetime of a certificate leaves too little time to roll its keys."""
     why = rotation.no_time_to_roll(spec, state, chain)
     hint = "lower the TTL of the TLSA records"
-    if "2 1 1" in spec.tlsa_parameters:
+    if tlsa.DANE_TA_SPKI_SHA256 in spec.tlsa_parameters:
         hint += ", or publish 3 1 1 alone"
     elif not spec.standby:
         hint += ", or set standby: true"

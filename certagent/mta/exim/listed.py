@@ -147,7 +147,7 @@ class Listed:
         return next((place for place in self._places if named & {str(path) for path in place.paths()}), None)
 
     def _target(self) -> Path:
-        target = Path(os.path.realpath(self._path.parent), self._path.name)
+        target = trust.followed(self._path.parent) / self._path.name
         trust.trusted_dir(target.parent)
         return target
 
