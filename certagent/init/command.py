@@ -201,7 +201,7 @@ def _drop_in(directories: list[str]) -> str:
 
 
 def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
-    """How what is served now gets into the files that are not there yet: then the server can be told at once, and the
+    """How what is served now gets into the files that are not there yet: then the server can name them at once, and the
     first swap is a rename like all others. And which files that makes.
 
     For each server all or none: with a file that is there and not named, the first run would not make the others.
