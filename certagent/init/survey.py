@@ -151,7 +151,7 @@ def kinds(server: Found) -> tuple[str, ...]:
 
 
 def files(server: Found) -> list[tuple[str, dict[str, str]]]:
-    """The files of each kind of key, as `certagent.mta.layout.Files` calls them; a bare path is a combined file."""
+    """The files of each kind of key, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
     found: list[tuple[str, dict[str, str]]] = []
     for value in server.options.values():
         for key, one in cast("dict[object, Any]", value).items() if isinstance(value, dict) else ():
