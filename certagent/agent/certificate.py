@@ -14,7 +14,7 @@ from certagent.lifecycle.planner import plan
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle.state import Failure, State
 from certagent.lifecycle.steps import AnyStep
 from certagent.store.subject import SubjectKind
 
@@ -77,6 +77,10 @@ class Certificate:
         """See `Subject`."""
         failure = state.failures.get(step.work)
         return failure.detail if failure else None
+
+    def failures(self, state: State) -> tuple[Failure, ...]:
+        """See `Subject`."""
+        return tuple(state.failures.values())
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""
