@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain
 from certagent.lifecycle.forecast import Foreseen
 from certagent.lifecycle.rules import rotation
@@ -26,6 +27,15 @@ class Finding(Struct, frozen=True):
     what: str
     detail: str
     hint: str = ""
+
+
+def dnssec(tlsa_name: str, observation: Observation) -> Finding:
+    """Whether senders can validate the records."""
+    why = f", {observation.why}" if observation.why else ""
+    if observation.security == "secure":
+        return Finding("ok", f"DNSSEC {tlsa_name}", f"secure{why}")
+    hint = "senders use TLSA records only if DNSSEC validates (RFC 7672 section 2.2)"
+    return Finding("error", f"DNSSEC {tlsa_name}", f"{observation.security}{why}", hint)
 
 
 def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> list[Finding]:
