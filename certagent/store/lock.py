@@ -53,7 +53,9 @@ class Lock:
 
     @contextmanager
     def held(self, timeout_s: float, purpose: str) -> Generator[None]:
-        """Holds the lock inside the block; waits for another process at most `timeout_s`. `purpose` is for the message to others.
+        """Holds the lock inside the block; waits for another process at most `timeout_s`.
+
+        `purpose` is for the message to others.
 
         Raises: `lock.busy` (Transient), `lock.file` (Misconfigured).
         """
