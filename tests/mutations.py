@@ -379,6 +379,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "        wrong = [s for s in served if not _is(s, generation)]",
         "        wrong = [] if any(_is(s, generation) for s in served) else list(served)",
     ),
+    Mutant(
+        "one-at-a-time-backwards",
+        "where a change is not atomic, what is served is added first and removed last",
+        "agent.act.records",
+        "    return frozenset(order[:1])",
+        "    return frozenset(order[-1:])",
+    ),
+    Mutant(
+        "one-at-a-time-for-several-keys",
+        "a change that has no harmless order is not made value by value",
+        "lifecycle.setchange",
+        "        if not harmless(before, change, served, adds=adds):",
+        "        if False:",
+    ),
+    Mutant(
+        "not-atomic-at-once",
+        "where a change is not atomic, it is made value by value",
+        "agent.act.records",
+        "    if capabilities.atomic:",
+        "    if True:",
+    ),
 )
 
 EQUIVALENT: dict[str, str] = {

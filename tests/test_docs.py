@@ -23,7 +23,8 @@ import yaml
 import certagent
 from certagent.cli.main import cli
 from certagent.config.load import Ca, Certificate, Config, Dane, Dns, ServiceKeys, load
-from certagent.dns.providers import command, rfc2136
+from certagent.dns.providers import command, program, rfc2136
+from certagent.dns.providers.protocol import Capabilities
 from certagent.mta import command as service
 from certagent.mta.dovecot import server as dovecot
 from certagent.mta.exim import server as exim
@@ -358,29 +359,38 @@ def test_license_is_whole() -> None:
 def test_program_of_the_page_keeps_the_rules(check: DnsCheck, tmp_path: Path) -> None:
     """The program in docs/providers.md passes the suite that the page asks others to pass."""
     [source] = re.findall(r"```python\n(#!.*?)```", text("docs", "providers.md"), re.DOTALL)
-    program = tmp_path / "program"
-    program.write_text(source.replace("/usr/bin/env python3", sys.executable))
-    program.chmod(0o755)
-    options_ = command.Options(program=str(program), zones=("example.org.",), args=(str(tmp_path / "records"),))
+    path = tmp_path / "program"
+    path.write_text(source.replace("/usr/bin/env python3", sys.executable))
+    path.chmod(0o755)
+    options_ = command.Options(program=str(path), zones=("example.org.",), args=(str(tmp_path / "records"),))
     check(command.Command(options_), "example.org.")
 
 
 def test_messages_of_the_page() -> None:
     """The JSON in docs/providers.md is what is sent, and what is understood."""
-    request, replies = re.findall(r"```json\n(.*?)```", text("docs", "providers.md"), re.DOTALL)
-    sent = msgspec.json.decode(request, type=command.Request)
+    request, question, replies = re.findall(r"```json\n(.*?)```", text("docs", "providers.md"), re.DOTALL)
+    sent = msgspec.json.decode(request, type=program.Request)
     assert msgspec.json.decode(request) == msgspec.json.decode(msgspec.json.encode(sent))
+    assert msgspec.json.decode(question) == msgspec.json.decode(msgspec.json.encode(program.Question()))
     for line in replies.splitlines():
-        reply = msgspec.json.decode(line, type=command.Reply)
+        reply = msgspec.json.decode(line, type=program.Reply)
         assert set(msgspec.json.decode(line)) <= set(msgspec.structs.asdict(reply))
+
+
+def test_capabilities_of_the_page() -> None:
+    """The table has every capability with its default."""
+    rows = re.findall(r"(?m)^\| `([a-z_]+)` \| (\S+) \| .+ \|$", text("docs", "providers.md"))
+    defaults = msgspec.structs.asdict(Capabilities())
+    found = {name: value.strip("`") if "`" in value else msgspec.json.decode(value) for name, value in rows}
+    assert found == defaults
 
 
 def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
     """A program that does nothing, and says that all is well, is found out."""
-    program = tmp_path / "program"
-    program.write_text("#!/bin/sh\necho '{\"ok\": true}'\n")
-    program.chmod(0o755)
-    provider = command.Command(command.Options(program=str(program), zones=("example.org.",)))
+    path = tmp_path / "program"
+    path.write_text("#!/bin/sh\necho '{\"ok\": true}'\n")
+    path.chmod(0o755)
+    provider = command.Command(command.Options(program=str(path), zones=("example.org.",)))
     [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
     with pytest.raises(AssertionError):
         add_is_seen(provider, "example.org.")

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from certagent.agent.act.records import SETTLE_TXT, TXT_TTL_S
+from certagent.agent.act.records import SETTLE_TXT, change_txt
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.errors import Error, Misconfigured
@@ -82,7 +82,8 @@ def _look(run: _Run, edges: Edges, tlsa_name: str, state: State, spec: Spec, wir
         _judge(run, tlsa_name, observation, spec)
         absent = f"3 1 1 {secrets.token_hex(32)}"
         with edges.zones.writing(observation.zone, observation.name) as provider:
-            provider.remove(observation.name, "TLSA", frozenset({absent}))
+            there = provider.get(observation.name, "TLSA")
+            provider.remove(observation.name, "TLSA", frozenset({absent}), there)
         run.found(
             "ok",
             f"DNS {tlsa_name}",
@@ -159,13 +160,12 @@ def _records(run: _Run, edges: Edges, wanted: dict[tuple[str, str], frozenset[st
     try:
         for (zone, name), values in wanted.items():
             run.written += [f"{name} TXT {v}" for v in sorted(values)]  # before: a lost answer may hide a record
-            with edges.zones.writing(zone, name) as provider:
-                provider.add(name, "TXT", values, TXT_TTL_S)
+            change_txt(edges.zones, zone, name, values, add=True)
         yield
     finally:
         for (zone, name), values in wanted.items():
-            with run.trying(f"removing {name}"), edges.zones.writing(zone, name) as provider:
-                provider.remove(name, "TXT", values)
+            with run.trying(f"removing {name}"):
+                change_txt(edges.zones, zone, name, values, add=False)
                 run.removed += [f"{name} TXT {v}" for v in sorted(values)]
 
 

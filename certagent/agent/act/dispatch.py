@@ -53,11 +53,11 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             )
         case st.Publish():
             gate(rollover.may_publish(spec, state, step.tlsa_name, step.values))
-            records.write_tlsa(step, state, edges, note)
+            records.write_tlsa(step, spec, state, edges, note)
             return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Unpublish():
             gate(rollover.may_unpublish(spec, state, step.tlsa_name, step.values))
-            records.write_tlsa(step, state, edges, note)
+            records.write_tlsa(step, spec, state, edges, note)
             return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Inspect():
             return (serving.inspect(step, spec, edges),)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 from certagent.agent.act.outcome import Note, failed
-from certagent.agent.edges import Edges
-from certagent.errors import Rejected, Transient
+from certagent.agent.edges import Edges, Zones
+from certagent.dns.providers.protocol import Capabilities, Changed, Provider
+from certagent.errors import Rejected, Transient, Unsafe
+from certagent.facts.dns import Value
+from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
+from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.setchange import harmless, one_at_a_time
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
 TXT_TTL_S = 60
@@ -18,24 +27,95 @@ SETTLE_TXT = timedelta(seconds=10)
 """How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
 
 
-def write_tlsa(step: st.Publish | st.Unpublish, state: State, edges: Edges, note: Note) -> None:
-    """Add or remove TLSA values; the sets before and after are journaled before the write."""
+ATTEMPTS = 3
+"""How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
+
+T = TypeVar("T")
+
+
+def write_tlsa(step: st.Publish | st.Unpublish, spec: Spec, state: State, edges: Edges, note: Note) -> None:
+    """Add or remove TLSA values: in one change, or value by value at a provider whose changes are not atomic.
+
+    Before each write the set is read, and the sets before and after are journaled: caches may take both. The write
+    carries what was read as its precondition.
+
+    Raises:
+        Unsafe: `dane.gate`, `dns.not_atomic`: a set would come to be that breaks what is served.
+    """
     zone, name = _where(step.tlsa_name, state, edges)
+    served = rollover.served_at(spec, state, step.tlsa_name)
     with edges.zones.writing(zone, name) as provider:
-        found = provider.get(name, "TLSA")
-        before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
-        adds = isinstance(step, st.Publish)
-        after = before | step.values if adds else before - step.values
-        after_ttl_s = max(ttl_s, step.ttl_s) if adds else ttl_s
-        note(
-            ev.Superseding(
-                tlsa_name=step.tlsa_name, before=before, before_ttl_s=ttl_s, after=after, after_ttl_s=after_ttl_s
-            )
+        left = step.values
+        while left:
+            left = _try_again(partial(_change_tlsa, step, name, left, served, provider, note))
+
+
+def _change_tlsa(
+    step: st.Publish | st.Unpublish,
+    name: str,
+    values: frozenset[Value],
+    served: list[Chain],
+    provider: Provider,
+    note: Note,
+) -> frozenset[Value]:
+    """One read and at most one write; what is left to do."""
+    capabilities = provider.capabilities
+    found = provider.get(name, "TLSA")
+    before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
+    adds = isinstance(step, st.Publish)
+    wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
+    if not adds or ttl_s == wanted_s or capabilities.ttl_scope == "zone":
+        values = values - before if adds else values & before
+    if not values:
+        return values
+    change = _first(before, values, served, capabilities, step.tlsa_name, adds=adds)
+    note(
+        ev.Superseding(
+            tlsa_name=step.tlsa_name,
+            before=before,
+            before_ttl_s=ttl_s,
+            after=before | change if adds else before - change,
+            after_ttl_s=max(ttl_s, wanted_s),
         )
-        if adds:
-            provider.add(name, "TLSA", step.values, step.ttl_s)
-        else:
-            provider.remove(name, "TLSA", step.values)
+    )
+    if adds:
+        provider.add(name, "TLSA", change, step.ttl_s, found)
+    else:
+        provider.remove(name, "TLSA", change, found)
+    return values - change
+
+
+def _first(
+    before: frozenset[Value],
+    values: frozenset[Value],
+    served: list[Chain],
+    capabilities: Capabilities,
+    tlsa_name: str,
+    *,
+    adds: bool,
+) -> frozenset[Value]:
+    """The first of the changes that lead there."""
+    if not harmless(before, values, served, adds=adds):
+        against = f"{tlsa_name}: with what the provider has now, a record type would match nothing that is served"
+        raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
+    if capabilities.atomic:
+        return values
+    order = one_at_a_time(before, values, served, adds=adds)
+    if order is None:
+        against = f"{tlsa_name}: several keys are served, and this provider makes no change of several records at once"
+        hint = "use a provider that does (docs/providers.md), or list one type of key until the change is made"
+        raise Unsafe("dns.not_atomic", against, hint)
+    return frozenset(order[:1])
+
+
+def _try_again(change: Callable[[], T]) -> T:
+    """The change, made again from its reading on if the set was changed in between."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return change()
+        except Changed:
+            continue
+    return change()
 
 
 def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
@@ -61,11 +141,22 @@ def _by_name(challenges: tuple[tuple[str, str], ...], edges: Edges) -> dict[tupl
 def write_txt(challenges: tuple[tuple[str, str], ...], edges: Edges, *, add: bool) -> None:
     """Add or remove challenges."""
     for (zone, name), values in _by_name(challenges, edges).items():
-        with edges.zones.writing(zone, name) as provider:
-            if add:
-                provider.add(name, "TXT", values, TXT_TTL_S)
-            else:
-                provider.remove(name, "TXT", values)
+        change_txt(edges.zones, zone, name, values, add=add)
+
+
+def change_txt(zones: Zones, zone: str, name: str, values: frozenset[str], *, add: bool) -> None:
+    """Add or remove TXT values beside those of others; values that are as wanted are not written."""
+    with zones.writing(zone, name) as provider:
+
+        def change() -> None:
+            found = provider.get(name, "TXT")
+            there = found.values if found else frozenset[str]()
+            if add and not values <= there:
+                provider.add(name, "TXT", values - there, TXT_TTL_S, found)
+            if not add and values & there:
+                provider.remove(name, "TXT", values & there, found)
+
+        _try_again(change)
 
 
 def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:

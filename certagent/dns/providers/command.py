@@ -1,22 +1,8 @@
 """A DNS provider that is an operator's program: any language, any API, one short protocol.
 
-The program is started once for each call, without a shell, with the `args` of the config and a bare environment
-(`PATH`, `LANG`, and `env` of the config). Its standard input is one JSON object:
-
-    {"version": 1, "action": "get" | "add" | "remove", "zone": "example.org.", "name": "_25._tcp.mx1.example.org.",
-     "type": "TLSA" | "TXT", "values": ["3 1 1 …"], "ttl_s": 3600}
-
-`values` is empty for `get`, and `ttl_s` counts for `add` only. It prints one JSON object, at most 64 KiB, and ends:
-
-    {"ok": true, "rrset": {"values": ["3 1 1 …"], "ttl_s": 3600}}     for `get`; `"rrset": null` where there is none
-    {"ok": true}                                                      for `add` and `remove`, when it is done
-    {"ok": false, "error": "transient" | "rejected" | "misconfigured", "detail": "what failed", "hint": "the remedy"}
-
-The rules for the three actions are those of `certagent.dns.provider`; `certagent.testing` has checks for them.
-`transient` leaves open whether a change has happened, the other two say that it has not. `ok: true` counts only with
-exit status 0, `ok: false` with any. Everything else (no answer or one that is not understood, the time limit, death by
-a signal) is taken as `transient`: certagent will ask DNS and try again. At the time limit the program's whole process
-group is killed. The end of its standard error is shown with an error, so it must hold no secret.
+The program is started once for each call, without a shell, with the `args` of the configuration and a bare environment
+(`PATH`, `LANG`, and `env` of the configuration). What it reads and prints is in `program`. At the time limit its whole
+process group is killed. The end of its standard error is shown with an error, so it must hold no secret.
 """
 
 from __future__ import annotations
@@ -33,70 +19,35 @@ from pathlib import Path
 from typing import IO, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from certagent.dns.message import absolute, zone_of
-from certagent.dns.providers.protocol import RdType, RRset
-from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.dns.message import absolute, canonical, zone_of
+from certagent.dns.providers.compare import Change, ReadCompareWrite
+from certagent.dns.providers.program import Ended, Question, Reply, Request, Was, judge, precondition, rrset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.errors import Misconfigured
 
 MAX_STDOUT_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild
 MAX_STDERR_BYTES = 4096  # of its end, of which a detail shows the last 300 characters
-MAX_DETAIL_CHARS = 300  # a few lines of a terminal
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's part of the config."""
+    """The provider's part of the configuration."""
 
     program: str
     """Absolute path; owned by root or certagent's user, and nobody else may write to it."""
     zones: tuple[str, ...]
+    protocol: Literal[1, 2] = 2
+    """The version that the program speaks; see docs/providers.md."""
     args: tuple[str, ...] = ()
     timeout_s: float = 30.0
     env: dict[str, str] = {}
-    """Added to the environment. Secrets belong into a file that only the program reads."""
+    """Added to the environment. Secrets belong in a file that only the program reads."""
 
 
-class Request(Struct, frozen=True):
-    """What the program reads."""
-
-    action: Literal["get", "add", "remove"]
-    zone: str
-    name: str
-    type: RdType
-    values: tuple[str, ...] = ()
-    ttl_s: int = 0
-    version: int = 1
-
-
-class Found(Struct, frozen=True):
-    """An RRset as the program tells it."""
-
-    values: frozenset[str]
-    ttl_s: int
-
-
-class Reply(Struct, frozen=True):
-    """What the program prints; unknown fields are passed over, so that a newer program works with this version."""
-
-    ok: bool
-    rrset: Found | None = None
-    error: Literal["transient", "rejected", "misconfigured"] = "transient"
-    detail: str = ""
-    hint: str = ""
-
-
-class Ended(Struct, frozen=True):
-    """What is left of a program: `status` is None where it was killed here, for the reason in `why`."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
-    why: str = ""
-
-
-class Command:
-    """See `certagent.dns.provider.Provider` for what the methods promise, and the module for what the program must do.
+class Command(ReadCompareWrite):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
         Misconfigured: `dns.program`: the program cannot be run, or others may write to it.
@@ -107,21 +58,55 @@ class Command:
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
         self._options = options
+        self._capabilities: Capabilities | None = None if options.protocol > 1 else Capabilities()
         check_program(options.program)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the program says that it can do; it is asked once."""
+        if self._capabilities is None:
+            reply = self._call(Question(), "dns.unreachable")
+            self._capabilities = reply.capabilities or Capabilities()
+        return self._capabilities
+
     def get(self, name: str, rdtype: RdType) -> RRset | None:
-        """The RRset as the program reports it."""
-        found = self._call(Request("get", self._zone(name), name, rdtype), "dns.unreachable").rrset
-        return RRset(found.values, found.ttl_s) if found and found.values else None
+        """See `Provider`."""
+        request = Request(self._options.protocol, "get", self._zone(name), name, rdtype)
+        return rrset(self._call(request, "dns.unreachable").rrset, rdtype)
 
-    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int) -> None:
-        """Has the program make sure that the values are there."""
-        request = Request("add", self._zone(name), name, rdtype, tuple(sorted(values)), ttl_s)
-        self._call(request, "dns.unknown_outcome")
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
+        """See `Provider`."""
+        if self._options.protocol == 1:
+            super().add(name, rdtype, values, ttl_s, was)
+        else:
+            self._write("add", name, rdtype, values, ttl_s, was=precondition(was))
 
-    def remove(self, name: str, rdtype: RdType, values: frozenset[str]) -> None:
-        """Has the program make sure that the values are not there."""
-        request = Request("remove", self._zone(name), name, rdtype, tuple(sorted(values)))
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:
+        """See `Provider`."""
+        if self._options.protocol == 1:
+            super().remove(name, rdtype, values, was)
+        else:
+            self._write("remove", name, rdtype, values, was=precondition(was))
+
+    def write(self, name: str, rdtype: RdType, change: Change) -> None:
+        """One change in version 1 of the protocol, which knows no precondition."""
+        if change.removed:
+            self._write("remove", name, rdtype, change.removed)
+        else:  # if nothing is new, the TTL is
+            self._write("add", name, rdtype, change.added or change.after, change.ttl_s)
+
+    def _write(
+        self,
+        action: Literal["add", "remove"],
+        name: str,
+        rdtype: RdType,
+        values: frozenset[str],
+        ttl_s: int = 0,
+        *,
+        was: Was | UnsetType | None = UNSET,
+    ) -> None:
+        wanted = tuple(sorted({canonical(rdtype, value) for value in values}))
+        request = Request(self._options.protocol, action, self._zone(name), name, rdtype, wanted, ttl_s, was)
         self._call(request, "dns.unknown_outcome")
 
     def _zone(self, name: str) -> str:
@@ -132,51 +117,12 @@ class Command:
             )
         return zone
 
-    def _call(self, request: Request, lost: str) -> Reply:
+    def _call(self, request: Request | Question, lost: str) -> Reply:
         options = self._options
         check_program(options.program)  # again: it may have been exchanged since
         environment = {"PATH": PATH, "LANG": "C.UTF-8", **options.env}
-        argv = [options.program, *options.args]
-        return judge(options.program, run(argv, environment, msgspec.json.encode(request), options.timeout_s), lost)
-
-
-# -- pure ------------------------------------------------------------------------------------------------------------
-
-
-def judge(program: str, ended: Ended, lost: str) -> Reply:
-    """The program's answer, or the error that it means; `lost` is the code where there is no valid answer."""
-    try:
-        reply = msgspec.json.decode(ended.stdout, type=Reply)
-    except msgspec.DecodeError:  # also of a valid JSON that is no Reply
-        reply = None
-    if ended.status is not None and reply is not None:
-        if not reply.ok:
-            raise _told(program, reply, ended.stderr, lost)
-        if ended.status == 0:
-            return reply
-    why = ended.why or (f"exit status {ended.status}" if ended.status else "its output is no valid answer")
-    raise Transient(lost, printable(f"{program}: {why}", ended.stderr))
-
-
-def _told(program: str, reply: Reply, stderr: bytes, lost: str) -> Error:
-    detail, hint = printable(f"{program}: {reply.detail or reply.error}", stderr), printable(reply.hint)
-    match reply.error:
-        case "rejected":
-            return Rejected("dns.rejected", detail, hint)
-        case "misconfigured":
-            return Misconfigured("dns.refused", detail, hint)
-        case "transient":
-            return Transient(lost, detail, hint)
-
-
-def printable(text: str, stderr: bytes = b"") -> str:
-    """The text and the end of what went to standard error, on one line, without control characters."""
-    lines = stderr.decode("utf-8", "replace").split("\n")
-    text = " | ".join([text[:MAX_DETAIL_CHARS], *(line.strip() for line in lines if line.strip())])
-    text = "".join(c if c.isprintable() else " " for c in text)
-    # The beginning says which program and what; the end of the output says why.
-    half = MAX_DETAIL_CHARS // 2
-    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[: half - 1]}…{text[-half:]}"
+        ended = run([options.program, *options.args], environment, msgspec.json.encode(request), options.timeout_s)
+        return judge(options.program, request, ended, lost)
 
 
 # -- the process -----------------------------------------------------------------------------------------------------
