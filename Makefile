@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format demo needed bench scale servers kills coverage simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ check: venv ## Check style, types and the direction of imports.
 format: venv ## Bring the code into its form.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs: venv ## Write the parts of the documentation that are made from the code.
+	@$(BIN)/python docs/generate.py
 
 demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in under a minute; needs root.
 	@$(IN_LAB) tests.demo

@@ -12,7 +12,7 @@ class Error(Exception):
 
     kind = "error"
     usual_hint = ""
-    """What to do where the place that raises has nothing better to say."""
+    """The hint if the place that raises has nothing better to say."""
 
     def __init__(self, code: str, detail: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
         super().__init__(code, detail, hint)
@@ -20,7 +20,7 @@ class Error(Exception):
         self.detail = detail
         self.hint = hint or self.usual_hint
         self.retry_after_s = retry_after_s
-        """What the other side asked for (RFC 9110 section 10.2.3, Retry-After); None where it did not."""
+        """What the other side asked for (RFC 9110 section 10.2.3, Retry-After); None if it did not."""
 
     def __str__(self) -> str:
         return f"{self.detail} [{self.code}]"
@@ -44,7 +44,14 @@ class Misconfigured(Error):
     """The operator has to change something first (config, file, permission, key)."""
 
     kind = "misconfigured"
-    usual_hint = "docs/errors.md has the code"
+    usual_hint = "docs/reference/errors.md has the code"
+
+
+class Usage(Misconfigured):
+    """What the command was given cannot be used: an argument, the configuration, or a file that it names.
+
+    Nothing was touched.
+    """
 
 
 class Unsafe(Error):

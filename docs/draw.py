@@ -1,6 +1,5 @@
-"""Writes the generated parts of the documentation from the code itself; with `--check` it only compares.
+"""The generated parts of docs/explanation/rollover.md; docs/generate.py writes them.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_docs.py holds pages to it.
 What is drawn here was not typed: the rules are read from `planner.RULES`, the steps from their classes, and the
 transitions and the stories are what the planner does when it is really run, with ideal answers or the faults named.
 """
@@ -8,15 +7,12 @@ transitions and the stories are what the planner does when it is really run, wit
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from msgspec.structs import replace
 
-import certagent
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
@@ -24,14 +20,11 @@ from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
+from certagent.lifecycle.rules.deployment import STAGES
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
 from certagent.report.text import brief, step_words
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "rollover.md")
-_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 HOST = "mx1.example.org"
 TLSA_NAME = f"_25._tcp.{HOST}."
@@ -174,19 +167,19 @@ def refused(kind: type[st.AnyStep]) -> Fault:
 # -- the parts -------------------------------------------------------------------------------------------------------
 
 
-def layout() -> str:
-    """The section "Code layout" of the package's docstring."""
-    text = (certagent.__doc__ or "").split("\nCode layout", 1)[1]
-    lines = text.split("\n\n", 1)[0].split("\n")[1:]
-    return "```\n" + "\n".join(line.removeprefix("    ") for line in lines) + "\n```\n"
-
-
 def rules() -> str:
     """Every rule in its order, with the first sentence of its docstring."""
-    rows = ["| | rule | what it says |", "|---|---|---|"]
+    rows = ["| | subject | rule | what it says |", "|---|---|---|---|"]
     for number, rule in enumerate(planner.RULES, 1):
-        where = rule.__module__.rpartition(".")[2]
-        rows.append(f"| {number} | `{rule.__name__}` ({where}.py) | {_first(rule.__doc__)} |")
+        subject = rule.__module__.rpartition(".")[2]
+        rows.append(f"| {number} | {subject} | `{rule.__name__}` | {_first(rule.__doc__)} |")
+    return "\n".join(rows) + "\n"
+
+
+def stages() -> str:
+    """What is done in each phase of a mail server, and why."""
+    rows = ["| phase | what is done next | because |", "|---|---|---|"]
+    rows += [f"| {phase} | {stage.done} | {stage.why} |" for phase, stage in STAGES.items()]
     return "\n".join(rows) + "\n"
 
 
@@ -396,33 +389,9 @@ def _first(doc: str | None) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "layout": layout,
     "rules": rules,
     "steps": steps,
+    "stages": stages,
     "phases": phases,
     "orders": orders,
 }
-
-
-def drawn(page: str) -> str:
-    """The page with its generated parts made anew."""
-    return _PART.sub(lambda m: f"{m[1]}{PARTS[m[2]]()}{m[3]}", page)
-
-
-def main() -> int:
-    """Write the pages; with `--check`, 1 if one is out of date."""
-    stale: list[str] = []
-    for path in PAGES:
-        old = path.read_text(encoding="utf-8")
-        new = drawn(old)
-        if new != old:
-            stale.append(str(path.relative_to(ROOT)))
-            if "--check" not in sys.argv:
-                path.write_text(new, encoding="utf-8")
-    if stale:
-        print("out of date:" if "--check" in sys.argv else "written:", ", ".join(stale))
-    return int(bool(stale) and "--check" in sys.argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

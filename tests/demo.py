@@ -149,13 +149,13 @@ def _at(entry: Mapping[str, Any]) -> datetime:
 
 def _words(event: Mapping[str, Any]) -> str:
     if "values" in event:
-        return f"{', '.join(value[:14] + '…' for value in event['values'])} at {event['owner']}"
+        return f"{', '.join(value[:14] + '…' for value in event['values'])} at {event['tlsa_name']}"
     if event["type"] == "Verified":
         everywhere = ", ".join(f"{s['host']}:{s['port']}" for s in event["served"])
         return f"{event['generation']} at {everywhere}{', and nothing else' if event['drained'] else ''}"
     if event["type"] == "Deleted":
         return ", ".join((*event["generations"], *event["keys"]))
-    return event.get("generation") or event.get("keys") or event.get("target", "")
+    return event.get("generation") or event.get("keys") or event.get("server", "")
 
 
 def judge(mailed: Mailed, prober: Prober, published: float) -> None:

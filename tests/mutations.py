@@ -15,13 +15,16 @@ class Mutant(NamedTuple):
     new: str
 
 
-C, P, R, F, S, I, A, M, D = (  # noqa: E741 -- a table
+C, DEPLOYMENT, RECORDS, DISPOSAL, ROTATION, R, F, S, I, A, M, D = (  # noqa: E741 -- a table
     "lifecycle.caches",
-    "lifecycle.planner",
+    "lifecycle.rules.deployment",
+    "lifecycle.rules.records",
+    "lifecycle.rules.disposal",
+    "lifecycle.rules.rotation",
     "lifecycle.rollover",
     "lifecycle.fold",
     "lifecycle.state",
-    "lifecycle.issuance",
+    "lifecycle.rules.issuance",
     "agent.act.serving",
     "facts.moment",
     "lifecycle.schedule",
@@ -67,7 +70,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "no-hold",
         "caches are waited for",
         C,
-        "    return [h for h in cached if h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
+        "    return [h for h in cached if h.gone_at is None or "
+        "now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
         "    return [h for h in cached if h.gone_at is None]",
     ),
     Mutant(
@@ -88,21 +92,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "regression-keeps-clock",
         "a set that comes back is held again from the start",
         C,
-        "            gone_at=None,",
-        "            gone_at=old.gone_at if old else None,",
+        "            gone_at=now if values is None and everyone else None,",
+        "            gone_at=now if values is None and everyone else old.gone_at if old else None,",
     ),
     Mutant(
         "smallest-ttl",
         "the largest TTL a set was given with counts",
         C,
-        "            ttl_s=max(answer.ttl_s, old.ttl_s if old else 0),",
-        "            ttl_s=min(answer.ttl_s, old.ttl_s if old else answer.ttl_s),",
+        "            ttl_s=max(ttl_s, old.ttl_s if old else 0),",
+        "            ttl_s=min(ttl_s, old.ttl_s if old else ttl_s),",
     ),
     Mutant(
         "alias-forgotten",
         "through an old alias the old set is fetched for the alias's TTL",
         C,
         "        ttl_s += sum(hop_s for _, hop_s in cached.path)",
+        "        pass",
+    ),
+    Mutant(
+        "alias-believed",
+        "what an alias leads to by now may have been another set before the first look there",
+        C,
+        "        given += [(None, ttl_s, a.path) for a in answers if _place(a.path) not in places]",
         "        pass",
     ),
     Mutant(
@@ -155,16 +166,23 @@ MUTANTS: tuple[Mutant, ...] = (
         "    return [tlsa_name, *(name for name in others if name == tlsa_name)]",
     ),
     Mutant(
+        "unplaced-forgotten",
+        "no new triple while a name that may share the records is served by a chain that it does not match",
+        R,
+        "    names = (tlsa_name, *unplaced(spec, state))",
+        "    names = (tlsa_name,)",
+    ),
+    Mutant(
         "left-and-believed",
         "a mail server that comes back is surveyed like a new one",
-        P,
+        DISPOSAL,
         "    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():",
         "    if False:",
     ),
     Mutant(
         "left-too-early",
         "a mail server that left counts for as long as its TLSA names may",
-        P,
+        DISPOSAL,
         "    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():",
         "    if gone and not state.pending_delete:",
     ),
@@ -194,7 +212,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "records of every algorithm are published",
         S,
         "    return frozenset(v for chain in generation.chains.values() for v in tlsa.records(chain, tlsa_parameters))",
-        "    return frozenset(v for chain in list(generation.chains.values())[:1] for v in tlsa.records(chain, tlsa_parameters))",
+        "    return frozenset(v for chain in list(generation.chains.values())[:1] "
+        "for v in tlsa.records(chain, tlsa_parameters))",
     ),
     Mutant(
         "old-record-dropped",
@@ -276,56 +295,57 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "drain-skipped",
         "old processes are waited for",
-        P,
-        "                left = spec.drain - now.since(at.reloaded_at)",
-        "                left = timedelta(0)",
+        DEPLOYMENT,
+        "    left = spec.drain - now.since(at.reloaded_at)",
+        "    left = timedelta(0)",
     ),
     Mutant(
         "no-reload",
         "a rename alone does not end the old processes",
-        P,
-        '                yield Reload(server=server.name, because="installed; old processes go on with the old files")',
-        '                yield Verify(server=server.name, generation=at.generation, drained=True, because="")',
+        DEPLOYMENT,
+        '    "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),',
+        '    "installed": Stage("", "", lambda d, _: iter([Verify(server=d.server.name, generation=d.generation.id, '
+        'drained=True, because="")])),',
     ),
     Mutant(
         "dns-unwatched",
         "somebody else's change in DNS is noticed",
-        P,
+        RECORDS,
         '    return spec.check_interval, "check interval"',
         '    return spec.check_interval * 1000, "watch"',
     ),
     Mutant(
         "servers-unwatched",
         "somebody else's change at a mail server is noticed",
-        P,
+        DEPLOYMENT,
         "        left = spec.check_interval - now.since(at.verified_at)",
         "        left = spec.check_interval * 1000 - now.since(at.verified_at)",
     ),
     Mutant(
         "regression-unwatched",
         "while caches are waited for, regressions are looked for",
-        P,
+        RECORDS,
         '        return schedule.observe_every(spec, min(waited_for)), "caches are waited for"',
         '        return schedule.observe_every(spec, min(waited_for)) * 10000, "caches are waited for"',
     ),
     Mutant(
         "lost-not-restored",
         "what somebody replaced is put back",
-        P,
-        '            case "drifted":',
-        '            case "drifted" if False:',
+        DEPLOYMENT,
+        '        "something else is served than was installed",\n        _install_again,',
+        '        "something else is served than was installed",\n        _other_rule,',
     ),
     Mutant(
         "no-standby",
         "a stand-by is made as soon as a roll is over",
-        I,
+        ROTATION,
         "        elif spec.standby and spec.tlsa_names and rollover.rolled(spec, state):",
         "        elif False:",
     ),
     Mutant(
         "revoke-served",
         "nothing is revoked while it may be served",
-        I,
+        DISPOSAL,
         "        if generation.revoke and generation.id not in served:",
         "        if generation.revoke:",
     ),
@@ -340,7 +360,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "ari-unheard",
         "the CA's window is heeded",
         D,
-        '            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA\'s renewal window (RFC 9773)"))',
+        "            moments.append((min(renewal.drawn.at, last_chance(chain)), "
+        '"the CA\'s renewal window (RFC 9773)"))',
         '            moments.append((last_chance(chain), "the CA\'s renewal window (RFC 9773)"))',
     ),
     Mutant(
@@ -354,14 +375,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "forget-unchecked",
         "keys that are served are not deleted",
-        P,
+        DISPOSAL,
         "    kept = {id_ for at in state.mail_servers.values() for id_ in at.serves} | {state.newest.id}",
         "    kept = set()",
     ),
     Mutant(
         "abort-deletes-served",
         "an abort never touches what is installed",
-        P,
+        DISPOSAL,
         "    served = {g.keys for g in state.generations if g.id in installed}",
         "    served = set()",
     ),
@@ -412,7 +433,7 @@ EQUIVALENT: dict[str, str] = {
         "server in any case, so no swap is planned on a name without one; the obstacle only says why."
     ),
     "clean-unlooked": (
-        "the fresh look before a removal: taking away a value that matches nothing served cannot make TLSA parameters fail "
+        "the fresh look before a removal: taking away a value that matches nothing served cannot make parameters fail "
         "that did not fail before, whatever the set is by now; it only spares the provider vain writes."
     ),
     "surplus-of-primary": (
@@ -422,8 +443,8 @@ EQUIVALENT: dict[str, str] = {
     ),
     "change-not-noted": (
         "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
-        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS in the "
-        "same breath as the swap."
+        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS "
+        "in the same breath as the swap."
     ),
     "act-gate-empty": (
         "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certagent.agent.loop import StepReport
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
@@ -17,6 +16,7 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
 from certagent.report import log, text
+from certagent.report.step import StepReport
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 SPEC = Spec(

@@ -213,9 +213,9 @@ def test_a_signal_in_the_middle_of_an_import_is_an_interruption_too(tmp_path: Pa
     """Exit code 130, and not death by SIGINT, which is what `python -m` makes of a KeyboardInterrupt in an exec()."""
     import_ = f"import os, signal, time; os.kill(os.getpid(), signal.{number}); time.sleep(10)"
     program = f"""
-from certagent.cli import main as cli
-cli.cli.main = lambda **_: (cli._guard_signals(), exec({import_!r}))
-cli.main()
+from certagent.cli import errors, main
+main.cli.main = lambda **_: (errors.guard_signals(), exec({import_!r}))
+main.main()
 """
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}

@@ -17,7 +17,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from certagent.config.load import MAX_BYTES, Ca, Certificate, Config, Dane, Dns, ServiceKeys, duration, load
+from certagent.config.load import MAX_BYTES, load
+from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys, duration
 from certagent.errors import Error, Misconfigured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +140,7 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("agree_tos: true", "agree_tos: 'yes'", 5, "agree_tos", "expected bool, got text", "config.example.yaml"),
         ("port: 25", "port: smtp", 25, "port", "expected a number, got text", "config.example.yaml"),
         ("port: 25", "port: 70000", 25, "port", "65535", "config.example.yaml"),
-        ("mode: smtp", "mode: starttls", 26, "mode", "starttls", "config.example.yaml"),
+        ("mode: smtp", "mode: starttls", 26, "mode", "expected one of: smtp, imap", "one of: smtp, imap"),
         ("mode: smtp", "mode: smtp\n            sni: none", 27, "sni", "expected a list", "config.example.yaml"),
         ("mode: smtp", "mode: smtp\n            sni: [mx_1.example.org]", 27, "sni", "mx_1", ""),
         ("mode: smtp", "mode: smtp\n            sni: [192.0.2.1]", 27, "sni", "is an address", "name"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import re
 import shutil
 import subprocess
@@ -22,7 +22,8 @@ import yaml
 
 import certagent
 from certagent.cli.main import cli
-from certagent.config.load import Ca, Certificate, Config, Dane, Dns, ServiceKeys, load
+from certagent.config.load import load
+from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
 from certagent.dns.providers import command, program, rfc2136
 from certagent.dns.providers.protocol import Capabilities
 from certagent.mta import command as service
@@ -35,7 +36,7 @@ from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "certagent").rglob("*.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "hooks").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "hooks").glob("*.md")])
 MAN = ROOT / "packaging" / "man" / "certagent.1"
 UNIT = ROOT / "packaging" / "systemd" / "certagent.service"
 
@@ -122,9 +123,9 @@ def test_example_defaults() -> None:
     assert compared >= 10
 
 
-def test_readme_configuration_parses(tmp_path: Path) -> None:
-    """The configuration of the five-minute start is one."""
-    [shown] = re.findall(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
+def test_tutorial_configuration_parses(tmp_path: Path) -> None:
+    """The configuration of the tutorial is one."""
+    [shown] = re.findall(r"```yaml\n(.*?)```", text("docs", "tutorial", "first-certificate.md"), re.DOTALL)
     path = tmp_path / "config.yaml"
     path.write_text(shown)
     path.chmod(0o600)
@@ -135,40 +136,33 @@ def test_readme_configuration_parses(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def draw() -> ModuleType:
-    """docs/draw.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["draw"] = module  # a NamedTuple asks for it
-    spec.loader.exec_module(module)
-    return module
+def generate() -> ModuleType:
+    """docs/generate.py, which is no package."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    return importlib.import_module("generate")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/rollover.md"])
-def test_generated_parts_are_up_to_date(draw: ModuleType, page: str) -> None:
-    """Code layout, rules, steps, phases and stories are those of the code; if not: python docs/draw.py."""
-    shown = text(page)
-    assert "<!-- generated: " in shown
-    assert draw.drawn(shown) == shown
+def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
+    """What the documentation takes from the code is that of the code; if not: make docs."""
+    stale = [page.name for page in generate.PAGES if generate.generated(page.read_text()) != page.read_text()]
+    assert stale == []
 
 
-def test_every_generated_part_is_used(draw: ModuleType) -> None:
-    """What docs/draw.py can draw stands on some page, once."""
-    used = re.findall(r"<!-- generated: ([a-z-]+) -->", text("README.md") + text("docs", "rollover.md"))
-    assert sorted(used) == sorted(draw.PARTS)
+def test_every_generated_part_is_used(generate: ModuleType) -> None:
+    """What can be generated stands on some page, once."""
+    used = [part for page in generate.PAGES for part in generate.parts(page.read_text(encoding="utf-8"))]
+    assert sorted(used) == sorted(generate.PARTS)
 
 
 def test_waits_name_real_places() -> None:
     """The last column of the table of waits names things that are in the code."""
-    table = text("docs", "rollover.md").split("## Every wait", 1)[1].split("## ", 1)[0]
+    table = text("docs", "explanation", "rollover.md").split("## Every wait", 1)[1].split("## ", 1)[0]
     places = [row.rsplit("|", 2)[1] for row in table.splitlines() if row.startswith("| ")][1:]
     assert len(places) > 15
     for place in places:
         for name in re.findall(r"`([^`]+)`", place):
             module, _, last = name.partition(".")
-            [path] = [p for p in SOURCES if p.stem == module]
+            [path] = [p for p in SOURCES if p.as_posix().endswith(f"/{module}.py")]
             assert re.search(rf"(?m)^(def )?{re.escape(last)}\b", path.read_text(encoding="utf-8")), name
 
 
@@ -178,6 +172,7 @@ KINDS = {
     "Transient": "transient",
     "Rejected": "rejected",
     "Misconfigured": "misconfigured",
+    "Usage": "misconfigured",
     "Unsafe": "unsafe",
     "Error": "error",
 }
@@ -206,13 +201,13 @@ def codes() -> dict[str, set[str]]:
 
 
 def documented() -> dict[str, str]:
-    rows = re.findall(r"(?m)^\| `([a-z]+\.[a-z_]+)` \| (\w+) \| .+ \| .+ \|$", text("docs", "errors.md"))
+    rows = re.findall(r"(?m)^\| `([a-z]+\.[a-z_]+)` \| (\w+) \| .+ \| .+ \|$", text("docs", "reference", "errors.md"))
     assert len(rows) == len(dict(rows)), "a code stands there twice"
     return dict(rows)
 
 
 def test_every_error_code_is_explained() -> None:
-    """docs/errors.md has the codes of the source, each with its kind, and no others."""
+    """docs/reference/errors.md has the codes of the source, each with its kind, and no others."""
     source, shown = codes(), documented()
     # of host/programs.py, whose callers give their own; and the name of a file of Exim
     assert set(source) - {"run.failed", "config.autogenerated"} == set(shown)
@@ -234,21 +229,27 @@ def test_no_code_is_made_up_at_run_time() -> None:
 
 
 def test_every_word_of_the_log_is_explained() -> None:
-    """docs/log.md has the words that log.py and daemon.py write, and no others."""
+    """docs/reference/log.md has the words that log.py and daemon.py write, and no others."""
     words: set[str] = set()
     for name in ("report/log.py", "agent/daemon.py"):
         for node in ast.walk(ast.parse(text("certagent", name))):
             if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
                 words.add(str(node.elts[0].value))
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "log.md"))) == words
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "reference", "log.md"))) == words
 
 
 # -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
 
 
-def options() -> Iterator[tuple[str, str]]:
+def commands() -> dict[str, click.Command]:
     assert isinstance(cli, click.Group)
-    for name, found in cli.commands.items():
+    context = click.Context(cli)
+    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command}
+
+
+def options() -> Iterator[tuple[str, str]]:
+    for name, found in commands().items():
         for parameter in found.params:
             if isinstance(parameter, click.Option):
                 yield from ((name, option) for option in parameter.opts)
@@ -257,8 +258,7 @@ def options() -> Iterator[tuple[str, str]]:
 def test_manual_page_has_every_command_and_option() -> None:
     """Whatever the command line takes is in the manual page."""
     page = MAN.read_text(encoding="utf-8")
-    assert isinstance(cli, click.Group)
-    missing = [name for name in cli.commands if f".It Cm {name}\n" not in page]
+    missing = [name for name in commands() if f".It Cm {name}\n" not in page]
     missing += [f"{name} {option}" for name, option in options() if f"Fl {option[1:]}" not in page]
     assert not missing
 
@@ -303,27 +303,62 @@ def test_unit_is_well_formed(tmp_path: Path) -> None:
 
 def test_make_targets_exist() -> None:
     """Every `make …` that a page names is a target."""
-    mail_servers = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
+    targets = set(re.findall(r"(?m)^([a-z]+):", text("Makefile")))
     named = {
-        server
+        target
         for page in PAGES
         for code in re.findall(r"`([^`\n]+)`|(?m:^)(make .*)", page.read_text(encoding="utf-8"))
-        for server in re.findall(r"^make ([a-z]+)", "".join(code))
+        for target in re.findall(r"^make ([a-z]+)", "".join(code))
     }
-    assert {"setup", "test", "check", "demo", "bench", "lock", "clean"} <= named
-    assert named <= mail_servers
+    assert {"setup", "test", "check", "demo", "docs", "bench", "simulate"} <= named
+    assert named <= targets
 
 
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in a link, as GitHub makes it."""
+    headings = re.findall(r"(?m)^#+ (.*)$", prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every link inside the repository leads to a file that is there."""
-    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for server in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
-        if "://" not in server:
-            assert (page.parent / server).exists(), server
+    """Every link inside the repository leads to a file that is there, and to a heading that it has."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = link.partition("#")
+        if "://" not in link:
+            leads_to = (page.parent / path).resolve() if path else page
+            assert leads_to.exists(), link
+            assert not anchor or anchor in anchors(leads_to), link
+
+
+WIDE = {"rollover.md", "mail-servers.md", "journal.md"}
+"""Pages that are not wrapped yet."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_are_wrapped(page: Path) -> None:
+    """A line has at most 100 characters, apart from tables, code and generated parts."""
+    lines = re.sub(r"(?s)<!-- generated: .*?<!-- end -->", "", prose(page)).splitlines()
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == [] or page.name in WIDE
+
+
+def test_index_has_every_page() -> None:
+    """docs/README.md leads to every page below it."""
+    linked = set(re.findall(r"\]\(([^)#\s]+)", text("docs", "README.md")))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("*/*.md")} <= linked
+
+
+def test_readme_is_short() -> None:
+    """The README is read in five minutes."""
+    assert len(text("README.md").splitlines()) <= 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -352,13 +387,13 @@ def test_license_is_whole() -> None:
     assert "END OF TERMS AND CONDITIONS" in text("LICENSE")
 
 
-# -- docs/providers.md -----------------------------------------------------------------------------------------------
+# -- docs/how-to/dns-providers.md ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
 def test_program_of_the_page_keeps_the_rules(check: DnsCheck, tmp_path: Path) -> None:
-    """The program in docs/providers.md passes the suite that the page asks others to pass."""
-    [source] = re.findall(r"```python\n(#!.*?)```", text("docs", "providers.md"), re.DOTALL)
+    """The program in docs/how-to/dns-providers.md passes the suite that the page asks others to pass."""
+    [source] = re.findall(r"```python\n(#!.*?)```", text("docs", "how-to", "dns-providers.md"), re.DOTALL)
     path = tmp_path / "program"
     path.write_text(source.replace("/usr/bin/env python3", sys.executable))
     path.chmod(0o755)
@@ -367,8 +402,8 @@ def test_program_of_the_page_keeps_the_rules(check: DnsCheck, tmp_path: Path) ->
 
 
 def test_messages_of_the_page() -> None:
-    """The JSON in docs/providers.md is what is sent, and what is understood."""
-    request, question, replies = re.findall(r"```json\n(.*?)```", text("docs", "providers.md"), re.DOTALL)
+    """The JSON in docs/how-to/dns-providers.md is what is sent, and what is understood."""
+    request, question, replies = re.findall(r"```json\n(.*?)```", text("docs", "how-to", "dns-providers.md"), re.DOTALL)
     sent = msgspec.json.decode(request, type=program.Request)
     assert msgspec.json.decode(request) == msgspec.json.decode(msgspec.json.encode(sent))
     assert msgspec.json.decode(question) == msgspec.json.decode(msgspec.json.encode(program.Question()))
@@ -379,7 +414,7 @@ def test_messages_of_the_page() -> None:
 
 def test_capabilities_of_the_page() -> None:
     """The table has every capability with its default."""
-    rows = re.findall(r"(?m)^\| `([a-z_]+)` \| (\S+) \| .+ \|$", text("docs", "providers.md"))
+    rows = re.findall(r"(?m)^\| `([a-z_]+)` \| (\S+) \| .+ \|$", text("docs", "how-to", "dns-providers.md"))
     defaults = msgspec.structs.asdict(Capabilities())
     found = {name: value.strip("`") if "`" in value else msgspec.json.decode(value) for name, value in rows}
     assert found == defaults

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from certagent.config.load import Config, load
+from certagent.config.load import load
+from certagent.config.schema import Config
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
@@ -250,7 +251,7 @@ def test_without_dns_there_is_still_a_config(tmp_path: Path) -> None:
 
 def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
     """Senders defer mail at this very moment; where they match it is said too."""
-    assert "refused DNS _25._tcp" not in told(seen(POSTFIX))
+    assert "error DNS _25._tcp" not in told(seen(POSTFIX))
     assert "what is served matches" in told(seen(POSTFIX))
     wrong = told(seen(POSTFIX, names=(name(values=(f"3 1 1 {'00' * 32}",)),)))
     assert "no 3 1 1 record matches what is served" in wrong
@@ -258,7 +259,7 @@ def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
 
 def test_what_is_not_accounted_for_is_told() -> None:
     """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
-    failed = Finding("refused", "mail server exim", "cannot be read", "look")
+    failed = Finding("error", "mail server exim", "cannot be read", "look")
     silent = name()
     assert silent.tlsa
     silent = replace(silent, tlsa=replace(silent.tlsa, answers={"ns2.example.org./192.0.2.54": Unknown("no answer")}))
@@ -270,7 +271,7 @@ def test_what_is_not_accounted_for_is_told() -> None:
     assert "note port 143 (IMAP): imapd listens there" in words
     assert "nothing listens at its ports 465" in words
     assert "nothing listens at its ports: dovecot is left out" in words
-    assert "refused mail server exim: cannot be read" in words
+    assert "error mail server exim: cannot be read" in words
     assert "ns2.example.org./192.0.2.54 no answer" in words
 
 
@@ -401,7 +402,7 @@ def test_the_backup_stays_where_it_cannot_be_put_back(cf: Path, monkeypatch: pyt
     def complaint() -> str:
         if "b = 3" not in cf.read_text():
             return ""
-        monkeypatch.setattr(changes.atomic, "write", full)
+        monkeypatch.setattr(changes.replace, "write", full)
         return "fatal: b"
 
     def full(*_: object, **__: object) -> None:

@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import cast
 
 from certagent.agent.edges import Edges
-from certagent.agent.loop import StepReport
 from certagent.facts.tls import Served, Service
 from certagent.lifecycle.spec import MailServer, Spec
+from certagent.report.step import StepReport
 from tests.simulation.ca import Ca, Vault, unmanaged
 from tests.simulation.clock import Clock, Journal
 from tests.simulation.dns import RR, Dns, Zone

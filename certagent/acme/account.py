@@ -25,7 +25,8 @@ from msgspec import Struct
 
 from certagent.acme.transport import Refusal, Signer, Transport, clean
 from certagent.errors import Misconfigured
-from certagent.host import atomic
+from certagent.host import replace
+from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
 
 
@@ -95,7 +96,7 @@ class Account:
         if not _exists(path):
             return None
         with _of_account():
-            pem = atomic.read_private(path)
+            pem = read_private(path)
         try:
             return signer(pem)
         except ValueError:
@@ -121,8 +122,8 @@ class Account:
 
     def _write(self, name: str, data: bytes) -> None:
         with _of_account():
-            atomic.private_dir(self._home)
-            atomic.write(self._home / name, data, mode=0o600)
+            private_dir(self._home)
+            replace.write(self._home / name, data, mode=0o600)
 
     # ---- at the CA -------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.errors import Error, Misconfigured
-from certagent.lifecycle import issuance
+from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.report import log
@@ -209,8 +209,8 @@ class Daemon:
         if newest is None or self._warned.get(name) == newest.id:
             return
         self._warned[name] = newest.id
-        for why in {why for chain in newest.chains.values() if (why := issuance.no_time_to_roll(spec, state, chain))}:
-            log.logger.warning(log.line([("certificate", name), ("event", "tight"), ("because", why)]))
+        for why in {why for chain in newest.chains.values() if (why := rotation.no_time_to_roll(spec, state, chain))}:
+            log.logger.warning(log.line([("certificate", name), ("event", "no_time_to_roll"), ("because", why)]))
 
     def _put_off(self, name: str, error: Error) -> None:
         with self._mutex:

@@ -1,4 +1,6 @@
-"""The reconcile loop of one certificate: fold the journal, plan one step, journal the intent, act, journal the outcome, again.
+"""The reconcile loop of one certificate.
+
+Fold the journal, plan one step, journal the intent, act, journal the outcome, again.
 
 It stops when the plan is to wait, and may be ended at any line: the next run reads the journal and goes on.
 """
@@ -11,8 +13,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from msgspec import Struct
-
 from certagent.agent.act.dispatch import act
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
@@ -22,24 +22,11 @@ from certagent.lifecycle.planner import plan
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 
 SPIN = 100
 """The same step, this often in a row without a wait: a defect. A roll has about thirty steps, no two the same."""
-
-
-class StepReport(Struct, frozen=True):
-    """One step, as it is told to people: what, why, how it ended, how long it took."""
-
-    certificate: str
-    seq: int
-    step: AnyStep
-    failure: ev.Failed | None
-    took_s: float
-    alarm: bool = False
-    """A mail server has failed to take what it was given for so long that somebody must look."""
-    defect: str = ""
-    """Where in certagent's own code an unforeseen error came from; for the log at debug level only."""
 
 
 def advance(

@@ -1,4 +1,4 @@
-"""`certagent renew` for one certificate: the reconcile loop, as far as it can go, and the waits in between if wanted."""
+"""`certagent renew` for one certificate: the reconcile loop, as far as it can go; with the waits if wanted."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from datetime import timedelta
 
 import click
 
-from certagent.agent.loop import StepReport, advance
+from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
-from certagent.config.load import Entry
+from certagent.config.schema import Entry
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.steps import Wait
+from certagent.report.step import StepReport
 from certagent.report.text import brief
 
 LOCK_S = 300.0

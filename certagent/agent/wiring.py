@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from certagent import __version__
 from certagent.acme.issuer import Issuer
 from certagent.agent.edges import Edges, Resolver
-from certagent.config.load import Ca, Config, Section
+from certagent.config.schema import Ca, Config
+from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
-from certagent.errors import Misconfigured
-from certagent.host import atomic
+from certagent.errors import Misconfigured, Usage
 from certagent.host.clock import SystemClock
+from certagent.host.files import private_dir, read_private
 from certagent.mta.server import Server
 from certagent.secret import Secret
 from certagent.store.journal import Journal
@@ -82,7 +83,7 @@ class Wiring:
 
     def state_dir(self) -> Path:
         """The state directory, made where it is missing, 0700."""
-        atomic.private_dir(self.config.state_dir)
+        private_dir(self.config.state_dir)
         return self.config.state_dir
 
     def present(self) -> int | None:
@@ -125,7 +126,7 @@ class Wiring:
         from certagent.acme.client import Acme  # loads the ACME library
 
         ca = self.config.cas[name]
-        atomic.private_dir(self.state_dir() / "accounts")
+        private_dir(self.state_dir() / "accounts")
         return Acme(
             directory,
             self.state_dir() / "accounts" / _directory_name(directory),
@@ -167,9 +168,9 @@ class Wiring:
         options = self.config.options(section, plugin.Options)
         try:
             return plugin(options) if name is None else plugin(name, options)
+        except Usage:  # it names its file
+            raise
         except Misconfigured as error:
-            if error.code.startswith("secret."):
-                raise
             raise self.config.wrong(section.place, error.detail, error.hint) from None
 
     def edges(self, certificate: str) -> Edges:
@@ -210,4 +211,4 @@ def _eab(ca: Ca) -> Secret[str] | None:
     if ca.eab_key_file is None:
         return None
     # RFC 8555 section 7.3.4: a MAC key, base64url; far below 4 KiB
-    return Secret(atomic.read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())
+    return Secret(read_private(Path(ca.eab_key_file), limit_bytes=4096).decode("ascii", "replace").strip())

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from certagent.agent.act.records import SETTLE_TXT, change_txt
 from certagent.agent.edges import Edges
@@ -29,7 +28,7 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.report.findings import Finding, Rehearsal, no_time_to_roll
+from certagent.report.findings import Finding, Outcome, Rehearsal, no_time_to_roll
 from certagent.report.text import brief
 
 
@@ -40,7 +39,7 @@ class _Run:
         self.removed: list[str] = []
         self._tell = tell
 
-    def found(self, outcome: Literal["ok", "note", "refused"], what: str, detail: str, hint: str = "") -> None:
+    def found(self, outcome: Outcome, what: str, detail: str, hint: str = "") -> None:
         finding = Finding(outcome, what, detail, hint)
         self.findings.append(finding)
         self._tell(finding)
@@ -50,7 +49,7 @@ class _Run:
         try:
             yield
         except Error as error:
-            self.found("refused", what, str(error), error.hint)
+            self.found("error", what, str(error), error.hint)
 
 
 def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehearsal:
@@ -96,7 +95,7 @@ def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> N
     for server, answer in observation.answers.items():
         if isinstance(answer, Unknown):
             run.found(
-                "refused",
+                "error",
                 f"DNS {tlsa_name}",
                 f"{server}: {answer.why}",
                 "every authoritative server must answer before a swap",
@@ -111,7 +110,7 @@ def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> N
             f"DNS {tlsa_name}",
             f"{len(observation.answers)} servers answer: {', '.join(values)}; a set may be cached for {brief(wait)}",
         )
-    outcome = "ok" if observation.security == "secure" else "refused"
+    outcome = "ok" if observation.security == "secure" else "error"
     hint = "" if outcome == "ok" else "senders use TLSA records only where DNSSEC validates (RFC 7672 section 2.2)"
     run.found(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip(), hint)
 
@@ -143,8 +142,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
             run.found("ok", f"challenge {key_type}", "seen at every authoritative server")
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
-        file, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
-        _rehearse_file(wiring.state_dir(), file.reveal(), spec.names[0])
+        credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
+        _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
         life = chain.not_after - chain.not_before
         run.found(
             "ok",
@@ -170,10 +169,10 @@ def _records(run: _Run, edges: Edges, wanted: dict[tuple[str, str], frozenset[st
 
 
 def _rehearse_file(state_dir: Path, pem: bytes, host: str) -> None:
-    from certagent.host import atomic
+    from certagent.host import replace
     from certagent.mta import pemfile
 
     with tempfile.TemporaryDirectory(prefix="dry-run-", dir=state_dir) as place:
         path = Path(place) / "chain.pem"
-        atomic.write(path, pem)
+        replace.write(path, pem)
         pemfile.rehearse(path, None if host.startswith("*.") else host)

@@ -26,7 +26,7 @@ def run(spec: Spec, state: State, edges: Edges) -> list[Finding]:
             ahead = edges.servers[server.name].ahead(frozenset(spec.key_types))
             found += [Finding("note", f"mail server {server.name}", what, command) for what, command in ahead]
         except Error as error:
-            found.append(Finding("refused", f"mail server {server.name}", str(error), error.hint))
+            found.append(Finding("error", f"mail server {server.name}", str(error), error.hint))
         installation = state.mail_servers.get(server.name)
         expected = state.generation(installation.generation) if installation and installation.generation else None
         for served in edges.probe(server.services, spec.key_types):
@@ -47,18 +47,18 @@ def run(spec: Spec, state: State, edges: Edges) -> list[Finding]:
 def _compare(served: Served, installed: Mapping[str, Chain] | None) -> Finding:
     what = served.where
     if isinstance(served.chain, Unknown):
-        return Finding("refused", what, served.chain.why)
+        return Finding("error", what, served.chain.why)
     until = f"valid until {served.chain.not_after:%Y-%m-%d %H:%M} UTC, answered in {served.took_s * 1000:.0f} ms"
     if installed is None:
         return Finding("note", what, f"serves a certificate that certagent did not install; {until}")
     expected = installed.get(served.key_type)
     if expected is None:
         hint = "if certagent plan has nothing to do: take it out of the mail server, or list both kinds under keys"
-        return Finding("refused", what, "serves a kind of key that certagent did not install", hint)
+        return Finding("error", what, "serves a kind of key that certagent did not install", hint)
     if served.chain != expected:
         same = (served.chain.spki, served.chain.serial) == (expected.spki, expected.serial)
         wrong = "serves what was installed, with other issuers" if same else "does not serve what was installed"
-        return Finding("refused", what, wrong, "certagent renew puts it right")
+        return Finding("error", what, wrong, "certagent renew puts it right")
     return Finding("ok", what, f"serves what was installed; {until}")
 
 
@@ -67,18 +67,18 @@ def _records(tlsa_name: str, met: list[Chain], edges: Edges) -> list[Finding]:
     try:
         observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
     except Error as error:
-        return [Finding("refused", what, str(error), error.hint)]
-    outcome = "ok" if observation.security == "secure" else "refused"
+        return [Finding("error", what, str(error), error.hint)]
+    outcome = "ok" if observation.security == "secure" else "error"
     found = [Finding(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip())]
     for server, answer in observation.answers.items():
         if isinstance(answer, Unknown):
-            found.append(Finding("refused", f"{what} at {server}", answer.why))
+            found.append(Finding("error", f"{what} at {server}", answer.why))
             continue
         hurt = sorted({t for chain in met for t in caches.unmatched(answer.values, chain)})
         if hurt:
             hint = "senders defer mail now; certagent renew publishes what is missing"
             found.append(
-                Finding("refused", f"{what} at {server}", f"no {', '.join(hurt)} record matches what is served", hint)
+                Finding("error", f"{what} at {server}", f"no {', '.join(hurt)} record matches what is served", hint)
             )
         elif not answer.values:
             found.append(Finding("note", f"{what} at {server}", "no TLSA records: senders do not use DANE"))

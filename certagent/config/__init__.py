@@ -1,1 +1,3 @@
-"""The configuration: schema, reading, and a large one as it was last read."""
+"""The configuration. `schema` has its sections as types, `load` reads and checks it, `yaml` remembers the lines for
+errors, `cache` keeps a large one as it was last read.
+"""

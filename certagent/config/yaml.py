@@ -1,7 +1,7 @@
-"""A YAML file that remembers its lines: every mistake is told with file, line and key.
+"""A YAML file with the line of each key, so that every error names file, line and key.
 
 What YAML can do beyond a configuration is refused before it is built: aliases, deep nesting, tags that make no sense.
-Errors are all `config.…` (Misconfigured).
+All errors are `config.…` (Usage).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
-from certagent.errors import Error, Misconfigured
+from certagent.errors import Error, Usage
 
 MAX_DEPTH = 20
 """The deepest key of a configuration is at 7."""
@@ -25,9 +25,7 @@ T = TypeVar("T")
 
 
 class Section(msgspec.Struct, frozen=True):
-    """Options of a plug-in: its type, and the rest, to be read by the plug-in's own `Options` (see
-    `Config.options`).
-    """
+    """Options of a plug-in: its type, and the rest, to be checked by the plug-in's `Options` (`Config.options`)."""
 
     type: str
     options: dict[str, Any]
@@ -41,17 +39,21 @@ class Reader:
         self.path = path
         self._lines: dict[tuple[str, ...], int] = {}
 
-    def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Misconfigured:
+    def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Usage:
         """An error at a place: the line of the nearest key that stands in the file."""
-        if not self._lines:  # what is told was read by another one
-            with suppress(OSError, Misconfigured):
+        if not self._lines:  # the value was read by another Reader, or comes from the cache
+            with suppress(OSError, Usage):
                 self.parse(self.path.read_text())
         line = next((self._lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self._lines), 1)
         where = ".".join(place)
-        return Misconfigured(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)
+        return Usage(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)
 
     def parse(self, text: str) -> object:
-        """The document as plain values. Raises: `config.yaml`, `config.key`."""
+        """The document as plain values.
+
+        Raises:
+            config.yaml, config.key: (Usage) It is not YAML, or a key stands there twice.
+        """
         kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self._inspect(text, kind)
         loader: Any = kind(text)
@@ -75,15 +77,15 @@ class Reader:
                     problem, hint = "nested too deeply", "see config.example.yaml"
                 else:
                     continue
-                raise Misconfigured("config.yaml", f"{self.path}:{event.start_mark.line + 1}: {problem}", hint)
+                raise Usage("config.yaml", f"{self.path}:{event.start_mark.line + 1}: {problem}", hint)
         except yaml.YAMLError as error:
             raise self._not_yaml(error) from None
 
-    def _not_yaml(self, error: yaml.YAMLError) -> Misconfigured:
+    def _not_yaml(self, error: yaml.YAMLError) -> Usage:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or "not YAML"
-        return Misconfigured("config.yaml", f"{self.path}:{line}: {problem}", "check indentation and quotes there")
+        return Usage("config.yaml", f"{self.path}:{line}: {problem}", "check indentation and quotes there")
 
     def _value(self, loader: Any, node: yaml.Node, place: tuple[str, ...]) -> object:
         self._lines[place] = node.start_mark.line + 1
@@ -106,16 +108,20 @@ class Reader:
             raise self.wrong("config.yaml", place, "not a value of its kind", "put it in quotes") from None
 
     def convert(self, value: object, type_: type[T], place: tuple[str, ...]) -> T:
-        """A value as a typed one. Raises: `config.key`, `config.value`."""
+        """A value as a typed one.
+
+        Raises:
+            config.key, config.value: (Usage) An unknown or missing key, or a value of another type.
+        """
         try:
             return msgspec.convert({} if value is None else value, type_)
         except msgspec.ValidationError as error:
             raise self._explain(str(error), type_, place) from None
 
-    def _explain(self, message: str, type_: type, place: tuple[str, ...]) -> Misconfigured:
+    def _explain(self, message: str, type_: type, place: tuple[str, ...]) -> Usage:
         text, _, where = message.partition(" - at ")
-        inner = tuple(re.findall(r"\.([A-Za-z0-9_]+)|\[(\d+)\]", where))
-        here = (*place, *(a or b for a, b in inner))
+        inner = tuple(key or number for key, number in re.findall(r"\.([A-Za-z0-9_]+)|\[(\d+)\]", where))
+        here = (*place, *inner)
         unknown = re.match(r"Object contains unknown field `(.*)`", text)
         if unknown:
             known = [f.name for f in msgspec.structs.fields(type_)]
@@ -125,16 +131,15 @@ class Reader:
         missing = re.match(r"Object missing required field `(.*)`", text)
         if missing:
             return self.wrong("config.key", here, f"{missing[1]} is missing", "see config.example.yaml")
-        hint = "see config.example.yaml"
-        if here[-1:] == ("rotate_key",):
-            text, hint = "expected every_renewal, never, or a duration", "such as 90d: keys older than that are rolled"
-        elif here[-1:] in _DURATIONS:
-            text = "expected a duration with its unit"
-            hint = "such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused"
-        return self.wrong("config.value", here, _plain(text), hint)
+        expected = _expected(type_, inner[0]) if len(inner) == 1 else None
+        return self.wrong("config.value", here, *(expected or (_plain(text), "see config.example.yaml")))
 
     def section(self, value: object, place: tuple[str, ...]) -> Section:
-        """A section with a `type`, whose other keys belong to a plug-in."""
+        """A section with a `type`, whose other keys belong to a plug-in.
+
+        Raises:
+            config.key: (Usage) It has no `type`.
+        """
         if not isinstance(value, dict) or not isinstance(cast("dict[str, object]", value).get("type"), str):
             raise self.wrong(
                 "config.key", place, "type is missing", "name the kind: for example type: rfc2136, or type: postfix"
@@ -143,14 +148,28 @@ class Reader:
         return Section(str(cast("dict[str, object]", value)["type"]), options, place)
 
     def name(self, text: str, place: tuple[str, ...], parse: Any) -> str:
-        """A name, canonical."""
+        """A name in canonical form.
+
+        Raises:
+            config.value: (Usage) `parse` refuses it.
+        """
         try:
             return cast("str", parse(text))
         except Error as error:
             raise self.wrong("config.value", place, error.detail, error.hint) from None
 
 
-_DURATIONS = (("ttl",), ("safety_margin",), ("drain",), ("check_interval",))
+def _expected(type_: type, key: str) -> tuple[str, str] | None:
+    """What the type of a section says of one of its keys: what is expected, and a hint."""
+    declared = get_type_hints(type_, include_extras=True).get(key)
+    if get_origin(declared) is Annotated:
+        for meta in get_args(declared)[1:]:
+            if isinstance(meta, msgspec.Meta) and meta.title and meta.description:
+                return f"expected {meta.title}", meta.description
+    if get_origin(declared) is Literal:
+        words = ", ".join(map(str, get_args(declared)))
+        return f"expected one of: {words}", f"write one of: {words}"
+    return None
 
 
 def _plain(text: str) -> str:

@@ -1,1 +1,1 @@
-"""This machine: files, programs, processes, its clock."""
+"""This machine: its files, programs, processes and clock."""

@@ -15,11 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, structs
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.host.programs import program, run
 from certagent.mta.server import Change, Found
 
@@ -124,22 +123,22 @@ def _outcome(found: Found, change: Change, lacks: tuple[str, ...]) -> Outcome:
 def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> Outcome:
     path = Path(change.file)
     if not path.exists():
-        atomic.write(path, _bytes(change.after), mode=_MODE)
+        replace.write(path, _bytes(change.after), mode=_MODE)
         undo.callback(path.unlink, missing_ok=True)
-        return replace(outcome, state="made")
+        return structs.replace(outcome, state="made")
     status = path.stat()
     mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
     backup = path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}")
 
     def put_back() -> None:
         if _text(path) != change.before:
-            atomic.write(path, _bytes(change.before), mode=mode, owner=owner, keep=True)
+            replace.write(path, _bytes(change.before), mode=mode, owner=owner, keep=True)
         backup.unlink()  # only now: where a directory is read as a whole, it would count
 
     _copy(_bytes(change.before), backup, mode, owner)
     undo.callback(put_back)
-    atomic.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
-    return replace(outcome, state="made", backup=str(backup))
+    replace.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
+    return structs.replace(outcome, state="made", backup=str(backup))
 
 
 def _commands(changes: Iterable[Change]) -> list[list[str]]:

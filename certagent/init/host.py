@@ -107,10 +107,10 @@ def discover(kinds: dict[str, Any]) -> tuple[list[Found], list[Finding]]:
                 raise kinds[kind]
             return list(kinds[kind].discover()) if hasattr(kinds[kind], "discover") else []
         except Error as error:
-            return Finding("refused", what, f"cannot be read: {error}", error.hint)
+            return Finding("error", what, f"cannot be read: {error}", error.hint)
         except Exception as error:  # noqa: BLE001 -- as above
             hint = "report it to the author of the plug-in; the other servers are below"
-            return Finding("refused", what, f"its plug-in fails: {type(error).__name__}", hint)
+            return Finding("error", what, f"its plug-in fails: {type(error).__name__}", hint)
 
     with ThreadPoolExecutor(thread_name_prefix="discover") as pool:
         answers = list(pool.map(ask, kinds))

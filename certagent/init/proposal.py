@@ -79,7 +79,7 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
     for number, (primary, zones) in enumerate(primaries.items(), 1):
         yield from _comment(
             "Challenges and TLSA records are written here, by dynamic update (RFC 2136). If the zone is kept by a "
-            "service with an API of its own, put `type: command` in its place (docs/providers.md).",
+            "service with an API of its own, put `type: command` in its place (docs/how-to/dns-providers.md).",
             4,
         )
         yield f"    primary{number if len(primaries) > 1 else ''}:"

@@ -263,7 +263,7 @@ def findings(survey: Survey) -> Iterator[Finding]:
         hint = "if it presents this host's certificate, add it under mail_servers (type: command fits anything)"
         yield Finding("note", what, f"{who} listens there, and no mail server above accounts for it", hint)
     if not survey.resolvers.addresses:
-        yield Finding("refused", "DNS", survey.resolvers.why, "apt install unbound, or repair /etc/resolv.conf")
+        yield Finding("error", "DNS", survey.resolvers.why, "apt install unbound, or repair /etc/resolv.conf")
     elif not survey.resolvers.validates:
         yield Finding("note", "DNS", f"no validating resolver: {survey.resolvers.why}", "apt install unbound")
     for name in survey.names.values():
@@ -304,7 +304,7 @@ def _name(name: Name, survey: Survey) -> Iterator[Finding]:
         yield Finding("note", name.name, trouble)
     if objection := domain.forbidden(name.caa, CA):
         detail = f"{name.caa_at} {objection}: its order would be refused"
-        yield Finding("refused", f"CAA {name.name}", detail, "change the CAA records, or propose another CA below")
+        yield Finding("error", f"CAA {name.name}", detail, "change the CAA records, or propose another CA below")
     elif name.caa:
         yield Finding("ok", f"CAA {name.name}", f"{name.caa_at} allows {', '.join(name.caa)}")
     if name.mail_for or _values(name) or any(name.name == s.host and s.port == 25 for s in _all(survey)):
@@ -319,7 +319,7 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
         if isinstance(answer, Unknown):
             yield Finding("note", what, f"{server} {answer.why}")
     yes, why = dane(name, survey.resolvers)
-    yield Finding("refused" if name.tlsa.security == "bogus" else "ok" if yes else "note", what, why)
+    yield Finding("error" if name.tlsa.security == "bogus" else "ok" if yes else "note", what, why)
     if ttl := ttl_s(name):
         heard = [answer for answer in name.tlsa.answers.values() if isinstance(answer, Answer)]
         detail = f"{len(_values(name))} records, TTL {brief(timedelta(seconds=ttl))}, at {len(heard)} servers"
@@ -327,7 +327,7 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
         hurt = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
         if hurt:
             hint = "senders that use DANE defer mail now, whatever certagent does; see what is served and what is there"
-            yield Finding("refused", what, f"{detail}; no {', '.join(hurt)} record matches what is served", hint)
+            yield Finding("error", what, f"{detail}; no {', '.join(hurt)} record matches what is served", hint)
         else:
             yield Finding("ok", what, detail + ("; what is served matches" if met else ""))
     if odd := tlsa_parameters(name) - {tlsa.KEY, tlsa.ANCHOR}:

@@ -4,8 +4,10 @@
    first complete round of answers in which no server gave it any more (RFC 7671 section 8.1; RFC 2181 section 5.2).
 2. A server that was not heard may give any set it ever gave. So a round with an unknown answer never ends a hold.
 3. A set that comes back (a secondary that regressed) is held again, from the start.
-4. A set hurts a chain if some usable TLSA parameters in it has records and none of them matches (RFC 7671 sections 8 and 9;
-   RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
+4. When an alias leads elsewhere, what was given there before the first complete round of answers is not known, also if
+   it has led there before. Caches may hold a set that nobody saw.
+5. A set hurts a chain if some usable TLSA parameters in it have records and none of them matches (RFC 7671
+   sections 8 and 9; RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
 
 Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests
 ask at every moment of a simulated world.
@@ -29,7 +31,8 @@ from certagent.pki import tlsa
 class CachedSet(Struct, frozen=True):
     """A TLSA set that caches may hold. `gone_at`: since when no authoritative server gives it; None: one may still."""
 
-    values: frozenset[Value]
+    values: frozenset[Value] | None
+    """None: not known. Whatever the place gave before it was looked at."""
     ttl_s: int
     path: tuple[tuple[str, int], ...]
     seen_at: Instant
@@ -47,26 +50,33 @@ def known(observation: Observation) -> list[Answer]:
 
 
 def after(cached: tuple[CachedSet, ...], observation: Observation, now: Instant) -> tuple[CachedSet, ...]:
-    """What may be held after this round of answers (rules 1 to 3 above)."""
+    """What may be held after this round of answers (rules 1 to 4 above)."""
     answers = known(observation)
     everyone = complete(observation)
-    result: dict[tuple[frozenset[Value], tuple[str, ...]], CachedSet] = {}
+    result: dict[tuple[frozenset[Value] | None, tuple[str, ...]], CachedSet] = {}
     for old in cached:
         gone = old.gone_at or (now if everyone else None)
         if gone is None or now.since(gone) <= _kept(old):
             result[_identity(old.values, old.path)] = replace(
                 old, gone_at=gone, path=_longest(old.path, observation.path)
             )
-    for answer in answers:
-        key = _identity(answer.values, answer.path)
+    given: list[tuple[frozenset[Value] | None, int, tuple[tuple[str, int], ...]]]
+    given = [(a.values, a.ttl_s, a.path) for a in answers]
+    if cached:  # before the first answer there is no past to know of
+        latest = max(h.seen_at.elapsed_s for h in cached)
+        places = {_place(h.path) for h in cached if h.seen_at.elapsed_s == latest}
+        ttl_s = max(x.ttl_s for x in (*answers, *cached))
+        given += [(None, ttl_s, a.path) for a in answers if _place(a.path) not in places]
+    for values, ttl_s, path in given:
+        key = _identity(values, path)
         old = result.get(key)
         result[key] = CachedSet(
-            values=answer.values,
+            values=values,
             # the largest TTL it was ever given with: a cache may have taken it then
-            ttl_s=max(answer.ttl_s, old.ttl_s if old else 0),
-            path=tuple((name, max(ttl, old.path[i][1] if old else 0)) for i, (name, ttl) in enumerate(answer.path)),
+            ttl_s=max(ttl_s, old.ttl_s if old else 0),
+            path=tuple((name, max(ttl, old.path[i][1] if old else 0)) for i, (name, ttl) in enumerate(path)),
             seen_at=now,
-            gone_at=None,
+            gone_at=now if values is None and everyone else None,
         )
     return tuple(result.values())
 
@@ -114,7 +124,7 @@ def still_cached(
 
 
 def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool = False) -> frozenset[str]:
-    """The TLSA parameters of the set for which no record matches the chain; empty: every sender that holds the set is fine.
+    """The TLSA parameters of the set for which no record matches the chain. Empty: the set is good for every sender.
 
     Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
     record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with
@@ -129,15 +139,18 @@ def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool =
     return frozenset(parameters for parameters, ok in matched.items() if not ok)
 
 
-def breaks(values: frozenset[Value], chain: Chain, served: Iterable[Chain]) -> bool:
+def breaks(values: frozenset[Value] | None, chain: Chain, served: Iterable[Chain]) -> bool:
     """Whether a sender that holds the set is hurt by the chain, and is not hurt already by everything served so far.
 
-    Triple by TLSA parameters, since senders differ in those they support. A set that surely matches nothing that is served (a
-    mistake made before certagent came, or behind its back) is no reason to hold anything back: its holders are cut off
-    already, and only a change can help them.
+    One kind of TLSA parameters at a time, since senders differ in those they support. A set that surely matches
+    nothing that is served (a mistake made before certagent came, or behind its back) is no reason to hold anything
+    back: its holders are cut off already, and only a change can help them. A set that nobody saw may
+    match all that is served, and nothing else.
     """
-    hurt = unmatched(values, chain)
     now_served = list(served)
+    if values is None:
+        return any((s.spki, s.issuers) != (chain.spki, chain.issuers) for s in now_served) or not now_served
+    hurt = unmatched(values, chain)
     return bool(hurt) and (
         not now_served or any(hurt - unmatched(values, s, benefit_of_doubt=True) for s in now_served)
     )
@@ -153,7 +166,14 @@ def _names(path: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
     return tuple(name for name, _ in path)
 
 
-def _identity(values: frozenset[Value], path: tuple[tuple[str, int], ...]) -> tuple[frozenset[Value], tuple[str, ...]]:
+def _place(path: tuple[tuple[str, int], ...]) -> str:
+    """Where an alias leads; nowhere: the records are at the name itself."""
+    return path[-1][0] if path else ""
+
+
+def _identity(
+    values: frozenset[Value] | None, path: tuple[tuple[str, int], ...]
+) -> tuple[frozenset[Value] | None, tuple[str, ...]]:
     return values, _names(path)
 
 

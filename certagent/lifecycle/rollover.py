@@ -156,7 +156,8 @@ def obstacles(spec: Spec, state: State, chains: list[Chain], names: list[str], n
                 result.append(Obstacle(name, None, _still_given(known, item)))
             else:
                 left = caches.retire_interval(item, path(known), spec.safety_margin) - now.since(item.gone_at)
-                why = f"caches may hold the set seen with TTL {item.ttl_s} s (RFC 7671 section 8.1)"
+                what = "the set seen" if item.values is not None else "a set that nobody saw where the alias leads now,"
+                why = f"caches may hold {what} with TTL {item.ttl_s} s (RFC 7671 section 8.1)"
                 result.append(Obstacle(name, left, why))
         if known.observation.security == "bogus":
             result.append(Obstacle(name, None, f"DNSSEC is broken: {known.observation.why}"))
@@ -182,7 +183,7 @@ def _already_served(spec: Spec, state: State, tlsa_name: str, chain: Chain) -> b
     """Whether the records of the chain are those of a chain that every target is known to have served."""
     known = state.tlsa_name(tlsa_name)
     pins_issuer = "2 1 1" in spec.tlsa_parameters or any(
-        tlsa.parameters(v) != "3 1 1" for h in known.cached for v in h.values if tlsa.usable(v)
+        tlsa.parameters(v) != "3 1 1" for h in known.cached for v in h.values or () if tlsa.usable(v)
     )
     for server in answering(spec, state, tlsa_name):
         at = state.mail_servers.get(server)
@@ -252,8 +253,9 @@ def publication_blocked(spec: Spec, state: State, tlsa_name: str) -> str | None:
     known = state.tlsa_name(tlsa_name)
     if known.observation is None:
         return "its authoritative servers were not asked yet"
-    if unknown := unknown_servers(spec, state, tlsa_name):
-        return f"what {', '.join(unknown)} serves is not known yet"
+    for name in (tlsa_name, *unplaced(spec, state)):
+        if unknown := unknown_servers(spec, state, name):
+            return f"what {', '.join(unknown)} serves is not known yet"
     heard = caches.known(known.observation)
     if not heard:
         return "none of its authoritative servers was heard"
@@ -301,7 +303,7 @@ def seen_everywhere(known: TlsaState) -> frozenset[Value]:
 
 
 def missing(spec: Spec, state: State, tlsa_name: str) -> frozenset[Value]:
-    """What to publish now: the whole desired set as soon as any of it is missing, without TLSA parameters that must wait.
+    """What to publish now: the whole desired set as soon as any of it is missing, without parameters that must wait.
 
     Missing is what no server gives; and what one server lacks although it is served: that one may be the primary, and
     the others may only not have followed yet.
@@ -345,7 +347,7 @@ def unfollowed(spec: Spec, state: State, tlsa_name: str) -> bool:
 def may_publish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> str | None:
     """The gate before values are added; the reason against it, or None.
 
-    No set that comes to be may have a TLSA parameters that matches nothing served (RFC 7671 section 8.4: a new TLSA parameters is
+    No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: new ones are
     published for the present chain first), unless that was so before.
     """
     if held_back := publication_blocked(spec, state, tlsa_name):
@@ -355,11 +357,15 @@ def may_publish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Valu
 
 
 def _newly_unmatched(spec: Spec, state: State, tlsa_name: str, values: frozenset[Value]) -> list[str]:
-    """Triples that would match nothing served once the values are added, and do not fail already."""
+    """Triples that would match nothing served once the values are added, and do not fail already. What is served at a
+    name counts, too, while nobody has said where its records are: they may be these.
+    """
+    names = (tlsa_name, *unplaced(spec, state))
     worse = {
         parameters
         for before in {frozenset[Value](), *_sets(state.tlsa_name(tlsa_name))}  # a hidden primary may be empty
-        for chain in served_at(spec, state, tlsa_name)
+        for name in names
+        for chain in served_at(spec, state, name)
         for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)
     }
     return sorted(worse)
@@ -376,7 +382,8 @@ def may_unpublish(spec: Spec, state: State, tlsa_name: str, values: frozenset[Va
         for chain in served:
             worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
             if worse:
-                return f"{tlsa_name}: without these no record of type {', '.join(sorted(worse))} would match what is served"
+                of_type = ", ".join(sorted(worse))
+                return f"{tlsa_name}: without these no record of type {of_type} would match what is served"
     return None
 
 
@@ -391,7 +398,7 @@ def breaks_more(spec: Spec, state: State, server: str, one: Generation, other: G
     sets = [item.values for name in names_of(spec, state, server) for item in cached(spec, state.tlsa_name(name), now)]
 
     def hurt(generation: Generation) -> bool:
-        return any(caches.unmatched(values, chain) for values in sets for chain in generation.chains.values())
+        return any(caches.unmatched(values or (), chain) for values in sets for chain in generation.chains.values())
 
     return hurt(one) and not hurt(other)
 

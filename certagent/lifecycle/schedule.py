@@ -110,3 +110,8 @@ def observe_every(spec: Spec, retire_interval: timedelta) -> timedelta:
 def observe_again(since_change: timedelta) -> timedelta:
     """How long to wait for servers that have not followed a change yet: a quarter of the time it has taken so far."""
     return min(max(since_change / 4, SOON), OBSERVE_AT_MOST)
+
+
+def fresh(then: Instant | None, now: Instant) -> bool:
+    """What was seen then may still be acted on."""
+    return then is not None and now.since(then) <= FRESH

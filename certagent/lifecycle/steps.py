@@ -212,8 +212,8 @@ class Revoke(Step, frozen=True):
 
 
 class Delete(Step, frozen=True):
-    """Delete what nothing serves, nothing publishes and nothing will roll back to; `mail_servers`: only what is known of
-    mail servers that are not configured any more.
+    """Delete private keys and chains that nothing serves, publishes or would roll back to, and what is known of TLSA
+    names and mail servers that are not configured any more.
     """
 
     WORK: ClassVar[str] = "vault"

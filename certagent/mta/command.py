@@ -21,10 +21,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import trust
 from certagent.host.programs import Result, run
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -95,9 +96,9 @@ class Command:
             notes.append((what, "where the service can read one file, use combined"))
         return tuple(notes)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Layout.install`."""
-        self._layout.install(pems)
+        self._layout.install(credentials)
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Layout.installed`."""
@@ -151,7 +152,7 @@ class Command:
 
     def _refuse_writable(self, setting: str, program: str) -> None:
         try:
-            status = atomic.followed(Path(program)).stat()
+            status = trust.followed(Path(program)).stat()
         except Error as error:
             raise self._wrong(f"{setting}: {program}: {error.detail}", error.hint) from error
         except OSError as error:

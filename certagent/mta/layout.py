@@ -26,10 +26,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
-from certagent.host import atomic
+from certagent.host import attributes, replace, trust
+from certagent.host.files import file_status, read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
-from certagent.mta.pemfile import Parts
 from certagent.pki import keys
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -151,8 +152,8 @@ class Layout:
                 if one.pkcs12:
                     self._password(one)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """Put each combined PEM in its place as the layout wants it; may be repeated after any error or crash.
+    def install(self, credentials: Mapping[str, Credential]) -> None:
+        """Put the credential of each key type in its files; may be repeated after any error or crash.
 
         All files are written and rehearsed before the first is placed. ACLs and the SELinux context of a file that is
         replaced are kept. After it, owners and modes are looked at once more. A file is placed anew even when it has
@@ -165,15 +166,14 @@ class Layout:
             mta.disk: (Transient) Disk full, read-only or failing. While the files are written nothing was changed;
                 should a rename itself fail, some files may be new.
         """
-        chosen = {key_type: self.of(key_type) for key_type in pems}
+        chosen = {key_type: self.of(key_type) for key_type in credentials}
         with pemfile.in_its_words(), ExitStack() as stack:
             targets = self._looked_at(chosen.values())
             places: list[Callable[[], None]] = []
             for key_type, one in chosen.items():
-                parts = pemfile.split(pems[key_type], _main(one))
-                contents = self._contents(one, pems[key_type], parts, targets)
+                contents = self._contents(one, credentials[key_type], targets)
                 temporaries, ready = self._prepared(stack, one, contents, targets)
-                self._rehearse(one, temporaries, parts)
+                self._rehearse(one, temporaries, credentials[key_type])
                 places += ready
             for place in places:
                 place()
@@ -192,7 +192,7 @@ class Layout:
     def saved(self) -> dict[str, Secret[bytes]]:
         """See `Server.saved`. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
-            contents = {str(p): atomic.read(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
+            contents = {str(p): read_file(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
         return {path: Secret(content) for path, content in contents.items() if content is not None}
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
@@ -211,7 +211,7 @@ class Layout:
                 place()
             for path, target in targets.items():
                 if str(path) not in saved:
-                    atomic.remove(target)
+                    remove_file(target)
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -223,10 +223,10 @@ class Layout:
         targets: dict[Path, Path] = {}
         for path in (path for one in chosen for path in _placed(one).values()):
             if self._access.follow_links:
-                target = atomic.followed(path)
+                target = trust.followed(path)
             else:
                 target = Path(os.path.normpath(path))
-                atomic.trusted_dir(target.parent)
+                trust.trusted_dir(target.parent)
             if target in targets.values():
                 hint = "give each its own file"
                 raise Misconfigured("mta.files", f"{self._who}: {path} and another path lead to {target}", hint)
@@ -239,17 +239,17 @@ class Layout:
         owner, targets = self._owner(), self._targets(chosen)
         for one in chosen:
             for role, path in _placed(one).items():
-                atomic.replaceable(targets[path])
+                replace.replaceable(targets[path])
                 if role not in _CERTIFICATES:
                     self._refuse_other_access(path, targets[path], owner)
         return targets
 
     def _refuse_other_access(self, path: Path, target: Path, owner: tuple[int, int]) -> None:
-        status = atomic.status(target)
+        status = file_status(target)
         if status is None:
             return
         # With an ACL, the group's bits are its mask, and it says itself who else may read.
-        compared = _READING & ~0o070 if atomic.has_acl(target) else _READING
+        compared = _READING & ~0o070 if attributes.has_acl(target) else _READING
         other_group = self._mode & 0o070 and status.st_gid != owner[1]
         if status.st_uid == owner[0] and not other_group and not (status.st_mode ^ self._mode) & compared:
             return
@@ -278,7 +278,7 @@ class Layout:
             raise Misconfigured("mta.files", f"{self._who}: there is no group {group}", hint) from None
 
     def _password(self, one: Files) -> Secret[bytes]:
-        password = atomic.read_private(Path(one.password_file or "")).rstrip(b"\r\n")
+        password = read_private(Path(one.password_file or "")).rstrip(b"\r\n")
         if not password or "\ufffd" in password.decode(errors="replace"):
             hint = "write one line of UTF-8 into it"
             raise Misconfigured("mta.files", f"{one.password_file} has no password that PKCS#12 could use", hint)
@@ -290,7 +290,7 @@ class Layout:
         try:
             for role, path in _placed(one).items():
                 real = Path(os.path.realpath(path)) if self._access.follow_links else path
-                found = atomic.read(real, _LIMIT_BYTES)
+                found = read_file(real, _LIMIT_BYTES)
                 if found is None:
                     return None
                 content[role] = found
@@ -304,17 +304,17 @@ class Layout:
 
     # -- what is to be there -----------------------------------------------------------------------------------------
 
-    def _contents(self, one: Files, pem: Secret[bytes], parts: Parts, targets: Mapping[Path, Path]) -> dict[str, bytes]:
+    def _contents(self, one: Files, credential: Credential, targets: Mapping[Path, Path]) -> dict[str, bytes]:
         if one.combined:
-            return {"combined": pem.reveal()}
+            return {"combined": credential.combined.reveal()}
         if one.fullchain:
-            return {"key": parts.key.reveal(), "fullchain": parts.leaf + parts.issuers}
+            return {"key": credential.key.reveal(), "fullchain": credential.fullchain}
         if one.cert:
-            return {"chain": parts.issuers, "key": parts.key.reveal(), "cert": parts.leaf}
-        old = atomic.read(targets[_main(one)], _LIMIT_BYTES)
+            return {"chain": credential.issuers, "key": credential.key.reveal(), "cert": credential.leaf}
+        old = read_file(targets[_main(one)], _LIMIT_BYTES)
         password = self._password(one)
         try:
-            return {"pkcs12": pkcs12.make(parts, password, one.pkcs12_cipher, old).reveal()}
+            return {"pkcs12": pkcs12.make(credential, password, one.pkcs12_cipher, old).reveal()}
         except (ValueError, Misconfigured):  # neither is told: its words may quote what was read
             raise pemfile.broken(_main(one), "no PKCS#12 can be made of it") from None
 
@@ -325,7 +325,7 @@ class Layout:
         temporaries: dict[str, Path] = {}
         places = [
             stack.enter_context(
-                atomic.prepared(
+                replace.prepared(
                     targets[path],
                     contents[role],
                     mode=_CERTIFICATE_MODE if role in _CERTIFICATES else self._mode,
@@ -339,7 +339,7 @@ class Layout:
         ]
         return temporaries, places
 
-    def _rehearse(self, one: Files, new: Mapping[str, Path], parts: Parts) -> None:
+    def _rehearse(self, one: Files, new: Mapping[str, Path], credential: Credential) -> None:
         shown = _main(one)
         if one.combined:
             pemfile.rehearse(new["combined"], shown=shown)
@@ -347,7 +347,7 @@ class Layout:
             pemfile.rehearse(new["fullchain"], key=new["key"], shown=shown)
         elif one.cert:
             pemfile.rehearse_parts(new["cert"], new["chain"], new["key"], shown=shown)
-        elif not pkcs12.holds(atomic.read(new["pkcs12"], _LIMIT_BYTES) or b"", parts, self._password(one)):
+        elif not pkcs12.holds(read_file(new["pkcs12"], _LIMIT_BYTES) or b"", credential, self._password(one)):
             raise pemfile.broken(shown, "the PKCS#12 does not hold what was put into it")
 
     def _wrong(self, what: str, hint: str) -> Misconfigured:

@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.secret import Secret
@@ -26,30 +25,6 @@ _ROUNDS = 10
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 _HINT = "nothing was changed and the old certificate is still served; please report this as a bug of certagent"
-
-
-class Parts(NamedTuple):
-    """A combined PEM, taken apart."""
-
-    key: Secret[bytes]
-    leaf: bytes
-    issuers: bytes
-
-
-def split(pem: Secret[bytes], shown: Path) -> Parts:
-    """The parts of a combined PEM; `shown` is the file it is for.
-
-    Raises:
-        mta.pem: (Unsafe) It is not key, leaf, issuers.
-    """
-    blocks = _blocks(pem.reveal())
-    problem = _problem([label for label, _ in blocks])
-    if not problem and pem.reveal().count(b"-----BEGIN ") != len(blocks):
-        problem = "a PEM block has no end"
-    if problem:
-        raise broken(shown, problem)
-    key, leaf, *issuers = (f"{block}\n".encode() for _, block in blocks)
-    return Parts(Secret(key), leaf, b"".join(issuers))
 
 
 def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, shown: Path | None = None) -> None:
@@ -64,9 +39,13 @@ def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, sh
     """
     shown = shown or path
     try:
-        certificates = _blocks(path.read_bytes())
+        pem = path.read_bytes()
+        certificates = _blocks(pem)
         labels = [label for label, _ in (_blocks(key.read_bytes()) if key else []) + certificates]
-        if problem := _problem(labels):
+        problem = _problem(labels)
+        if not problem and pem.count(b"-----BEGIN ") != len(certificates):
+            problem = "a PEM block has no end"
+        if problem:
             raise broken(shown, problem)
         served = _handshake(path, key, name)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; neither quotes the file

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
 )
 
 from certagent.errors import Misconfigured
-from certagent.mta.pemfile import Parts
 from certagent.pki import keys
+from certagent.pki.credential import Credential
 from certagent.pki.keys import PrivateKey
 from certagent.secret import Secret
 
@@ -30,14 +30,14 @@ _TRIPLE_DES = bytes.fromhex("060a2a864886f70d010c0103")
 """pbeWithSHAAnd3-KeyTripleDES-CBC, 1.2.840.113549.1.12.1.3, in DER. Source: RFC 7292 appendix C."""
 
 
-def make(parts: Parts, password: Secret[bytes], cipher: Cipher, old: bytes | None) -> Secret[bytes]:
-    """A bundle of these parts. It is salted: `old` comes back where it is one of the same content and cipher already.
+def make(credential: Credential, password: Secret[bytes], cipher: Cipher, old: bytes | None) -> Secret[bytes]:
+    """The bundle of a credential. It is salted: `old` comes back if it has the same content and cipher already.
 
     Raises:
         pem.key: (Misconfigured) The key cannot be read.
         ValueError: A certificate cannot be read, or the password is empty or not UTF-8.
     """
-    if old is not None and holds(old, parts, password) and (_TRIPLE_DES in old) == (cipher == "TripleDES_SHA1"):
+    if old is not None and holds(old, credential, password) and (_TRIPLE_DES in old) == (cipher == "TripleDES_SHA1"):
         return Secret(old)
     modern = cipher == "AES256_SHA256"
     encryption = (
@@ -46,18 +46,18 @@ def make(parts: Parts, password: Secret[bytes], cipher: Cipher, old: bytes | Non
         .hmac_hash(hashes.SHA256() if modern else hashes.SHA1())  # noqa: S303
         .build(password.reveal())
     )
-    leaf, *issuers = x509.load_pem_x509_certificates(parts.leaf + parts.issuers)
-    return Secret(serialize_key_and_certificates(None, keys.load(parts.key), leaf, issuers, encryption))
+    leaf, *issuers = x509.load_pem_x509_certificates(credential.fullchain)
+    return Secret(serialize_key_and_certificates(None, keys.load(credential.key), leaf, issuers, encryption))
 
 
-def holds(bundle: bytes, parts: Parts, password: Secret[bytes]) -> bool:
+def holds(bundle: bytes, credential: Credential, password: Secret[bytes]) -> bool:
     """Whether the bundle opens with the password and has this key, this leaf and these issuers, in their order."""
     opened = _open(bundle, password)
     if opened is None:
         return False
     key, chain = opened
-    wanted = x509.load_pem_x509_certificates(parts.leaf + parts.issuers)
-    return chain == wanted and key.public_key() == keys.load(parts.key).public_key()
+    wanted = x509.load_pem_x509_certificates(credential.fullchain)
+    return chain == wanted and key.public_key() == keys.load(credential.key).public_key()
 
 
 def leaf_der(bundle: bytes, password: Secret[bytes]) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from certagent.facts.tls import Service
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
 
@@ -33,7 +34,7 @@ class Server(Protocol):
         """What the operator will have to do once the files are there, or should know: (what, the command)."""
         ...
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """Put the combined PEM (key, leaf, issuers) of each algorithm in its place, durably, in the server's own
         layout, rehearsed before the first rename.
         """

@@ -1,6 +1,5 @@
-"""Certificate chains: what a CA answered becomes one file that a mail server can serve, or is refused with the reason.
+"""Certificate chains: a CA's answer becomes a credential that a mail server can serve, or is refused with the reason.
 
-The file is private key, leaf, issuer by issuer: Postfix, Exim and Dovecot read it, and one rename replaces it whole.
 Never fetches a missing certificate and never asks a clock: `now` comes in. Every refusal is an `Unsafe` named `pem.…`.
 """
 
@@ -21,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certagent.errors import Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import keys
+from certagent.pki.credential import Credential
 from certagent.pki.names import covers, identifier
 from certagent.secret import Secret
 
@@ -52,18 +52,22 @@ def facts(certificates: Sequence[bytes]) -> Chain:
 
 def build(
     key: Secret[bytes], certificates_pem: bytes, *, names: Sequence[str], now: datetime, keep_root: bool = False
-) -> tuple[Secret[bytes], Chain]:
-    """The combined file for a key and the CA's answer, whatever its order, and the facts of the chain in it.
+) -> tuple[Credential, Chain]:
+    """The credential of a key and the CA's answer, whatever its order, and the facts of the chain in it.
 
     Repeated certificates count once. A self-signed root is left out, unless `keep_root` (a TLSA `2 1 1` pins it) or it
     signed the leaf itself. Any other certificate that does not belong to the leaf's chain is refused: the answer is not
     what was asked for.
 
-    Raises: `pem.key`, `name.invalid` (Misconfigured), and Unsafe
-        `pem.parse`, `pem.too_big`: not certificates in PEM and nothing else, or too many;
-        `pem.no_leaf`, `pem.key_mismatch`: no certificate for this key (but one for another);
-        `pem.signature`, `pem.incomplete`, `pem.self_signed`, `pem.stray`: no single path of issuers;
-        and what `verify` says of a path.
+    Raises:
+        pem.key, name.invalid: (Misconfigured) The key cannot be read; a name is no host name.
+        pem.parse, pem.too_big: (Unsafe) It is not certificates in PEM and nothing else, or too many.
+        pem.no_leaf, pem.key_mismatch: (Unsafe) There is no certificate for this key (but one for another).
+        pem.signature, pem.incomplete, pem.self_signed, pem.stray: (Unsafe) There is no single path of issuers.
+        pem.not_yet_valid, pem.expired: (Unsafe) A certificate of the path is, at `now`.
+        pem.names: (Unsafe) The leaf does not cover one of `names`.
+        pem.leaf_is_ca, pem.not_ca: (Unsafe) Basic constraints.
+        pem.not_server_auth, pem.key_usage: (Unsafe) A certificate is not for a TLS server.
     """
     spki = keys.spki_sha256(key)
     with _readable():
@@ -75,35 +79,8 @@ def build(
         if _self_signed(path[-1]) and len(path) > 2 and not keep_root:
             del path[-1]
         _check(path, names, now)
-        blocks = [keys.normal(key).reveal(), *(certificate.public_bytes(Encoding.PEM) for certificate in path)]
-        return Secret(b"".join(blocks)), _facts(path)
-
-
-def verify(pem: bytes, names: Sequence[str], now: datetime) -> Chain:
-    """A finished file keeps every rule: what `build` made and what is still good at `now`.
-
-    Raises: as `build`, and Unsafe
-        `pem.order`: not key, leaf and its issuers in their order, each once;
-        `pem.not_yet_valid`, `pem.expired`: a certificate of the path, at `now`;
-        `pem.names`: the leaf does not cover one of `names`;
-        `pem.leaf_is_ca`, `pem.not_ca`: basic constraints;
-        `pem.not_server_auth`, `pem.key_usage`: not for a TLS server.
-    """
-    if len(pem) > _MAX_PEM:
-        raise _too_big(f"the file has more than {_MAX_PEM} bytes")
-    first = _LABEL.search(pem)
-    second = _LABEL.search(pem, first.end()) if first else None
-    if not first or not second or not first[1].endswith(b"PRIVATE KEY"):
-        raise Unsafe("pem.order", "the file does not begin with a private key and then a certificate")
-    spki = keys.spki_sha256(Secret(pem[: second.start()]))
-    with _readable():
-        given = _certificates(pem[second.start() :])
-        found = _unique(given)
-        path = _path(_leaf(found, spki), found)
-        if path != given:
-            raise Unsafe("pem.order", "the file is not the leaf followed by its issuers, each once and nothing else")
-        _check(path, names, now)
-        return _facts(path)
+        first, *issuers = (certificate.public_bytes(Encoding.PEM) for certificate in path)
+        return Credential(keys.normal(key), first, b"".join(issuers)), _facts(path)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
 
 
 def matches(value: str, leaf: Chain) -> bool | None:
-    """The record matches the served chain; None where the facts of a `Chain` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
+    """The record matches the served chain; None: the facts of a `Chain` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
 
     Raises: `tlsa.invalid`.
     Source: RFC 6698 section 2.1; `2 1 1` may match any CA certificate that is served (RFC 7671 section 5.2).

@@ -1,4 +1,4 @@
-"""What a look at the world came to: the words of `certagent check` and of a rehearsal."""
+"""Findings: what `certagent check`, `certagent init` and a rehearsal say of each thing they looked at."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from typing import Literal
 from msgspec import Struct
 
 from certagent.facts.tls import Chain
-from certagent.lifecycle import issuance
 from certagent.lifecycle.forecast import Foreseen
+from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
+Outcome = Literal["ok", "note", "warning", "error"]
+
 
 class Finding(Struct, frozen=True):
-    """One thing looked at or tried, and how it ended. `refused` stands for what is wrong; `note` for what is worth
-    knowing.
+    """One thing that was looked at or tried, and how it is.
+
+    `note`: worth knowing; `warning`: works now, but will not for long or not always; `error`: wrong, or did not work.
     """
 
-    outcome: Literal["ok", "note", "refused"]
+    outcome: Outcome
     what: str
     detail: str
     hint: str = ""
 
 
 def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> list[Finding]:
-    """A warning where the lifetime of a certificate leaves too little room for rolls."""
-    why = issuance.no_time_to_roll(spec, state, chain)
+    """A warning if the lifetime of a certificate leaves too little time to roll its keys."""
+    why = rotation.no_time_to_roll(spec, state, chain)
     hint = "lower the TTL of the TLSA records"
     if "2 1 1" in spec.tlsa_parameters:
         hint += ", or publish 3 1 1 alone"
     elif not spec.standby:
         hint += ", or set standby: true"
-    return [Finding("note", f"certificate {key_type}", why, hint)] if why else []
+    return [Finding("warning", f"certificate {key_type}", why, hint)] if why else []
 
 
 class Rehearsal(Struct, frozen=True):
@@ -45,6 +48,6 @@ class Rehearsal(Struct, frozen=True):
     timeline: tuple[Foreseen, ...]
 
     @property
-    def refused(self) -> bool:
+    def failed(self) -> bool:
         """Whether the real run would be stopped."""
-        return any(f.outcome == "refused" for f in self.findings)
+        return any(finding.outcome == "error" for finding in self.findings)

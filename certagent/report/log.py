@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from certagent.agent.loop import StepReport
+from certagent.report.step import StepReport
 
 logger = logging.getLogger("certagent")
 

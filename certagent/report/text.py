@@ -20,9 +20,9 @@ from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 
 if TYPE_CHECKING:
-    from certagent.agent.loop import StepReport
     from certagent.lifecycle.forecast import Foreseen
     from certagent.report.findings import Finding, Rehearsal
+    from certagent.report.step import StepReport
     from certagent.store.journal import Entry, Wake
 
 DATE = "%Y-%m-%d %H:%M:%S"
@@ -117,8 +117,8 @@ def timeline(foreseen: Sequence[Foreseen]) -> str:
 
 def finding(item: Finding) -> str:
     """A line of `check` or of a rehearsal."""
-    mark = {"ok": "ok      ", "note": "note    ", "refused": "REFUSED "}[item.outcome]
-    return f"  {mark}{item.what}: {item.detail}" + (f"\n          hint: {item.hint}" if item.hint else "")
+    mark = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}[item.outcome]
+    return f"  {mark:<8}{item.what}: {item.detail}" + (f"\n          hint: {item.hint}" if item.hint else "")
 
 
 def rehearsal(report: Rehearsal) -> str:
@@ -128,7 +128,7 @@ def rehearsal(report: Rehearsal) -> str:
     lines.append("  nothing else was changed: no TLSA record, no file of a mail server, no reload")
     lines.append("the real run:")
     verdict = (
-        "REFUSED: the real run would stop at what is marked above" if report.refused else "the real run would succeed"
+        "ERROR: the real run would stop at what is marked above" if report.failed else "the real run would succeed"
     )
     return "\n".join([*lines, timeline(report.timeline), verdict])
 

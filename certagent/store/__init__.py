@@ -1,1 +1,1 @@
-"""The disk: atomic files, the vault of keys, the journal, the lock."""
+"""The disk: the vault of keys, the journal, the lock."""

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Misconfigured, Transient, Usage
 
 _FIRST_PAUSE_S = 0.01
 _LAST_PAUSE_S = 0.5
@@ -91,13 +91,13 @@ class Presence:
     def held(self) -> Generator[None]:
         """Says inside the block that this process is the daemon.
 
-        Raises: `lock.daemon` (Misconfigured) when another one runs, `lock.file`.
+        Raises: `lock.daemon` (Usage) when another one runs, `lock.file`.
         """
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._lock.held(_PATIENCE_S, "daemon"))
             except Transient as busy:
-                raise Misconfigured("lock.daemon", f"a daemon runs already: {busy.detail}", "stop it first") from None
+                raise Usage("lock.daemon", f"a daemon runs already: {busy.detail}", "stop it first") from None
             yield
 
 

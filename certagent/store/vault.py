@@ -16,11 +16,12 @@ from pathlib import Path
 import msgspec
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import replace
+from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}")
-"""One component of a path, never hidden and never `..`; 128 leaves room for the temporary names of `atomic`."""
+"""One component of a path, never hidden and never `..`; 128 leaves room for the temporary names of `replace`."""
 
 _LIMIT_BYTES = 256 * 1024
 """What `pki.chain` accepts of a chain; keys are far smaller."""
@@ -46,7 +47,7 @@ class Vault:
         Raises: `vault.exists` (Unsafe) when another key is kept there.
         """
         path = self._path(certificate, keys_id, key_type, ".key")
-        if os.path.lexists(path) and atomic.read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
+        if os.path.lexists(path) and read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
             raise Unsafe("vault.exists", f"{path} holds another key", "keep it: DNS may have records of it")
         self._write(path, key.reveal())  # also where it is there already: a killed run may not have synced it
 
@@ -81,7 +82,7 @@ class Vault:
         path = self._path(certificate, "before", server, ".files")
         if not os.path.lexists(path):
             return {}
-        data = atomic.read_private(path, limit_bytes=_KEPT_LIMIT_BYTES)
+        data = read_private(path, limit_bytes=_KEPT_LIMIT_BYTES)
         try:
             found = msgspec.msgpack.decode(data, type=dict[str, bytes])
         except msgspec.DecodeError:
@@ -105,8 +106,8 @@ class Vault:
 
     def _write(self, path: Path, data: bytes) -> None:
         for directory in (self._root, path.parent.parent, path.parent):
-            atomic.private_dir(directory)
-        atomic.write(path, data)
+            private_dir(directory)
+        replace.write(path, data)
 
 
 def _part(text: str) -> str:
@@ -117,7 +118,7 @@ def _part(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return atomic.read_private(path, limit_bytes=_LIMIT_BYTES)
+        return read_private(path, limit_bytes=_LIMIT_BYTES)
     except Misconfigured as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
@@ -126,7 +127,7 @@ def _read(path: Path) -> bytes:
 
 
 def _drop(directory: Path, suffix: str) -> None:
-    """Remove the files, with what a killed `atomic.write` left of them, and the directory when it is empty then."""
+    """Remove the files, with what a killed `replace.write` left of them, and the directory when it is empty then."""
     try:
         for path in directory.glob(f"*{suffix}*"):
             path.unlink(missing_ok=True)

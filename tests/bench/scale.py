@@ -227,7 +227,10 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
         digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
         delay_s = 3600 + number % 3600
         wake = (wall + delay_s, now.elapsed_s + delay_s)
-        db.execute("INSERT INTO head VALUES (?,?,?,?,?,?,?)", (name, len(template.rows), state, digest, *wake, "check interval"))
+        db.execute(
+            "INSERT INTO head VALUES (?,?,?,?,?,?,?)",
+            (name, len(template.rows), state, digest, *wake, "check interval"),
+        )
     db.execute("COMMIT")
     journal.close()
 

@@ -14,7 +14,6 @@ from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
 from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.probe import handshake
-from certagent.secret import Secret
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE
 from tests.mta import chains
@@ -31,7 +30,7 @@ ECDSA, BOTH = frozenset({"ecdsa-p256"}), frozenset({"ecdsa-p256", "rsa-2048"})
 
 OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
 NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
-NEW_PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+NEW_PEMS = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 
 @pytest.fixture(scope="module", params=lab.VERSIONS)

@@ -19,7 +19,6 @@ from certagent.facts.unknown import Unknown
 from certagent.mta.command import Command, Options
 from certagent.mta.layout import Files
 from certagent.probe import handshake
-from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab.addresses import MX2, ZONE
 from tests.lab.wait import until
@@ -31,8 +30,8 @@ BOTH = ("ecdsa-p256", "rsa-2048")
 
 OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
 NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
-OLDS = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
-NEWS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+OLDS = {"ecdsa-p256": OLD.credential, "rsa-2048": OLD_RSA.credential}
+NEWS = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 
 def met() -> list[Served]:
@@ -247,7 +246,7 @@ class TestHaProxy:
 
     def test_a_broken_chain_stops_the_swap(self, haproxy: HaProxy) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            haproxy.command.install({**NEWS, "rsa-2048": Secret(NEW.key + NEW_RSA.leaf + NEW_RSA.issuer)})
+            haproxy.command.install({**NEWS, "rsa-2048": chains.paired(NEW, NEW_RSA)})
         old_keys_stay(haproxy)
 
     def test_certificate_and_key_in_two_files(self, place: Path) -> None:

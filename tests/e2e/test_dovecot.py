@@ -20,7 +20,6 @@ from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
 from certagent.mta.layout import Files
 from certagent.probe import handshake
-from certagent.secret import Secret
 from tests.e2e.dovecots import (
     BOTH,
     ECDSA,
@@ -46,6 +45,7 @@ from tests.e2e.dovecots import (
 from tests.lab import dovecot as lab
 from tests.lab.addresses import IMAP, ZONE
 from tests.lab.wait import until
+from tests.mta import chains
 
 __all__ = ["dovecot", "imap", "options", "tls", "version"]  # fixtures
 
@@ -303,7 +303,7 @@ class TestInstall:
 
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, dovecot: Dovecot, tls: Path) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            dovecot.install({"rsa-2048": Secret(NEW_RSA.pem), "ecdsa-p256": Secret(NEW.key + OLD.leaf + OLD.issuer)})
+            dovecot.install({"rsa-2048": NEW_RSA.credential, "ecdsa-p256": chains.paired(NEW, OLD)})
         assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
         dovecot.reload()

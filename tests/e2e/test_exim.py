@@ -19,16 +19,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta.exim.server import Exim, Options, eximconf
 from certagent.mta.layout import Files
 from certagent.probe.handshake import probe_all
-from certagent.secret import Secret
 from tests.lab import exim as lab
 from tests.lab import handshake
 from tests.lab.addresses import MX2, ZONE
@@ -43,8 +41,8 @@ NO_TLS = "TLS not available"
 
 OLD, OLD_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
 NEW, NEW_RSA = chains.make(name=HOST), chains.make("rsa-2048", HOST)
-OLD_PEMS = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(OLD_RSA.pem)}
-NEW_PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+OLD_PEMS = {"ecdsa-p256": OLD.credential, "rsa-2048": OLD_RSA.credential}
+NEW_PEMS = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 
 @pytest.fixture
@@ -322,7 +320,7 @@ class TestInstall:
     @each_build
     def test_left_to_its_watch_exim_refuses_nobody(self, dual: lab.Exim, tls: Path) -> None:
         """Without SIGHUP: of many new TLS connections a second, each meets the old key or the new one."""
-        exim = Exim("mx2", replace(options(dual, tls), hangup=False))
+        exim = Exim("mx2", msgspec.structs.replace(options(dual, tls), hangup=False))
         met: list[str] = []
         done = threading.Event()
 
@@ -356,7 +354,7 @@ class TestInstall:
         put(tls / "ecdsa.pem", OLD.pem)
         exim = Exim("mx2", options(start({"tls_certificate": f"{tls}/ecdsa.pem"}), tls, "ecdsa"))
         exim.check(ECDSA)
-        exim.install({"ecdsa-p256": Secret(NEW.pem)})
+        exim.install({"ecdsa-p256": NEW.credential})
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
 
@@ -369,7 +367,7 @@ class TestInstall:
         exim = Exim("mx2", Options({"ecdsa": apart}, config=str(server.config), program=str(server.program)))
         exim.check(ECDSA)
         assert ["no rename replaces together" in what for what, _ in exim.ahead(ECDSA)] == [True]
-        exim.install({"ecdsa-p256": Secret(NEW.pem)})
+        exim.install({"ecdsa-p256": NEW.credential})
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
 
@@ -385,7 +383,7 @@ class TestInstall:
 
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, exim: Exim, tls: Path) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            exim.install({**NEW_PEMS, "ecdsa-p256": Secret(NEW.key + OLD.leaf + OLD.issuer)})
+            exim.install({**NEW_PEMS, "ecdsa-p256": chains.paired(NEW, OLD)})
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
         assert serves(OLD, OLD_RSA)
 
@@ -405,7 +403,7 @@ class TestInstall:
             put(tls / "ecdsa.pem", OLD.pem)
             (tls / "ballast").write_bytes(b"x" * (3 * 4096))
             with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-                exim.install({"ecdsa-p256": Secret(NEW.pem)})
+                exim.install({"ecdsa-p256": NEW.credential})
             assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         finally:
             subprocess.run(["umount", tls], check=True)
@@ -436,8 +434,8 @@ class TestSni:
         other, default = exims
         other.check(frozenset({"rsa-2048"}))
         default.check(ECDSA)
-        other.install({"rsa-2048": Secret(NEW_RSA.pem)})
-        default.install({"ecdsa-p256": Secret(NEW.pem)})
+        other.install({"rsa-2048": NEW_RSA.credential})
+        default.install({"ecdsa-p256": NEW.credential})
         assert served(host=OTHER)["rsa-2048"] == NEW_RSA.spki  # each connection reads anew
         assert served(host=HOST)["ecdsa-p256"] == NEW.spki
 
@@ -485,7 +483,7 @@ class TestList:
     @pytest.fixture
     def listed(self, dual: lab.Exim, tls: Path) -> Exim:
         """What is served so far is named by the settings."""
-        return Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+        return Exim("mx2", msgspec.structs.replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
 
     @pytest.fixture
     def ready(self, dual: lab.Exim, listed: Exim) -> Exim:
@@ -530,7 +528,7 @@ class TestList:
         assert serves(NEW, NEW_RSA)
 
     def test_a_kind_that_is_given_up_is_not_named_any_more(self, ready: Exim) -> None:
-        ready.install({"ecdsa-p256": Secret(NEW.pem)})
+        ready.install({"ecdsa-p256": NEW.credential})
         ready.check(ECDSA)
         found = served()
         assert found["ecdsa-p256"] == NEW.spki
@@ -539,9 +537,11 @@ class TestList:
     def test_a_file_of_another_kind_that_somebody_has_put_into_it_stays(
         self, dual: lab.Exim, ready: Exim, tls: Path
     ) -> None:
-        ours = Exim("mx2", replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False))
+        ours = Exim(
+            "mx2", msgspec.structs.replace(options(dual, tls, "ecdsa"), list=str(tls / "mx2.list"), hangup=False)
+        )
         (tls / "mx2.list").write_text(f"{tls}/ecdsa.pem.2 : {tls}/rsa.pem\n")
-        ours.install({"ecdsa-p256": Secret(NEW.pem)})
+        ours.install({"ecdsa-p256": NEW.credential})
         assert (tls / "mx2.list").read_text() == f"{tls}/ecdsa.pem.1 : {tls}/rsa.pem\n"
         assert serves(NEW, OLD_RSA)
         ours.check(ECDSA)
@@ -550,7 +550,7 @@ class TestList:
         self, ready: Exim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(atomic, "write", killed)
+            patched.setattr(replace, "write", killed)
             with pytest.raises(KeyboardInterrupt):
                 ready.install(NEW_PEMS)
         assert serves(OLD, OLD_RSA)
@@ -563,7 +563,7 @@ class TestList:
         self, dual: lab.Exim, tls: Path, pages: int
     ) -> None:
         """Each file takes a page: of the two keys' and the list's the first, the second, or the third fails."""
-        exim = Exim("mx2", replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
+        exim = Exim("mx2", msgspec.structs.replace(options(dual, tls), list=str(tls / "mx2.list"), hangup=False))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "small", tls], check=True)
         try:
             with pytest.raises(Misconfigured) as caught:
@@ -612,9 +612,9 @@ class TestList:
     def test_what_no_list_can_name_is_refused_at_once(self, dual: lab.Exim, tls: Path) -> None:
         pair = {"ecdsa": Files(fullchain="/a.crt", key="/a.key")}
         with pytest.raises(Misconfigured, match="a list names combined files"):
-            Exim("mx2", replace(options(dual, tls), files=pair, list="/a.list"))
+            Exim("mx2", msgspec.structs.replace(options(dual, tls), files=pair, list="/a.list"))
         with pytest.raises(Misconfigured, match="relative"):
-            Exim("mx2", replace(options(dual, tls), list="a.list"))
+            Exim("mx2", msgspec.structs.replace(options(dual, tls), list="a.list"))
 
     def test_without_one_a_setting_that_each_connection_reads_is_advised_to_have_it(
         self, dual: lab.Exim, exim: Exim, tls: Path
@@ -710,7 +710,7 @@ class TestDiscover:
             options = Options(**found.options)
             install_directory()
             exim = Exim("exim", options)
-            exim.install({"ecdsa-p256": Secret(OLD.pem)})
+            exim.install({"ecdsa-p256": OLD.credential})
             exim.check(ECDSA)
             (found,) = Exim.discover()
             assert found.uses == {"tls_certificate": "/etc/exim4/tls/ecdsa.pem"}
@@ -722,7 +722,7 @@ class TestDiscover:
             wanted = {"files": {"ecdsa": "/etc/exim4/tls/ecdsa.pem"}, "list": "/etc/exim4/tls/mx2.list"}
             exim = Exim("exim", msgspec.convert(wanted, Options))
             with pytest.raises(Misconfigured) as caught:
-                exim.install({"ecdsa-p256": Secret(OLD.pem)})
+                exim.install({"ecdsa-p256": OLD.credential})
             macros = Path("/etc/exim4/conf.d/main/000_localmacros")
             assert f"in {macros} set `MAIN_TLS_ENABLE = yes`, `MAIN_TLS_CERTKEY = ${{readfile{{" in caught.value.hint
             values = dict(re.findall(r"`(\w+) = ([^`]*)`", caught.value.hint))
@@ -747,7 +747,7 @@ class TestDiscover:
             assert any("no rename replaces together" in note for note in found.notes)
             exim = Exim("exim", msgspec.convert(found.options, Options))
             exim.check(ECDSA)
-            exim.install({"ecdsa-p256": Secret(NEW.pem)})
+            exim.install({"ecdsa-p256": NEW.credential})
             exim.check(ECDSA)
             assert exim.installed() == {"ecdsa-p256": NEW.der}
 
@@ -783,7 +783,7 @@ class TestDiscover:
             conf.write_text(change.after)
             install_directory()
             exim = Exim("exim", Options(found.options["files"]))
-            exim.install({"rsa-2048": Secret(NEW_RSA.pem)})
+            exim.install({"rsa-2048": NEW_RSA.credential})
             exim.check(frozenset({"rsa-2048"}))
 
 

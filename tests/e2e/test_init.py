@@ -296,7 +296,7 @@ def test_what_is_wrong_today_is_told_and_the_proposal_is_made_all_the_same(
         def tells(outcome: str, what: str, detail: str) -> bool:
             return any((o, w) == (outcome, what) and detail in d for o, w, d in told)
 
-        assert tells("refused", f"DNS _25._tcp.{NAME}.", "no 3 1 1 record matches what is served"), told
+        assert tells("error", f"DNS _25._tcp.{NAME}.", "no 3 1 1 record matches what is served"), told
         assert tells("note", f"DNS _25._tcp.{NAME}.", "127.0.0.3 gave no answer"), told
         assert tells("note", "port 143 (IMAP)", "listens there"), told
         assert services(host.complete(done["config"])) == expected()

@@ -21,7 +21,6 @@ from certagent.facts.unknown import Unknown
 from certagent.mta.layout import Files
 from certagent.mta.opensmtpd.server import OpenSmtpd, Options
 from certagent.probe.handshake import probe_all
-from certagent.secret import Secret
 from tests.e2e.site import fill, tmpfs
 from tests.lab import handshake, opensmtpd
 from tests.lab.load import Load
@@ -190,11 +189,11 @@ class TestInstall:
             f"{CONFIG} does not name {first} yet: the first run installs it and stops there"
         ]
         with pytest.raises(Misconfigured, match="which is installed"):
-            server.install({"rsa-2048": Secret(NEW.pem)})
+            server.install({"rsa-2048": NEW.credential})
         assert all_serve(OLD)
         replace(str(pem), str(first))
         server.check(RSA)
-        server.install({"rsa-2048": Secret(NEW.pem)})
+        server.install({"rsa-2048": NEW.credential})
         server.reload()
         assert all_serve(NEW)
 
@@ -211,7 +210,7 @@ class TestInstall:
         files = Files(fullchain=str(chain), key=str(key))
         server = OpenSmtpd("smtpd", Options({"rsa": files}, restart=options.restart))
         server.check(RSA)
-        server.install({"rsa-2048": Secret(NEW.pem)})
+        server.install({"rsa-2048": NEW.credential})
         assert server.installed() == {"rsa-2048": NEW.der}
         server.reload()
         seen = probe_all(SERVICES, lambda _: (ADDRESS,), ["rsa-2048"], 5)
@@ -220,12 +219,12 @@ class TestInstall:
 
     def test_another_kind_of_key_can_follow(self, lab: Lab, options: Options, pem: Path) -> None:
         server = OpenSmtpd("smtpd", Options({"ecdsa": str(pem)}, restart=options.restart))
-        server.install({"ecdsa-p256": Secret(EC.pem)})
+        server.install({"ecdsa-p256": EC.credential})
         server.reload()
         assert served(key_type="ecdsa-p256") == {EC.spki}
 
     def test_the_certificate_of_another_name_stays(self, lab: Lab, server: OpenSmtpd) -> None:
-        server.install({"rsa-2048": Secret(NEW.pem)})
+        server.install({"rsa-2048": NEW.credential})
         server.reload()
         assert served(SNI, "ecdsa-p256") == {OTHER.spki}
         assert all_serve(NEW)
@@ -233,7 +232,7 @@ class TestInstall:
     def test_a_broken_file_is_refused_and_the_old_one_stays(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
         for broken in (b"", NEW.key + OLD.leaf + OLD.issuer, NEW.pem[:-30]):
             with pytest.raises(Unsafe, match=r"mta\.pem"):
-                server.install({"rsa-2048": Secret(broken)})
+                server.install({"rsa-2048": chains.text(broken)})
         assert pem.read_bytes() == OLD.pem
         server.reload()
         assert all_serve(OLD)
@@ -245,7 +244,7 @@ class TestInstall:
                 written(pem.parent / name, content)
             fill(pem.parent)
             with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-                server.install({"rsa-2048": Secret(NEW.pem)})
+                server.install({"rsa-2048": NEW.credential})
             assert pem.read_bytes() == OLD.pem
             server.reload()
             assert all_serve(OLD)
@@ -259,7 +258,7 @@ class TestReload:
         server, load = OpenSmtpd("smtpd", patient), Load(ADDRESS, NAME)
         with load:
             until(lambda: load.count(OLD) > 20, 10, "connections before the swap")
-            server.install({"rsa-2048": Secret(NEW.pem)})
+            server.install({"rsa-2048": NEW.credential})
             installed = load.total
             until(lambda: load.total > installed + 5, 10, "connections after the installation")
             server.reload()
@@ -273,7 +272,7 @@ class TestReload:
     def test_it_listens_and_serves_the_new_certificate_on_return(self, lab: Lab, server: OpenSmtpd) -> None:
         first = lab.pid
         for chain in (NEW, OLD, NEW):
-            server.install({"rsa-2048": Secret(chain.pem)})
+            server.install({"rsa-2048": chain.credential})
             server.reload()
             assert {handshake.served_tlsa(ADDRESS, port) for port in PORTS} == {f"3 1 1 {chain.spki}"}
         assert lab.pid != first
@@ -290,7 +289,7 @@ class TestReload:
         self, lab: Lab, server: OpenSmtpd, pem: Path
     ) -> None:
         before = lab.pid
-        server.install({"rsa-2048": Secret(NEW.pem)})
+        server.install({"rsa-2048": NEW.credential})
         pem.chmod(0o666)
         with pytest.raises(Transient, match=r"insecure permissions: .* \[mta\.reload\]"):
             server.reload()
@@ -304,7 +303,7 @@ class TestReload:
         script = lab.restart_script.read_text()
         lab.restart_script.write_text(script.replace("exec smtpd", "echo no room >&2; exit 1; exec smtpd"))
         server = OpenSmtpd("smtpd", options)
-        server.install({"rsa-2048": Secret(NEW.pem)})
+        server.install({"rsa-2048": NEW.credential})
         with pytest.raises(Transient, match=r"does not listen after its restart: no room \[mta\.down\]"):
             server.reload()
         server.restore(saved)
@@ -448,7 +447,7 @@ class TestDiscover:
         Path(own).parent.mkdir(mode=0o700)
         server = OpenSmtpd("smtpd", Options(found.options["files"], restart=options.restart))
         with pytest.raises(Misconfigured, match="which is installed"):
-            server.install({"ecdsa-p256": Secret(EC.pem)})
+            server.install({"ecdsa-p256": EC.credential})
         CONFIG.write_text(change.after)
         server.check(frozenset({"ecdsa-p256"}))
         server.reload()

@@ -17,7 +17,6 @@ from certagent.mta.postfix import postconf
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix
 from certagent.probe import handshake
-from certagent.secret import Secret
 from tests.e2e.postfixes import BOTH, EC, HOST, SUBMISSION, do_as_told, override, private, set_main, told, wrong
 from tests.lab.addresses import MX1, SPARE
 from tests.lab.postfix import Receiver
@@ -156,11 +155,11 @@ class TestCheck:
         receiver.reload()
         postfix.check(BOTH)
         with pytest.raises(Misconfigured, match=rf"does not list {tls}/rsa\.pem, which is installed") as caught:
-            postfix.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+            postfix.install({"ecdsa-p256": OLD.credential, "rsa-2048": NEW_RSA.credential})
         assert wrong(postfix).hint == caught.value.hint
         assert (25, OLD.spki) in spkis()
         do_as_told(caught.value.hint)
-        postfix.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+        postfix.install({"ecdsa-p256": OLD.credential, "rsa-2048": NEW_RSA.credential})
         until(lambda: all_serve(OLD, NEW_RSA), 5, "both are served")
 
     def test_the_file_in_use_before_stays_until_ours_is_there(
@@ -173,7 +172,7 @@ class TestCheck:
         postfix = Postfix("mx1", Options({"ecdsa": (options.chain_files or {})["ecdsa"]}, options.config_dir))
         postfix.check(frozenset({"ecdsa-p256"}))
         with pytest.raises(Misconfigured, match="a second key of the same kind") as caught:
-            postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            postfix.install({"ecdsa-p256": NEW.credential})
         do_as_told(caught.value.hint)
         until(lambda: (25, NEW.spki) in spkis(), 5, "the new key is served")
         postfix.check(frozenset({"ecdsa-p256"}))
@@ -190,7 +189,7 @@ class TestCheck:
         later = told(postfix, f"main.cf does not list {tls}/ecdsa.pem yet", EC)
         assert later.startswith("once it is there: postconf ")
         with pytest.raises(Misconfigured, match=rf"does not list {tls}/ecdsa\.pem, which is installed"):
-            postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            postfix.install({"ecdsa-p256": NEW.credential})
         do_as_told(later)
         postfix.check(EC)
         until(lambda: all_serve(NEW, OLD_RSA), 5, "the new key, and the one of another kind")
@@ -305,7 +304,7 @@ class TestInstall:
         self, receiver: Receiver, postfix: Postfix, tls: Path
     ) -> None:
         assert spkis() == everywhere(OLD, OLD_RSA)
-        postfix.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+        postfix.install({"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential})
         assert postfix.installed() == {"ecdsa-p256": NEW.der, "rsa-2048": NEW_RSA.der}
         assert [path.stat().st_mode & 0o777 for path in sorted(tls.iterdir())] == [0o600, 0o600]
         postfix.reload()
@@ -316,7 +315,7 @@ class TestInstall:
         assert issuers == {(OLD.issuer_spki,), (OLD_RSA.issuer_spki,)}
 
     def test_one_kind_of_key_is_replaced_beside_the_other(self, postfix: Postfix) -> None:
-        postfix.install({"rsa-2048": Secret(NEW_RSA.pem)})
+        postfix.install({"rsa-2048": NEW_RSA.credential})
         postfix.reload()
         until(lambda: all_serve(OLD, NEW_RSA), 5, "every port serves one new key")
 
@@ -327,7 +326,7 @@ class TestInstall:
     )
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, postfix: Postfix, tls: Path, broken: bytes) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            postfix.install({"rsa-2048": Secret(NEW_RSA.pem), "ecdsa-p256": Secret(broken)})
+            postfix.install({"rsa-2048": NEW_RSA.credential, "ecdsa-p256": chains.text(broken)})
         assert sorted(path.name for path in tls.iterdir()) == ["ecdsa.pem", "rsa.pem"]
         assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
         assert (tls / "rsa.pem").read_bytes() == OLD_RSA.pem
@@ -336,18 +335,18 @@ class TestInstall:
     def test_a_full_disk_leaves_the_old_file(self, postfix: Postfix, tls: Path) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=755", "small", tls], check=True)
         try:
-            postfix.install({"ecdsa-p256": Secret(OLD.pem)})
+            postfix.install({"ecdsa-p256": OLD.credential})
             (tls / "ballast").write_bytes(b"x" * (3 * 4096))
             with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+                postfix.install({"ecdsa-p256": NEW.credential})
             assert sorted(path.name for path in tls.iterdir()) == ["ballast", "ecdsa.pem"]
             assert (tls / "ecdsa.pem").read_bytes() == OLD.pem
             (tls / "ballast").unlink()
             subprocess.run(["mount", "-o", "remount,ro", tls], check=True)
             with pytest.raises(Transient, match=r"Read-only file system \[mta\.disk\]"):
-                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+                postfix.install({"ecdsa-p256": NEW.credential})
             subprocess.run(["mount", "-o", "remount,rw", tls], check=True)
-            postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+            postfix.install({"ecdsa-p256": NEW.credential})
             assert (tls / "ecdsa.pem").read_bytes() == NEW.pem
         finally:
             subprocess.run(["umount", tls], check=True)
@@ -356,7 +355,7 @@ class TestInstall:
         for change in (["chmod", "0"], ["chown", "mail:mail"]):
             subprocess.run([*change, tls / "ecdsa.pem"], check=True)
             with pytest.raises(Misconfigured, match=r"ecdsa\.pem.*\[mta\.files\]"):
-                postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+                postfix.install({"ecdsa-p256": NEW.credential})
             with pytest.raises(Misconfigured, match=r"ecdsa\.pem.*\[mta\.files\]") as caught:
                 postfix.check(BOTH)
             assert (tls / "ecdsa.pem").read_bytes() == OLD.pem

@@ -11,7 +11,6 @@ from certagent.errors import Misconfigured
 from certagent.mta.layout import Files
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix
-from certagent.secret import Secret
 from tests.e2e.postfixes import (
     BOTH,
     HOST,
@@ -31,7 +30,7 @@ from tests.lab.postfix import Receiver
 from tests.lab.wait import until
 from tests.mta import chains
 
-PEMS = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+PEMS = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 OTHER, OTHER_RSA = chains.make(name="other.example"), chains.make("rsa-2048", "other.example")
 SLOTS = {"rsa": "", "ecdsa": "ec"}
 
@@ -242,7 +241,7 @@ def test_only_the_instance_in_question_is_reloaded(place: Path) -> None:
         two.start()
         postfix = Postfix("postfix-out", Options({"ecdsa": str(other)}, str(two.config_dir)))
         postfix.check(frozenset({"ecdsa-p256"}))
-        postfix.install({"ecdsa-p256": Secret(NEW.pem)})
+        postfix.install({"ecdsa-p256": NEW.credential})
         postfix.reload()
         until(lambda: met(HOST, address=MX2) == NEW.der, 5, "the new key")
         assert met(HOST) == OLD.der

@@ -12,7 +12,6 @@ import pytest
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix, Sni
-from certagent.secret import Secret
 from tests.e2e.postfixes import EC, HOST, do_as_told, met, private, served, told
 from tests.lab.postfix import Receiver
 from tests.lab.wait import until
@@ -54,7 +53,7 @@ def entries(receiver: Receiver, tls: Path, kind: str = "hash") -> tuple[Postfix,
 
 
 def install(postfix: Postfix, chain: chains.Chain) -> None:
-    postfix.install({"ecdsa-p256": Secret(chain.pem)})
+    postfix.install({"ecdsa-p256": chain.credential})
 
 
 def set_up(receiver: Receiver, tls: Path, kind: str = "hash") -> tuple[Postfix, Postfix]:

@@ -69,7 +69,7 @@ def _certificate(key: Secret[bytes], subject: str, issuer_key: Secret[bytes], is
 
 OLD, OLD_RSA = issued("ecdsa-p256", "CA 1"), issued("rsa-2048", "CA 2")
 NEW, NEW_RSA = issued("ecdsa-p256", "CA 3"), issued("rsa-2048", "CA 4")
-BOTH_NEW = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)}
+BOTH_NEW = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ class TestInstall:
         assert chains_served() == {(NEW.spki, (NEW.issuer_spki,)), (NEW_RSA.spki, (NEW_RSA.issuer_spki,))}
 
     def test_one_kind_of_key_is_replaced_beside_the_other(self, lab: Lab, server: Sendmail) -> None:
-        server.install({"rsa-2048": Secret(NEW_RSA.pem)})
+        server.install({"rsa-2048": NEW_RSA.credential})
         server.reload()
         assert chains_served() == {(OLD.spki, (OLD.issuer_spki,)), (NEW_RSA.spki, (NEW_RSA.issuer_spki,))}
 
@@ -297,14 +297,14 @@ class TestInstall:
         lab.pairs = [(chain, key)]
         lab.configure()
         server = Sendmail("mx", Options({"ecdsa": Files(fullchain=str(chain), key=str(key))}, str(ISSUERS)))
-        server.install({"ecdsa-p256": Secret(NEW.pem)})
+        server.install({"ecdsa-p256": NEW.credential})
         server.check(frozenset({"ecdsa-p256"}))
         server.reload()
         assert {spki for _, spki in spkis()} >= {NEW.spki}
 
     def test_a_broken_file_is_refused_and_every_old_one_stays(self, lab: Lab, server: Sendmail) -> None:
         with pytest.raises(Unsafe, match=r"mta\.pem"):
-            server.install({"ecdsa-p256": Secret(NEW.key + OLD.leaf), "rsa-2048": Secret(NEW_RSA.pem)})
+            server.install({"ecdsa-p256": chains.paired(NEW, OLD), "rsa-2048": NEW_RSA.credential})
         assert (ECDSA.read_bytes(), RSA.read_bytes()) == (OLD.pem, OLD_RSA.pem)
         server.reload()
         assert all_serve(OLD, OLD_RSA)
@@ -317,7 +317,7 @@ class TestInstall:
                 path.write_bytes(content)
             fill(ECDSA.parent)
             with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-                server.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(NEW_RSA.pem)})
+                server.install({"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential})
             assert (ECDSA.read_bytes(), RSA.read_bytes()) == (OLD.pem, OLD_RSA.pem)
             server.reload()
             assert all_serve(OLD, OLD_RSA)
@@ -431,7 +431,7 @@ class TestDiscover:
         Path(own).parent.mkdir(mode=0o700)
         server = Sendmail("mx", Options(**found.options))
         with pytest.raises(Misconfigured, match="which is installed"):
-            server.install({"ecdsa-p256": Secret(NEW.pem)})
+            server.install({"ecdsa-p256": NEW.credential})
         (change,) = found.changes
         assert change.before == SOURCE.read_text()
         SOURCE.write_text(change.after)

@@ -23,6 +23,7 @@ import pytest
 from certagent.errors import Error
 from certagent.init import host
 from certagent.init.command import _UNIT_WRITES  # pyright: ignore[reportPrivateUsage]
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.e2e.site import NAME, Site
 from tests.lab import dovecot, exim, handshake, opensmtpd, sendmail, unit
@@ -34,7 +35,7 @@ from tests.lab.wait import until
 from tests.mta import chains
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "config.example.yaml", "docs/mail-servers.md", "docs/errors.md")
+PAGES = ("README.md", "config.example.yaml", "docs/how-to/mail-servers.md", "docs/reference/errors.md")
 ONLY_READ = {"/etc/certagent"}
 NO_SERVER = {"/etc/x"}
 QUEUE = {"/var/spool/postfix", "/var/lib/postfix"}
@@ -150,7 +151,8 @@ def renewed(
     if writable is None:
         writable = (lab.file.parent, *lab.needs)
     python = unit.confined(place / "python", writable, without=without)
-    given = {"kind": lab.kind, "options": lab.options, "pem": NEW.pem.decode()}
+    parts = [NEW.key.decode(), NEW.leaf.decode(), NEW.issuer.decode()]
+    given = {"kind": lab.kind, "options": lab.options, "credential": parts}
     argv = [python, "-m", "tests.e2e.test_unit"]
     done = subprocess.run(argv, check=False, cwd=ROOT, input=json.dumps(given), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -255,12 +257,13 @@ def test_init_knows_what_the_unit_lets_be_written() -> None:
 # -- inside the sandbox ----------------------------------------------------------------------------------------------
 
 
-def renew(kind: str, options: Mapping[str, Any], pem: str) -> None:
+def renew(kind: str, options: Mapping[str, Any], credential: list[str]) -> None:
     """What certagent does to a server when it has a new certificate, but for the proof."""
     plugin = host.plugins()[kind]
     server = plugin("lab", msgspec.convert(options, plugin.Options))
     server.check(frozenset({KIND}))
-    server.install({KIND: Secret(pem.encode())})
+    key, leaf, issuers = (part.encode() for part in credential)
+    server.install({KIND: Credential(Secret(key), leaf, issuers)})
     server.reload()
 
 

@@ -14,7 +14,7 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, planner, rollover
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.planner import Offer, Rule
+from certagent.lifecycle.rules.rule import Offer, Rule
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State, TlsaState
 from docs.draw import SPEC, START, TLSA_NAME, Fault, Play

@@ -37,11 +37,14 @@ def authenticates(record: str, chain: Chain, *, doubt: bool) -> bool:
             return doubt
 
 
-def cut_off(parameters: str, cached: Set, chain: Chain, *, doubt: bool = False) -> bool:
+def cut_off(parameters: str, cached: Set | None, chain: Chain, *, doubt: bool = False) -> bool:
     """A sender that supports this TLSA parameters and holds the set defers its mail when it meets the chain.
 
     Source: RFC 7672 section 2.2: with usable records, one of them has to match; without any, DANE does not apply.
+    `doubt`: what to take for a match where nobody can tell; a set of None is one that nobody saw.
     """
+    if cached is None:
+        return not doubt
     mine = [record for record in cached if record[:5] == parameters]
     return bool(mine) and not any(authenticates(record, chain, doubt=doubt) for record in mine)
 
@@ -76,22 +79,29 @@ def alias(history: History, tlsa_name: str) -> tuple[str, ...]:
     return tuple(name for name, _ in heard[0].path) if heard else ()
 
 
-def cacheable(history: History, tlsa_name: str, safety_margin: timedelta, now: Instant) -> set[Set]:
+def cacheable(history: History, tlsa_name: str, safety_margin: timedelta, now: Instant) -> set[Set | None]:
     """The sets that some cache may hold now.
 
     A set was there whenever a server gave it, when a change superseded it or made it, and when a change that was begun
     may have made it of what a server gave. It may be there still until a round later than all these in which everybody
-    was heard; and from then on in caches, as long as the RFCs say.
+    was heard; and from then on in caches, as long as the RFCs say. None: what nobody saw, since an alias led
+    elsewhere before anybody looked there.
     """
-    given: dict[tuple[Set, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
-    for n, (_, event) in enumerate(history):
-        found: list[tuple[Set, int, tuple[tuple[str, int], ...]]] = []
+    given: dict[tuple[Set | None, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
+    ends: list[tuple[Instant, str]] = []
+    for n, (then, event) in enumerate(history):
+        found: list[tuple[Set | None, int, tuple[tuple[str, int], ...]]] = []
         rounds = looks(history[:n], tlsa_name)
         heard = answers(rounds[-1][1]) if rounds else []
         path = heard[0].path if heard else ()
         match event:
             case ev.Observed(tlsa_name=name, observation=_) if name == tlsa_name:
                 found = [(a.values, a.ttl_s, a.path) for a in answers(event)]
+                longest = max(
+                    [ttl_s for times in given.values() for _, ttl_s, _ in times] + [t for _, t, _ in found], default=0
+                )
+                latest = {place for at, place in ends if at == ends[-1][0]}
+                found += [(None, longest, p) for _, _, p in found if latest and _end(p) not in latest]
             case ev.Superseding(tlsa_name=name) if name == tlsa_name:
                 sets = (event.before, event.before_ttl_s), (event.after, event.after_ttl_s)
                 found = [(s, t, path) for s, t in sets if s]
@@ -104,13 +114,17 @@ def cacheable(history: History, tlsa_name: str, safety_margin: timedelta, now: I
         for values, ttl_s, path in found:
             names, hops = tuple(name for name, _ in path), tuple(hop_s for _, hop_s in path)
             given.setdefault((values, names), []).append((n, ttl_s, hops))
-    result: set[Set] = set()
+            ends.append((then, _end(path)))
+    result: set[Set | None] = set()
     for (values, names), times in given.items():
         last = max(n for n, _, _ in times)
         ended = [
             then
             for n, (then, event) in enumerate(history)
-            if n > last and isinstance(event, ev.Observed) and event.tlsa_name == tlsa_name and everyone(event)
+            if (n > last or (n == last and values is None))
+            and isinstance(event, ev.Observed)
+            and event.tlsa_name == tlsa_name
+            and everyone(event)
         ]
         ttl_s = max(ttl_s for _, ttl_s, _ in times)
         if names != alias(history, tlsa_name):
@@ -119,6 +133,10 @@ def cacheable(history: History, tlsa_name: str, safety_margin: timedelta, now: I
         if not ended or now.since(ended[0]) < max(2 * ttl, ttl + safety_margin, ttl + timedelta(seconds=3)):
             result.add(values)
     return result
+
+
+def _end(path: tuple[tuple[str, int], ...]) -> str:
+    return path[-1][0] if path else ""
 
 
 # -- what a swap rests on ----------------------------------------------------------------------------------------------

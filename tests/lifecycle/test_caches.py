@@ -107,6 +107,35 @@ def test_a_set_that_comes_back_is_held_again_with_the_largest_ttl_it_ever_had() 
     assert found == {A: (3600, None), B: (60, later(START, 2 * HOUR))}
 
 
+def test_what_was_given_where_an_alias_leads_now_is_not_known_before_a_whole_round_there() -> None:
+    """Also where it led before: records may have been put right there just now, and caches have what was there."""
+    here, there = ((), (("there.", 60),))
+    cached = caches.after((), observation(Answer(A, 3600, here)), START)
+    assert [h.values for h in cached] == [A], "before the first look there is no past to know of"
+    whole = START
+    for path in (there, here, there):
+        moved, whole = later(whole, HOUR), later(whole, 2 * HOUR)
+        cached = caches.after(cached, observation(Answer(A, 60, path), Unknown("silent")), moved)
+        [unseen] = [h for h in cached if h.values is None and h.path == path]
+        assert (unseen.ttl_s, unseen.gone_at) == (3600, None)
+        cached = caches.after(cached, observation(Answer(A, 60, path), Answer(A, 60, path)), whole)
+        assert cached == caches.after(cached, observation(Answer(A, 60, path)), whole), "seen there by now"
+        [unseen] = [h for h in cached if h.values is None and h.path == path]
+        assert unseen.gone_at == whole
+        names = tuple(name for name, _ in path)
+        retire_interval = caches.retire_interval_of(3600, SAFETY_MARGIN)
+        assert unseen in caches.still_cached(cached, names, SAFETY_MARGIN, later(whole, retire_interval - SECOND))
+        assert unseen not in caches.still_cached(cached, names, SAFETY_MARGIN, later(whole, retire_interval))
+
+
+def test_a_set_that_nobody_saw_may_match_what_is_served_and_nothing_else() -> None:
+    """A renewal with the same key and issuer can be told from it by nobody."""
+    assert caches.breaks(None, chain_of("aa"), [chain_of("aa"), chain_of("bb")])
+    assert caches.breaks(None, chain_of("aa", "ca"), [chain_of("aa", "cb")])
+    assert caches.breaks(None, chain_of("aa"), [])
+    assert not caches.breaks(None, chain_of("aa", life=timedelta(days=6)), [chain_of("aa")])
+
+
 def test_an_alias_counts_with_the_largest_ttl_that_was_seen_though_nobody_is_heard_behind_it() -> None:
     """Somebody raises it while the servers where it leads are silent, and makes it lead elsewhere before they speak."""
     old, new = (("one.", 60), ("two.", 60)), (("one.", 3600), ("other.", 7200))

@@ -8,9 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import issuance, rollover, schedule
+from certagent.lifecycle import rollover, schedule
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.planner import Offer
+from certagent.lifecycle.rules import disposal, issuance, rotation
+from certagent.lifecycle.rules.rule import Offer
 from tests.lifecycle.play import ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
 
 BOTH = (ECDSA, RSA)
@@ -64,7 +65,7 @@ def ages(life: Life, share: float) -> Life:
 )
 def test_a_lifetime_too_short_for_a_roll_is_told(hours: int, ttl_s: int, standby: bool, fits: bool) -> None:
     spec = replace(SPEC, standby=standby, ttl_s=ttl_s)
-    why = issuance.no_time_to_roll(spec, Life(spec).state, chain_of("aa", life=timedelta(hours=hours)))
+    why = rotation.no_time_to_roll(spec, Life(spec).state, chain_of("aa", life=timedelta(hours=hours)))
     assert (why is None) == fits
     assert fits or f"of a lifetime of {hours} h" in str(why)
 
@@ -74,13 +75,13 @@ def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
     life = Life.published(BARE)
     life.looks(ttl_s=2 * 86400)
     chain = chain_of("aa", life=timedelta(hours=160))
-    assert issuance.no_time_to_roll(BARE, Life(BARE).state, chain) is None
-    assert issuance.no_time_to_roll(BARE, life.state, chain)
-    assert issuance.no_time_to_roll(replace(BARE, rotate_key=None), life.state, chain) is None
-    assert issuance.no_time_to_roll(
+    assert rotation.no_time_to_roll(BARE, Life(BARE).state, chain) is None
+    assert rotation.no_time_to_roll(BARE, life.state, chain)
+    assert rotation.no_time_to_roll(replace(BARE, rotate_key=None), life.state, chain) is None
+    assert rotation.no_time_to_roll(
         replace(BARE, rotate_key=None, tlsa_parameters=("3 1 1", "2 1 1")), life.state, chain
     )
-    assert issuance.no_time_to_roll(replace(BARE, tlsa_names={}), life.state, chain) is None
+    assert rotation.no_time_to_roll(replace(BARE, tlsa_names={}), life.state, chain) is None
 
 
 # -- an order, from keys to a chain ----------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes
     """Keys, order, challenge, validation, chain; for the first certificate there is nothing that it replaces."""
     life = Life(replace(SPEC, key_types=BOTH))
     assert wait(life.offers(issuance.issue)).because == "keys are made first"
-    made = only(life.offers(issuance.make_keys))
+    made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert (made.keys, made.key_types) == ("k1", BOTH)
     life.until(st.PlaceOrder)
@@ -225,7 +226,7 @@ def test_nothing_is_ordered_while_the_keys_of_the_config_are_not_made() -> None:
     life.spec = SPEC
     life.fails("vault", "store.disk")
     assert not [offer for offer in life.offers(issuance.issue) if not isinstance(offer, st.Wait)]
-    made = only(life.offers(issuance.make_keys))
+    made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert made.keys == "k2"
     assert made.because == "there are no keys of ecdsa-p256 yet"
@@ -273,7 +274,7 @@ def test_what_the_config_changed_is_ordered_at_once() -> None:
     assert wait(life.offers(issuance.issue)).because.endswith(
         "are now ecdsa-p256, rsa-2048; the next keys are made first"
     )
-    made = only(life.offers(issuance.make_keys))
+    made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert (made.key_types, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
     life.does(made, ev.KeysMade(keys=made.keys, spki={ECDSA: "dd" * 32, RSA: "ee" * 32}))
@@ -317,12 +318,12 @@ def test_the_old_key_is_kept_rather_than_the_date_missed() -> None:
     assert (late.keys, late.because) == ("k1", "renewal is due: a third of the lifetime is left")
     bare = ages(Life.published(BARE), 0.15)
     assert order(bare.offers(issuance.issue)).keys == "k1"
-    assert bare.offers(issuance.make_keys) == [], "no other keys are made in that hour"
+    assert bare.offers(rotation.make_keys) == [], "no other keys are made in that hour"
     # without TLSA names there is nothing that could come too late
     alone = Life(replace(BARE, tlsa_names={}))
     alone.until_quiet()
     ages(alone, 0.15)
-    assert isinstance(only(alone.offers(issuance.make_keys)), st.MakeKeys)
+    assert isinstance(only(alone.offers(rotation.make_keys)), st.MakeKeys)
 
 
 def held_back(life: Life) -> Life:
@@ -376,18 +377,18 @@ def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> No
     """Not before everything is proven; one is enough."""
     life = Life()
     life.until(st.Install)
-    wait(life.offers(issuance.make_keys))
+    wait(life.offers(rotation.make_keys))
     made = life.until(st.MakeKeys)
     assert made.because.startswith("standby: ")
     assert rollover.rolled(life.spec, life.state)
     life.until_quiet()
-    assert life.offers(issuance.make_keys) == []
+    assert life.offers(rotation.make_keys) == []
 
 
 def test_without_a_stand_by_the_next_keys_are_made_in_time_for_caches() -> None:
     """The longest hold in force, and time for servers to follow, before the renewal."""
     life = Life.published(BARE)
-    early = wait(life.offers(issuance.make_keys))
+    early = wait(life.offers(rotation.make_keys))
     assert early.because == "the next keys are made in time for the renewal at 2027-03-02 00:00:00 UTC"
     newest = life.state.newest
     assert newest
@@ -395,22 +396,22 @@ def test_without_a_stand_by_the_next_keys_are_made_in_time_for_caches() -> None:
     lead = due - (life.now.wall + early.delay)
     assert lead == timedelta(hours=2) + schedule.OBSERVE_AT_MOST
     life.passes(early.delay)
-    made = only(life.offers(issuance.make_keys))
+    made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert made.because.startswith(
         "caches must know the next key before the renewal at 2027-03-02 00:00:00 UTC (a third"
     )
     alone = Life(replace(BARE, tlsa_names={}))
     alone.until_quiet()
-    assert (alone.now.wall + wait(alone.offers(issuance.make_keys)).delay) > due - timedelta(minutes=10), "no caches"
+    assert (alone.now.wall + wait(alone.offers(rotation.make_keys)).delay) > due - timedelta(minutes=10), "no caches"
 
 
 def test_no_keys_are_made_that_nothing_would_rotate_to() -> None:
     """`rotate_key: never` and no standby."""
     life = Life.published(replace(NEVER, standby=False))
-    assert life.offers(issuance.make_keys) == []
+    assert life.offers(rotation.make_keys) == []
     life.happens(ev.Requested(what="rotate"))
-    made = only(life.offers(issuance.make_keys))
+    made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
     assert made.because == "the operator asked: rotate"
 
@@ -456,9 +457,9 @@ def test_what_is_compromised_is_revoked_when_nothing_serves_it() -> None:
     old = life.state.generation("g1")
     assert old
     assert old.revoke
-    assert life.offers(issuance.revoke) == []
+    assert life.offers(disposal.revoke) == []
     step = life.until(st.Revoke)
-    assert life.offers(issuance.revoke) == [step]
+    assert life.offers(disposal.revoke) == [step]
     life.does(step, ev.Revoked(generation="g1"))
-    assert life.offers(issuance.revoke) == []
+    assert life.offers(disposal.revoke) == []
     assert TLSA_NAME in life.state.tlsa_names

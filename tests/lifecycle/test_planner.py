@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import issuance, planner, rollover, schedule
+from certagent.lifecycle import planner, rollover, schedule
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import converged
-from certagent.lifecycle.planner import Offer, plan
+from certagent.lifecycle.planner import plan
+from certagent.lifecycle.rules import deployment, disposal, issuance, records
+from certagent.lifecycle.rules.rule import Offer
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
@@ -179,7 +181,7 @@ def test_an_abort_gives_up_what_was_never_served() -> None:
     life.until_quiet()
     assert life.state.requested is None
     assert life.in_dns == life.records("g1")
-    assert because(life.offers(planner.abort)) == []
+    assert because(life.offers(disposal.abort)) == []
 
 
 # -- what was begun at a mail server ---------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ def unverified(life: Life, code: str, server: str = "postfix", times: int = 1) -
 def test_a_reload_may_have_been_swallowed_and_every_third_time_the_files_are_put_in_place_again() -> None:
     """Where the proof fails for another reason than another key."""
     for times in range(1, 7):
-        [offer] = unverified(swapping(), "mta.down", times=times).offers(planner.finish)
+        [offer] = unverified(swapping(), "mta.down", times=times).offers(deployment.finish)
         assert isinstance(offer, st.Install if times % 3 == 0 else st.Reload)
         assert isinstance(offer, st.Reload) or (offer.generation == "g2" and not offer.rollback)
 
@@ -216,20 +218,20 @@ def test_a_reload_may_have_been_swallowed_and_every_third_time_the_files_are_put
 def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     """By a line of work of its own, and never a second time round: what was put back is not put back."""
     life = unverified(swapping(), "mta.not_served")
-    first, second = life.offers(planner.finish)
+    first, second = life.offers(deployment.finish)
     assert isinstance(first, st.Install)
     assert (first.generation, first.rollback, first.work) == ("g1", True, "rollback postfix")
     assert isinstance(second, st.Reload)
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    assert because(life.offers(planner.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
 
 
 def test_nothing_is_put_back_that_caches_forbid() -> None:
     """Two hosts behind one name: on the other one the old key is gone for good, and so is its record."""
     life = swapping(TWO)
-    assert because(life.offers(planner.deploy))[1:]
+    assert because(life.offers(deployment.deploy))[1:]
     new = frozenset(life.in_dns - life.records("g1"))
     for event in (ev.Installed, ev.Verified):
         if event is ev.Installed:
@@ -237,9 +239,9 @@ def test_nothing_is_put_back_that_caches_forbid() -> None:
             life.happens(ev.Installed(server="other", generation="g2"))
         life.happens(ev.Verified(server="other", generation="g2", drained=True, served=()))
     unverified(life, "mta.not_served")
-    assert len(life.offers(planner.finish)) == 2
+    assert len(life.offers(deployment.finish)) == 2
     life.looks(new)
-    assert because(life.offers(planner.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
 
 
 def first_swap(life: Life) -> Life:
@@ -260,15 +262,15 @@ def test_files_of_somebody_else_come_back_if_they_were_kept(kept: bool) -> None:
     life.happens(ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    offers = life.offers(planner.finish)
+    offers = life.offers(deployment.finish)
     assert [type(offer) for offer in offers] == ([st.Restore, st.Reload] if kept else [st.Reload])
     if not kept:
         return
     life.does(offers[0])
-    assert because(life.offers(planner.finish)) == ["Restore: putting files back was interrupted"]
+    assert because(life.offers(deployment.finish)) == ["Restore: putting files back was interrupted"]
     life.happens(ev.Restored(server="postfix"))
-    assert life.offers(planner.finish) == []
-    assert because(life.offers(planner.inspect)) == [
+    assert life.offers(deployment.finish) == []
+    assert because(life.offers(deployment.inspect)) == [
         "Inspect: its own files were put back; what is served is looked at"
     ]
     assert isinstance(life.plan(), st.Inspect), "before anything else"
@@ -285,13 +287,13 @@ def test_files_of_somebody_else_do_not_come_back_once_they_were_replaced_for_goo
     life.happens(ev.Installed(server="postfix", generation="g1", kept=True))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Reload]
 
 
 def test_files_of_somebody_else_do_not_come_back_where_caches_forbid_their_key() -> None:
     """Two hosts behind one name, of which the other one serves only certagent's key."""
     life = first_swap(Life(TWO))
-    both = [offer.server for offer in life.offers(planner.deploy) if isinstance(offer, st.Install)]
+    both = [offer.server for offer in life.offers(deployment.deploy) if isinstance(offer, st.Install)]
     assert both == ["postfix", "other"]
     life.does(st.Install(server="other", generation="g1", because=""))
     life.happens(ev.Installed(server="other", generation="g1"))
@@ -300,9 +302,9 @@ def test_files_of_somebody_else_do_not_come_back_where_caches_forbid_their_key()
     life.happens(ev.Installed(server="postfix", generation="g1", kept=True))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    assert [type(offer) for offer in life.offers(planner.finish)] == [st.Restore, st.Reload]
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Restore, st.Reload]
     life.looks(life.records("g1"))
-    assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Reload]
 
 
 def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
@@ -310,11 +312,11 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     life = swapping()
     life.does(life.plan())
     old, all_ = life.records("g1"), life.in_dns
-    [again] = life.offers(planner.finish)
+    [again] = life.offers(deployment.finish)
     assert isinstance(again, st.Install)
     assert (again.generation, again.rollback) == ("g2", False)
     life.looks(old)
-    [back] = life.offers(planner.finish)
+    [back] = life.offers(deployment.finish)
     assert isinstance(back, st.Install)
     assert (back.generation, back.rollback) == ("g1", True)
     assert back.because == "installing was interrupted, and caches forbid it by now"
@@ -323,7 +325,7 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     first = first_swap(Life())
     first.does(first.plan())
     first.looks(STRANGE)  # of the key that was served before
-    assert because(first.offers(planner.finish)) == [
+    assert because(first.offers(deployment.finish)) == [
         "Wait: postfix: installing was interrupted, and caches forbid it by now"
     ]
 
@@ -350,7 +352,7 @@ def test_the_old_key_does_not_come_back_where_only_the_new_one_has_records() -> 
     life.looks(new)
     life.passes(timedelta(hours=5))
     life.looks(new, None)
-    assert because(life.offers(planner.finish)) == [
+    assert because(life.offers(deployment.finish)) == [
         "Wait: postfix: installing was interrupted, and caches forbid it by now"
     ]
 
@@ -362,7 +364,7 @@ def test_what_is_taken_back_is_so_in_any_weather() -> None:
     life.does(life.plan())
     life.looks(life.in_dns, None)
     for _ in range(2):
-        [back] = life.offers(planner.finish)
+        [back] = life.offers(deployment.finish)
         assert isinstance(back, st.Install)
         assert (back.generation, back.rollback) == ("g1", True)
         life.does(back)
@@ -383,7 +385,7 @@ def test_a_swap_that_accepts_deferrals_is_done_again_whatever_caches_hold() -> N
     life.happens(ev.Requested(what="emergency", accept_deferrals=True))
     life.does(life.until(st.Install))
     life.looks(life.records("g1"))
-    [again] = life.offers(planner.finish)
+    [again] = life.offers(deployment.finish)
     assert isinstance(again, st.Install)
     assert (again.generation, again.accept_deferrals) == ("g2", True)
 
@@ -392,7 +394,7 @@ def test_what_somebody_else_exchanged_is_put_in_place_again() -> None:
     """Of something that was proven before."""
     life = Life.published()
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
-    [again] = life.offers(planner.finish)
+    [again] = life.offers(deployment.finish)
     assert isinstance(again, st.Install)
     assert (again.generation, again.rollback) == ("g1", False)
     assert again.because == "something else is served than was installed"
@@ -407,9 +409,9 @@ def test_something_newer_does_not_wait_for_what_does_not_get_on() -> None:
     keys = life.state.keyset("k2")
     assert keys
     life.happens(replace(newer, chain=replace(chain_of("cc"), spki=keys.spki["ecdsa-p256"])))
-    assert life.offers(planner.deploy) == []
+    assert life.offers(deployment.deploy) == []
     life.fails("install postfix", "mta.config")
-    [offer] = life.offers(planner.deploy)
+    [offer] = life.offers(deployment.deploy)
     assert isinstance(offer, st.Install)
     assert offer.generation == "g3"
 
@@ -420,21 +422,21 @@ def test_something_newer_does_not_wait_for_what_does_not_get_on() -> None:
 def test_nothing_is_published_on_a_look_that_met_nobody() -> None:
     """Nor before any look, nor between a change and the look after it."""
     life = Life()
-    assert life.offers(planner.publish) == []
+    assert life.offers(records.publish) == []
     life = Life.published()
     life.looks(None)
-    assert life.offers(planner.publish) == []
+    assert life.offers(records.publish) == []
     life.looks(frozenset({"3 1 1 " + "99" * 32}))
-    assert [type(offer) for offer in life.offers(planner.publish)] == [st.Publish]
+    assert [type(offer) for offer in life.offers(records.publish)] == [st.Publish]
     life.does(st.Publish(tlsa_name=TLSA_NAME, values=STRANGE, ttl_s=60, because=""))
-    assert life.offers(planner.publish) == []
+    assert life.offers(records.publish) == []
 
 
 def test_a_first_publication_that_waits_says_why() -> None:
     """And is looked at again at the latest with the next watch."""
     life = Life()
     life.until(st.Install)
-    [wait] = life.offers(planner.publish)
+    [wait] = life.offers(records.publish)
     assert isinstance(wait, st.Wait)
     assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and proven first"
     assert wait.delay == SPEC.check_interval
@@ -444,11 +446,11 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
     """A TTL raised since would be superseded unseen; a provider that lost the change is asked once more."""
     life = Life.published()
     life.looks(life.in_dns - life.records("g1"))
-    [add] = life.offers(planner.publish)
+    [add] = life.offers(records.publish)
     assert isinstance(add, st.Publish)
     assert (add.values, add.because) == (life.in_dns, "keys k2 must be in every cache before they serve")
     life.passes(2 * MINUTE)
-    [observe] = life.offers(planner.publish)
+    [observe] = life.offers(records.publish)
     assert isinstance(observe, st.Observe)
     assert observe.because == "the last look before records are added"
     waits: list[float] = []
@@ -456,12 +458,12 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
         life.does(add, ev.Published(tlsa_name=TLSA_NAME, values=add.values))
         life.passes(timedelta(milliseconds=1))
         life.looks(life.in_dns - life.records("g1"))
-        [wait] = life.offers(planner.publish)
+        [wait] = life.offers(records.publish)
         assert isinstance(wait, st.Wait)
         assert wait.because == "the provider has accepted a change that is not to be seen yet"
         waits.append(round(wait.delay.total_seconds()))
         life.passes(wait.delay)
-        assert life.offers(planner.publish) == [add]
+        assert life.offers(records.publish) == [add]
     assert waits == [2, 5, 15]
 
 
@@ -471,7 +473,7 @@ def test_why_records_are_added() -> None:
     assert life.until(st.Publish).because == "first publication: what is served is proven"
     life.until_quiet()
     life.looks(STRANGE)
-    [add] = life.offers(planner.publish)
+    [add] = life.offers(records.publish)
     assert add.because == "a record of what is served is missing"
 
 
@@ -480,7 +482,7 @@ def test_when_is_looked_again() -> None:
     life = Life.published()
 
     def next_observation() -> tuple[float, str]:
-        [offer] = life.offers(planner.observe)
+        [offer] = life.offers(records.observe)
         if isinstance(offer, st.Observe):
             return 0, offer.because
         assert isinstance(offer, st.Wait)
@@ -500,10 +502,10 @@ def test_when_is_looked_again() -> None:
     assert next_observation() == (0, "not every server has followed")
     new = Life()
     assert next_observation() != (0, "never looked at")
-    [first] = new.offers(planner.observe)
+    [first] = new.offers(records.observe)
     assert first.because == "never looked at"
     new.looks(None)
-    [offer] = new.offers(planner.observe)
+    [offer] = new.offers(records.observe)
     assert isinstance(offer, st.Wait)
     assert offer.delay == MINUTE, "as if the change were four minutes ago"
 
@@ -514,32 +516,32 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
     old = life.records("g1")
     life.until(st.Unpublish)
     assert life.state.mail_servers["postfix"].serves == ("g2",)
-    [remove] = life.offers(planner.clean)
+    [remove] = life.offers(records.unpublish)
     assert isinstance(remove, st.Unpublish)
     assert (remove.values, remove.because) == (old, "nothing serves their keys any more")
     life.passes(2 * MINUTE)
-    [verify] = life.offers(planner.clean)
+    [verify] = life.offers(records.unpublish)
     assert isinstance(verify, st.Verify)
     assert (verify.drained, verify.because) == (True, "proven afresh before old records go")
     life.happens(ev.Verified(server="postfix", generation="g2", drained=True, served=()))
-    [observe] = life.offers(planner.clean)
+    [observe] = life.offers(records.unpublish)
     assert observe.because == "the last look before records go"
     life.looks()
-    assert life.offers(planner.clean) == [remove]
+    assert life.offers(records.unpublish) == [remove]
     life.does(remove, ev.Unpublished(tlsa_name=TLSA_NAME, values=old))
-    assert life.offers(planner.clean) == [], "changed since"
+    assert life.offers(records.unpublish) == [], "changed since"
     life.passes(timedelta(milliseconds=1))
     life.looks()
-    [wait] = life.offers(planner.clean)
+    [wait] = life.offers(records.unpublish)
     assert isinstance(wait, st.Wait)
     assert wait.because == "the provider has accepted a change that is not to be seen yet"
     # a proof that fails: nothing is removed
     life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=()))
-    assert life.offers(planner.clean) == []
+    assert life.offers(records.unpublish) == []
 
 
 def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way() -> None:
-    """As a whole it hurts nobody; not if somebody else's record of the TLSA parameters, which matches nothing, would be left."""
+    """As a whole it breaks with nobody; not if somebody else's record of that type, matching nothing, would be left."""
     issuer = frozenset({"2 1 1 " + "ca" * 32})
     life = Life(replace(SPEC, tlsa_parameters=("3 1 1", "2 1 1")))
     life.until(st.PlaceOrder)
@@ -551,11 +553,11 @@ def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way
     life.spec = SPEC
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.looks()
-    [remove] = life.offers(planner.clean)
+    [remove] = life.offers(records.unpublish)
     assert isinstance(remove, st.Unpublish)
     assert remove.values == issuer
     life.looks(life.in_dns | {"2 1 1 " + "cb" * 32})
-    [wait] = life.offers(planner.clean)
+    [wait] = life.offers(records.unpublish)
     assert isinstance(wait, st.Wait)
     gate = "without these no record of type 2 1 1 would match what is served"
     assert wait.because == f"not removed: {TLSA_NAME}: {gate}"
@@ -569,10 +571,10 @@ def test_deleting_that_was_interrupted_is_done_again_as_it_was_begun() -> None:
     life = swapping()
     step = life.until(st.Delete)
     life.does(step)
-    [again] = life.offers(planner.delete)
+    [again] = life.offers(disposal.delete)
     assert again == replace(step, because="deleting was interrupted")
     life.happens(ev.Deleted(generations=("g1",), keys=("k1",)))
-    assert life.offers(planner.delete) == []
+    assert life.offers(disposal.delete) == []
 
 
 def test_keys_whose_records_are_in_dns_are_kept() -> None:
@@ -583,7 +585,7 @@ def test_keys_whose_records_are_in_dns_are_kept() -> None:
     assert isinstance(step, st.Delete)
     assert (step.generations, step.keys) == (("g1",), ("k1",))
     life.looks(life.in_dns | old)
-    [only] = life.offers(planner.delete)
+    [only] = life.offers(disposal.delete)
     assert isinstance(only, st.Delete)
     assert (only.generations, only.keys) == (("g1",), ())
 
@@ -599,28 +601,28 @@ def test_a_withdrawn_name_is_forgotten_late_enough_for_a_change_that_was_lost_on
     life.until(st.Delete)
     assert life.now.since(changed) >= max(schedule.LATE, timedelta(hours=2))
     life.looks(STRANGE)
-    assert life.offers(planner.delete) == []
-    assert life.offers(planner.observe), "a name that is not configured and not forgotten is still looked at"
+    assert life.offers(disposal.delete) == []
+    assert life.offers(records.observe), "a name that is not configured and not forgotten is still looked at"
 
 
 def test_what_is_served_is_proven_now_and_then() -> None:
     """Only where it was proven; something is always due some day."""
     life = Life.published()
-    verified, nothing = life.offers(planner.check_interval)
+    verified, nothing = life.offers(deployment.verify)
     assert isinstance(verified, st.Wait)
     assert isinstance(nothing, st.Wait)
     assert timedelta(0) < verified.delay < nothing.delay == SPEC.check_interval
     life.passes(SPEC.check_interval)
-    verify, _ = life.offers(planner.check_interval)
+    verify, _ = life.offers(deployment.verify)
     assert isinstance(verify, st.Verify)
     assert (verify.generation, verify.drained) == ("g1", True)
-    assert because(Life().offers(planner.check_interval)) == ["Wait: nothing is due"]
+    assert because(Life().offers(deployment.verify)) == ["Wait: nothing is due"]
 
 
 def test_a_swap_without_tlsa_names_minds_none() -> None:
     """Nothing is published that it could hurt; what is served is looked at all the same: a name may be added soon."""
     life = Life(replace(SPEC, tlsa_names={}, standby=False))
-    assert because(life.offers(planner.inspect)) == ["Inspect: what it serves now is not known yet"]
+    assert because(life.offers(deployment.inspect)) == ["Inspect: what it serves now is not known yet"]
     assert life.until(st.Install).because.startswith("no TLSA records to mind; ")
 
 
@@ -642,20 +644,20 @@ def test_drained_from_the_first_proof_on_where_nothing_old_can_live() -> None:
     life = swapping()
     life.does(life.plan())
     life.happens(ev.Installed(server="postfix", generation="g2"))
-    assert [type(offer) for offer in life.offers(planner.finish)] == [st.Reload]
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Reload]
     life.happens(ev.Reloaded(server="postfix"))
     for delay, drained in ((timedelta(0), False), (SPEC.drain, True)):
         life.passes(delay)
-        [verify] = life.offers(planner.finish)
+        [verify] = life.offers(deployment.finish)
         assert isinstance(verify, st.Verify)
         assert verify.drained is drained
     life.happens(ev.Reloaded(server="postfix"))
     life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=(served(chain_of("aa")),)))
-    [wait] = life.offers(planner.finish)
+    [wait] = life.offers(deployment.finish)
     assert isinstance(wait, st.Wait)
     assert wait.delay == SPEC.drain
     life.passes(SPEC.drain)
-    [verify] = life.offers(planner.finish)
+    [verify] = life.offers(deployment.finish)
     assert verify.because == "old processes are gone by now"
 
 
@@ -677,13 +679,13 @@ def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
     life.fails("install mx2")
     life.does(life.until(st.Install))
     life.spec = ALONE
-    assert life.offers(planner.leave) == [], "its TLSA name is held by caches"
+    assert life.offers(disposal.delete_mail_servers) == [], "its TLSA name is held by caches"
     moments = life.until_quiet(withdrawn=True, limit=400)
     step = next(m.step for m in moments if isinstance(m.step, st.Delete) and m.step.mail_servers)
     assert set(life.state.mail_servers) == {"postfix"}
     assert not [work for work in life.state.failures if work.endswith(" mx2")]
     life.spec = PAIR
-    [back] = life.offers(planner.inspect)
+    [back] = life.offers(deployment.inspect)
     assert isinstance(back, st.Inspect)
     assert (step, back.server) == (st.Delete(mail_servers=("mx2",), because="not configured any more"), "mx2")
 

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Service
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.state import State
-from tests.lifecycle.play import SPEC, TLSA_NAME, Life
+from tests.lifecycle.play import SPEC, TLSA_NAME, Life, chain_of, served, unmanaged
 
 IMAPS, PLACE = "_993._tcp.mx1.example.org.", "_dane.example.org."
 TWO = replace(
@@ -99,6 +100,30 @@ def test_nothing_is_removed_while_it_is_not_known_where_a_name_leads() -> None:
     assert rollover.publication_blocked(new.spec, new.state, TLSA_NAME) is None
     held_back = f"where {IMAPS} leads is not known yet: the records may be the same"
     assert rollover.publication_blocked(TWO, new.state, TLSA_NAME) == held_back
+
+
+def test_a_new_kind_of_record_minds_what_is_served_where_the_records_may_be_the_same() -> None:
+    """Whoever follows the other name would find the new kind, too, and no record of it that matches there."""
+    pinned = replace(TWO, tlsa_parameters=("3 1 1", "2 1 1"))
+    life = Life(replace(TWO, tlsa_names={TLSA_NAME: ("postfix",)}, mail_servers=TWO.mail_servers[:1]))
+    life.until_quiet(unmanaged(chain_of("ee", "ca")), limit=1)
+    path = ((PLACE, 3600),)
+    answers: dict[str, Answer | Unknown] = {"ns1": Answer(frozenset({"3 1 1 " + "ee" * 32}), 3600, path)}
+    life.happens(
+        ev.Observed(tlsa_name=TLSA_NAME, observation=Observation("example.org.", PLACE, answers, "secure", "", path))
+    )
+    issuer = frozenset({"2 1 1 " + "ca" * 32})
+    assert rollover.may_publish(life.spec, life.state, TLSA_NAME, issuer) is None
+    against = rollover.may_publish(pinned, life.state, TLSA_NAME, issuer)
+    assert against == f"{TLSA_NAME}: what dovecot serves is not known yet"
+    life.happens(ev.Inspected(server="dovecot", served=(served(chain_of("dd", "cb")),)))
+    assert rollover.unplaced(pinned, life.state) == [IMAPS]
+    against = rollover.may_publish(pinned, life.state, TLSA_NAME, issuer)
+    assert against == f"{TLSA_NAME}: no record of type 2 1 1 would match what is served now"
+    assert not rollover.missing(pinned, life.state, TLSA_NAME) & issuer
+    elsewhere = Observation("example.org.", IMAPS, {"ns1": Answer(frozenset(), 3600)}, "secure")
+    life.happens(ev.Observed(tlsa_name=IMAPS, observation=elsewhere))
+    assert rollover.may_publish(pinned, life.state, TLSA_NAME, issuer) is None
 
 
 def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:

@@ -11,6 +11,7 @@ from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
 from certagent.pki import keys
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
 
@@ -26,7 +27,22 @@ class Chain(Struct, frozen=True):
 
     @property
     def pem(self) -> bytes:
+        """The combined file."""
         return self.key + self.leaf + self.issuer
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(Secret(self.key), self.leaf, self.issuer)
+
+
+def paired(key: Chain, certificates: Chain) -> Credential:
+    """The key of one with the certificates of another: they do not fit."""
+    return Credential(Secret(key.key), certificates.leaf, certificates.issuer)
+
+
+def text(combined: bytes) -> Credential:
+    """A credential whose combined file is this text, whatever it is."""
+    return Credential(Secret(combined), b"", b"")
 
 
 def make(key_type: str = "ecdsa-p256", name: str = "mx1.corp.example") -> Chain:

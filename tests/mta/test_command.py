@@ -10,7 +10,6 @@ import pytest
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.mta.command import Command, Options
-from certagent.secret import Secret
 from tests.mta import chains
 
 OLD, NEW = chains.make(), chains.make()
@@ -211,7 +210,7 @@ class TestSecrets:
     ) -> None:
         monkeypatch.setenv("DNS_TOKEN", "secret")
         one = command(place, reload=f'(env; echo "$0 $*"; cat; pwd) >{place}/seen')
-        one.install({"ecdsa-p256": Secret(NEW.pem)})
+        one.install({"ecdsa-p256": NEW.credential})
         one.reload()
         seen = (place / "seen").read_text().splitlines()
         names = {line.split("=")[0] for line in seen if "=" in line} - {"PWD", "SHLVL", "_", "OLDPWD"}
@@ -226,10 +225,10 @@ def test_files_are_those_of_the_layout(place: Path) -> None:
     assert one.ahead(ECDSA) == (
         (f"{place}/chain.pem is not there yet: the first run writes it", f"let the service read {place}/chain.pem"),
     )
-    one.install({"ecdsa-p256": Secret(OLD.pem)})
+    one.install({"ecdsa-p256": OLD.credential})
     saved = one.saved()
     assert (one.ahead(ECDSA), one.installed(), set(saved)) == ((), {"ecdsa-p256": OLD.der}, {f"{place}/chain.pem"})
-    one.install({"ecdsa-p256": Secret(NEW.pem)})
+    one.install({"ecdsa-p256": NEW.credential})
     one.restore(saved)
     assert one.installed() == {"ecdsa-p256": OLD.der}
 

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta.layout import Access, Files, Layout
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.mta import chains
 
@@ -69,7 +70,7 @@ def layout(place: Path, request: pytest.FixtureRequest) -> Layout:
 
 def installed(place: Path, shape: str, access: Access | None = None) -> Layout:
     layout = Layout("test mx1", {"ecdsa": files(place, shape)}, access)
-    layout.install({"ecdsa-p256": Secret(OLD.pem)})
+    layout.install({"ecdsa-p256": OLD.credential})
     return layout
 
 
@@ -84,7 +85,7 @@ def snapshot(place: Path) -> dict[str, tuple[object, ...]]:
 
 
 def put(layout: Layout, chain: chains.Chain = NEW) -> None:
-    layout.install({"ecdsa-p256": Secret(chain.pem)})
+    layout.install({"ecdsa-p256": chain.credential})
 
 
 def refused(layout: Layout, place: Path, match: str) -> Misconfigured:
@@ -126,8 +127,8 @@ class TestShapes:
 
     def test_a_bundle_opens_with_the_password_and_has_the_chain_in_order(self, place: Path) -> None:
         layout = installed(place, "pkcs12")
-        deep = OLD.pem + NEW.issuer  # two issuers: their order can be wrong
-        layout.install({"ecdsa-p256": Secret(deep)})
+        # two issuers: their order can be wrong
+        layout.install({"ecdsa-p256": Credential(Secret(OLD.key), OLD.leaf, OLD.issuer + NEW.issuer)})
         bundle = load_pkcs12((place / "ecdsa.p12").read_bytes(), PASSWORD)
         assert bundle.cert is not None
         chain = [bundle.cert, *bundle.additional_certs]
@@ -142,7 +143,7 @@ class TestShapes:
     )
     def test_openssl_reads_a_bundle_of_either_cipher(self, place: Path, cipher: str, said: str) -> None:
         one = Files(pkcs12=str(place / "b.p12"), password_file=str(place / "password"), pkcs12_cipher=cipher)  # type: ignore
-        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": Secret(NEW.pem)})
+        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": NEW.credential})
         command = ["openssl", "pkcs12", "-in", place / "b.p12", "-passin", f"file:{place}/password", "-info", "-nodes"]
         done = subprocess.run(command, capture_output=True, check=True)
         assert said in done.stderr.decode()
@@ -169,7 +170,7 @@ class TestShapes:
 
     def test_both_kinds_of_keys_in_shapes_of_their_own(self, place: Path) -> None:
         layout = Layout("test mx1", {"rsa": files(place, "parts", "rsa"), "ecdsa-p256": str(place / "ecdsa.pem")})
-        layout.install({"rsa-2048": Secret(RSA.pem), "ecdsa-p256": Secret(NEW.pem)})
+        layout.install({"rsa-2048": RSA.credential, "ecdsa-p256": NEW.credential})
         assert layout.installed() == {"rsa-2048": RSA.der, "ecdsa-p256": NEW.der}
         assert [path.name for path in layout.paths(["ecdsa-p256"])] == ["ecdsa.pem"]
         assert len(layout.paths()) == 4
@@ -246,16 +247,16 @@ class TestNothingChanges:
     def test_by_a_broken_pem(self, place: Path, layout: Layout, wrong: bytes) -> None:
         before = snapshot(place)
         with pytest.raises(Unsafe, match=r"\[mta\.pem\]") as caught:
-            layout.install({"ecdsa-p256": Secret(wrong)})
+            layout.install({"ecdsa-p256": chains.text(wrong)})
         assert (str(layout.paths()[-1]) in caught.value.detail, ".new-" in caught.value.detail) == (True, False)
         assert snapshot(place) == before
 
     def test_by_a_broken_pem_of_the_other_kind(self, place: Path) -> None:
         layout = Layout("test mx1", {"ecdsa": files(place, "parts"), "rsa": files(place, "fullchain", "rsa")})
-        layout.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)})
+        layout.install({"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential})
         before = snapshot(place)
         with pytest.raises(Unsafe):
-            layout.install({"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(RSA.key + OLD.leaf + OLD.issuer)})
+            layout.install({"ecdsa-p256": NEW.credential, "rsa-2048": chains.paired(RSA, OLD)})
         assert snapshot(place) == before
 
     def test_by_a_key_that_another_process_made_unreadable(self, place: Path, layout: Layout) -> None:
@@ -342,9 +343,9 @@ class TestNothingChanges:
     @pytest.mark.parametrize("full", range(1, 5))
     def test_by_a_disk_that_is_full_at_any_file(self, place: Path, monkeypatch: pytest.MonkeyPatch, full: int) -> None:
         layout = Layout("test mx1", {"ecdsa": files(place, "parts"), "rsa": str(place / "rsa.pem")})
-        both = {"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)}
+        both = {"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential}
         layout.install(both)
-        before, real, written = snapshot(place), atomic._write_all, 0  # pyright: ignore[reportPrivateUsage]
+        before, real, written = snapshot(place), replace._write_all, 0  # pyright: ignore[reportPrivateUsage]
 
         def write(fd: int, data: bytes) -> None:
             nonlocal written
@@ -353,7 +354,7 @@ class TestNothingChanges:
                 raise OSError(28, "No space left on device")
             real(fd, data)
 
-        monkeypatch.setattr(atomic, "_write_all", write)
+        monkeypatch.setattr(replace, "_write_all", write)
         with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
             layout.install(both)
         assert snapshot(place) == before
@@ -366,7 +367,7 @@ class TestNothingChanges:
         lines = {line for line in NEW.key.decode().splitlines() if "-----" not in line} | {PASSWORD.decode()}
         wrong = NEW.key + NEW.leaf[:300] + b"!!!" + NEW.leaf[300:] + NEW.issuer
         with pytest.raises(Unsafe) as caught:
-            layout.install({"ecdsa-p256": Secret(wrong)})
+            layout.install({"ecdsa-p256": chains.text(wrong)})
         error: BaseException | None = caught.value
         while error:
             assert not any(line in repr(error) + repr(vars(error)) + repr(error.args) for line in lines)
@@ -399,7 +400,7 @@ SABOTAGE: dict[str, Callable[[Path], None]] = {
 @contextlib.contextmanager
 def failing_disk(names: set[str]) -> Generator[None]:
     """Bytes for files of these names cannot be written."""
-    real = atomic._write_all  # pyright: ignore[reportPrivateUsage]
+    real = replace._write_all  # pyright: ignore[reportPrivateUsage]
 
     def write(fd: int, data: bytes) -> None:
         name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
@@ -407,11 +408,11 @@ def failing_disk(names: set[str]) -> Generator[None]:
             raise OSError(5, "Input/output error")
         real(fd, data)
 
-    atomic._write_all = write  # pyright: ignore[reportPrivateUsage]
+    replace._write_all = write  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
-        atomic._write_all = real  # pyright: ignore[reportPrivateUsage]
+        replace._write_all = real  # pyright: ignore[reportPrivateUsage]
 
 
 @given(
@@ -423,12 +424,12 @@ def test_where_any_files_cannot_be_prepared_none_is_placed(shapes: tuple[str, st
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         place = prepared(Path(name))
         layout = Layout("test mx1", {"ecdsa": files(place, shapes[0]), "rsa": files(place, shapes[1], "rsa")})
-        layout.install({"ecdsa-p256": Secret(OLD.pem), "rsa-2048": Secret(RSA.pem)})
+        layout.install({"ecdsa-p256": OLD.credential, "rsa-2048": RSA.credential})
         broken = {layout.paths()[at]: how for at, how in failing.items() if at < len(layout.paths())}
         for path, how in broken.items():
             SABOTAGE[how](path)
         before = snapshot(place)
-        new = {"ecdsa-p256": Secret(NEW.pem), "rsa-2048": Secret(RSA.pem)}
+        new = {"ecdsa-p256": NEW.credential, "rsa-2048": RSA.credential}
         with failing_disk({path.name for path, how in broken.items() if how == "disk"}):
             if broken:
                 with pytest.raises((Misconfigured, Transient), match=r"mta\.(files|disk)"):
@@ -444,8 +445,11 @@ class TestKilled:
 import os, signal, sys
 from pathlib import Path
 from certagent.mta.layout import Files, Layout
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
-place, pem, left = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), int(sys.argv[3])
+place, left = Path(sys.argv[1]), int(sys.argv[2])
+key, leaf, issuers = (Path(path).read_bytes() for path in sys.argv[3:])
+credential = Credential(Secret(key), leaf, issuers)
 rename = os.rename
 def counted(*args, **kwargs):
     global left
@@ -456,7 +460,7 @@ def counted(*args, **kwargs):
 os.rename = counted
 crt, ca, key = (str(place / f"ecdsa.{suffix}") for suffix in ("crt", "ca", "key"))
 files = Files(cert=crt, chain=ca, key=key)
-Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": Secret(pem)})
+Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": credential})
 """
 
     @pytest.mark.parametrize("renames", [0, 1, 2])
@@ -465,8 +469,10 @@ Layout("test mx1", {"ecdsa": files}).install({"ecdsa-p256": Secret(pem)})
     ) -> None:
         layout = installed(place, "parts")
         saved = layout.saved()
-        (tmp_path / "new").write_bytes(NEW.pem)
-        argv = [sys.executable, "-c", self.SCRIPT, place, tmp_path / "new", str(renames)]
+        new = {"key": NEW.key, "leaf": NEW.leaf, "issuers": NEW.issuer}
+        for name, part in new.items():
+            (tmp_path / name).write_bytes(part)
+        argv = [sys.executable, "-c", self.SCRIPT, place, str(renames), *(tmp_path / name for name in new)]
         done = subprocess.run(argv, cwd=Path(__file__).parents[2], check=False)
         assert done.returncode == -signal.SIGKILL
         contents = [path.read_bytes() for path in layout.paths()]
@@ -490,11 +496,18 @@ class TestPkcs12:
         put(layout, OLD)
         assert self.bundle(place) == before
 
-    @pytest.mark.parametrize("pem", [NEW.pem, OLD.key + OLD.leaf + NEW.issuer, OLD.pem + NEW.issuer])
-    def test_another_chain_is_another_bundle(self, place: Path, pem: bytes) -> None:
+    @pytest.mark.parametrize(
+        "other",
+        [
+            NEW.credential,
+            Credential(Secret(OLD.key), OLD.leaf, NEW.issuer),
+            Credential(Secret(OLD.key), OLD.leaf, OLD.issuer + NEW.issuer),
+        ],
+    )
+    def test_another_chain_is_another_bundle(self, place: Path, other: Credential) -> None:
         layout = installed(place, "pkcs12")
         before = self.bundle(place)
-        layout.install({"ecdsa-p256": Secret(pem)})
+        layout.install({"ecdsa-p256": other})
         assert self.bundle(place) != before
 
     def test_another_password_or_cipher_is_another_bundle(self, place: Path) -> None:
@@ -508,7 +521,7 @@ class TestPkcs12:
         one = Files(
             pkcs12=str(place / "ecdsa.p12"), password_file=str(place / "password"), pkcs12_cipher="TripleDES_SHA1"
         )
-        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": Secret(OLD.pem)})
+        Layout("test mx1", {"ecdsa": one}).install({"ecdsa-p256": OLD.credential})
         third = self.bundle(place)
         assert third != again
         put(layout, OLD)
@@ -695,7 +708,7 @@ class TestOptions:
         layout = Layout("test mx1", {"ecdsa": "/a.pem", "ecdsa-p384": "/b.pem"})
         assert [layout.of(f"ecdsa-p{bits}").combined for bits in (256, 384)] == ["/a.pem", "/b.pem"]
         with pytest.raises(Misconfigured, match=r"no file for rsa-2048 \[mta\.config\]") as caught:
-            layout.install({"rsa-2048": Secret(RSA.pem)})
+            layout.install({"rsa-2048": RSA.credential})
         assert "rsa: " in caught.value.hint
 
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import replace
 from certagent.mta import pemfile
 from certagent.mta.layout import Layout
-from certagent.secret import Secret
+from certagent.pki.credential import Credential
 from tests.mta import chains
 
 ONE = chains.make()
@@ -21,8 +21,8 @@ OTHER = chains.make()
 RSA = chains.make("rsa-2048")
 
 
-def install(path: Path, pem: Secret[bytes]) -> None:
-    Layout("postfix mx1", {"ecdsa": str(path)}).install({"ecdsa-p256": pem})
+def install(path: Path, credential: Credential) -> None:
+    Layout("postfix mx1", {"ecdsa": str(path)}).install({"ecdsa-p256": credential})
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     """A file in service."""
     tmp_path.chmod(0o755)
     path = tmp_path / "chain.pem"
-    install(path, Secret(ONE.pem))
+    install(path, ONE.credential)
     return path
 
 
@@ -66,7 +66,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_a_broken_file_is_refused_and_the_old_one_stays(path: Path, wrong: bytes) -> None:
     with pytest.raises(Unsafe) as caught:
-        install(path, Secret(wrong))
+        install(path, chains.text(wrong))
     assert caught.value.code == "mta.pem"
     assert str(path) in caught.value.detail
     assert ".new-" not in caught.value.detail
@@ -77,14 +77,14 @@ def test_a_broken_file_is_refused_and_the_old_one_stays(path: Path, wrong: bytes
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cut_before_the_end_of_the_leaf_is_accepted(path: Path, cut: int) -> None:
     with pytest.raises(Unsafe, match=r"mta\.pem"):
-        install(path, Secret(ONE.pem[:cut]))
+        install(path, chains.text(ONE.pem[:cut]))
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_an_error_never_carries_the_key(path: Path, wrong: bytes) -> None:
     lines = [line for line in ONE.key.decode().splitlines() if len(line) > 20 and "-----" not in line]
     with pytest.raises(Unsafe) as caught:
-        install(path, Secret(wrong))
+        install(path, chains.text(wrong))
     error: BaseException | None = caught.value
     while error:
         assert not any(line in repr(error) + repr(vars(error)) + repr(error.args) for line in lines)
@@ -94,7 +94,7 @@ def test_an_error_never_carries_the_key(path: Path, wrong: bytes) -> None:
 
 @pytest.mark.parametrize("chain", [ONE, RSA, chains.make("ecdsa-p384")])
 def test_a_good_file_takes_its_place(path: Path, chain: chains.Chain) -> None:
-    install(path, Secret(chain.pem))
+    install(path, chain.credential)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (chain.pem, 0o600)
     assert pemfile.leaf_der(path) == chain.der
 
@@ -107,16 +107,16 @@ def test_when_one_of_several_is_broken_none_is_placed(path: Path) -> None:
     second = path.with_name("rsa.pem")
     both = Layout("postfix mx1", {"ecdsa": str(path), "rsa": str(second)})
     with pytest.raises(Unsafe):
-        both.install({"ecdsa-p256": Secret(OTHER.pem), "rsa-2048": Secret(RSA.key)})
+        both.install({"ecdsa-p256": OTHER.credential, "rsa-2048": chains.text(RSA.key)})
     assert (path.read_bytes(), list(path.parent.iterdir())) == (ONE.pem, [path])
-    both.install({"ecdsa-p256": Secret(OTHER.pem), "rsa-2048": Secret(RSA.pem)})
+    both.install({"ecdsa-p256": OTHER.credential, "rsa-2048": RSA.credential})
     assert (path.read_bytes(), second.read_bytes()) == (OTHER.pem, RSA.pem)
 
 
 def test_a_directory_that_others_may_write_is_refused(path: Path) -> None:
     path.parent.chmod(0o775)
     with pytest.raises(Misconfigured, match=r"others may write.*mta\.files") as caught:
-        install(path, Secret(OTHER.pem))
+        install(path, OTHER.credential)
     assert caught.value.hint.startswith("chmod go-w ")
 
 
@@ -124,7 +124,7 @@ def test_a_symlink_and_a_missing_directory_are_refused(path: Path) -> None:
     path.with_name("link").symlink_to(path)
     for place in (path.with_name("link"), path.parent / "none" / "chain.pem"):
         with pytest.raises(Misconfigured, match=r"mta\.files"):
-            install(place, Secret(OTHER.pem))
+            install(place, OTHER.credential)
     assert path.read_bytes() == ONE.pem
 
 
@@ -133,7 +133,7 @@ def test_a_directory_that_is_a_symlink_is_refused(path: Path, tmp_path: Path, be
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "etc").mkdir()
     with pytest.raises(Misconfigured, match=rf"{tmp_path}/link is a symlink \[mta\.files\]") as caught:
-        install(tmp_path / below, Secret(OTHER.pem))
+        install(tmp_path / below, OTHER.credential)
     assert caught.value.hint.startswith("name the real one in the config: realpath ")
     assert path.read_bytes() == ONE.pem
 
@@ -143,9 +143,9 @@ def test_a_directory_that_others_could_exchange_is_refused(path: Path, tmp_path:
     place.parent.mkdir(parents=True)
     place.parent.parent.chmod(0o777)
     with pytest.raises(Misconfigured, match=rf"others may write into {tmp_path}/open \[mta\.files\]"):
-        install(place, Secret(OTHER.pem))
+        install(place, OTHER.credential)
     place.parent.parent.chmod(0o1777)  # as /tmp: nobody renames what is another's
-    install(place, Secret(OTHER.pem))
+    install(place, OTHER.credential)
     assert place.read_bytes() == OTHER.pem
 
 
@@ -153,9 +153,9 @@ def test_a_full_disk_is_told_in_the_words_of_a_mail_server(path: Path, monkeypat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic, "_write_all", full)
+    monkeypatch.setattr(replace, "_write_all", full)
     with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
-        install(path, Secret(OTHER.pem))
+        install(path, OTHER.credential)
 
 
 class TestParts:
@@ -190,24 +190,6 @@ class TestParts:
             pemfile.rehearse(place / "full", key=place / "key")
         with pytest.raises(Unsafe):
             pemfile.rehearse_parts(place / "ca", place / "leaf", place / "key", shown=place)
-
-    def test_a_combined_file_comes_apart(self, place: Path) -> None:
-        key, leaf, issuers = pemfile.split(Secret(ONE.pem + OTHER.issuer), place)
-        assert (key.reveal(), leaf, issuers) == (ONE.key, ONE.leaf, ONE.issuer + OTHER.issuer)
-        assert "BEGIN" not in repr(key)
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            name
-            for name in WRONG
-            if name
-            not in {"key of another certificate", "damaged leaf", "issuer before leaf", "encrypted, traditional"}
-        ],
-    )  # these are for the rehearsal
-    def test_what_is_no_combined_file_does_not_come_apart(self, place: Path, name: str) -> None:
-        with pytest.raises(Unsafe, match=r"mta\.pem"):
-            pemfile.split(Secret(WRONG[name]), place)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"\xff" * 50, ONE.key, ONE.pem[:300]])

@@ -42,7 +42,11 @@ def join(*pairs: Pair) -> bytes:
 
 
 def build(pem: bytes, key: Secret[bytes] | None = None, *, keep_root: bool = False) -> tuple[Secret[bytes], Chain]:
-    return bundle.build(key or leaf().key, pem, names=[HOST], now=NOW, keep_root=keep_root)
+    """The combined file, and the facts; what was built is built of itself again."""
+    credential, facts = bundle.build(key or leaf().key, pem, names=[HOST], now=NOW, keep_root=keep_root)
+    again = bundle.build(credential.key, credential.fullchain, names=[HOST], now=NOW, keep_root=keep_root)
+    assert (again[0].combined.reveal(), again[1]) == (credential.combined.reveal(), facts)
+    return credential.combined, facts
 
 
 def spki(pair: Pair) -> str:
@@ -76,7 +80,6 @@ def test_good_leaf_first(key_type: str) -> None:
         not_after=NOW + 89 * DAY,
         serial=f"{mine.certificate.serial_number:x}",
     )
-    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_file_is_loaded_by_openssl(tmp_path: Path) -> None:
@@ -98,15 +101,13 @@ def test_good_root_kept_for_a_trust_anchor_record() -> None:
     file, facts = build(join(root(), issuing(), leaf()), keep_root=True)
     assert file.reveal() == leaf().key.reveal() + join(leaf(), issuing(), root())
     assert facts.issuers == (spki(issuing()), spki(root()))
-    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_signed_by_root() -> None:
     """A private CA without intermediates: its root stays, so that the file proves itself."""
     mine = certificate("", root(), key=key_pem(), names=[HOST], extended=None)
-    file, facts = build(join(root(), mine), mine.key)
+    file, _ = build(join(root(), mine), mine.key)
     assert file.reveal() == mine.key.reveal() + join(mine, root())
-    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 def test_good_cross_signed_root_before_the_self_signed_one() -> None:
@@ -135,8 +136,8 @@ def test_good_self_issued_certificates_do_not_count_for_the_path_length() -> Non
     first = certificate("Sub", top, key=key_pem(which="first"), ca=True, extended=None)
     rolled = certificate("Sub", first, key=key_pem(which="rolled"), ca=True, extended=None)
     mine = certificate("", rolled, key=key_pem(), names=[HOST])
-    file, _ = build(join(mine, rolled, first, top), mine.key, keep_root=True)
-    assert bundle.verify(file.reveal(), [HOST], NOW)
+    _, facts = build(join(mine, rolled, first, top), mine.key, keep_root=True)
+    assert facts.issuers == (spki(rolled), spki(first), spki(top))
 
 
 @pytest.mark.parametrize("now", [NOW - DAY, NOW + 89 * DAY])
@@ -157,7 +158,6 @@ def test_every_order_with_repetitions_builds_the_same_file(order: list[int], kee
     expected, expected_facts = build(join(*answer), keep_root=keep_root)
     assert file.reveal() == expected.reveal()
     assert facts == expected_facts
-    assert bundle.verify(file.reveal(), [HOST], NOW) == facts
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
@@ -326,40 +326,11 @@ def test_a_chain_that_breaks_a_rule_is_refused_by_its_name(make: Callable[[], by
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("make", [bad_expired_leaf, bad_names, bad_client_only, bad_signature, bad_self_signed])
-def test_a_finished_file_is_held_to_the_same_rules(make: Callable[[], bytes]) -> None:
-    with pytest.raises(Unsafe) as caught:
-        bundle.verify(leaf().key.reveal() + make(), [HOST], NOW)
-    assert caught.value.code == BAD[make]
-
-
-def test_a_finished_file_expires() -> None:
-    file, _ = build(join(leaf(), issuing()))
-    with pytest.raises(Unsafe) as caught:
-        bundle.verify(file.reveal(), [HOST], NOW + 89 * DAY + SECOND)
-    assert caught.value.code == "pem.expired"
-
-
-FILES: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "pem.order"),
-    "key only": (leaf().key.reveal(), "pem.order"),
-    "no key": (join(leaf(), issuing()), "pem.order"),
-    "key last": (join(leaf(), issuing()) + leaf().key.reveal(), "pem.order"),
-    "issuer first": (leaf().key.reveal() + join(issuing(), leaf()), "pem.order"),
-    "repeated": (leaf().key.reveal() + join(leaf(), leaf(), issuing()), "pem.order"),
-    "two roots": (leaf().key.reveal() + join(leaf(), issuing(), cross_root(), root()), "pem.order"),
-    "key twice": (leaf().key.reveal() + join(leaf(), issuing()) + leaf().key.reveal(), "pem.parse"),
-    "key twice at the start": (leaf().key.reveal() * 2 + join(leaf(), issuing()), "pem.parse"),
-    "another key": (key_pem(which="another").reveal() + join(leaf(), issuing()), "pem.key_mismatch"),
-    "too big": (leaf().key.reveal() + join(leaf(), issuing()) + b"\n" * 262144, "pem.too_big"),
-}
-
-
-@pytest.mark.parametrize(("pem", "code"), FILES.values(), ids=FILES)
-def test_a_file_in_another_order_is_not_finished(pem: bytes, code: str) -> None:
-    with pytest.raises(Unsafe) as caught:
-        bundle.verify(pem, [HOST], NOW)
-    assert caught.value.code == code
+def test_a_credential_is_in_parts_and_its_key_is_not_shown() -> None:
+    credential, _ = bundle.build(leaf().key, join(issuing(), leaf()), names=[HOST], now=NOW)
+    assert (credential.leaf, credential.issuers) == (leaf().pem, issuing().pem)
+    assert credential.key.reveal() == leaf().key.reveal()
+    assert "PRIVATE" not in repr(credential)
 
 
 def test_a_name_or_key_that_is_wrong_itself_is_the_operators() -> None:
@@ -442,7 +413,6 @@ def sequence(content: bytes) -> bytes:
 # -- fuzz ------------------------------------------------------------------------------------------------------------
 
 GOOD = join(leaf(), issuing(), root())
-FILE = leaf().key.reveal() + GOOD
 
 
 def mutated(good: bytes) -> st.SearchStrategy[bytes]:
@@ -460,13 +430,6 @@ def mutated(good: bytes) -> st.SearchStrategy[bytes]:
 def test_any_answer_gives_a_chain_or_an_error(data: bytes) -> None:
     with at_most_refused("pem."):
         build(data)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.binary() | mutated(FILE))
-def test_any_file_gives_facts_or_an_error(data: bytes) -> None:
-    with at_most_refused("pem."):
-        bundle.verify(data, [HOST], NOW)
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")

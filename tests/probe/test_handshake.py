@@ -597,7 +597,7 @@ class TestChain:
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
         assert serving._tell(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
         finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
-        assert (finding.outcome, finding.detail) == ("refused", "serves what was installed, with other issuers")
+        assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
     def test_another_certificate_another_key_and_another_kind_are_told(self) -> None:
         served = self.served(EC.leaf, EC.issuer, self.ROOT)
@@ -612,7 +612,7 @@ class TestChain:
             generation = replace(self.GENERATION, chains=leaves)
             assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
             assert serving._tell(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
-            assert served_check._compare(served, leaves).outcome == "refused"  # pyright: ignore[reportPrivateUsage]
+            assert served_check._compare(served, leaves).outcome == "error"  # pyright: ignore[reportPrivateUsage]
         assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
 
 

@@ -24,6 +24,7 @@ from certagent.agent.act import issuing, outcome, records, serving
 from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.simulation.clock import Clock, nobody
 from tests.simulation.memory import Memory, remembered
@@ -97,7 +98,7 @@ def _csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
 
 def _build(
     key: Secret[bytes], certificates_pem: bytes, *, names: Sequence[str], now: datetime, keep_root: bool = False
-) -> tuple[Secret[bytes], Chain]:
+) -> tuple[Credential, Chain]:
     found = msgspec.json.decode(certificates_pem, type=Pem)
     chain = found.chain
     if chain.spki != spki_of(key.reveal()):
@@ -110,7 +111,7 @@ def _build(
         raise Unsafe("pem.not_yet_valid", "is valid later only")
     if now > chain.not_after:
         raise Unsafe("pem.expired", "has expired")
-    return Secret(certificates_pem), chain
+    return Credential(key, certificates_pem, b""), chain
 
 
 def _facts(certificates: Sequence[bytes]) -> Chain:

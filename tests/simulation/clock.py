@@ -127,7 +127,7 @@ _STATE = msgspec.json.Decoder(State)
 
 
 class Journal:
-    """`store.journal.Journal` in memory: the same fold, the same rule for `elapsed_s`; appending may hit a full disk."""
+    """`store.journal.Journal` in memory: the same fold and rule for `elapsed_s`; appending may hit a full disk."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -22,6 +22,8 @@ class Resolver:
     def __init__(self, clock: Clock, dns: Dns) -> None:
         self.clock = clock
         self.dns = dns
+        self.failing: set[str] = set()
+        """Names that it does not resolve."""
         self._last: dict[str, Observation] = {}
 
     def _trail(
@@ -65,7 +67,7 @@ class Resolver:
     def observe(self, tlsa_name: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Observation:
         """One round, again until it is as expected or the budget is over."""
         clock, wanted = self.clock, expect or frozenset[str]()
-        if clock.chance(0.01):
+        if tlsa_name in self.failing or clock.chance(0.01):
             raise Transient("dns.unreachable", "the resolver of this host does not answer")
         end, pause = clock.t + budget.total_seconds(), 0.1
         while True:

@@ -16,11 +16,12 @@ from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 
-from certagent.agent.loop import StepReport, advance
+from certagent.agent.loop import advance
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error
 from certagent.lifecycle.planner import RULES
 from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.dns import RR, tell
@@ -36,6 +37,8 @@ from tests.simulation.mischief import (
     raise_ttl,
     regress,
     rotate,
+    there_and_back,
+    unresolved,
 )
 from tests.world import World
 
@@ -63,7 +66,9 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape(300, True, (3, 14), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9, 0.2),
+    Shape(286, True, (3, 14), (0, 1, 2, 3, 4, 6), (1, 1, 1, 2), 0.9, 0.2),
+    Shape(6, True, (30, 60), (0,), (0,), 0.9, 0.2, first=(there_and_back, rotate)),
+    Shape(8, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(unresolved,)),
     Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
     Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
@@ -319,6 +324,7 @@ class History:
         clock.wall_offset_s = 0.0
         world.journal.disk_full = world.vault.disk_full = False
         world.provider.down = world.ca.down = False
+        world.resolver.failing.clear()
         for host in world.hosts.values():
             host.misconfigured = host.disk_full = False
             if host.down or any(p.broken for p in host.pools):

@@ -16,6 +16,7 @@ import msgspec
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.simulation.ca import Pem
 from tests.simulation.clock import Clock, nobody
@@ -167,20 +168,20 @@ class Host:
         self.restored()
         self.clock.hazard(f"after {self.name} has its own files back")
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
-        """See `Server`: one rename for each algorithm; the operator's list of files follows the algorithms."""
+    def install(self, credentials: Mapping[str, Credential]) -> None:
+        """See `Server`: one rename for each key type; the operator's list of files follows the algorithms."""
         clock = self.clock
         clock.hazard(f"before {self.name} has the files")
         clock.go_on(0.05)
         if self.disk_full or clock.chance(0.02):
             raise Transient("mta.disk", f"{self.name}: no space left on device")
-        for key_type, pem in pems.items():
-            chain = msgspec.json.decode(pem.reveal(), type=Pem).chain
+        for key_type, credential in credentials.items():
+            chain = msgspec.json.decode(credential.leaf, type=Pem).chain
             self.place({**self.files, key_type: Shown(chain)})
             clock.hazard(f"between two files of {self.name}")
             clock.go_on(0.01)
-        if set(self.files) != set(pems):
-            self.place({a: s for a, s in self.files.items() if a in pems})
+        if set(self.files) != set(credentials):
+            self.place({a: s for a, s in self.files.items() if a in credentials})
         clock.hazard(f"after {self.name} has the files")
 
     def reload(self) -> None:

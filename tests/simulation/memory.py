@@ -16,7 +16,9 @@ from unittest.mock import patch
 
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
-from certagent.lifecycle import caches, issuance, planner, rollover, schedule
+from certagent.lifecycle import caches, rollover, schedule
+from certagent.lifecycle.rules import records as record_rules
+from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State, TlsaState
 from certagent.pki import tlsa
@@ -211,11 +213,11 @@ def remembered(memory: Memory) -> list[Any]:
         (memory.of_name, rollover, ("answering", "withdrawn", "served_at", "verified", "rolled")),
         (memory.of_name, rollover, ("desired", "publication_blocked", "surplus", "missing", "unfollowed")),
         (lambda f: memory.of_parts(f, already_served), rollover, ("_already_served",)),
-        (lambda f: memory.of_parts(f, matters), planner, ("_matters",)),
+        (lambda f: memory.of_parts(f, matters), record_rules, ("_matters",)),
         (lambda f: memory.of_parts(f, _due), schedule, ("due",)),
         (lambda f: memory.of_parts(f, _all), rollover, ("as_if_issued",)),
         (lambda f: memory.of_parts(f, _all), caches, ("breaks",)),
-        (lambda f: memory.of_parts(f, _all), issuance, ("_changed",)),
+        (lambda f: memory.of_parts(f, _all), rotation, ("_changed",)),
     )
     for kind, module, names in kinds:
         found += [patch.object(module, name, kind(getattr(module, name))) for name in names]

@@ -258,6 +258,32 @@ def alias(world: World) -> None:
     zone.put(name, RR(server, old.ttl_s), since=world.clock.t)
 
 
+def there_and_back(world: World) -> None:
+    """An alias leads elsewhere, and back again shortly before the last cache has dropped what was given there."""
+    alias(world)
+    ttl_s = sum(max((rr.ttl_s for rr in z.versions[-1].sets.values()), default=0) for z in world.zones)
+    retire_s = max(2 * ttl_s, ttl_s + world.spec.safety_margin.total_seconds())
+    world.clock.at(retire_s * world.rng.uniform(0.8, 1), partial(_back, world))
+
+
+def _back(world: World) -> None:
+    if world.clock.hostile:
+        alias(world)
+
+
+def unresolved(world: World) -> None:
+    """A TLSA name leads to the records of another, and this host cannot look it up for a while."""
+    if len(world.spec.tlsa_names) < 2:
+        return
+    name, other = world.rng.sample(list(world.spec.tlsa_names), 2)
+    place = world.dns.zone_of(other).current(other).content
+    server = place if isinstance(place, str) else other
+    world.dns.zone_of(name).put(name, RR(server, world.spec.ttl_s), since=world.clock.t)
+    world.resolver.failing.add(name)
+    world.clock.note(f"   ! {name} leads to {server}, and is not resolved")
+    world.clock.at(_span(world), partial(world.resolver.failing.discard, name))
+
+
 # -- mail servers, CA, this host -------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,9 @@ EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
     st.builds(ev.Published, tlsa_name=TLSA_NAME, values=VALUES, work=WORK),
     st.builds(
         ev.Observed, tlsa_name=TLSA_NAME,
-        observation=st.builds(Observation, st.just("example.org."), TLSA_NAME, ANSWERS, st.sampled_from(["secure", "bogus"])),
+        observation=st.builds(
+            Observation, st.just("example.org."), TLSA_NAME, ANSWERS, st.sampled_from(["secure", "bogus"])
+        ),
     ),
     st.builds(ev.Requested, what=st.sampled_from(["retry", "renew", "rotate"]), accept_deferrals=st.booleans()),
     st.builds(

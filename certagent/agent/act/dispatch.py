@@ -1,7 +1,7 @@
-"""The only place that asks and changes the world: each step has its act, which gives the events that tell its outcome.
+"""The only place that asks and changes the world: each step has its act, and its outcome is one event or more.
 
-Everything here may be done twice. Before a swap and before records are added or removed the gates of the core are asked
-once more, with the state as it is at that moment. Errors are those of the edges, and `dane.gate` (Unsafe).
+Everything here may be done twice. Before a swap and before records are added or removed, the gates of the core are
+asked once more, with the state of that moment. Errors are those of the edges, `dane.gate` and `dns.not_atomic`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
 
-def act(  # noqa: C901, PLR0911, PLR0912 -- one line a step
+def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, edges: Edges, now: Instant, note: Note
 ) -> tuple[ev.AnyEvent, ...]:
     """Do the step. Returns what happened; raises an `Error` where it did not.

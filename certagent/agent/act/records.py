@@ -22,7 +22,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
 TXT_TTL_S = 60
-"""Nobody should keep a challenge longer than it lives; providers with a minimum raise it."""
+"""Nobody needs to keep a challenge longer than it lives; a provider with a floor raises it."""
 SETTLE_TXT = timedelta(seconds=10)
 """How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
 
@@ -103,7 +103,9 @@ def _first(
     order = one_at_a_time(before, values, served, adds=adds)
     if order is None:
         against = f"{tlsa_name}: several keys are served, and this provider makes no change of several records at once"
-        hint = "use a provider that does (docs/providers.md), or list one type of key until the change is made"
+        hint = (
+            "use a provider that does (docs/how-to/dns-providers.md), or list one type of key until the change is made"
+        )
         raise Unsafe("dns.not_atomic", against, hint)
     return frozenset(order[:1])
 
@@ -119,12 +121,12 @@ def _try_again(change: Callable[[], T]) -> T:
 
 
 def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
-    """The zone and name to write at, if they are still those that the last look was about."""
+    """The zone and name to write at, if they are still those that the last observation was about."""
     zone, name = edges.resolver().final(tlsa_name)
     seen = state.tlsa_names[tlsa_name].observation
     if seen is None or (zone, name) != (seen.zone, seen.name):
         raise Transient(
-            "dns.moved", f"{tlsa_name} leads to {name} now, and was seen to lead elsewhere", "it is looked at again"
+            "dns.moved", f"{tlsa_name} leads to {name} now, and was seen to lead elsewhere", "it is observed again"
         )
     return zone, name
 

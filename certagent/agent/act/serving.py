@@ -18,8 +18,8 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State
 from certagent.mta.server import Server
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
-from certagent.secret import Secret
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 
@@ -27,7 +27,7 @@ _RUNNING = "is the mail server running, and listening there? an address that thi
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
 
-    What they say is told in any case; where it forbids the swap, the planner goes on from there.
+    What they say is journaled in any case. If it forbids the swap, the planner goes on from there.
     """
     generation = state.generation(step.generation)
     if generation is None or generation.keys is None:
@@ -57,18 +57,18 @@ def _install(
 ) -> ev.Installed:
     from certagent.pki import bundle
 
-    assert generation.keys is not None, "a foreign generation is not installed"
+    assert generation.keys is not None, "an unmanaged generation is not installed"
     mta = edges.servers[step.server]
     edges.check(step.server, frozenset(generation.chains))
-    pems: dict[str, Secret[bytes]] = {}
+    credentials: dict[str, Credential] = {}
     for key_type, chain in generation.chains.items():
         key = edges.vault.key(spec.name, generation.keys, key_type)
         stored = edges.vault.chain(spec.name, step.generation, key_type)
-        pems[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
         if found != chain:
             raise Unsafe("vault.changed", f"{step.generation}: the stored {key_type} chain is not the one issued", "")
     kept = _keep(step.server, mta, spec, state, edges)
-    mta.install(pems)
+    mta.install(credentials)
     return ev.Installed(server=step.server, generation=step.generation, kept=kept)
 
 

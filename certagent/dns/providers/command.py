@@ -39,7 +39,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute path; owned by root or certagent's user, and nobody else may write to it."""
     zones: tuple[str, ...]
     protocol: Literal[1, 2] = 2
-    """The version that the program speaks; see docs/providers.md."""
+    """The version that the program speaks; see docs/how-to/dns-providers.md."""
     args: tuple[str, ...] = ()
     timeout_s: float = 30.0
     env: dict[str, str] = {}

@@ -34,7 +34,7 @@ from msgspec import Struct
 
 from certagent.dns.message import absolute, canonical, records, value_text, zone_of
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
-from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.secret import Secret
 
 MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
@@ -65,7 +65,8 @@ class Rfc2136:
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
 
     Raises:
-        Misconfigured: at construction: `secret.mode`, `secret.file`, `dns.options`; later: `dns.no_zone`.
+        Usage: at construction: `secret.mode`, `secret.file`.
+        Misconfigured: at construction: `dns.options`; later: `dns.no_zone`.
     """
 
     Options = Options
@@ -276,29 +277,27 @@ def keyring(key: Key, path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
     """The key as dnspython wants it.
 
     Raises:
-        Misconfigured: `secret.file`: no base64, or an algorithm that RFC 8945 section 6 does not list.
+        Usage: `secret.file`: no base64, or an algorithm that RFC 8945 section 6 does not list.
     """
     name, algorithm = dns.name.from_text(key.name), dns.name.from_text(key.algorithm)
     if algorithm not in dns.tsig.mac_sizes:
-        raise Misconfigured("secret.file", f"{path}: algorithm {key.algorithm!r} is unknown", "use hmac-sha256")
+        raise Usage("secret.file", f"{path}: algorithm {key.algorithm!r} is unknown", "use hmac-sha256")
     try:
         return {name: dns.tsig.Key(name, key.secret.reveal(), algorithm)}
     except ValueError:  # its text could hold the secret
-        raise Misconfigured("secret.file", f"{path}: the secret is not base64", "make a key: tsig-keygen") from None
+        raise Usage("secret.file", f"{path}: the secret is not base64", "make a key: tsig-keygen") from None
 
 
 def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
     """The key of that name, or the only one.
 
     Raises:
-        Misconfigured: `secret.file`.
+        Usage: `secret.file`.
     """
     chosen = [key for key in keys if not name or key.name == absolute(name)]
     if len(chosen) != 1:
         found = ", ".join(key.name for key in keys) or "none"
-        raise Misconfigured(
-            "secret.file", f"{path}: one key is needed, found: {found}", "set key_name, or: tsig-keygen"
-        )
+        raise Usage("secret.file", f"{path}: one key is needed, found: {found}", "set key_name, or: tsig-keygen")
     return chosen[0]
 
 
@@ -309,7 +308,7 @@ def read_private(path: Path) -> str:
     """A file with a secret, which only its owner can open.
 
     Raises:
-        Misconfigured: `secret.file`, `secret.mode`.
+        Usage: `secret.file`, `secret.mode`.
     """
     try:
         with path.open("rb") as file:
@@ -317,7 +316,7 @@ def read_private(path: Path) -> str:
             if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
                 tlsa_name = os.geteuid()
                 hint = f"chown {tlsa_name} {path} && chmod 600 {path}"
-                raise Misconfigured("secret.mode", f"{path} is open to others, or belongs to another user", hint)
+                raise Usage("secret.mode", f"{path} is open to others, or belongs to another user", hint)
             return file.read(MAX_KEY_FILE_BYTES).decode("utf-8", "replace")
     except OSError as error:
-        raise Misconfigured("secret.file", f"{path}: {error.strerror}", "the path and the owner of key_file") from error
+        raise Usage("secret.file", f"{path}: {error.strerror}", "the path and the owner of key_file") from error

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
-from certagent.host import atomic
+from certagent.host import replace, trust
 from certagent.host.programs import program
 from certagent.mta import pemfile
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
@@ -224,8 +224,8 @@ def _replaceable(pair: Pair) -> bool:
     """Whether they are files of their own, in a place of root's: no links of another program that renews them."""
     try:
         for path in map(Path, pair):
-            atomic.trusted_dir(path.parent)
-            atomic.replaceable(path)
+            trust.trusted_dir(path.parent)
+            replace.replaceable(path)
         return pair.cert != pair.key or pemfile.first_key(Path(pair.key).read_bytes()) is not None
     except (OSError, Error):
         return False

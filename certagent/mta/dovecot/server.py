@@ -27,6 +27,7 @@ from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -120,14 +121,14 @@ class Dovecot:
                 found.append((what, "see that something else renews it; it is left alone"))
         return tuple(found)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server` and `Layout.install`.
 
         Raises:
             mta.config: (also) The files are in their places, but Dovecot is not told to use them, see `check`.
         """
-        self._layout.install(pems)
-        self._check_named(self._conf.read(), self._needed(pems), frozenset())
+        self._layout.install(credentials)
+        self._check_named(self._conf.read(), self._needed(credentials), frozenset())
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""

@@ -15,10 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
-from certagent.host import atomic
+from certagent.host import replace, trust
+from certagent.host.files import read_file, remove_file
 from certagent.mta import pemfile
 from certagent.mta.exim import eximconf
 from certagent.mta.layout import Access, Files, Layout
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -86,21 +88,21 @@ class Listed:
         for place in self._places:
             place.check()
         with pemfile.in_its_words():
-            atomic.replaceable(self._target())
+            replace.replaceable(self._target())
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Layout.install`; on any error nothing that is in use has changed.
 
         Files of another kind of key that the list names, and that are not certagent's, stay in it.
         """
         _, unused = self._both()
-        unused.install(pems)
-        new = [unused.of(key_type).combined or "" for key_type in sorted(pems)]
-        own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in pems}
+        unused.install(credentials)
+        new = [unused.of(key_type).combined or "" for key_type in sorted(credentials)]
+        own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in credentials}
         with pemfile.in_its_words():
             others = [file for file in eximconf.items(_content(self._target())) if file not in own]
             kept = [file for file in others if eximconf.kind_in(file) not in {*kinds, None}]
-            atomic.write(self._target(), f"{eximconf.listing([*new, *kept])}\n".encode(), mode=_MODE, keep=True)
+            replace.write(self._target(), f"{eximconf.listing([*new, *kept])}\n".encode(), mode=_MODE, keep=True)
 
     def installed(self) -> dict[str, bytes]:
         """See `Layout.installed`."""
@@ -110,7 +112,7 @@ class Listed:
     def saved(self) -> dict[str, Secret[bytes]]:
         """See `Server.saved`."""
         with pemfile.in_its_words():
-            content = atomic.read(self._target(), _LIMIT_BYTES)
+            content = read_file(self._target(), _LIMIT_BYTES)
         files = {path: file for place in self._places for path, file in place.saved().items()}
         return files if content is None else {**files, str(self._path): Secret(content)}
 
@@ -120,9 +122,9 @@ class Listed:
         _restore(unused, saved)
         with pemfile.in_its_words():
             if content := saved.get(str(self._path)):
-                atomic.write(self._target(), content.reveal(), mode=_MODE, keep=True)
+                replace.write(self._target(), content.reveal(), mode=_MODE, keep=True)
             else:
-                atomic.remove(self._target())
+                remove_file(self._target())
         _restore(used, saved)
 
     def _both(self) -> tuple[Layout, Layout]:
@@ -138,7 +140,7 @@ class Listed:
 
     def _target(self) -> Path:
         target = Path(os.path.realpath(self._path.parent), self._path.name)
-        atomic.trusted_dir(target.parent)
+        trust.trusted_dir(target.parent)
         return target
 
 
@@ -148,7 +150,7 @@ def reading(path: str) -> str:
 
 
 def _content(path: Path) -> str:
-    return (atomic.read(path, _LIMIT_BYTES) or b"").decode(errors="replace")
+    return (read_file(path, _LIMIT_BYTES) or b"").decode(errors="replace")
 
 
 def _restore(place: Layout, saved: Mapping[str, Secret[bytes]]) -> None:

@@ -40,7 +40,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import attributes
+from certagent.host.files import file_status
 from certagent.mta import pemfile
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
@@ -49,6 +50,7 @@ from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Found
 from certagent.pki import names
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -156,7 +158,7 @@ class Exim:
             )
         return tuple(found)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; each file belongs to the user as which Exim reads it.
 
         Raises:
@@ -165,8 +167,8 @@ class Exim:
         """
         settings = self._exim.settings()
         self._check_readable(settings)
-        self._owned(settings).install(pems)
-        self._check_files(pems, settings)
+        self._owned(settings).install(credentials)
+        self._check_files(credentials, settings)
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""
@@ -332,8 +334,8 @@ def _closed(files: Iterable[Path], user: str, group: str) -> list[Path]:
     found: list[Path] = []
     for directory in {above for file in files for above in Path(os.path.realpath(file.parent), "x").parents}:
         with pemfile.in_its_words():
-            status = atomic.status(directory)
-            if status is None or atomic.has_acl(directory):
+            status = file_status(directory)
+            if status is None or attributes.has_acl(directory):
                 continue
         bit = 0o100 if status.st_uid == uid else 0o010 if status.st_gid == gid else 0o001
         if not status.st_mode & bit:

@@ -39,6 +39,7 @@ from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -128,14 +129,14 @@ class OpenSmtpd:
             for hint in [self._to_write(cert, key)]
         )
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the restart.
 
         Raises:
             mta.config: (also) The files are in their places, but smtpd.conf does not name them, see `check`.
         """
-        self._layout.install(pems)
-        self._check_named(pems, self._read(), self._version())
+        self._layout.install(credentials)
+        self._check_named(credentials, self._read(), self._version())
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Service
-from certagent.host import atomic
+from certagent.host import replace, trust
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -243,8 +243,8 @@ def _as_they_are(main: Place) -> dict[str, Any] | None:
 def _replaceable(certificate: str, key: str) -> bool:
     try:
         for file in {certificate, key}:
-            atomic.trusted_dir(Path(file).parent)
-            atomic.replaceable(Path(file))
+            trust.trusted_dir(Path(file).parent)
+            replace.replaceable(Path(file))
         return certificate != key or b"PRIVATE KEY-----" in Path(certificate).read_bytes()[:100]
     except (OSError, Error):
         return False

@@ -41,6 +41,7 @@ from certagent.mta.postfix.postconf import (
 from certagent.mta.postfix.smtpdtls import Pair, Problem
 from certagent.mta.postfix.snimap import TABLES, SniMap
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
 from certagent.secret import Secret
 
@@ -139,17 +140,17 @@ class Postfix:
             *self._sni_ahead(key_types, settings),
         )
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
 
         Raises:
             mta.config: (also) The files are in their places, but no SNI table can be made of them, or Postfix is not
                 told to use them, see `check`.
         """
-        self._layout.install(pems)
+        self._layout.install(credentials)
         if self._sni:
-            self._sni.install(self._layout.paths(sorted(pems)))
-        self._check_served(pems, self._instance.read())
+            self._sni.install(self._layout.paths(sorted(credentials)))
+        self._check_served(credentials, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`; a file that holds another kind of key than it is meant for is missing, and so is one that the

@@ -21,7 +21,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import atomic
+from certagent.host import replace, trust
+from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result
 from certagent.mta import pemfile
 from certagent.mta.postfix.postconf import TIMEOUT_S, Instance, last_line, words
@@ -79,9 +80,9 @@ class SniMap:
     def check(self) -> None:
         """Source and table may be replaced, and nobody else may do it. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
-            atomic.trusted_dir(Path(os.path.realpath(self.path.parent)))
+            trust.trusted_dir(Path(os.path.realpath(self.path.parent)))
             for path in (self.path, self._table):
-                atomic.replaceable(path)
+                replace.replaceable(path)
 
     def install(self, files: Sequence[Path]) -> None:
         """Make all names serve these files; may be repeated after any error or crash.
@@ -100,7 +101,7 @@ class SniMap:
     def saved(self) -> dict[str, Secret[bytes]]:
         """The source, where there is one. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
-            content = atomic.read(self.path, _LIMIT_BYTES)
+            content = read_file(self.path, _LIMIT_BYTES)
         return {} if content is None else {str(self.path): Secret(content)}
 
     def restore(self, content: Secret[bytes] | None) -> None:
@@ -120,7 +121,7 @@ class SniMap:
             if content is None and not text:
                 with pemfile.in_its_words():
                     for path in {self.path, self._table}:
-                        atomic.remove(path)
+                        remove_file(path)
             else:
                 self._place(text, expect=None)
 
@@ -128,7 +129,7 @@ class SniMap:
 
     def _read(self) -> str:
         with pemfile.in_its_words():
-            return _text(atomic.read(self.path, _LIMIT_BYTES) or b"")
+            return _text(read_file(self.path, _LIMIT_BYTES) or b"")
 
     @contextmanager
     def _locked(self) -> Generator[None]:
@@ -154,7 +155,7 @@ class SniMap:
             with ExitStack() as stack:
                 with pemfile.in_its_words():
                     data = text.encode(errors="surrogateescape")
-                    place = stack.enter_context(atomic.prepared(self.path, data, keep=True, rehearse=new.append))
+                    place = stack.enter_context(replace.prepared(self.path, data, keep=True, rehearse=new.append))
                 # it is complete: without this every new smtpd waits until a texthash source is older than a second
                 past = time.time() - _SETTLED_S
                 os.utime(new[0], (past, past))
@@ -264,7 +265,7 @@ def _flock(fd: int) -> bool:
 
 def _rename(new: Path, table: Path) -> None:
     """Puts a table in its place, durably once the directory is synced. Raises: `store.path`, `store.disk`."""
-    atomic.replaceable(table)
+    replace.replaceable(table)
     try:
         fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -31,13 +31,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import atomic, processes
+from certagent.host import processes, replace
+from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
 from certagent.mta.server import Found
+from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
@@ -92,7 +94,7 @@ class Sendmail:
         """
         self._layout.check()
         with pemfile.in_its_words():
-            atomic.replaceable(self._issuers)
+            replace.replaceable(self._issuers)
         tested = self._test()
         if tested.code != 0 or not sendmailcf.version(tested):
             raise self._wrong(f"sendmail -bt refuses it: {_said(tested)}", f"run: {self._command()}")
@@ -114,17 +116,20 @@ class Sendmail:
         what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
         return ((what, self._to_define(keep + new)),)
 
-    def install(self, pems: Mapping[str, Secret[bytes]]) -> None:
+    def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.
 
         Raises:
             mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
         """
-        with pemfile.in_its_words(), atomic.prepared(self._issuers, self._all_issuers(pems), mode=0o644) as place:
-            self._layout.install(pems)
+        with (
+            pemfile.in_its_words(),
+            replace.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+        ):
+            self._layout.install(credentials)
             place()
         settings = self._read()
-        self._check_named(pems, settings)
+        self._check_named(credentials, settings)
         self._check_authorities(settings)
 
     def installed(self) -> Mapping[str, bytes]:
@@ -134,7 +139,7 @@ class Sendmail:
     def saved(self) -> Mapping[str, Secret[bytes]]:
         """See `Server`."""
         with pemfile.in_its_words():
-            issuers = atomic.read(self._issuers)
+            issuers = read_file(self._issuers)
         return self._layout.saved() | ({str(self._issuers): Secret(issuers)} if issuers is not None else {})
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
@@ -143,9 +148,9 @@ class Sendmail:
         self._layout.restore({path: content for path, content in saved.items() if path != str(self._issuers)})
         with pemfile.in_its_words():
             if issuers is None:
-                atomic.remove(self._issuers)
+                remove_file(self._issuers)
             else:
-                atomic.write(self._issuers, issuers.reveal(), mode=0o644)
+                replace.write(self._issuers, issuers.reveal(), mode=0o644)
 
     def reload(self) -> None:
         """See `Server`: SIGHUP, and returns when the new daemon listens. Sessions in progress go on with the old key.
@@ -233,12 +238,12 @@ class Sendmail:
                     hint = "let the files be in a directory of root's, such as /etc/mail/tls"
                     raise Misconfigured("mta.files", what, hint)
 
-    def _all_issuers(self, pems: Mapping[str, Secret[bytes]]) -> bytes:
+    def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
         """Those of the new files, and of the kinds of keys whose files stay."""
-        found = [pemfile.split(pem, Path(self._pair(key_type)[0])).issuers for key_type, pem in pems.items()]
-        new = {self._pair(key_type)[0] for key_type in pems}
+        found = [credential.issuers for credential in credentials.values()]
+        new = {self._pair(key_type)[0] for key_type in credentials}
         stay = {self._pair(kind)[0] for kind in self._options.files} - new
-        found += [sendmailcf.issuers(atomic.read(Path(cert)) or b"") for cert in sorted(stay)]
+        found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))
 
     def _same_kind(self, pair: tuple[str, str], key_types: Iterable[str]) -> bool:

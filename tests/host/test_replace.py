@@ -1,4 +1,4 @@
-"""Files hold the old content or the new one; nobody else can read or replace them."""
+"""A file holds the old content or the new content, whole, and nobody else can read it at any moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Misconfigured, Transient, Unsafe
-from certagent.host import atomic
+from certagent.host import attributes, replace
 
 
 def mode(path: Path) -> int:
@@ -46,7 +46,7 @@ class TestWrite:
         path.unlink(missing_ok=True)
         if old is not None:
             path.write_bytes(old)
-        atomic.write(path, data)
+        replace.write(path, data)
         assert (path.read_bytes(), mode(path), left(tmp_path)) == (data, 0o600, [])
 
     @pytest.mark.parametrize("wanted", [0o400, 0o600, 0o640, 0o644])
@@ -54,7 +54,7 @@ class TestWrite:
         path.chmod(0o666)
         before = os.umask(0o077)
         try:
-            atomic.write(path, b"new", mode=wanted)
+            replace.write(path, b"new", mode=wanted)
         finally:
             os.umask(before)
         assert mode(path) == wanted
@@ -70,20 +70,20 @@ class TestWrite:
         before = os.umask(0)
         try:
             monkeypatch.setattr(os, "write", spy)
-            atomic.write(path, b"new")
+            replace.write(path, b"new")
         finally:
             os.umask(before)
         assert seen == [0o600]
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
     def test_the_owner_is_the_one_asked_for(self, path: Path) -> None:
-        atomic.write(path, b"new", owner=(12345, 54321))
+        replace.write(path, b"new", owner=(12345, 54321))
         status = path.stat()
         assert (status.st_uid, status.st_gid, mode(path)) == (12345, 54321, 0o600)
 
     def test_the_rehearsal_sees_the_complete_file_while_the_old_one_is_in_place(self, path: Path) -> None:
         seen: list[tuple[bytes, int, bytes]] = []
-        atomic.write(path, b"new", rehearse=lambda new: seen.append((new.read_bytes(), mode(new), path.read_bytes())))
+        replace.write(path, b"new", rehearse=lambda new: seen.append((new.read_bytes(), mode(new), path.read_bytes())))
         assert seen == [(b"new", 0o600, b"old")]
         assert path.read_bytes() == b"new"
 
@@ -92,31 +92,31 @@ class TestWrite:
             raise Unsafe("mta.pem", "no")
 
         with pytest.raises(Unsafe):
-            atomic.write(path, b"new", rehearse=rehearse)
+            replace.write(path, b"new", rehearse=rehearse)
         assert (path.read_bytes(), left(path.parent)) == (b"old", [])
 
     def test_a_symlink_is_refused(self, path: Path) -> None:
         link = path.with_name("link")
         link.symlink_to(path)
         with pytest.raises(Misconfigured, match=r"symlink .*store\.path"):
-            atomic.write(link, b"new")
+            replace.write(link, b"new")
         assert (path.read_bytes(), link.is_symlink()) == (b"old", True)
 
     def test_a_file_with_a_second_name_is_refused(self, path: Path) -> None:
         os.link(path, path.with_name("second"))
         with pytest.raises(Misconfigured, match=r"2 names .*store\.path"):
-            atomic.write(path, b"new")
+            replace.write(path, b"new")
 
     def test_what_is_no_file_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
         (tmp_path / "directory").mkdir()
         for name in ("fifo", "directory"):
             with pytest.raises(Misconfigured, match="not a regular file"):
-                atomic.write(tmp_path / name, b"new")
+                replace.write(tmp_path / name, b"new")
 
     def test_a_missing_directory_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match=r"No such file.*store\.path"):
-            atomic.write(tmp_path / "none" / "file", b"new")
+            replace.write(tmp_path / "none" / "file", b"new")
 
     @pytest.mark.parametrize("step", ["open", "fchmod", "write", "fsync", "rename"])
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
@@ -132,7 +132,7 @@ class TestWrite:
 
         monkeypatch.setattr(os, step, fail)
         with pytest.raises(Transient, match=r"store\.disk") as caught:
-            atomic.write(path, b"new")
+            replace.write(path, b"new")
         monkeypatch.undo()
         assert str(path) in caught.value.detail
         assert (path.read_bytes(), left(path.parent)) == (b"old", [])
@@ -144,7 +144,7 @@ class TestWrite:
             return real(fd, data[:3])
 
         monkeypatch.setattr(os, "write", short)
-        atomic.write(path, b"0123456789")
+        replace.write(path, b"0123456789")
         assert path.read_bytes() == b"0123456789"
 
 
@@ -152,26 +152,26 @@ class TestKilledRuns:
     SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from certagent.host import atomic
-atomic.write(Path(sys.argv[1]), b"new", rehearse=lambda _: os.kill(os.getpid(), signal.SIGKILL))
+from certagent.host import replace
+replace.write(Path(sys.argv[1]), b"new", rehearse=lambda _: os.kill(os.getpid(), signal.SIGKILL))
 """
 
     def test_what_a_killed_run_left_is_removed_by_the_next_write(self, path: Path) -> None:
-        root = Path(atomic.__file__).parents[2]
+        root = Path(replace.__file__).parents[2]
         done = subprocess.run([sys.executable, "-c", self.SCRIPT, path], cwd=root, check=False)
         assert done.returncode == -signal.SIGKILL
         assert path.read_bytes() == b"old"
         assert len(left(path.parent)) == 1
-        atomic.write(path, b"newer")
+        replace.write(path, b"newer")
         assert (path.read_bytes(), left(path.parent)) == (b"newer", [])
 
     def test_a_file_that_another_process_is_writing_is_left_alone(self, path: Path) -> None:
         other = path.with_name(f".{path.name}.new-0123456789abcdef")
         with other.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            atomic.write(path, b"new")
+            replace.write(path, b"new")
             assert other.exists()
-        atomic.write(path, b"new")
+        replace.write(path, b"new")
         assert not other.exists()
 
     def test_files_of_others_are_left_alone(self, path: Path) -> None:
@@ -183,16 +183,16 @@ atomic.write(Path(sys.argv[1]), b"new", rehearse=lambda _: os.kill(os.getpid(), 
         ]
         for name in names:
             path.with_name(name).write_bytes(b"")
-        atomic.write(path, b"new")
+        replace.write(path, b"new")
         assert all(path.with_name(name).exists() for name in names)
 
 
 def test_several_files_can_be_prepared_before_one_is_placed(path: Path) -> None:
-    with atomic.prepared(path, b"new") as place:
+    with replace.prepared(path, b"new") as place:
         assert path.read_bytes() == b"old"
         place()
         assert path.read_bytes() == b"new"
-    with atomic.prepared(path, b"never"):
+    with replace.prepared(path, b"never"):
         pass
     assert (path.read_bytes(), left(path.parent)) == (b"new", [])
 
@@ -214,27 +214,27 @@ class TestKept:
     def test_named_users_and_the_mask_of_the_acl(self, path: Path) -> None:
         set_acl("-m", "u:12345:r,g:23456:rw,m::r", path)
         before = acl(path)
-        atomic.write(path, b"new", keep=True)
-        assert (path.read_bytes(), acl(path), atomic.has_acl(path)) == (b"new", before, True)
+        replace.write(path, b"new", keep=True)
+        assert (path.read_bytes(), acl(path), attributes.has_acl(path)) == (b"new", before, True)
 
     def test_the_entries_of_owner_group_and_others_are_those_of_the_mode(self, path: Path) -> None:
         set_acl("-m", "u:12345:r,g::rw,o::rw", path)
-        atomic.write(path, b"new", keep=True, mode=0o640)
+        replace.write(path, b"new", keep=True, mode=0o640)
         assert acl(path).split() == ["user::rw-", "user:12345:r--", "group::r--", "mask::rw-", "other::---"]
 
     def test_an_acl_is_lost_where_it_was_not_asked_for(self, path: Path) -> None:
         set_acl("-m", "u:12345:r", path)
-        atomic.write(path, b"new")
-        assert (mode(path), atomic.has_acl(path)) == (0o600, False)
+        replace.write(path, b"new")
+        assert (mode(path), attributes.has_acl(path)) == (0o600, False)
 
     def test_the_default_of_the_directory_does_not_replace_the_old_files_access(self, path: Path) -> None:
         set_acl("-d", "-m", "u:12345:rw", path.parent)
-        atomic.write(path, b"new", keep=True, mode=0o640)
-        assert (mode(path), atomic.has_acl(path)) == (0o640, False)
+        replace.write(path, b"new", keep=True, mode=0o640)
+        assert (mode(path), attributes.has_acl(path)) == (0o640, False)
 
     def test_a_new_file_has_nothing_to_keep(self, path: Path) -> None:
         path.unlink()
-        atomic.write(path, b"new", keep=True)
+        replace.write(path, b"new", keep=True)
         assert mode(path) == 0o600
 
     def test_nobody_else_can_read_the_new_one_before_the_acl_is_there(
@@ -249,7 +249,7 @@ class TestKept:
 
         real, before = os.write, acl(path)
         monkeypatch.setattr(os, "write", spy)
-        atomic.write(path, b"new", keep=True)
+        replace.write(path, b"new", keep=True)
         assert seen[-1] == before
 
     @pytest.mark.parametrize(("number", "kind"), [(errno.EPERM, Misconfigured), (errno.ENOSPC, Transient)])
@@ -263,7 +263,7 @@ class TestKept:
 
         monkeypatch.setattr(os, "setxattr", fail)
         with pytest.raises(kind, match=os.strerror(number)):
-            atomic.write(path, b"new", keep=True)
+            replace.write(path, b"new", keep=True)
         assert (path.read_bytes(), left(path.parent)) == (b"old", [])
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root sets contexts")
@@ -273,7 +273,7 @@ class TestKept:
             os.setxattr(path, "security.selinux", context)
         except OSError as error:
             pytest.skip(f"no contexts here: {error}")
-        atomic.write(path, b"new", keep=True)
+        replace.write(path, b"new", keep=True)
         assert os.getxattr(path, "security.selinux") == context
 
 
@@ -283,7 +283,7 @@ def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, fla
     if subprocess.run(["chattr", f"+{flag}", path], check=False, capture_output=True).returncode != 0:
         pytest.skip("this file system has no such flag")
     try:
-        for change in (lambda: atomic.write(path, b"new"), lambda: atomic.replaceable(path)):
+        for change in (lambda: replace.write(path, b"new"), lambda: replace.replaceable(path)):
             with pytest.raises(Misconfigured, match=r"is immutable \[store\.path\]") as caught:
                 change()
         assert path.read_bytes() == b"old"
@@ -300,7 +300,7 @@ def test_a_read_only_mount_is_told_before_anything_is_written(path: Path, monkey
 
     monkeypatch.setattr(os, "fstatvfs", read_only)
     with pytest.raises(Transient, match=r"chain\.pem: Read-only file system \[store\.disk\]") as caught:
-        atomic.replaceable(path)
+        replace.replaceable(path)
     assert f"[Service] ReadWritePaths={path.parent} " in caught.value.hint
 
 
@@ -316,8 +316,8 @@ def test_a_file_that_is_not_ours_to_read_is_replaced_all_the_same() -> None:
         try:
             with pytest.raises(PermissionError):
                 path.read_bytes()
-            atomic.replaceable(path)
-            atomic.write(path, b"new")
+            replace.replaceable(path)
+            replace.write(path, b"new")
             assert path.read_bytes() == b"new"
         finally:
             os.seteuid(before)
@@ -325,7 +325,7 @@ def test_a_file_that_is_not_ours_to_read_is_replaced_all_the_same() -> None:
 
 def test_a_file_system_without_flags_has_no_immutable_files() -> None:
     """/proc is one."""
-    atomic.replaceable(Path("/proc/self/status"))
+    replace.replaceable(Path("/proc/self/status"))
 
 
 def test_attributes_that_cannot_be_read_are_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +336,9 @@ def test_attributes_that_cannot_be_read_are_told(path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "getxattr", fail)
     with pytest.raises(Transient, match=r"Input/output error.*store\.disk"):
-        atomic.write(path, b"new", keep=True)
+        replace.write(path, b"new", keep=True)
     with pytest.raises(Transient, match=r"store\.disk"):
-        atomic.has_acl(path)
+        attributes.has_acl(path)
     assert (path.read_bytes(), left(path.parent)) == (b"old", [])
 
 
@@ -361,7 +361,7 @@ class TestLocked:
 
         monkeypatch.setattr(fcntl, "flock", slow)
         open_before = len(os.listdir("/proc/self/fd"))
-        atomic.write(path, b"new")
+        replace.write(path, b"new")
         assert (path.read_bytes(), left(path.parent), taken) == (b"new", [], [2])
         assert len(os.listdir("/proc/self/fd")) == open_before
 
@@ -372,112 +372,6 @@ class TestLocked:
         monkeypatch.setattr(fcntl, "flock", fail)
         open_before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(Transient, match=r"No locks available.*store\.disk"):
-            atomic.write(path, b"new")
+            replace.write(path, b"new")
         assert (path.read_bytes(), left(path.parent)) == (b"old", [])
         assert len(os.listdir("/proc/self/fd")) == open_before
-
-
-class TestFollowed:
-    def test_the_file_at_the_end_of_all_links(self, path: Path) -> None:
-        path.parent.chmod(0o755)
-        path.with_name("one").symlink_to("two")
-        path.with_name("two").symlink_to(path)
-        assert atomic.followed(path.with_name("one")) == atomic.followed(path) == path.resolve()
-
-    def test_it_need_not_exist(self, path: Path) -> None:
-        path.parent.chmod(0o755)
-        path.with_name("link").symlink_to("none")
-        assert atomic.followed(path.with_name("link")).name == "none"
-
-    def test_a_link_in_a_directory_of_others_or_in_a_circle_is_refused(self, path: Path) -> None:
-        path.parent.chmod(0o755)
-        open_one = path.parent / "open"
-        open_one.mkdir()
-        open_one.chmod(0o777)
-        (open_one / "link").symlink_to(path)
-        path.with_name("link").symlink_to(open_one / "link")
-        path.with_name("circle").symlink_to("circle")
-        for name, why in (("link", "others may write into"), ("circle", "too many symlinks")):
-            with pytest.raises(Misconfigured, match=why):
-                atomic.followed(path.with_name(name))
-
-
-class TestReadAndRemove:
-    def test_what_is_there_is_read_and_what_is_not_is_none(self, path: Path) -> None:
-        path.chmod(0o644)
-        assert atomic.read(path) == b"old"
-        atomic.remove(path)
-        atomic.remove(path)
-        assert (atomic.read(path), atomic.status(path)) == (None, None)
-
-    def test_what_is_no_file_a_symlink_or_too_large_is_refused(self, path: Path) -> None:
-        os.mkfifo(path.with_name("fifo"))
-        path.with_name("link").symlink_to(path)
-        for one, limit in ((path.with_name("fifo"), 9), (path.with_name("link"), 9), (path, 2)):
-            with pytest.raises(Misconfigured, match=r"store\.path"):
-                atomic.read(one, limit)
-
-    def test_a_directory_is_not_removed(self, path: Path) -> None:
-        with pytest.raises(Misconfigured, match=r"store\.path"):
-            atomic.remove(path.parent)
-
-
-class TestPrivateDir:
-    def test_is_made_for_its_owner_only_whatever_the_umask(self, tmp_path: Path) -> None:
-        before = os.umask(0)
-        try:
-            atomic.private_dir(tmp_path / "state")
-        finally:
-            os.umask(before)
-        assert mode(tmp_path / "state") == 0o700
-
-    def test_one_that_exists_is_left_as_it_is(self, tmp_path: Path) -> None:
-        (tmp_path / "state").mkdir(mode=0o755)
-        (tmp_path / "state").chmod(0o755)
-        atomic.private_dir(tmp_path / "state")
-        assert mode(tmp_path / "state") == 0o755
-
-    def test_one_that_others_may_write_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "state").mkdir()
-        (tmp_path / "state").chmod(0o770)
-        with pytest.raises(Misconfigured, match="others may write") as caught:
-            atomic.private_dir(tmp_path / "state")
-        assert caught.value.hint == f"chmod go-w {tmp_path / 'state'}"
-
-    def test_a_symlink_a_file_and_a_missing_parent_are_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "real").mkdir(mode=0o700)
-        (tmp_path / "link").symlink_to(tmp_path / "real")
-        (tmp_path / "file").touch()
-        for name in ("link", "file", "none/state"):
-            with pytest.raises(Misconfigured, match=r"store\.path"):
-                atomic.private_dir(tmp_path / name)
-
-
-class TestReadPrivate:
-    def test_gives_the_content(self, path: Path) -> None:
-        assert atomic.read_private(path) == b"old"
-
-    @pytest.mark.parametrize("wide", [0o640, 0o604, 0o620, 0o601])
-    def test_a_file_that_others_may_access_is_refused_with_the_remedy(self, path: Path, wide: int) -> None:
-        path.chmod(wide)
-        with pytest.raises(Misconfigured, match=r"secret\.mode") as caught:
-            atomic.read_private(path)
-        assert caught.value.hint == f"chmod 600 {path}"
-
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-    def test_a_file_of_somebody_else_is_refused(self, path: Path) -> None:
-        os.chown(path, 12345, -1)
-        with pytest.raises(Misconfigured, match=r"secret\.mode"):
-            atomic.read_private(path)
-
-    def test_a_symlink_a_fifo_and_a_missing_file_are_refused(self, path: Path) -> None:
-        path.with_name("link").symlink_to(path)
-        os.mkfifo(path.with_name("fifo"), 0o600)
-        for name in ("link", "fifo", "none"):
-            with pytest.raises(Misconfigured, match=r"store\.path"):
-                atomic.read_private(path.with_name(name))
-
-    def test_the_size_is_limited(self, path: Path) -> None:
-        assert atomic.read_private(path, limit_bytes=3) == b"old"
-        with pytest.raises(Misconfigured, match="larger than 2 bytes"):
-            atomic.read_private(path, limit_bytes=2)

@@ -1,0 +1,66 @@
+"""How a command ends: its two lines for an error, its exit status, and what a signal does."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from certagent.errors import Error, Misconfigured, Unsafe, Usage
+
+if TYPE_CHECKING:
+    from certagent.lifecycle.events import Failed
+
+
+class Exit(IntEnum):
+    """Exit statuses."""
+
+    DONE = 0
+    FAILED = 1
+    """It is tried again later, by itself."""
+    USAGE = 2
+    """Wrong usage or configuration; nothing was touched."""
+    NEEDS_HUMAN = 3
+    """The hint says what to do."""
+    UNCHANGED = 4
+    """Nothing to do (only with --exit-unchanged)."""
+    INTERRUPTED = 130
+    """As for a program that SIGINT ended; the next run goes on."""
+
+
+def exit_status(kind: str) -> Exit:
+    """The exit status for a failure of that kind."""
+    return Exit.NEEDS_HUMAN if kind in (Misconfigured.kind, Unsafe.kind) else Exit.FAILED
+
+
+def exit_status_of(error: Error) -> Exit:
+    """The exit status for an error that ends the command."""
+    return Exit.USAGE if isinstance(error, Usage) else exit_status(error.kind)
+
+
+def complain(failure: Failed | Error) -> None:
+    """The two lines of an error, on standard error."""
+    click.echo(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
+    if failure.hint:
+        click.echo(f"hint: {failure.hint}", err=True)
+
+
+class Ended(BaseException):
+    """A signal ended the command.
+
+    It is no KeyboardInterrupt: if one passes through an exec(), as in many an import, `python -m` forgets the exit
+    status and dies of SIGINT.
+    """
+
+
+def guard_signals() -> None:
+    """SIGTERM ends a command like Ctrl-C does: what was begun is in the journal."""
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        raise Ended
+
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # ignored, as in a shell's background job
+        signal.signal(signal.SIGINT, stop)

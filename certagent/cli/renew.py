@@ -1,0 +1,160 @@
+"""The commands that change something: `renew` (and its rehearsal) and `abort`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from certagent.cli.errors import Exit, complain, exit_status, guard_signals
+from certagent.cli.options import wired, with_config, with_json, with_names
+from certagent.errors import Unsafe
+
+if TYPE_CHECKING:
+    from certagent.agent.wiring import Wiring
+    from certagent.config.schema import Entry
+    from certagent.lifecycle.steps import Wait
+    from certagent.report.findings import Rehearsal
+    from certagent.report.step import StepReport
+
+
+@click.command()
+@with_config
+@with_names
+@click.option(
+    "--dry-run", is_flag=True, help="Do everything against the CA's staging directory; change nothing that matters."
+)
+@click.option("--force", is_flag=True, help="Renew now, although it is not due.")
+@click.option("--rotate", is_flag=True, help="Renew now with the next keys, whatever rotate_key says.")
+@click.option(
+    "--compromised", is_flag=True, help="The keys in service are compromised: swap to the standby keys, then revoke."
+)
+@click.option(
+    "--accept-deferrals",
+    is_flag=True,
+    help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
+)
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, or needs you.")
+@click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
+@with_json
+def renew(
+    path: Path,
+    names: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    rotate: bool,
+    compromised: bool,
+    accept_deferrals: bool,
+    wait: bool,
+    exit_unchanged: bool,
+    as_json: bool,
+) -> None:
+    """Do now what is due, for the certificates named or for all.
+
+    Whatever was begun is brought as far as it can go. What has to wait for caches goes on in `certagent run`, in the
+    next `certagent renew`, or here with --wait.
+    """
+    if accept_deferrals and not compromised:
+        raise click.UsageError("--accept-deferrals goes with --compromised")
+    wiring, entries = wired(path, names)
+    wiring.check()
+    if dry_run:
+        _rehearse(wiring, entries, as_json)
+    from certagent.agent.turn import turn
+    from certagent.lifecycle import events as ev
+    from certagent.report import text
+
+    what = "emergency" if compromised else "rotate" if rotate else "renew" if force else "retry"
+    request = ev.Requested(what=what, accept_deferrals=accept_deferrals)
+    guard_signals()
+    worst, steps_taken = Exit.DONE, 0
+    results: list[dict[str, Any]] = []
+    for entry in entries:
+        taken: list[StepReport] = []
+
+        def report(step: StepReport, taken: list[StepReport] = taken) -> None:
+            taken.append(step)
+            if not as_json:
+                _print_step(step)
+
+        last = turn(wiring, entry, report, request, wait=wait, quiet=as_json)
+        failures = wiring.journal.state(entry.spec.name).failures
+        worst = max(worst, *(exit_status(f.kind) for f in failures.values()), Exit.DONE)
+        steps_taken += len(taken)
+        results.append(text.run_of(entry.spec.name, taken, last, failures))
+        if not as_json:
+            _print_wait(entry.spec.name, last)
+    _wake_daemon(wiring)
+    if as_json:
+        click.echo(text.to_json(results))
+    unchanged = exit_unchanged and not steps_taken and worst == Exit.DONE
+    sys.exit(Exit.UNCHANGED if unchanged else worst)
+
+
+def _rehearse(wiring: Wiring, entries: Iterable[Entry], as_json: bool) -> NoReturn:
+    from certagent.checks import rehearsal
+    from certagent.report import text
+
+    reports: list[Rehearsal] = []
+    for entry in entries:
+        if not as_json:
+            click.echo(f"{entry.spec.name}: rehearsal")
+        reports.append(
+            rehearsal.rehearse(wiring, entry.spec.name, lambda f: None if as_json else click.echo(text.finding(f)))
+        )
+        if not as_json:
+            click.echo(text.rehearsal(reports[-1]))
+    if as_json:
+        click.echo(text.to_json(reports))
+    sys.exit(Exit.NEEDS_HUMAN if any(r.failed for r in reports) else Exit.DONE)
+
+
+@click.command()
+@with_config
+@click.argument("name")
+def abort(path: Path, name: str) -> None:
+    """Give up the roll under way, before the swap: the next keys are dropped and their records removed."""
+    from certagent.agent.loop import advance
+    from certagent.agent.turn import LOCK_S
+    from certagent.lifecycle import events as ev
+
+    wiring, [entry] = wired(path, (name,))
+    wiring.check()
+    guard_signals()
+    with wiring.lock.held(LOCK_S, f"abort {name}"):
+        state = wiring.journal.state(name)
+        served = {id_ for t in state.mail_servers.values() for id_ in t.serves}
+        if state.newest and state.newest.id in served and state.next_keys is None:
+            hint = "what serves already is rolled forward, not back"
+            raise Unsafe("abort.too_late", f"{name}: there is no roll to give up", hint)
+        wiring.journal.append(name, ev.Requested(what="abort"))
+        last = advance(entry.spec, wiring.journal, wiring.edges(name), tell=_print_step)
+    assert last is not None, "nothing here asks it to stop"
+    _print_wait(name, last)
+    _wake_daemon(wiring)
+
+
+def _wake_daemon(wiring: Wiring) -> None:
+    """The journal has changed: a running daemon reads it again."""
+    pid = wiring.present()
+    if pid is not None:
+        os.kill(pid, signal.SIGUSR1)
+
+
+def _print_step(step: StepReport) -> None:
+    from certagent.report import text
+
+    click.echo(text.step(step))
+    if step.failure:
+        complain(step.failure)
+
+
+def _print_wait(name: str, wait: Wait) -> None:
+    from certagent.report.text import brief
+
+    click.echo(f"{name}: next in {brief(wait.delay)}: {wait.because}")

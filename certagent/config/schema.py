@@ -1,0 +1,213 @@
+"""The sections of the configuration file as types, and the whole of it as the commands use it.
+
+`yaml` reads the file, `load` checks it against these types. A key that no type has is refused. The options of DNS
+providers and mail servers are typed by their plug-ins (`Options`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from certagent.config.yaml import Reader, Section
+from certagent.errors import Usage
+from certagent.facts.tls import Mode
+from certagent.lifecycle.spec import Spec
+
+STATE_DIR = "/var/lib/certagent"
+
+T = TypeVar("T")
+
+Duration = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(\d+(d|h|m|s))+$",
+        title="a duration with its unit",
+        description="such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
+    ),
+]
+Rotation = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(every_renewal|never|(\d+(d|h|m|s))+)$",
+        title="every_renewal, never, or a duration",
+        description="such as 90d: keys older than that are rolled",
+    ),
+]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+        title="a name of at most 63 characters",
+        description="lower-case letters, digits, dot, hyphen, underscore: it becomes the name of a file",
+    ),
+]
+
+
+# -- the sections ----------------------------------------------------------------------------------------------------
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: a key that is not known is refused."""
+
+
+class Ca(Keys, frozen=True):
+    """A certificate authority with an ACME directory (RFC 8555)."""
+
+    directory: str
+    """The URL of its directory."""
+    staging: str | None = None
+    """The directory that `renew --dry-run` uses."""
+    test: bool = False
+    """`directory` is a test CA itself: dry runs may use it."""
+    agree_tos: bool = False
+    """Agree to the terms of service when the account is made."""
+    contact: tuple[str, ...] = ()
+    """Addresses for the account, such as `mailto:postmaster@example.org`."""
+    ca_bundle: str | None = None
+    """PEM file with the CA of the directory's own HTTPS, for private CAs."""
+    eab_kid: str | None = None
+    """Key identifier of an external account (RFC 8555 section 7.3.4)."""
+    eab_key_file: str | None = None
+    """File with the MAC key of that account, base64url."""
+
+
+class Dns(Keys, frozen=True):
+    """How DNS is read, and which providers may change it."""
+
+    resolvers: tuple[str, ...] = ()
+    """Addresses of the recursive resolvers; none: those of /etc/resolv.conf."""
+    trust_ad: bool | None = None
+    """Whether their AD bit is believed; by default only if all of them are on this host."""
+    providers: dict[Name, dict[str, Any]] = {}
+    """Each has a `type` and the options of that type."""
+
+
+class ServiceKeys(Keys, frozen=True):
+    """One host and port at which clients get the certificate."""
+
+    host: str
+    """Its name, which clients look up and verify."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    """Its TCP port."""
+    mode: Mode
+    """How TLS begins: by STARTTLS in a protocol, or `tls` at the first byte."""
+    addresses: tuple[str, ...] = ()
+    """Where to connect; none: every A and AAAA record of the host."""
+    sni: tuple[str, ...] = ()
+    """Names that clients ask for in TLS; `none` stands for clients that ask for none; empty: the host alone."""
+    tlsa: bool = False
+    """Keep TLSA records for this host and port."""
+
+
+class Dane(Keys, frozen=True):
+    """How TLSA records are kept."""
+
+    records: tuple[Literal["3 1 1", "2 1 1"], ...] = ("3 1 1",)
+    """The TLSA parameters that are published (RFC 7672 section 3.1)."""
+    ttl: Duration = "1h"
+    """The TTL of the records."""
+    safety_margin: Duration = "15m"
+    """Added to a TTL for clocks that differ and for caches inside senders."""
+
+
+class Certificate(Keys, frozen=True):
+    """One certificate, its keys, and the mail servers that serve it."""
+
+    ca: Name
+    """The CA that issues it, by its name under `ca`."""
+    names: tuple[str, ...] = ()
+    """The host names in it; none: the name of the entry."""
+    keys: tuple[str, ...] = ("ecdsa-p256",)
+    """The key types: at most one ECDSA and one RSA."""
+    rotate_key: Rotation = "every_renewal"
+    """When a renewal takes new keys."""
+    standby: bool = True
+    """Keep the next keys published, ready for a compromise of those in service."""
+    profile: str | None = None
+    """The CA's certificate profile (draft-ietf-acme-profiles)."""
+    dane: Any = {}
+    """See `Dane`."""
+    drain: Duration = "5m"
+    """How long old processes of a mail server may live on after a reload."""
+    check_interval: Duration = "6h"
+    """How often DNS and the servers are looked at while nothing is due."""
+    mail_servers: dict[Name, dict[str, Any]] = {}
+    """Each has a `type`, the `services` that present the certificate, and the options of that type."""
+
+
+class File(Keys, frozen=True, kw_only=True):
+    """The whole file."""
+
+    state_dir: str = STATE_DIR
+    """Where keys, certificates and the journal are kept."""
+    ca: dict[Name, Any]
+    """Certificate authorities by name."""
+    dns: Any = {}
+    """See `Dns`."""
+    certificates: dict[Name, Any]
+    """Certificates by name."""
+
+
+# -- what was read ---------------------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One certificate: its `Spec` for the planner, and what its wiring needs."""
+
+    spec: Spec
+    ca: str
+    mail_servers: dict[str, Section]
+
+
+class Certificates(Mapping[str, Entry]):
+    """The entries by name. Each is kept as a few hundred bytes and decoded when it is asked for: most are idle."""
+
+    def __init__(self, encoded: Mapping[str, msgspec.Raw | bytes]) -> None:
+        self.encoded = encoded
+
+    def __getitem__(self, name: str) -> Entry:
+        return _ENTRY.decode(self.encoded[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.encoded)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A file that was found right."""
+
+    path: Path
+    state_dir: Path
+    cas: dict[str, Ca]
+    dns: Dns
+    providers: dict[str, Section]
+    certificates: Certificates
+
+    def options(self, section: Section, type_: type[T]) -> T:
+        """The options of a plug-in, checked like everything else in the file.
+
+        Raises:
+            config.key, config.value: (Usage) With file, line and key.
+        """
+        return Reader(self.path).convert(section.options, type_, section.place)
+
+    def wrong(self, place: tuple[str, ...], detail: str, hint: str) -> Usage:
+        """An error at a place in the file."""
+        return Reader(self.path).wrong("config.value", place, detail, hint)
+
+
+def duration(text: str) -> timedelta:
+    """`1h30m` is 90 minutes. The pattern was checked before."""
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall(r"(\d+)([dhms])", text)), timedelta())

@@ -1,0 +1,32 @@
+"""An OSError becomes `store.disk` (Transient: full, read-only, failing) or `store.path` (Misconfigured)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from certagent.errors import Misconfigured, Transient
+
+_OPERATOR_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""Only a changed path or permission helps. Every other error of the disk may pass by itself."""
+
+
+@contextmanager
+def translated(path: Path) -> Generator[None]:
+    """Within, an OSError is raised as an error that names `path` and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: {error.strerror}"
+        if error.errno in _OPERATOR_ERRORS:
+            raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
+        if error.errno == errno.EROFS:  # far more often a sandbox than a disk
+            unit = f"[Service] ReadWritePaths={path.parent} by `systemctl edit certagent`, then restart it"
+            raise Transient(
+                "store.disk", what, f"as a service it needs {unit}; else see the mount: findmnt -T {path.parent}"
+            ) from error
+        raise Transient("store.disk", what, f"look at the disk: df -h {path.parent}; df -i {path.parent}") from error

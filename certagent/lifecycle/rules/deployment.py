@@ -1,0 +1,256 @@
+"""A generation goes into service at a mail server: inspect, deploy (the swap), finish what was begun, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from certagent.facts.moment import Instant
+from certagent.lifecycle import rollover, schedule
+from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle.spec import MailServer, Spec
+from certagent.lifecycle.state import Generation, Installation, Phase, State
+from certagent.lifecycle.steps import Inspect, Install, Reload, Restore, Verify, Wait
+
+RELOADING = timedelta(seconds=10)
+"""How long a verification after a reload tries again: Postfix says that it is done before its children are replaced,
+and a busy host takes seconds."""
+
+
+def inspect(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is None:  # also if no TLSA name is configured: one may be added while old processes live on
+            yield Inspect(server=server.name, because="what it serves now is not known yet")
+        elif at.phase == "restored":
+            yield Inspect(server=server.name, because="its own files were put back; what is served is looked at")
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """The swap: only if no cache can hold a set that the new chain does not match. `agent/act` asks once more."""
+    newest = state.newest
+    if newest is None:
+        return
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, server))):
+            continue
+        names = rollover.names_of(spec, state, server.name)
+        obstacles = rollover.may_install(spec, state, server.name, newest, now)
+        if newest.accept_deferrals:
+            # the operator's choice: only the records must be out, caches are not waited for
+            obstacles = [o for o in obstacles if rollover.missing(spec, state, o.tlsa_name)]
+        if obstacles:
+            yield _longest(obstacles, f"{server.name}: not swapped to {newest.id}", spec)
+            continue
+        because = "no cache can hold a set without it" if names else "no TLSA records to mind"
+        if newest.accept_deferrals:
+            because = "the operator accepts deferrals: caches are not waited for"
+        yield _install(server, newest, f"{because}; {_since_issue(newest, now)}")
+
+
+_UNDER_WAY = ("installing", "installed", "reloaded", "verify_failed", "restoring", "restored")
+
+
+def _failing(state: State, server: MailServer) -> bool:
+    """What is under way at a mail server does not get on: then something newer need not wait for it."""
+    return any(f"{verb} {server.name}" in state.failures for verb in ("install", "reload", "verify", "rollback"))
+
+
+def _longest(obstacles: list[rollover.Obstacle], what: str, spec: Spec) -> Wait:
+    """The wait for the longest obstacle. One without a known end is looked at again by `observe`."""
+    unknown = [o for o in obstacles if o.remaining is None]
+    worst = unknown[0] if unknown else max(obstacles, key=lambda o: o.remaining or timedelta(0))
+    return Wait(worst.remaining or spec.check_interval, f"{what}: {worst.tlsa_name} {worst.why}", swap=True)
+
+
+def _since_issue(generation: Generation, now: Instant) -> str:
+    return f"issued {int(now.since(generation.issued_at).total_seconds())} s ago"
+
+
+def _install(server: MailServer, generation: Generation, because: str, *, rollback: bool = False) -> Install:
+    return Install(
+        server=server.name,
+        generation=generation.id,
+        rollback=rollback,
+        accept_deferrals=generation.accept_deferrals,
+        because=because,
+    )
+
+
+# -- what was begun is brought to its end ----------------------------------------------------------------------------
+
+
+class Deployment(NamedTuple):
+    """A generation at a mail server: `at` says how far it is."""
+
+    spec: Spec
+    state: State
+    now: Instant
+    server: MailServer
+    at: Installation
+    generation: Generation
+
+    @property
+    def rollback(self) -> bool:
+        """The generation is not the newest: it was put back."""
+        return self.state.newest is not None and self.generation.id != self.state.newest.id
+
+    def forbidden(self, generation: Generation) -> bool:
+        """Something stands against serving this generation here from now on."""
+        return bool(rollover.may_install(self.spec, self.state, self.server.name, generation, self.now))
+
+
+class Stage(NamedTuple):
+    """What is done in a phase of a mail server, and why. Both are for people; a step's `because` begins with `why`."""
+
+    done: str
+    why: str
+    offers: Callable[[Deployment, str], Iterator[Offer]]
+
+
+def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """Installed, reloaded, verified, old processes gone, verified again; or put back. `STAGES` says what is next."""
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        generation = state.generation(at.generation) if at and at.generation else None
+        if at and generation:
+            stage = STAGES[at.phase]
+            yield from stage.offers(Deployment(spec, state, now, server, at, generation), stage.why)
+
+
+def _other_rule(deployment: Deployment, why: str) -> Iterator[Offer]:
+    yield from ()
+
+
+def _install_again(deployment: Deployment, why: str) -> Iterator[Offer]:
+    """A swap that may have happened is done again. If DNS has changed: taken back, as the old key is still covered."""
+    spec, state, now, server, at, generation = deployment
+    if generation.accept_deferrals or not deployment.forbidden(generation):
+        yield _install(server, generation, why, rollback=deployment.rollback)
+        return
+    because = f"{why}, and caches forbid it by now"
+    previous = _previous(state, at)
+    if (
+        previous
+        and not deployment.forbidden(previous)
+        and not rollover.breaks_more(spec, state, server.name, previous, generation, now)
+    ):
+        yield _install(server, previous, because, rollback=True)
+    else:
+        yield Wait(schedule.OBSERVE_AT_MOST, f"{server.name}: {because}")
+
+
+def _reload(deployment: Deployment, why: str) -> Iterator[Offer]:
+    yield Reload(server=deployment.server.name, because=why)
+
+
+def _verify(deployment: Deployment, why: str) -> Iterator[Offer]:
+    spec, _, now, server, at, generation = deployment
+    drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
+    yield Verify(server=server.name, generation=generation.id, drained=drained, budget=RELOADING, because=why)
+
+
+def _verify_drained(deployment: Deployment, why: str) -> Iterator[Offer]:
+    spec, _, now, server, at, generation = deployment
+    if at.reloaded_at is None:
+        return
+    left = spec.drain - now.since(at.reloaded_at)
+    if left > timedelta(0):
+        yield Wait(left, f"{server.name}: processes from before the reload may serve the old key")
+    else:
+        yield Verify(server=server.name, generation=generation.id, drained=True, because=why)
+
+
+def _verify_new_service(deployment: Deployment, why: str) -> Iterator[Offer]:
+    if not rollover.met_everywhere(deployment.server, deployment.at):
+        yield Verify(server=deployment.server.name, generation=deployment.generation.id, drained=True, because=why)
+
+
+def _restore(deployment: Deployment, why: str) -> Iterator[Offer]:
+    yield Restore(server=deployment.server.name, because=why)
+
+
+def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
+    yield from _put_back(deployment)
+    failure = deployment.state.failures.get(f"verify {deployment.server.name}")
+    if failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
+        yield from _install_again(deployment, "proofs fail")
+    else:
+        yield Reload(server=deployment.server.name, because=why)
+
+
+def _put_back(deployment: Deployment) -> Iterator[Offer]:
+    """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
+    _, state, _, server, at, _ = deployment
+    failure = state.failures.get(f"verify {server.name}")
+    if failure is None or failure.code != "mta.not_served" or deployment.rollback:
+        return
+    because = f"proof failed: {failure.detail}"
+    if previous := _previous(state, at):
+        if not deployment.forbidden(previous):
+            yield _install(server, previous, because, rollback=True)
+    elif at.kept and all(g is None or g.unmanaged for g in map(state.generation, at.met)):
+        # not once they were replaced for good: nothing covers their key any more
+        unmanaged = [g for id_ in at.serves if (g := state.generation(id_)) and g.unmanaged]
+        if not any(deployment.forbidden(g) for g in unmanaged):
+            yield Restore(server=server.name, because=because)
+
+
+def _previous(state: State, at: Installation) -> Generation | None:
+    previous = state.generation(at.previous) if at.previous else None
+    return None if previous is None or previous.unmanaged else previous
+
+
+STAGES: dict[Phase, Stage] = {
+    "inspected": Stage("installed, as soon as nothing stands against it (`deploy`)", "", _other_rule),
+    "installing": Stage(
+        "installed again; taken back if caches forbid it by now", "installing was interrupted", _install_again
+    ),
+    "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),
+    "reloaded": Stage("verified by handshakes", "reloaded; what is served is proven", _verify),
+    "verify_failed": Stage(
+        "put back if something else is served; else reloaded again, every third time installed again",
+        "the proof failed; the reload may have been swallowed",
+        _recover,
+    ),
+    "verified": Stage(
+        "verified again as soon as `drain` has passed: nothing else is served",
+        "old processes are gone by now",
+        _verify_drained,
+    ),
+    "drained": Stage(
+        "verified if a service is new; else now and then (`verify`)",
+        "a service is new, and was not met yet",
+        _verify_new_service,
+    ),
+    "drifted": Stage(
+        "installed again; taken back if caches forbid it by now",
+        "something else is served than was installed",
+        _install_again,
+    ),
+    "restoring": Stage("the files of before are put back again", "putting files back was interrupted", _restore),
+    "restored": Stage("inspected (`inspect`)", "", _other_rule),
+}
+
+
+# -- and verified now and then ---------------------------------------------------------------------------------------
+
+
+def verify(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """What is served is verified now and then, so that somebody else's change is noticed before a sender meets it."""
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is None or at.generation is None or at.phase != "drained" or at.verified_at is None:
+            continue
+        left = spec.check_interval - now.since(at.verified_at)
+        if left > timedelta(0):
+            yield Wait(left, f"{server.name} is verified again: check interval")
+        else:
+            yield Verify(server=server.name, generation=at.generation, drained=True, because="check interval")
+    yield Wait(spec.check_interval, "nothing is due")

@@ -1,0 +1,127 @@
+"""When new keys are made, and whether there is time to roll to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
+from certagent.lifecycle import caches, rollover, schedule
+from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import Generation, KeySet, State
+from certagent.lifecycle.steps import MakeKeys, Wait
+
+
+def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+    """The first keys; the standby, as soon as a roll is over; without a standby, early enough before a renewal."""
+    because = None
+    if not state.keys or (state.newest is None and set(state.keys[-1].spki) != set(spec.key_types)):
+        because = f"there are no keys of {', '.join(spec.key_types)} yet"
+    elif state.newest is not None:
+        current, following = state.current_keys, state.next_keys
+        if following is not None and set(following.spki) == set(spec.key_types):
+            return
+        if current is not None and set(current.spki) != set(spec.key_types):
+            because = f"the algorithms are now {', '.join(spec.key_types)}"
+        elif spec.standby and spec.tlsa_names and rollover.rolled(spec, state):
+            because = "standby: a renewal, a revocation or an urgent window then never waits for caches"
+        elif current is not None and rotates(spec, state, current, now):
+            moment, why = schedule.due(state) or (now.wall, "")
+            left = moment - _lead(spec, state) - now.wall
+            because = at_once(spec, state, state.newest)
+            if because is None and left <= timedelta(0):
+                because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
+            elif because is None:
+                yield Wait(left, f"the next keys are made in time for the renewal at {schedule.tell(moment)}")
+    if because:
+        yield MakeKeys(keys=f"k{state.keys_made + 1}", key_types=spec.key_types, because=because)
+
+
+def at_once(spec: Spec, state: State, newest: Generation) -> str | None:
+    """Why no renewal date is waited for."""
+    if state.requested and state.requested.what != "abort":
+        return f"the operator asked: {state.requested.what}"
+    return _changed(spec, newest)
+
+
+def _changed(spec: Spec, newest: Generation) -> str | None:
+    if set(newest.chains) != set(spec.key_types):
+        return f"the algorithms are now {', '.join(spec.key_types)}"
+    if any(not set(spec.names) <= set(chain.names) for chain in newest.chains.values()):
+        return f"the names are now {', '.join(spec.names)}"
+    if newest.ca != spec.ca:
+        return f"the CA is now {spec.ca}"
+    return None
+
+
+def rotates(spec: Spec, state: State, current: KeySet, now: Instant) -> bool:
+    """The next renewal is for new keys."""
+    if set(current.spki) != set(spec.key_types):
+        return True
+    if state.requested and state.requested.what in ("rotate", "emergency"):
+        return True
+    if spec.rotate_key is None or current.in_service_at is None:
+        return False
+    if now.wall - current.in_service_at.wall < spec.rotate_key:
+        return False
+    return not _too_late_to_roll(spec, state, now)
+
+
+def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
+    newest, following = state.newest, state.next_keys
+    if newest is None or not spec.tlsa_names:
+        return False
+    if not any(now.wall >= schedule.last_chance(chain) for chain in newest.chains.values()):
+        return False
+    if following is None or any(failure.code == "vault.missing" for failure in state.failures.values()):
+        return True
+    chains = list(rollover.as_if_issued(following, newest).values())
+    return bool(rollover.obstacles(spec, state, chains, list(spec.tlsa_names), now))
+
+
+def _lead(spec: Spec, state: State) -> timedelta:
+    """How long before a renewal its keys are published: the longest hold now in force, and time for servers to
+    follow.
+    """
+    retire_interval = _longest_retire_interval(spec, state)
+    return retire_interval + schedule.OBSERVE_AT_MOST if retire_interval else timedelta(0)
+
+
+def _longest_retire_interval(spec: Spec, state: State) -> timedelta:
+    holds = [
+        caches.retire_interval(h, rollover.path(o), spec.safety_margin)
+        for n, o in state.tlsa_names.items()
+        if n in spec.tlsa_names
+        for h in o.cached
+    ]
+    return max(holds, default=timedelta(0))
+
+
+def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
+    """Why no roll can be relied on with the lifetime of this chain and the TTLs in DNS; None where one can.
+
+    A roll must end before the last chance though its clock has to begin anew once (a server regressed, a TTL was
+    raised), and though the CA refuses for a day (RFC 7671 section 8.1; `schedule.CA_BACKOFF_S`). With a standby key it
+    begins as soon as the certificate is served, else in time for the renewal; where the issuer is pinned, too, with the
+    renewal itself, since only that tells the next issuer.
+    """
+    pinned = "2 1 1" in spec.tlsa_parameters
+    if not spec.tlsa_names or (spec.rotate_key is None and not pinned):
+        return None
+    retire_interval = max(
+        _longest_retire_interval(spec, state), caches.retire_interval_of(spec.ttl_s, spec.safety_margin)
+    )
+    begin = schedule.backstop(chain)
+    if not pinned:
+        begin = chain.not_before if spec.standby else begin - retire_interval - schedule.OBSERVE_AT_MOST
+    room = schedule.last_chance(chain) - max(begin, chain.not_before)
+    need = 2 * retire_interval + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
+    if need <= room:
+        return None
+    hours = [f"{t / timedelta(hours=1):.0f} h" for t in (need, retire_interval, room)]
+    return (
+        f"a roll may need {hours[0]}: {hours[1]} for caches, again where a server regresses, and a day for a CA that "
+        f"refuses; of a lifetime of {(chain.not_after - chain.not_before) / timedelta(hours=1):.0f} h it has {hours[2]}"
+    )

@@ -1,0 +1,55 @@
+"""Writes what the documentation takes from the code: `make docs`. With `--check` it writes nothing, and only compares.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the manual page these are comments of
+mdoc. tests/test_docs.py holds every page to it. `draw` has the parts of a roll, `tables` those of a reader who
+looks something up.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import draw
+import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "packaging" / "man" / "certagent.1"])
+PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS}
+_PART = re.compile(
+    r"""(?mx) ( ^ (?:<!-- | \.\\") \s generated:\ ([a-z-]+) (?:\ -->)? \n )  # where it begins, and its name
+        .*? ( ^ (?:<!-- | \.\\") \s end (?:\ -->)? $ )  # where it ends""",
+    re.DOTALL,
+)
+
+
+def parts(page: str) -> list[str]:
+    """The names of the generated parts of a page."""
+    return [match[2] for match in _PART.finditer(page)]
+
+
+def generated(page: str) -> str:
+    """The page with its generated parts made anew."""
+    return _PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}{match[3]}", page)
+
+
+def main() -> int:
+    """Write the pages; with `--check`, 1 if one is out of date."""
+    check = "--check" in sys.argv
+    stale: list[str] = []
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = generated(old)
+        if new != old:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        print("out of date:" if check else "written:", ", ".join(stale))
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

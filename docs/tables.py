@@ -1,0 +1,256 @@
+"""The generated parts of a reader who looks something up: configuration, commands, events, the tree of the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import click
+import msgspec
+
+import certagent
+from certagent.agent.wiring import BUILT_IN
+from certagent.cli.main import cli
+from certagent.config import schema
+from certagent.lifecycle import events
+from certagent.mta import layout
+
+PACKAGE = Path(certagent.__file__).parent
+WIDTH = 100
+SECTIONS = (schema.File, schema.Ca, schema.Dns, schema.Certificate, schema.Dane, schema.ServiceKeys)
+HEADINGS = {
+    schema.File: "The file",
+    schema.Ca: "`ca`: certificate authorities",
+    schema.Dns: "`dns`",
+    schema.Certificate: "`certificates`",
+    schema.Dane: "`dane`, of a certificate",
+    schema.ServiceKeys: "`services`, of a mail server",
+}
+
+
+# -- the configuration -----------------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Every section of the configuration file: its keys, their values, defaults and meaning."""
+    parts = [_section(HEADINGS[section], section) for section in SECTIONS]
+    shared = {layout.Access: "Keys of every mail server", layout.Files: "Files of one key type"}
+    for group, title in (("dns_providers", "DNS provider"), ("mail_servers", "Mail server")):
+        for name, plugin in plugins(group):
+            parts.append(_section(f"{title}: `type: {name}`", plugin.Options, without=layout.Access))
+            parts += [_section(f"`{key}`, of {name}", s) for key, s in _inner(plugin.Options) if s not in shared]
+    parts += [_section(heading, section) for section, heading in shared.items()]
+    return "\n".join(parts)
+
+
+def plugins(group: str) -> Iterator[tuple[str, Any]]:
+    """The plug-ins that certagent brings, by the name that `type` takes."""
+    for name, place in BUILT_IN[f"certagent.{group}"].items():
+        module, _, attribute = place.partition(":")
+        yield name, getattr(importlib.import_module(module), attribute)
+
+
+def _section(heading: str, struct: type[msgspec.Struct], without: type[msgspec.Struct] | None = None) -> str:
+    left_out = without.__struct_fields__ if without else ()
+    texts = field_texts(struct)
+    info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(struct))
+    lines = [f"## {heading}", "", *_wrapped(inspect.cleandoc(struct.__doc__ or "")), ""]
+    lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for field in (field for field in info.fields if field.name not in left_out):
+        default = "required" if field.required else _default(field)
+        lines.append(f"| `{field.encode_name}` | {_value(field.type)} | {default} | {_cell(texts[field.name])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _inner(struct: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """Sections inside of a section, such as `sni` of Postfix."""
+    for field in cast("msgspec.inspect.StructType", msgspec.inspect.type_info(struct)).fields:
+        for kind in _kinds(field.type):
+            if isinstance(kind, msgspec.inspect.StructType):
+                yield field.encode_name, kind.cls
+
+
+def _kinds(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        for one in kind.types:
+            yield from _kinds(one)
+    elif isinstance(kind, msgspec.inspect.DictType):
+        yield from _kinds(kind.value_type)
+    else:
+        yield kind
+
+
+def _default(field: msgspec.inspect.Field) -> str:
+    value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    if value is None or value in ((), {}, ""):
+        return "–"
+    return f"`{value if isinstance(value, str) else msgspec.json.encode(value).decode()}`"
+
+
+def _value(kind: msgspec.inspect.Type) -> str:
+    """A type in words."""
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            extra = cast("dict[str, str]", cast("Any", kind).extra_json_schema or {})
+            words = extra.get("title") or _value(inner)
+        case msgspec.inspect.UnionType(types=types):
+            some = [_value(t) for t in types if not isinstance(t, msgspec.inspect.NoneType)]
+            words = " or ".join(dict.fromkeys(some))
+        case msgspec.inspect.VarTupleType(item_type=item):
+            words = f"list of {_value(item)}"
+        case msgspec.inspect.DictType(value_type=msgspec.inspect.AnyType() | msgspec.inspect.DictType()):
+            words = "sections by name"
+        case msgspec.inspect.DictType(value_type=inner):
+            words = f"map to {_value(inner)}"
+        case msgspec.inspect.LiteralType(values=values):
+            words = ", ".join(f"`{value}`" for value in values)
+        case msgspec.inspect.IntType(ge=low, le=high) | msgspec.inspect.FloatType(ge=low, le=high):
+            words = "number" if low is None or high is None else f"number, {low} to {high}"
+        case msgspec.inspect.BoolType():
+            words = "`true`, `false`"
+        case msgspec.inspect.StructType() | msgspec.inspect.AnyType():
+            words = "a section"
+        case _:
+            words = "text"
+    return words
+
+
+def field_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """What the source says of each field, inherited ones included: the string after it."""
+    found: dict[str, str] = {}
+    for cls in reversed(struct.__mro__):
+        if cls is msgspec.Struct or not issubclass(cls, msgspec.Struct):
+            continue
+        [node] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        body = cast("ast.ClassDef", node).body
+        for one, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+                said = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                found[one.target.id] = inspect.cleandoc(str(cast("Any", following).value.value)) if said else ""
+    return found
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as `--help` has them."""
+    return "\n".join(_command(name, command) for name, command in _commands())
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    assert isinstance(cli, click.Group)
+    context = click.Context(cli, info_name="certagent")
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        yield name, command
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [option for option in command.params if isinstance(option, click.Option)]
+
+
+def _arguments(command: click.Command) -> str:
+    context = click.Context(command)
+    return " ".join(
+        argument.make_metavar(context) for argument in command.params if isinstance(argument, click.Argument)
+    )
+
+
+def _command(name: str, command: click.Command) -> str:
+    usage = " ".join(filter(None, ["certagent", name, "[OPTIONS]", _arguments(command)]))
+    lines = [f"## {name}", "", "```", usage, "```", "", *_paragraphs(command.help or ""), ""]
+    lines += ["| option | meaning |", "|---|---|"]
+    for option in _options(command):
+        metavar = "" if option.is_flag else f" {option.make_metavar(click.Context(command))}"
+        lines.append(f"| `{', '.join(option.opts)}{metavar}` | {_cell(option.help or '')} |")
+    return "\n".join(lines) + "\n"
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def journal_events() -> str:
+    """Every event with its fields, as the journal has them."""
+    lines: list[str] = []
+    for kind in get_args(events.AnyEvent):
+        texts = field_texts(kind)
+        lines += [f"## {kind.__name__}", "", *_wrapped(inspect.cleandoc(kind.__doc__ or "")), ""]
+        fields = [f for f in msgspec.structs.fields(kind) if f.name != "work"]
+        if fields:
+            lines += ["| field | type | meaning |", "|---|---|---|"]
+            lines += [f"| `{f.encode_name}` | {_annotation(kind, f.name)} | {_cell(texts[f.name])} |" for f in fields]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _annotation(kind: type, name: str) -> str:
+    for cls in kind.__mro__:
+        if name in inspect.get_annotations(cls):
+            return f"`{_cell(str(inspect.get_annotations(cls)[name]))}`"
+    raise AssertionError(name)
+
+
+# -- the tree of the code --------------------------------------------------------------------------------------------
+
+
+def architecture() -> str:
+    """Every folder with its files, each with the first sentence of its docstring."""
+    lines: list[str] = []
+    for folder in sorted({path.parent for path in PACKAGE.rglob("*.py")}):
+        name = folder.relative_to(PACKAGE.parent).as_posix()
+        lines += [f"### {name}/", "", *_wrapped(_doc(folder / "__init__.py", whole=folder != PACKAGE)), ""]
+        files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+        if files:
+            lines += ["| file | |", "|---|---|"]
+            lines += [f"| `{path.name}` | {_cell(_doc(path))} |" for path in files]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _doc(path: Path, *, whole: bool = False) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text if whole else first_sentence(text)
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence, in one line."""
+    plain = " ".join(text.split("\n\n", 1)[0].split())
+    end = re.search(r"(?<![A-Z])[.:](?= [A-Z`]|$)", plain)
+    return plain[: end.start() + 1] if end else plain
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _paragraphs(text: str) -> list[str]:
+    return "\n\n".join("\n".join(_wrapped(paragraph)) for paragraph in inspect.cleandoc(text).split("\n\n")).split("\n")
+
+
+def _wrapped(text: str) -> list[str]:
+    lines: list[str] = []
+    for paragraph in text.split("\n\n"):
+        lines += [
+            "",
+            *textwrap.wrap(" ".join(paragraph.split()), WIDTH, break_long_words=False, break_on_hyphens=False),
+        ]
+    return lines[1:]
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "configuration": configuration,
+    "commands": commands,
+    "events": journal_events,
+    "architecture": architecture,
+}
