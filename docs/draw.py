@@ -24,7 +24,7 @@ from certagent.lifecycle.rules.deployment import STAGES
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.pki import tlsa
-from certagent.report.text import brief, step_words
+from certagent.report.words import brief, step_words
 
 HOST = "mx1.example.org"
 TLSA_NAME = f"_25._tcp.{HOST}."

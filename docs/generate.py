@@ -2,7 +2,7 @@
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the manual page these are comments of
 mdoc. tests/test_docs.py holds every page to it. `draw` has the parts of a roll, `tables` those of a reader who
-looks something up.
+looks something up, `manual` those of the manual page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import draw
+import manual
 import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "packaging" / "man" / "certagent.1"])
-PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS, **manual.PARTS}
 _PART = re.compile(
     r"""(?mx) ( ^ (?:<!-- | \.\\") \s generated:\ ([a-z-]+) (?:\ -->)? \n )  # where it begins, and its name
         .*? ( ^ (?:<!-- | \.\\") \s end (?:\ -->)? $ )  # where it ends""",

@@ -16,10 +16,13 @@ import msgspec
 
 import certagent
 from certagent.agent.wiring import BUILT_IN
+from certagent.cli import schema as schema_command
+from certagent.cli.errors import Exit
 from certagent.cli.main import cli
 from certagent.config import schema
 from certagent.lifecycle import events
 from certagent.mta import layout
+from certagent.report.schemas import texts
 
 PACKAGE = Path(certagent.__file__).parent
 WIDTH = 100
@@ -58,13 +61,15 @@ def plugins(group: str) -> Iterator[tuple[str, Any]]:
 
 def _section(heading: str, struct: type[msgspec.Struct], without: type[msgspec.Struct] | None = None) -> str:
     left_out = without.__struct_fields__ if without else ()
-    texts = field_texts(struct)
+    meanings = texts(struct)
     info = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(struct))
     lines = [f"## {heading}", "", *_wrapped(inspect.cleandoc(struct.__doc__ or "")), ""]
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
     for field in (field for field in info.fields if field.name not in left_out):
         default = "required" if field.required else _default(field)
-        lines.append(f"| `{field.encode_name}` | {_value(field.type)} | {default} | {_cell(texts[field.name])} |")
+        lines.append(
+            f"| `{field.encode_name}` | {_value(field.type)} | {default} | {_cell(meanings.get(field.name, ''))} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -121,30 +126,16 @@ def _value(kind: msgspec.inspect.Type) -> str:
     return words
 
 
-def field_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """What the source says of each field, inherited ones included: the string after it."""
-    found: dict[str, str] = {}
-    for cls in reversed(struct.__mro__):
-        if cls is msgspec.Struct or not issubclass(cls, msgspec.Struct):
-            continue
-        [node] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        body = cast("ast.ClassDef", node).body
-        for one, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
-                said = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-                found[one.target.id] = inspect.cleandoc(str(cast("Any", following).value.value)) if said else ""
-    return found
-
-
 # -- commands --------------------------------------------------------------------------------------------------------
 
 
 def commands() -> str:
     """Every command with its arguments and options, as `--help` has them."""
-    return "\n".join(_command(name, command) for name, command in _commands())
+    return "\n".join(_command(name, command) for name, command in all_commands())
 
 
-def _commands() -> Iterator[tuple[str, click.Command]]:
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its name, in the order of the help."""
     assert isinstance(cli, click.Group)
     context = click.Context(cli, info_name="certagent")
     for name in cli.list_commands(context):
@@ -153,7 +144,8 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
         yield name, command
 
 
-def _options(command: click.Command) -> list[click.Option]:
+def options(command: click.Command) -> list[click.Option]:
+    """The options of a command."""
     return [option for option in command.params if isinstance(option, click.Option)]
 
 
@@ -168,25 +160,52 @@ def _command(name: str, command: click.Command) -> str:
     usage = " ".join(filter(None, ["certagent", name, "[OPTIONS]", _arguments(command)]))
     lines = [f"## {name}", "", "```", usage, "```", "", *_paragraphs(command.help or ""), ""]
     lines += ["| option | meaning |", "|---|---|"]
-    for option in _options(command):
+    for option in options(command):
         metavar = "" if option.is_flag else f" {option.make_metavar(click.Context(command))}"
         lines.append(f"| `{', '.join(option.opts)}{metavar}` | {_cell(option.help or '')} |")
     return "\n".join(lines) + "\n"
 
 
+def exit_statuses() -> str:
+    """Every exit status of the command line."""
+    rows = [f"| {status} | {meaning} |" for status, meaning in all_exit_statuses()]
+    return "\n".join(["| exit status | meaning |", "|---|---|", *rows, ""])
+
+
+def all_exit_statuses() -> list[tuple[int, str]]:
+    """The statuses with what the source says of each."""
+    meanings = texts(Exit)
+    return [(int(status), meanings[status.name]) for status in Exit]
+
+
 # -- events ----------------------------------------------------------------------------------------------------------
+
+
+COMMON = {
+    "key_type": "Such as `ecdsa-p256`.",
+    "keys": "The key set, such as `k1`.",
+    "generation": "Such as `g1`.",
+    "server": "The mail server, by its name in the configuration.",
+    "mail_servers": "Mail servers, by their names in the configuration.",
+    "tlsa_name": "Such as `_25._tcp.mx1.example.org.`",
+    "values": "TLSA records as text, such as `3 1 1 9f86…`.",
+    "served": "What each handshake met.",
+}
+"""What fields mean that several events have."""
 
 
 def journal_events() -> str:
     """Every event with its fields, as the journal has them."""
     lines: list[str] = []
     for kind in get_args(events.AnyEvent):
-        texts = field_texts(kind)
+        meanings = COMMON | texts(kind)
         lines += [f"## {kind.__name__}", "", *_wrapped(inspect.cleandoc(kind.__doc__ or "")), ""]
         fields = [f for f in msgspec.structs.fields(kind) if f.name != "work"]
         if fields:
             lines += ["| field | type | meaning |", "|---|---|---|"]
-            lines += [f"| `{f.encode_name}` | {_annotation(kind, f.name)} | {_cell(texts[f.name])} |" for f in fields]
+            for field in fields:
+                meaning = _cell(meanings.get(field.name, ""))
+                lines.append(f"| `{field.encode_name}` | {_annotation(kind, field.name)} | {meaning} |")
             lines.append("")
     return "\n".join(lines)
 
@@ -196,6 +215,57 @@ def _annotation(kind: type, name: str) -> str:
         if name in inspect.get_annotations(cls):
             return f"`{_cell(str(inspect.get_annotations(cls)[name]))}`"
     raise AssertionError(name)
+
+
+# -- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def json_documents() -> str:
+    """What each command prints with `--json`, from the schemas."""
+    lines: list[str] = []
+    for document, title in schema_command.TITLES.items():
+        if document != "config":
+            found = schema_command.made(document)
+            parts = dict(found["$defs"])
+            lines += [f"## {document}", "", f"{title}.", ""]
+            lines += _json_fields(document, parts.pop(found["$ref"].rpartition("/")[2]))
+            for name in sorted(parts):
+                lines += [f"### {document}: {name}", "", *_wrapped(parts[name].get("description", "")), ""]
+                lines += _json_fields(document, parts[name])
+    return "\n".join(lines)
+
+
+def _json_fields(document: str, part: Any) -> list[str]:
+    lines = ["| field | value | meaning |", "|---|---|---|"]
+    for name, field in part.get("properties", {}).items():
+        optional = "" if name in part.get("required", ()) else "; may be absent"
+        meaning = _cell(field.get("description", ""))
+        lines.append(f"| `{name}` | {_json_value(document, field)}{optional} | {meaning} |")
+    return [*lines, ""]
+
+
+def _json_value(document: str, field: Any) -> str:
+    match field:
+        case {"$ref": str(ref)}:
+            name = ref.rpartition("/")[2]
+            words = f"[{name}](#{document}-{name.lower()})"
+        case {"anyOf": choices}:
+            words = " or ".join(_json_value(document, choice) for choice in choices)
+        case {"enum": values}:
+            words = ", ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            words = f"`{value}`"
+        case {"type": "array", "items": items}:
+            words = f"list of {_json_value(document, items)}"
+        case {"type": "object", "additionalProperties": inner}:
+            words = f"map to {_json_value(document, inner)}"
+        case {"format": "date-time"}:
+            words = "date, RFC 3339"
+        case {"type": str(kind)}:
+            words = {"string": "text", "boolean": "`true`, `false`", "integer": "number"}.get(kind, kind)
+        case _:
+            words = "any"
+    return words
 
 
 # -- the tree of the code --------------------------------------------------------------------------------------------
@@ -251,6 +321,8 @@ def _wrapped(text: str) -> list[str]:
 PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "commands": commands,
+    "exit-statuses": exit_statuses,
     "events": journal_events,
+    "json": json_documents,
     "architecture": architecture,
 }

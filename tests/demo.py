@@ -82,18 +82,14 @@ def certagent(*arguments: str, quiet: bool = False) -> str:
 
 def history(after: int) -> list[dict[str, Any]]:
     """The journal after an entry."""
-    return json.loads(certagent("history", NAME, "--after", str(after), "--json", quiet=True))
-
-
-def state() -> dict[str, Any]:
-    """What certagent knows of the certificate."""
-    return json.loads(certagent("status", "--json", quiet=True))["certificates"][0]["state"]
+    return json.loads(certagent("history", NAME, "--after", str(after), "--json", quiet=True))["events"]
 
 
 def rolled(generation: str) -> bool:
-    """Whether this is the only generation there is: served, proven, the one before it forgotten."""
+    """Whether this is all that is served, and nothing is under way."""
     time.sleep(0.3)  # each look is a process
-    return [known["id"] for known in state()["generations"]] == [generation]
+    [certificate] = json.loads(certagent("status", "--json", quiet=True))["certificates"]
+    return certificate["verdict"] == "well" and [one["id"] for one in certificate["served"]] == [generation]
 
 
 class Daemon:
@@ -134,28 +130,23 @@ def tell_roll(entries: list[dict[str, Any]]) -> None:
     """The timeline of what happened, from the journal."""
     started = issued = _at(entries[0])
     for entry in entries:
-        event: Mapping[str, Any] = entry["event"]
-        kind, at = event["type"], _at(entry)
+        kind, at = entry["event"], _at(entry)
         if kind == "Issued":
             issued = at
         if kind in TOLD:
             late = f", {(at - issued).total_seconds():.1f} s after it was issued" if kind == "Installed" else ""
-            say(f"  +{(at - started).total_seconds():6.2f} s  {kind:<11}  {_words(event)}{late}")
+            say(f"  +{(at - started).total_seconds():6.2f} s  {kind:<11}  {_words(entry)}{late}")
 
 
 def _at(entry: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(entry["at"]["wall"])
+    return datetime.fromisoformat(entry["at"])
 
 
 def _words(event: Mapping[str, Any]) -> str:
-    if "values" in event:
-        return f"{', '.join(value[:14] + '…' for value in event['values'])} at {event['tlsa_name']}"
-    if event["type"] == "Verified":
-        everywhere = ", ".join(f"{s['host']}:{s['port']}" for s in event["served"])
-        return f"{event['generation']} at {everywhere}{', and nothing else' if event['drained'] else ''}"
-    if event["type"] == "Deleted":
-        return ", ".join((*event["generations"], *event["keys"]))
-    return event.get("generation") or event.get("keys") or event.get("server", "")
+    if event["event"] == "Verified":
+        everywhere = ", ".join(one["where"] for one in event["served"])
+        return f"{event['generation']} at {everywhere}{', and nothing else' if event.get('drained') else ''}"
+    return event["what"]
 
 
 def judge(mailed: Mailed, prober: Prober, published: float) -> None:
@@ -194,7 +185,7 @@ def show(lab: Lab, directory: Path) -> None:
             daemon = Daemon(directory / "daemon.log")
 
             say("\n== 4. A new certificate with a new key: the standby key is in every cache already, so nothing waits")
-            before = state()["seq"]
+            before = history(0)[-1]["seq"]
             certagent("renew", "--force", "--wait")
             until(lambda: rolled("g2"), 60, "the old key is gone from DNS and disk")
             daemon.show()
@@ -202,7 +193,7 @@ def show(lab: Lab, directory: Path) -> None:
             tell_roll(history(before))
 
             say("\n== 5. And another at once: the next key is too young now, and the daemon waits for caches")
-            before = state()["seq"]
+            before = history(0)[-1]["seq"]
             certagent("renew", "--force")
             certagent("plan")
             say("\nThe daemon goes on by itself …")

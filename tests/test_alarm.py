@@ -15,7 +15,7 @@ from certagent.lifecycle.schedule import ALARM, alarms
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
-from certagent.report import log, text
+from certagent.report import log, status, text
 from certagent.report.step import StepReport
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
@@ -62,7 +62,7 @@ def test_a_deployment_that_stays_open_is_an_alarm(work: str, moment: timedelta, 
     """Counted from the first failure in a row; what waits for a CA or DNS has limits and words of its own."""
     state = failing(work, timedelta(), moment)
     assert alarms(work, state.failures[work], later(moment)) is expected
-    shown = text.status(SPEC, state, later(moment), None)
+    shown = text.certificate(status.certificate(SPEC, state, later(moment), None), later(moment).wall)
     assert ("  ALARM " in shown, "  FAILING " in shown) == (expected, not expected)
 
 
@@ -73,7 +73,9 @@ def test_the_log_has_a_priority_of_its_own_for_it(
     log.start()
     try:
         failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
-        log.told(StepReport(SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm))
+        log.told(
+            StepReport("certificate", SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm)
+        )
     finally:
         logging.getLogger("certagent").handlers = []
     assert capsys.readouterr().err.startswith(f"{priority}certificate=mx1.example.org seq=7 step=Reload ")

@@ -156,7 +156,7 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("keys: [ecdsa-p256]", "keys: []", 14, "keys", "at least one key type", "[ecdsa-p256, rsa-2048]"),
         ("https://acme", "http://acme", 4, "directory", "no https URL", "RFC 8555"),
         ("state_dir: /var", "state_dir: var", 1, "state_dir", "is not absolute", "begin it with /"),
-        ("        type: postfix\n", "", 20, "postfix", "type is missing", "type: postfix"),
+        ("        type: postfix\n", "", 20, "postfix", "type is missing", "type: command"),
         ("ttl: 30m", "records: [2 1 1]", 17, "records", "3 1 1 is missing", "RFC 7672"),
         ("ttl: 30m", "records: [1 1 1]", 17, "records", "1 1 1", "config.example.yaml"),
         ("    ca: le\n", "", 11, "mx1.example.org", "ca is missing", "config.example.yaml"),
@@ -229,15 +229,6 @@ def test_billions_of_laughs_are_refused(tmp_path: Path) -> None:
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     """A file of brackets is an error, not the end of the interpreter."""
     assert refused_in_time(tmp_path / "c.yaml", "[" * 20000 + "]" * 20000).startswith("config.")
-
-
-def test_a_file_that_is_written_twice_is_refused(tmp_path: Path) -> None:
-    """Two certificates in one file would overwrite each other."""
-    section = GOOD[GOOD.index("  mx1.example.org:\n") :]
-    other = section.replace("  mx1.example.org:\n", "  mx2.example.org:\n", 1)
-    error = refused(tmp_path, GOOD + other)
-    assert "/etc/ecdsa.pem is written for certificates.mx1.example.org" in error.detail
-    assert ":32: " in error.detail or ":41: " in error.detail or "mx2.example.org" in error.detail
 
 
 def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:

@@ -16,14 +16,17 @@ from threading import Event, Thread
 import pytest
 
 from certagent.agent import daemon
+from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.wiring import Wiring
 from certagent.errors import Transient
+from certagent.facts.moment import ClockId, Reading
+from certagent.facts.wait import Wait
 from certagent.host.clock import Clock, SystemClock
 from certagent.lifecycle import events as ev
-from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.steps import Wait
 from certagent.store.journal import Journal
+from certagent.store.sqlite import Sqlite
 from tests.lab.wait import until
+from tests.store.opened import Certificates
 
 COUNT = 200
 ENTRY = "  mx%d.example.org: {ca: ca}\n"
@@ -40,18 +43,18 @@ def no_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Wiring, "edges", nothing)
 
 
-def made(place: Path, count: int, clock: Clock, kind: type[Journal] = Journal) -> daemon.Daemon:
+def made(place: Path, count: int, clock: Clock, kind: type[Sqlite] = Sqlite) -> daemon.Daemon:
     """A daemon that has so many certificates to look after."""
     path = place / "config.yaml"
     path.touch(0o600)
     head = f"state_dir: {place}/state\nca: {{ca: {{directory: 'https://ca.example/dir'}}}}\ncertificates:\n"
     path.write_text(head + "".join(ENTRY % number for number in range(count)))
     (place / "state").mkdir(0o700)
-    journal = kind(place / "state" / "journal.db", clock)
+    store = kind(place / "state" / "journal.db", clock)
     for number in range(count):
-        journal.append(f"mx{number}.example.org", ev.Requested(what="retry"))
+        Journal(store, CERTIFICATE).append(f"mx{number}.example.org", ev.Requested(what="retry"))
     looking = daemon.Daemon(path)
-    looking._wiring._journal = journal
+    looking._wiring._store = store
     return looking
 
 
@@ -65,14 +68,14 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     asked = 0
     done = Event()
 
-    def advance(spec: Spec, journal: Journal, *_: object, **__: object) -> Wait:
-        turns[spec.name] += 1
-        journal.sleep(spec.name, timedelta(hours=6), "check interval")
+    def advance(subject: Certificate, journal: Certificates, *_: object, **__: object) -> Wait:
+        turns[subject.name] += 1
+        journal.sleep(subject.name, timedelta(hours=6), "check interval")
         if turns.total() == COUNT:
             done.set()
         return Wait(timedelta(hours=6), "check interval")
 
-    class Counting(Journal):
+    class Counting(Sqlite):
         def due(self) -> tuple[list[str], timedelta | None]:
             nonlocal asked
             asked += 1
@@ -86,7 +89,7 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     with looking._ticking:  # as `_loop` does at SIGTERM
         looking._stop.set()
     looking._scheduler.shutdown(wait=True)
-    looking._wiring.journal.close()
+    looking._wiring.store.close()
     assert set(turns.values()) == {1}
     assert asked <= 2 * daemon.WORKERS + 1
 
@@ -109,8 +112,8 @@ class Host:
         self.moved = off - self.back_at_each_observation, passed
         return datetime.now(UTC) + off + passed
 
-    def boot(self) -> tuple[str, float]:
-        return "first", time.monotonic() + self.moved[1].total_seconds()
+    def reading(self) -> Reading:
+        return Reading(ClockId("host", "first"), time.monotonic() + self.moved[1].total_seconds())
 
 
 @pytest.fixture
@@ -134,9 +137,9 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whose turn it was; each has nothing to do for an hour."""
     turns: list[str] = []
 
-    def advance(spec: Spec, journal: Journal, *_: object, **__: object) -> Wait:
-        turns.append(spec.name)
-        journal.sleep(spec.name, HOUR, "check interval")
+    def advance(subject: Certificate, journal: Certificates, *_: object, **__: object) -> Wait:
+        turns.append(subject.name)
+        journal.sleep(subject.name, HOUR, "check interval")
         return Wait(HOUR, "check interval")
 
     monkeypatch.setattr(daemon, "advance", advance)
@@ -144,7 +147,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @contextmanager
-def running(looking: daemon.Daemon) -> Generator[Journal]:
+def running(looking: daemon.Daemon) -> Generator[Certificates]:
     """As `Daemon.run`, which only a main thread may do; its journal."""
     loop = Thread(target=looking._loop)
     looking._scheduler.start()
@@ -155,7 +158,7 @@ def running(looking: daemon.Daemon) -> Generator[Journal]:
         os.write(looking._signalled, bytes([signal.SIGTERM]))
         loop.join()
         looking._scheduler.shutdown(wait=True)
-        looking._wiring.journal.close()
+        looking._wiring.store.close()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_the_next_turn_comes_whatever_was_done_to_the_clock(
     with running(made(tmp_path, 1, host)) as journal:
         until(journal.wakes, 5, "it sleeps")
         host.moved = set_to, passed
-        until(lambda: len(turns) == 2 and journal.wakes() and not journal.due()[0], 5, "it sleeps again")
+        until(lambda: len(turns) == 2 and journal.wakes() and not journal.store.due()[0], 5, "it sleeps again")
     assert len(turns) == 2
 
 
@@ -184,11 +187,11 @@ def test_what_could_not_be_noted_is_tried_again_also_if_the_clock_is_set_back(
 ) -> None:
     """The pause before it is by no date."""
 
-    class Full(Journal):
-        def sleep(self, name: str, delay: timedelta, why: str) -> None:
+    class Full(Sqlite):
+        def sleep(self, subject: str, delay: timedelta, why: str) -> None:
             if len(turns) == 1:
                 raise Transient("store.disk", "no space left on device")
-            super().sleep(name, delay, why)
+            super().sleep(subject, delay, why)
 
     def reported(*_: object) -> None:
         host.moved = -6 * HOUR, NONE

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 import certagent
+from certagent.agent.certificate import CERTIFICATE
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
@@ -111,7 +112,7 @@ def test_example_defaults() -> None:
     prose, compared = "", 0
     for line in text("config.example.yaml").splitlines():
         if re.match(r"\s*# ", line):
-            prose += line
+            prose += line.strip().removeprefix("#")
             continue
         off = re.match(r"\s*#(\w+): (.*)", line)
         if off and off[1] != "type" and not re.search(r"Not (a )?defaults?|Default: (the only one|nothing)", prose):
@@ -229,13 +230,26 @@ def test_no_code_is_made_up_at_run_time() -> None:
 
 
 def test_every_word_of_the_log_is_explained() -> None:
-    """docs/reference/log.md has the words that log.py and daemon.py write, and no others."""
-    words: set[str] = set()
-    for name in ("report/log.py", "agent/daemon.py"):
+    """docs/reference/log.md has the words that log.py and daemon.py write, and the daemon's events, and no others."""
+    words: set[str] = {CERTIFICATE.name}
+    events: set[str] = set()
+    for name in ("report/log.py", "agent/daemon.py", "agent/certificate.py"):
         for node in ast.walk(ast.parse(text("certagent", name))):
-            if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[0], ast.Constant):
-                words.add(str(node.elts[0].value))
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", text("docs", "reference", "log.md"))) == words
+            match node:
+                case ast.Tuple(elts=[ast.Constant(value=str(event)), _]) if name == "agent/certificate.py":
+                    events.add(event)  # of `warnings`
+                case ast.Tuple(elts=[ast.Constant(value="event"), ast.Constant(value=str(event))]):
+                    events.add(event)
+                    words.add("event")
+                case ast.Tuple(elts=[ast.Constant(value=str(word)), _]):
+                    words.add(word)
+                case _:
+                    pass
+    _, of_words, of_events, _ = text("docs", "reference", "log.md").split("\n## ")
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", of_words)) == words
+    assert {
+        word for row in re.findall(r"(?m)^\| (`\w.*\w`) \|", of_events) for word in re.findall(r"\w+", row)
+    } == events
 
 
 # -- the manual page, the unit, the Makefile -------------------------------------------------------------------------
@@ -339,7 +353,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(leads_to), link
 
 
-WIDE = {"rollover.md", "mail-servers.md", "journal.md"}
+WIDE = {"mail-servers.md", "journal.md"}
 """Pages that are not wrapped yet."""
 
 
@@ -429,3 +443,25 @@ def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
     [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
     with pytest.raises(AssertionError):
         add_is_seen(provider, "example.org.")
+
+
+# -- the architecture and the words ----------------------------------------------------------------------------------
+
+
+def test_architecture_has_every_folder() -> None:
+    """The tree in the package's docstring names the folders and files that there are, and no others."""
+    tree = (certagent.__doc__ or "").split("\nThe tree", 1)[1].split("\n\n", 1)[0]
+    named = re.findall(r"(?m)^    (\w+) ", tree)
+    package = ROOT / "certagent"
+    there = {path.parent.name for path in package.glob("*/__init__.py")} | {path.stem for path in package.glob("*.py")}
+    assert sorted(named) == sorted(there - {"__init__", "__main__"})
+
+
+def test_words_are_in_use() -> None:
+    """Every word of the table stands somewhere in the package; a word that nothing uses explains nothing."""
+    cells = re.findall(r"(?m)^\| ([^|]+) \|.*\|.*\|$", text("docs", "explanation", "words.md"))
+    words = {word.strip().removeprefix("to ") for cell in cells for word in cell.split(",")} - {"word"}
+    package = " ".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    spoken = re.sub(r"\s+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", package)).lower()
+    assert len(words) > 50
+    assert {word for word in words if word.lower() not in spoken} == set()

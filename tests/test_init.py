@@ -550,10 +550,10 @@ def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_pat
     key is not known, or no copy makes one of the files, nothing is copied, and the change comes after the first run.
     """
     pem = tmp_path / "new dir" / "tls.pem"
-    found = changing(cf, f"b = {pem}\n", options={"files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
+    found = changing(cf, f"b = {pem}\n", options={"chain_files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
     used = InUse("/etc/ssl/mx1.pem", "ecdsa-p256", "itself", NOW, "/etc/ssl/mx1.key")
     known = seen(found, in_use={"postfix": (used,)})
-    commands = [step.command for step in command.next_steps(known, "", cf, changes.outcomes(found))]
+    commands = [step.command for step in command.next_steps(known, host.plugins(), "", cf, changes.outcomes(found))]
     new = f"'{pem}'"
     assert commands[:3] == [
         f"install -d -m 755 '{pem.parent}'",
@@ -562,10 +562,12 @@ def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_pat
     ]
     assert not any(step.startswith("certagent init") for step in commands[3:])
     issuers = tmp_path / "issuers.pem"
-    more = changing(cf, f"b = {pem}\nc = {issuers}\n", options={**found.options, "issuers": str(issuers)})
+    options = {"files": {"ecdsa": str(pem)}, "issuers": str(issuers)}
+    more = replace(changing(cf, f"b = {pem}\nc = {issuers}\n", options=options), type="sendmail")
     for server, one in ((found, replace(used, key="")), (more, used)):
         lacking = seen(server, in_use={"postfix": (one,)})
-        commands = [step.command for step in command.next_steps(lacking, "", cf, changes.outcomes(server))]
+        following = command.next_steps(lacking, host.plugins(), "", cf, changes.outcomes(server))
+        commands = [step.command for step in following]
         at = commands.index("certagent init --apply")
         assert not any(step.startswith("install -m") for step in commands)
         assert commands[at - 1].startswith("certagent renew --config")
@@ -578,7 +580,7 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     """For the directories of every file that is written, and of no other; not where the unit has them all."""
 
     def commands(*found: Found) -> list[str]:
-        return [step.command for step in command.next_steps(seen(*found), "", cf, [])]
+        return [step.command for step in command.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
     monkeypatch.setattr(command, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +15,10 @@ from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Chain
 from certagent.facts.unknown import Unknown
-from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.steps import Install
 from certagent.report import text
-from certagent.store.journal import Journal
+from tests.store.opened import opened
 
 ONE = """\
   NAME:
@@ -51,10 +52,14 @@ def status(place: Path, count: int, *arguments: str) -> Result:
 
 
 def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
-    journal = Journal(place / "state" / "journal.db", SystemClock())
+    journal = opened(place / "state" / "journal.db")
     journal.append(name, *events)
     journal.sleep(name, timedelta(hours=1), "watch")
     journal.close()
+
+
+def served(for_: timedelta) -> list[ev.AnyEvent]:
+    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", work="install postfix")]
 
 
 def issued(for_: timedelta) -> ev.Issued:
@@ -73,14 +78,15 @@ INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=
 
 def test_many_have_a_line_each(place: Path) -> None:
     """One of them is one line: until when it is valid, and what comes next."""
-    happened(place, "mx0.example.org", issued(timedelta(days=9)), looked(HEARD))
+    happened(place, "mx0.example.org", *served(timedelta(days=9)), looked(HEARD))
     shown = status(place, text.MANY + 1).output.splitlines()
-    assert [line.partition(":")[0] for line in shown[:-2]] == names(text.MANY + 1)
-    assert shown[0].startswith("mx0.example.org: g1 is valid until 20")
+    assert [line.partition(":")[0] for line in shown[:-3]] == names(text.MANY + 1)
+    assert shown[0].startswith("mx0.example.org: rolling; g1 valid until 20")
     assert "; next 20" in shown[0]
     assert shown[0].endswith(": watch")
-    assert shown[1] == "mx1.example.org: no certificate yet; next: now, as soon as certagent runs"
-    assert shown[-2] == "51 certificates, all of them well; `certagent status NAME` shows any in full"
+    assert shown[1] == "mx1.example.org: rolling; no certificate yet; next: now, as soon as certagent runs"
+    assert shown[-3] == "51 certificates: 51 rolling"
+    assert shown[-2] == "`certagent status NAME` shows one in full"
     assert shown[-1].startswith("the daemon is not running")
 
 
@@ -88,12 +94,12 @@ def test_many_have_a_line_each(place: Path) -> None:
     ("events", "said"),
     [
         ([ev.Failed(work="look", kind="transient", code="dns.silent", detail="no answer")], "FAILING look"),
-        ([issued(timedelta(seconds=-1))], "EXPIRED"),
+        (served(timedelta(seconds=-1)), "g1 EXPIRED 20"),
         ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
         ([looked(HEARD, "bogus")], "bogus"),
         (
             [issued(timedelta(days=9)), INSTALLED, ev.VerifyFailed(server="postfix", generation="g1", served=())],
-            "NOT SERVE",
+            "postfix DOES NOT SERVE g1",
         ),
     ],
 )
@@ -101,18 +107,18 @@ def test_what_is_not_well_is_shown_in_full_and_last(place: Path, events: list[ev
     """The same text as for a single one; then how many there are."""
     happened(place, "mx0.example.org", *events)
     shown = status(place, text.MANY + 1).output
-    full = status(place, text.MANY + 1, "mx0.example.org").output.splitlines()[:-1]
+    *full, _, _ = status(place, text.MANY + 1, "mx0.example.org").output.splitlines()
     assert any(said in line for line in full)
-    assert "\n".join(["", *full, "51 certificates, 1 of them not well and shown above in full; "]) in shown
-    assert shown.count("\n") == text.MANY + len(full) + 2
+    assert "\n".join(["", *full, "51 certificates: 50 rolling, 1 "]) in shown
+    assert shown.count("\n") == text.MANY + len(full) + 3
 
 
 def test_few_are_shown_in_full(place: Path) -> None:
     """Nothing is shortened where somebody can read it all, or has asked for it by name."""
     for count, asked in ((text.MANY, []), (text.MANY + 1, names(text.MANY + 1))):
         shown = status(place, count, *asked).output
-        assert shown.count("  postfix: nothing installed yet\n") == count
-        assert "certificates," not in shown
+        assert shown.count("  postfix was not looked at yet\n") == count
+        assert "in full" not in shown
 
 
 def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
@@ -127,9 +133,10 @@ def test_a_damaged_row_is_told(place: Path) -> None:
     """Also among so many that nobody would look at it."""
     for name in names(2):
         happened(place, name, looked(HEARD))
-    journal = Journal(place / "state" / "journal.db", SystemClock())
-    journal._db.execute("UPDATE head SET state='{}' WHERE certificate='mx1.example.org'")  # pyright: ignore[reportPrivateUsage]
+    journal = opened(place / "state" / "journal.db")
     journal.close()
+    with closing(sqlite3.connect(place / "state" / "journal.db")) as db, db:
+        db.execute("UPDATE head SET state='{}' WHERE subject='certificate/mx1.example.org'")
     ended = status(place, text.MANY + 1)
     assert isinstance(ended.exception, Misconfigured)
     assert ended.exception.code == "journal.damaged"

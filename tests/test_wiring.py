@@ -31,6 +31,12 @@ certificates:
         services: [{{host: mx1.example.org, port: 25, mode: smtp}}]
 """
 
+HEAD = """\
+state_dir: {place}/state
+ca: {{test: {{directory: "https://ca.example/dir", agree_tos: true}}}}
+certificates:
+"""
+
 
 def wiring(place: Path, two: str = "command", mta: str = "postfix") -> Wiring:
     path = place / "certagent.yaml"
@@ -130,6 +136,112 @@ def test_an_unknown_plug_in_is_told_with_those_that_are_known(
     assert not (tmp_path / "state").exists()
 
 
+def refused(text: str, place: Path) -> Misconfigured:
+    path = place / "shared.yaml"
+    path.touch(0o600)
+    path.write_text(HEAD.format(place=place) + text)
+    with pytest.raises(Misconfigured) as caught:
+        Wiring(load(path)).check()
+    return caught.value
+
+
+def entry(name: str, options: str) -> str:
+    return f"""\
+  {name}.example:
+    ca: test
+    mail_servers:
+      mta: {{{options}, services: [{{host: mx1.example.org, port: 25, mode: smtp}}]}}
+"""
+
+
+def command(path: object, key: str = "files") -> str:
+    return f"type: command, {key}: {{ecdsa: {path}}}, reload: [/bin/true]"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "follow"),
+    [
+        ("/tls/chain.pem", False),
+        ("//tls/chain.pem", False),
+        ("/tls/../tls/chain.pem", False),
+        ("/tls/new.pem", False),
+        ("/tls/new/../new.pem", False),
+        ("/link.pem", True),
+        ("/other/chain.pem", True),
+        ("/other/new.pem", True),
+        ("/tls/hard.pem", False),
+    ],
+)
+def test_two_names_of_one_file_are_refused_whatever_their_spelling(tmp_path: Path, spelling: str, follow: bool) -> None:
+    """Also of a file that is not there yet; else the swap of one server would go around the gates of the other."""
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    (tls / "chain.pem").touch()
+    (tls / "hard.pem").hardlink_to(tls / "chain.pem")
+    (tmp_path / "link.pem").symlink_to("tls/chain.pem")
+    (tmp_path / "other").symlink_to("tls")
+    first = tls / ("new.pem" if "new" in spelling else "chain.pem")
+    other = command(f"{tmp_path}{spelling}") + (", follow_links: true" if follow else "")
+    error = refused(entry("one", command(first)) + entry("two", other), tmp_path)
+    assert f"{tmp_path}/shared.yaml:11: certificates.two.example.mail_servers.mta: " in error.detail
+    assert "is written for certificates.one.example.mail_servers.mta already" in error.detail
+    assert error.hint == "give each its own file, or list the services of both under one mail server"
+
+
+EXIM = "type: exim, files: {{ecdsa: {0}/{1}.pem}}, list: {0}/{2}"
+SENDMAIL = "type: sendmail, files: {{ecdsa: {0}/{1}.pem}}, issuers: {0}/{2}"
+SNI = "type: postfix, chain_files: {{ecdsa: {0}/{1}.pem}}, sni: {{map: {0}/{2}, names: [{3}]}}"
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (EXIM.format("/tls", "a", "x.list"), EXIM.format("/tls", "b", "./x.list")),
+        (EXIM.format("/tls", "a", "x.list"), command("/tls/x.list")),
+        (EXIM.format("/tls", "a", "x.list"), command("/tls/a.pem.2")),
+        (SENDMAIL.format("/tls", "a", "ca.pem"), SENDMAIL.format("/tls", "b", "ca.pem")),
+        (SENDMAIL.format("/tls", "a", "ca.pem"), command("//tls/ca.pem")),
+        (SNI.format("/tls", "a", "map", "a.example"), SNI.format("/tls", "b", "map", "a.example")),
+        (SNI.format("/tls", "a", "map", "a.example"), command("/tls/map")),
+        (command("/tls/map.db"), SNI.format("/tls", "a", "map", "a.example")),
+    ],
+)
+def test_every_file_counts_that_a_server_writes(tmp_path: Path, one: str, two: str) -> None:
+    """Lists, issuers and maps, too."""
+    error = refused(entry("one", one) + entry("two", two), tmp_path)
+    assert "is written for certificates.one.example.mail_servers.mta already" in error.detail
+
+
+def test_two_certificates_share_a_map_of_different_names(tmp_path: Path) -> None:
+    """Each has its own lines of it."""
+    path = tmp_path / "shared.yaml"
+    path.touch(0o600)
+    one, two = (SNI.format("/tls", name, "map", f"{name}.example") for name in "ab")
+    path.write_text(HEAD.format(place=tmp_path) + entry("one", one) + entry("two", two))
+    Wiring(load(path)).check()
+
+
+def test_a_link_that_comes_later_is_seen_at_the_installation(tmp_path: Path) -> None:
+    """`check` of the edges is asked right before it; the other certificates go on."""
+    path = tmp_path / "shared.yaml"
+    path.touch(0o600)
+    names = [tmp_path / f"{name}.pem" for name in "abc"]
+    path.write_text(
+        HEAD.format(place=tmp_path)
+        + "".join(entry(file.stem, f"{command(file)}, follow_links: true") for file in names)
+    )
+    made = Wiring(load(path))
+    made.check()
+    names[1].symlink_to(names[0])
+    for name, shared in (("a", True), ("b", True), ("c", False)):
+        edges = made.edges(f"{name}.example")
+        if shared:
+            with pytest.raises(Misconfigured, match="they are one file"):
+                edges.check("mta", frozenset())
+        else:
+            edges.check("mta", frozenset())
+
+
 def test_the_state_directory_is_private(tmp_path: Path) -> None:
     """0700, made when it is first needed; one that others may write into is refused."""
     made = wiring(tmp_path).state_dir()
@@ -142,8 +254,8 @@ def test_the_state_directory_is_private(tmp_path: Path) -> None:
 def test_a_second_configuration_keeps_the_journal_and_the_lock(tmp_path: Path) -> None:
     """A daemon that reads its file again has one journal and one lock, not two that shut each other out."""
     first = wiring(tmp_path)
-    journal, lock = first.journal, first.lock
+    store, lock = first.store, first.lock
     second = Wiring(first.config, first)
-    assert second.journal is journal
+    assert second.store is store
     assert second.lock is lock
-    journal.close()
+    store.close()

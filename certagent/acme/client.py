@@ -1,4 +1,4 @@
-"""ACME: certificates from a CA that speaks RFC 8555, by the dns-01 challenge.
+"""ACME: certificates from a CA that speaks RFC 8555.
 
 Every step begins by asking the CA how far the order is, so each may be called again after a crash or a lost answer.
 Nothing is remembered between calls but the account, the directory and a nonce. Never waits longer than the budget,
@@ -11,9 +11,8 @@ Standards: RFC 8555 section 7; RFC 9773 section 5 (`replaces`); draft-ietf-acme-
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -21,14 +20,17 @@ from typing import Annotated, TypeVar
 import msgspec
 from acme import crypto_util, messages
 from cryptography import x509
-from josepy.json_util import encode_b64jose, field
+from josepy.json_util import field
 from msgspec import Struct
 
 from certagent.acme import ari
 from certagent.acme.account import Account, Application, Binding, signer
-from certagent.acme.issuer import Challenge, Order, Window
+from certagent.acme.challenges import TYPES
+from certagent.acme.challenges.protocol import ChallengeType
+from certagent.acme.issuer import Order, Window
 from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
 from certagent.errors import Misconfigured, Rejected, Transient
+from certagent.facts.challenge import Challenge
 from certagent.secret import Secret
 
 T = TypeVar("T")
@@ -99,6 +101,7 @@ class Acme:
         agree_tos: the operator has agreed to the CA's terms of service.
         ca_bundle: the CA of the directory's own HTTPS certificate, where it is a private one.
         eab_kid: external account binding, with `eab_key` in base64url.
+        challenge_types: those that this host can meet; the first that the CA offers is taken.
         timeout_s: the longest silence within one request.
         order_budget_s: the longest time that one call waits for the CA's work, requests not counted.
     """
@@ -113,6 +116,7 @@ class Acme:
         ca_bundle: Path | None = None,
         eab_kid: str | None = None,
         eab_key: Secret[str] | None = None,
+        challenge_types: Mapping[str, type[ChallengeType]] = TYPES,
         timeout_s: float = 30.0,
         order_budget_s: float = 60.0,
         user_agent: str = "certagent",
@@ -124,6 +128,7 @@ class Acme:
         binding = Binding(eab_kid, eab_key) if eab_kid is not None and eab_key is not None else None
         self._transport = Transport(directory, ca_bundle=ca_bundle, timeout_s=timeout_s, user_agent=user_agent)
         self._account = Account(self._transport, directory, account_dir, Application(contact, agree_tos, binding))
+        self._challenge_types = challenge_types
         self._budget_s = order_budget_s
 
     # ---- the Issuer's promises -------------------------------------------------------------------------------------
@@ -148,7 +153,8 @@ class Acme:
         if order.status not in ("pending", "ready", "processing", "valid"):
             raise _gone(answer.location, order)
         needed = order.authorizations if order.status == "pending" else ()
-        challenges = [self._challenge(url) for url in needed]
+        ordered = {name.value.removeprefix("*.") for name in names}
+        challenges = [self._challenge(url, ordered) for url in needed]
         return Order(answer.location, tuple(c for c in challenges if c is not None), order.expires)
 
     def answer(self, url: str) -> None:
@@ -158,7 +164,7 @@ class Acme:
         if order.status in ("ready", "processing", "valid"):
             return
         # Also of an order that has failed: its authorizations know why.
-        found = {place: _open_challenge(self._read(place, _Authorization)[0]) for place in order.authorizations}
+        found = {place: self._open(self._read(place, _Authorization)[0]) for place in order.authorizations}
         if order.status != "pending":
             raise _gone(url, order)
         waiting = {place: challenge for place, challenge in found.items() if challenge is not None}
@@ -246,20 +252,50 @@ class Acme:
     def _read_order(self, url: str) -> tuple[_Order, float | None]:
         return self._read(url, _Order)
 
-    def _challenge(self, url: str) -> Challenge | None:
+    def _challenge(self, url: str, ordered: set[str]) -> Challenge | None:
+        """The challenge of an authorization, with its response; None if the authorization is valid already.
+
+        Raises:
+            Rejected: `ca.rejected`: it is for a name that was not ordered, which this host does not vouch for.
+        """
         authorization, _ = self._read(url, _Authorization)
-        challenge = _open_challenge(authorization)
+        challenge = self._open(authorization)
         if challenge is None:
             return None
-        key_authorization = f"{challenge.token}.{self._account.thumbprint()}"  # RFC 8555 sections 8.1 and 8.4
-        digest = hashlib.sha256(key_authorization.encode()).digest()
         name = authorization.identifier.value.removeprefix("*.")
-        return Challenge(f"_acme-challenge.{name}.", encode_b64jose(digest))
+        if name not in ordered:
+            raise Rejected("ca.rejected", clean(f"{name}: the CA wants this name validated, and it was not ordered"))
+        return self._challenge_types[challenge.type].respond(name, challenge.token, self._account.thumbprint())
+
+    def _open(self, authorization: _Authorization) -> _Challenge | None:
+        """The challenge that is still to be met; None if the authorization is valid already.
+
+        Raises:
+            Rejected: `ca.challenge_failed`; `ca.order_gone`: expired, revoked or deactivated; `ca.rejected`: no
+                challenge type is offered that this host can meet.
+        """
+        if authorization.status == "valid":
+            return None
+        name = authorization.identifier.value
+        if authorization.status != "pending":
+            for challenge in authorization.challenges:
+                if authorization.status == "invalid" and challenge.error is not None:
+                    raise _failed(authorization, challenge.error)
+            detail = clean(f"{name}: the authorization is {authorization.status}")
+            raise Rejected("ca.order_gone", detail, "a new order is needed")
+        offered = {challenge.type: challenge for challenge in reversed(authorization.challenges)}
+        for type_ in self._challenge_types:
+            if type_ in offered:
+                return offered[type_]
+        wanted = " or ".join(self._challenge_types)
+        raise Rejected(
+            "ca.rejected", clean(f"{name}: the CA offers no {wanted}, only {', '.join(offered) or 'nothing'}")
+        )
 
     def _until_valid(self, url: str, patience: _Patience) -> None:
         while True:
             authorization, asked = self._read(url, _Authorization)
-            challenge = _open_challenge(authorization)
+            challenge = self._open(authorization)
             if challenge is None:
                 return
             if challenge.error is not None and challenge.status != "processing":
@@ -305,27 +341,6 @@ def _load(loader: Callable[[bytes], T], pem: bytes, what: str) -> T:
         return loader(pem)
     except ValueError:
         raise Rejected("ca.rejected", f"the {what} cannot be read", "it was not sent to the CA") from None
-
-
-def _open_challenge(authorization: _Authorization) -> _Challenge | None:
-    """The dns-01 challenge still to be met; None when the authorization is valid already.
-
-    Raises: `ca.challenge_failed`, `ca.order_gone` (expired, revoked, deactivated), `ca.rejected` (no dns-01 offered).
-    """
-    if authorization.status == "valid":
-        return None
-    name = authorization.identifier.value
-    if authorization.status != "pending":
-        for challenge in authorization.challenges:
-            if authorization.status == "invalid" and challenge.error is not None:
-                raise _failed(authorization, challenge.error)
-        detail = clean(f"{name}: the authorization is {authorization.status}")
-        raise Rejected("ca.order_gone", detail, "a new order is needed")
-    for challenge in authorization.challenges:
-        if challenge.type == "dns-01":
-            return challenge
-    offered = ", ".join(challenge.type for challenge in authorization.challenges)
-    raise Rejected("ca.rejected", clean(f"{name}: the CA offers no dns-01, only {offered or 'nothing'}"))
 
 
 def _failed(authorization: _Authorization, problem: Problem) -> Rejected:

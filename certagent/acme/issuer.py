@@ -11,14 +11,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from certagent.facts.challenge import Challenge
 from certagent.secret import Secret
-
-
-class Challenge(Struct, frozen=True):
-    """A dns-01 challenge still to be met (RFC 8555 section 8.4): put `value` as TXT at `name` (absolute, final dot)."""
-
-    name: str
-    value: str
 
 
 class Order(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The long-running agent: every certificate is looked after when its journal says so, and not before.
+"""The long-running agent: every subject is looked after when the journal says so, and not before.
 
 APScheduler only wakes: what is due, and when, is in the journal, so nothing is lost with the process, and what is idle
 costs nothing: one tick, at the earliest date of all, begins the turns of those that are due then. It wakes by the wall
@@ -28,9 +28,6 @@ from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.errors import Error, Misconfigured
-from certagent.lifecycle.rules import rotation
-from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
 from certagent.report import log
 from certagent.store.lock import Presence
 
@@ -43,7 +40,7 @@ AT_ONCE = datetime.fromtimestamp(0, UTC)
 RETRY = timedelta(minutes=1)
 """After what no journal could note: a full disk, a command that holds the lock for long."""
 WORKERS = 8
-"""Certificates side by side: most of the time each waits for a server."""
+"""Subjects side by side: most of the time each waits for a server."""
 
 
 class Daemon:
@@ -64,7 +61,7 @@ class Daemon:
         self._next: float | None = None
         """When the next tick is. Moments here are of `time.monotonic`, which nobody sets."""
         self._said: dict[str, str] = {}
-        self._warned: dict[str, str] = {}
+        self._warned: set[tuple[str, str]] = set()
         self._later: dict[str, float] = {}
         """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
         self._mutex = threading.Lock()
@@ -78,7 +75,7 @@ class Daemon:
         )
 
     def run(self) -> None:
-        """Look after all certificates until a signal ends it. Raises: `lock.busy` where a daemon runs already."""
+        """Look after all subjects until a signal ends it. Raises: `lock.busy` where a daemon runs already."""
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         with self._presence.held():
             signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)  # thousands may wait there: enough
@@ -122,21 +119,22 @@ class Daemon:
         return True
 
     def _tick(self, *, everyone: bool = False) -> None:
-        """Begin the turn of every certificate that is due (or of all, under a new configuration); set the next tick."""
+        """Begin the turn of every subject that is due (or of all, under a new configuration); set the next tick."""
         with self._ticking:  # one after the other: the last one to set the date has read the newest journal
             if self._stop.is_set():
                 return
             try:
-                names, following = self._wiring.journal.due()
+                names, following = self._wiring.store.due()
             except Error as error:
                 _report("journal", error, "tried again in a minute")
                 names, following = [], RETRY
             now = time.monotonic()
-            known = self._wiring.config.certificates
+            wiring = self._wiring
             with self._mutex:
                 later = dict(self._later)
                 due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
-                begun = [n for n in (known if everyone else due - self._busy) if n in known and n not in self._queued]
+                wanted = wiring.subjects() if everyone else filter(wiring.knows, due - self._busy)
+                begun = [n for n in wanted if n not in self._queued]
                 self._queued.update(begun)
             for name in begun:
                 self._scheduler.add_job(
@@ -157,7 +155,7 @@ class Daemon:
             self._scheduler.add_job(self._tick, "date", run_date=date, id="tick", replace_existing=True)
 
     def _care(self, name: str) -> None:
-        """One certificate's turn. If it is woken meanwhile, another one follows."""
+        """One subject's turn. If it is woken meanwhile, another one follows."""
         with self._mutex:
             self._queued.discard(name)
             if name in self._busy:
@@ -182,35 +180,27 @@ class Daemon:
     def _turn(self, name: str) -> float | None:
         """When the next one is."""
         wiring = self._wiring
-        entry = wiring.config.certificates.get(name)
-        if entry is None or self._stop.is_set():
+        if self._stop.is_set() or not wiring.knows(name):
             return None
         try:
-            with wiring.lock.held(LOCK_S, f"daemon, {name}"):
-                wait = advance(
-                    entry.spec, wiring.journal, wiring.edges(name), tell=log.told, stopping=self._stop.is_set
-                )
-            self._warn(name, entry.spec, wiring.journal.state(name))
+            subject, journal = wiring.subject(name)
+            with wiring.lock.held(LOCK_S, f"daemon, {subject.name}"):
+                wait = advance(subject, journal, tell=log.told, stopping=self._stop.is_set)
+            about = (subject.kind.name, subject.name)
+            for word, why in subject.warnings(journal.state(subject.name)):
+                if (name, why) not in self._warned:
+                    self._warned.add((name, why))
+                    log.logger.warning(log.line([about, ("event", word), ("because", why)]))
             if wait is not None and self._said.get(name) != wait.because:
                 self._said[name] = wait.because  # looks while caches are waited for would only repeat it
-                seconds = f"{wait.delay.total_seconds():.0f}"
-                words: list[tuple[str, object]] = [("certificate", name), ("event", "wait"), ("for_s", seconds)]
-                log.logger.info(log.line([*words, ("because", wait.because)]))
+                words: list[tuple[str, object]] = [("event", "wait"), ("for_s", f"{wait.delay.total_seconds():.0f}")]
+                log.logger.info(log.line([about, *words, ("because", wait.because)]))
             return time.monotonic() + wait.delay.total_seconds() if wait else None
         except Error as error:
             self._put_off(name, error)
-        except Exception as error:  # noqa: BLE001 -- one certificate's defect must not end the care for the others
+        except Exception as error:  # noqa: BLE001 -- one subject's defect must not end the care for the others
             self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
         return None  # `_later` has it
-
-    def _warn(self, name: str, spec: Spec, state: State) -> None:
-        """Once for each generation."""
-        newest = state.newest
-        if newest is None or self._warned.get(name) == newest.id:
-            return
-        self._warned[name] = newest.id
-        for why in {why for chain in newest.chains.values() if (why := rotation.no_time_to_roll(spec, state, chain))}:
-            log.logger.warning(log.line([("certificate", name), ("event", "no_time_to_roll"), ("because", why)]))
 
     def _put_off(self, name: str, error: Error) -> None:
         with self._mutex:

@@ -14,7 +14,7 @@ from certagent.dns.providers.protocol import Provider
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Served, Service
 from certagent.mta.server import Server
-from certagent.secret import Secret
+from certagent.store.protocol import Vault
 
 PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
@@ -52,42 +52,6 @@ class Zones(Protocol):
         ...
 
 
-class Vault(Protocol):
-    """Where keys and chains are kept (`store/vault.py`)."""
-
-    def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
-        """Store a key durably; never over another one."""
-        ...
-
-    def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
-        """The key. Raises: `vault.missing`."""
-        ...
-
-    def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
-        """Store the CA's chain durably."""
-        ...
-
-    def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
-        """The chain. Raises: `vault.missing`."""
-        ...
-
-    def drop_keys(self, certificate: str, keys_id: str) -> None:
-        """Delete the keys; gone already is fine."""
-        ...
-
-    def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:
-        """Keep the files of somebody else, by path, durably; replaces those kept before."""
-        ...
-
-    def kept(self, certificate: str, server: str) -> Mapping[str, Secret[bytes]]:
-        """Those files; none where none were kept."""
-        ...
-
-    def drop_chain(self, certificate: str, generation_id: str) -> None:
-        """Delete the chains; gone already is fine."""
-        ...
-
-
 class Edges:
     """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is
     needed.
@@ -102,14 +66,17 @@ class Edges:
         vault: Vault,
         servers: Mapping[str, Server],
         probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+        alone: Callable[[str], None] | None = None,
         ahead: Executor | None = None,
     ) -> None:
+        """`alone` refuses a mail server that writes the files of another one."""
         self.issuer = issuer
         self.resolver = resolver
         self.zones = zones
         self.vault = vault
         self.servers = servers
         self.probe = probe or self._probe
+        self._alone = alone
         self._ahead = ahead
         self._checks: dict[str, Future[None]] = {}
         self._checked_at = 0.0
@@ -121,7 +88,9 @@ class Edges:
             self._checks = {n: self._ahead.submit(s.check, key_types) for n, s in self.servers.items()}
 
     def check(self, server: str, key_types: frozenset[str]) -> None:
-        """The server's own check: the one that began ahead a moment ago, or a new one. It ends by its own limits."""
+        """No other server writes its files; and its own check: the one that began a moment ago, or a new one."""
+        if self._alone:
+            self._alone(server)
         early = self._checks.pop(server, None)
         old = time.monotonic() - self._checked_at > CHECK_S
         # `cancel`: one that has not begun stands behind those of other certificates, and is not waited for

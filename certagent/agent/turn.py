@@ -12,11 +12,11 @@ import click
 from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.schema import Entry
+from certagent.facts.wait import Wait
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
-from certagent.lifecycle.steps import Wait
 from certagent.report.step import StepReport
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""
@@ -37,14 +37,14 @@ def turn(
     are taken. Raises: `lock.busy`.
     """
     name = entry.spec.name
-    edges = wiring.edges(name)
+    subject = wiring.certificate(name)
     said = ""
     while True:
         with wiring.lock.held(LOCK_S, f"renew {name}"):
             if request and (request.what != "retry" or wiring.journal.state(name).failures):
                 wiring.journal.append(name, request)
             request = None
-            last = advance(entry.spec, wiring.journal, edges, tell=tell)
+            last = advance(subject, wiring.journal, tell=tell)
         assert last is not None, "nothing here asks it to stop"
         state = wiring.journal.state(name)
         stuck = any(f.kind == "misconfigured" and w.startswith("install ") for w, f in state.failures.items())

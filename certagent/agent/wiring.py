@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from certagent import __version__
 from certagent.acme.issuer import Issuer
+from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.edges import Edges, Resolver
+from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
+from certagent.lifecycle.events import AnyEvent
+from certagent.lifecycle.state import State
+from certagent.mta.claims import Claim, clashes
 from certagent.mta.server import Server
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
+from certagent.store.protocol import Store
+from certagent.store.sqlite import Sqlite
+from certagent.store.subject import SubjectKind
 from certagent.store.vault import Vault
 
 BUILT_IN = {
@@ -65,18 +73,33 @@ class Zones:
             yield best
 
 
+class Kind(NamedTuple):
+    """One kind of subject, as the configuration has it."""
+
+    kind: SubjectKind[Any, Any]
+    names: Callable[[], Collection[str]]
+    make: Callable[[str], Subject[Any, Any]]
+
+
+LEASE_S = 900.0
+"""The longest step ends within ten minutes by its own limits: a writer without one for a quarter of an hour is gone."""
+
+
 class Wiring:
     """Everything a command needs, each part made when it is first asked for."""
 
     def __init__(self, config: Config, before: Wiring | None = None) -> None:
         """`before`: what a daemon was built from until it read its configuration again; journal and lock go on."""
         self.config = config
-        self._journal = before.journal if before else None
+        self._store: Store | None = before.store if before else None
+        self.kinds = {CERTIFICATE.name: Kind(CERTIFICATE, self.config.certificates.keys, self.certificate)}
+        """The kinds of subject. One more is one line."""
         self._mutex = threading.Lock()
         # one of each, also for threads that ask at the same moment: two issuers would register two accounts
         self.issuer = _once(self._issuer)
         self.resolver = _once(self._resolver)
         self.providers = _once(self._make_providers)
+        self.claims = _once(self._claims)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
         self._ahead = ThreadPoolExecutor(2, thread_name_prefix="ahead")  # starts no thread before it is used
@@ -91,20 +114,48 @@ class Wiring:
         return daemon_pid(self.state_dir() / "daemon.pid")
 
     @property
-    def journal(self) -> Journal:
-        """The journal."""
+    def store(self) -> Store:
+        """Where the journal is."""
         with self._mutex:
-            if self._journal is None:
-                self._journal = Journal(self.state_dir() / "journal.db", SystemClock())
-            return self._journal
+            if self._store is None:
+                self._store = Sqlite(self.state_dir() / "journal.db", SystemClock())
+            return self._store
+
+    @property
+    def journal(self) -> Journal[State, AnyEvent]:
+        """The journal of the certificates."""
+        return Journal(self.store, CERTIFICATE)
 
     @property
     def lock(self) -> Lock:
-        """The one writer's lock; all threads share it."""
+        """The one writer's lock, and with it the lease of the store; all threads share it."""
+        store = self.store
         with self._mutex:
             if self._lock is None:
-                self._lock = Lock(self.state_dir() / "lock")
+                # whoever has the lock is alone on this host
+                lease = partial(store.lease, seconds=LEASE_S, alone=True)
+                self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
+
+    # -- subjects ----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> Iterator[str]:
+        """All that is configured, as `KIND/NAME`."""
+        return (one.kind.subject(name) for one in self.kinds.values() for name in one.names())
+
+    def knows(self, subject: str) -> bool:
+        """Whether it is configured."""
+        kind, _, name = subject.partition("/")
+        return kind in self.kinds and name in self.kinds[kind].names()
+
+    def subject(self, subject: str) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
+        """One that is configured, and its journal."""
+        kind, _, name = subject.partition("/")
+        return self.kinds[kind].make(name), Journal(self.store, self.kinds[kind].kind)
+
+    def certificate(self, name: str) -> Certificate:
+        """The subject of a configured certificate."""
+        return Certificate(self.config.certificates[name].spec, self.edges(name))
 
     @property
     def vault(self) -> Vault:
@@ -117,8 +168,7 @@ class Wiring:
         done.
         """
         self.providers()
-        for name in self.config.certificates:
-            self.servers(name)
+        self._refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
 
@@ -152,6 +202,33 @@ class Wiring:
         sections = self.config.certificates[certificate].mail_servers
         return {n: cast("Server", self._plugin("certagent.mail_servers", s, n)) for n, s in sections.items()}
 
+    def _claims(self) -> list[tuple[tuple[str, str], Claim]]:
+        """Every file that a mail server writes, by certificate and name of the server."""
+        return [
+            ((certificate, name), claim)
+            for certificate in self.config.certificates
+            for name, server in self.servers(certificate).items()
+            for claim in server.claims()
+        ]
+
+    def _refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
+        """Each file has one mail server that writes it: whoever writes it must keep the gates of that server.
+
+        `only`: certificate and name of a server; files that others share count for nothing.
+
+        Raises:
+            config.value: (Misconfigured) Otherwise.
+        """
+        for (one, earlier), (other, claim) in clashes(self.claims()):
+            if only not in {None, one, other}:
+                continue
+            place = ("certificates", other[0], "mail_servers", other[1])
+            writer = f"certificates.{one[0]}.mail_servers.{one[1]}"
+            entry = f" ({claim.entry})" if claim.entry else ""
+            same = "" if earlier.path == claim.path else f", as {earlier.path}: they are one file"
+            hint = "give each its own file, or list the services of both under one mail server"
+            raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)
+
     def _plugin(self, group: str, section: Section, name: str | None) -> object:
         found = BUILT_IN[group].get(section.type)
         if found:
@@ -183,6 +260,7 @@ class Wiring:
             zones=self.zones,
             vault=self.vault,
             servers=self.servers(certificate),
+            alone=lambda server: self._refuse_shared_files((certificate, server)),
             ahead=self._ahead,
         )
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from certagent.agent.act.records import SETTLE_TXT, change_txt
+from certagent.acme.challenges import TYPES
+from certagent.agent.act import challenges as act
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.errors import Error, Misconfigured
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain
 from certagent.facts.unknown import Unknown
@@ -29,7 +31,7 @@ from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.report.findings import Finding, Outcome, Rehearsal, no_time_to_roll
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 
 class _Run:
@@ -60,9 +62,9 @@ def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehe
     run = _Run(tell)
     for server in edges.servers:
         with run.trying(f"mail server {server}"):
-            edges.servers[server].check(frozenset(spec.key_types))
+            edges.check(server, frozenset(spec.key_types))
             run.found("ok", f"mail server {server}", "its configuration is sound")
-            for what, command in edges.servers[server].ahead(frozenset(spec.key_types)):
+            for what, command in edges.servers[server].advice(frozenset(spec.key_types)):
                 run.found("note", f"mail server {server}", what, command)
     for tlsa_name in spec.tlsa_names:
         state = _look(run, edges, tlsa_name, state, spec, wiring)
@@ -129,17 +131,9 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)
         order = issuer.order(csr, profile=spec.profile)
-        wanted: dict[tuple[str, str], set[str]] = {}
-        for challenge in order.challenges:
-            wanted.setdefault(edges.resolver().final(challenge.name), set()).add(challenge.value)
-        if not order.challenges:  # the CA remembers an earlier validation: DNS is proven all the same
-            for identifier in spec.names:
-                final = edges.resolver().final(f"_acme-challenge.{identifier.removeprefix('*.')}.")
-                wanted.setdefault(final, set()).add(f"certagent-dry-run-{secrets.token_hex(8)}")
-        with _records(run, edges, {k: frozenset(v) for k, v in wanted.items()}):
-            for (_, final_name), values in wanted.items():
-                edges.resolver().settle_txt(final_name, frozenset(values), SETTLE_TXT)
-            run.found("ok", f"challenge {key_type}", "seen at every authoritative server")
+        with _presented(run, edges, order.challenges or _made_up(spec)) as challenges:
+            act.ready(challenges, edges)
+            run.found("ok", f"challenge {key_type}", "its response is seen everywhere")
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
         credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
@@ -153,19 +147,23 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         yield key_type, chain
 
 
+def _made_up(spec: Spec) -> tuple[Challenge, ...]:
+    """Challenges of no CA. A CA that remembers an earlier validation sends none, and the way is tried all the same."""
+    type_ = next(iter(TYPES.values()))
+    return tuple(type_.respond(n.removeprefix("*."), secrets.token_hex(8), "dry-run") for n in spec.names)
+
+
 @contextmanager
-def _records(run: _Run, edges: Edges, wanted: dict[tuple[str, str], frozenset[str]]) -> Generator[None]:
-    """The challenge records, for as long as they are needed; removed whatever happens."""
+def _presented(run: _Run, edges: Edges, challenges: Sequence[Challenge]) -> Generator[Sequence[Challenge]]:
+    """The responses, for as long as they are needed; taken away whatever happens."""
     try:
-        for (zone, name), values in wanted.items():
-            run.written += [f"{name} TXT {v}" for v in sorted(values)]  # before: a lost answer may hide a record
-            change_txt(edges.zones, zone, name, values, add=True)
-        yield
+        run.written += map(str, challenges)  # before: if the answer is lost, they may be there
+        act.present(challenges, edges)
+        yield challenges
     finally:
-        for (zone, name), values in wanted.items():
-            with run.trying(f"removing {name}"):
-                change_txt(edges.zones, zone, name, values, add=False)
-                run.removed += [f"{name} TXT {v}" for v in sorted(values)]
+        with run.trying("removing the responses to challenges"):
+            act.clean_up(challenges, edges)
+            run.removed += map(str, challenges)
 
 
 def _rehearse_file(state_dir: Path, pem: bytes, host: str) -> None:

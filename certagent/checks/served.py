@@ -21,10 +21,10 @@ def run(spec: Spec, state: State, edges: Edges) -> list[Finding]:
     met: dict[str, list[Chain]] = {}
     for server in spec.mail_servers:
         try:
-            edges.servers[server.name].check(frozenset(spec.key_types))
+            edges.check(server.name, frozenset(spec.key_types))
             found.append(Finding("ok", f"mail server {server.name}", "its configuration is sound"))
-            ahead = edges.servers[server.name].ahead(frozenset(spec.key_types))
-            found += [Finding("note", f"mail server {server.name}", what, command) for what, command in ahead]
+            advice = edges.servers[server.name].advice(frozenset(spec.key_types))
+            found += [Finding("note", f"mail server {server.name}", what, command) for what, command in advice]
         except Error as error:
             found.append(Finding("error", f"mail server {server.name}", str(error), error.hint))
         installation = state.mail_servers.get(server.name)

@@ -11,23 +11,25 @@ import click
 from certagent.errors import Error, Misconfigured, Unsafe, Usage
 
 if TYPE_CHECKING:
-    from certagent.lifecycle.events import Failed
+    from certagent.report.status import Verdict
+    from certagent.report.views import StepFailure
 
 
 class Exit(IntEnum):
     """Exit statuses."""
 
     DONE = 0
+    """Done."""
     FAILED = 1
-    """It is tried again later, by itself."""
+    """Something failed; it is tried again later, without you."""
     USAGE = 2
     """Wrong usage or configuration; nothing was touched."""
     NEEDS_HUMAN = 3
-    """The hint says what to do."""
+    """It needs you; the hint says what to do."""
     UNCHANGED = 4
     """Nothing to do (only with --exit-unchanged)."""
     INTERRUPTED = 130
-    """As for a program that SIGINT ended; the next run goes on."""
+    """Interrupted; the next run goes on."""
 
 
 def exit_status(kind: str) -> Exit:
@@ -40,7 +42,12 @@ def exit_status_of(error: Error) -> Exit:
     return Exit.USAGE if isinstance(error, Usage) else exit_status(error.kind)
 
 
-def complain(failure: Failed | Error) -> None:
+def exit_status_for(verdict: Verdict) -> Exit:
+    """The exit status of `certagent status`."""
+    return {"needs_human": Exit.NEEDS_HUMAN, "failing": Exit.FAILED}.get(verdict, Exit.DONE)
+
+
+def complain(failure: StepFailure | Error) -> None:
     """The two lines of an error, on standard error."""
     click.echo(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
     if failure.hint:

@@ -17,7 +17,12 @@ from certagent.cli.options import with_json
 def init(output: Path | None, apply: bool, as_json: bool) -> None:
     """Propose a configuration, with reasons, from what this host runs and what DNS says.
 
-    It only reads. With --apply it also changes the mail servers' own configuration.
+    The configuration goes to standard output, all else to standard error. It only reads. With --apply it also
+    changes the mail servers' own configuration.
+
+    With --apply each file is first copied to FILE.before-certagent-DATE. If the server's own check then complains,
+    all is put back. Nothing is reloaded. A change that names files which are not there yet is not made; run it again
+    once they are.
     """
     from certagent.init.command import run
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -18,9 +18,9 @@ from certagent.errors import Unsafe
 if TYPE_CHECKING:
     from certagent.agent.wiring import Wiring
     from certagent.config.schema import Entry
-    from certagent.lifecycle.steps import Wait
-    from certagent.report.findings import Rehearsal
+    from certagent.facts.wait import Wait
     from certagent.report.step import StepReport
+    from certagent.report.views import Taken
 
 
 @click.command()
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Do everything against the CA's staging directory; change nothing that matters."
 )
-@click.option("--force", is_flag=True, help="Renew now, although it is not due.")
+@click.option("--force", is_flag=True, help="Renew now, although it is not due; rotate_key decides about keys.")
 @click.option("--rotate", is_flag=True, help="Renew now with the next keys, whatever rotate_key says.")
 @click.option(
     "--compromised", is_flag=True, help="The keys in service are compromised: swap to the standby keys, then revoke."
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--accept-deferrals",
     is_flag=True,
-    help="With --compromised: swap before caches know the new key. DANE senders defer mail meanwhile.",
+    help="With --compromised: swap before caches know the new key. Senders with an old TLSA set defer mail meanwhile.",
 )
-@click.option("--wait", is_flag=True, help="Stay until the roll is over, or needs you.")
+@click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included, or needs you.")
 @click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
 @with_json
 def renew(
@@ -57,7 +57,10 @@ def renew(
     """Do now what is due, for the certificates named or for all.
 
     Whatever was begun is brought as far as it can go. What has to wait for caches goes on in `certagent run`, in the
-    next `certagent renew`, or here with --wait.
+    next `certagent renew`, or here with --wait. What failed before is tried again at once, unless a CA said no.
+
+    With --dry-run challenge records are written and removed again. No TLSA record, no file of a mail server and no
+    journal entry is changed, and nothing is reloaded. It exits with 3 if the real run would fail.
     """
     if accept_deferrals and not compromised:
         raise click.UsageError("--accept-deferrals goes with --compromised")
@@ -67,51 +70,54 @@ def renew(
         _rehearse(wiring, entries, as_json)
     from certagent.agent.turn import turn
     from certagent.lifecycle import events as ev
-    from certagent.report import text
+    from certagent.report import text, views
+    from certagent.report.status import failures
 
     what = "emergency" if compromised else "rotate" if rotate else "renew" if force else "retry"
     request = ev.Requested(what=what, accept_deferrals=accept_deferrals)
     guard_signals()
     worst, steps_taken = Exit.DONE, 0
-    results: list[dict[str, Any]] = []
+    results: list[views.RenewedCertificate] = []
     for entry in entries:
-        taken: list[StepReport] = []
+        name = entry.spec.name
+        taken: list[views.Taken] = []
 
-        def report(step: StepReport, taken: list[StepReport] = taken) -> None:
-            taken.append(step)
+        def report(step: StepReport, taken: list[views.Taken] = taken) -> None:
+            taken.append(views.taken(step))
             if not as_json:
-                _print_step(step)
+                _print_step(step.name, taken[-1])
 
         last = turn(wiring, entry, report, request, wait=wait, quiet=as_json)
-        failures = wiring.journal.state(entry.spec.name).failures
-        worst = max(worst, *(exit_status(f.kind) for f in failures.values()), Exit.DONE)
+        failing = tuple(failures(wiring.journal.state(name), wiring.journal.now()))
+        worst = max(worst, *(exit_status(failure.kind) for failure in failing), Exit.DONE)
         steps_taken += len(taken)
-        results.append(text.run_of(entry.spec.name, taken, last, failures))
+        results.append(views.RenewedCertificate(name, tuple(taken), last.delay.total_seconds(), last.because, failing))
         if not as_json:
-            _print_wait(entry.spec.name, last)
+            _print_wait(name, last)
     _wake_daemon(wiring)
     if as_json:
-        click.echo(text.to_json(results))
+        click.echo(text.to_json(views.Renewal(views.VERSION, tuple(results))))
     unchanged = exit_unchanged and not steps_taken and worst == Exit.DONE
     sys.exit(Exit.UNCHANGED if unchanged else worst)
 
 
 def _rehearse(wiring: Wiring, entries: Iterable[Entry], as_json: bool) -> NoReturn:
     from certagent.checks import rehearsal
-    from certagent.report import text
+    from certagent.report import text, views
 
-    reports: list[Rehearsal] = []
+    def show(line: str) -> None:
+        if not as_json:
+            click.echo(line)
+
+    reports: list[views.RehearsedCertificate] = []
     for entry in entries:
-        if not as_json:
-            click.echo(f"{entry.spec.name}: rehearsal")
-        reports.append(
-            rehearsal.rehearse(wiring, entry.spec.name, lambda f: None if as_json else click.echo(text.finding(f)))
-        )
-        if not as_json:
-            click.echo(text.rehearsal(reports[-1]))
+        show(f"{entry.spec.name}: rehearsal")
+        found = rehearsal.rehearse(wiring, entry.spec.name, lambda finding: show(text.finding(finding)))
+        reports.append(views.rehearsed(found))
+        show(text.rehearsal(reports[-1]))
     if as_json:
-        click.echo(text.to_json(reports))
-    sys.exit(Exit.NEEDS_HUMAN if any(r.failed for r in reports) else Exit.DONE)
+        click.echo(text.to_json(views.RehearsalReport(views.VERSION, tuple(reports))))
+    sys.exit(Exit.DONE if all(report.succeeds for report in reports) else Exit.NEEDS_HUMAN)
 
 
 @click.command()
@@ -133,7 +139,7 @@ def abort(path: Path, name: str) -> None:
             hint = "what serves already is rolled forward, not back"
             raise Unsafe("abort.too_late", f"{name}: there is no roll to give up", hint)
         wiring.journal.append(name, ev.Requested(what="abort"))
-        last = advance(entry.spec, wiring.journal, wiring.edges(name), tell=_print_step)
+        last = advance(wiring.certificate(entry.spec.name), wiring.journal, tell=_report)
     assert last is not None, "nothing here asks it to stop"
     _print_wait(name, last)
     _wake_daemon(wiring)
@@ -146,15 +152,21 @@ def _wake_daemon(wiring: Wiring) -> None:
         os.kill(pid, signal.SIGUSR1)
 
 
-def _print_step(step: StepReport) -> None:
+def _report(step: StepReport) -> None:
+    from certagent.report import views
+
+    _print_step(step.name, views.taken(step))
+
+
+def _print_step(certificate: str, step: Taken) -> None:
     from certagent.report import text
 
-    click.echo(text.step(step))
+    click.echo(text.step(certificate, step))
     if step.failure:
         complain(step.failure)
 
 
 def _print_wait(name: str, wait: Wait) -> None:
-    from certagent.report.text import brief
+    from certagent.report.words import brief
 
     click.echo(f"{name}: next in {brief(wait.delay)}: {wait.because}")

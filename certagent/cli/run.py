@@ -11,7 +11,7 @@ from certagent.cli.options import with_config
 
 @click.command()
 @with_config
-@click.option("--debug", is_flag=True, help="Log more.")
+@click.option("--debug", is_flag=True, help="Log where in the code an unforeseen error came from.")
 def run(path: Path, debug: bool) -> None:
     """Look after all certificates, for years. Logs to standard error.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from certagent.cli.errors import Exit, exit_status
+from certagent.cli.errors import Exit, exit_status_for
 from certagent.cli.options import wired, with_config, with_json, with_names
 
 
@@ -18,16 +18,22 @@ from certagent.cli.options import wired, with_config, with_json, with_names
 def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show what would be done next, and when, with the reasons. Asks nobody and changes nothing."""
     from certagent.lifecycle.forecast import forecast
-    from certagent.report import text
+    from certagent.report import text, views
 
     wiring, entries = wired(path, names)
-    found = {e.spec.name: forecast(e.spec, wiring.journal.state(e.spec.name), wiring.journal.now()) for e in entries}
+    now = wiring.journal.now()
+    found = tuple(
+        views.PlannedCertificate(
+            entry.spec.name, views.planned(forecast(entry.spec, wiring.journal.state(entry.spec.name), now))
+        )
+        for entry in entries
+    )
     if as_json:
-        click.echo(text.to_json(found))
+        click.echo(text.to_json(views.Plan(views.VERSION, found)))
         return
-    for name, timeline in found.items():
-        click.echo(f"{name}: what comes next if nothing fails")
-        click.echo(text.timeline(timeline))
+    for one in found:
+        click.echo(f"{one.name}: what comes next if nothing fails")
+        click.echo(text.timeline(one.steps))
 
 
 @click.command()
@@ -37,42 +43,25 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody.
 
+    It exits with 1 or 3 if something fails.
+
     Of more than 50 certificates, unless some are named, those that are well have a line each; the others come last.
     """
-    from certagent.lifecycle.schedule import alarms
-    from certagent.report import text
+    from certagent.report import status, text
 
     wiring, _ = wired(path, names)
     wanted = names or tuple(wiring.config.certificates)
     wakes, now = wiring.journal.wakes(), wiring.journal.now()
-    fleet = not names and len(wanted) > text.MANY
-    worst = Exit.DONE
-    all_: list[object] = []
-    lines: list[str] = []
-    last: list[str] = []
-    for name, state in zip(wanted, wiring.journal.states(wanted), strict=True):
-        wake = wakes.get(name)
-        statuses = (
-            Exit.NEEDS_HUMAN if alarms(work, f, now) else exit_status(f.kind) for work, f in state.failures.items()
-        )
-        worst = max(worst, *statuses, Exit.DONE)
-        if as_json:
-            all_.append(text.status_of(name, state, wake))
-        elif fleet and text.fares_well(state, now):
-            lines.append(text.status_line(state, now, wake))
-        else:
-            last.append(text.status(wiring.config.certificates[name].spec, state, now, wake))
+    states = zip(wanted, wiring.journal.states(wanted), strict=True)
+    certificates = tuple(
+        status.certificate(wiring.config.certificates[name].spec, state, now, wakes.get(name)) for name, state in states
+    )
+    view = status.status(certificates, now, wiring.present())
     if as_json:
-        click.echo(text.to_json({"daemon": wiring.present(), "certificates": all_}))
-        sys.exit(worst)
-    if wanted:
-        click.echo("\n".join([*lines, *last]))
-    if fleet:
-        shown = f"{len(last)} of them not well and shown above in full" if last else "all of them well"
-        click.echo(f"{len(wanted)} certificates, {shown}; `certagent status NAME` shows any in full")
-    if wiring.present() is None:
-        click.echo("the daemon is not running: start it with `certagent run`, as a service")
-    sys.exit(worst)
+        click.echo(text.to_json(view))
+    else:
+        click.echo(text.status(view, brief_if_well=not names and len(wanted) > text.MANY))
+    sys.exit(exit_status_for(view.verdict))
 
 
 @click.command()
@@ -82,16 +71,16 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 @with_json
 def history(path: Path, name: str, after: int, as_json: bool) -> None:
     """Show everything that happened to a certificate, with the evidence; verify the journal on the way."""
-    from certagent.report import text
+    from certagent.report import history, text
 
     wiring, _ = wired(path, (name,))
     wiring.journal.verify(name)
-    entries = list(wiring.journal.history(name, after))
+    view = history.history(name, wiring.journal.history(name, after))
     if as_json:
-        click.echo(text.to_json(entries))
-    else:
-        for entry in entries:
-            click.echo(text.event(entry))
+        click.echo(text.to_json(view))
+        return
+    for event in view.events:
+        click.echo(text.event(event))
 
 
 @click.command()
@@ -99,23 +88,25 @@ def history(path: Path, name: str, after: int, as_json: bool) -> None:
 @with_names
 @with_json
 def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Look now: what each server serves, what each DNS server answers, whether both match. Changes nothing."""
+    """Ask now what each server serves and what each DNS server answers, and whether both match. Changes nothing.
+
+    It exits with 1 if something is wrong.
+    """
     from certagent.checks import served
-    from certagent.report import text
+    from certagent.report import text, views
 
     wiring, entries = wired(path, names)
     wiring.check()
-    found = {
-        e.spec.name: served.run(e.spec, wiring.journal.state(e.spec.name), wiring.edges(e.spec.name)) for e in entries
-    }
+    found: list[views.CheckedCertificate] = []
+    for entry in entries:
+        name = entry.spec.name
+        findings = served.run(entry.spec, wiring.journal.state(name), wiring.edges(name))
+        found.append(views.checked(name, findings))
+        if not as_json:
+            click.echo("\n".join([name, *map(text.finding, findings)]))
     if as_json:
-        click.echo(text.to_json(found))
-    else:
-        for name, findings in found.items():
-            click.echo(name)
-            for item in findings:
-                click.echo(text.finding(item))
-    sys.exit(Exit.FAILED if any(f.outcome == "error" for fs in found.values() for f in fs) else Exit.DONE)
+        click.echo(text.to_json(views.Check(views.VERSION, tuple(found))))
+    sys.exit(Exit.FAILED if any(one.outcome == "error" for one in found) else Exit.DONE)
 
 
 @click.command()
@@ -124,12 +115,12 @@ def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 @with_json
 def tlsa(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Print the TLSA records that belong in DNS now, in the form of a zone file."""
-    from certagent.report import text
+    from certagent.report import text, views
 
     wiring, entries = wired(path, names)
-    found = [r for e in entries for r in text.tlsa_records(e.spec, wiring.journal.state(e.spec.name))]
+    found = tuple(r for e in entries for r in views.tlsa_records(e.spec, wiring.journal.state(e.spec.name)))
     if as_json:
-        click.echo(text.to_json(found))
+        click.echo(text.to_json(views.TlsaRecords(views.VERSION, found)))
         return
     for record in found:
-        click.echo(f"{record['tlsa_name']} {record['ttl_s']} IN TLSA {record['value']} ; {record['comment']}")
+        click.echo(text.tlsa_record(record))

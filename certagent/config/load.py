@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -97,7 +97,6 @@ def _check(path: Path, data: bytes) -> _Checked:
     certificates = {name: _entry(reader, name, value, cas) for name, value in top.certificates.items()}
     if not os.path.isabs(top.state_dir):
         raise reader.wrong("config.value", ("state_dir",), f"{top.state_dir!r} is not absolute", "begin it with /")
-    _no_file_twice(reader, certificates)
     encoded = {name: msgspec.Raw(msgspec.msgpack.encode(entry)) for name, entry in certificates.items()}
     return _Checked(top.state_dir, cas, dns, providers, encoded)
 
@@ -192,40 +191,3 @@ def _at_most(reader: Reader, text: str, limit: timedelta, place: Place) -> timed
         detail = f"{text} is more than {limit.days}d"
         raise reader.wrong("config.value", place, detail, "longer waits leave no time to renew")
     return value
-
-
-def _no_file_twice(reader: Reader, certificates: Mapping[str, Entry]) -> None:
-    used: dict[str, tuple[str, ...]] = {}
-    for entry in certificates.values():
-        for section in entry.mail_servers.values():
-            for file in _files(section.options):
-                if file in used:
-                    detail = f"{file} is written for {'.'.join(used[file])} already"
-                    raise reader.wrong("config.value", section.place, detail, "give each its own file")
-                used[file] = section.place
-
-
-def _files(options: Mapping[str, Any]) -> Iterator[str]:
-    """Everything that a mail server writes: files, and lines of a map of SNI names."""
-    for key in _FILES:
-        yield from _paths(options.get(key))
-    sni = options.get("sni")
-    if isinstance(sni, dict):
-        section = cast("dict[str, Any]", sni)
-        names_ = section.get("names")
-        for name in cast("list[object]", names_) if isinstance(names_, list) else ():
-            yield f"{section.get('map')} {name}"
-
-
-_FILES = ("chain_files", "cert_files", "files")
-"""The options of mail servers that name files to write."""
-
-
-def _paths(value: object) -> Iterator[str]:
-    """Every file of one key type, or of all."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in cast("dict[str, object]", value).items():
-            if key != "password_file":
-                yield from _paths(inner)

@@ -141,9 +141,7 @@ class Reader:
             config.key: (Usage) It has no `type`.
         """
         if not isinstance(value, dict) or not isinstance(cast("dict[str, object]", value).get("type"), str):
-            raise self.wrong(
-                "config.key", place, "type is missing", "name the kind: for example type: rfc2136, or type: postfix"
-            )
+            raise self.wrong("config.key", place, "type is missing", "name the plug-in: for example type: command")
         options = {str(k): v for k, v in cast("dict[object, object]", value).items() if k != "type"}
         return Section(str(cast("dict[str, object]", value)["type"]), options, place)
 

@@ -1,16 +1,22 @@
-"""The clock as certagent needs it: the wall for people and certificates, and how long this boot has lasted.
+"""The clocks of this host: the wall for people and certificates, and one that never jumps.
 
-Nothing else in the package reads a clock. Tests and the simulated world hand in their own.
+Nothing else in the package reads a clock. Tests and the simulated world bring their own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from certagent.facts.moment import ClockId, Reading
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MACHINE_ID = Path("/etc/machine-id")
 
 
 class Clock(Protocol):
@@ -20,8 +26,8 @@ class Clock(Protocol):
         """The present moment, aware UTC; may jump when somebody sets the clock."""
         ...
 
-    def boot(self) -> tuple[str, float]:
-        """Which boot this is, and the seconds since it began, time asleep included; never jumps."""
+    def reading(self) -> Reading:
+        """The seconds since this boot began, time asleep included; never jumps."""
         ...
 
 
@@ -32,6 +38,23 @@ class SystemClock:
         """See `Clock`."""
         return datetime.now(UTC)
 
-    def boot(self) -> tuple[str, float]:
+    def reading(self) -> Reading:
         """See `Clock`."""
-        return BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Reading(self._id, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    @cached_property
+    def _id(self) -> ClockId:
+        return ClockId(host_id(), BOOT_ID.read_text().strip())  # a process never outlives its boot
+
+
+def host_id() -> str:
+    """A name of this host that outlives boots and changes of the host name: twelve hexadecimal digits.
+
+    The machine id itself is not to be shown (machine-id(5)), so this is a digest of it. A host without one, as some
+    containers are, goes by its node name.
+    """
+    try:
+        text = MACHINE_ID.read_text().strip()
+    except OSError:
+        text = ""
+    return hashlib.blake2b((text or os.uname().nodename).encode(), key=b"certagent", digest_size=6).hexdigest()

@@ -13,15 +13,14 @@ from typing import Any
 
 import click
 import msgspec
-from msgspec import Struct
-from msgspec.structs import asdict, replace
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.init import changes, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
+from certagent.init.report import Next, report
 from certagent.init.survey import Survey
-from certagent.mta.server import Found
+from certagent.mta.server import Found, directories
 from certagent.pki.keytypes import algorithm
 from certagent.report.findings import Finding
 from certagent.report.text import finding as finding_line
@@ -29,27 +28,7 @@ from certagent.report.text import to_json
 
 _DEFAULT = Path("/etc/certagent/config.yaml")
 
-_RELOAD = {
-    "postfix": "postfix reload",
-    "exim": "systemctl reload exim4",
-    "dovecot": "doveadm reload",
-    "opensmtpd": "systemctl restart opensmtpd",
-    "sendmail": "systemctl reload sendmail",
-}
-
-_READERS = {"exim": {"owner": "Debian-exim", "group": "Debian-exim"}}
-"""Who reads a key where the options do not say, and it is not root: Exim drops privileges first. If it goes by another
-name, `install` says so, and nothing was changed."""
-
-_UNIT_WRITES = frozenset(
-    {"/etc/postfix/tls", "/etc/exim4/tls", "/etc/dovecot/tls", "/etc/mail/certagent", "/etc/smtpd"}
-)
-"""Where the service may write files of mail servers: ReadWritePaths= of the shipped unit, to which a test holds it."""
-
 _DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
-
-_ONLY_READ = frozenset({"config", "config_dir", "program", "pid_file", "restart", "password_file"})
-"""Options with paths of files that certagent does not write."""
 
 
 def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
@@ -88,10 +67,10 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
         click.echo(text, nl=False)
     done, failures = _changes(seen, kinds, now, apply=apply)
     say.changes(done)
-    following = next_steps(seen, text, output, done)
+    following = next_steps(seen, kinds, text, output, done)
     say.next(following)
     if as_json:
-        click.echo(to_json(_document(seen, told, text, done, following)))
+        click.echo(to_json(report(seen, told, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
@@ -162,14 +141,9 @@ def complaint(found: Found, plugin: Any, keys: tuple[str, ...]) -> Any:
 # -- printing --------------------------------------------------------------------------------------------------------
 
 
-class Next(Struct, frozen=True):
-    """A thing to do, and the command that does it."""
-
-    what: str
-    command: str
-
-
-def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]) -> list[Next]:
+def next_steps(
+    seen: Survey, kinds: Mapping[str, Any], text: str, output: Path | None, done: list[Outcome]
+) -> list[Next]:
     """What the operator does after this, in order."""
     path = output or _DEFAULT
     chosen = "" if path == _DEFAULT else f" --config {shlex.quote(str(path))}"
@@ -181,8 +155,9 @@ def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]
         steps.append(Next("keep the proposal", f"certagent init --output {_DEFAULT}"))
     if (todo := text.count("TODO:")) and (output or not _DEFAULT.exists()):
         steps.append(Next(f"fill in what is marked TODO, {todo} places", f"grep -n TODO {shlex.quote(str(path))}"))
-    parents = {str(Path(file).parent) for server in seen.found for file in changes.paths(server)}
-    if absent := sorted(parent for parent in parents if not os.path.isdir(parent)):
+    servers = {found.name: made for found in seen.found if (made := host.made(found, kinds))}
+    written = directories(servers.values())
+    if absent := [str(path) for path in written if not path.is_dir()]:
         steps.append(Next("make the directories of the new files", f"install -d -m 755 {shlex.join(absent)}"))
     seeds, seeded = _seeds(seen, done)
     steps += seeds
@@ -190,8 +165,7 @@ def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]
     if any(outcome.state == "proposed" for outcome in done) or (seeds and not late):
         steps.append(Next("make the changes shown above, with backups", again))
     for name in dict.fromkeys(outcome.server for outcome in done if outcome.state == "made"):
-        server = next(found for found in seen.found if found.name == name)
-        steps.append(Next(f"let {name} read its changed configuration", _reload(server)))
+        steps.append(Next(f"let {name} read its changed configuration", servers[name].reload_command))
     steps += [
         Next("see whether all is as the config says", f"certagent check{chosen}"),
         Next("rehearse; it changes nothing", f"certagent renew --dry-run{chosen}"),
@@ -202,17 +176,21 @@ def next_steps(seen: Survey, text: str, output: Path | None, done: list[Outcome]
         )
         steps.append(Next("once they are there, make the changes that name them", again))
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
-    if beyond := _beyond_unit(seen):
+    if beyond := _beyond_unit(written, kinds):
         steps.append(Next("let the service write where the files are: for it, all else is read-only", _drop_in(beyond)))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
 
 
-def _beyond_unit(seen: Survey) -> list[str]:
+def unit_writes(kinds: Mapping[str, Any]) -> frozenset[str]:
+    """Where the service may write files of mail servers: ReadWritePaths= of the shipped unit, which a test compares."""
+    return frozenset(kind.directory for kind in kinds.values() if getattr(kind, "directory", ""))
+
+
+def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
     """The directories in which the service has to replace files, and may not."""
-    written = [replace(f, options={k: v for k, v in f.options.items() if k not in _ONLY_READ}) for f in seen.found]
-    parents = {Path(file).parent for found in written for file in changes.paths(found)}
-    return sorted(str(path) for path in parents if _UNIT_WRITES.isdisjoint(map(str, (path, *path.parents))))
+    allowed = unit_writes(kinds)
+    return [str(path) for path in written if allowed.isdisjoint(map(str, (path, *path.parents)))]
 
 
 def _drop_in(directories: list[str]) -> str:
@@ -238,7 +216,8 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
             used = next((u for u in seen.in_use[server.name] if algorithm(u.key_type) == kind and u.key), None)
             if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
                 what = f"put the {kind.upper()} certificate of today where it will be"
-                access = {**_READERS.get(server.type, {}), **server.options}
+                reader = zip(("owner", "group"), server.reader, strict=True)
+                access = {**{key: name for key, name in reader if name}, **server.options}
                 command = _copying(used, target, access)
                 mine += [Next(what, command)] if command else []
                 files |= set(target.values()) if command else set()
@@ -260,13 +239,6 @@ def _copying(used: InUse, target: dict[str, str], access: Mapping[str, Any]) -> 
         key = f"{install} {shlex.join([used.key, target['key']])}"
         return f"{key} && install -m 644 {shlex.join([used.file, target['fullchain']])}"
     return ""
-
-
-def _reload(server: Found) -> str:
-    directory = server.options.get("config_dir")
-    if server.type == "postfix" and directory:
-        return f"postfix -c {shlex.quote(str(directory))} reload"
-    return _RELOAD.get(server.type, f"systemctl reload {server.type}")
 
 
 class _Say:
@@ -318,20 +290,3 @@ class _Say:
         self.whole("\nwhat to do next:")
         for number, step in enumerate(steps, 1):
             self.whole(f"  {number}. {step.what}:\n       {step.command}")
-
-
-def _document(
-    seen: Survey, told: list[Finding], text: str, done: list[Outcome], following: list[Next]
-) -> dict[str, Any]:
-    """The JSON: a change only as its difference, since the rest of a server's configuration is nobody's business."""
-    servers, idle = (
-        [{**asdict(found), "changes": [c.file for c in found.changes]} for found in which]
-        for which in (seen.found, seen.idle)
-    )
-    return {
-        "survey": {**asdict(seen), "found": servers, "idle": idle},
-        "findings": told,
-        "config": text,
-        "changes": done,
-        "next": following,
-    }

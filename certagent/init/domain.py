@@ -26,6 +26,7 @@ from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
 from certagent.errors import Error, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
+from certagent.pki.names import challenge_name
 
 _TIMEOUT_S = 6.0
 """Of one question to a resolver: it asks others in turn, and gives up by itself after some seconds."""
@@ -118,7 +119,7 @@ def _look_up(name: str, use: Resolvers, resolver: Resolver) -> Name:
         addresses = pool.submit(tried, resolver.addresses, name, otherwise=())
         tlsa = pool.submit(resolver.observe, f"_25._tcp.{name}")
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
-        zone, _ = tried(resolver.final, f"_acme-challenge.{name}", otherwise=("", ""))
+        zone, _ = tried(lambda: resolver.final(challenge_name(name)), otherwise=("", ""))
         primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None
         mail_for = tried(_mail_for, use, name, zone, otherwise=())
         at, issue = caa.result()

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
@@ -26,7 +27,7 @@ from msgspec import Struct
 from certagent.agent.wiring import BUILT_IN
 from certagent.errors import Error
 from certagent.mta import pemfile
-from certagent.mta.server import Found
+from certagent.mta.server import Found, Server
 from certagent.pki.keys import key_type_of, spki_sha256
 from certagent.report.findings import Finding
 from certagent.secret import Secret
@@ -95,6 +96,15 @@ def plugins() -> dict[str, Any]:
         except Exception as error:  # noqa: BLE001 -- maybe somebody else's code: told, and the others go on
             found[name] = error
     return found
+
+
+def made(found: Found, kinds: Mapping[str, Any]) -> Server | None:
+    """The mail server as proposed; None if its plug-in refuses the options that it has found itself."""
+    kind = kinds[found.type]
+    try:
+        return kind(found.name, msgspec.convert(found.options, kind.Options))
+    except (Error, msgspec.ValidationError):
+        return None
 
 
 def discover(kinds: dict[str, Any]) -> tuple[list[Found], list[Finding]]:

@@ -18,7 +18,8 @@ from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
 from certagent.mta.server import Found
 from certagent.pki.keytypes import algorithm
-from certagent.report.text import brief
+from certagent.pki.names import challenge_name
+from certagent.report.words import brief
 
 _WIDTH = 100
 _TTL_S = 3600
@@ -102,13 +103,11 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
 
 def _written(certificate: Proposed, survey: Survey) -> list[tuple[str, str]]:
     """The names that certagent writes, with the type; aliases are not followed here."""
-    names = {n.removeprefix("*.") for n in certificate.names or (certificate.name,)}
+    names = {challenge_name(n) for n in certificate.names or (certificate.name,)}
     tlsa_names = {
         s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey) is not None
     }
-    return [(f"_acme-challenge.{n}.", "TXT") for n in sorted(names)] + [
-        (f"_25._tcp.{n}.", "TLSA") for n in sorted(tlsa_names)
-    ]
+    return [(name, "TXT") for name in sorted(names)] + [(f"_25._tcp.{n}.", "TLSA") for n in sorted(tlsa_names)]
 
 
 def _primaries(survey: Survey, proposed: list[Proposed]) -> dict[str, list[str]]:

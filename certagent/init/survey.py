@@ -25,7 +25,7 @@ from certagent.pki import tlsa
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.probe.handshake import probe_all
 from certagent.report.findings import Finding
-from certagent.report.text import brief
+from certagent.report.words import brief
 
 CA = "letsencrypt.org"
 """The CA that is proposed, by its name in CAA (RFC 8659 section 4.2)."""

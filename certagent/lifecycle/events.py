@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.tls import Chain, KeyType, Served
 from certagent.lifecycle.steps import AnyStep, Delete
@@ -48,17 +49,17 @@ class KeysMade(Event, frozen=True):
 
 
 class OrderPlaced(Event, frozen=True):
-    """The CA has an order for the key set; `challenges` are (TXT name, value) still to be met."""
+    """The CA has an order for the key set; `challenges` are still to be met."""
 
     key_type: KeyType
     keys: str
     url: str
-    challenges: tuple[tuple[str, str], ...]
+    challenges: tuple[Challenge, ...]
     ca: str = ""
 
 
 class Presented(Event, frozen=True):
-    """The challenge values are in DNS, at these final names."""
+    """The responses to the challenges are in place."""
 
     key_type: KeyType
 
@@ -86,9 +87,9 @@ class Issued(Event, frozen=True):
 
 
 class CleanedUp(Event, frozen=True):
-    """The challenge values are out of DNS."""
+    """The responses to the challenges are gone."""
 
-    challenges: tuple[tuple[str, str], ...]
+    challenges: tuple[Challenge, ...]
 
 
 class Observed(Event, frozen=True):

@@ -35,7 +35,7 @@ def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     """The state after the event, which happened at `now`."""
     if event.work and not isinstance(event, ev.Failed | ev.Intended) and event.work in state.failures:
         state = replace(state, failures={w: f for w, f in state.failures.items() if w != event.work})
-    return replace(_apply(state, event, now), seq=state.seq + 1)
+    return _apply(state, event, now)
 
 
 def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line an event

@@ -11,6 +11,7 @@ from datetime import timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
@@ -65,16 +66,21 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     return result
 
 
+def future_spki(keys: str, key_type: str) -> str:
+    """Stands for the digest of a key that does not exist yet; it is never shown."""
+    return hashlib.sha256(f"{keys} {key_type}".encode()).hexdigest()
+
+
 def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
     step: st.AnyStep, spec: Spec, state: State, zone: dict[str, frozenset[str]], now: Instant
 ) -> list[ev.AnyEvent]:
     work = step.work
     match step:
         case st.MakeKeys():
-            spki = {a: hashlib.sha256(f"{step.keys} {a}".encode()).hexdigest() for a in step.key_types}
+            spki = {key_type: future_spki(step.keys, key_type) for key_type in step.key_types}
             return [ev.KeysMade(keys=step.keys, spki=spki, work=work)]
         case st.PlaceOrder():
-            challenges = tuple((f"_acme-challenge.{n.removeprefix('*.')}.", f"for {n}") for n in spec.names)
+            challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
             placed = ev.OrderPlaced(
                 key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
             )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, KeyType
@@ -52,7 +53,7 @@ class Order(Struct, frozen=True):
 
     keys: str
     url: str
-    challenges: tuple[tuple[str, str], ...]
+    challenges: tuple[Challenge, ...]
     ca: str = ""
     presented: bool = False
     ready: bool = False
@@ -160,7 +161,6 @@ class State(Struct, frozen=True):
     """Everything known of one certificate. `keys` and `generations` are in the order they were made."""
 
     name: str
-    seq: int = 0
     keys_made: int = 0
     generations_made: int = 0
     """How many there ever were: the next id. A step done again after a crash has the same."""
@@ -170,8 +170,8 @@ class State(Struct, frozen=True):
     issued: dict[KeyType, Chain] = {}
     """Chains of the generation in the making."""
     issued_keys: str | None = None
-    challenges: tuple[tuple[str, str], ...] = ()
-    """TXT values that are, or may be, in DNS."""
+    challenges: tuple[Challenge, ...] = ()
+    """Those whose responses are, or may be, in place."""
     tlsa_names: dict[str, TlsaState] = {}
     mail_servers: dict[str, Installation] = {}
     renewals: dict[KeyType, Renewal] = {}

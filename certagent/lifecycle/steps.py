@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Value
 from certagent.facts.tls import KeyType
+from certagent.facts.wait import Wait as AnyWait
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
@@ -64,7 +66,7 @@ class AbandonOrder(Step, frozen=True):
 
 
 class Present(Step, frozen=True):
-    """Put the TXT values of an order's dns-01 challenges into DNS."""
+    """Put the responses to an order's challenges where the CA looks."""
 
     WORK: ClassVar[str] = "challenge {0.key_type}"
 
@@ -72,7 +74,7 @@ class Present(Step, frozen=True):
 
 
 class Respond(Step, frozen=True):
-    """See the TXT values at every authoritative server, then let the CA look at them."""
+    """See that the responses are in place, then let the CA look at them."""
 
     WORK: ClassVar[str] = "validation {0.key_type}"
 
@@ -92,11 +94,11 @@ class Finalize(Step, frozen=True):
 
 
 class CleanUp(Step, frozen=True):
-    """Take the TXT values of finished orders out of DNS."""
+    """Take the responses of finished orders away."""
 
     WORK: ClassVar[str] = "clean up"
 
-    challenges: tuple[tuple[str, str], ...]
+    challenges: tuple[Challenge, ...]
 
 
 class Observe(Step, frozen=True):
@@ -224,11 +226,9 @@ class Delete(Step, frozen=True):
     mail_servers: tuple[str, ...] = ()
 
 
-class Wait(Struct, frozen=True, tag=True):
-    """Nothing to do for `delay`, and why. `forever`-like waits do not exist: something is always due some day."""
+class Wait(AnyWait, frozen=True, tag=True):
+    """Nothing to do for a certificate."""
 
-    delay: timedelta
-    because: str
     swap: bool = False
     """A swap waits for it: that is told first."""
 

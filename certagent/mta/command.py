@@ -23,8 +23,9 @@ from msgspec import Meta
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import trust
 from certagent.host.programs import Result, run
+from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
@@ -52,6 +53,7 @@ class Command:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = ""
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises: `mta.config` for a command without an absolute path; what `Layout` raises."""
@@ -66,6 +68,20 @@ class Command:
     def discover() -> list[Found]:
         """Nothing: what kind of service it is, only the operator knows."""
         return []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(both_algorithms=None, sni=None, keeps_ports=None, one_step=not self._layout.split)
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return shlex.join(self._options.reload)
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return self._layout.claims()
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; whether the service reads the files installed here, only the proof on the wire can tell.
@@ -87,13 +103,15 @@ class Command:
             if result.code != 0:
                 raise self._wrong(f"its check fails: {_last_line(result)}", _by_hand(self._options.check))
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and those that no single rename replaces."""
         new = [str(path) for path in self._layout.paths(key_types) if not os.path.lexists(path)]
-        notes = [(f"{path} is not there yet: the first run writes it", f"let the service read {path}") for path in new]
+        notes = [
+            Advice(f"{path} is not there yet: the first run writes it", f"let the service read {path}") for path in new
+        ]
         if self._layout.split:
             what = "key and certificate are in two files: for a moment between two renames they do not fit"
-            notes.append((what, "where the service can read one file, use combined"))
+            notes.append(Advice(what, "if the service can read one file, use combined"))
         return tuple(notes)
 
     def install(self, credentials: Mapping[str, Credential]) -> None:

@@ -29,6 +29,7 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import attributes, replace, trust
 from certagent.host.files import file_status, read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
+from certagent.mta.claims import Claim
 from certagent.pki import keys
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -132,8 +133,13 @@ class Layout:
 
     @property
     def split(self) -> bool:
-        """Whether some kind of key has its certificate and key in two files, which no rename replaces together."""
+        """Whether some key type has its certificate and key in two files, which no rename replaces together."""
         return any(one.key for one in self._files.values())
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server.claims`."""
+        follow = self._access.follow_links
+        return tuple(Claim(str(path) if follow else os.path.normpath(path)) for path in self.paths())
 
     def check(self) -> None:
         """The directories are trusted, the users exist, and what is there may be replaced and has the right owner and

@@ -1,51 +1,92 @@
-"""What certagent asks of a mail server: one file a kind of server, each tested against the real daemon.
+"""What certagent asks of a mail server. Each kind is one file or folder here, and is tested against the real daemon.
 
 `check` reads, `install` is the cut-over (new processes read the new file at once), `reload` only ends the mixture of
 old and new. Exit codes of a daemon's own check and reload prove nothing about TLS: the proof is a handshake
-(`mta/probe.py`).
+(`probe/handshake.py`). `certagent.testing.mail_server_suite` holds every kind to these rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from certagent.facts.tls import Service
+from certagent.mta.claims import Claim
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a mail server can do as it is configured. None: only its operator knows."""
+
+    both_algorithms: bool | None
+    """It serves an RSA and an ECDSA certificate for one name at the same time."""
+    sni: bool | None
+    """It chooses certificates by the name that a client asks for (RFC 6066 section 3)."""
+    keeps_ports: bool | None
+    """It accepts connections throughout a reload."""
+    one_step: bool
+    """One rename replaces key and certificate together."""
+
+
+class Advice(NamedTuple):
+    """What the operator has to do once the files are there, or should know."""
+
+    what: str
+    command: str
+    """What does it; "" if there is nothing to run."""
 
 
 class Server(Protocol):
     """One mail server on this host. Every method may be called again after a crash.
 
-    Errors: `mta.config` (Misconfigured: its own check fails, or it does not use the files installed here),
-    `mta.files` (Misconfigured: owner, mode, symlink), `mta.pem` (Unsafe: the file does not load or its rehearsal
-    handshake fails; nothing was changed), `mta.disk` (Transient: disk full or I/O error; the old file is untouched),
-    `mta.reload` (Transient), `mta.down` (Transient).
+    Raises:
+        mta.config: (Misconfigured) Its own check fails, or it does not use the files installed here.
+        mta.files: (Misconfigured) Owner, mode, symlink.
+        mta.pem: (Unsafe) The file does not load, or its rehearsal handshake fails; nothing was changed.
+        mta.disk: (Transient) The disk is full or failing; the old file is untouched.
+        mta.reload, mta.down: (Transient) It cannot reload; it is not running.
     """
 
-    def check(self, key_types: frozenset[str]) -> None:
-        """The server's configuration is sound and its TLS settings name exactly the files `install` writes."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. Reads no file and runs nothing."""
         ...
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
-        """What the operator will have to do once the files are there, or should know: (what, the command)."""
+    @property
+    def reload_command(self) -> str:
+        """What an operator types for `reload`."""
+        ...
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Every file that `install` and `restore` may write, whatever is on the disk now. Runs nothing."""
+        ...
+
+    def check(self, key_types: frozenset[str]) -> None:
+        """The server's configuration is sound and its TLS settings name exactly the files that `install` writes."""
+        ...
+
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
+        """What the operator has to do, or should know, of a configuration that `check` accepts."""
         ...
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
-        """Put the combined PEM (key, leaf, issuers) of each algorithm in its place, durably, in the server's own
-        layout, rehearsed before the first rename.
+        """Put the credential of each key type in its place, durably, in the server's own layout.
+
+        All files are rehearsed before the first rename.
         """
         ...
 
     def installed(self) -> Mapping[str, bytes]:
-        """The leaf (DER) of each algorithm's file as it is now; algorithms without a readable file are missing."""
+        """The leaf (DER) that is in place, by key type. Missing: no readable file, or its key does not fit."""
         ...
 
     def saved(self) -> Mapping[str, Secret[bytes]]:
-        """The content, by path, of every file that `install` may replace; those that are not there are missing."""
+        """The content, by path, of every file that `install` may replace. Missing: the file is not there."""
         ...
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
@@ -57,6 +98,11 @@ class Server(Protocol):
         ...
 
 
+def directories(servers: Iterable[Server]) -> list[Path]:
+    """The directories that must be writable to certagent, sorted; a unit of systemd lists them."""
+    return sorted({Path(os.path.realpath(claim.path)).parent for server in servers for claim in server.claims()})
+
+
 class Change(Struct, frozen=True):
     """One change that a mail server's own configuration needs: the file, its text now and then, and why."""
 
@@ -65,29 +111,43 @@ class Change(Struct, frozen=True):
     after: str
     why: str
     generate: tuple[str, ...] = ()
-    """The command that makes what the server reads of this file, where that is another one: it is run after the change,
-    and again after it was undone."""
+    """The command that makes what the server reads of this file, if that is another file. It is run after the change,
+    and again after an undo."""
 
 
 class Found(Struct, frozen=True):
-    """A mail server on this host, as `certagent init` proposes to care for it.
-
-    Each kind of server has a static method `discover() -> list[Found]`, which reads and changes nothing. It gives []
-    where the server is not installed, and never raises for a host where it is not configured.
-    """
+    """A mail server on this host, as `certagent init` proposes to care for it."""
 
     type: str
     name: str
-    """For the config: `postfix`, or `postfix-out` for an instance of that name."""
+    """For the configuration; the type itself, or with more behind it for a second instance."""
     options: dict[str, Any]
-    """As they would stand in the config; the files are those it uses already where they fit."""
+    """As they would stand in the configuration; the files are those it uses already if they fit."""
     services: tuple[Service, ...]
-    """What it listens on and with which name; `addresses` only where it listens on some and not on all."""
+    """What it listens on and with which name; `addresses` only if it listens on some and not on all."""
     names: tuple[str, ...]
     """Host names it answers to: its own, and those of SNI."""
     uses: dict[str, str]
     """The certificate files it uses now, by the setting that names them."""
     notes: tuple[str, ...] = ()
-    """What the operator should know: a sentence each, told as comments in the proposed config."""
+    """What the operator should know: one sentence each, comments in the proposed configuration."""
     changes: tuple[Change, ...] = ()
     """What must change in its own configuration, for the first run or after it."""
+    reader: tuple[str, str] = ("", "")
+    """User and group that read the key, if the options do not say; "": root."""
+
+
+class Kind(Protocol):
+    """A kind of mail server: the class that a plug-in exports. Its entry point is its type in the configuration."""
+
+    Options: Any
+    """A `msgspec.Struct`: what the configuration may say of one."""
+    directory: str
+    """Where `discover` proposes new files; "": nowhere. certagent's unit lets it write there."""
+    discover: Callable[[], list[Found]]
+    """The mail servers of this kind on this host. It reads and changes nothing. It gives [] if the server is not
+    installed, and never raises for a host where it is not configured."""
+
+    def __call__(self, name: str, options: Any) -> Server:
+        """One of them. Raises: `mta.config` for options that make no sense."""
+        ...

@@ -26,7 +26,7 @@ def start(level: int = logging.INFO) -> None:
 def told(step: StepReport) -> None:
     """The line of one step."""
     words: list[tuple[str, object]] = [
-        ("certificate", step.certificate),
+        (step.kind, step.name),
         ("seq", step.seq),
         ("step", type(step.step).__name__),
         ("work", step.step.work),
@@ -41,7 +41,7 @@ def told(step: StepReport) -> None:
     level = logging.CRITICAL if step.alarm else logging.ERROR if step.failure else logging.INFO
     logger.log(level, line(words))
     if step.defect:
-        logger.debug(line([("certificate", step.certificate), ("defect", step.defect)]))
+        logger.debug(line([(step.kind, step.name), ("defect", step.defect)]))
 
 
 def line(words: list[tuple[str, object]]) -> str:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -31,14 +31,22 @@ _NOTE_BYTES = 256
 """A process number and a few words."""
 
 
+def _nothing(*_: object) -> None: ...
+
+
 class Lock:
     """The right to change the world, held by one process; threads that share this object share it.
 
     One object for each file and process: two of them would lock each other out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, taken: Callable[[str], None] = _nothing, left: Callable[[], None] = _nothing
+    ) -> None:
+        """`taken` runs when this process gets the lock, with the purpose; `left` just before it lets go of it."""
         self._path = path
+        self._taken = taken
+        self._leaving = left
         self._gate = threading.Lock()
         self._holders = 0
         self._fd = -1
@@ -70,6 +78,11 @@ class Lock:
                 fd = _locked(self._path, purpose)
                 if fd is None:
                     return False
+                try:
+                    self._taken(purpose)
+                except BaseException:
+                    _free(fd)
+                    raise
                 self._fd = fd
             self._holders += 1
             return True
@@ -78,7 +91,10 @@ class Lock:
         with self._gate:
             self._holders -= 1
             if self._holders == 0:
-                _free(self._fd)
+                try:
+                    self._leaving()
+                finally:
+                    _free(self._fd)
 
 
 class Presence:

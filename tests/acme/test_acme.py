@@ -52,11 +52,11 @@ class Ca(Front):
     def order(self, status: str, **more: Any) -> dict[str, Any]:
         return {"status": status, "finalize": f"{self.url}/fin", "authorizations": [f"{self.url}/authz"], **more}
 
-    def authorization(self, status: str, /, **challenge: Any) -> Reply:
+    def authorization(self, status: str, /, *, name: str = NAME, **challenge: Any) -> Reply:
         dns01 = {"type": "dns-01", "url": f"{self.url}/chall", "token": "dG9rZW4", "status": "pending", **challenge}
         others = {"type": "dns-persist-01", "accounturi": "x"}
-        name = {"type": "dns", "value": NAME}
-        return self.json({"identifier": name, "status": status, "challenges": [others, dns01]})
+        identifier = {"type": "dns", "value": name}
+        return self.json({"identifier": identifier, "status": status, "challenges": [others, dns01]})
 
     def sent(self, at: int) -> dict[str, Any]:
         """The payload of a signed request."""

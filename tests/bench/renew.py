@@ -132,7 +132,7 @@ def _installed(environment: dict[str, str]) -> float:
     """When the newest chain was in place, by the journal."""
     argv = [*certagent(), "history", NAME, "--json"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, env={**os.environ, **environment})
-    dates = [entry["at"]["wall"] for entry in json.loads(done.stdout) if entry["event"]["type"] == "Installed"]
+    dates = [one["at"] for one in json.loads(done.stdout)["events"] if one["event"] == "Installed"]
     return datetime.fromisoformat(dates[-1]).timestamp()
 
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from certagent.agent.certificate import CERTIFICATE
 from certagent.config.load import load
 from certagent.facts.moment import Instant
 from certagent.host.clock import SystemClock
@@ -35,9 +36,11 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.schedule import OBSERVE_AT_MOST
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.store import journal as store
-from certagent.store.journal import Journal
+from certagent.store import chain
+from certagent.store.protocol import Head, Row
+from certagent.store.sqlite import Sqlite
 from tests.bench import measure
+from tests.store.opened import opened
 
 KINDS = ("idle",) * 12 + ("idle, RSA and ECDSA",) * 4 + ("new", "waits for caches", "fails", "in the middle")
 """Every twenty certificates."""
@@ -198,9 +201,9 @@ def _template(spec: Spec, one: Pass) -> Template:
     state = State(name=spec.name)
     rows: list[tuple[int, str, float]] = []
     bodies: list[bytes] = []
-    for at, event in one.happened:
+    for seq, (at, event) in enumerate(one.happened, 1):
         state = fold(state, event, at)
-        rows.append((state.seq, at.wall.isoformat(), at.elapsed_s))
+        rows.append((seq, at.wall.isoformat(), at.elapsed_s))
         bodies.append(msgspec.json.encode(event))
     text = b"\0".join([*bodies, msgspec.json.encode(state, order="sorted")])
     return Template(spec.name, rows, text, sorted(set(re.findall(rb"[0-9a-f]{64}", text))))
@@ -208,31 +211,25 @@ def _template(spec: Spec, one: Pass) -> Template:
 
 def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
     """The journal: each certificate has the events of a life of its own, as `Journal.append` would write them."""
-    journal = Journal(path, SystemClock())
-    now = journal.now()
+    store = Sqlite(path, SystemClock())
+    now, clock = store.now(), store.clock
     made = templates(specs, now)
-    wall = now.wall.timestamp()
-    db = journal._db  # pyright: ignore[reportPrivateUsage] -- one transaction for all of them
-    db.execute("BEGIN IMMEDIATE")
+    store.lease("bench", 3600)
+    db = store._db  # pyright: ignore[reportPrivateUsage]
+    db.execute("PRAGMA synchronous=OFF")
     for number, name in enumerate(names(count)):
         some = made.get(kind_of(number))
         if some is None:
             continue
         template = some[number // len(KINDS) % len(some)]
         *bodies, state = template.of(number, name)
-        last = b""
+        subject, last, rows = CERTIFICATE.subject(name), b"", list[Row]()
         for (seq, at, elapsed_s), body in zip(template.rows, bodies, strict=True):
-            last = store._digest(last, store._row(name, seq, at, elapsed_s, body))  # pyright: ignore[reportPrivateUsage]
-            db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, elapsed_s, body, last))
-        digest = store._digest(last, state)  # pyright: ignore[reportPrivateUsage]
-        delay_s = 3600 + number % 3600
-        wake = (wall + delay_s, now.elapsed_s + delay_s)
-        db.execute(
-            "INSERT INTO head VALUES (?,?,?,?,?,?,?)",
-            (name, len(template.rows), state, digest, *wake, "check interval"),
-        )
-    db.execute("COMMIT")
-    journal.close()
+            last = chain.row_digest(last, subject, seq, at, elapsed_s, clock, body)
+            rows.append(Row(seq, at, elapsed_s, clock, body, last))
+        store.append(subject, 0, rows, Head(len(rows), state, b"{}", chain.head_digest(last, state, b"{}")))
+        store.sleep(subject, timedelta(seconds=3600 + number % 3600), "check interval")
+    store.close()
 
 
 def specs_of(path: Path) -> dict[str, Spec]:
@@ -261,8 +258,8 @@ def measured(count: int) -> list[str]:
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         loaded = load(path)
-        journal = Journal(directory / "state" / "journal.db", SystemClock())
-        due = journal.due()
+        journal = opened(directory / "state" / "journal.db")
+        due = journal.store.due()
         gc.collect()
         bytes_each = (tracemalloc.get_traced_memory()[0] - before) / count
         tracemalloc.stop()
@@ -275,7 +272,7 @@ def measured(count: int) -> list[str]:
                 planner.plan(loaded.certificates[name].spec, journal.state(name), now)
 
         planning = cpu_s(plan_all)
-        tick = cpu_s(journal.due)
+        tick = cpu_s(journal.store.due)
         journal.close()
         environment = {**os.environ, "CERTAGENT_CONFIG": str(path)}
         # it ends with 1: some fail

@@ -62,7 +62,7 @@ def do_as_told(hint: str) -> None:
 
 def told(postfix: Postfix, what: str, key_types: frozenset[str] = BOTH) -> str:
     """The command of the one thing in `ahead` that says `what`."""
-    [command] = [command for text, command in postfix.ahead(key_types) if what in text]
+    [command] = [command for text, command in postfix.advice(key_types) if what in text]
     return command
 
 

@@ -328,9 +328,9 @@ class Site:
         """
         found: list[tuple[float, float]] = []
         for name in self.host.names:
-            entries = json.loads(self.run("history", name, "--json"))
-            began = max(n for n, one in enumerate(entries) if one["event"].get("step", {}).get("type") == "Install")
-            proven = next(one for one in entries[began:] if one["event"]["type"] == "Verified")
+            entries = json.loads(self.run("history", name, "--json"))["events"]
+            began = max(n for n, one in enumerate(entries) if one.get("step") == "Install")
+            proven = next(one for one in entries[began:] if one["event"] == "Verified")
             found.append((_monotonic(entries[began]), _monotonic(proven)))
         return found
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import dns.flags
 import dns.message
@@ -26,6 +26,7 @@ import dns.rcode
 import dns.rdata
 import yaml
 
+from tests.e2e import remembered
 from tests.lab.addresses import MX1, PRIMARY, RESOLVER, SECONDARY, ZONE
 from tests.lab.dns import Dns, records
 from tests.lab.handshake import served_tlsa
@@ -211,20 +212,12 @@ class Site:
     # ---- what is there ---------------------------------------------------------------------------------------------
 
     def state(self, name: str = NAME) -> dict[str, Any]:
-        """The state of the certificate, as `status` tells it; also where status says that something fails."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "certagent", "status", "--json", name],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return json.loads(ended.stdout)["certificates"][0]["state"]
+        """The state of the certificate, as certagent remembers it."""
+        return remembered.state(self.state_dir, name)
 
     def history(self) -> list[Any]:
         """Every event, after the journal was verified."""
-        return self.run("history", NAME, "--json").json
+        return remembered.events(self.state_dir, NAME)
 
     def kinds(self) -> list[str]:
         """The kinds of all events, in order; of an intent the step: `Install!`."""
@@ -255,7 +248,9 @@ class Site:
         keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["chains"].values()}
         assert self.served() <= keys
         desired = sorted(
-            record["value"] for record in self.run("tlsa", "--json").json if record["tlsa_name"] == f"{TLSA_NAME}."
+            record["value"]
+            for record in self.run("tlsa", "--json").json["records"]
+            if record["tlsa_name"] == f"{TLSA_NAME}."
         )
         assert keys <= set(desired)
         assert self.published() == [desired, desired]
@@ -450,20 +445,23 @@ def watched(rules: Mapping[str, str]) -> None:
     from certagent.dns.providers.rfc2136 import Rfc2136
     from certagent.lifecycle.events import AnyEvent, Intended
     from certagent.lifecycle.state import State
-    from certagent.store.journal import Journal
+    from certagent.store.journal import Journal, Known
 
-    append, send = Journal.append, Rfc2136._update  # pyright: ignore[reportPrivateUsage]
+    append = cast("Callable[..., Known[State]]", Journal.append)  # pyright: ignore[reportUnknownMemberType]
+    send = Rfc2136._update  # pyright: ignore[reportPrivateUsage]
     left = dict(rules)
 
     def happens(what: str) -> None:
         if command := left.pop(what, None):
             subprocess.run(["sh", "-ec", command], check=True, stdin=subprocess.DEVNULL)
 
-    def watched_append(self: Journal, name: str, *events: AnyEvent) -> State:
-        state = append(self, name, *events)
+    def watched_append(
+        self: Journal[State, AnyEvent], name: str, *events: AnyEvent, expected: int | None = None
+    ) -> Known[State]:
+        known = append(self, name, *events, expected=expected)
         for event in events:
             happens(f"{type(event.step).__name__}!" if isinstance(event, Intended) else type(event).__name__)
-        return state
+        return known
 
     def watched_update(self: Rfc2136, update: Message, name: str, rdtype: RdType) -> None:
         happens(f"update {rdtype}")

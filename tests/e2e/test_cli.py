@@ -24,11 +24,11 @@ def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site
     plan = site.run("plan")
     for words in ("make keys k1", "order a certificate", "swap postfix to g1", "publish", "nothing fails"):
         assert words in plan.out
-    foreseen = site.run("plan", "--json").json[NAME]
-    steps = [item["step"].get("type") for item in foreseen]  # a wait has none
+    [foreseen] = site.run("plan", "--json").json["certificates"]
+    steps = [item["step"] for item in foreseen["steps"]]
     assert steps.index("Install") < steps.index("Verify") < steps.index("Publish")
     status = site.run("status")
-    assert f"{NAME}: no certificate yet" in status.out
+    assert f"{NAME}: rolling; no certificate yet" in status.out
     assert "the daemon is not running" in status.out
     assert site.published() == [[], []]
     assert not site.files["ecdsa"].exists()
@@ -37,8 +37,8 @@ def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site
 def test_a_rehearsal_goes_the_whole_way_and_changes_nothing(site: Site) -> None:
     """renew --dry-run: says which records it wrote and removed; DNS, files and journal are as before."""
     done = site.run("renew", "--dry-run")
-    assert f"wrote   {CHALLENGE}. TXT " in done.out
-    assert f"removed {CHALLENGE}. TXT " in done.out
+    assert f"wrote   dns-01 {CHALLENGE}. " in done.out
+    assert f"removed dns-01 {CHALLENGE}. " in done.out
     assert "nothing else was changed" in done.out
     assert "the real run would succeed" in done.out
     assert site.challenges() == [[], []]
@@ -46,7 +46,7 @@ def test_a_rehearsal_goes_the_whole_way_and_changes_nothing(site: Site) -> None:
     assert not site.files["ecdsa"].exists()
     assert site.state()["seq"] == 0
     assert not (site.state_dir / "vault").exists() or not list((site.state_dir / "vault").rglob("*.key"))
-    [report] = site.run("renew", "--dry-run", "--json").json
+    [report] = site.run("renew", "--dry-run", "--json").json["certificates"]
     assert report["written"]
     assert sorted(report["written"]) == sorted(report["removed"])
     assert all(finding["outcome"] != "error" for finding in report["findings"])
@@ -76,34 +76,37 @@ def test_a_lifetime_that_is_too_short_for_a_roll_is_told(site: Site, pebble: Peb
     finally:
         pebble.stop()
         pebble.start()
-    assert "note    certificate ecdsa-p256: a roll may need " in done.out
+    assert "WARNING certificate ecdsa-p256: a roll may need " in done.out
     assert "hint: lower the TTL of the TLSA records, or set standby: true" in done.out
     assert "the real run would succeed" in done.out
 
 
 def test_json_of_every_command_is_one_document(site: Site) -> None:
     """For machines: --json prints one JSON value on standard output and nothing else there."""
-    [renewed] = site.run("renew", "--wait", "--json").json
-    assert renewed["certificate"] == NAME
-    assert renewed["failures"] == {}
-    assert [told["step"]["type"] for told in renewed["steps"]].count("Install") == 1
-    assert renewed["next_in"].startswith("PT")
-    foreseen = site.run("plan", "--json").json
-    assert list(foreseen) == [NAME]
+    [renewed] = site.run("renew", "--wait", "--json").json["certificates"]
+    assert renewed["name"] == NAME
+    assert renewed["failures"] == []
+    assert [step["step"] for step in renewed["steps"]].count("Install") == 1
+    assert renewed["next_in_s"] > 0
+    foreseen = site.run("plan", "--json").json["certificates"]
+    assert [one["name"] for one in foreseen] == [NAME]
     status = site.run("status", "--json").json
-    assert [c["name"] for c in status["certificates"]] == [NAME]
+    [certificate] = status["certificates"]
+    assert (certificate["name"], certificate["verdict"], status["verdict"]) == (NAME, "well", "well")
+    assert [generation["id"] for generation in certificate["served"]] == ["g1"]
+    assert [(n["servers"], n["in_dns"], n["dnssec"]) for n in certificate["tlsa_names"]] == [(2, 2, "secure")]
     assert status["daemon"] is None
-    history = site.run("history", NAME, "--json").json
+    history = site.run("history", NAME, "--json").json["events"]
     assert [entry["seq"] for entry in history] == list(range(1, len(history) + 1))
-    after = site.run("history", NAME, "--json", "--after", str(len(history) - 2)).json
+    after = site.run("history", NAME, "--json", "--after", str(len(history) - 2)).json["events"]
     assert after == history[-2:]
-    found = site.run("check", "--json").json[NAME]
-    assert {finding["outcome"] for finding in found} <= {"ok", "note"}
-    records = site.run("tlsa", "--json").json
+    [found] = site.run("check", "--json").json["certificates"]
+    assert {finding["outcome"] for finding in found["findings"]} <= {"ok", "note"}
+    records = site.run("tlsa", "--json").json["records"]
     assert {record["tlsa_name"] for record in records} == {f"{TLSA_NAME}."}
     assert sorted(record["value"] for record in records) == site.published()[0]
     again = site.run("renew", "--json", "--exit-unchanged", code=4)
-    assert json.loads(again.out)[0]["steps"] == []
+    assert json.loads(again.out)["certificates"][0]["steps"] == []
 
 
 def test_what_is_printed_is_for_people(site: Site) -> None:
@@ -112,8 +115,8 @@ def test_what_is_printed_is_for_people(site: Site) -> None:
     assert f"{NAME}: swap postfix to g1 [" in done.out
     assert done.out.splitlines()[-1].startswith(f"{NAME}: next in ")
     status = site.run("status")
-    assert f"{NAME}: g1 is valid until 20" in status.out
-    assert "postfix: serves nothing but g1" in status.out
+    assert f"{NAME}: well; g1 valid until 20" in status.out
+    assert "postfix serves g1 and nothing else" in status.out
     assert "127.0.0.2 TTL 1 s: 3 1 1 " in status.out
     zone = site.run("tlsa").out.splitlines()
     assert len(zone) == 2

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self, cast
 
 import pytest
 
@@ -99,8 +99,8 @@ def finish(site: Site, victim: Victim) -> None:
 
 def site_is_whole(site: Site, victim: Victim) -> None:
     """`Site.assert_settled`, by the quick way."""
-    state = json.loads(victim.run("status", "--json").out)["certificates"][0]["state"]
-    desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out))
+    state = site.state()
+    desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out)["records"])
     newest = [g for g in state["generations"] if g["keys"]][-1]
     key = f"3 1 1 {newest['chains']['ecdsa-p256']['spki']}"
     assert site.served() == {key}
@@ -233,11 +233,14 @@ def _kill_at(nth: int, boundaries: Sequence[str], log: IO[str]) -> None:
     """Dies when the nth entry is durable, or at one of the boundaries."""
     from certagent.lifecycle.events import AnyEvent, Intended
     from certagent.lifecycle.state import State
-    from certagent.store.journal import Journal
+    from certagent.store.journal import Journal, Known
 
-    real, count = Journal.append, 0
+    real = cast("Callable[..., Known[State]]", Journal.append)  # pyright: ignore[reportUnknownMemberType]
+    count = 0
 
-    def append(self: Journal, name: str, *events: AnyEvent) -> State:
+    def append(
+        self: Journal[State, AnyEvent], name: str, *events: AnyEvent, expected: int | None = None
+    ) -> Known[State]:
         nonlocal count
         count += 1
         # several entries of one outcome are one append: the last tells what came of it
@@ -245,10 +248,10 @@ def _kill_at(nth: int, boundaries: Sequence[str], log: IO[str]) -> None:
         kind = f"{type(last.step).__name__}!" if isinstance(last, Intended) else type(last).__name__
         if f"before {kind}" in boundaries:
             _die(f"before {kind}", log)
-        state = real(self, name, *events)
+        known = real(self, name, *events, expected=expected)
         if f"after {kind}" in boundaries or count == nth:
             _die(f"after {kind}", log)
-        return state
+        return known
 
     Journal.append = append  # pyright: ignore[reportAttributeAccessIssue]
 

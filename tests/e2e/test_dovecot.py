@@ -53,7 +53,7 @@ __all__ = ["dovecot", "imap", "options", "tls", "version"]  # fixtures
 class TestCheck:
     def test_a_sound_configuration_passes(self, imap: lab.Dovecot, dovecot: Dovecot) -> None:
         dovecot.check(BOTH)
-        assert dovecot.ahead(BOTH) == ()
+        assert dovecot.advice(BOTH) == ()
         imap.stop()
         dovecot.check(BOTH)
 
@@ -115,7 +115,7 @@ class TestCheck:
     ) -> None:
         only_ecdsa = Dovecot("imap", Options(files={"ecdsa": options.files["ecdsa"]}, config=options.config))
         only_ecdsa.check(ECDSA)
-        [(what, _)] = only_ecdsa.ahead(ECDSA)
+        [(what, _)] = only_ecdsa.advice(ECDSA)
         assert what == f"the top level names {tls}/rsa.pem, which is not renewed here"
 
     def test_what_was_never_installed_is_to_be_named_when_it_is_there(
@@ -126,7 +126,7 @@ class TestCheck:
         imap.configure(imap.pair(tls / "other.pem"))
         dovecot.reload()
         dovecot.check(BOTH)
-        [(what, command), _] = dovecot.ahead(BOTH)
+        [(what, command), _] = dovecot.advice(BOTH)
         assert f"does not name {tls}/ecdsa.pem and {tls}/rsa.pem yet" in what
         error = wrong(lambda: dovecot.install(NEW_PEMS))
         assert error.hint == command
@@ -142,7 +142,7 @@ class TestCheck:
         with pytest.raises(RuntimeError, match="No such file"):
             imap.start()
         dovecot.check(BOTH)
-        [(what, _)] = dovecot.ahead(BOTH)
+        [(what, _)] = dovecot.advice(BOTH)
         assert f"names {tls}/rsa.pem, which the first run installs; until then Dovecot does not start" in what
         dovecot.install(NEW_PEMS)
         imap.start()

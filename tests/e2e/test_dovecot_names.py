@@ -92,7 +92,7 @@ class TestNames:
         assert served("ecdsa-p256") == OLD.spki
 
     def test_files_of_other_names_are_noted(self, dovecot: Dovecot, named: dict[str, chains.Chain], tls: Path) -> None:
-        notes = [what for what, _ in dovecot.ahead(BOTH)]
+        notes = [what for what, _ in dovecot.advice(BOTH)]
         assert notes == [f"local_name {n} names {tls}/{n}.pem, which is not renewed here" for n in (A, B)]
 
     def test_blocks_that_contradict_each_other_are_told(

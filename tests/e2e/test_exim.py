@@ -146,7 +146,7 @@ class TestCheck:
     @each_build
     def test_a_sound_configuration_passes_running_or_not(self, dual: lab.Exim, exim: Exim) -> None:
         exim.check(BOTH)
-        assert exim.ahead(BOTH) == ()
+        assert exim.advice(BOTH) == ()
         dual.stop()
         exim.check(BOTH)
 
@@ -219,7 +219,7 @@ class TestCheck:
         dual.configure({"tls_certificate": f"{tls}/ecdsa.pem"})
         os.kill(dual.pid, signal.SIGHUP)
         exim.check(BOTH)
-        ((what, hint),) = exim.ahead(BOTH)
+        ((what, hint),) = exim.advice(BOTH)
         assert f"does not lead to {tls}/rsa.pem yet" in what
         with pytest.raises(Misconfigured, match=r"rsa\.pem, which is installed") as caught:
             exim.install(NEW_PEMS)
@@ -297,7 +297,7 @@ class TestCheck:
         dual.configure({"tls_certificate": f"{tls}/old.pem : {tls}/rsa.pem"})
         exim = Exim("mx2", options(dual, tls, "ecdsa"))
         exim.check(ECDSA)
-        ((what, hint),) = exim.ahead(ECDSA)
+        ((what, hint),) = exim.advice(ECDSA)
         when, _, remedy = hint.partition(": ")
         assert when == "once it is there"
         put(tls / "ecdsa.pem", NEW.pem)
@@ -366,7 +366,7 @@ class TestInstall:
         apart = Files(fullchain=str(tls / "tls.crt"), key=str(tls / "tls.key"))
         exim = Exim("mx2", Options({"ecdsa": apart}, config=str(server.config), program=str(server.program)))
         exim.check(ECDSA)
-        assert ["no rename replaces together" in what for what, _ in exim.ahead(ECDSA)] == [True]
+        assert ["no rename replaces together" in what for what, _ in exim.advice(ECDSA)] == [True]
         exim.install({"ecdsa-p256": NEW.credential})
         exim.reload()
         assert served()["ecdsa-p256"] == NEW.spki
@@ -467,7 +467,7 @@ class TestSni:
         by_port = "${{if eq{{$received_port}}{{25}}{{{}}}{{/other.pem}}}}"
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem : {tls}/rsa.pem")})
         exim.check(BOTH)
-        ((what, _),) = exim.ahead(BOTH)
+        ((what, _),) = exim.advice(BOTH)
         assert "depends on $received_port: only a handshake can tell" in what
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem")})
         assert f"does not name {tls}/rsa.pem, which is installed" in wrong(exim).detail
@@ -496,14 +496,14 @@ class TestList:
 
     def test_the_first_run_writes_it_and_tells_what_to_do(self, listed: Exim, tls: Path) -> None:
         listed.check(BOTH)
-        ((what, hint),) = listed.ahead(BOTH)
+        ((what, hint),) = listed.advice(BOTH)
         assert what == f"tls_certificate does not read {tls}/mx2.list yet: the first run writes it and stops there"
         with pytest.raises(Misconfigured, match=r"does not lead to .*ecdsa\.pem\.2, .*which is installed") as caught:
             listed.install(NEW_PEMS)
         assert hint == f"once it is there: {caught.value.hint}"
         do_as_told(caught.value)
         listed.check(BOTH)
-        assert listed.ahead(BOTH) == ()
+        assert listed.advice(BOTH) == ()
         until(lambda: serves(NEW, NEW_RSA), 10, "both are served")
 
     @each_build
@@ -523,7 +523,7 @@ class TestList:
         (tls / "mx2.list").unlink()
         assert all(NO_TLS in why for why in served().values())
         ready.check(BOTH)
-        assert ready.ahead(BOTH) == ()
+        assert ready.advice(BOTH) == ()
         ready.install(NEW_PEMS)
         assert serves(NEW, NEW_RSA)
 
@@ -620,7 +620,7 @@ class TestList:
         self, dual: lab.Exim, exim: Exim, tls: Path
     ) -> None:
         dual.configure({"tls_certificate": f"${{if eq{{$tls_in_sni}}{{x}}{{/x}}{{{tls}/ecdsa.pem : {tls}/rsa.pem}}}}"})
-        ((what, hint),) = exim.ahead(BOTH)
+        ((what, hint),) = exim.advice(BOTH)
         assert "each connection reads certificate and key one after the other" in what
         assert f"`list: {tls}/mx2.list`" in hint
 

@@ -76,7 +76,7 @@ class TestCa:
                 status = site.run("status", code=1)
             finally:
                 site.pebble.restart()
-        assert "FAILING order ecdsa-p256, 1 times" in status.out
+        assert "FAILING order ecdsa-p256, 1 time since " in status.out
         goes_on(site)
 
     def test_without_a_word(self, site: Site) -> None:

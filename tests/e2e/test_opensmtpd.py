@@ -116,7 +116,7 @@ def replace(old: str, new: str) -> None:
 class TestCheck:
     def test_a_sound_configuration_passes_also_when_it_is_not_running(self, lab: Lab, server: OpenSmtpd) -> None:
         server.check(RSA)
-        assert server.ahead(RSA) == ()
+        assert server.advice(RSA) == ()
         lab.kill()
         server.check(RSA)
 
@@ -185,7 +185,7 @@ class TestInstall:
         first = pem.parent / "first.pem"
         server = OpenSmtpd("smtpd", Options({"rsa": str(first)}, restart=options.restart))
         server.check(RSA)
-        assert [what for what, _ in server.ahead(RSA)] == [
+        assert [what for what, _ in server.advice(RSA)] == [
             f"{CONFIG} does not name {first} yet: the first run installs it and stops there"
         ]
         with pytest.raises(Misconfigured, match="which is installed"):

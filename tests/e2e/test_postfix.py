@@ -86,7 +86,7 @@ class TestCheck:
     def test_files_of_others_may_be_listed_too(self, receiver: Receiver, tls: Path, options: Options) -> None:
         only_rsa = Options({"rsa": (options.chain_files or {})["rsa"]}, options.config_dir)
         Postfix("mx1", only_rsa).check(frozenset({"rsa-2048"}))
-        assert Postfix("mx1", only_rsa).ahead(frozenset({"rsa-2048"})) == (
+        assert Postfix("mx1", only_rsa).advice(frozenset({"rsa-2048"})) == (
             (f"main.cf names {tls}/ecdsa.pem, which this entry does not look after", ""),
         )
 

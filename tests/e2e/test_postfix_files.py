@@ -98,7 +98,7 @@ class TestTwoFiles:
         files = {kind: str(receiver.config_dir / "tls" / f"{kind}.pem") for kind in SLOTS}
         changed = Postfix("mx1", Options(files, str(receiver.config_dir)))
         changed.check(BOTH)
-        assert changed.ahead(BOTH) == ()
+        assert changed.advice(BOTH) == ()
         assert "cert_file" not in (receiver.config_dir / "main.cf").read_text()
         until(lambda: all_serve(OLD, OLD_RSA), 5, "the same keys")
         changed.install(PEMS)
@@ -116,7 +116,7 @@ class TestTwoFiles:
         postfix = Postfix("mx1", Options(cert_files={"ecdsa": str(both)}, config_dir=str(receiver.config_dir)))
         only = frozenset({"ecdsa-p256"})
         postfix.check(only)
-        assert postfix.ahead(only) == ()
+        assert postfix.advice(only) == ()
         postfix.install({"ecdsa-p256": PEMS["ecdsa-p256"]})
         postfix.reload()
         until(lambda: served([None], NEW), 5, "the new key")

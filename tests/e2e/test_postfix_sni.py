@@ -79,7 +79,7 @@ def test_each_name_meets_its_own_and_a_roll_of_one_leaves_the_other(receiver: Re
     for postfix in (a, b):
         postfix.check(EC)
         postfix.check(EC)
-    assert b.ahead(EC) == ()
+    assert b.advice(EC) == ()
     install(a, NEW_A)
     a.reload()
     until(lambda: served(BY_A, NEW_A) and served([MAIL], OLD_B), 5, "one new, one old")

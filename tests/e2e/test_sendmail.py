@@ -155,7 +155,7 @@ class TestCheck:
     def test_a_sound_configuration_passes_also_when_it_is_not_running(self, lab: Lab, server: Sendmail) -> None:
         assert all_serve(OLD, OLD_RSA)
         server.check(BOTH)
-        assert server.ahead(BOTH) == ()
+        assert server.advice(BOTH) == ()
         lab.kill()
         server.check(BOTH)
 
@@ -284,7 +284,7 @@ class TestInstall:
         hangup(lab)
         until(no_tls, 5, "no TLS")
         server.check(BOTH)
-        ((what, _),) = server.ahead(BOTH)
+        ((what, _),) = server.advice(BOTH)
         assert what == f"{CONFIG} does not name {ECDSA}, {RSA} yet: the first run installs it and stops there"
         with pytest.raises(Misconfigured, match="which is installed") as caught:
             server.install(BOTH_NEW)

@@ -22,7 +22,7 @@ import pytest
 
 from certagent.errors import Error
 from certagent.init import host
-from certagent.init.command import _UNIT_WRITES  # pyright: ignore[reportPrivateUsage]
+from certagent.init.command import unit_writes
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.e2e.site import NAME, Site
@@ -251,7 +251,7 @@ def test_a_missing_directory_does_not_keep_the_service_from_starting() -> None:
 
 def test_init_knows_what_the_unit_lets_be_written() -> None:
     """It proposes a drop-in for every other directory."""
-    assert writable() - QUEUE == _UNIT_WRITES
+    assert writable() - QUEUE == unit_writes(host.plugins())
 
 
 # -- inside the sandbox ----------------------------------------------------------------------------------------------

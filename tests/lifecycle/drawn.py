@@ -13,6 +13,7 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Chain, Service
 from certagent.facts.unknown import Unknown
@@ -107,7 +108,12 @@ WORKS = [
     *(f"{verb} {tlsa_name}" for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
     *("vault", "clean up", "renewal info", "revoke"),
 ]
-CHALLENGES = st.lists(st.tuples(st.just("_acme-challenge.mx1.example.org."), st.sampled_from("uvw")), max_size=2)
+CHALLENGES = st.lists(
+    st.builds(
+        Challenge, st.sampled_from(["dns-01", "http-01"]), st.just("mx1"), st.just("a.mx1."), st.sampled_from("uvw")
+    ),
+    max_size=2,
+)
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "work": st.sampled_from(["", *WORKS]),

@@ -100,9 +100,9 @@ def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes
         assert (placed.keys, placed.key_type, placed.replaces) == ("k1", key_type, None)
         assert placed.because == "there is no certificate yet"
         life.until(st.Present)
-        assert only(life.offers(issuance.issue)).because == "the CA asks for a dns-01 challenge"
+        assert only(life.offers(issuance.issue)).because == "the CA asks for challenges"
         life.until(st.Respond)
-        assert only(life.offers(issuance.issue)).because == "the challenge values are in DNS"
+        assert only(life.offers(issuance.issue)).because == "the responses are in place"
         final = life.until(st.Finalize)
         assert isinstance(final, st.Finalize)
         assert (final.key_type, final.generation, final.completes) == (key_type, "g1", completes)

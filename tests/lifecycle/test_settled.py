@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.converged import converged
@@ -23,7 +24,7 @@ def test_a_life_is_settled_at_its_end_and_at_no_moment_before() -> None:
     assert not any(converged(life.spec, moment.before) for moment in moments)
 
 
-CHALLENGE = (("_acme-challenge.mx1.example.org.", "value"),)
+CHALLENGE = (Challenge("dns-01", "mx1.example.org", "_acme-challenge.mx1.example.org.", "value"),)
 
 
 def presented(life: Life) -> None:

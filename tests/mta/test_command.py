@@ -222,12 +222,12 @@ def test_files_are_those_of_the_layout(place: Path) -> None:
     one = command(place, check="exit 1")
     (place / "chain.pem").unlink()
     one.check(ECDSA)  # the service's own check cannot say yes yet
-    assert one.ahead(ECDSA) == (
+    assert one.advice(ECDSA) == (
         (f"{place}/chain.pem is not there yet: the first run writes it", f"let the service read {place}/chain.pem"),
     )
     one.install({"ecdsa-p256": OLD.credential})
     saved = one.saved()
-    assert (one.ahead(ECDSA), one.installed(), set(saved)) == ((), {"ecdsa-p256": OLD.der}, {f"{place}/chain.pem"})
+    assert (one.advice(ECDSA), one.installed(), set(saved)) == ((), {"ecdsa-p256": OLD.der}, {f"{place}/chain.pem"})
     one.install({"ecdsa-p256": NEW.credential})
     one.restore(saved)
     assert one.installed() == {"ecdsa-p256": OLD.der}
@@ -235,5 +235,5 @@ def test_files_are_those_of_the_layout(place: Path) -> None:
 
 def test_two_files_are_told_to_be_two(place: Path) -> None:
     given = {"files": {"ecdsa": {"fullchain": f"{place}/f", "key": f"{place}/k"}}, "reload": ["/bin/true"]}
-    notes = Command("x", msgspec.convert(given, Options)).ahead(ECDSA)
+    notes = Command("x", msgspec.convert(given, Options)).advice(ECDSA)
     assert notes[-1][0].startswith("key and certificate are in two files")

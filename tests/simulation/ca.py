@@ -19,9 +19,11 @@ import cryptography.x509
 import msgspec
 
 import certagent.acme.ari
-from certagent.acme.issuer import Challenge, Order, Window
-from certagent.agent.act import issuing, outcome, records, serving
+from certagent.acme.challenges import dns01
+from certagent.acme.issuer import Order, Window
+from certagent.agent.act import issuing, outcome, serving
 from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
+from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
 from certagent.pki.credential import Credential
@@ -133,7 +135,7 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(serving, "time", NOW),
         patch.object(issuing, "random", NOW),
         patch.object(outcome, "random", NOW),
-        patch.object(records, "ThreadPoolExecutor", _Pool),
+        patch.object(dns01, "ThreadPoolExecutor", _Pool),
         *(remembered(NOW.memory) if remember else ()),
     ]
     before = gc.get_threshold()
@@ -196,7 +198,9 @@ class Ca:
         url = f"https://ca.test/order/{self._count}"
         names = csr_pem.decode().split()[1:]
         reused = self.clock.rng.random() < 0.3
-        challenges = () if reused else tuple(Challenge(f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
+        challenges = (
+            () if reused else tuple(Challenge("dns-01", n, f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
+        )
         self.orders[url] = {"ready": reused, "pem": None}
         self.clock.hazard("after the CA has an order")
         return Order(url, challenges, None)

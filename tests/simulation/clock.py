@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from certagent.errors import Transient
-from certagent.facts.moment import Instant
+from certagent.facts.moment import ClockId, Instant, Reading
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.state import State
+from certagent.store.journal import Known
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,7 +35,7 @@ def nobody(*_: object) -> None:
 
 
 class Clock:
-    """True time in seconds, the wall as this host tells it, and the boots of this host (`certagent.clock.Clock`)."""
+    """True time in seconds, the wall as this host has it, and the boots of this host (`certagent.host.clock.Clock`)."""
 
     def __init__(self, dice: random.Random) -> None:
         self.rng = dice
@@ -102,7 +103,7 @@ class Clock:
         """Whether a fault strikes now."""
         return self.hostile and self.rng.random() < share
 
-    # -- certagent.clock.Clock
+    # -- certagent.host.clock.Clock
 
     def wall(self) -> datetime:
         """The wall clock of this host; somebody may have set it wrong."""
@@ -112,9 +113,9 @@ class Clock:
         """What everybody else's clock says."""
         return BASE + timedelta(seconds=self.t)
 
-    def boot(self) -> tuple[str, float]:
+    def reading(self) -> Reading:
         """Which boot, and for how long."""
-        return str(self.boot_number), self.t - self.booted_at
+        return Reading(ClockId("host", str(self.boot_number)), self.t - self.booted_at)
 
     def reboot(self) -> None:
         """Another boot."""
@@ -136,7 +137,7 @@ class Journal:
         self.disk_full = False
         self.seen: Callable[[ev.AnyEvent], None] = nobody
         """Told of every event that was appended; for the judge."""
-        self._elapsed: tuple[str, float, float] | None = None
+        self._elapsed: tuple[Reading, float] | None = None
         self._last = (-1.0, 0.0, 0, Instant(BASE, 0.0))
 
     def now(self) -> Instant:
@@ -147,20 +148,20 @@ class Journal:
         return last[3]
 
     def _now(self) -> Instant:
-        boot_id, boot_s = self._clock.boot()
+        reading = self._clock.reading()
         if self._elapsed is None:
             elapsed = 0.0
-        elif self._elapsed[0] == boot_id:
-            elapsed = self._elapsed[2] + max(0.0, boot_s - self._elapsed[1])
+        elif self._elapsed[0].clock == reading.clock:
+            elapsed = self._elapsed[1] + reading.since(self._elapsed[0])
         else:
-            elapsed = self._elapsed[2] + boot_s
+            elapsed = self._elapsed[1] + reading.seconds
         return Instant(self._clock.wall(), elapsed)
 
-    def state(self, name: str) -> State:
+    def read(self, name: str) -> Known[State]:
         """The fold of everything."""
-        return self.head
+        return Known(len(self.rows), self.head)
 
-    def append(self, name: str, *events: ev.AnyEvent) -> State:
+    def append(self, name: str, *events: ev.AnyEvent, expected: int | None = None) -> Known[State]:
         """All or nothing; the agent may be killed just before and just after."""
         clock = self._clock
         clock.go_on(0.002)
@@ -173,12 +174,11 @@ class Journal:
             state = fold(state, event, now)
             self.rows.append((event, now))
         self.head = state
-        boot_id, boot_s = clock.boot()
-        self._elapsed = (boot_id, boot_s, now.elapsed_s)
+        self._elapsed = (clock.reading(), now.elapsed_s)
         for event in events:
             self.seen(event)
         clock.hazard("after the journal is written")
-        return state
+        return Known(len(self.rows), state)
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:
         """Only a hint, never evidence."""

@@ -16,11 +16,15 @@ from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 
+from certagent.agent.certificate import Certificate
 from certagent.agent.loop import advance
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error
+from certagent.facts.wait import Wait
+from certagent.lifecycle.events import AnyEvent
 from certagent.lifecycle.planner import RULES
-from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.lifecycle.state import State
+from certagent.lifecycle.steps import AnyStep
 from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
@@ -238,8 +242,9 @@ class History:
                 self.heard += 1
                 world.between.pop(0)(world)
             self._known()
-            journal = cast("Journal", world.journal)
-            wait = advance(world.spec, journal, world.edges, tell=self._told, stopping=self._stopping)
+            journal = cast("Journal[State, AnyEvent]", world.journal)
+            subject = Certificate(world.spec, world.edges)
+            wait = advance(subject, journal, tell=self._told, stopping=self._stopping)
         except Crash:
             down_s = rng.choice((1.0, 60.0, 3600.0, 86400.0)) * rng.random()
             world.asleep_since = clock.t

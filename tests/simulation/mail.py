@@ -16,6 +16,8 @@ import msgspec
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.mta.claims import Claim
+from certagent.mta.server import Advice, Capabilities
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.simulation.ca import Pem
@@ -147,7 +149,21 @@ class Host:
         if self.misconfigured:
             raise Misconfigured("mta.config", f"{self.name}: its own check fails")
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    @property
+    def capabilities(self) -> Capabilities:
+        """Not used by the agent's reconcile loop."""
+        raise AssertionError
+
+    @property
+    def reload_command(self) -> str:
+        """Not used by the agent's reconcile loop."""
+        raise AssertionError
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Not used by the agent's reconcile loop."""
+        raise AssertionError
+
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """Not used by the agent's reconcile loop."""
         raise AssertionError(key_types)
 

@@ -21,13 +21,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
+from certagent.facts.moment import ClockId, Reading
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
-from certagent.store.journal import VERSION, Journal
+from certagent.store.schema import VERSION
+from certagent.store.sqlite import Sqlite
+from tests.store.opened import Certificates, opened
 
 NAME = "mx1.example.org"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -47,8 +51,8 @@ class Fake:
     def wall(self) -> datetime:
         return self.now
 
-    def boot(self) -> tuple[str, float]:
-        return self.boot_id, self.boot_s
+    def reading(self) -> Reading:
+        return Reading(ClockId("host", self.boot_id), self.boot_s)
 
     def pass_(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -73,7 +77,7 @@ ANSWERS = st.dictionaries(
     st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),
     st.builds(Answer, VALUES, st.integers(0, 86400)) | st.builds(Unknown, st.text(max_size=8)),
 )
-CHALLENGES = st.just((("_acme-challenge.x.", "v"),))
+CHALLENGES = st.just((Challenge("dns-01", "x", "_acme-challenge.x.", "v"),))
 PUBLISH = st.builds(Publish, tlsa_name=TLSA_NAME, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
 MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), key_types=st.just(("ecdsa-p256",)), because=st.just(""))
 EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
@@ -108,15 +112,15 @@ def test_what_was_appended_is_there_after_reopening(batches: list[tuple[str, lis
     clock = Fake()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "journal.db"
-        journal = Journal(path, clock)
+        journal = opened(path, clock)
         written: dict[str, list[ev.AnyEvent]] = {}
         states: dict[str, State] = {}
         for name, events in batches:
             clock.pass_(1.5)
-            states[name] = journal.append(name, *events)
+            states[name] = journal.append(name, *events).state
             written.setdefault(name, []).extend(events)
         journal.close()
-        journal = Journal(path, clock)
+        journal = opened(path, clock)
         assert journal.names() == sorted(written)
         for name, events in written.items():
             entries = list(journal.history(name))
@@ -134,6 +138,17 @@ def test_what_was_appended_is_there_after_reopening(batches: list[tuple[str, lis
         journal.close()
 
 
+def connection(journal: Certificates) -> sqlite3.Connection:
+    assert isinstance(journal.store, Sqlite)
+    return journal.store._db  # pyright: ignore[reportPrivateUsage]
+
+
+def due(journal: Certificates) -> tuple[list[str], timedelta | None]:
+    """By their names."""
+    subjects, following = journal.store.due()
+    return [subject.removeprefix("certificate/") for subject in subjects], following
+
+
 def event(n: int) -> ev.AnyEvent:
     return ev.KeysMade(keys=f"k{n}", spki={"ecdsa-p256": f"{n:064x}"})
 
@@ -142,7 +157,7 @@ def event(n: int) -> ev.AnyEvent:
 def written(place: Path, clock: Fake) -> Path:
     """A closed journal of eight events."""
     path = place / "journal.db"
-    journal = Journal(path, clock)
+    journal = opened(path, clock)
     for n in range(1, 9):
         clock.pass_(10)
         journal.append(NAME, event(n))
@@ -153,7 +168,7 @@ def written(place: Path, clock: Fake) -> Path:
 
 def judged(path: Path, clock: Fake) -> State:
     """The state after everything was verified; an Error where something is wrong."""
-    journal = Journal(path, clock)
+    journal = opened(path, clock)
     try:
         journal.verify(NAME)
         return journal.state(NAME)
@@ -166,7 +181,7 @@ def judged(path: Path, clock: Fake) -> State:
     [
         "UPDATE event SET body = CAST(replace(body, 'k3', 'k9') AS BLOB) WHERE seq = 3",
         "UPDATE event SET body = CAST(replace(body, 'k8', 'k9') AS BLOB) WHERE seq = 8",
-        "UPDATE event SET at = '2020-01-01T00:00:00+00:00' WHERE seq = 4",
+        "UPDATE event SET wall = '2020-01-01T00:00:00+00:00' WHERE seq = 4",
         "UPDATE event SET elapsed_s = elapsed_s + 1000 WHERE seq = 4",
         "UPDATE event SET digest = x'00' WHERE seq = 8",
         "DELETE FROM event WHERE seq = 1",
@@ -176,8 +191,8 @@ def judged(path: Path, clock: Fake) -> State:
         "DELETE FROM head",
         "UPDATE event SET seq = -3 WHERE seq = 3; UPDATE event SET seq = 3 WHERE seq = 4;"
         "UPDATE event SET seq = 4 WHERE seq = -3",
-        "UPDATE event SET certificate = 'mx2.example.org' WHERE seq = 8",
-        "INSERT INTO event SELECT certificate, 9, at, elapsed_s, body, digest FROM event WHERE seq = 8",
+        "UPDATE event SET subject = 'certificate/mx2.example.org' WHERE seq = 8",
+        "INSERT INTO event SELECT subject, 9, wall, elapsed_s, clock, body, digest FROM event WHERE seq = 8",
         "UPDATE head SET state = CAST(replace(state, 'k3', 'k9') AS BLOB)",
         "UPDATE head SET state = replace(state, 'k3', 'k3')",
         "UPDATE event SET body = CAST(body AS TEXT) WHERE seq = 2",
@@ -199,8 +214,8 @@ def test_a_row_that_was_changed_lost_or_moved_is_found(written: Path, clock: Fak
 
 def test_an_append_is_on_the_disk_before_it_returns(place: Path, clock: Fake) -> None:
     """SQLite syncs its log at each commit only with synchronous=FULL (2); WAL alone does so at checkpoints."""
-    journal = Journal(place / "journal.db", clock)
-    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    journal = opened(place / "journal.db", clock)
+    db = connection(journal)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     journal.close()
@@ -208,7 +223,7 @@ def test_an_append_is_on_the_disk_before_it_returns(place: Path, clock: Fake) ->
 
 def test_a_history_is_read_on_from_where_one_was(written: Path, clock: Fake) -> None:
     """The event before is read too, so that what follows is known to follow it."""
-    journal = Journal(written, clock)
+    journal = opened(written, clock)
     assert [entry.seq for entry in journal.history(NAME)] == list(range(1, 9))
     assert [entry.seq for entry in journal.history(NAME, 6)] == [7, 8]
     assert list(journal.history(NAME, 8)) == []
@@ -216,7 +231,7 @@ def test_a_history_is_read_on_from_where_one_was(written: Path, clock: Fake) -> 
     with sqlite3.connect(written) as db:
         db.execute("DELETE FROM event WHERE seq = 6")
     db.close()
-    journal = Journal(written, clock)
+    journal = opened(written, clock)
     assert [entry.seq for entry in journal.history(NAME, 7)] == [8]
     with pytest.raises(Misconfigured, match="event 6 is missing"):
         list(journal.history(NAME, 6))
@@ -228,12 +243,12 @@ def chained(previous: bytes, content: bytes) -> bytes:
     return hashlib.blake2b(content, key=previous, digest_size=16).digest()
 
 
-@pytest.mark.parametrize("state", [b"{}", b'{"name": "x", "seq": "many"}', b"not JSON", b"\xff"])
+@pytest.mark.parametrize("state", [b"{}", b'{"name": "x", "keys_made": "many"}', b"not JSON", b"\xff"])
 def test_a_state_that_does_not_read_is_told_even_if_it_is_whole(written: Path, clock: Fake, state: bytes) -> None:
     """As another version of certagent may have written it."""
     with sqlite3.connect(written) as db:
         [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
-        db.execute("UPDATE head SET state = ?, digest = ?", (state, chained(last, state)))
+        db.execute("UPDATE head SET state = ?, digest = ?", (state, chained(last, state + b"\0{}")))
     db.close()
     with pytest.raises(Misconfigured, match=r"the state does not read.*journal\.damaged"):
         judged(written, clock)
@@ -254,13 +269,13 @@ def test_an_event_that_does_not_read_is_told_even_if_it_is_whole(
     with sqlite3.connect(written) as db:
         [last] = db.execute("SELECT digest FROM event WHERE seq = 7").fetchone()
         [elapsed_s] = db.execute("SELECT elapsed_s FROM event WHERE seq = 8").fetchone()
-        digest = chained(last, f"{NAME}\n8\n{at}\n{elapsed_s!r}\n".encode() + body)
-        db.execute("UPDATE event SET at = ?, body = ?, digest = ? WHERE seq = 8", (at, body, digest))
+        digest = chained(last, f"certificate/{NAME}\n8\n{at}\n{elapsed_s!r}\nhost\nfirst\n".encode() + body)
+        db.execute("UPDATE event SET wall = ?, body = ?, digest = ? WHERE seq = 8", (at, body, digest))
         [state] = db.execute("SELECT state FROM head").fetchone()
-        db.execute("UPDATE head SET digest = ?", (chained(digest, state),))
+        db.execute("UPDATE head SET digest = ?", (chained(digest, state + b"\0{}"),))
     db.close()
-    journal = Journal(written, clock)
-    assert journal.state(NAME).seq == 8, "what is needed now is there"
+    journal = opened(written, clock)
+    assert journal.read(NAME).seq == 8, "what is needed now is there"
     read = journal.history(NAME)
     assert [next(read).seq for _ in range(7)] == list(range(1, 8))
     with pytest.raises(Misconfigured, match=r"event 8 does not read.*journal\.damaged"):
@@ -276,7 +291,7 @@ def test_a_state_that_is_not_the_fold_of_its_events_is_found_by_verifying(writte
         [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
         [state] = db.execute("SELECT state FROM head").fetchone()
         wrong = state.replace(b"k3", b"k9")
-        db.execute("UPDATE head SET state = ?, digest = ?", (wrong, chained(last, wrong)))
+        db.execute("UPDATE head SET state = ?, digest = ?", (wrong, chained(last, wrong + b"\0{}")))
     db.close()
     with pytest.raises(Misconfigured, match=r"the events do not fold to the stored state.*journal\.damaged"):
         judged(written, clock)
@@ -285,9 +300,9 @@ def test_a_state_that_is_not_the_fold_of_its_events_is_found_by_verifying(writte
 def test_text_that_is_no_text_is_told(written: Path, clock: Fake) -> None:
     """A damaged name or date of a row that nothing else looks at."""
     with sqlite3.connect(written) as db:
-        db.execute("UPDATE head SET certificate = CAST(x'ff66' AS TEXT)")
+        db.execute("UPDATE head SET subject = CAST(x'ff66' AS TEXT)")
     db.close()
-    journal = Journal(written, clock)
+    journal = opened(written, clock)
     with pytest.raises(Misconfigured, match=r"journal\.damaged"):
         journal.names()
     journal.close()
@@ -295,14 +310,14 @@ def test_text_that_is_no_text_is_told(written: Path, clock: Fake) -> None:
 
 def test_thousands_of_states_are_read_in_their_order(place: Path, clock: Fake) -> None:
     """In portions, so that a daemon need not wait for long; of what is unknown, a new one."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     names = [f"mx{n}.example.org" for n in range(300)]
     for name in names[::7]:
         journal.append(name, event(1))
     found = list(journal.states(reversed(names)))
     assert [state.name for state in found] == names[::-1]
     assert found == [journal.state(name) for name in reversed(names)]
-    assert sum(state.seq for state in found) == len(names[::7])
+    assert sum(len(state.keys) for state in found) == len(names[::7])
     assert list(journal.states([])) == []
     journal.close()
 
@@ -311,11 +326,11 @@ def test_a_journal_that_went_back_is_a_state_of_its_own_past(written: Path, cloc
     """An older copy is whole, and says what was known then: nothing in the file can tell more."""
     copy = place / "copy.db"
     shutil.copy(written, copy)
-    journal = Journal(written, clock)
+    journal = opened(written, clock)
     journal.append(NAME, event(9))
     journal.close()
-    assert judged(copy, clock).seq == 8
-    assert judged(written, clock).seq == 9
+    assert len(judged(copy, clock).keys) == 8
+    assert len(judged(written, clock).keys) == 9
 
 
 def test_cut_at_any_byte_it_is_the_same_state_or_an_error(written: Path, clock: Fake, place: Path) -> None:
@@ -345,7 +360,7 @@ def test_any_byte_changed_it_is_the_same_state_or_an_error(data: st.DataObject) 
     clock = Fake()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "journal.db"
-        journal = Journal(path, clock)
+        journal = opened(path, clock)
         for n in range(1, 5):
             journal.append(NAME, event(n))
         whole = journal.state(NAME)
@@ -357,14 +372,14 @@ def test_any_byte_changed_it_is_the_same_state_or_an_error(data: st.DataObject) 
         try:
             assert judged(path, clock) == whole
         except Error as error:
-            assert error.code in ("journal.damaged", "journal.version", "store.disk"), error  # noqa: PT017
+            assert error.code in ("journal.damaged", "journal.foreign", "journal.version", "store.disk"), error  # noqa: PT017
 
 
 def test_a_torn_write_ahead_log_gives_an_earlier_state_and_never_another(place: Path, clock: Fake) -> None:
     """Power fails in the middle of an append: what was appended before is there, the rest is not, at every cut."""
     path = place / "journal.db"
-    journal = Journal(path, clock)
-    states = [State(name=NAME), *(journal.append(NAME, event(n)) for n in range(1, 5))]
+    journal = opened(path, clock)
+    states = [State(name=NAME), *(journal.append(NAME, event(n)).state for n in range(1, 5))]
     database, log = path.read_bytes(), path.with_name("journal.db-wal").read_bytes()
     torn = place / "torn.db"
     last = 0
@@ -388,7 +403,7 @@ def test_a_newer_version_is_refused_untouched(written: Path, clock: Fake) -> Non
     db.close()
     before = written.read_bytes()
     with pytest.raises(Misconfigured) as caught:
-        Journal(written, clock)
+        opened(written, clock)
     assert caught.value.code == "journal.version"
     assert str(VERSION + 1) in caught.value.detail
     assert "newer" in caught.value.hint
@@ -400,16 +415,16 @@ def test_something_else_than_a_journal_is_refused(place: Path, clock: Fake) -> N
     path = place / "journal.db"
     path.write_bytes(b"something else" * 100)
     with pytest.raises(Misconfigured, match=r"journal\.damaged"):
-        Journal(path, clock)
+        opened(path, clock)
     path.unlink()
     path.mkdir()
     with pytest.raises(Misconfigured, match=r"journal\.path"):
-        Journal(path, clock)
+        opened(path, clock)
     path.rmdir()
     (place / "real").touch()
     path.symlink_to(place / "real")
     with pytest.raises(Misconfigured, match=r"journal\.path"):
-        Journal(path, clock)
+        opened(path, clock)
 
 
 def test_the_beginning_of_an_older_one_is_not_taken_for_a_new_one(place: Path, clock: Fake) -> None:
@@ -418,13 +433,13 @@ def test_the_beginning_of_an_older_one_is_not_taken_for_a_new_one(place: Path, c
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode=WAL")
     before = path.read_bytes()
-    journal = Journal(path, clock)
+    journal = opened(path, clock)
     journal.append(NAME, ev.Requested(what="renew"))
     journal.close()
     with path.open("r+b") as file:
         file.write(before[:512])
     with pytest.raises(Error) as caught:
-        Journal(path, clock)
+        opened(path, clock)
     assert caught.value.code == "journal.damaged"
 
 
@@ -433,7 +448,7 @@ def test_one_that_is_refused_is_not_held_open(written: Path, clock: Fake) -> Non
     data = written.read_bytes()
     written.write_bytes(data[: len(data) // 2])
     with pytest.raises(Error) as caught:
-        Journal(written, clock)
+        opened(written, clock)
     assert caught.value.code == "journal.damaged"
     held = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
     assert not [path for path in held if path.startswith(str(written))]
@@ -445,13 +460,13 @@ def test_a_time_that_was_changed_is_found(written: Path, clock: Fake) -> None:
         db.execute("UPDATE lived SET elapsed_s = elapsed_s + 86400")
     db.close()
     with pytest.raises(Error) as caught:
-        Journal(written, clock)
+        opened(written, clock)
     assert caught.value.code == "journal.damaged"
 
 
 def test_only_its_owner_may_read_it(written: Path, clock: Fake) -> None:
     """0600, the files beside it included, whatever the umask."""
-    journal = Journal(written, clock)
+    journal = opened(written, clock)
     journal.append(NAME, event(9))
     modes = {path.name: path.stat().st_mode & 0o777 for path in written.parent.iterdir()}
     assert modes["journal.db"] == 0o600
@@ -480,7 +495,7 @@ def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(mo
     clock = Fake()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "journal.db"
-        journal = Journal(path, clock)
+        journal = opened(path, clock)
         journal.append(NAME, event(0))
         begin = last = kept = journal.now().elapsed_s
         really = 0.0
@@ -496,10 +511,10 @@ def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(mo
                     clock.boot_id, clock.boot_s = f"boot {n}", amount
                     clock.now += timedelta(seconds=amount)
                     really += amount
-                    journal = Journal(path, clock)
+                    journal = opened(path, clock)
                 case "reopen":
                     journal.close()
-                    journal = Journal(path, clock)
+                    journal = opened(path, clock)
                 case _:
                     journal.append(NAME, event(n))
             now = journal.now().elapsed_s
@@ -516,7 +531,7 @@ def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(mo
 def test_within_a_boot_time_passes_as_it_does_and_between_boots_nothing_is_counted(place: Path, clock: Fake) -> None:
     """A night switched off counts for nothing, nor does a boot before the journal was opened in it."""
     path = place / "journal.db"
-    journal = Journal(path, clock)
+    journal = opened(path, clock)
     journal.append(NAME, event(1))
     first = journal.now()
     clock.pass_(60)
@@ -525,7 +540,7 @@ def test_within_a_boot_time_passes_as_it_does_and_between_boots_nothing_is_count
     journal.close()
     clock.now += timedelta(hours=8)
     clock.boot_id, clock.boot_s = "second", 30.0
-    journal = Journal(path, clock)
+    journal = opened(path, clock)
     assert journal.now().since(first) == timedelta(seconds=60)
     journal.append(NAME, event(3))
     clock.now -= timedelta(days=300)
@@ -536,7 +551,7 @@ def test_within_a_boot_time_passes_as_it_does_and_between_boots_nothing_is_count
 
 def test_wakes_are_those_that_were_noted_last(place: Path, clock: Fake) -> None:
     """A date a certificate; an append forgets it, since everything may be different now."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     journal.sleep(NAME, timedelta(hours=1), "nobody there yet")
     assert journal.wakes() == {}
     journal.append(NAME, event(1))
@@ -551,16 +566,16 @@ def test_wakes_are_those_that_were_noted_last(place: Path, clock: Fake) -> None:
 
 def test_due_are_those_whose_date_has_come_and_those_that_something_happened_to(place: Path, clock: Fake) -> None:
     """The rest is only told by the earliest of its dates, however much of it there is."""
-    journal = Journal(place / "journal.db", clock)
-    assert journal.due() == ([], None)
+    journal = opened(place / "journal.db", clock)
+    assert due(journal) == ([], None)
     for name, hours in (("a", 1), ("b", 2), ("c", 3)):
         journal.append(name, event(1))
         journal.sleep(name, timedelta(hours=hours), "caches")
-    assert journal.due() == ([], timedelta(hours=1))
+    assert due(journal) == ([], timedelta(hours=1))
     journal.append("c", event(1))
-    assert journal.due() == (["c"], timedelta(hours=1))
+    assert due(journal) == (["c"], timedelta(hours=1))
     clock.pass_(3 * 3600)
-    names, following = journal.due()
+    names, following = due(journal)
     assert (sorted(names), following) == (["a", "b", "c"], None)
     journal.close()
 
@@ -578,25 +593,25 @@ def test_a_clock_that_is_set_delays_nothing(place: Path, clock: Fake, set_by: ti
     """Back by hours, or years that it was ahead: what is due is so after the delay all the same. Forward: at its date,
     since a renewal may be due then. What is left, and what people are told, is by the clock that comes first.
     """
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     for name, hours in (("a", 1), ("b", 3)):
         journal.append(name, event(1))
         journal.sleep(name, timedelta(hours=hours), "check_interval")
     clock.now += set_by
-    assert journal.due() == (([], left) if left else (["a"], timedelta(hours=2)))
+    assert due(journal) == (([], left) if left else (["a"], timedelta(hours=2)))
     assert journal.wakes()["a"].at == clock.now + left
     clock.pass_(left.total_seconds())
-    assert journal.due() == (["a"], timedelta(hours=2))
+    assert due(journal) == (["a"], timedelta(hours=2))
     assert journal.wakes()["a"].at == clock.now
     journal.close()
 
 
 def test_what_is_idle_costs_nothing_however_much_of_it_there_is(place: Path, clock: Fake) -> None:
     """By the indexes: SQLite takes as few steps for ten thousand as for one."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     journal.append(NAME, event(1))
     journal.sleep(NAME, timedelta(hours=1), "check_interval")
-    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    db = connection(journal)
     steps: list[int] = []
 
     def asked() -> None:
@@ -606,13 +621,13 @@ def test_what_is_idle_costs_nothing_however_much_of_it_there_is(place: Path, clo
             steps[-1] += 1
 
         db.set_progress_handler(stepped, 1)
-        assert journal.due() == ([], timedelta(hours=1))
+        assert due(journal) == ([], timedelta(hours=1))
         db.set_progress_handler(None, 0)
 
     asked()
     db.execute(
         "INSERT INTO head WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<10000)"
-        " SELECT 'mx'||i, seq, state, digest, wake_at+i, wake_s+i, why FROM n, head"
+        " SELECT 'mx'||i, seq, state, again, digest, wake_at+i, wake_s+i, why FROM n, head"
     )
     asked()
     assert steps[1] <= steps[0] + 20
@@ -630,14 +645,14 @@ import sys
 from pathlib import Path
 from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
-from certagent.store.journal import Journal
-journal = Journal(Path({str(path)!r}), SystemClock())
+from tests.store.opened import opened
+journal = opened(Path({str(path)!r}))
 for n in range(150):
     journal.append({NAME!r}, ev.KeysMade(keys=f"k{{n}}", spki={{}}), ev.KeysMade(keys=f"x{{n}}", spki={{}}))
 """
     from certagent.host.clock import SystemClock
 
-    Journal(path, SystemClock()).close()
+    opened(path, SystemClock()).close()
     writer = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     seen: list[list[int]] = []
     errors: list[BaseException] = []
@@ -645,12 +660,12 @@ for n in range(150):
     def reads() -> None:
         mine: list[int] = []
         try:
-            journal = Journal(path, SystemClock())
+            journal = opened(path, SystemClock())
             while not mine or mine[-1] < 300:
-                state = journal.state(NAME)
-                assert state.seq == len(state.keys)
-                assert state.seq % 2 == 0
-                mine.append(state.seq)
+                known = journal.read(NAME)
+                assert known.seq == len(known.state.keys)
+                assert known.seq % 2 == 0
+                mine.append(known.seq)
                 assert writer.poll() in (None, 0)
             journal.verify(NAME)
             journal.close()
@@ -670,7 +685,7 @@ for n in range(150):
 
 def test_threads_share_one_journal(place: Path, clock: Fake) -> None:
     """Eight certificates at once, one connection: every event of each is there, in its order."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     names = [f"mx{n}.example.org" for n in range(8)]
 
     def writes(name: str) -> None:
@@ -688,9 +703,9 @@ def test_threads_share_one_journal(place: Path, clock: Fake) -> None:
 
 def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, clock: Fake) -> None:
     """`store.disk`, transient; the journal is as before, and goes on when there is room (SQLite's own page limit)."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     before = journal.append(NAME, event(1))
-    db = journal._db  # pyright: ignore[reportPrivateUsage]
+    db = connection(journal)
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     db.execute(f"PRAGMA max_page_count={pages}")
     caught = None
@@ -704,17 +719,17 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, cl
     assert caught.code == "store.disk"
     assert "full" in caught.detail
     assert caught.hint
-    assert journal.state(NAME) == before
+    assert journal.read(NAME) == before
     assert journal.verify(NAME) == before.seq
     db.execute("PRAGMA max_page_count=100000")
     assert journal.append(NAME, event(1000)).seq == before.seq + 1
     journal.close()
-    assert judged(place / "journal.db", clock).seq == before.seq + 1
+    assert judged(place / "journal.db", clock).keys[-1].id == "k1000"
 
 
 def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: Path, clock: Fake) -> None:
     """At whichever byte of the log: a limit on the size of files makes the kernel refuse it (setrlimit(2))."""
-    journal = Journal(place / "journal.db", clock)
+    journal = opened(place / "journal.db", clock)
     before = journal.append(NAME, event(1))
     log = (place / "journal.db-wal").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -725,7 +740,7 @@ def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: 
                 journal.append(NAME, *(event(n) for n in range(2, 30)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert journal.state(NAME) == before
+        assert journal.read(NAME) == before
         assert journal.verify(NAME) == 1
     assert journal.append(NAME, event(2)).seq == 2
     journal.close()
@@ -733,8 +748,8 @@ def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: 
 
 def test_another_writer_that_holds_the_file_is_told(place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not waited for without end."""
-    monkeypatch.setattr("certagent.store.journal._BUSY_S", 0.1)
-    journal = Journal(place / "journal.db", clock)
+    monkeypatch.setattr("certagent.store.sqlite._BUSY_S", 0.1)
+    journal = opened(place / "journal.db", clock)
     other = sqlite3.connect(place / "journal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Transient) as caught:

@@ -2,7 +2,8 @@
 
 - `dispatch`: which step is which act
 - `issuing`: keys, orders, certificates, revocations
-- `records`: TLSA sets and challenges
+- `challenges`: presented, seen, answered, cleaned up
+- `records`: TLSA sets, TXT values
 - `serving`: mail servers
 - `outcome`: gates, failures
 """

@@ -6,7 +6,7 @@ asked once more, with the state of that moment. Errors are those of the edges, `
 
 from __future__ import annotations
 
-from certagent.agent.act import issuing, records, serving
+from certagent.agent.act import challenges, issuing, records, serving
 from certagent.agent.act.outcome import Note, gate
 from certagent.agent.edges import Edges
 from certagent.facts.moment import Instant
@@ -33,14 +33,14 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.AbandonOrder():
             return (ev.OrderAbandoned(key_type=step.key_type, work=work),)
         case st.Present():
-            records.write_txt(state.orders[step.key_type].challenges, edges, add=True)
+            challenges.present(state.orders[step.key_type].challenges, edges)
             return (ev.Presented(key_type=step.key_type, work=work),)
         case st.Respond():
-            return records.respond(step, state, edges)
+            return challenges.respond(step, state, edges)
         case st.Finalize():
             return issuing.finalize(step, spec, state, edges, now)
         case st.CleanUp():
-            records.write_txt(step.challenges, edges, add=False)
+            challenges.clean_up(step.challenges, edges)
             return (ev.CleanedUp(challenges=step.challenges, work=work),)
         case st.Observe():
             observation = edges.resolver().observe(

@@ -54,12 +54,11 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
                 raise
     edges.check_ahead(frozenset(spec.key_types))
     order = edges.issuer().order(csr, profile=spec.profile, replaces=replaces)
-    challenges = tuple((c.name, c.value) for c in order.challenges)
     return ev.OrderPlaced(
         key_type=step.key_type,
         keys=step.keys,
         url=order.url,
-        challenges=challenges,
+        challenges=order.challenges,
         ca=spec.ca,
         work=step.work,
     )

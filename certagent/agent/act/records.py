@@ -1,17 +1,15 @@
-"""Records: TLSA sets are written, challenges are presented, seen and removed."""
+"""Records: TLSA sets and TXT values are written, each write with what was read as its precondition."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from certagent.agent.act.outcome import Note, failed
+from certagent.agent.act.outcome import Note
 from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Capabilities, Changed, Provider
-from certagent.errors import Rejected, Transient, Unsafe
+from certagent.errors import Transient, Unsafe
 from certagent.facts.dns import Value
 from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
@@ -20,12 +18,6 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.setchange import harmless, one_at_a_time
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-
-TXT_TTL_S = 60
-"""Nobody needs to keep a challenge longer than it lives; a provider with a floor raises it."""
-SETTLE_TXT = timedelta(seconds=10)
-"""How long one step asks for the challenge at every authoritative server; slower ones are asked again with back-off."""
-
 
 ATTEMPTS = 3
 """How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
@@ -103,9 +95,7 @@ def _first(
     order = one_at_a_time(before, values, served, adds=adds)
     if order is None:
         against = f"{tlsa_name}: several keys are served, and this provider makes no change of several records at once"
-        hint = (
-            "use a provider that does (docs/how-to/dns-providers.md), or list one type of key until the change is made"
-        )
+        hint = "use a provider whose changes are atomic, or list one type of key until the change is made"
         raise Unsafe("dns.not_atomic", against, hint)
     return frozenset(order[:1])
 
@@ -131,49 +121,25 @@ def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
     return zone, name
 
 
-def _by_name(challenges: tuple[tuple[str, str], ...], edges: Edges) -> dict[tuple[str, str], frozenset[str]]:
-    """The values at each final (zone, name)."""
-    found: dict[tuple[str, str], frozenset[str]] = {}
-    for name in dict.fromkeys(n for n, _ in challenges):
-        final = edges.resolver().final(name)
-        found[final] = found.get(final, frozenset()) | {v for n, v in challenges if n == name}
-    return found
-
-
-def write_txt(challenges: tuple[tuple[str, str], ...], edges: Edges, *, add: bool) -> None:
-    """Add or remove challenges."""
-    for (zone, name), values in _by_name(challenges, edges).items():
-        change_txt(edges.zones, zone, name, values, add=add)
-
-
-def change_txt(zones: Zones, zone: str, name: str, values: frozenset[str], *, add: bool) -> None:
-    """Add or remove TXT values beside those of others; values that are as wanted are not written."""
+def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int) -> None:
+    """Add TXT values beside those of others; nothing is written if they are there."""
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
-            there = found.values if found else frozenset[str]()
-            if add and not values <= there:
-                provider.add(name, "TXT", values - there, TXT_TTL_S, found)
-            if not add and values & there:
-                provider.remove(name, "TXT", values & there, found)
+            if lacking := values - (found.values if found else frozenset()):
+                provider.add(name, "TXT", lacking, ttl_s, found)
 
         _try_again(change)
 
 
-def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
-    """Wait until every authoritative server gives the challenges, then tell the CA."""
-    order = state.orders[step.key_type]
-    resolver = edges.resolver()
-    places = {name: values for (_, name), values in _by_name(order.challenges, edges).items()}
+def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str]) -> None:
+    """Remove TXT values; nothing is written if they are not there."""
+    with zones.writing(zone, name) as provider:
 
-    def settle(name: str) -> None:
-        resolver.settle_txt(name, places[name], SETTLE_TXT)
+        def change() -> None:
+            found = provider.get(name, "TXT")
+            if left := values & (found.values if found else frozenset()):
+                provider.remove(name, "TXT", left, found)
 
-    with ThreadPoolExecutor(max_workers=8) as pool:  # eight names at once keep the servers' rate limits content
-        list(pool.map(settle, places))
-    try:
-        edges.issuer().answer(order.url)
-    except Rejected as error:
-        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
-    return (ev.OrderReady(key_type=step.key_type, work=step.work),)
+        _try_again(change)

@@ -50,9 +50,9 @@ def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         order_it = PlaceOrder(keys=keys.id, key_type=key_type, replaces=replaces, because=because)
         yield _rest(state, key_type, now) or order_it
     elif not order.presented:
-        yield Present(key_type=key_type, because="the CA asks for a dns-01 challenge")
+        yield Present(key_type=key_type, because="the CA asks for challenges")
     elif not order.ready:
-        yield Respond(key_type=key_type, because="the challenge values are in DNS")
+        yield Respond(key_type=key_type, because="the responses are in place")
     else:
         yield Finalize(
             keys=keys.id,
@@ -132,7 +132,7 @@ def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | No
 
 
 def clean_up(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """Challenge values whose order is over leave DNS: too many of them make the answer too big."""
+    """Responses whose order is over are taken away: too many make a DNS answer too big."""
     needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
     over = tuple(c for c in state.challenges if c not in needed)
     if over:

@@ -23,10 +23,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
+from certagent.mta.claims import Claim
 from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
@@ -55,6 +56,7 @@ class Dovecot:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = "/etc/dovecot/tls"
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises `mta.config` for files that Dovecot cannot use, `pem.algorithm` for an unknown kind of key."""
@@ -70,6 +72,20 @@ class Dovecot:
     def discover() -> list[Found]:
         """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
         return discovery.discover()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(both_algorithms=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return f"{self._conf.command('doveadm')} reload"
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return self._layout.claims()
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.
@@ -98,27 +114,29 @@ class Dovecot:
             hint = f"run: {self._conf.command('doveconf')} -x ssl"
             raise self._conf.wrong(f"it would not start or reload: {why}", hint)
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and those that are served but not renewed here."""
         settings, needed = self._conf.read(), self._needed(key_types)
         new = {key_type: pair for key_type, pair in needed.items() if not _exist(pair)}
         kinds = {algorithm(key_type) for key_type in new}
-        found: list[tuple[str, str]] = []
+        found: list[Advice] = []
         ours = self._ours(settings)
         for block in ours:
             unnamed = [pair for pair in new.values() if pair not in block.pairs]
             if unnamed:
                 keep = [pair for pair in block.pairs if _exist(pair) and pair.kind not in kinds]
                 what = f"{block.name} does not name {_shown(unnamed)} yet: the first run installs it and stops there"
-                found.append((what, self._set(settings, block, keep + unnamed)))
+                found.append(Advice(what, self._set(settings, block, keep + unnamed)))
             if named := [pair for pair in new.values() if pair in block.pairs]:
                 what = f"{block.name} names {_shown(named)}, which the first run installs; until then Dovecot does not "
-                found.append((f"{what}start, and a reload changes nothing", "let it run until then, or start it after"))
+                found.append(
+                    Advice(f"{what}start, and a reload changes nothing", "let it run until then, or start it after")
+                )
         for block in settings.blocks:
             pairs = block.pairs if block in ours else tuple(pair for pair in block.pairs if block.own)
             if others := [pair for pair in pairs if pair not in self._pairs.values()]:
                 what = f"{block.name} names {_shown(others)}, which is not renewed here"
-                found.append((what, "see that something else renews it; it is left alone"))
+                found.append(Advice(what, "see that something else renews it; it is left alone"))
         return tuple(found)
 
     def install(self, credentials: Mapping[str, Credential]) -> None:

@@ -72,6 +72,7 @@ def discover() -> list[Found]:
             uses=_uses(pairs, settings),
             notes=(*notes, *_about(services)),
             changes=changes,
+            reader=(settings["exim_user"], settings["exim_group"]),
         )
     ]
 

@@ -18,6 +18,7 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import replace, trust
 from certagent.host.files import read_file, remove_file
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.exim import eximconf
 from certagent.mta.layout import Access, Files, Layout
 from certagent.pki.credential import Credential
@@ -82,6 +83,10 @@ class Listed:
     def paths(self) -> tuple[Path, ...]:
         """See `Layout.paths`: all places, and the list."""
         return (*(path for place in self._places for path in place.paths()), self._path)
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server.claims`."""
+        return (*(claim for place in self._places for claim in place.claims()), Claim(str(self._path)))
 
     def check(self) -> None:
         """See `Layout.check`."""

@@ -43,12 +43,13 @@ from certagent.errors import Misconfigured, Transient
 from certagent.host import attributes
 from certagent.host.files import file_status
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, Pair, View
 from certagent.mta.exim.eximdaemon import Daemon
 from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.layout import Access, Files, Layout
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki import names
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -84,6 +85,7 @@ class Exim:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = "/etc/exim4/tls"
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises: see `Layout`; `mta.config` also for files that Exim cannot read: certificate and issuers apart."""
@@ -99,6 +101,27 @@ class Exim:
         for asked in options.sni:
             if asked:
                 names.hostname(asked)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(
+            both_algorithms=True, sni=True, keeps_ports=not self._options.hangup, one_step=not self._layout.split
+        )
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        pid_file = self._options.pid_file
+        if self._options.config and not pid_file:
+            pid_file = self._exim.pid_file(self._exim.settings())
+        if pid_file:
+            return f"kill -HUP $(cat {shlex.quote(pid_file)})"
+        return f"systemctl reload {os.path.basename(self._exim.command())}"
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return self._layout.claims()
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Exim is not running.
@@ -120,11 +143,11 @@ class Exim:
             raise self._exim.wrong("tls_advertise_hosts is empty: nobody is offered STARTTLS", hint)
         self._check_files(key_types, settings, stale=True)
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
         settings = self._exim.settings()
         needed, kinds = self._needed(key_types), {algorithm(key_type) for key_type in key_types}
-        found: list[tuple[str, str]] = []
+        found: list[Advice] = []
         unknown = eximconf.variables(settings)
         listed = self._listed
         if listed and not listed.exists():
@@ -132,29 +155,29 @@ class Exim:
                 what = (
                     f"tls_certificate does not read {self._options.list} yet: the first run writes it and stops there"
                 )
-                found.append((what, self._set_later(settings, [])))
+                found.append(Advice(what, self._set_later(settings, [])))
             return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
             if new := [pair for pair in needed if pair not in view.pairs and not _exist(pair)]:
                 what = f"{view.where} does not lead to {_shown(new)} yet: the first run installs it and stops there"
                 there = [pair for pair in view.pairs if _exist(pair)]
                 keep = [pair for pair in there if pair in needed or eximconf.kind_in(pair[0]) not in kinds]
-                found.append((what, self._set_later(settings, [*keep, *new])))
+                found.append(Advice(what, self._set_later(settings, [*keep, *new])))
         if unknown:
             what = (
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
             )
-            found.append((what, "run: certagent check; list every port and SNI name under its services"))
+            found.append(Advice(what, "run: certagent check; list every port and SNI name under its services"))
         if "$" in settings["tls_certificate"] and not unknown and not listed:
             what = "each connection reads certificate and key one after the other, and fails where a swap is in between"
             path = f"{os.path.dirname(needed[0][0])}/{self._exim.name}.list"
             found.append(
-                (what, f"set `list: {path}` in its config; then name it in place of the files: {reading(path)}")
+                Advice(what, f"set `list: {path}` in its config; then name it in place of the files: {reading(path)}")
             )
         if self._layout.split:
             what = "certificate and key are two files, which no rename replaces together: a crash between ends TLS"
             found.append(
-                (what, "give it one file: `ecdsa: /etc/exim4/tls/ecdsa.pem` in its files, and no tls_privatekey")
+                Advice(what, "give it one file: `ecdsa: /etc/exim4/tls/ecdsa.pem` in its files, and no tls_privatekey")
             )
         return tuple(found)
 

@@ -23,7 +23,7 @@ from certagent.pki.keytypes import algorithm
 CONFIG = Path("/etc/smtpd.conf")
 """Where it is on Debian; compiled in."""
 
-_OWN = "/etc/smtpd"
+DIRECTORY = "/etc/smtpd"
 """The directory that is proposed where the present files cannot be kept."""
 
 _EVERYWHERE = frozenset({"*", "all", "any", "0.0.0.0", "::"})  # noqa: S104 -- read, not bound
@@ -74,8 +74,10 @@ def _with_tls(
     changes: tuple[Change, ...] = ()
     option: object = cert if cert == key else {"fullchain": cert, "key": key}
     if not all(map(_ordinary, files)):
-        own = option = f"{_OWN}/{kind}.pem"
-        why = f"{cert} is not certagent's to replace: let it name {own} once that is there; install -d -m 700 {_OWN}"
+        own = option = f"{DIRECTORY}/{kind}.pem"
+        why = (
+            f"{cert} is not certagent's to replace: let it name {own} once that is there; install -d -m 700 {DIRECTORY}"
+        )
         after = text.replace(f'"{cert}"', f'"{own}"').replace(f'"{key}"', f'"{own}"')
         changes = (Change(str(CONFIG), text, after, why),) if after != text else ()
         notes = (*notes, why)
@@ -85,14 +87,14 @@ def _with_tls(
 
 def _without_tls(conf: Conf, text: str, notes: tuple[str, ...]) -> Found:
     """TLS is not configured: what it would take. A listener on the loopback needs none."""
-    own, host = f"{_OWN}/ecdsa.pem", _host_name()
+    own, host = f"{DIRECTORY}/ecdsa.pem", _host_name()
     public = [one for one in conf.listeners if one.on not in _LOOPBACK]
     listen = re.compile(r"(?m)^(\s*listen\s+on\s+(?!socket\b)\"?([^\s\"#]+)\"?)(?!.*\b(?:tls|smtps|tls-require)\b)")
 
     def offer(match: re.Match[str]) -> str:
         return match[1] if match[2] in _LOOPBACK else f"{match[1]} tls pki {host}"
 
-    why = f"it offers no TLS; once certagent's first run has made {own} (install -d -m 700 {_OWN}), add it"
+    why = f"it offers no TLS; once certagent's first run has made {own} (install -d -m 700 {DIRECTORY}), add it"
     after = f'pki {host} cert "{own}"\npki {host} key "{own}"\n\n{listen.sub(offer, text)}'
     changes = (Change(str(CONFIG), text, after, why),) if public else ()
     notes = (*notes, why if public else "it listens on the loopback only, without TLS: it needs no certificate")

@@ -34,11 +34,12 @@ from msgspec import Meta
 from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from certagent.host.programs import Result, program, run
+from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
@@ -75,6 +76,7 @@ class OpenSmtpd:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = discovery.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises `mta.config` for files that OpenSMTPD cannot use, and as `Layout`."""
@@ -93,6 +95,20 @@ class OpenSmtpd:
     def discover() -> list[Found]:
         """See `Found`; one for each certificate that smtpd.conf names."""
         return discovery.discover()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(both_algorithms=False, sni=True, keeps_ports=False, one_step=not self._layout.split)
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return shlex.join(self._options.restart or _SYSTEMD)
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return self._layout.claims()
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when OpenSMTPD is not running.
@@ -118,11 +134,11 @@ class OpenSmtpd:
         if tested.code != 0 and not (waits and _only_files(tested) and not self._missing(conf)):
             raise self._wrong(f"smtpd -n refuses it: {_said(tested)[0]}", f"run: {self._command()}")
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not named."""
         conf = self._read()
         return tuple(
-            (f"{self._options.config} does not name {cert} yet: the first run installs it and stops there", hint)
+            Advice(f"{self._options.config} does not name {cert} yet: the first run installs it and stops there", hint)
             for key_type in sorted(key_types)
             for cert, key in [self._pair(key_type)]
             if not any((pki.cert, pki.key) == (cert, key) for pki in conf.pkis) and not os.path.exists(cert)

@@ -23,6 +23,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Transient
+from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.postfix import discovery, smtpdtls
 from certagent.mta.postfix.postconf import (
@@ -40,7 +41,7 @@ from certagent.mta.postfix.postconf import (
 )
 from certagent.mta.postfix.smtpdtls import Pair, Problem
 from certagent.mta.postfix.snimap import TABLES, SniMap
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
 from certagent.secret import Secret
@@ -86,6 +87,7 @@ class Postfix:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = "/etc/postfix/tls"
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises `mta.config` for options that make no sense, `pem.algorithm` for an unknown kind of key."""
@@ -105,6 +107,25 @@ class Postfix:
     def discover() -> list[Found]:
         """See `Found`: every instance that `postmulti -l` tells, or the one there is."""
         return discovery.discover()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(
+            both_algorithms=True,
+            sni=self._options.chain_files is not None,
+            keeps_ports=True,
+            one_step=not self._layout.split,
+        )
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return self._instance.command("postfix", "reload")
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()))
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
@@ -131,13 +152,13 @@ class Postfix:
         if self._sni:
             self._sni.check()
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not named; two files where one would do; files of others."""
         settings = self._instance.read()
         return (
-            *(told for place in settings.places() for told in self._place_ahead(place, key_types)),
+            *(one for place in settings.places() for one in self._place_advice(place, key_types)),
             *self._two_files(settings),
-            *self._sni_ahead(key_types, settings),
+            *self._sni_advice(key_types, settings),
         )
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
@@ -232,22 +253,22 @@ class Postfix:
 
     # -- what the operator should know -------------------------------------------------------------------------------
 
-    def _place_ahead(self, place: Place, key_types: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
         if self._options.chain_files is not None and not self._foreign(place):
             needed = {key_type: file for key_type in sorted(key_types) for file in self._names([key_type])}
             if self._judged(place) and (ahead := smtpdtls.chain_ahead(place, needed)):
-                yield ahead.what, self._run_later(ahead.remedy)
+                yield Advice(ahead.what, self._run_later(ahead.remedy))
             if idle := smtpdtls.without_effect(place):
-                yield idle.what, self._run(idle.remedy)
+                yield Advice(idle.what, self._run(idle.remedy))
         if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
-            yield f"{place.name} names {', '.join(others)}, which this entry does not look after", ""
+            yield Advice(f"{place.name} names {', '.join(others)}, which this entry does not look after", "")
 
-    def _two_files(self, settings: Settings) -> Iterator[tuple[str, str]]:
+    def _two_files(self, settings: Settings) -> Iterator[Advice]:
         """What separate files cannot do, and the way out."""
         pairs = self._pairs()
         if pairs and not settings.at_least(CHAIN_FILES_SINCE):
             what = f"Postfix {settings.version} opens the file of a key apart, and may find another than fits"
-            yield f"{what}, for an instant at each swap", "upgrade it to 3.4 or later, then use chain_files"
+            yield Advice(f"{what}, for an instant at each swap", "upgrade it to 3.4 or later, then use chain_files")
             return
         if not pairs or not self._layout.split:
             return
@@ -264,7 +285,7 @@ class Postfix:
             if certificate != key
         ]
         settled = smtpdtls.chain_instead([p for p in settings.places() if self._judged(p)], list(files.values()))
-        yield (
+        yield Advice(
             what,
             f"run: install -d -m 700 {shlex.quote(directory)} && (umask 077; {' && '.join(both)}) && "
             f"{self._instance.set(settled)}",
@@ -309,19 +330,21 @@ class Postfix:
                 value = ", ".join([str(self._sni), *others])
                 yield Problem(f"{place}: {SNI_MAPS} does not name {self._sni}", {(place, SNI_MAPS): value})
 
-    def _sni_ahead(self, key_types: Iterable[str], settings: Settings) -> Iterator[tuple[str, str]]:
+    def _sni_advice(self, key_types: Iterable[str], settings: Settings) -> Iterator[Advice]:
         if self._sni is None:
             return
         missing = list(self._sni_missing(settings))
         if not self._sni.ready:
             for one in missing:
-                yield f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy)
+                yield Advice(f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy))
             if not missing:
-                yield f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""
+                yield Advice(
+                    f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""
+                )
         wanted = self._names(sorted(key_types))
         for name, files in self._sni.files().items():
             if files != wanted:
-                yield f"{self._sni.path}: {name} leads to {' '.join(files)}; the next run changes that", ""
+                yield Advice(f"{self._sni.path}: {name} leads to {' '.join(files)}; the next run changes that", "")
 
     # -- names of files ----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from certagent.host import replace, trust
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.postfix.postconf import TIMEOUT_S, Instance, last_line, words
 from certagent.secret import Secret
 
@@ -61,6 +62,12 @@ class SniMap:
     def ready(self) -> bool:
         """Whether what Postfix opens is there; without it, whoever asks for a name gets no TLS."""
         return self._table.exists()
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Of the source and of the table, the entries of its own names."""
+        return tuple(
+            Claim(str(path), name) for path in dict.fromkeys((self.path, self._table)) for name in set(self._names)
+        )
 
     def files(self) -> dict[str, list[str]]:
         """The chain files that the source gives for each of its own names now. Raises: `mta.disk`, `mta.files`."""

@@ -33,7 +33,7 @@ _PID_FILE = "/var/run/sendmail/mta/sendmail.pid"
 _TIMEOUT_S = 90.0
 """For its own check: milliseconds, but where the host has no full name, it sleeps for 60 s first."""
 
-_OWN = "/etc/mail/certagent"
+DIRECTORY = "/etc/mail/certagent"
 """The directory that is proposed where the present files cannot be kept."""
 
 _OPTION = re.compile(r"O\s+(\w+)\s*=\s*(.*?)\s*$")
@@ -167,12 +167,12 @@ def discover() -> list[Found]:
         files[kind(cert) or "ecdsa"] = cert if cert == key else {"fullchain": cert, "key": key}
     notes = ("a reload closes its ports for a moment; sessions in progress go on",)
     fits = 0 < len(files) == len(settings.pairs) and all(_fits(*pair, settings) for pair in settings.pairs)
-    own = {name: f"{_OWN}/{name}.pem" for name in files or {"ecdsa": None}}
-    intermediates = settings.ca_file if _only_intermediates(settings) else f"{_OWN}/issuers.pem"
+    own = {name: f"{DIRECTORY}/{name}.pem" for name in files or {"ecdsa": None}}
+    intermediates = settings.ca_file if _only_intermediates(settings) else f"{DIRECTORY}/issuers.pem"
     options: dict[str, object] = {"files": files if fits else own, "issuers": intermediates}
     changes: tuple[Change, ...] = ()
     if not fits or intermediates != settings.ca_file:
-        why = f"once certagent's first run has made its files (install -d -m 700 {_OWN}), let Sendmail name them"
+        why = f"once certagent's first run has made its files (install -d -m 700 {DIRECTORY}), let Sendmail name them"
         pairs = settings.pairs if fits else [(path, path) for path in own.values()]
         changes = _changes(defines(pairs, intermediates), why)
         notes = (*notes, why, f"it sends as issuers what is in CACertFile: that must be {intermediates}")

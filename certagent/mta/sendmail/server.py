@@ -35,10 +35,11 @@ from certagent.host import processes, replace
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
+from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
-from certagent.mta.server import Found
+from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
@@ -63,6 +64,7 @@ class Sendmail:
     """A `certagent.mta.server.Server`."""
 
     Options = Options
+    directory = sendmailcf.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
         """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
@@ -81,6 +83,20 @@ class Sendmail:
     def discover() -> list[Found]:
         """See `Found`."""
         return sendmailcf.discover()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Server`."""
+        return Capabilities(both_algorithms=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
+
+    @property
+    def reload_command(self) -> str:
+        """See `Server`."""
+        return _HUP
+
+    def claims(self) -> tuple[Claim, ...]:
+        """See `Server`."""
+        return (*self._layout.claims(), Claim(str(self._issuers)))
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Sendmail is not running.
@@ -105,7 +121,7 @@ class Sendmail:
         if not any(port.mode for port in settings.ports):
             raise self._wrong("every port has M=S: no STARTTLS", self._to_make("remove S from its DAEMON_OPTIONS"))
 
-    def ahead(self, key_types: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not named."""
         settings = self._read()
         new = [p for p in map(self._pair, sorted(key_types)) if p not in settings.pairs and not os.path.exists(p[0])]
@@ -114,7 +130,7 @@ class Sendmail:
         named = ", ".join(cert for cert, _ in new)
         keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, key_types)]
         what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
-        return ((what, self._to_define(keep + new)),)
+        return (Advice(what, self._to_define(keep + new)),)
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.

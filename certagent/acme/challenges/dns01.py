@@ -1,0 +1,65 @@
+"""`dns-01`: the response is a TXT record below the name (RFC 8555 section 8.4). CNAMEs are followed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from josepy.json_util import encode_b64jose
+
+from certagent.acme.challenges.protocol import Means
+from certagent.facts.challenge import Challenge
+from certagent.pki.names import challenge_name
+
+BUDGET = timedelta(seconds=10)
+"""How long one call asks for the records at every authoritative server. Slower servers are asked again later."""
+
+WORKERS = 8
+"""How many names are asked for side by side, so that name servers with rate limits still answer."""
+
+
+class Dns01:
+    """A ChallengeType."""
+
+    def __init__(self, means: Means) -> None:
+        self._txt = means.txt
+
+    @staticmethod
+    def respond(identifier: str, token: str, thumbprint: str) -> Challenge:
+        """The digest of the key authorization (RFC 8555 section 8.1).
+
+        Raises:
+            Misconfigured: `name.invalid`: the identifier is no host name, or too long.
+        """
+        digest = hashlib.sha256(f"{token}.{thumbprint}".encode()).digest()
+        return Challenge("dns-01", identifier, challenge_name(identifier), encode_b64jose(digest))
+
+    def present(self, challenges: Sequence[Challenge]) -> None:
+        """Add the TXT records."""
+        for (zone, name), values in self._by_final_name(challenges).items():
+            self._txt.add(zone, name, values)
+
+    def ready(self, challenges: Sequence[Challenge]) -> None:
+        """The CA may ask any authoritative server, so every one of them must give the records."""
+        places = {name: values for (_, name), values in self._by_final_name(challenges).items()}
+
+        def seen(name: str) -> None:
+            self._txt.seen(name, places[name], BUDGET)
+
+        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+            list(pool.map(seen, places))
+
+    def clean_up(self, challenges: Sequence[Challenge]) -> None:
+        """Remove the TXT records."""
+        for (zone, name), values in self._by_final_name(challenges).items():
+            self._txt.remove(zone, name, values)
+
+    def _by_final_name(self, challenges: Sequence[Challenge]) -> dict[tuple[str, str], frozenset[str]]:
+        """The values for each (zone, name). Several names may be CNAMEs to one."""
+        found: dict[tuple[str, str], frozenset[str]] = {}
+        for name in dict.fromkeys(challenge.name for challenge in challenges):
+            final = self._txt.final(name)
+            found[final] = found.get(final, frozenset()) | {c.value for c in challenges if c.name == name}
+        return found

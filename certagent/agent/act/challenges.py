@@ -1,0 +1,88 @@
+"""Challenges are presented, seen, answered and cleaned up, each by its type (`acme/challenges`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from certagent.acme.challenges import TYPES
+from certagent.acme.challenges.protocol import ChallengeType
+from certagent.agent.act.outcome import failed
+from certagent.agent.act.records import add_txt, remove_txt
+from certagent.agent.edges import Edges
+from certagent.errors import Misconfigured, Rejected
+from certagent.facts.challenge import Challenge
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.state import State
+
+TXT_TTL_S = 60
+"""No cache should keep a response longer than its challenge lives. Providers with a minimum raise it."""
+
+
+class _Txt:
+    """TXT records by the resolver and the providers of this certificate."""
+
+    def __init__(self, edges: Edges) -> None:
+        self._edges = edges
+
+    def final(self, name: str) -> tuple[str, str]:
+        return self._edges.resolver().final(name)
+
+    def add(self, zone: str, name: str, values: frozenset[str]) -> None:
+        add_txt(self._edges.zones, zone, name, values, TXT_TTL_S)
+
+    def remove(self, zone: str, name: str, values: frozenset[str]) -> None:
+        remove_txt(self._edges.zones, zone, name, values)
+
+    def seen(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        self._edges.resolver().settle_txt(name, values, budget)
+
+
+class _Means:
+    """What challenge types may use."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.txt = _Txt(edges)
+
+
+def present(challenges: Sequence[Challenge], edges: Edges) -> None:
+    """Put the responses where the CA looks."""
+    for type_, of_type in _by_type(challenges, edges):
+        type_.present(of_type)
+
+
+def ready(challenges: Sequence[Challenge], edges: Edges) -> None:
+    """Return as soon as the CA would find every response."""
+    for type_, of_type in _by_type(challenges, edges):
+        type_.ready(of_type)
+
+
+def clean_up(challenges: Sequence[Challenge], edges: Edges) -> None:
+    """Take the responses away."""
+    for type_, of_type in _by_type(challenges, edges):
+        type_.clean_up(of_type)
+
+
+def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
+    """See that the responses are there, then let the CA look at them."""
+    order = state.orders[step.key_type]
+    ready(order.challenges, edges)
+    try:
+        edges.issuer().answer(order.url)
+    except Rejected as error:
+        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
+    return (ev.OrderReady(key_type=step.key_type, work=step.work),)
+
+
+def _by_type(challenges: Sequence[Challenge], edges: Edges) -> Iterator[tuple[ChallengeType, list[Challenge]]]:
+    """Each type that occurs, with its challenges.
+
+    Raises:
+        Misconfigured: `ca.challenge_type`: the journal has a type that this version does not know.
+    """
+    means = _Means(edges)
+    for name in dict.fromkeys(challenge.type for challenge in challenges):
+        if name not in TYPES:
+            raise Misconfigured("ca.challenge_type", f"unknown challenge type {name}", "install a newer certagent")
+        yield TYPES[name](means), [challenge for challenge in challenges if challenge.type == name]

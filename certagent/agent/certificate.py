@@ -1,0 +1,91 @@
+"""The first kind of subject: a certificate, with its keys, its records and its mail servers."""
+
+from __future__ import annotations
+
+from certagent.agent.act.dispatch import act
+from certagent.agent.act.outcome import failed
+from certagent.agent.edges import Edges
+from certagent.agent.subject import Note
+from certagent.errors import Error
+from certagent.facts.moment import Instant
+from certagent.facts.wait import Wait
+from certagent.lifecycle import events as ev
+from certagent.lifecycle.fold import fold
+from certagent.lifecycle.planner import plan
+from certagent.lifecycle.rules import rotation
+from certagent.lifecycle.schedule import alarms
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+from certagent.lifecycle.steps import AnyStep
+from certagent.store.subject import SubjectKind
+
+
+def _new(name: str) -> State:
+    return State(name=name)
+
+
+def _topic(event: ev.AnyEvent) -> str | None:
+    """Observations of a TLSA name, proofs of a mail server, renewal windows of a key type: each has its own part of
+    the state.
+    """
+    match event:
+        case ev.Observed():
+            return f"observed {event.tlsa_name}"
+        case ev.Verified():
+            return f"verified {event.server}"
+        case ev.RenewalInfo():
+            return f"renewal {event.key_type}"
+        case _:
+            return None
+
+
+CERTIFICATE: SubjectKind[State, ev.AnyEvent] = SubjectKind("certificate", ev.AnyEvent, State, _new, fold, _topic)
+
+
+class Certificate:
+    """One certificate of the configuration. See `Subject`."""
+
+    kind = CERTIFICATE
+
+    def __init__(self, spec: Spec, edges: Edges) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._edges = edges
+
+    def plan(self, state: State, now: Instant) -> AnyStep | Wait:
+        """See `lifecycle/planner.py`."""
+        return plan(self._spec, state, now)
+
+    def act(self, step: AnyStep, state: State, now: Instant, note: Note[ev.AnyEvent]) -> tuple[ev.AnyEvent, ...]:
+        """See `agent/act`."""
+        return act(step, self._spec, state, self._edges, now, note)
+
+    def intended(self, step: AnyStep) -> ev.AnyEvent:
+        """See `Subject`."""
+        return ev.Intended(step=step, work=step.work)
+
+    def failed(self, step: AnyStep, error: Error) -> ev.AnyEvent:
+        """See `Subject`."""
+        return failed(error, step.work)
+
+    def failure(self, event: ev.AnyEvent) -> ev.Failed | None:
+        """See `Subject`."""
+        return event if isinstance(event, ev.Failed) else None
+
+    def failing(self, state: State, step: AnyStep) -> str | None:
+        """See `Subject`."""
+        failure = state.failures.get(step.work)
+        return failure.detail if failure else None
+
+    def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
+        """See `Subject`."""
+        failure = state.failures.get(step.work)
+        return failure is not None and alarms(step.work, failure, now)
+
+    def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
+        """There is no time for a whole roll before the newest chain expires."""
+        newest = state.newest
+        if newest is None:
+            return ()
+        found = (rotation.no_time_to_roll(self._spec, state, chain) for chain in newest.chains.values())
+        return tuple(("no_time_to_roll", why) for why in sorted({f"{newest.id}: {why}" for why in found if why}))

@@ -1,0 +1,351 @@
+"""What is known of each certificate, as people and programs read it: the `Status` view.
+
+It is made from what certagent remembers and asks nobody. Text, JSON, metrics and notices are made from this view; the
+state that the planner folds from the journal is never shown. The view is a contract: `VERSION` grows when a field goes
+or changes its meaning. Names end in their unit; dates are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from certagent.errors import Misconfigured, Unsafe
+from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.moment import Instant
+from certagent.lifecycle import caches, rollover, schedule
+from certagent.lifecycle import state as lifecycle
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import Phase, State
+from certagent.store.protocol import Wake
+
+VERSION = 1
+
+Date = Annotated[datetime, Meta(tz=True)]
+"""RFC 3339, with the offset of UTC."""
+
+Verdict = Literal["well", "rolling", "failing", "needs_human"]
+"""`rolling`: something was begun and goes on by itself. `failing`: something fails and is tried again by itself.
+`needs_human`: nothing gets better until somebody changes something. In this order of severity."""
+VERDICTS: tuple[Verdict, ...] = ("well", "rolling", "failing", "needs_human")
+
+Stage = Literal["issue", "publish", "swap", "drain", "records"]
+"""Of a roll: a certificate is ordered; TLSA records are published and caches waited for; the mail servers are swapped;
+old processes end; the TLSA records are brought up to date."""
+
+
+class Generation(Struct, frozen=True):
+    """A certificate of each key type, issued together."""
+
+    id: str
+    managed: bool
+    """False: it was served before certagent came."""
+    valid_until: Date
+    """The earliest end of its certificates."""
+    names: tuple[str, ...]
+    key_types: tuple[str, ...]
+
+
+class MailServer(Struct, frozen=True):
+    """What a mail server serves, as last verified."""
+
+    name: str
+    serves: tuple[str, ...]
+    """The generations that its processes may serve."""
+    generation: str | None
+    """The one that was installed last."""
+    phase: Phase | None
+    """How far that one is; None: nothing was looked at yet."""
+    verified_at: Date | None
+    rejected: str | None
+    """A generation that was taken back."""
+
+
+class Heard(Struct, frozen=True):
+    """The answer of one authoritative server."""
+
+    server: str
+    ttl_s: int | None
+    values: tuple[str, ...]
+    unknown: str
+    """Why there is no answer; empty if there is one."""
+
+
+class TlsaName(Struct, frozen=True):
+    """The records of a TLSA name, as last seen."""
+
+    name: str
+    wanted: tuple[str, ...]
+    """The values that belong in DNS now."""
+    blocked: str
+    """Why nothing is published yet; empty if nothing stands against it."""
+    withdrawn: bool
+    """It is not configured any more."""
+    servers: int
+    """How many authoritative servers it has."""
+    in_dns: int
+    """How many of them give every wanted value."""
+    dnssec: Security
+    """What a validating resolver says of it."""
+    dnssec_detail: str
+    observed_at: Date | None
+    answers: tuple[Heard, ...]
+    unmanaged: tuple[str, ...]
+    """Values that are not certagent's and are left alone."""
+
+
+class Standby(Struct, frozen=True):
+    """The next keys. `next`: those of the roll under way; `waiting`: caches may not know them yet; `ready`: a swap to
+    them would hurt nobody.
+    """
+
+    state: Literal["none", "next", "waiting", "ready"]
+    keys: str = ""
+    made_at: Date | None = None
+    ready_at: Date | None = None
+    """When they will be ready, if that is only a matter of time."""
+
+
+class Failure(Struct, frozen=True):
+    """What fails, and how often it did in a row."""
+
+    lane: str
+    """The work that fails, and on what."""
+    since: Date
+    last_at: Date
+    count: int
+    kind: str
+    code: str
+    detail: str
+    hint: str
+    alarm: bool
+    """It has lasted so long that somebody must look."""
+
+
+class Next(Struct, frozen=True):
+    """When the certificate is looked after next, and what for."""
+
+    at: Date
+    what: str
+
+
+class Roll(Struct, frozen=True):
+    """The roll under way."""
+
+    stage: Stage
+    old: tuple[str, ...]
+    """The generations that are served until the swap."""
+    new: str | None
+    """The generation that takes their place; None: not issued yet."""
+    waits_for: tuple[str, ...] = ()
+    """What stands against the swap now."""
+    swap_at: Date | None = None
+    """When that will be over, if it is only a matter of time."""
+
+
+class Certificate(Struct, frozen=True):
+    """One certificate: the verdict first."""
+
+    name: str
+    verdict: Verdict
+    names: tuple[str, ...]
+    """The names that belong in it."""
+    key_types: tuple[str, ...]
+    served: tuple[Generation, ...]
+    """The generations that clients may get now; more than one only during a swap."""
+    valid_until: Date | None
+    """The earliest end of what is served."""
+    mail_servers: tuple[MailServer, ...]
+    tlsa_names: tuple[TlsaName, ...]
+    standby: Standby
+    failures: tuple[Failure, ...]
+    roll: Roll | None
+    next: Next | None
+    """None: now, as soon as certagent runs."""
+
+
+class Status(Struct, frozen=True):
+    """All certificates."""
+
+    version: int
+    verdict: Verdict
+    """The worst of all."""
+    at: Date
+    daemon: int | None
+    """The process of the daemon; None: it does not run."""
+    certificates: tuple[Certificate, ...]
+
+
+def status(certificates: tuple[Certificate, ...], now: Instant, daemon: int | None) -> Status:
+    """The whole of it."""
+    return Status(VERSION, worst(c.verdict for c in certificates), now.wall, daemon, certificates)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The most severe; of none: well."""
+    return VERDICTS[max(map(VERDICTS.index, verdicts), default=0)]
+
+
+def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None) -> Certificate:
+    """The view of one certificate."""
+    served = tuple(_generation(g) for g in _served(spec, state))
+    valid_until = min((g.valid_until for g in served), default=None)
+    mail_servers = tuple(_mail_server(server.name, state) for server in spec.mail_servers)
+    tlsa_names = tuple(_tlsa_name(spec, state, name) for name in rollover.tlsa_names(spec, state))
+    failing = tuple(failures(state, now))
+    roll = _roll(spec, state, now)
+    return Certificate(
+        name=spec.name,
+        verdict=_verdict(
+            failing, mail_servers, tlsa_names, roll, expired=bool(valid_until and valid_until <= now.wall)
+        ),
+        names=spec.names,
+        key_types=spec.key_types,
+        served=served,
+        valid_until=valid_until,
+        mail_servers=mail_servers,
+        tlsa_names=tlsa_names,
+        standby=_standby(spec, state, now),
+        failures=failing,
+        roll=roll,
+        next=Next(wake.at, wake.why) if wake else None,
+    )
+
+
+def _verdict(
+    failures: tuple[Failure, ...],
+    mail_servers: tuple[MailServer, ...],
+    tlsa_names: tuple[TlsaName, ...],
+    roll: Roll | None,
+    *,
+    expired: bool,
+) -> Verdict:
+    if expired or any(f.alarm or f.kind in (Misconfigured.kind, Unsafe.kind) for f in failures):
+        return "needs_human"
+    unsound = any(n.dnssec == "bogus" or any(a.unknown for a in n.answers) for n in tlsa_names)
+    unserved = any(s.phase in ("verify_failed", "drifted") or s.rejected for s in mail_servers)
+    if failures or unsound or unserved:
+        return "failing"
+    return "rolling" if roll else "well"
+
+
+def failures(state: State, now: Instant) -> Iterator[Failure]:
+    """What fails, by lane."""
+    for lane, failure in sorted(state.failures.items()):
+        yield Failure(
+            lane=str(lane),
+            since=failure.first_at.wall,
+            last_at=failure.at.wall,
+            count=failure.count,
+            kind=failure.kind,
+            code=failure.code,
+            detail=failure.detail,
+            hint=failure.hint,
+            alarm=schedule.alarms(lane, failure, now),
+        )
+
+
+def _served(spec: Spec, state: State) -> list[lifecycle.Generation]:
+    """What clients may get now; of a certificate that no mail server has, the newest."""
+    if not spec.mail_servers:
+        return [state.newest] if state.newest else []
+    return state.serving(tuple(server.name for server in spec.mail_servers))
+
+
+def _generation(generation: lifecycle.Generation) -> Generation:
+    chains = generation.chains
+    return Generation(
+        id=generation.id,
+        managed=not generation.unmanaged,
+        valid_until=min(chain.not_after for chain in chains.values()),
+        names=next(iter(chains.values())).names,
+        key_types=tuple(sorted(chains)),
+    )
+
+
+def _mail_server(name: str, state: State) -> MailServer:
+    at = state.mail_servers.get(name)
+    if at is None:
+        return MailServer(name, (), None, None, None, None)
+    return MailServer(
+        name=name,
+        serves=at.serves,
+        generation=at.generation,
+        phase=at.phase,
+        verified_at=at.verified_at.wall if at.verified_at else None,
+        rejected=at.rejected,
+    )
+
+
+def _tlsa_name(spec: Spec, state: State, name: str) -> TlsaName:
+    known = state.tlsa_name(name)
+    seen = known.observation
+    withdrawn = name not in spec.tlsa_names
+    wanted = rollover.desired(spec, state, name)
+    return TlsaName(
+        name=name,
+        wanted=tuple(sorted(wanted)),
+        blocked="" if withdrawn else rollover.publication_blocked(spec, state, name) or "",
+        withdrawn=withdrawn,
+        servers=len(seen.answers) if seen else 0,
+        in_dns=sum(wanted <= answer.values for answer in caches.known(seen)) if seen and wanted else 0,
+        dnssec=seen.security if seen else "unknown",
+        dnssec_detail=seen.why if seen else "",
+        observed_at=known.observed_at.wall if known.observed_at else None,
+        answers=tuple(heard(seen)) if seen else (),
+        unmanaged=tuple(sorted(rollover.seen_somewhere(known) - state.ours)),
+    )
+
+
+def heard(observation: Observation) -> Iterator[Heard]:
+    """The answers of all servers, by name."""
+    for server, answer in sorted(observation.answers.items()):
+        if isinstance(answer, Answer):
+            yield Heard(server, answer.ttl_s, tuple(sorted(answer.values)), "")
+        else:
+            yield Heard(server, None, (), answer.why)
+
+
+def _standby(spec: Spec, state: State, now: Instant) -> Standby:
+    keys = state.next_keys
+    if keys is None:
+        return Standby("none")
+    made_at = keys.made_at.wall
+    if not rollover.rolled(spec, state):
+        return Standby("next", keys.id, made_at)
+    chains = list(rollover.as_if_issued(keys, state.newest).values())
+    obstacles = rollover.obstacles(spec, state, chains, list(spec.tlsa_names), now)
+    if not obstacles:
+        return Standby("ready", keys.id, made_at)
+    return Standby("waiting", keys.id, made_at, _over_at(obstacles, now))
+
+
+def _over_at(obstacles: list[rollover.Obstacle], now: Instant) -> datetime | None:
+    """When all of them are over; None if one is not a matter of time."""
+    left = [obstacle.remaining for obstacle in obstacles if obstacle.remaining is not None]
+    return now.wall + max(left, default=timedelta()) if len(left) == len(obstacles) else None
+
+
+def _roll(spec: Spec, state: State, now: Instant) -> Roll | None:
+    newest = state.newest
+    serving = tuple(g.id for g in state.serving(tuple(state.mail_servers)))
+    if newest is None or state.orders or state.issued:
+        return Roll("issue", serving, None)
+    old = tuple(id_ for id_ in serving if id_ != newest.id)
+    installed = {server.name: state.mail_servers.get(server.name) for server in spec.mail_servers}
+    waiting = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
+    if waiting:
+        obstacles = [o for name in waiting for o in rollover.may_install(spec, state, name, newest, now)]
+        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
+        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now) if obstacles else None)
+    if any(at and at.phase not in ("verified", "drained") for at in installed.values()):
+        return Roll("swap", old, newest.id)
+    if not rollover.rolled(spec, state):
+        return Roll("drain", old, newest.id)
+    names = [n for n in rollover.tlsa_names(spec, state) if not rollover.publication_blocked(spec, state, n)]
+    if any(rollover.unfollowed(spec, state, name) for name in names):
+        return Roll("records", old, newest.id)
+    return None

@@ -1,0 +1,238 @@
+"""What the commands print, as versioned values: `plan`, `renew`, `check` and `tlsa`. Text and JSON are made from these.
+
+`status` and `history` have files of their own; what `init` prints is in `certagent.init.command`.
+
+Each is a contract: its `version` grows when a field goes or changes its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from certagent.lifecycle import rollover
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.forecast import Foreseen, future_spki
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+from certagent.pki import tlsa
+from certagent.report.findings import Finding, Outcome, Rehearsal
+from certagent.report.status import Date, Failure
+from certagent.report.step import Failed, StepReport
+from certagent.report.words import brief, step_words
+
+VERSION = 1
+
+
+# -- plan ------------------------------------------------------------------------------------------------------------
+
+
+class Planned(Struct, frozen=True):
+    """A step, or a wait, and when it comes if nothing fails."""
+
+    at: Date
+    step: str
+    """The kind of step; `Wait` for a wait."""
+    what: str
+    """What is done, in words. Keys that do not exist yet are named, their digests are not known."""
+    because: str
+    wait_s: float | None = None
+    """The length of a wait."""
+
+
+class PlannedCertificate(Struct, frozen=True):
+    """What comes next for one certificate."""
+
+    name: str
+    steps: tuple[Planned, ...]
+
+
+class Plan(Struct, frozen=True):
+    """What `certagent plan` foresees."""
+
+    version: int
+    certificates: tuple[PlannedCertificate, ...]
+
+
+def planned(foreseen: Iterable[Foreseen]) -> tuple[Planned, ...]:
+    """The view of a forecast. The digests that it makes up for keys to come are not shown."""
+    unmade: dict[str, str] = {}
+    result: list[Planned] = []
+    for item in foreseen:
+        step = item.step
+        if isinstance(step, st.Wait):
+            result.append(
+                Planned(item.at.wall, "Wait", f"wait {brief(step.delay)}", step.because, step.delay.total_seconds())
+            )
+            continue
+        if isinstance(step, st.MakeKeys):
+            for key_type in step.key_types:
+                unmade[tlsa.of_key(future_spki(step.keys, key_type))] = f"3 1 1 of {step.keys} ({key_type})"
+        result.append(Planned(item.at.wall, type(step).__name__, step_words(step, unmade), step.because))
+    return tuple(result)
+
+
+# -- renew -----------------------------------------------------------------------------------------------------------
+
+
+class StepFailure(Struct, frozen=True):
+    """Why a step failed."""
+
+    kind: str
+    code: str
+    detail: str
+    hint: str
+
+
+class Taken(Struct, frozen=True):
+    """A step that was taken."""
+
+    seq: int
+    """The last event of it in the journal."""
+    step: str
+    lane: str
+    what: str
+    because: str
+    took_s: float
+    failure: StepFailure | None
+
+
+class RenewedCertificate(Struct, frozen=True):
+    """What `certagent renew` did for one certificate."""
+
+    name: str
+    steps: tuple[Taken, ...]
+    next_in_s: float
+    """How long until there is something to do again."""
+    next: str
+    """What is waited for."""
+    failures: tuple[Failure, ...]
+    """What fails now."""
+
+
+class Renewal(Struct, frozen=True):
+    """What `certagent renew` did."""
+
+    version: int
+    certificates: tuple[RenewedCertificate, ...]
+
+
+def taken(report: StepReport) -> Taken:
+    """The view of a step that was taken."""
+    step, failure = report.step, report.failure
+    return Taken(
+        seq=report.seq,
+        step=type(step).__name__,
+        lane=step.work,
+        what=step_words(step),
+        because=step.because,
+        took_s=round(report.took_s, 3),
+        failure=step_failure(failure) if failure else None,
+    )
+
+
+def step_failure(failed: Failed) -> StepFailure:
+    """The view of a failure."""
+    return StepFailure(failed.kind, failed.code, failed.detail, failed.hint)
+
+
+# -- renew --dry-run -------------------------------------------------------------------------------------------------
+
+
+class RehearsedCertificate(Struct, frozen=True):
+    """What the rehearsal of one certificate found."""
+
+    name: str
+    succeeds: bool
+    """Whether the real run would."""
+    findings: tuple[Finding, ...]
+    written: tuple[str, ...]
+    """Records that were written, and then removed."""
+    removed: tuple[str, ...]
+    plan: tuple[Planned, ...]
+    """The real run."""
+
+
+class RehearsalReport(Struct, frozen=True):
+    """What `certagent renew --dry-run` found."""
+
+    version: int
+    certificates: tuple[RehearsedCertificate, ...]
+
+
+def rehearsed(report: Rehearsal) -> RehearsedCertificate:
+    """The view of a rehearsal."""
+    return RehearsedCertificate(
+        name=report.certificate,
+        succeeds=not report.failed,
+        findings=report.findings,
+        written=report.written,
+        removed=report.removed,
+        plan=planned(report.timeline),
+    )
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+class CheckedCertificate(Struct, frozen=True):
+    """What `certagent check` found about one certificate."""
+
+    name: str
+    outcome: Outcome
+    """The worst of the findings."""
+    findings: tuple[Finding, ...]
+
+
+class Check(Struct, frozen=True):
+    """What `certagent check` found."""
+
+    version: int
+    certificates: tuple[CheckedCertificate, ...]
+
+
+_OUTCOMES: tuple[Outcome, ...] = ("ok", "note", "warning", "error")
+
+
+def checked(name: str, findings: Iterable[Finding]) -> CheckedCertificate:
+    """The view of the findings about one certificate."""
+    every = tuple(findings)
+    worst = max((_OUTCOMES.index(finding.outcome) for finding in every), default=0)
+    return CheckedCertificate(name, _OUTCOMES[worst], every)
+
+
+# -- tlsa ------------------------------------------------------------------------------------------------------------
+
+
+class TlsaRecord(Struct, frozen=True):
+    """A TLSA record that belongs in DNS now."""
+
+    tlsa_name: str
+    ttl_s: int
+    value: str
+    comment: str
+    """What it is for."""
+
+
+class TlsaRecords(Struct, frozen=True):
+    """What `certagent tlsa` prints."""
+
+    version: int
+    records: tuple[TlsaRecord, ...]
+
+
+def tlsa_records(spec: Spec, state: State) -> Iterator[TlsaRecord]:
+    """The records that belong in DNS now, each with what it is for."""
+    comment: dict[str, str] = {}
+    for generation in state.generations:
+        for chain in generation.chains.values():
+            for value in tlsa.records(chain, spec.tlsa_parameters):
+                comment[value] = f"{generation.id}, keys {generation.keys or 'not certagent’s'}"
+    for keyset in state.keys:
+        for key_type, spki in keyset.spki.items():
+            role = "in service" if keyset == state.current_keys else "next or standby"
+            comment[tlsa.of_key(spki)] = f"keys {keyset.id} {key_type}, {role}"
+    for tlsa_name in spec.tlsa_names:
+        for value in sorted(rollover.desired(spec, state, tlsa_name)):
+            yield TlsaRecord(tlsa_name, spec.ttl_s, value, comment.get(value, ""))

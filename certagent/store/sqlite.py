@@ -1,0 +1,405 @@
+"""A store in one SQLite file. What was appended is durable when `append` returns (WAL, synchronous=FULL).
+
+A file that cannot be written (a read-only file system, a full disk) is opened for reading alone, so that the commands
+that only read go on.
+
+Errors: `journal.damaged`, `journal.foreign`, `journal.version`, `journal.path` (Misconfigured), `store.disk`,
+`journal.conflict`, `lease.lost`, `lock.busy` (Transient).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from certagent.errors import Misconfigured, Transient
+from certagent.facts.moment import ClockId, Instant, Reading
+from certagent.host.clock import Clock
+from certagent.store import schema
+from certagent.store.protocol import LONGEST, Found, Head, Row, Wake
+
+_BUSY_S = 10.0
+"""Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
+_UNASKED_S = 10.0
+"""The lease of an append that nobody took a lease for."""
+_LONGEST_LEASE_S = 3600.0
+"""No step takes an hour; a lease that says so is damaged."""
+_NO_WRITING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+_NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
+_FENCE = "(SELECT token FROM lease) IS ? AND coalesce((SELECT max(seq) FROM event WHERE subject=?), 0) IS ?"
+_DUE = """
+SELECT subject FROM head WHERE wake_at IS NULL
+UNION SELECT subject FROM head WHERE wake_s IS NULL
+UNION SELECT subject FROM head WHERE wake_at<=?
+UNION SELECT subject FROM head WHERE wake_s<=?
+UNION SELECT subject FROM head WHERE wake_s>?
+"""
+"""Each by an index: of an OR, SQLite would make a scan."""
+
+
+class Sqlite:
+    """See `Store`."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open the file, or make it (mode 0600) if there is none."""
+        self.path = path
+        self._source = clock
+        self._mutex = threading.Lock()
+        self._token: int | None = None
+        self._floor: tuple[float, Reading] | None = None
+        """Where counting began in this process, as long as the file has no count of this clock."""
+        self._other: tuple[tuple[int, float], Reading] | None = None
+        """The last sign of life of another host's lease, and when it was first read here."""
+        with _translated(path):
+            self._db = self._opened()
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            return self._writable()
+        except OSError as error:
+            if error.errno not in _NO_WRITING:
+                raise
+            return self._readable() or _again(error)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _NOT_WRITABLE:
+                raise
+            return self._readable() or _again(error)
+
+    def _writable(self) -> sqlite3.Connection:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        size = os.fstat(fd).st_size
+        os.close(fd)
+        with self._connected(self.path, uri=False) as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            if self._version(db, size) != schema.VERSION:
+                with _transaction(db):
+                    self._migrate(db, self._version(db, size))  # another process may have been first
+            self._count(db)
+            return db
+
+    def _readable(self) -> sqlite3.Connection | None:
+        """Open for reading alone; None if it cannot be. Without a log beside it nobody writes it now."""
+        with suppress(OSError):
+            os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            uri = f"file:{quote(str(self.path))}?mode=ro"
+            log = self.path.with_name(self.path.name + "-wal")
+            alone = not log.exists() or log.stat().st_size == 0
+            for options in ("", "&immutable=1") if alone else ("",):
+                with suppress(sqlite3.OperationalError), self._connected(uri + options, uri=True) as db:
+                    if self._version(db, os.stat(self.path).st_size) == schema.VERSION:
+                        return db
+        return None
+
+    @contextmanager
+    def _connected(self, place: Path | str, *, uri: bool) -> Generator[sqlite3.Connection]:
+        db = sqlite3.connect(place, uri=uri, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            yield db
+        except BaseException:
+            db.close()  # here, not when it is collected: closing the last connection deletes the log
+            raise
+
+    def _version(self, db: sqlite3.Connection, size: int) -> int:
+        """0: a new file."""
+        of = ("application_id", "user_version", "page_size")
+        owner, version, page_bytes = (db.execute(f"PRAGMA {one}").fetchone()[0] for one in of)
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if (
+            owner != schema.APPLICATION_ID
+            and (tables or version)
+            and not (version == 1 and not owner and "lived" in tables)
+        ):
+            detail = f"{self.path}: this is an SQLite file of another program"
+            raise Misconfigured("journal.foreign", detail, "move it away, or choose another state_dir")
+        if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
+            raise self.damaged("its beginning is lost, or all the rest")  # SQLite would take it for a new one
+        if version > schema.VERSION:
+            detail = f"{self.path}: written by version {version} of the journal; this certagent knows {schema.VERSION}"
+            raise Misconfigured("journal.version", detail, "use the certagent that wrote it, or a newer one")
+        return version
+
+    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
+        """To the present version, all of it in the transaction that is open."""
+        if version == 0:
+            for statement in schema.statements(schema.SCHEMA):
+                db.execute(statement)
+            self._live(db, self._source.reading(), 0.0)
+        for before in range(version or schema.VERSION, schema.VERSION):
+            try:
+                schema.MIGRATIONS[before](db)
+            except (ValueError, TypeError) as error:
+                raise self.damaged(str(error)) from None
+        db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={schema.VERSION}")
+
+    def close(self) -> None:
+        """See `Store`."""
+        with suppress(Misconfigured, Transient):
+            self.release()
+        self._db.close()
+
+    def damaged(self, detail: str) -> Misconfigured:
+        """See `Store`."""
+        return _damaged(self.path, detail)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> ClockId:
+        """See `Store`."""
+        return self._source.reading().clock
+
+    def now(self) -> Instant:
+        """See `Store`."""
+        with self._mutex, _translated(self.path):
+            return self._now()
+
+    def _now(self) -> Instant:
+        return Instant(self._source.wall(), self._elapsed(self._db, self._source.reading())[0])
+
+    def _elapsed(self, db: sqlite3.Connection, reading: Reading) -> tuple[float, bool]:
+        """The count of the journal at that reading; and whether the file has a count of this clock.
+
+        An append ends the counts of all other clocks. So they count from when they read it, beginning at the count it
+        was written with, and nothing between two clocks ever counts as passed.
+        """
+        select = "SELECT host, boot, boot_s, elapsed_s, digest FROM lived LEFT JOIN clock ON id = lived.clock"
+        last: float | None = None
+        for host, boot, boot_s, elapsed_s, digest in db.execute(select).fetchall():
+            if digest != schema.lived_digest(host, boot, boot_s, elapsed_s):
+                raise self.damaged("the time lived through was changed")  # waits could be shorter than they are
+            if reading.clock == ClockId(host, boot):
+                return elapsed_s + reading.since(Reading(reading.clock, boot_s)), True
+            last = max(elapsed_s, last or 0.0)
+        if last is None:
+            raise self.damaged("the time lived through is missing")
+        if self._floor is None or self._floor[0] != last:
+            self._floor = last, reading
+        return last + reading.since(self._floor[1]), False
+
+    def _count(self, db: sqlite3.Connection) -> None:
+        """Let this clock have a count in the file, so that it goes on when this process ends."""
+        reading = self._source.reading()
+        elapsed_s, counted = self._elapsed(db, reading)
+        if not counted:
+            with _transaction(db):
+                self._live(db, reading, elapsed_s)
+
+    def _live(self, db: sqlite3.Connection, reading: Reading, elapsed_s: float) -> int:
+        """The number of this clock in the file."""
+        clock = reading.clock
+        db.execute("INSERT OR IGNORE INTO clock (host, boot) VALUES (?,?)", (clock.host, clock.boot))
+        [id_] = db.execute("SELECT id FROM clock WHERE host=? AND boot=?", (clock.host, clock.boot)).fetchone()
+        digest = schema.lived_digest(clock.host, clock.boot, reading.seconds, elapsed_s)
+        db.execute("INSERT OR REPLACE INTO lived VALUES (?,?,?,?)", (id_, reading.seconds, elapsed_s, digest))
+        return id_
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> list[str]:
+        """See `Store`."""
+        with self._mutex, _translated(self.path):
+            return [row[0] for row in self._db.execute("SELECT subject FROM head ORDER BY subject")]
+
+    def heads(self, subjects: Sequence[str]) -> list[Found]:
+        """See `Store`."""
+        with self._mutex, _translated(self.path), self._snapshot():
+            return [self._found(subject) for subject in subjects]
+
+    def read(self, subject: str, after: int) -> tuple[list[Row], Found]:
+        """See `Store`."""
+        select = (
+            "SELECT seq, wall, elapsed_s, host, boot, body, digest FROM event LEFT JOIN clock ON id = event.clock"
+            " WHERE subject=? AND seq>=? ORDER BY seq"
+        )
+        with self._mutex, _translated(self.path), self._snapshot():
+            rows = self._db.execute(select, (subject, after)).fetchall()
+            found = self._found(subject)
+        return [Row(seq, wall, s, ClockId(host, boot), body, d) for seq, wall, s, host, boot, body, d in rows], found
+
+    def _found(self, subject: str) -> Found:
+        row = self._db.execute("SELECT seq, state, again, digest FROM head WHERE subject=?", (subject,)).fetchone()
+        last = self._db.execute(
+            "SELECT seq, digest FROM event WHERE subject=? ORDER BY seq DESC LIMIT 1", (subject,)
+        ).fetchone()
+        return Found(Head(*row) if row else None, last)
+
+    # -- when to look again ------------------------------------------------------------------------------------------
+
+    def sleep(self, subject: str, delay: timedelta, why: str) -> None:
+        """See `Store`."""
+        with self._mutex, _translated(self.path):
+            self._count(self._db)
+            wall, elapsed_s = self._clocks()
+            delay_s = min(delay, LONGEST).total_seconds()
+            wake = (wall + delay_s, elapsed_s + delay_s)
+            self._db.execute("UPDATE head SET wake_at=?, wake_s=?, why=? WHERE subject=?", (*wake, why, subject))
+
+    def wakes(self) -> dict[str, Wake]:
+        """See `Store`."""
+        select = (
+            "SELECT subject, wake_at, wake_s, CAST(why AS BLOB) FROM head"
+            " WHERE typeof(wake_at)='real' AND typeof(wake_s)='real' AND wake_s<=?"
+        )
+        with self._mutex, _translated(self.path), self._snapshot():
+            wall, elapsed_s = self._clocks()
+            rows = self._db.execute(select, (elapsed_s + LONGEST.total_seconds(),)).fetchall()
+        return {
+            name: Wake(datetime.fromtimestamp(min(at, wall + s - elapsed_s), UTC), why.decode(errors="replace"))
+            for name, at, s, why in rows
+        }
+
+    def due(self) -> tuple[list[str], timedelta | None]:
+        """See `Store`. Found by indexes. A damaged hint is none: text and blobs compare as larger than numbers."""
+        with self._mutex, _translated(self.path), self._snapshot():
+            wall, elapsed_s = self._clocks()
+            latest = elapsed_s + LONGEST.total_seconds()
+            names = [name for (name,) in self._db.execute(_DUE, (wall, elapsed_s, latest))]
+            later, now = "FROM head WHERE wake_at>? AND wake_s>?", (wall, elapsed_s)
+            [[at]] = self._db.execute(f"SELECT min(wake_at) {later}", now)  # one each: for both it would read all rows
+            [[s]] = self._db.execute(f"SELECT min(wake_s) {later}", now)
+        left = [one - now for one, now in ((at, wall), (s, elapsed_s)) if isinstance(one, float)]
+        return names, min(timedelta(seconds=min(left)), LONGEST) if left else None
+
+    def _clocks(self) -> tuple[float, float]:
+        """The wall and the count: a hint has a date by each, and the one that comes first counts. The wall may have
+        been set back since; one that was set forward may have come to a renewal.
+        """
+        now = self._now()
+        return now.wall.timestamp(), now.elapsed_s
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, subject: str, expected: int, rows: Sequence[Row], head: Head) -> None:
+        """See `Store`."""
+        if self._token is None:
+            self.lease("an append", _UNASKED_S)
+        with self._mutex, _translated(self.path), _transaction(self._db):
+            reading = self._source.reading()
+            clock = self._live(self._db, reading, self._elapsed(self._db, reading)[0])
+            for row in rows:
+                columns = (subject, row.seq, row.wall, row.elapsed_s, clock, row.body, row.digest)
+                self._fenced(f"INSERT INTO event SELECT ?,?,?,?,?,?,? WHERE {_FENCE}", columns, subject, expected)
+                expected = row.seq
+            self._fenced(
+                f"INSERT INTO head (subject, seq, state, again, digest) SELECT ?,?,?,?,? WHERE {_FENCE}"
+                " ON CONFLICT (subject) DO UPDATE SET seq=excluded.seq, state=excluded.state, again=excluded.again,"
+                " digest=excluded.digest, wake_at=NULL, wake_s=NULL",
+                (subject, head.seq, head.state, head.again, head.digest),
+                subject,
+                head.seq,
+            )
+            self._db.execute("DELETE FROM lived WHERE clock<>?", (clock,))
+
+    def _fenced(self, statement: str, values: tuple[object, ...], subject: str, last: int) -> None:
+        """A statement that changes nothing without the lease, or after another row than that."""
+        if self._db.execute(statement, (*values, self._token, subject, last)).rowcount == 1:
+            return
+        token, _, _, _, purpose = self._lease()
+        if token != self._token:
+            self._token = None
+            raise Transient("lease.lost", f"{self.path}: another certagent took over: {purpose}", "it is tried again")
+        detail = f"{subject}: something happened after event {last}, the last one known here"
+        raise Transient("journal.conflict", detail, "nothing: the journal is read again")
+
+    def lease(self, purpose: str, seconds: float, *, alone: bool = False) -> None:
+        """See `Store`."""
+        with self._mutex, _translated(self.path):
+            with _transaction(self._db):
+                reading = self._source.reading()
+                token, _, _, _, busy = self._lease()
+                if token != self._token:
+                    if not self._free(reading, alone=alone):
+                        raise Transient("lock.busy", f"certagent is at work: {busy}", "wait for it, or stop it")
+                    token += 1
+                clock = self._live(self._db, reading, self._elapsed(self._db, reading)[0])
+                row = (token, clock, reading.seconds, seconds, purpose)
+                self._db.execute("INSERT OR REPLACE INTO lease VALUES (1,?,?,?,?,?)", row)
+            self._token = token
+
+    def release(self) -> None:
+        """See `Store`."""
+        with self._mutex, _translated(self.path):
+            token, self._token = self._token, None
+            if token is not None:
+                self._db.execute("UPDATE lease SET seconds=0 WHERE token=?", (token,))
+
+    def _lease(self) -> tuple[int, ClockId, float, float, str]:
+        """Token, clock, the last sign of life, for how long after it, what for."""
+        select = (
+            "SELECT token, host, boot, max(lease.boot_s, coalesce(lived.boot_s, 0)), seconds, CAST(purpose AS BLOB)"
+            " FROM lease LEFT JOIN clock ON id = lease.clock LEFT JOIN lived ON lived.clock = lease.clock"
+        )
+        row: Any = self._db.execute(select).fetchone()
+        if row is None:
+            return 0, ClockId("", ""), 0.0, 0.0, ""
+        token, host, boot, boot_s, seconds, purpose = row
+        return token, ClockId(host, boot), boot_s, min(seconds, _LONGEST_LEASE_S), purpose.decode(errors="replace")
+
+    def _free(self, reading: Reading, *, alone: bool) -> bool:
+        """Whether the lease of another is over."""
+        token, clock, boot_s, seconds, _ = self._lease()
+        if seconds <= 0:
+            return True
+        if clock.host == reading.clock.host:
+            return alone or clock != reading.clock or reading.since(Reading(clock, boot_s)) >= seconds
+        if self._other is None or self._other[0] != (token, boot_s):
+            self._other = (token, boot_s), reading  # counted from when it was read: no clock of another host says more
+        return reading.since(self._other[1]) >= seconds
+
+    @contextmanager
+    def _snapshot(self) -> Generator[None]:
+        """Several reads of one moment, whatever another process writes meanwhile."""
+        with _transaction(self._db, "BEGIN"):
+            yield
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Generator[None]:
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:  # on a full or failing disk SQLite has ended it already
+            db.execute("ROLLBACK")
+
+
+def _again(error: Exception) -> sqlite3.Connection:
+    raise error
+
+
+def _damaged(path: Path, detail: str) -> Misconfigured:
+    hint = f"stop certagent, keep a copy of {path}*, and bring the state directory back from a backup"
+    return Misconfigured("journal.damaged", f"{path}: {detail}", hint)
+
+
+@contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "decode" in str(error) or "no such" in str(error):
+            raise _damaged(path, str(error)) from None
+        hint = "make room on the disk, or see who else holds the file"
+        raise Transient("store.disk", f"{path}: {error}", hint) from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from None
+    except OSError as error:
+        if error.errno in _NO_WRITING:
+            hint = f"look at the disk: df -h {path.parent}"
+            raise Transient("store.disk", f"{path}: {error.strerror}", hint) from None
+        raise Misconfigured(
+            "journal.path", f"{path}: {error.strerror}", "check state_dir and its permissions"
+        ) from None

@@ -1,0 +1,44 @@
+"""What the journal knows of a kind of subject: its events and its states, and nothing of what they mean.
+
+A subject is named `KIND/NAME`; `certificate/mx1.example.org` is of the first kind. How one is looked after:
+`agent/subject.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from certagent.facts.moment import Instant
+
+S = TypeVar("S")
+E = TypeVar("E")
+
+
+def _never(_event: object) -> str | None:
+    return None
+
+
+class SubjectKind(Struct, Generic[S, E], frozen=True):
+    """One kind of subject. Everything here is pure."""
+
+    name: str
+    event: Any
+    """The type of its events: structs with a tag, as msgspec reads them."""
+    state: type[S]
+    new: Callable[[str], S]
+    """The state of a subject of that name before its first event."""
+    fold: Callable[[S, E, Instant], S]
+    """The state after an event. The only way a state changes."""
+    topic: Callable[[E], str | None] = _never
+    """What an event that only says what was seen is about; None for any other event.
+
+    Seen again and the same, with nothing but other topics in between, it moves dates and adds no row. So its fold
+    changes only its own part of the state, and twice in a row does what the last one does.
+    """
+
+    def subject(self, name: str) -> str:
+        """The whole name, as the journal has it."""
+        return f"{self.name}/{name}"

@@ -1,0 +1,171 @@
+"""Challenge types: what dns-01 does, and a type that only this test knows, through an order at a scripted CA."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import msgspec
+import pytest
+
+from certagent.acme.challenges import TYPES, dns01
+from certagent.acme.challenges.protocol import ChallengeType, Means
+from certagent.acme.client import Acme
+from certagent.agent.act import challenges as acts
+from certagent.agent.act.dispatch import act
+from certagent.agent.edges import Edges
+from certagent.errors import Misconfigured, Rejected
+from certagent.facts.challenge import Challenge
+from certagent.lifecycle import events as ev
+from certagent.lifecycle import steps as st
+from certagent.pki import keys
+from certagent.secret import Secret
+from tests.acme.front import answer
+from tests.acme.test_acme import CSR, Ca, caught
+from tests.lifecycle.play import SPEC, Life
+
+HOST = SPEC.names[0]
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Iterator[Ca]:
+    with Ca(tmp_path) as ca:
+        yield ca
+
+
+@pytest.fixture
+def acme(ca: Ca, tmp_path: Path) -> Acme:
+    return Acme(ca.directory, tmp_path / "account", ca_bundle=ca.ca_bundle, timeout_s=5)
+
+
+class Zone:
+    """A resolver and a provider in one. `alias` leads elsewhere."""
+
+    def __init__(self, **alias: str) -> None:
+        self.alias = alias
+        self.written: dict[str, frozenset[str]] = {}
+        self.asked: list[str] = []
+
+    def final(self, name: str) -> tuple[str, str]:
+        return "example.org.", self.alias.get(name, name)
+
+    def settle_txt(self, name: str, values: frozenset[str], budget: object) -> None:
+        assert values <= self.written[name]
+        self.asked.append(name)
+
+    @contextmanager
+    def writing(self, zone: str, name: str) -> Generator[Zone]:
+        yield self
+
+    def add(self, name: str, rdtype: str, values: frozenset[str], ttl_s: int) -> None:
+        self.written[name] = self.written.get(name, frozenset()) | values
+
+    def remove(self, name: str, rdtype: str, values: frozenset[str]) -> None:
+        self.written[name] = self.written[name] - values
+
+
+def edges_of(zone: Zone, issuer: object = None, key: Secret[bytes] | None = None) -> Edges:
+    class Vault:
+        def key(self, *_: object) -> Secret[bytes]:
+            assert key is not None
+            return key
+
+    made: Any = Edges
+    return made(issuer=lambda *_: issuer, resolver=lambda: zone, zones=zone, vault=Vault(), servers={})  # pyright: ignore[reportUnknownLambdaType]
+
+
+class TestDns01:
+    def test_the_response_is_the_digest_of_token_and_key(self) -> None:
+        """RFC 8555 section 8.4, with the token and the thumbprint of RFC 8555 section 8.1 and RFC 7638 section 3.1."""
+        token = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
+        made = dns01.Dns01.respond("www.example.org", token, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs")
+        assert made.name == "_acme-challenge.www.example.org."
+        assert made.value == "ZTRx1Ckl1-tM05o5zaizTTA0yUy5AGereMgSNWC6Ll8"  # by openssl(1) and basenc(1)
+
+    def test_names_that_lead_to_one_place_are_one_set(self) -> None:
+        """A delegated challenge: both values are written, seen and removed together."""
+        zone = Zone(a="shared.", b="shared.")
+        challenges = [Challenge("dns-01", name, name, f"value {name}") for name in ("a", "b", "c")]
+        edges = edges_of(zone)
+        acts.present(challenges, edges)
+        assert zone.written == {"shared.": {"value a", "value b"}, "c": {"value c"}}
+        acts.ready(challenges, edges)
+        assert sorted(zone.asked) == ["c", "shared."]
+        acts.clean_up(challenges[:1], edges)
+        assert zone.written == {"shared.": {"value b"}, "c": {"value c"}}
+
+
+class Toy:
+    """A challenge type: responses are notes on a board."""
+
+    board: ClassVar[set[str]] = set()
+
+    def __init__(self, means: Means) -> None: ...
+
+    @staticmethod
+    def respond(identifier: str, token: str, thumbprint: str) -> Challenge:
+        return Challenge("toy-01", identifier, f"board/{identifier}", token)
+
+    def present(self, challenges: Sequence[Challenge]) -> None:
+        self.board.update(map(str, challenges))
+
+    def ready(self, challenges: Sequence[Challenge]) -> None:
+        assert self.board >= {str(c) for c in challenges}
+
+    def clean_up(self, challenges: Sequence[Challenge]) -> None:
+        self.board.difference_update(map(str, challenges))
+
+
+def test_a_new_type_is_its_class_and_one_line(ca: Ca, acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order, the journal, the rules and the acts know nothing of the type; the CA offers it and dns-persist-01."""
+    monkeypatch.setitem(TYPES, "toy-01", cast("type[ChallengeType]", Toy))
+    ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
+    ca.always("/o/1", answer(ca.json(ca.order("pending"))))
+    offered = ca.authorization("pending", type="toy-01", name=HOST)
+    ca.once("/authz", answer(offered), answer(offered), answer(ca.authorization("valid", name=HOST)))
+    edges = edges_of(Zone(), acme, keys.make("ecdsa-p256"))
+    life = Life()
+
+    def does(kind: type[st.AnyStep]) -> None:
+        step = life.until(kind)
+        life.does(step, *act(step, life.spec, life.state, edges, life.now, life.happens))
+
+    does(st.PlaceOrder)
+    [order] = life.state.orders.values()
+    assert order.challenges == (Challenge("toy-01", HOST, f"board/{HOST}", "dG9rZW4"),)
+    assert msgspec.json.decode(msgspec.json.encode(life.state), type=type(life.state)) == life.state
+    does(st.Present)
+    assert Toy.board == {f"toy-01 board/{HOST} dG9rZW4"}
+    does(st.Respond)
+    assert ca.count("POST /chall") == 1
+    does(st.CleanUp)
+    assert Toy.board == set()
+
+
+def test_a_type_that_is_not_known_is_named(acme: Acme) -> None:
+    """A journal of a newer version, or a plug-in that is gone."""
+    life = Life()
+    life.happens(
+        ev.OrderPlaced(key_type="ecdsa-p256", keys="k1", url="", challenges=(Challenge("new-01", "a", "b", "c"),))
+    )
+    step = st.Present(key_type="ecdsa-p256", because="")
+    error = caught(Misconfigured, act, step, life.spec, life.state, edges_of(Zone()), life.now, life.happens)
+    assert error.code == "ca.challenge_type"
+
+
+def test_of_several_types_the_first_of_ours_is_taken(ca: Ca, acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TYPES, "dns-persist-01", cast("type[ChallengeType]", Toy))
+    ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
+    ca.once("/authz", answer(ca.authorization("pending")))
+    assert [challenge.type for challenge in acme.order(CSR).challenges] == ["dns-01"]
+
+
+def test_a_name_that_was_not_ordered_is_not_vouched_for(ca: Ca, acme: Acme) -> None:
+    """A CA in somebody else's hand would get a record for any name of our zone."""
+    ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
+    ca.once("/authz", answer(ca.authorization("pending", name="bank.corp.example")))
+    error = caught(Rejected, acme.order, CSR)
+    assert error.code == "ca.rejected"
+    assert "bank.corp.example" in error.detail
