@@ -88,10 +88,10 @@ kills: root setup ## Kill rolls on real servers a hundred times: at every step b
 	@CERTAGENT_KILLS=100 $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_crash.py tests/e2e/test_faults.py
 
 simulate: venv ## Run N simulated histories of a hostile world (N=20000) from seed FROM on (0), or replay one (SEED=…).
-	@$(BIN)/python -m tests.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
-	@$(BIN)/python -m tests.mutants N=$(or $(N),1000000)
+	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000)
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.

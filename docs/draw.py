@@ -245,7 +245,7 @@ def _label(moment: Moment, word: str) -> str:
 
 
 def _lives() -> Iterator[Moment]:
-    """Lives that between them go through every transition: ideal, put back, killed, refused, somebody else's hand."""
+    """Lives that go through every transition: ideal, put back, killed, refused, changed by another program."""
     play = Play()
     yield from play.until_quiet()
     play.happens(ev.Requested(what="rotate"))
@@ -355,7 +355,7 @@ def _table(moments: list[Moment]) -> list[str]:
             waited, why = waited + step.delay, step.because
             continue
         if isinstance(step, st.Observe) and waited and not step.expect - moment.zone and "before" not in step.because:
-            continue  # the looks while a wait goes on say nothing new
+            continue  # observations while a wait goes on say nothing new
         if waited:
             rows.append(f"| | *waits {brief(waited)}* | {_shown(why, names)} | | | |")
             waited = timedelta()

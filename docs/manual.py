@@ -62,7 +62,7 @@ def _option(option: click.Option) -> str:
 def _arguments(command: click.Command) -> Iterator[tuple[str, bool]]:
     for argument in command.params:
         if isinstance(argument, click.Argument):
-            yield "name", argument.nargs == -1
+            yield str(argument.name).removesuffix("s"), argument.nargs == -1
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -163,8 +163,8 @@ def test_a_configuration_that_others_may_write(config: Path, mode: int) -> None:
     """It names programs that run as root."""
     config.chmod(mode)
     error, hint = refused(config, "renew")
-    assert error.startswith(f"{config}: others may write it")
-    assert hint == f"run: chmod go-w {config}"
+    assert error.startswith(f"others may write into {config}: ")
+    assert hint == f"chmod go-w {config}"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_state_directory_whose_parent_is_missing_is_told(config: Path) -> None
     config.write_text(config.read_text().replace("/state\n", "/no/such/state\n"))
     ended = run("status", config=config)
     assert ended.returncode in (2, 3)
-    assert f"{config.parent}/no/such" in ended.stderr
+    assert f"{config.parent}/no" in ended.stderr
     assert "\nhint: " in ended.stderr
     assert not (config.parent / "no").exists()
 

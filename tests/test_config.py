@@ -233,7 +233,7 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
     """Told as what it is."""
-    with pytest.raises(Misconfigured, match="Is a directory"):
+    with pytest.raises(Misconfigured, match="is not a regular file"):
         load(tmp_path)
 
 

@@ -295,20 +295,6 @@ def test_caa_is_read_as_the_ca_reads_it(caa: tuple[str, ...], why: str) -> None:
     assert ("TODO: CAA of example.org" in text) == bool(why)
 
 
-def test_listening_sockets_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
-    """Only listeners, IPv4 and IPv6, words in this machine's order of bytes."""
-    v4 = tmp_path / "tcp"
-    row = (
-        "   0: {}:{:04X} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n"
-    )
-    rows = [("0A00007F", 25, "0A"), ("0100007F", 993, "01")]
-    v4.write_text("head\n" + "".join(row.format(*fields) for fields in rows))
-    v6 = tmp_path / "tcp6"
-    v6.write_text("head\n" + row.format("0" * 24 + "01000000", 143, "0A"))
-    found = host.listening((v4, v6, tmp_path / "none"))
-    assert [(f.address, f.port, f.inode) for f in found] == [("127.0.0.10", 25, 4711), ("::1", 143, 4711)]
-
-
 def test_a_plug_in_that_fails_does_not_stop_the_others() -> None:
     """An error of certagent, a defect, a plug-in that cannot be loaded, and one without discover, beside a good one."""
 

@@ -61,7 +61,7 @@ RULES = (
     _word(r"spiral", "reconcile loop"),
     _word(r"lived (?:s|seconds|through)|surely lived|was not lived", "elapsed"),
     _word(r"familiar", "already served"),
-    _word(r"foreign", "unmanaged"),
+    _word(r"(?<!journal\.)foreign", "unmanaged"),
     _word(r"withheld", "publication blocked"),
     _word(r"guards?", "safety margin", "certagent/lifecycle", "certagent/config", "config.example.yaml", *PAGES),
     _word(r"stand by|stand-by", "standby"),

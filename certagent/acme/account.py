@@ -24,7 +24,7 @@ from josepy.jwk import JWKEC, JWKRSA
 from msgspec import Struct
 
 from certagent.acme.transport import Refusal, Signer, Transport, clean
-from certagent.errors import Misconfigured
+from certagent.errors import Error, Misconfigured
 from certagent.host import replace
 from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
@@ -114,8 +114,8 @@ class Account:
     def _remembered(self) -> str | None:
         """The URL in `account.json`; a file that is lost, damaged, of another CA or key only costs one request."""
         try:
-            known = msgspec.json.decode((self._home / "account.json").read_bytes(), type=Known)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            known = msgspec.json.decode(read_private(self._home / "account.json"), type=Known)
+        except (Error, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         same = (known.directory, known.key) == (self._directory, self.thumbprint())
         return known.account if same else None

@@ -101,7 +101,7 @@ class Daemon:
                     self._stop.set()
                 return
             with self._mutex:
-                self._later.clear()  # whoever held the lock may be done
+                self._later.clear()  # the process that had the lock may be done
             self._tick(everyone=number == signal.SIGHUP and self._reread())
 
     def _reread(self) -> bool:

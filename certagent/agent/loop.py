@@ -28,10 +28,10 @@ def advance(
     tell: Callable[[StepReport], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Wait | None:
-    """Take every step that can be taken now; the wait that is left, or None where `stopping` said so.
+    """Take every step that can be taken now; the wait that is left, or None if `stopping` said so.
 
     What has failed is not tried again in the same call, however slow the failing was: the caller may have other things
-    to do, and whoever waits for the lock gets it.
+    to do, and another process that waits for the lock gets it.
     """
     repeated = 0
     previous: tuple[type[Step], object] | None = None

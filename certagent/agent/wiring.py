@@ -132,7 +132,7 @@ class Wiring:
         store = self.store
         with self._mutex:
             if self._lock is None:
-                # whoever has the lock is alone on this host
+                # a process that has the lock is alone on this host
                 lease = partial(store.lease, seconds=LEASE_S, alone=True)
                 self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
@@ -164,7 +164,7 @@ class Wiring:
         return Vault(self.state_dir() / "vault")
 
     def check(self) -> None:
-        """Load every plug-in with its options and read every secret, so that a mistake is told before anything is
+        """Load every plug-in with its options and read every secret, so that a mistake is found before anything is
         done.
         """
         self.providers()
@@ -212,7 +212,7 @@ class Wiring:
         ]
 
     def _refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
-        """Each file has one mail server that writes it: whoever writes it must keep the gates of that server.
+        """Each file has one mail server that writes it: it must keep the gates of that server.
 
         `only`: certificate and name of a server; files that others share count for nothing.
 

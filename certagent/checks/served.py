@@ -1,4 +1,4 @@
-"""`certagent check`: a look at the world as it is now, compared with itself and with the journal. Changes nothing."""
+"""`certagent check`: the world as it is now, compared with itself and with the journal. Changes nothing."""
 
 from __future__ import annotations
 
@@ -74,11 +74,13 @@ def _records(tlsa_name: str, met: list[Chain], edges: Edges) -> list[Finding]:
         if isinstance(answer, Unknown):
             found.append(Finding("error", f"{what} at {server}", answer.why))
             continue
-        hurt = sorted({t for chain in met for t in caches.unmatched(answer.values, chain)})
-        if hurt:
+        unmatched = sorted({t for chain in met for t in caches.unmatched(answer.values, chain)})
+        if unmatched:
             hint = "senders defer mail now; certagent renew publishes what is missing"
             found.append(
-                Finding("error", f"{what} at {server}", f"no {', '.join(hurt)} record matches what is served", hint)
+                Finding(
+                    "error", f"{what} at {server}", f"no {', '.join(unmatched)} record matches what is served", hint
+                )
             )
         elif not answer.values:
             found.append(Finding("note", f"{what} at {server}", "no TLSA records: senders do not use DANE"))

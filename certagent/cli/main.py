@@ -59,7 +59,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The program. Turns every error into its two lines and its exit status."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="certagent", standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:

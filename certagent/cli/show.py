@@ -79,6 +79,8 @@ def history(path: Path, name: str, after: int, as_json: bool) -> None:
     if as_json:
         click.echo(text.to_json(view))
         return
+    if not view.events and not after:
+        click.echo(f"{name}: nothing has happened yet")
     for event in view.events:
         click.echo(text.event(event))
 

@@ -31,8 +31,10 @@ from certagent.config.schema import (
     duration,
 )
 from certagent.config.yaml import Reader, Section
-from certagent.errors import Usage
+from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
+from certagent.host.files import read_trusted
+from certagent.host.trust import Untrusted
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.pki import names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
@@ -70,18 +72,12 @@ def load(path: Path) -> Config:
 
 def _read(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            info = os.fstat(file.fileno())
-            if info.st_mode & 0o022:
-                detail = f"{path}: others may write it, and certagent runs what it names"
-                raise Usage("config.mode", detail, f"run: chmod go-w {path}")
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        return read_trusted(path, MAX_BYTES)
+    except Untrusted as error:
+        raise Usage("config.mode", f"{error.detail}; certagent runs what {path} names", error.hint) from None
+    except Error as error:
         hint = "name the file with --config, or start from config.example.yaml"
-        raise Usage("config.file", f"{path}: {error.strerror}", hint) from None
-    if len(data) > MAX_BYTES:
-        raise Usage("config.file", f"{path}: larger than {MAX_BYTES} bytes", "this is not a certagent configuration")
-    return data
+        raise Usage("config.file", error.detail, hint) from None
 
 
 def _check(path: Path, data: bytes) -> _Checked:

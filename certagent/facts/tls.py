@@ -62,7 +62,8 @@ class Served(Struct, frozen=True):
     @property
     def where(self) -> str:
         """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI where it is not the host."""
-        parts = [f"{self.host} [{self.address}]:{self.port} {self.key_type}"]
+        at = f"{self.host} [{self.address}]" if self.address else self.host
+        parts = [f"{at}:{self.port} {self.key_type}"]
         parts += [f"TLS {self.version}"] if self.version else []
         parts += [f"SNI {self.sni or 'none'}"] if self.sni not in (None, self.host) else []
         return ", ".join(parts)

@@ -15,6 +15,10 @@ _ACL, _CONTEXT = "system.posix_acl_access", "security.selinux"
 """The extended attributes that say who may read a file. Source: acl(5), xattr(7)."""
 
 
+_USER, _GROUP = 0x02, 0x08
+"""ACL_USER and ACL_GROUP: the tags of entries with a name. Source: linux/posix_acl.h."""
+
+
 def has_acl(path: Path) -> bool:
     """Whether it has an ACL with named users or groups. Then the group bits of its mode are the ACL's mask, acl(5).
 
@@ -22,6 +26,19 @@ def has_acl(path: Path) -> bool:
     """
     with translated(path):
         return _attribute(path, _ACL) is not None
+
+
+def named(fd: int, permissions: int) -> list[tuple[str, int]]:
+    """The users and groups (`user`, 1000) that the ACL of an open file names, with any of these permissions (`rwx`).
+
+    Raises: OSError.
+    """
+    acl = _attribute(Path(f"/proc/self/fd/{fd}"), _ACL, follow=True)  # the descriptor may be one of O_PATH
+    return [
+        ("user" if tag == _USER else "group", number)
+        for tag, granted, number in struct.iter_unpack("<HHI", (acl or b"")[4:])
+        if tag in {_USER, _GROUP} and granted & permissions
+    ]
 
 
 def keep(old: Path, new: int, mode: int) -> None:
@@ -62,9 +79,9 @@ def immutable(name: str, directory: int) -> bool:
     return bool(flags[0] & _IMMUTABLE)
 
 
-def _attribute(file: Path | int, name: str) -> bytes | None:
+def _attribute(file: Path | int, name: str, *, follow: bool = False) -> bytes | None:
     try:
-        return os.getxattr(file, name) if isinstance(file, int) else os.getxattr(file, name, follow_symlinks=False)
+        return os.getxattr(file, name) if isinstance(file, int) else os.getxattr(file, name, follow_symlinks=follow)
     except OSError as error:
         if error.errno in {errno.ENODATA, errno.ENOTSUP, errno.ENOENT}:
             return None

@@ -4,46 +4,60 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Usage
+from certagent.host import trust
 from certagent.host.oserrors import translated
-from certagent.host.trust import trusted_dir
 
-_SECRET_LIMIT_BYTES = 1 << 20
+LIMIT_BYTES = 1 << 20
 """Keys, tokens and chains are some kB: more is the wrong file."""
 
 
-def read_file(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes | None:
-    """The content of a regular file; None if nothing has that name.
+def read_file(path: Path, limit_bytes: int = LIMIT_BYTES, *, links: bool = False) -> bytes | None:
+    """The content of a regular file; None if nothing has that name. Anybody may have written it: see `read_trusted`.
 
     Raises:
-        store.path: It is not readable, a symlink, not a regular file, or larger than `limit_bytes`.
+        store.path: It is not readable, not a regular file, larger than `limit_bytes`, or a symlink without `links`.
         store.disk: It cannot be read.
     """
-    if file_status(path) is None:
-        return None
-    return _read(path, limit_bytes, lambda _: None)
+    with translated(path), ExitStack() as cleanup:
+        try:
+            # O_NONBLOCK: a FIFO must not wait for a writer
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
+        except FileNotFoundError:
+            return None
+        cleanup.callback(os.close, fd)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
+        return _read(path, fd, limit_bytes)
 
 
-def read_private(path: Path, limit_bytes: int = _SECRET_LIMIT_BYTES) -> bytes:
-    """The content of a file that only its owner, root or this user, may touch.
+def read_trusted(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
+    """The content of a regular file that only root and this user may change, see `trust`.
 
     Raises:
-        secret.mode: Group or others may access it, or it belongs to somebody else.
-        store.path: It is missing, not readable, a symlink, not a regular file, or larger than `limit_bytes`.
+        store.path: (Untrusted) Somebody else may change it, or something on the way to it.
+        store.path: It is missing, not readable, not a regular file, or larger than `limit_bytes`.
         store.disk: It cannot be read.
     """
+    with trust.opened(path) as fd, translated(path):
+        return _read(path, fd, limit_bytes)
 
-    def judge(status: os.stat_result) -> None:
-        if status.st_uid not in {0, os.geteuid()}:
-            raise Usage("secret.mode", f"{path} belongs to user {status.st_uid}", f"chown {os.geteuid()} {path}")
-        if status.st_mode & 0o077:
-            raise Usage("secret.mode", f"group or others may access {path}", f"chmod 600 {path}")
 
-    return _read(path, limit_bytes, judge)
+def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
+    """The content of a secret file: as `read_trusted`, and only its owner may read it.
+
+    Raises:
+        secret.mode: (Usage) Group or others may read it, or somebody else may change it.
+        store.path, store.disk: As `read_trusted`.
+    """
+    try:
+        with trust.opened(path, private=True) as fd, translated(path):
+            return _read(path, fd, limit_bytes)
+    except trust.Untrusted as error:
+        raise Usage("secret.mode", error.detail, error.hint) from None
 
 
 def file_status(path: Path) -> os.stat_result | None:
@@ -76,24 +90,17 @@ def private_dir(path: Path) -> None:
     Raises:
         store.disk, store.path: As `write`; `store.path` also when others may write into it.
     """
+    path = trust.followed(path.parent) / path.name
     with translated(path):
         with suppress(FileExistsError):
             path.mkdir(0o700)
         _sync_directory(path.parent)  # always: the run that made it may have been killed before this line
-    trusted_dir(Path(os.path.realpath(path.parent), path.name))
+    trust.trusted_dir(path)
 
 
-def _read(path: Path, limit_bytes: int, judge: Callable[[os.stat_result], None]) -> bytes:
-    with translated(path), ExitStack() as cleanup:
-        # O_NONBLOCK: to open a FIFO must not wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        cleanup.callback(os.close, fd)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
-        judge(status)
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            data = file.read(limit_bytes + 1)
+def _read(path: Path, fd: int, limit_bytes: int) -> bytes:
+    with os.fdopen(fd, "rb", closefd=False) as file:
+        data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise Misconfigured("store.path", f"{path} is larger than {limit_bytes} bytes", "is it the right file?")
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,22 @@ _OPERATOR_ERRORS = frozenset(
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Within, an OSError is raised as an error that names `path` and the remedy."""
+def translated(path: Path, component: Path | None = None) -> Generator[None]:
+    """Within, an OSError is raised as an error that names `path` and the remedy; so is a path that none can have.
+
+    `component` is what failed on the way to the path, if not the path itself.
+    """
+    try:
+        if b"\0" in os.fsencode(path):
+            raise ValueError
+    except ValueError:
+        what = f"{os.fspath(path)!r} holds a character that no path can hold"
+        raise Misconfigured("store.path", what, "write the path with other characters") from None
     try:
         yield
     except OSError as error:
-        what = f"{path}: {error.strerror}"
+        what = f"{path}: {error.strerror}" if component in {None, path} else f"{path}: {component}: {error.strerror}"
+        path = component or path
         if error.errno in _OPERATOR_ERRORS:
             raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
         if error.errno == errno.EROFS:  # far more often a sandbox than a disk

@@ -1,47 +1,82 @@
-"""The processes of a program on this host, and whether they listen.
+"""The processes of this host: the one reader of /proc/PID.
 
-Which file a process runs and what it has open is shown only to who might trace it: root, but for one that was left
-without CAP_SYS_PTRACE. Not to be shown it is no sign that a server is down.
+The kernel shows which file a process runs and what it has open only to those who might trace it: root with
+CAP_SYS_PTRACE. If it is not shown, that is no sign that a server is down. A process may end while it is looked at.
 
-Source: proc(5); ptrace(2) "Ptrace access mode checking"; proc_net_tcp of the kernel's documentation.
+Source: proc(5); ptrace(2) "Ptrace access mode checking".
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from certagent.errors import Transient
-
-_LISTEN = "0A"
-"""TCP_LISTEN in the column `st`."""
+from certagent.errors import Misconfigured, Transient
+from certagent.host.files import read_file
+from certagent.host.sockets import listening
 
 _COMM_BYTES = 15
 """To which the kernel cuts the name of a program, proc_pid_comm(5)."""
 
+_LIMIT_BYTES = 1 << 20
+"""Of a command line, which its process may change: more than any server's."""
+
+_PID_FILE_BYTES = 64 << 10
+"""A number, and for Sendmail a command line."""
+
+_PID = re.compile(rb"[0-9]{1,7}")
+"""Up to 4,194,304, proc_sys_kernel(5) pid_max."""
+
+
+class PidFile(NamedTuple):
+    """What a pid file says. `command` is its second line: Sendmail writes the daemon's command line there."""
+
+    pid: int
+    command: str
+
+
+def pid_file(path: Path) -> PidFile | None:
+    """What this pid file says; None if it does not exist.
+
+    The server's own user may often write it, so look at the process before you believe it: see `runs`, `command_line`.
+
+    Raises:
+        store.path: It holds no process number, or is too large, a symlink or no regular file.
+        store.disk: It cannot be read.
+    """
+    content = read_file(path, _PID_FILE_BYTES)
+    if content is None:
+        return None
+    first, command, *_ = [*content.splitlines(), b"", b""]
+    if not _PID.fullmatch(first.strip()):
+        raise Misconfigured("store.path", f"{path} holds no process number", f"look at it: ls -l {path}")
+    return PidFile(int(first), command.decode(errors="replace"))
+
 
 def running(binary: str) -> frozenset[int]:
-    """The processes that run this file (a resolved path), also where a package has replaced it since; those in a
-    container do not count.
+    """The processes that run this file (a resolved path), also if a package has replaced it since. Those in a container
+    do not count.
 
     Raises:
         mta.reload: (Transient) One may not be looked at and is called like this program. Others are another program's.
     """
     found: set[int] = set()
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+    for pid in _pids():
         try:
             if runs(pid, binary):
                 found.add(pid)
         except Transient:
-            if _name(pid) == os.path.basename(binary)[:_COMM_BYTES]:
+            if named(pid, [os.path.basename(binary)]):
                 raise
     return frozenset(found)
 
 
 def runs(pid: int, binary: str) -> bool:
-    """Whether this process is there and runs this file. Raises: `mta.reload` where it may not be looked at."""
+    """Whether this process is there and runs this file. Raises: `mta.reload` if it may not be looked at."""
     with _looking_at(pid):
         same_host = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
         return same_host and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == binary
@@ -52,39 +87,60 @@ def listen(pids: Iterable[int]) -> bool:
     """Whether one of them has a TCP socket that waits for clients. Raises: `mta.reload`, as `runs`."""
     for pid in pids:
         with _looking_at(pid):
-            waiting = _listening(pid)
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(FileNotFoundError):  # it was closed meanwhile
-                    if os.readlink(fd) in waiting:
-                        return True
+            waiting = {f"socket:[{one.inode}]" for one in listening(Path(f"/proc/{pid}/net"))}
+            if any(link in waiting for link in _open_files(pid)):
+                return True
     return False
+
+
+def holder(inode: int) -> str:
+    """The name of a program that has this socket open, in printable ASCII; "" if that is not shown."""
+    for pid in _pids():
+        with suppress(OSError):
+            if f"socket:[{inode}]" in _open_files(pid):
+                return re.sub(r"[^!-~]", "?", name(pid))
+    return ""
+
+
+def name(pid: int) -> str:
+    """What the kernel calls it, which everybody may know; "" if it has ended."""
+    with suppress(OSError), open(f"/proc/{pid}/comm", "rb") as opened:
+        return opened.read(_COMM_BYTES + 1).decode(errors="replace").rstrip("\n")
+    return ""
+
+
+def named(pid: int, programs: Iterable[str]) -> bool:
+    """Whether the kernel calls it like one of these programs."""
+    return name(pid) in {program[:_COMM_BYTES] for program in programs}
+
+
+def command_line(pid: int) -> list[str]:
+    """Its arguments, which it may have changed itself. Raises: OSError."""
+    with open(f"/proc/{pid}/cmdline", "rb") as opened:
+        return opened.read(_LIMIT_BYTES).decode(errors="replace").split("\0")
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if _PID.fullmatch(os.fsencode(entry))]
+
+
+def _open_files(pid: int) -> list[str]:
+    """The links in its `fd`: `socket:[1234]`, a path, … Raises: OSError."""
+    found: list[str] = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 @contextmanager
 def _looking_at(pid: int) -> Generator[None]:
-    """Within, a process that has ended is no error, it only ends the look."""
+    """Within, a process that has ended is no error, it only ends the block."""
     try:
         yield
     except PermissionError as error:
-        what = f"cannot look at process {pid} ({_name(pid)}): {error.filename}: {error.strerror}"
+        what = f"cannot look at process {pid} ({name(pid)}): {error.filename}: {error.strerror}"
         hint = "run certagent as root; in its systemd unit, add CAP_SYS_PTRACE to CapabilityBoundingSet="
         raise Transient("mta.reload", what, hint) from error
     except OSError:
         pass
-
-
-def _name(pid: int) -> str:
-    """What everyone may know of it; "" of one that has ended."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
-    except OSError:
-        return ""
-
-
-def _listening(pid: int) -> set[str]:
-    """The sockets that wait for clients in its network, as the links in its `fd` name them."""
-    rows: list[list[str]] = []
-    for table in ("tcp", "tcp6"):
-        with suppress(FileNotFoundError):  # no IPv6 in this kernel
-            rows += [line.split() for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]]
-    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTEN}

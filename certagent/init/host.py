@@ -5,12 +5,9 @@ in use, and which addresses are its own. It reads, and changes nothing.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import os
 import re
 import socket
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -26,6 +23,7 @@ from msgspec import Struct
 
 from certagent.agent.wiring import BUILT_IN
 from certagent.errors import Error
+from certagent.host.files import read_file
 from certagent.mta import pemfile
 from certagent.mta.server import Found, Server
 from certagent.pki.keys import key_type_of, spki_sha256
@@ -50,17 +48,6 @@ mail server accounts for is told."""
 
 _KEY_LIMIT_BYTES = 64 << 10
 """A key and its chain are some kB."""
-
-_LISTEN = "0A"
-"""TCP_LISTEN in the column `st`. Source: proc_net_tcp of the kernel's documentation."""
-
-
-class Listener(Struct, frozen=True):
-    """A TCP socket that waits for clients."""
-
-    address: str
-    port: int
-    inode: int
 
 
 class InUse(Struct, frozen=True):
@@ -153,11 +140,10 @@ def _public_der(certificate: x509.Certificate) -> bytes:
 
 
 def _key(file: str) -> str:
-    """The SHA-256 of the public half of a private key in the file; "" where there is none to be read."""
+    """The SHA-256 of the public half of a private key in the file; "" if none can be read."""
     try:
-        with open(file, "rb") as opened:
-            return spki_sha256(Secret(opened.read(_KEY_LIMIT_BYTES)))
-    except (OSError, Error):
+        return spki_sha256(Secret(read_file(Path(file), _KEY_LIMIT_BYTES, links=True) or b""))
+    except Error:
         return ""
 
 
@@ -172,43 +158,6 @@ def _issuer(certificate: x509.Certificate) -> str:
     ]
     shown = f"{parts[0]} ({parts[1]})" if len(parts) > 1 else "".join(parts)
     return re.sub(r"[^ -~]", "?", shown[:80]) or "somebody without a name"
-
-
-# -- sockets ---------------------------------------------------------------------------------------------------------
-
-
-def listening(tables: Iterable[Path] = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))) -> list[Listener]:
-    """Who waits for clients, by port and address. Without /proc: nobody."""
-    found: set[tuple[int, str, int]] = set()
-    for table in tables:
-        try:
-            rows = table.read_text().splitlines()[1:]
-        except OSError:  # no IPv6 in this kernel
-            continue
-        for row in rows:
-            _, local, _, state, *_rest = columns = row.split()
-            address, _, port = local.partition(":")
-            if state == _LISTEN:
-                found.add((int(port, 16), _address(address), int(columns[9])))
-    return [Listener(address, port, inode) for port, address, inode in sorted(found)]
-
-
-def program_of(listener: Listener) -> str:
-    """The name of a program that has the socket; "" where that is not known, as for another user's."""
-    wanted = f"socket:[{listener.inode}]"
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(fd) == wanted for fd in (process / "fd").iterdir()):
-                return re.sub(r"[^!-~]", "?", (process / "comm").read_text().strip())
-        except OSError:  # it has ended, or is not ours to look into
-            continue
-    return ""
-
-
-def _address(hexadecimal: str) -> str:
-    """The kernel prints words of four bytes in the byte order of the machine."""
-    words = (hexadecimal[i : i + 8] for i in range(0, len(hexadecimal), 8))
-    return str(ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)))
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------

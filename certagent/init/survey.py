@@ -15,9 +15,10 @@ from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.tls import Chain, KeyType, Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.host import processes, sockets
 from certagent.init import domain, host
 from certagent.init.domain import Name, Resolvers
-from certagent.init.host import InUse, Listener
+from certagent.init.host import InUse
 from certagent.lifecycle import caches
 from certagent.mta.server import Found
 from certagent.pki import names as host_names
@@ -74,7 +75,7 @@ class Proposed(NamedTuple):
 def take(kinds: dict[str, Any]) -> Survey:
     """Looks at everything, side by side; it takes seconds, and with silent servers some tens of seconds."""
     with ThreadPoolExecutor(3) as pool:
-        listeners = pool.submit(host.listening)
+        listeners = pool.submit(sockets.listening)
         resolving = pool.submit(domain.resolvers)
         everyone, failed = host.discover(kinds)
         ports = {listener.port for listener in listeners.result()}
@@ -108,13 +109,13 @@ def _probe(wanted: tuple[Service, ...], known: dict[str, Name]) -> tuple[Served,
     return tuple(probe_all(wanted, addresses_of, tuple(USUAL.values()), _PROBE_S))
 
 
-def _strangers(found: Iterable[Found], listeners: Iterable[Listener]) -> Iterator[tuple[int, str]]:
+def _strangers(found: Iterable[Found], listeners: Iterable[sockets.Listener]) -> Iterator[tuple[int, str]]:
     accounted = {service.port for server in found for service in server.services}
     told: set[int] = set()
     for listener in listeners:
         if listener.port in host.PORTS and listener.port not in accounted | told:
             told.add(listener.port)
-            yield listener.port, host.program_of(listener)
+            yield listener.port, processes.holder(listener.inode)
 
 
 def services(server: Found, known: dict[str, Name]) -> tuple[Service, ...]:

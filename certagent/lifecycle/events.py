@@ -27,35 +27,45 @@ class Intended(Event, frozen=True):
     """The step is about to be done. Without an outcome after it, it may have been done, wholly or in part, or not."""
 
     step: AnyStep
+    """The step, with what it was planned from."""
 
 
 class Failed(Event, frozen=True):
     """The step failed."""
 
     kind: str
+    """`transient`, `rejected`, `misconfigured`, `unsafe` or `error`."""
     code: str
+    """The error code."""
     detail: str
+    """What failed, in words."""
     hint: str = ""
+    """The remedy."""
     retry_after_s: float | None = None
+    """How long the other side asked to wait, in seconds."""
     jitter: float = 0.0
-    """Drawn once, 0 to 1: spreads the retries of many hosts; here so that planning stays a function."""
+    """Drawn once, 0 to 1: it spreads the retries of many hosts."""
 
 
 class KeysMade(Event, frozen=True):
-    """Private keys are stored; `spki` is the SHA-256 of each one's SubjectPublicKeyInfo."""
+    """Private keys are stored."""
 
     keys: str
     spki: dict[KeyType, str]
+    """The SHA-256 of the SubjectPublicKeyInfo of each, in hexadecimal."""
 
 
 class OrderPlaced(Event, frozen=True):
-    """The CA has an order for the key set; `challenges` are still to be met."""
+    """The CA has an order for the key set."""
 
     key_type: KeyType
     keys: str
     url: str
+    """The URL of the order."""
     challenges: tuple[Challenge, ...]
+    """Those that are still to be met."""
     ca: str = ""
+    """The directory of the CA."""
 
 
 class Presented(Event, frozen=True):
@@ -83,35 +93,44 @@ class Issued(Event, frozen=True):
     keys: str
     generation: str
     chain: Chain
+    """The facts of the certificate and its issuers."""
     completes: bool
+    """The generation has a chain of each key type now."""
 
 
 class CleanedUp(Event, frozen=True):
     """The responses to the challenges are gone."""
 
     challenges: tuple[Challenge, ...]
+    """Those whose orders are over."""
 
 
 class Observed(Event, frozen=True):
-    """What the authoritative servers answered; `mail_servers`: as in the step."""
+    """What the authoritative servers answered."""
 
     tlsa_name: str
     observation: Observation
+    """What each address of each server answered, and whether a validating resolver says that it is secure."""
     mail_servers: tuple[str, ...] = ()
+    """Those that serve at this name."""
 
 
 class Superseding(Event, frozen=True):
     """The set of a TLSA name, as the provider has it, is about to be superseded by another.
 
-    Told before the write: neither a lost answer nor a crash forgets what caches may have taken, also where no server
-    that was asked has shown it.
+    It is journaled before the write. So neither a lost answer nor a crash loses what caches may have taken, even if no
+    server that was asked has shown it.
     """
 
     tlsa_name: str
     before: frozenset[Value]
+    """The records that are there."""
     before_ttl_s: int
+    """Their TTL."""
     after: frozenset[Value]
+    """The records that will be there."""
     after_ttl_s: int
+    """Their TTL."""
 
 
 class Published(Event, frozen=True):
@@ -136,21 +155,22 @@ class Inspected(Event, frozen=True):
 
 
 class Installed(Event, frozen=True):
-    """The files are in place. `kept`: those of somebody else were there, and are kept in the vault."""
+    """The files are in place."""
 
     server: str
     generation: str
     kept: bool = False
+    """Files from before certagent were there, and are kept in the vault."""
 
 
 class Restored(Event, frozen=True):
-    """The files of somebody else are back, and the mail server was told to read them."""
+    """The files from before certagent are back, and the mail server was reloaded."""
 
     server: str
 
 
 class Reloaded(Event, frozen=True):
-    """The mail server was told to read its files again, and said yes (which proves nothing)."""
+    """The mail server was asked to read its files again and said yes, which shows nothing."""
 
     server: str
 
@@ -161,6 +181,7 @@ class Verified(Event, frozen=True):
     server: str
     generation: str
     drained: bool
+    """Processes from before the reload are gone by now."""
     served: tuple[Served, ...]
 
 
@@ -173,15 +194,20 @@ class VerifyFailed(Event, frozen=True):
 
 
 class RenewalInfo(Event, frozen=True):
-    """The CA's window; `at` is the moment drawn in it, once a window. None: the CA has no ARI."""
+    """When the CA wants the certificate renewed (RFC 9773)."""
 
     generation: str
     key_type: KeyType
     start: datetime | None
+    """The begin of the CA's window; null: it has no renewal information."""
     end: datetime | None
+    """The end of the window."""
     at: datetime | None
+    """The moment drawn in the window, once for each window."""
     ask_again_s: float
+    """When to ask again, in seconds."""
     explanation_url: str | None = None
+    """A page of the CA that says why."""
 
 
 class Revoked(Event, frozen=True):
@@ -194,13 +220,16 @@ class Deleted(Event, frozen=True):
     """Files and records of these are gone."""
 
     generations: tuple[str, ...] = ()
+    """Such as `g1`."""
     keys: tuple[str, ...] = ()
+    """Key sets, such as `k1`."""
     tlsa_names: tuple[str, ...] = ()
+    """TLSA names that are not configured any more."""
     mail_servers: tuple[str, ...] = ()
 
 
 def deleted(step: Delete) -> Deleted:
-    """All that was to be forgotten is."""
+    """The outcome of a step that deleted all it was to delete."""
     return Deleted(
         generations=step.generations,
         keys=step.keys,
@@ -211,10 +240,12 @@ def deleted(step: Delete) -> Deleted:
 
 
 class Requested(Event, frozen=True):
-    """The operator asked for something. `retry`: only that what failed is tried again without waiting."""
+    """The operator asked for something."""
 
     what: Literal["retry", "renew", "rotate", "emergency", "abort"]
+    """`retry`: only that what failed is tried again without waiting."""
     accept_deferrals: bool = False
+    """Do not wait for caches: senders with an old set defer mail."""
 
 
 AnyEvent = (

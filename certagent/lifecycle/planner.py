@@ -55,7 +55,7 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
             left = schedule.retry_in(failure, now) if failure else timedelta(0)
             if failure is None or left <= timedelta(0):
                 return offer
-            waits.append(Wait(left, f"{offer.work}: tried {failure.count} times, {failure.detail}"))
+            waits.append(Wait(left, f"{offer.work}: {schedule.tried(failure)}: {failure.detail}"))
     first = min(waits, key=lambda w: w.delay)
     swap = next((w for w in waits if w.swap), first)
     return first if swap is first else replace(first, because=f"{swap.because}; meanwhile {first.because}")

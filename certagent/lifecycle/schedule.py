@@ -97,6 +97,11 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     return timedelta(seconds=wait) - now.since(failure.at)
 
 
+def tried(failure: Failure) -> str:
+    """How often, for people."""
+    return "tried once" if failure.count == 1 else f"tried {failure.count} times"
+
+
 def write_again(tries: int) -> timedelta:
     """How long until a change that was accepted, and is not to be seen at the servers, is made once more."""
     return timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])

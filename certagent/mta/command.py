@@ -1,9 +1,8 @@
 """Any other service: its files in a declared layout, its check and reload by declared commands.
 
 Commands are lists of arguments, the program with its absolute path; no shell reads them. They run as certagent's user
-in `/` with a small fixed environment (`mta/run.py`) and nothing to read, and get neither key nor password: those are
-in the files only. Whoever may write to such a program, or put another in its place, could do anything as certagent's
-user: it and every directory on the way to it must belong to root or that user, and be nobody else's to write.
+within the bounds of `host/programs.py`, and only if nobody besides root and that user may change them. They get neither
+key nor password: those are in the files only.
 
 Exit statuses are believed only when they say no: that the service serves the new certificate is proven by a handshake
 (`mta/probe.py`), as for every server.
@@ -13,16 +12,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import trust
-from certagent.host.programs import Result, run
+from certagent.host.programs import Result, check, run
 from certagent.mta.claims import Claim
 from certagent.mta.layout import Access, Files, Layout
 from certagent.mta.server import Advice, Capabilities, Found
@@ -97,7 +93,10 @@ class Command:
         files = self._layout.paths(key_types)
         self._layout.check()
         for setting, argv in self._commands():
-            self._refuse_writable(setting, argv[0])
+            try:
+                check(argv[0])
+            except Misconfigured as error:
+                raise self._wrong(f"{setting}: {error.detail}", error.hint) from error
         if self._options.check and all(map(os.path.exists, files)):
             result = self._run("check", self._options.check)
             if result.code != 0:
@@ -157,9 +156,10 @@ class Command:
             return False
 
     def _run(self, setting: str, argv: Argv) -> Result:
-        self._refuse_writable(setting, argv[0])  # each time: it may have been exchanged
         try:
-            return run(argv, self._options.timeout_s, code="mta.config")
+            return run(argv, self._options.timeout_s)
+        except Misconfigured as error:
+            raise self._wrong(f"{setting}: {error.detail}", error.hint) from error
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", f"{self._who}: {error.detail}", error.hint) from error
 
@@ -167,19 +167,6 @@ class Command:
         options = self._options
         commands = {"check": options.check, "reload": options.reload, "restart": options.restart}
         return [(setting, argv) for setting, argv in commands.items() if argv]
-
-    def _refuse_writable(self, setting: str, program: str) -> None:
-        try:
-            status = trust.followed(Path(program)).stat()
-        except Error as error:
-            raise self._wrong(f"{setting}: {program}: {error.detail}", error.hint) from error
-        except OSError as error:
-            raise self._wrong(f"{setting}: {program}: {error.strerror}", f"look at it: ls -l {program}") from error
-        if status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022:
-            hint = f"run: chown root {program} && chmod go-w {program}"
-            raise self._wrong(f"{setting}: others may write to {program}, which certagent would run", hint)
-        if not (stat.S_ISREG(status.st_mode) and os.access(program, os.X_OK)):
-            raise self._wrong(f"{setting}: {program} is no program", f"look at it: ls -l {program}")
 
     def _wrong(self, what: str, hint: str) -> Misconfigured:
         return Misconfigured("mta.config", f"{self._who}: {what}", hint)
@@ -193,5 +180,5 @@ def _last_line(result: Result) -> str:
     """What it said at the end, without control characters, or how it ended."""
     lines = (result.err.strip() or result.out.strip()).splitlines()
     if not lines:
-        return f"killed by signal {-result.code}" if result.code < 0 else f"exit status {result.code}"
+        return f"exit status {result.code}"
     return "".join(c if c.isprintable() else " " for c in lines[-1])[:200]

@@ -146,7 +146,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
                 f"{s} TTL {a.ttl_s} s: {short(a.values)}" if isinstance(a, Answer) else f"{s} UNKNOWN: {a.why}"
                 for s, a in sorted(seen.answers.items())
             ]
-            return [f"looked at {happened.tlsa_name}: {seen.security} {seen.why}".rstrip(), *answers]
+            why = f", {seen.why}" if seen.why else ""
+            return [f"looked at {happened.tlsa_name}: {seen.security}{why}", *answers]
         case ev.Superseding():
             before = f"from TTL {happened.before_ttl_s} s: {short(happened.before)}"
             after = f"to TTL {happened.after_ttl_s} s: {short(happened.after)}"

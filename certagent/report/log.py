@@ -1,4 +1,4 @@
-"""The log: one line a step, in words that stay the same; to standard error, where systemd adds the date.
+"""The log: one line per step, in words that stay the same; to standard error, where systemd adds the date.
 
 `certificate=mx1.example.org seq=12 step=Install work="install postfix" outcome=done took=0.031 because="…"`. Never a
 secret, never PEM.

@@ -99,7 +99,7 @@ class TlsaName(Struct, frozen=True):
 
 class Standby(Struct, frozen=True):
     """The next keys. `next`: those of the roll under way; `waiting`: caches may not know them yet; `ready`: a swap to
-    them would hurt nobody.
+    them would break no cached set.
     """
 
     state: Literal["none", "next", "waiting", "ready"]
@@ -335,17 +335,20 @@ def _roll(spec: Spec, state: State, now: Instant) -> Roll | None:
     if newest is None or state.orders or state.issued:
         return Roll("issue", serving, None)
     old = tuple(id_ for id_ in serving if id_ != newest.id)
-    installed = {server.name: state.mail_servers.get(server.name) for server in spec.mail_servers}
-    waiting = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
-    if waiting:
-        obstacles = [o for name in waiting for o in rollover.may_install(spec, state, name, newest, now)]
-        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
-        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now) if obstacles else None)
-    if any(at and at.phase not in ("verified", "drained") for at in installed.values()):
-        return Roll("swap", old, newest.id)
     if not rollover.rolled(spec, state):
-        return Roll("drain", old, newest.id)
+        return _deployment(spec, state, newest, old, now)
     names = [n for n in rollover.tlsa_names(spec, state) if not rollover.publication_blocked(spec, state, n)]
-    if any(rollover.unfollowed(spec, state, name) for name in names):
-        return Roll("records", old, newest.id)
-    return None
+    behind = any(rollover.unfollowed(spec, state, name) for name in names)
+    return Roll("records", old, newest.id) if behind else None
+
+
+def _deployment(spec: Spec, state: State, newest: lifecycle.Generation, old: tuple[str, ...], now: Instant) -> Roll:
+    """The way of the newest generation to the mail servers."""
+    installed = {server.name: state.mail_servers.get(server.name) for server in spec.mail_servers}
+    lacking = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
+    obstacles = [o for name in lacking for o in rollover.may_install(spec, state, name, newest, now)]
+    if obstacles:
+        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
+        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now))
+    running = not lacking and all(at and at.phase in ("verified", "drained") for at in installed.values())
+    return Roll("drain" if running else "swap", old, newest.id)

@@ -40,7 +40,7 @@ def timeline(steps: Sequence[Planned]) -> str:
     for item, following in zip(steps, [*steps[1:], None], strict=True):
         if item.wait_s is not None:
             waited += item.wait_s
-            # the looks while a wait goes on say nothing new in a forecast
+            # observations while a wait goes on say nothing new in a forecast
             if following is None or not (following.step == "Observe" or following.wait_s is not None):
                 lines.append(f"{'':19}  … {brief(timedelta(seconds=waited))}: {item.because}")
                 waited = 0.0
@@ -79,7 +79,7 @@ _VERDICTS: dict[Verdict, str] = {
 _STAGES: dict[Stage, str] = {
     "issue": "a certificate is being issued",
     "publish": "its TLSA records are published, and caches are waited for",
-    "swap": "the mail servers are being swapped",
+    "swap": "the mail servers are swapped now",
     "drain": "old processes of the mail servers are ending",
     "records": "the TLSA records are being brought up to date",
 }
@@ -153,7 +153,7 @@ def _failure(failure: Failure) -> Iterator[str]:
     since = f"{count(failure.count, 'time')} since {date(failure.since)}"
     yield f"  {word} {failure.lane}, {since}: {failure.detail} [{failure.code}]"
     if failure.hint:
-        yield f"          hint: {failure.hint}"
+        yield f"    hint: {failure.hint}"
 
 
 def _roll(roll: Roll, now: datetime) -> Iterator[str]:

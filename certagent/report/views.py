@@ -1,6 +1,6 @@
 """What the commands print, as versioned values: `plan`, `renew`, `check` and `tlsa`. Text and JSON are made from these.
 
-`status` and `history` have files of their own; what `init` prints is in `certagent.init.command`.
+`status` and `history` have separate files; what `init` prints is in `certagent.init.command`.
 
 Each is a contract: its `version` grows when a field goes or changes its meaning.
 """

@@ -1,6 +1,6 @@
 """The digests that chain each row to the one before it, and the head to the last row.
 
-They find damage, not forgery: whoever can write the file can also make them anew.
+They find damage, not forgery: a program that can write the file can also make them anew.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, Generic[E], frozen=True):
     """None where it is not kept: of what was seen again."""
     event: E
     again: bool = False
-    """The row of that number once more, as last seen; it has no row of its own."""
+    """The row of that number once more, as last seen; it has no separate row."""
 
 
 class Again(msgspec.Struct, frozen=True, array_like=True):

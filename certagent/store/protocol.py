@@ -68,7 +68,7 @@ class Store(Protocol):
         ...
 
     def now(self) -> Instant:
-        """The present moment. `elapsed_s` is at least that of every row that can be read, whoever wrote it. It is ahead
+        """The present moment. `elapsed_s` is at least that of every row that can be read, by any writer. It is ahead
         of it by no more than has surely passed since.
         """
         ...

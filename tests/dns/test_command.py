@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Literal
@@ -11,9 +12,10 @@ from typing import Literal
 import pytest
 
 from certagent.dns.providers.command import Command, Options
-from certagent.dns.providers.program import Ended, Question, judge, printable
+from certagent.dns.providers.program import Question, judge, printable
 from certagent.dns.providers.protocol import Capabilities, Changed, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.host.programs import Result
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 from tests.lab.wait import until
 
@@ -127,7 +129,7 @@ class TestProtocol:
         }
         assert {line.split("=")[0] for line in environment} - {"PWD", "SHLVL", "_", "OLDPWD"} == {
             "PATH",
-            "LANG",
+            "LC_ALL",
             "EXTRA",
         }
         assert last == "a b; $(x)|/"
@@ -197,11 +199,26 @@ class TestMisbehaviour:
         pid = tmp_path / "pid"
         error = caught(shell(tmp_path, text.format(pid=pid), timeout_s=4))
         assert error.code == "dns.unknown_outcome"
-        assert "not finished after 4 s" in error.detail
+        assert "no end after 4 s" in error.detail
         until(lambda: dead(int(pid.read_text())), 5, "it is dead")
 
     def test_too_much_output(self, tmp_path: Path) -> None:
-        assert "printed more than" in caught(shell(tmp_path, "cat /dev/zero")).detail
+        text = "head -c 65537 /dev/zero | tr '\\0' ' '; echo '{\"ok\":true}'"
+        assert "printed more than" in caught(shell(tmp_path, text)).detail
+
+    def test_an_answer_counts_when_the_program_has_ended_whatever_its_children_hold(self, tmp_path: Path) -> None:
+        """As with a connection of ssh that stays for the next call."""
+        pid = tmp_path / "pid"
+        shell(tmp_path, f"setsid sleep 60 & echo $! >{pid}; echo '{{\"ok\":true}}'").add(
+            NAME, "TXT", frozenset("a"), 60
+        )
+        os.kill(int(pid.read_text()), signal.SIGKILL)  # it is still there
+
+    @pytest.mark.parametrize(
+        "text", ['printf \'{"ok":false,"detail":"\\377"}\'', "head -c 60000 /dev/zero | tr '\\0' ["]
+    )
+    def test_odd_bytes_and_deep_json_are_no_valid_answer(self, tmp_path: Path, text: str) -> None:
+        assert caught(shell(tmp_path, text)).code == "dns.unknown_outcome"
 
     def test_much_to_stderr_is_harmless(self, tmp_path: Path) -> None:
         """Only its end is kept."""
@@ -212,9 +229,9 @@ class TestMisbehaviour:
 
     def test_control_characters_do_not_come_through(self) -> None:
         """A terminal or a log cannot be deceived."""
-        assert printable("a\x1b[31m\nb", b"c\r\x00\n\n d\xff\n").isprintable()
+        assert printable("a\x1b[31m\nb", "c\r\x00\n\n d\ufffd\n").isprintable()
         with pytest.raises(Transient) as caught:
-            judge("/p", Question(), Ended(b"", b"one\ntwo\n", 7), "dns.unreachable")
+            judge("/p", Question(), Result(7, "", "one\ntwo\n"), "dns.unreachable")
         assert caught.value.detail == "/p: exit status 7 | one | two"
 
 
@@ -238,7 +255,16 @@ class TestProgram:
             with pytest.raises(Misconfigured, match=r"dns\.program"):
                 Command(Options(program=path, zones=("example.org",)))
         text = program(tmp_path, "", "/missing/interpreter")
-        assert caught(Command(Options(program=text, zones=("example.org",)))).code == "dns.program"
+        with pytest.raises(Misconfigured, match=r"/missing does not exist|/missing: No such.*dns\.program"):
+            Command(Options(program=text, zones=("example.org",)))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_nobody_else_may_own_a_directory_on_the_way(self, tmp_path: Path) -> None:
+        command = shell(tmp_path, "echo '{\"ok\":true}'")
+        os.chown(tmp_path, 65534, 0)
+        error = caught(command)
+        assert (error.code, error.hint) == ("dns.program", f"chown -h root {tmp_path}")
+        assert f"{tmp_path} belongs to user 65534" in error.detail
 
     def test_a_name_in_no_zone(self, tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match=r"dns\.no_zone"):

@@ -186,7 +186,7 @@ def exim_by_signal(place: Path) -> Generator[Host]:
 @contextmanager
 def dovecot(place: Path, version: str) -> Generator[Host]:
     """The other name in a block of local_name. A process for many logins: one of its own for each may be cut off by a
-    reload while it is still new (docs/how-to/mail-servers.md).
+    reload while it is still new (docs/how-to/dovecot.md).
     """
     first, second = f"imap.{ZONE}", f"mailbox.{ZONE}"
     tls = _tls(place)

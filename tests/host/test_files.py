@@ -93,10 +93,13 @@ class TestReadPrivate:
         with pytest.raises(Misconfigured, match=r"secret\.mode"):
             read_private(path)
 
-    def test_a_symlink_a_fifo_and_a_missing_file_are_refused(self, path: Path) -> None:
+    def test_a_symlink_of_ours_is_followed(self, path: Path) -> None:
         path.with_name("link").symlink_to(path)
+        assert read_private(path.with_name("link")) == b"old"
+
+    def test_a_fifo_and_a_missing_file_are_refused(self, path: Path) -> None:
         os.mkfifo(path.with_name("fifo"), 0o600)
-        for name in ("link", "fifo", "none"):
+        for name in ("fifo", "none"):
             with pytest.raises(Misconfigured, match=r"store\.path"):
                 read_private(path.with_name(name))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from certagent.errors import Transient
+from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from tests.lab.wait import until
 
@@ -80,3 +80,40 @@ def test_one_that_has_ended_is_not_there(binary: Path) -> None:
 def test_whoever_waits_for_clients_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)):
         assert processes.listen([os.getpid()])
+
+
+def test_a_socket_is_found_with_the_program_that_holds_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert processes.holder(os.fstat(server.fileno()).st_ino) == processes.name(os.getpid())
+    assert processes.holder(1) == ""
+
+
+def test_one_that_has_ended_has_no_name(binary: Path) -> None:
+    with subprocess.Popen([binary, "0"]) as ended:
+        ended.wait()
+    assert processes.name(ended.pid) == ""
+    with pytest.raises(OSError, match="No such"):
+        processes.command_line(ended.pid)
+
+
+class TestPidFile:
+    """The server's own user may write it: nothing in it makes certagent wait, and nothing in it is believed."""
+
+    def test_number_and_command_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "pid"
+        assert processes.pid_file(path) is None
+        path.write_bytes(b" 4711 \nsendmail -bd \xff\n")
+        assert processes.pid_file(path) == (4711, "sendmail -bd \ufffd")
+
+    @pytest.mark.parametrize("content", [b"", b"x", b"-1", b"\0", b"9" * 24, "²".encode(), b"1 2", b"1" * (1 << 17)])
+    def test_what_is_no_number(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "pid").write_bytes(content)
+        with pytest.raises(Misconfigured, match=r"store\.path"):
+            processes.pid_file(tmp_path / "pid")
+
+    def test_what_is_no_file(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "zero").symlink_to("/dev/zero")
+        for name in ("fifo", "zero"):
+            with pytest.raises(Misconfigured, match=r"store\.path"):
+                processes.pid_file(tmp_path / name)

@@ -338,7 +338,7 @@ class TestNothingChanges:
     def test_by_a_password_that_others_may_read(self, place: Path) -> None:
         layout = installed(place, "pkcs12")
         (place / "password").chmod(0o640)
-        refused(layout, place, "group or others may access")
+        refused(layout, place, "others may read")
 
     @pytest.mark.parametrize("full", range(1, 5))
     def test_by_a_disk_that_is_full_at_any_file(self, place: Path, monkeypatch: pytest.MonkeyPatch, full: int) -> None:

@@ -142,7 +142,7 @@ def test_a_directory_that_others_could_exchange_is_refused(path: Path, tmp_path:
     place = tmp_path / "open" / "etc" / "chain.pem"
     place.parent.mkdir(parents=True)
     place.parent.parent.chmod(0o777)
-    with pytest.raises(Misconfigured, match=rf"others may write into {tmp_path}/open \[mta\.files\]"):
+    with pytest.raises(Misconfigured, match=rf"others may write into {tmp_path}/open: anybody \[mta\.files\]"):
         install(place, OTHER.credential)
     place.parent.parent.chmod(0o1777)  # as /tmp: nobody renames what is another's
     install(place, OTHER.credential)

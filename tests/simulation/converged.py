@@ -14,7 +14,7 @@ from certagent.lifecycle import events as ev
 from tests.simulation.copies import Kept, keep
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.simulation.world import World
 
 WORLDS = 400
 """How many there are: as many configurations, at different moments in the life of their certificates."""
@@ -27,7 +27,7 @@ def made(number: int) -> Kept:
     """Made once in a process, when it is first asked for."""
     from tests.simulation.ca import NOW
     from tests.simulation.history import History
-    from tests.world import World
+    from tests.simulation.world import World
 
     dice = random.Random(f"settled {number}")
     world = World(dice)

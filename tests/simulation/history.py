@@ -44,7 +44,7 @@ from tests.simulation.mischief import (
     there_and_back,
     unresolved,
 )
-from tests.world import World
+from tests.simulation.world import World
 
 
 class Shape(NamedTuple):

@@ -19,7 +19,7 @@ from tests.simulation.dns import NOTICE_S, RR, Server, Zone
 from tests.simulation.mail import Host, Shown
 
 if TYPE_CHECKING:
-    from tests.world import World
+    from tests.simulation.world import World
 
 Mischief = Callable[["World"], None]
 HOURS = (0.01, 0.1, 0.5, 2.0, 12.0)

@@ -1,4 +1,4 @@
-"""Two hundred thousand simulated histories in every test run; `python -m tests.simulate` runs as many as one likes."""
+"""Simulated histories in every test run; `make simulate` runs as many as one likes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from certagent.facts.tls import Chain
-from tests.mutations import MUTANTS, Mutant
-from tests.simulate import results
 from tests.simulation import converged
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
 from tests.simulation.judge import unmatched
+from tests.simulation.mutations import MUTANTS, Mutant
+from tests.simulation.simulate import results
 from tests.simulation.tree import TREE, grown, run
 
 HISTORIES = 100_000
@@ -36,7 +36,7 @@ print(len(lines), hashlib.sha256("\\n".join(lines).encode()).hexdigest())
 def test_histories() -> None:
     parts = list(results(0, HISTORIES, 1))
     bad = [(seed, violation) for part in parts for seed, _, violation in part.bad]
-    assert not bad, f"replay with: python -m tests.simulate SEED={bad[0][0]}; {bad}"
+    assert not bad, f"replay with: python -m tests.simulation.simulate SEED={bad[0][0]}; {bad}"
     assert sum(part.histories for part in parts) == HISTORIES
 
 

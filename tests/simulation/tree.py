@@ -16,7 +16,7 @@ from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
 from tests.simulation.history import SHAPES, Done, History, Outcome
-from tests.world import World
+from tests.simulation.world import World
 
 TREE = 32
 """A third of the time goes into the trunk, the rest into the others."""

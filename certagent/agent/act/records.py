@@ -111,7 +111,7 @@ def _try_again(change: Callable[[], T]) -> T:
 
 
 def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
-    """The zone and name to write at, if they are still those that the last observation was about."""
+    """The zone and name to write at, if they are still those of the last observation."""
     zone, name = edges.resolver().final(tlsa_name)
     seen = state.tlsa_names[tlsa_name].observation
     if seen is None or (zone, name) != (seen.zone, seen.name):

@@ -27,7 +27,7 @@ _RUNNING = "is the mail server running, and listening there? an address that thi
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """The swap, on answers of this very moment: every server of every TLSA name that it matters to is asked first.
 
-    What they say is journaled in any case. If it forbids the swap, the planner goes on from there.
+    What they say is journaled in any case; if it forbids the swap, the planner goes on from there.
     """
     generation = state.generation(step.generation)
     if generation is None or generation.keys is None:

@@ -33,7 +33,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from certagent.dns.message import canonical
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.host.programs import Result
 
+MAX_ANSWER_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild
 MAX_DETAIL_CHARS = 300  # a few lines of a terminal
 Ttl = Annotated[int, Meta(ge=0, le=2**31 - 1)]  # RFC 2181 section 8
 
@@ -83,15 +85,6 @@ class Reply(Struct, frozen=True):
     hint: str = ""
 
 
-class Ended(Struct, frozen=True):
-    """What is left of a program: `status` is None if it was killed here, for the reason in `why`."""
-
-    stdout: bytes
-    stderr: bytes
-    status: int | None
-    why: str = ""
-
-
 def precondition(was: RRset | None) -> Was | None:
     """The set as the program gave it."""
     return Was(was.own or tuple(sorted(was.values)), was.ttl_s) if was else None
@@ -104,26 +97,28 @@ def rrset(found: Found | None, rdtype: RdType) -> RRset | None:
     return RRset(frozenset(canonical(rdtype, v) for v in found.values), found.ttl_s, tuple(sorted(found.values)))
 
 
-def judge(program: str, request: Request | Question, ended: Ended, lost: str) -> Reply:
+def judge(program: str, request: Request | Question, result: Result, lost: str) -> Reply:
     """The program's answer; `lost` is the code if there is no valid one.
 
     Raises:
         Error: the one that the answer means.
     """
+    if len(result.out.encode()) > MAX_ANSWER_BYTES:
+        raise Transient(lost, f"{program}: printed more than {MAX_ANSWER_BYTES} bytes")
     try:
-        reply = msgspec.json.decode(ended.stdout, type=Reply)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # also of a valid JSON that is no Reply
+        reply = msgspec.json.decode(result.out, type=Reply)
+    except (msgspec.DecodeError, RecursionError):  # also of a valid JSON that is no Reply
         reply = None
-    if ended.status is not None and reply is not None:
+    if reply is not None:
         if not reply.ok:
-            raise _error(program, request, reply, ended.stderr, lost)
-        if ended.status == 0:
+            raise _error(program, request, reply, result.err, lost)
+        if result.code == 0:
             return reply
-    why = ended.why or (f"exit status {ended.status}" if ended.status else "its output is no valid answer")
-    raise Transient(lost, printable(f"{program}: {why}", ended.stderr))
+    why = f"exit status {result.code}" if result.code else "its output is no valid answer"
+    raise Transient(lost, printable(f"{program}: {why}", result.err))
 
 
-def _error(program: str, request: Request | Question, reply: Reply, stderr: bytes, lost: str) -> Error:
+def _error(program: str, request: Request | Question, reply: Reply, stderr: str, lost: str) -> Error:
     detail, hint = printable(f"{program}: {reply.detail or reply.error}", stderr), printable(reply.hint)
     match reply.error:
         case "changed" if isinstance(request, Request):
@@ -136,9 +131,9 @@ def _error(program: str, request: Request | Question, reply: Reply, stderr: byte
             return Transient(lost, detail, hint)
 
 
-def printable(text: str, stderr: bytes = b"") -> str:
+def printable(text: str, stderr: str = "") -> str:
     """The text and the end of what went to standard error, on one line, without control characters."""
-    lines = stderr.decode("utf-8", "replace").split("\n")
+    lines = stderr.split("\n")
     text = " | ".join([text[:MAX_DETAIL_CHARS], *(line.strip() for line in lines if line.strip())])
     text = "".join(c if c.isprintable() else " " for c in text)
     # The beginning says which program and what; the end of the output says why.

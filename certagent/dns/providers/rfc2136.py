@@ -13,7 +13,6 @@ used for the MAC only.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import time
@@ -35,6 +34,7 @@ from msgspec import Struct
 from certagent.dns.message import absolute, canonical, records, value_text, zone_of
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.host.files import read_private
 from certagent.secret import Secret
 
 MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
@@ -78,7 +78,7 @@ class Rfc2136:
         self._timeout_s = options.timeout_s
         self._where = f"{self._host} port {self._port}"
         path = Path(options.key_file)
-        self._key = choose_key(parse_keys(read_private(path)), options.key_name, path)
+        self._key = choose_key(parse_keys(key_text(path)), options.key_name, path)
         self._keyring = keyring(self._key, path)
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
@@ -304,19 +304,15 @@ def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
 # -- the file --------------------------------------------------------------------------------------------------------
 
 
-def read_private(path: Path) -> str:
-    """A file with a secret, which only its owner can open.
+def key_text(path: Path) -> str:
+    """The text of a key file, which only its owner can read and nobody else can change.
 
     Raises:
         Usage: `secret.file`, `secret.mode`.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())  # of the open file: it cannot be exchanged in between
-            if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-                tlsa_name = os.geteuid()
-                hint = f"chown {tlsa_name} {path} && chmod 600 {path}"
-                raise Usage("secret.mode", f"{path} is open to others, or belongs to another user", hint)
-            return file.read(MAX_KEY_FILE_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        raise Usage("secret.file", f"{path}: {error.strerror}", "the path and the owner of key_file") from error
+        return read_private(path, MAX_KEY_FILE_BYTES).decode("utf-8", "replace")
+    except Usage:
+        raise
+    except Error as error:
+        raise Usage("secret.file", error.detail, error.hint) from None

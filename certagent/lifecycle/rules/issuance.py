@@ -68,7 +68,7 @@ def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
         failure = state.failures.get(work)
         left = schedule.retry_in(failure, now) if failure else timedelta(0)
         if failure and left > timedelta(0):
-            return Wait(left, f"{work}: tried {failure.count} times, {failure.detail}")
+            return Wait(left, f"{work}: {schedule.tried(failure)}: {failure.detail}")
     return None
 
 
@@ -136,7 +136,7 @@ def clean_up(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
     over = tuple(c for c in state.challenges if c not in needed)
     if over:
-        yield CleanUp(challenges=over, because="their orders are over")
+        yield CleanUp(challenges=over, because="no order needs it any more")
 
 
 def fetch_renewal_info(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:

@@ -87,7 +87,7 @@ def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list
         notes.append(
             "tls_certificate depends on the name that the client asks for: only the files for clients that ask for "
             "none are told here. Give each certificate its own entry, with the names under `sni` and a `list`, see "
-            "docs/how-to/mail-servers.md."
+            "docs/how-to/exim.md."
         )
     if unknown := eximconf.variables(settings):
         return [], [*notes, f"tls_certificate depends on ${', $'.join(unknown)}: which files it leads to is not known."]

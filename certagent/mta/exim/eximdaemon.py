@@ -15,25 +15,21 @@ import select
 import signal
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
-from certagent.errors import Transient
+from certagent.errors import Error, Transient
+from certagent.host import processes
+from certagent.host.sockets import listening
 
 _RESTART_S = 35.0
 """To listen again: 25 ms, or the 30 s after which Exim tries again; more is an address that is not there."""
 
 _SETTLE_S = 1.0
 """To survive, where it cannot be seen what it listens on: started with -oX, or not at all."""
-
-_TCP_LISTEN = "0A"
-"""Source: proc_net_tcp of the kernel's documentation."""
-
-_COMM_BYTES = 15
-"""To which the kernel cuts the name of a program, proc_pid_comm(5)."""
 
 
 class Daemon(Struct, frozen=True):
@@ -88,20 +84,19 @@ class Daemon(Struct, frozen=True):
 
     def _pid(self) -> int:
         try:
-            pid = int(Path(self.pid_file).read_text(encoding="ascii"))
-        except FileNotFoundError as error:
-            raise self._down(f"there is no pid file {self.pid_file}") from error
-        except (OSError, ValueError) as error:
+            found = processes.pid_file(Path(self.pid_file))
+        except Error as error:
             raise self._down(f"{self.pid_file} cannot be read, or holds no process number") from error
-        if pid <= 1:
-            raise self._down(f"{self.pid_file} holds {pid}")
-        return pid
+        if found is None:
+            raise self._down(f"there is no pid file {self.pid_file}")
+        if found.pid <= 1:
+            raise self._down(f"{self.pid_file} holds {found.pid}")
+        return found.pid
 
     def _arguments(self, pid: int) -> list[str]:
         """The daemon's command line; refuses every other process."""
         try:
-            name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            arguments = processes.command_line(pid)
         except OSError as error:
             hint = f"run certagent as root, from whom no process is hidden; look at it: ps -fp {pid}"
             raise Transient(
@@ -109,12 +104,16 @@ class Daemon(Struct, frozen=True):
             ) from error
         configs = {value for flag, value in pairwise(arguments) if flag == "-C"}
         configs |= {argument[2:] for argument in arguments if re.match("-C.", argument)}
-        is_exim = name in {program[:_COMM_BYTES] for program in self.programs}
-        if is_exim and configs <= self.configs and any(argument.startswith("-bd") for argument in arguments):
+        if (
+            processes.named(pid, self.programs)
+            and configs <= self.configs
+            and any(argument.startswith("-bd") for argument in arguments)
+        ):
             return arguments
-        raise self._down(f"{self.pid_file} names process {pid} ({name}), which is not its daemon; no signal was sent")
+        what = f"process {pid} ({processes.name(pid)})"
+        raise self._down(f"{self.pid_file} names {what}, which is not its daemon; no signal was sent")
 
-    def _wait(self, process: int, ports: list[int], before: Mapping[str, str]) -> None:
+    def _wait(self, process: int, ports: list[int], before: Mapping[tuple[str, int], int]) -> None:
         if not before and not _ended(process, _SETTLE_S):
             return
         deadline = time.monotonic() + _RESTART_S
@@ -131,20 +130,13 @@ class Daemon(Struct, frozen=True):
         return Transient("mta.down", f"{self.who} is not running: {why}", self.start)
 
 
-def _listening(ports: Iterable[int]) -> dict[str, str]:
-    """The sockets that listen at these ports, by address: their numbers, new for each socket."""
-    wanted = {f"{port:04X}" for port in ports}
-    found: dict[str, str] = {}
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        with suppress(FileNotFoundError):  # no IPv6
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _TCP_LISTEN and fields[1].rpartition(":")[2] in wanted:
-                    found[fields[1]] = fields[9]
-    return found
+def _listening(ports: Iterable[int]) -> dict[tuple[str, int], int]:
+    """The sockets that listen at these ports, by address and port: their numbers, new for each socket."""
+    wanted = set(ports)
+    return {(one.address, one.port): one.inode for one in listening() if one.port in wanted}
 
 
-def _replaced(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+def _replaced(before: Mapping[tuple[str, int], int], now: Mapping[tuple[str, int], int]) -> bool:
     """Whether everything listens again, and at least one socket is new: others may belong to another server."""
     return before.keys() <= now.keys() and any(now[address] != number for address, number in before.items())
 

@@ -12,15 +12,12 @@ killed, the restart that is due is made when certagent runs again, and it is wha
 from __future__ import annotations
 
 import os
-import select
-import signal
-import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from certagent.errors import Error
-from certagent.host.programs import program
+from certagent.host.programs import beside, program
 
 _HOLDER = """
 trap '' HUP INT TERM PIPE
@@ -37,64 +34,27 @@ The daemon's control process says yes before the one that accepts has heard of t
 that one, in the order of what it is told: from then on the number of sessions only falls.
 """
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-
 _RESUME_S = 5.0
 """Milliseconds, where the daemon is well; one that is not does not hold up certagent."""
 
 _POLL_S = 0.02
 
-_LINE_BYTES = 100
-"""A number."""
-
 
 @contextmanager
 def paused(limit_s: float) -> Generator[None]:
-    """Within, no session is in progress, or `limit_s` have passed. Where it cannot be paused, nothing is waited for."""
-    if limit_s == 0:
+    """Within, no session is in progress, or `limit_s` have passed. If it cannot be paused, nothing is waited for."""
+    with ExitStack() as stack:
+        if limit_s > 0:
+            deadline = time.monotonic() + limit_s
+            try:
+                smtpctl = program("smtpctl")
+                # It is setgid, which has no effect for a service with NoNewPrivileges, and insists on that group.
+                group = os.stat(smtpctl).st_gid
+                sessions = stack.enter_context(beside(["/bin/sh", "-c", _HOLDER, smtpctl], _RESUME_S, group=group))
+            except (Error, OSError):
+                pass
+            else:
+                # an empty answer: it was killed, and nothing is paused for longer than until the restart
+                while sessions(max(0.0, deadline - time.monotonic())) not in {b"", b"0"}:
+                    time.sleep(_POLL_S)
         yield
-        return
-    try:
-        smtpctl = program("smtpctl")
-        holder = subprocess.Popen(
-            ["/bin/sh", "-c", _HOLDER, smtpctl],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd="/",
-            env=_ENVIRONMENT,
-            # It is setgid, which has no effect for a service with NoNewPrivileges, and insists on that group.
-            group=os.stat(smtpctl).st_gid,
-            start_new_session=True,
-        )
-    except (Error, OSError):
-        yield
-        return
-    with holder:
-        try:
-            _until_over(holder, time.monotonic() + limit_s)
-            yield
-        finally:
-            _end(holder)
-
-
-def _until_over(holder: subprocess.Popen[bytes], deadline: float) -> None:
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    with suppress(BrokenPipeError):  # it was killed: nothing is paused for longer than until the restart
-        while (left := deadline - time.monotonic()) > 0:
-            holder.stdin.write(b"\n")
-            if not select.select([holder.stdout], [], [], left)[0]:
-                return
-            if holder.stdout.read(_LINE_BYTES).strip() in {b"", b"0"}:
-                return
-            time.sleep(_POLL_S)
-
-
-def _end(holder: subprocess.Popen[bytes]) -> None:
-    assert holder.stdin is not None
-    holder.stdin.close()
-    try:
-        holder.wait(_RESUME_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(holder.pid, signal.SIGKILL)

@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import processes, replace
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
@@ -301,13 +301,12 @@ class Sendmail:
         return os.path.realpath(program("sendmail", "mta.config"))
 
     def _daemon(self, settings: Settings) -> tuple[int | None, str]:
-        """The daemon's pid, and how it was started, from its pid file; None where that is nobody's or another's."""
+        """The daemon's pid, and how it was started, from its pid file; None if that is not its process."""
         try:
-            first, command, *_ = [*Path(settings.pid_file).read_text(errors="replace").splitlines(), "", ""]
-            pid = int(first)
-        except (OSError, ValueError):
+            found = processes.pid_file(Path(settings.pid_file))
+        except Error:
             return None, ""
-        return (pid, command) if processes.runs(pid, self._program()) else (None, "")
+        return found if found and processes.runs(found.pid, self._program()) else (None, "")
 
     def _test(self) -> Result:
         try:

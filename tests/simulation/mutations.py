@@ -1,4 +1,4 @@
-"""The ways in which the engine is broken on purpose; each names the rule it breaks. Run by `tests/mutants.py`."""
+"""The ways in which the engine is broken on purpose; each names the rule it breaks. Run by `mutants.py` here."""
 
 from __future__ import annotations
 

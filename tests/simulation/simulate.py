@@ -1,4 +1,4 @@
-"""Runs simulated histories: `python -m tests.simulate N=20000 JOBS=2`, `python -m tests.simulate SEED=123`.
+"""Many simulated histories: `make simulate N=20000 FROM=0`; one with its trace: `make simulate SEED=123`.
 
 `N` histories, in whole trees (see `simulation/tree.py`), from seed `FROM` (0) on, over `JOBS` processes; or one, by its
 `SEED`, with a readable trace: time, what the agent did and why, what is served, and every set that some cache may hold.

@@ -1,6 +1,6 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`python -m tests.mutants [N=1000000] [JOBS=2] [ONLY=name,...]`. A mutant is a textual substitution in one module, made
+`make mutants`, or this module with N=, JOBS=, ONLY=name,…: a mutant is a textual substitution in one module, made
 in memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
 violation which the engine as it is does not have: that is asked of each seed. The list and the rate are printed; exit
 status 1 if one survives or does not apply to the sources any more (the text must be found exactly once).
@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
-from tests.mutations import EQUIVALENT, MUTANTS, Mutant
+from tests.simulation.mutations import EQUIVALENT, MUTANTS, Mutant
 
 
 class _Loader(SourceFileLoader):
@@ -88,7 +88,7 @@ def judge(mutant: Mutant, count: int) -> Verdict:
     began = time.monotonic()
     first = 0
     while True:
-        argv = [sys.executable, "-m", "tests.mutants", f"ONE={mutant.name}", f"N={count}", f"FROM={first}"]
+        argv = [sys.executable, "-m", "tests.simulation.mutants", f"ONE={mutant.name}", f"N={count}", f"FROM={first}"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         seed, _, how = done.stdout.strip().partition("\t")
         if done.returncode not in (0, 1) or not how:
@@ -102,7 +102,7 @@ def judge(mutant: Mutant, count: int) -> Verdict:
 
 def violated(seed: str) -> bool:
     """Whether the engine as it is fails in that history: it should not."""
-    argv = [sys.executable, "-m", "tests.simulate", f"SEED={seed}"]
+    argv = [sys.executable, "-m", "tests.simulation.simulate", f"SEED={seed}"]
     return subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
 

@@ -1,0 +1,56 @@
+"""The TCP sockets of this host that wait for clients: the one reader of /proc/net/tcp.
+
+Source: proc_net_tcp of the kernel's documentation.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+_LISTEN = "0A"
+"""TCP_LISTEN, in the column `st`."""
+
+_LIMIT_BYTES = 64 << 20
+"""400,000 sockets, of 150 bytes each."""
+
+
+class Listener(Struct, frozen=True, order=True):
+    """A socket that waits for clients. `inode` is its number, new for each socket."""
+
+    port: int
+    address: str
+    inode: int
+
+
+def listening(net: Path = Path("/proc/self/net")) -> list[Listener]:
+    """Those in the network of this process, or of the one that `net` belongs to, by port and address.
+
+    A line that is not understood is passed over. Without /proc there are none.
+    """
+    found: set[Listener] = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with (net / table).open("rb") as opened:
+                text = opened.read(_LIMIT_BYTES).decode("ascii", "replace")
+        except OSError:  # no IPv6 in this kernel, or the process has ended
+            continue
+        for line in text.splitlines()[1:]:
+            with suppress(ValueError, IndexError, OverflowError):
+                columns = line.split()
+                address, _, port = columns[1].partition(":")
+                if columns[3] == _LISTEN:
+                    found.add(Listener(int(port, 16), _address(address), int(columns[9])))
+    return sorted(found)
+
+
+def _address(hexadecimal: str) -> str:
+    """The kernel prints words of four bytes in the byte order of the machine. Raises: ValueError."""
+    if len(hexadecimal) not in {8, 32}:
+        raise ValueError(hexadecimal)
+    words = (hexadecimal[i : i + 8] for i in range(0, len(hexadecimal), 8))
+    return str(ipaddress.ip_address(b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)))
