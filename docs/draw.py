@@ -113,7 +113,7 @@ class Play:
 
 
 def not_served(step: st.AnyStep, _state: State, *, generation: str) -> list[ev.AnyEvent] | None:
-    """The fault: a proof meets something else than this generation."""
+    """The fault: a handshake meets something else than this generation."""
     if not isinstance(step, st.Verify) or step.generation != generation:
         return None
     return [
@@ -136,13 +136,13 @@ def once(fault: Fault) -> Fault:
 
 
 def replaces_files(killed: Fault) -> Fault:
-    """The fault: somebody else's files are replaced, and the first proof of what replaced them fails; and `killed`."""
-    disproven = once(lambda step, state: not_served(step, state, generation="g1"))
+    """The fault: somebody else's files are replaced, the first verification after that fails; and `killed`."""
+    failed = once(lambda step, state: not_served(step, state, generation="g1"))
 
     def fault(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
         if isinstance(step, st.Install):
             return [ev.Installed(server=step.server, generation=step.generation, kept=True)]
-        events = disproven(step, state)
+        events = failed(step, state)
         return events if events is not None else killed(step, state)
 
     return fault
@@ -238,7 +238,7 @@ def _label(moment: Moment, word: str) -> str:
     if isinstance(step, st.Install) and step.rollback:
         name = "Install (put back)"
     if isinstance(step, st.Verify) and step.drained:
-        name = "Prove (nothing else)"
+        name = "Verify (nothing else)"
     if word:
         return f"{name} {word}"
     return f"{name} {moment.ended}"
@@ -260,7 +260,7 @@ def _lives() -> Iterator[Moment]:
     yield from play.until_quiet(refused(st.Reload))
     unmanaged = Play()
     yield from unmanaged.until_quiet(replaces_files(nothing_happens(st.Restore)))
-    # an agent that was down for an hour after the reload: the first proof is the last one, too
+    # an agent that was down for an hour after the reload: the first verification is the last one, too
     late = Play(replace(SPEC, drain=timedelta()))
     yield from late.until_quiet()
     for phase in ("verified", "drained"):  # somebody else exchanges the files
@@ -279,9 +279,9 @@ def _lives() -> Iterator[Moment]:
 def orders() -> str:
     """The four orders of a roll, and abort: what the planner does, in the ideal world, and what it waits for."""
     stories = (
-        ("First publication: serve, prove, then publish", _first_publication()),
+        ("First publication: serve, verify, then publish", _first_publication()),
         ("Normal roll with a standby key: no wait, it was waited out long before", _roll(standby=True)),
-        ("Normal roll without a standby key: publish, wait, swap, prove, remove", _roll(standby=False)),
+        ("Normal roll without a standby key: publish, wait, swap, verify, remove", _roll(standby=False)),
         ("Withdrawal: unpublish, wait, and only then may keys change freely", _withdrawal()),
         ("Emergency with a standby key: swap at once, revoke", _emergency(standby=True)),
         (
@@ -301,7 +301,7 @@ def _first_publication() -> list[Moment]:
 
 
 def _ready(*, standby: bool) -> Play:
-    """A certificate that is served, proven and published."""
+    """A certificate that is served, verified and published."""
     play = Play(replace(SPEC, standby=standby))
     play.until_quiet()
     play.passes(timedelta(days=2))  # every cache has had time

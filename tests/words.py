@@ -71,6 +71,7 @@ RULES = (
     _word(r"Survey(?:ed)?", "Inspect", *CORE, "certagent/mta", spelled=True),
     _word(r"Proved?|Proven|Disproven|Forget|Forgotten|Tidy", "see lifecycle/steps.py", "certagent/", spelled=True),
     _word(r"AnswerOrder|DropOrder|AskRenewal", "Respond, AbandonOrder, FetchRenewalInfo", spelled=True),
+    _word(r"prov(?:e|es|ed|en)|proofs?", "verify, or show", "certagent/", "config.example.yaml"),
     _word(r"World|Built", "edges, wiring", spelled=True),
     _word(r"survey(?:s|ed)?", "inspect", *CORE, *PAGES),
     _word(r"tidy|tidies|tidied", "clean up"),

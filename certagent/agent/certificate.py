@@ -25,8 +25,8 @@ def _new(name: str) -> State:
 
 
 def _topic(event: ev.AnyEvent) -> str | None:
-    """Observations of a TLSA name, proofs of a mail server, renewal windows of a key type: each has its own part of
-    the state.
+    """Observations of a TLSA name, verifications of a mail server, renewal windows of a key type: each has
+    its part of the state.
     """
     match event:
         case ev.Observed():

@@ -17,13 +17,13 @@ Mode = Literal["smtp", "imap", "pop3", "sieve", "tls"]
 
 
 class Service(Struct, frozen=True):
-    """One thing clients connect to: where it is proven, and which name it must be good for."""
+    """One thing clients connect to: where it is verified, and which name it must be good for."""
 
     host: str
     port: int
     mode: Mode
     addresses: tuple[str, ...] = ()
-    """Addresses to prove; empty: every A and AAAA of `host`."""
+    """Addresses to verify; empty: every A and AAAA of `host`."""
     sni: tuple[str, ...] = ()
     """Names to ask for in TLS (RFC 6066 section 3), one handshake each; "" asks for none. Empty: `host` alone."""
 

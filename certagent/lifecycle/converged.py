@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from certagent.lifecycle import rollover
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames
 
 
 def converged(spec: Spec, state: State) -> bool:
@@ -12,7 +12,7 @@ def converged(spec: Spec, state: State) -> bool:
     and no request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited
     for.
     """
-    if state.newest is None or not rollover.rolled(spec, state) or state.requested or state.challenges:
+    if state.newest is None or not rolled(spec, state) or state.requested or state.challenges:
         return False
     if state.orders:
         return False
@@ -21,9 +21,13 @@ def converged(spec: Spec, state: State) -> bool:
         return False
     if spec.standby and spec.tlsa_names and state.next_keys is None:
         return False
-    for name in rollover.tlsa_names(spec, state):
-        if name in spec.tlsa_names and rollover.publication_blocked(spec, state, name):
-            continue
-        if rollover.unfollowed(spec, state, name):
-            return False
-    return True
+    return not any(
+        name.unfollowed for name in TlsaNames(spec, state) if not (name.configured and name.publication_blocked)
+    )
+
+
+def rolled(spec: Spec, state: State) -> bool:
+    """The newest generation is all that any mail server serves, and verified."""
+    newest = state.newest
+    installed = [state.mail_servers.get(server.name) for server in spec.mail_servers]
+    return newest is not None and all(at and at.phase == "drained" and at.serves == (newest.id,) for at in installed)

@@ -15,13 +15,15 @@ from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
-from certagent.lifecycle import caches, rollover
+from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames, place
 
 LIMIT = 500
 """Passes of the planner; a roll has about forty. More would be a defect, and a forecast must end."""
@@ -41,9 +43,7 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
     spec = replace(spec, check_interval=_FAR)  # the routine looks between would only hide what matters
     state = replace(state, failures={})
-    zone = {
-        rollover.place(state, name): rollover.seen_somewhere(tlsa_name) for name, tlsa_name in state.tlsa_names.items()
-    }
+    zone = {name.place: name.seen_somewhere for name in TlsaNames(spec, state)}
     first = state.newest
     result: list[Foreseen] = []
     for _ in range(LIMIT):
@@ -52,7 +52,7 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
         if isinstance(step, st.Wait):
             if (
                 state.newest is not first
-                and rollover.rolled(spec, state)
+                and rolled(spec, state)
                 and step.delay > spec.safety_margin + timedelta(days=1)
             ):
                 break
@@ -113,11 +113,11 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                 )
             ]
         case st.Publish():
-            here = rollover.place(state, step.tlsa_name)
+            here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) | step.values
             return [ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work)]
         case st.Unpublish():
-            here = rollover.place(state, step.tlsa_name)
+            here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) - step.values
             return [ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work)]
         case st.Inspect():
@@ -176,7 +176,7 @@ def _served(step: st.Verify, spec: Spec, state: State) -> tuple[Served, ...]:
 
 
 def _observation(tlsa_name: str, spec: Spec, state: State, zone: dict[str, frozenset[str]]) -> Observation:
-    values = zone.get(rollover.place(state, tlsa_name), frozenset())
+    values = zone.get(place(state.tlsa_name(tlsa_name), tlsa_name), frozenset())
     known = state.tlsa_names.get(tlsa_name)
     if known is None or known.observation is None or not caches.known(known.observation):
         return Observation(

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from certagent.facts.moment import Instant
 from certagent.lifecycle import schedule
 from certagent.lifecycle.rules import deployment, disposal, issuance, records, rotation
-from certagent.lifecycle.rules.rule import Offer, Rule
+from certagent.lifecycle.rules.rule import Offer, Rule, View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Wait
@@ -45,9 +45,10 @@ RULES: tuple[Rule, ...] = (
 
 def plan(spec: Spec, state: State, now: Instant) -> Offer:
     """The one thing to do now, or how long to wait and why."""
+    view = View.of(spec, state, now)
     waits: list[Wait] = []
     for rule in RULES:
-        for offer in rule(spec, state, now):
+        for offer in rule(view):
             if isinstance(offer, Wait):
                 waits.append(offer)
                 continue

@@ -12,6 +12,7 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, KeyType
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.steps import Delete
 from certagent.pki import tlsa
 
@@ -26,6 +27,22 @@ class KeySet(Struct, frozen=True):
     spki: dict[KeyType, str]
     in_service_at: Instant | None = None
     """When the first chain was issued for it."""
+
+    def as_if_issued(self, like: Generation | None) -> dict[KeyType, Chain]:
+        """The chains that the keys would get, with the issuers of that generation: to plan before they are issued."""
+        chains: dict[KeyType, Chain] = {}
+        for key_type, spki in self.spki.items():
+            old = like.chains.get(key_type) if like else None
+            made_at = self.made_at.wall
+            chains[key_type] = Chain(
+                spki=spki,
+                issuers=old.issuers if old else (),
+                names=(),
+                not_before=made_at,
+                not_after=made_at,
+                serial="",
+            )
+        return chains
 
 
 class Generation(Struct, frozen=True):
@@ -133,6 +150,10 @@ class Installation(Struct, frozen=True):
         What was only intended is none of them, however far it came.
         """
         return tuple(g for g in self.serves if g in self.met)
+
+    def met_everywhere(self, server: MailServer) -> bool:
+        """The last verification met what is served at every service that the mail server has by now."""
+        return {f"{service.host}:{service.port}" for service in server.services} <= set(self.services)
 
 
 class Failure(Struct, frozen=True):

@@ -40,7 +40,7 @@ Path = list[x509.Certificate]
 
 
 def facts(certificates: Sequence[bytes]) -> Chain:
-    """The facts of a chain as served: DER, leaf first. Proves nothing about it.
+    """The facts of a chain as served: DER, leaf first. Verifies nothing of it.
 
     Raises: `pem.no_leaf`, `pem.parse`.
     """

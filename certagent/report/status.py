@@ -16,8 +16,9 @@ from msgspec import Meta, Struct
 from certagent.errors import Misconfigured, Unsafe
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.moment import Instant
-from certagent.lifecycle import caches, rollover, schedule
+from certagent.lifecycle import caches, gates, schedule, tlsaname
 from certagent.lifecycle import state as lifecycle
+from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.store.protocol import Wake
@@ -194,9 +195,10 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None) -> Ce
     served = tuple(_generation(g) for g in _served(spec, state))
     valid_until = min((g.valid_until for g in served), default=None)
     mail_servers = tuple(_mail_server(server.name, state) for server in spec.mail_servers)
-    tlsa_names = tuple(_tlsa_name(spec, state, name) for name in rollover.tlsa_names(spec, state))
+    names = tlsaname.TlsaNames(spec, state)
+    tlsa_names = tuple(map(_tlsa_name, names))
     failing = tuple(failures(state, now))
-    roll = _roll(spec, state, now)
+    roll = _roll(names, state, now)
     return Certificate(
         name=spec.name,
         verdict=_verdict(
@@ -208,7 +210,7 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None) -> Ce
         valid_until=valid_until,
         mail_servers=mail_servers,
         tlsa_names=tlsa_names,
-        standby=_standby(spec, state, now),
+        standby=_standby(names, state, now),
         failures=failing,
         roll=roll,
         next=Next(wake.at, wake.why) if wake else None,
@@ -280,23 +282,20 @@ def _mail_server(name: str, state: State) -> MailServer:
     )
 
 
-def _tlsa_name(spec: Spec, state: State, name: str) -> TlsaName:
-    known = state.tlsa_name(name)
-    seen = known.observation
-    withdrawn = name not in spec.tlsa_names
-    wanted = rollover.desired(spec, state, name)
+def _tlsa_name(name: tlsaname.TlsaName) -> TlsaName:
+    seen, observed_at, wanted = name.known.observation, name.known.observed_at, name.desired
     return TlsaName(
-        name=name,
+        name=name.name,
         wanted=tuple(sorted(wanted)),
-        blocked="" if withdrawn else rollover.publication_blocked(spec, state, name) or "",
-        withdrawn=withdrawn,
+        blocked=(name.publication_blocked or "") if name.configured else "",
+        withdrawn=not name.configured,
         servers=len(seen.answers) if seen else 0,
         in_dns=sum(wanted <= answer.values for answer in caches.known(seen)) if seen and wanted else 0,
         dnssec=seen.security if seen else "unknown",
         dnssec_detail=seen.why if seen else "",
-        observed_at=known.observed_at.wall if known.observed_at else None,
+        observed_at=observed_at.wall if observed_at else None,
         answers=tuple(heard(seen)) if seen else (),
-        unmanaged=tuple(sorted(rollover.seen_somewhere(known) - state.ours)),
+        unmanaged=tuple(sorted(name.seen_somewhere - name.names.ours)),
     )
 
 
@@ -309,44 +308,44 @@ def heard(observation: Observation) -> Iterator[Heard]:
             yield Heard(server, None, (), answer.why)
 
 
-def _standby(spec: Spec, state: State, now: Instant) -> Standby:
+def _standby(names: tlsaname.TlsaNames, state: State, now: Instant) -> Standby:
     keys = state.next_keys
     if keys is None:
         return Standby("none")
     made_at = keys.made_at.wall
-    if not rollover.rolled(spec, state):
+    if not rolled(names.spec, state):
         return Standby("next", keys.id, made_at)
-    chains = list(rollover.as_if_issued(keys, state.newest).values())
-    obstacles = rollover.obstacles(spec, state, chains, list(spec.tlsa_names), now)
+    obstacles = gates.obstacles(names.configured, list(keys.as_if_issued(state.newest).values()), now)
     if not obstacles:
         return Standby("ready", keys.id, made_at)
     return Standby("waiting", keys.id, made_at, _over_at(obstacles, now))
 
 
-def _over_at(obstacles: list[rollover.Obstacle], now: Instant) -> datetime | None:
+def _over_at(obstacles: list[gates.Obstacle], now: Instant) -> datetime | None:
     """When all of them are over; None if one is not a matter of time."""
     left = [obstacle.remaining for obstacle in obstacles if obstacle.remaining is not None]
     return now.wall + max(left, default=timedelta()) if len(left) == len(obstacles) else None
 
 
-def _roll(spec: Spec, state: State, now: Instant) -> Roll | None:
+def _roll(names: tlsaname.TlsaNames, state: State, now: Instant) -> Roll | None:
     newest = state.newest
     serving = tuple(g.id for g in state.serving(tuple(state.mail_servers)))
     if newest is None or state.orders or state.issued:
         return Roll("issue", serving, None)
     old = tuple(id_ for id_ in serving if id_ != newest.id)
-    if not rollover.rolled(spec, state):
-        return _deployment(spec, state, newest, old, now)
-    names = [n for n in rollover.tlsa_names(spec, state) if not rollover.publication_blocked(spec, state, n)]
-    behind = any(rollover.unfollowed(spec, state, name) for name in names)
+    if not rolled(names.spec, state):
+        return _deployment(names, state, newest, old, now)
+    behind = any(name.unfollowed for name in names if not name.publication_blocked)
     return Roll("records", old, newest.id) if behind else None
 
 
-def _deployment(spec: Spec, state: State, newest: lifecycle.Generation, old: tuple[str, ...], now: Instant) -> Roll:
+def _deployment(
+    names: tlsaname.TlsaNames, state: State, newest: lifecycle.Generation, old: tuple[str, ...], now: Instant
+) -> Roll:
     """The way of the newest generation to the mail servers."""
-    installed = {server.name: state.mail_servers.get(server.name) for server in spec.mail_servers}
+    installed = {server.name: state.mail_servers.get(server.name) for server in names.spec.mail_servers}
     lacking = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
-    obstacles = [o for name in lacking for o in rollover.may_install(spec, state, name, newest, now)]
+    obstacles = [o for name in lacking for o in gates.may_install(names, name, newest, now)]
     if obstacles:
         reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
         return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now))

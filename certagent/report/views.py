@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import Foreseen, future_spki
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Outcome, Rehearsal
 from certagent.report.status import Date, Failure
@@ -233,6 +233,6 @@ def tlsa_records(spec: Spec, state: State) -> Iterator[TlsaRecord]:
         for key_type, spki in keyset.spki.items():
             role = "in service" if keyset == state.current_keys else "next or standby"
             comment[tlsa.of_key(spki)] = f"keys {keyset.id} {key_type}, {role}"
-    for tlsa_name in spec.tlsa_names:
-        for value in sorted(rollover.desired(spec, state, tlsa_name)):
-            yield TlsaRecord(tlsa_name, spec.ttl_s, value, comment.get(value, ""))
+    for name in TlsaNames(spec, state).configured:
+        for value in sorted(name.desired):
+            yield TlsaRecord(name.name, spec.ttl_s, value, comment.get(value, ""))

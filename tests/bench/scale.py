@@ -1,5 +1,5 @@
 """What many certificates cost: `python -m tests.bench.scale [COUNT ...]` (default: 10 1000 10000 100000). Needs no
-root.
+root. `python -m tests.bench.scale names`: what a plan costs by the number of TLSA names.
 
 A journal of COUNT certificates in mixed states (see `KINDS`: four of five are idle) and the configuration that belongs
 to it are made by the real planner and the real fold; then the real code is measured on them: reading, folding and
@@ -23,9 +23,11 @@ from typing import NamedTuple
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from certagent.agent.certificate import CERTIFICATE
 from certagent.config.load import load
+from certagent.facts.dns import Answer
 from certagent.facts.moment import Instant
 from certagent.host.clock import SystemClock
 from certagent.lifecycle import events as ev
@@ -35,7 +37,7 @@ from certagent.lifecycle.converged import converged
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.schedule import OBSERVE_AT_MOST
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle.state import State, TlsaState
 from certagent.store import chain
 from certagent.store.protocol import Head, Row
 from certagent.store.sqlite import Sqlite
@@ -291,8 +293,54 @@ def measured(count: int) -> list[str]:
     ]
 
 
+SHARED = "_dane.mx-0.example.org."
+
+
+def wide(one: Spec, now: Instant, count: int, *, shared: bool) -> tuple[Spec, State, Instant]:
+    """A certificate at rest with that many TLSA names; `shared`: all are aliases of one name."""
+    state, last = State(name=one.name), life(one, now)[-1]
+    for at, event in last.happened:
+        state = fold(state, event, at)
+    [(known, servers)] = [(state.tlsa_names[name], one.tlsa_names[name]) for name in one.tlsa_names]
+    observation = known.observation
+    assert observation is not None
+    path = ((SHARED, 3600),) if shared else ()
+    answers = {a: replace(x, path=path) for a, x in observation.answers.items() if isinstance(x, Answer)}
+    tlsa_names: dict[str, TlsaState] = {}
+    for number in range(count):
+        name = f"_25._tcp.mx-{number}.example.org."
+        seen = replace(observation, name=SHARED if shared else name, answers=answers, path=path)
+        cached = tuple(replace(item, path=path) for item in known.cached)
+        tlsa_names[name] = replace(known, observation=seen, cached=cached)
+    spec = replace(one, tlsa_names=dict.fromkeys(tlsa_names, servers))
+    return spec, replace(state, tlsa_names=tlsa_names), last.now
+
+
+def planning(count: int, *, shared: bool) -> str:
+    """What one plan for a certificate with so many TLSA names takes."""
+    with tempfile.TemporaryDirectory(prefix="certagent-scale-", dir="/var/tmp") as place:
+        (Path(place) / "state").mkdir(0o700)
+        [one, *_] = specs_of(write_config(Path(place), 1)).values()
+    now = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
+    spec, state, now = wide(one, now, count, shared=shared)
+    assert isinstance(planner.plan(spec, state, now), st.Wait)
+    times = 1 + 100 // count
+    best = min(cpu_s(lambda: [planner.plan(spec, state, now) for _ in range(times)]) for _ in range(5))
+    return f"{best / times * 1e3:.2f} ms"
+
+
+def of_names() -> list[str]:
+    """The table of TLSA names."""
+    head = ["| TLSA names of one certificate | plan | plan, all aliases of one name |", "|---|---|---|"]
+    counts = (1, 10, 40, 160)
+    return head + [f"| {n} | {planning(n, shared=False)} | {planning(n, shared=True)} |" for n in counts]
+
+
 def main(arguments: list[str]) -> int:
     """The exit code."""
+    if arguments == ["names"]:
+        print("\n".join(of_names()))
+        return 0
     counts = [int(a) for a in arguments] or [10, 1000, 10_000, 100_000]
     head = [
         "certificates",

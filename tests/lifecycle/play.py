@@ -11,12 +11,13 @@ from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches, planner, rollover
+from certagent.lifecycle import caches, planner
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.rules.rule import Offer, Rule
+from certagent.lifecycle.rules.rule import Offer, Rule, View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State, TlsaState
+from certagent.lifecycle.tlsaname import TlsaNames
 from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
 
 __all__ = ["SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "later", "served", "unmanaged"]
@@ -73,7 +74,7 @@ class Life(Play):
 
     def offers(self, rule: Rule) -> list[Offer]:
         """What one rule says now."""
-        return list(rule(self.spec, self.state, self.now))
+        return list(rule(View.of(self.spec, self.state, self.now)))
 
     def until(self, kind: type[st.AnyStep], fault: Fault | None = None) -> st.AnyStep:
         """Runs until such a step is next; that step, not done yet."""
@@ -97,6 +98,11 @@ class Life(Play):
         """A line of work failed."""
         for _ in range(times):
             self.happens(ev.Failed(work=work, kind=kind, code=code, detail="it said no", hint="look at it"))
+
+    @property
+    def names(self) -> TlsaNames:
+        """What follows for the TLSA names now."""
+        return TlsaNames(self.spec, self.state)
 
     # -- DNS
 
@@ -136,4 +142,4 @@ class Life(Play):
     @property
     def cached(self) -> list[caches.CachedSet]:
         """The sets that caches may hold now."""
-        return rollover.cached(self.spec, self.tlsa_name, self.now)
+        return self.names[TLSA_NAME].cached(self.now)

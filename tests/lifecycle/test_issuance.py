@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover, schedule
+from certagent.lifecycle import gates, schedule
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.rules import disposal, issuance, rotation
 from certagent.lifecycle.rules.rule import Offer
 from tests.lifecycle.play import ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
@@ -331,7 +332,7 @@ def held_back(life: Life) -> Life:
     life.happens(ev.Requested(what="rotate"))
     life.until(st.Install)
     life.looks(life.records("g1"))
-    assert rollover.may_install(life.spec, life.state, "postfix", life.state.generations[-1], life.now)
+    assert gates.may_install(life.names, "postfix", life.state.generations[-1], life.now)
     return life
 
 
@@ -380,7 +381,7 @@ def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> No
     wait(life.offers(rotation.make_keys))
     made = life.until(st.MakeKeys)
     assert made.because.startswith("standby: ")
-    assert rollover.rolled(life.spec, life.state)
+    assert rolled(life.spec, life.state)
     life.until_quiet()
     assert life.offers(rotation.make_keys) == []
 

@@ -11,14 +11,15 @@ from msgspec.structs import replace
 
 from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import planner, rollover, schedule
+from certagent.lifecycle import gates, planner, schedule
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.rules import deployment, disposal, issuance, records
-from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
 from tests.lifecycle.play import SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
 from tests.lifecycle.test_fold import folded
@@ -64,18 +65,18 @@ def test_nothing_irreversible_is_planned_against_its_gate(
 ) -> None:
     """By any rule, whether its turn comes or not (house rule 3: none relies on an earlier one)."""
     state, now = folded(history)[-1]
-    for offer in (offer for rule in planner.RULES for offer in rule(spec, state, now)):
+    for offer in (offer for rule in planner.RULES for offer in rule(View.of(spec, state, now))):
         match offer:
             case st.Install(accept_deferrals=False):
                 generation = state.generation(offer.generation)
                 assert generation
                 assert not generation.unmanaged
-                assert rollover.may_install(spec, state, offer.server, generation, now) == []
+                assert gates.may_install(TlsaNames(spec, state), offer.server, generation, now) == []
             case st.Publish():
-                assert rollover.may_publish(spec, state, offer.tlsa_name, offer.values) is None
+                assert gates.may_publish(TlsaNames(spec, state)[offer.tlsa_name], offer.values) is None
                 assert now.since(state.tlsa_names[offer.tlsa_name].observed_at or now) <= schedule.FRESH
             case st.Unpublish():
-                assert rollover.may_unpublish(spec, state, offer.tlsa_name, offer.values) is None
+                assert gates.may_unpublish(TlsaNames(spec, state)[offer.tlsa_name], offer.values) is None
                 assert now.since(state.tlsa_names[offer.tlsa_name].observed_at or now) <= schedule.FRESH
             case st.Revoke() | st.Delete():
                 served_now = {id_ for at in state.mail_servers.values() for id_ in at.serves}
@@ -95,7 +96,7 @@ def test_once_faults_stop_everything_that_was_begun_ends(life: Life) -> None:
     newest = life.state.newest
     assert newest
     assert life.state.mail_servers["postfix"].serves == (newest.id,)
-    assert life.in_dns == rollover.desired(life.spec, life.state, TLSA_NAME) >= life.records(newest.id)
+    assert life.in_dns == life.names[TLSA_NAME].desired >= life.records(newest.id)
 
 
 # -- the four orders -------------------------------------------------------------------------------------------------
@@ -706,7 +707,7 @@ def test_a_service_that_is_new_is_met_before_its_first_records() -> None:
     life.spec = replace(
         SPEC, tlsa_names={**SPEC.tlsa_names, new: ("postfix",)}, mail_servers=(MailServer("postfix", services),)
     )
-    assert rollover.verified(life.spec, life.state, TLSA_NAME) is None
+    assert life.names[TLSA_NAME].shared.verified is None
     steps = [moment.step for moment in life.until_quiet()]
     kinds = [type(step) for step in steps if isinstance(step, st.Verify | st.Publish)]
     assert kinds == [st.Verify, st.Publish]

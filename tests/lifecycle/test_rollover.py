@@ -14,11 +14,12 @@ from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State, records
+from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
 from tests.lifecycle import senders
 from tests.lifecycle.drawn import CHAINS, KEY_TYPES, MAIL_SERVERS, MX, MX1, OBSERVATIONS, SPECS, VALUES, built
@@ -85,7 +86,7 @@ def test_what_caches_may_hold_is_what_the_whole_history_says(
     """The fold keeps as much of the past as there is to know of it."""
     state, history, now = past(drawn)
     for name in (MX1, MX):
-        cached = {h.values for h in rollover.cached(spec, state.tlsa_name(name), now)}
+        cached = {h.values for h in TlsaNames(spec, state)[name].cached(now)}
         assert cached == senders.cacheable(history, name, spec.safety_margin, now)
 
 
@@ -99,9 +100,9 @@ def test_a_swap_that_is_allowed_cuts_no_sender_off(
     """
     state, history, now = past(drawn)
     for server in MAIL_SERVERS:
-        allowed = not rollover.may_install(spec, state, server, generation, now)
+        allowed = not gates.may_install(TlsaNames(spec, state), server, generation, now)
         hurt, reason = False, False
-        for tlsa_name in rollover.names_of(spec, state, server):
+        for tlsa_name in map(str, TlsaNames(spec, state).at(server)):
             sets = senders.cacheable(history, tlsa_name, spec.safety_margin, now)
             met = senders.met(spec, state, history, tlsa_name)
             for parameters, cached, chain in product(senders.PARAMETERS, sets, generation.chains.values()):
@@ -137,7 +138,7 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
         unknown = any(name not in state.mail_servers for name in met)
         unmatched = any(senders.worse(before, before - values, chains) for before in sets)
         unplaced = not all(senders.places(history, name) for name in spec.tlsa_names)
-        assert (rollover.may_unpublish(spec, state, tlsa_name, values) is None) == (
+        assert (gates.may_unpublish(TlsaNames(spec, state)[tlsa_name], values) is None) == (
             not (unplaced or unknown or unmatched)
         )
 
@@ -173,7 +174,7 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         unmatched = any(senders.worse(before, before | values, chains) for before in [frozenset[str](), *sets])
         placed = not anywhere
         allowed = bool(sets) and known and (begun or (secure and placed and drained and one)) and not unmatched
-        assert (rollover.may_publish(spec, state, tlsa_name, values) is None) == allowed
+        assert (gates.may_publish(TlsaNames(spec, state)[tlsa_name], values) is None) == allowed
 
 
 @given(SPECS, PAST)
@@ -184,8 +185,8 @@ def test_the_desired_set_has_a_record_of_everything_that_may_be_served(
     """And of what is to be served next; or it is empty: withdrawn, or a first publication that has to wait."""
     state, history, _ = past(drawn)
     for tlsa_name in (MX1, MX):
-        values = rollover.desired(spec, state, tlsa_name)
-        if rollover.withdrawn(spec, state, tlsa_name) or rollover.publication_blocked(spec, state, tlsa_name):
+        values = TlsaNames(spec, state)[tlsa_name].desired
+        if TlsaNames(spec, state)[tlsa_name].withdrawn or TlsaNames(spec, state)[tlsa_name].publication_blocked:
             assert values == frozenset()
             continue
         for chains in senders.met(spec, state, history, tlsa_name).values():
@@ -208,10 +209,10 @@ def test_what_is_planned_to_be_published_passes_its_gate(
     """`missing` leaves out what the gate would refuse; so the gate never has the last word against the planner."""
     state, _, _ = past(drawn)
     for tlsa_name in spec.tlsa_names:
-        if (values := rollover.missing(spec, state, tlsa_name)) and not rollover.publication_blocked(
-            spec, state, tlsa_name
-        ):
-            assert rollover.may_publish(spec, state, tlsa_name, values) is None
+        if (values := TlsaNames(spec, state)[tlsa_name].missing) and not TlsaNames(spec, state)[
+            tlsa_name
+        ].publication_blocked:
+            assert gates.may_publish(TlsaNames(spec, state)[tlsa_name], values) is None
 
 
 # -- what stands against a swap, in words ----------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def newcomer(life: Life) -> Generation:
 
 
 def against(life: Life, generation: Generation | None = None) -> dict[str, timedelta | None]:
-    found = rollover.may_install(life.spec, life.state, "postfix", generation or newcomer(life), life.now)
+    found = gates.may_install(life.names, "postfix", generation or newcomer(life), life.now)
     return {obstacle.why: obstacle.remaining for obstacle in found}
 
 
@@ -287,11 +288,11 @@ def test_every_name_at_which_a_mail_server_answers_counts(lacking: str) -> None:
                 life.happens(
                     ev.Observed(tlsa_name=name, observation=Observation("example.org.", name, answers, "secure"))
                 )
-        found = rollover.may_install(life.spec, life.state, "postfix", newcomer(life), life.now)
-        assert {obstacle.tlsa_name for obstacle in found} == (set() if seen == both else {lacking})
+        found = gates.may_install(life.names, "postfix", newcomer(life), life.now)
+        assert {str(obstacle.tlsa_name) for obstacle in found} == (set() if seen == both else {lacking})
     life.spec = replace(spec, tlsa_names={name: ("postfix",) for name in spec.tlsa_names if name != lacking})
-    found = rollover.may_install(life.spec, life.state, "postfix", newcomer(life), life.now)
-    assert {obstacle.tlsa_name for obstacle in found} == {lacking}
+    found = gates.may_install(life.names, "postfix", newcomer(life), life.now)
+    assert {str(obstacle.tlsa_name) for obstacle in found} == {lacking}
 
 
 def test_what_is_not_known_stands_against_a_swap_without_an_end() -> None:
@@ -325,8 +326,9 @@ def test_a_chain_that_no_sender_can_tell_from_the_old_one_waits_for_nothing() ->
     same_key = replace(newcomer(life), chains={"ecdsa-p256": chain_of("ee", "cb")})
     same_chain = replace(newcomer(life), chains={"ecdsa-p256": chain_of("ee", "ca")})
     assert against(life, same_key) == against(life, same_chain) == {}
-    assert rollover.names_that_roll(life.spec, life.state, "postfix", same_key) == []
-    assert rollover.names_that_roll(life.spec, life.state, "postfix", newcomer(life)) == [TLSA_NAME]
+    assert gates.names_that_roll(life.names, "postfix", same_key) == []
+    [rolls] = gates.names_that_roll(life.names, "postfix", newcomer(life))
+    assert rolls.name == TLSA_NAME
     life.spec = replace(life.spec, tlsa_parameters=("3 1 1", "2 1 1"))
     assert against(life, same_chain) == {}
     assert against(life, same_key) == {"its authoritative servers were not asked yet": None}
@@ -349,16 +351,16 @@ def test_why_nothing_is_published_yet() -> None:
     values = frozenset({"3 1 1 " + "ee" * 32})
 
     def why() -> str | None:
-        gate = rollover.may_publish(life.spec, life.state, TLSA_NAME, values)
-        publication_blocked = rollover.publication_blocked(life.spec, life.state, TLSA_NAME)
+        gate = gates.may_publish(life.names[TLSA_NAME], values)
+        publication_blocked = life.names[TLSA_NAME].publication_blocked
         assert gate == (f"{TLSA_NAME}: {publication_blocked}" if publication_blocked else None)
-        assert bool(rollover.desired(life.spec, life.state, TLSA_NAME)) == (publication_blocked is None)
+        assert bool(life.names[TLSA_NAME].desired) == (publication_blocked is None)
         return publication_blocked
 
     assert why() == "its authoritative servers were not asked yet"
     life.looks(frozenset())
     assert why() == "what postfix serves is not known yet"
-    assert rollover.may_unpublish(life.spec, life.state, TLSA_NAME, values) == f"{TLSA_NAME}: {why()}"
+    assert gates.may_unpublish(life.names[TLSA_NAME], values) == f"{TLSA_NAME}: {why()}"
     life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee")),)))
     life.looks(None, None)
     assert why() == "none of its authoritative servers was heard"
@@ -374,13 +376,13 @@ def test_why_nothing_is_published_yet() -> None:
 def test_a_new_triple_is_first_published_for_what_is_served() -> None:
     """RFC 7671 section 8.4: `2 1 1` of an issuer to come would cut off who supports only that."""
     life = Life.published()
-    gate = rollover.may_publish(life.spec, life.state, TLSA_NAME, frozenset({"2 1 1 " + "cb" * 32}))
+    gate = gates.may_publish(life.names[TLSA_NAME], frozenset({"2 1 1 " + "cb" * 32}))
     assert gate is not None
     assert "no record of type 2 1 1" in gate
     # a key to come goes out with that of what is served: a server may have neither
     strange = frozenset({"3 1 1 " + "cb" * 32})
-    assert rollover.may_publish(life.spec, life.state, TLSA_NAME, strange) is not None
-    assert rollover.may_publish(life.spec, life.state, TLSA_NAME, strange | life.records("g1")) is None
+    assert gates.may_publish(life.names[TLSA_NAME], strange) is not None
+    assert gates.may_publish(life.names[TLSA_NAME], strange | life.records("g1")) is None
 
 
 def test_the_last_record_that_matches_is_not_removed() -> None:
@@ -388,24 +390,24 @@ def test_the_last_record_that_matches_is_not_removed() -> None:
     life = Life.published()
     standby = life.in_dns - life.records("g1")
     assert len(standby) == 1
-    assert rollover.may_unpublish(life.spec, life.state, TLSA_NAME, standby) is None
-    gate = rollover.may_unpublish(life.spec, life.state, TLSA_NAME, life.records("g1"))
+    assert gates.may_unpublish(life.names[TLSA_NAME], standby) is None
+    gate = gates.may_unpublish(life.names[TLSA_NAME], life.records("g1"))
     assert gate == f"{TLSA_NAME}: without these no record of type 3 1 1 would match what is served"
-    assert rollover.may_unpublish(life.spec, life.state, TLSA_NAME, life.in_dns) is None, "no records, no DANE"
+    assert gates.may_unpublish(life.names[TLSA_NAME], life.in_dns) is None, "no records, no DANE"
 
 
 def test_what_one_server_lacks_of_what_is_served_is_published_again_whole() -> None:
     """That one may be the primary, and the others may only not have followed yet."""
     life = Life.published()
     life.looks(life.in_dns, life.in_dns - life.records("g1"))
-    assert rollover.missing(life.spec, life.state, TLSA_NAME) == life.in_dns
+    assert life.names[TLSA_NAME].missing == life.in_dns
     life.looks(life.in_dns, frozenset())
-    assert rollover.missing(life.spec, life.state, TLSA_NAME) == life.in_dns
+    assert life.names[TLSA_NAME].missing == life.in_dns
     # what nobody needs yet may follow later
     life.looks(life.in_dns, life.records("g1"))
-    assert rollover.missing(life.spec, life.state, TLSA_NAME) == frozenset()
+    assert life.names[TLSA_NAME].missing == frozenset()
     life.looks(life.records("g1"))
-    assert rollover.missing(life.spec, life.state, TLSA_NAME) == life.in_dns
+    assert life.names[TLSA_NAME].missing == life.in_dns
 
 
 def test_records_of_somebody_else_are_left_alone_and_ours_leave_a_withdrawn_name_altogether() -> None:
@@ -413,12 +415,12 @@ def test_records_of_somebody_else_are_left_alone_and_ours_leave_a_withdrawn_name
     life = Life.published()
     strange = frozenset({"3 1 1 " + "ee" * 32})
     life.looks(life.in_dns | strange)
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == frozenset()
+    assert life.names[TLSA_NAME].surplus == frozenset()
     life.spec = replace(SPEC, tlsa_names={})
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == life.state.ours
+    assert life.names[TLSA_NAME].surplus == life.state.ours
     assert not strange & life.state.ours
     life.looks(strange)
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == frozenset()
+    assert life.names[TLSA_NAME].surplus == frozenset()
 
 
 def test_a_triple_that_is_withdrawn_goes_as_a_whole() -> None:
@@ -430,11 +432,11 @@ def test_a_triple_that_is_withdrawn_goes_as_a_whole() -> None:
     olds = [replace(newest, id=f"of {i}", chains={"ecdsa-p256": chain_of("dd", i)}) for i in ("ee", "ff")]
     life.state = replace(life.state, generations=(*olds, *life.state.generations))
     life.looks(life.in_dns)
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == frozenset()
+    assert life.names[TLSA_NAME].surplus == frozenset()
     life.looks(life.in_dns | {seen})
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == {seen, unseen}
+    assert life.names[TLSA_NAME].surplus == {seen, unseen}
     life.spec = replace(SPEC, tlsa_parameters=("3 1 1", "2 1 1"))
-    assert rollover.surplus(life.spec, life.state, TLSA_NAME) == {seen}, "of one that stays only what is seen"
+    assert life.names[TLSA_NAME].surplus == {seen}, "of one that stays only what is seen"
 
 
 def test_every_server_and_some_server() -> None:
@@ -442,18 +444,18 @@ def test_every_server_and_some_server() -> None:
     life = Life.published()
     one, two = frozenset({"3 1 1 " + "ee" * 32}), frozenset({"3 1 1 " + "ee" * 32, "3 1 1 " + "dd" * 32})
     life.looks(one, two)
-    assert (rollover.seen_everywhere(life.tlsa_name), rollover.seen_somewhere(life.tlsa_name)) == (one, two)
+    assert (life.names[TLSA_NAME].seen_everywhere, life.names[TLSA_NAME].seen_somewhere) == (one, two)
     life.looks(one, None)
-    assert (rollover.seen_everywhere(life.tlsa_name), rollover.seen_somewhere(life.tlsa_name)) == (frozenset(), one)
-    assert rollover.path(life.tlsa_name) == ()
+    assert (life.names[TLSA_NAME].seen_everywhere, life.names[TLSA_NAME].seen_somewhere) == (frozenset(), one)
+    assert life.names[TLSA_NAME].path == ()
     life.looks(None, one, path=(("a.hosted.net.", 60),))
-    assert rollover.path(life.tlsa_name) == ("a.hosted.net.",)
+    assert life.names[TLSA_NAME].path == ("a.hosted.net.",)
     life.looks(None)
-    assert rollover.path(life.tlsa_name) == ()
-    unasked = Life().state.tlsa_name(TLSA_NAME)
-    assert rollover.seen_everywhere(unasked) == rollover.seen_somewhere(unasked) == frozenset()
-    assert rollover.path(unasked) == ()
-    assert not rollover.empty(unasked)
+    assert life.names[TLSA_NAME].path == ()
+    unasked = Life().names[TLSA_NAME]
+    assert unasked.seen_everywhere == unasked.seen_somewhere == frozenset()
+    assert unasked.path == ()
+    assert not unasked.empty
 
 
 def test_what_a_client_may_meet_is_not_known_before_every_mail_server_is() -> None:
@@ -461,9 +463,9 @@ def test_what_a_client_may_meet_is_not_known_before_every_mail_server_is() -> No
     spec = replace(SPEC, tlsa_names={TLSA_NAME: ("postfix", "other")})
     life = Life(spec)
     life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee")),)))
-    assert rollover.served_at(spec, life.state, TLSA_NAME) == []
+    assert TlsaNames(spec, life.state)[TLSA_NAME].served == []
     life.happens(ev.Inspected(server="other", served=()))
-    assert rollover.served_at(spec, life.state, TLSA_NAME) == [chain_of("ee")]
+    assert TlsaNames(spec, life.state)[TLSA_NAME].served == [chain_of("ee")]
 
 
 @pytest.mark.parametrize("tlsa_parameters", [("3 1 1",), ("2 1 1",), ("3 1 1", "2 1 1")])
@@ -472,9 +474,9 @@ def test_keys_are_planned_for_with_the_issuers_of_the_chain_they_follow(tlsa_par
     life = Life.published(replace(SPEC, tlsa_parameters=tlsa_parameters))
     keys = life.state.keys[-1]
     like = Generation("x", "k1", {"ecdsa-p256": chain_of("aa", "ca")}, life.now)
-    [chain] = rollover.as_if_issued(keys, like).values()
+    [chain] = keys.as_if_issued(like).values()
     assert (chain.spki, chain.issuers) == (keys.spki["ecdsa-p256"], ("ca" * 32,))
-    [chain] = rollover.as_if_issued(keys, None).values()
+    [chain] = keys.as_if_issued(None).values()
     assert chain.issuers == ()
 
 
@@ -482,8 +484,8 @@ def test_what_was_not_observed_is_not_an_empty_set() -> None:
     """`Unknown` hides nothing: the look counts neither for nor against."""
     life = Life()
     life.looks(None)
-    assert not rollover.empty(life.tlsa_name)
+    assert not life.names[TLSA_NAME].empty
     assert life.tlsa_name.observation is not None
     assert isinstance(life.tlsa_name.observation.answers["ns1./192.0.2.1"], Unknown)
     life.looks(frozenset())
-    assert rollover.empty(life.tlsa_name)
+    assert life.names[TLSA_NAME].empty

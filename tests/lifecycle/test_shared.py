@@ -10,10 +10,11 @@ from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.play import SPEC, TLSA_NAME, Life, chain_of, served, unmanaged
 
 IMAPS, PLACE = "_993._tcp.mx1.example.org.", "_dane.example.org."
@@ -66,7 +67,7 @@ def test_old_records_stay_while_one_server_of_them_may_serve_the_old_key() -> No
     assert life.state.mail_servers["postfix"].serves == ("g2",)
     assert life.records("g1") <= shared(life)
     for tlsa_name in (TLSA_NAME, IMAPS):
-        assert rollover.may_unpublish(TWO, life.state, tlsa_name, life.records("g1"))
+        assert gates.may_unpublish(TlsaNames(TWO, life.state)[tlsa_name], life.records("g1"))
     life.until_quiet()
     assert shared(life) == life.records("g2")
 
@@ -79,7 +80,7 @@ def test_what_one_of_the_names_leaves_is_still_the_others() -> None:
     life.spec = replace(TWO, tlsa_names={TLSA_NAME: ("postfix",)})
     done = [type(moment.step) for moment in life.until_quiet(limit=60)]
     assert not {st.Publish, st.Unpublish} & set(done)
-    assert not rollover.withdrawn(life.spec, life.state, IMAPS)
+    assert not life.names[IMAPS].withdrawn
     life.spec = replace(TWO, tlsa_names={})
     life.until_quiet(withdrawn=True)
     assert shared(life) == frozenset()
@@ -90,16 +91,16 @@ def test_nothing_is_removed_while_it_is_not_known_where_a_name_leads() -> None:
     life.until_quiet(aliased)
     life.passes(timedelta(hours=5))
     life.spec = TWO
-    against = rollover.may_unpublish(TWO, life.state, TLSA_NAME, life.records("g1"))
+    against = gates.may_unpublish(TlsaNames(TWO, life.state)[TLSA_NAME], life.records("g1"))
     assert against == f"{TLSA_NAME}: where {IMAPS} leads is not known yet: the records may be the same"
-    assert rollover.publication_blocked(TWO, life.state, TLSA_NAME) is None, (
+    assert TlsaNames(TWO, life.state)[TLSA_NAME].publication_blocked is None, (
         "DANE is in force: what is served is published as ever"
     )
     new = Life(replace(TWO, tlsa_names={TLSA_NAME: ("postfix",)}))
     new.until(st.Publish, aliased)
-    assert rollover.publication_blocked(new.spec, new.state, TLSA_NAME) is None
+    assert new.names[TLSA_NAME].publication_blocked is None
     held_back = f"where {IMAPS} leads is not known yet: the records may be the same"
-    assert rollover.publication_blocked(TWO, new.state, TLSA_NAME) == held_back
+    assert TlsaNames(TWO, new.state)[TLSA_NAME].publication_blocked == held_back
 
 
 def test_a_new_kind_of_record_minds_what_is_served_where_the_records_may_be_the_same() -> None:
@@ -113,17 +114,17 @@ def test_a_new_kind_of_record_minds_what_is_served_where_the_records_may_be_the_
         ev.Observed(tlsa_name=TLSA_NAME, observation=Observation("example.org.", PLACE, answers, "secure", "", path))
     )
     issuer = frozenset({"2 1 1 " + "ca" * 32})
-    assert rollover.may_publish(life.spec, life.state, TLSA_NAME, issuer) is None
-    against = rollover.may_publish(pinned, life.state, TLSA_NAME, issuer)
+    assert gates.may_publish(life.names[TLSA_NAME], issuer) is None
+    against = gates.may_publish(TlsaNames(pinned, life.state)[TLSA_NAME], issuer)
     assert against == f"{TLSA_NAME}: what dovecot serves is not known yet"
     life.happens(ev.Inspected(server="dovecot", served=(served(chain_of("dd", "cb")),)))
-    assert rollover.unplaced(pinned, life.state) == [IMAPS]
-    against = rollover.may_publish(pinned, life.state, TLSA_NAME, issuer)
+    assert list(map(str, TlsaNames(pinned, life.state).unplaced)) == [IMAPS]
+    against = gates.may_publish(TlsaNames(pinned, life.state)[TLSA_NAME], issuer)
     assert against == f"{TLSA_NAME}: no record of type 2 1 1 would match what is served now"
-    assert not rollover.missing(pinned, life.state, TLSA_NAME) & issuer
+    assert not TlsaNames(pinned, life.state)[TLSA_NAME].missing & issuer
     elsewhere = Observation("example.org.", IMAPS, {"ns1": Answer(frozenset(), 3600)}, "secure")
     life.happens(ev.Observed(tlsa_name=IMAPS, observation=elsewhere))
-    assert rollover.may_publish(pinned, life.state, TLSA_NAME, issuer) is None
+    assert gates.may_publish(TlsaNames(pinned, life.state)[TLSA_NAME], issuer) is None
 
 
 def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
@@ -135,4 +136,4 @@ def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
     for hours, together in ((0, [TLSA_NAME, IMAPS]), (3, [TLSA_NAME, IMAPS]), (5, [TLSA_NAME])):
         life.passes(timedelta(hours=hours))
         life.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=moved))
-        assert rollover.sharing(TWO, life.state, TLSA_NAME) == together
+        assert [name.name for name in TlsaNames(TWO, life.state)[TLSA_NAME].shared.names] == together

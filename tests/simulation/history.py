@@ -23,6 +23,7 @@ from certagent.errors import Error
 from certagent.facts.wait import Wait
 from certagent.lifecycle.events import AnyEvent
 from certagent.lifecycle.planner import RULES
+from certagent.lifecycle.rules.rule import View
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import AnyStep
 from certagent.report.step import StepReport
@@ -426,7 +427,7 @@ class History:
         self.clock.note(f"   . open: {state.orders} {state.requested} {state.challenges} {state.mail_servers}")
         self.clock.note(f"   . keys {[k.id for k in state.keys]} generations {[g.id for g in state.generations]}")
         for rule in RULES:
-            for offer in rule(world.spec, journal.head, journal.now()):
+            for offer in rule(View.of(world.spec, journal.head, journal.now())):
                 cached = journal.head.failures.get(getattr(offer, "work", ""))
                 self.clock.note(f"   . {rule.__name__}: {type(offer).__name__} {offer.because} {cached or ''}")
 

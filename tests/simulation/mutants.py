@@ -1,9 +1,9 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`make mutants`, or this module with N=, JOBS=, ONLY=name,…: a mutant is a textual substitution in one module, made
-in memory as the module is imported by a process of its own. It is caught when a history of the first N seeds ends in a
-violation which the engine as it is does not have: that is asked of each seed. The list and the rate are printed; exit
-status 1 if one survives or does not apply to the sources any more (the text must be found exactly once).
+`make mutants`, or this module with N=, JOBS=, ONLY=name,…: a mutant is a replacement in the syntax tree of one module,
+made in memory as a separate process imports it. It is caught when a history of the first N seeds ends in a violation
+that the engine as it is does not have: each seed is run on both. The list and the rate are printed; exit status 1 if
+one survives or does not apply to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         source = self.get_data(self.get_filename(fullname)).decode()
-        if source.count(self.mutant.old) != 1:
-            raise SystemExit(f"does not apply: found {source.count(self.mutant.old)} times")
-        return compile(source.replace(self.mutant.old, self.mutant.new), self.get_filename(fullname), "exec")
+        return compile(self.mutant.applied(source), self.get_filename(fullname), "exec")
 
 
 class _Finder(MetaPathFinder):
@@ -42,7 +40,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, server: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != f"certagent.{self.mutant.module}":
+        if fullname != self.mutant.module:
             return None
         spec = PathFinder.find_spec(fullname, path)
         assert spec is not None

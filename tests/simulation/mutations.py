@@ -1,425 +1,488 @@
-"""The ways in which the engine is broken on purpose; each names the rule it breaks. Run by `mutants.py` here."""
+"""The ways in which the engine is broken on purpose; each names the rule it breaks. Run by `mutants.py`."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 
 class Mutant(NamedTuple):
-    """A substitution in one module of certagent."""
+    """A replacement in one module of certagent, found by the syntax tree: formatting and place do not matter."""
 
     name: str
     rule: str
-    module: str
+    place: str
+    """`module:function`, the function by its qualified name; without one: the module's own statements."""
     old: str
+    """An expression or a statement, there exactly once. With `...` as its body, only its head is meant."""
     new: str
+    """What stands there instead."""
+
+    @property
+    def module(self) -> str:
+        """The module it is in."""
+        return f"certagent.{self.place.partition(':')[0]}"
+
+    def applied(self, source: str) -> ast.Module:
+        """The module with the replacement.
+
+        Raises: `LookupError` if it does not apply: the function is not there, or `old` is not in it exactly once.
+        """
+        tree = ast.parse(source)
+        scope: ast.AST = tree
+        for name in filter(None, self.place.partition(":")[2].split(".")):
+            scope = next((n for n in ast.iter_child_nodes(scope) if getattr(n, "name", None) == name), ast.Pass())
+        change = _Change(_parsed(self.old), _parsed(self.new))
+        change.visit(scope)
+        if change.count != 1:
+            raise LookupError(f"{self.name}: found {change.count} times in {self.place}: {self.old}")
+        return ast.fix_missing_locations(tree)
 
 
-C, DEPLOYMENT, RECORDS, DISPOSAL, ROTATION, R, F, S, I, A, M, D = (  # noqa: E741 -- a table
-    "lifecycle.caches",
-    "lifecycle.rules.deployment",
-    "lifecycle.rules.records",
-    "lifecycle.rules.disposal",
-    "lifecycle.rules.rotation",
-    "lifecycle.rollover",
-    "lifecycle.fold",
-    "lifecycle.state",
-    "lifecycle.rules.issuance",
-    "agent.act.serving",
-    "facts.moment",
-    "lifecycle.schedule",
-)
+class _Change(ast.NodeTransformer):
+    """Replaces what is equal to a node."""
+
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self.old = old
+        self.new = new
+        self.head_only = _is_head(old)
+        self.wanted = _shape(old, head_only=self.head_only)
+        self.count = 0
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if type(node) is not type(self.old) or _shape(node, head_only=self.head_only) != self.wanted:
+            return self.generic_visit(node)
+        self.count += 1
+        if not self.head_only:
+            return self.new
+        for field, value in ast.iter_fields(self.new):
+            if field not in _BODIES:
+                setattr(node, field, value)
+        return node
+
+
+_BODIES = ("body", "orelse")
+
+
+def _parsed(text: str) -> ast.AST:
+    if text.startswith("case "):
+        [match] = ast.parse(f"match _:\n  {text}").body
+        assert isinstance(match, ast.Match)
+        return match.cases[0]
+    [statement] = ast.parse(text).body
+    return statement.value if isinstance(statement, ast.Expr) else statement
+
+
+def _is_head(node: ast.AST) -> bool:
+    body = getattr(node, "body", None)
+    return isinstance(body, list) and _dump(cast("object", body)) == _dump(ast.parse("...").body)
+
+
+def _shape(node: ast.AST, *, head_only: bool) -> list[tuple[str, str]]:
+    fields = cast("Iterator[tuple[str, object]]", ast.iter_fields(node))
+    return [(field, _dump(value)) for field, value in fields if not (head_only and field in _BODIES)]
+
+
+def _dump(value: object) -> str:
+    if isinstance(value, list):
+        return repr([_dump(one) for one in cast("list[object]", value)])
+    return ast.dump(value) if isinstance(value, ast.AST) else repr(value)
+
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
-        "hold-a-fifth",
-        "a set is held for its whole TTL and more",
-        C,
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN))",
-        "    return ttl / 5",
+        "interval-a-fifth",
+        "a set may be cached for its whole TTL and more",
+        "lifecycle.caches:retire_interval_of",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN))",
+        "ttl / 5",
     ),
     Mutant(
-        "hold-short-of-ttl",
-        "the hold is never shorter than the TTL",
-        C,
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN))",
-        "    return ttl * 0.8",
+        "interval-short-of-ttl",
+        "the retire interval is never shorter than the TTL",
+        "lifecycle.caches:retire_interval_of",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN))",
+        "ttl * 0.8",
     ),
     Mutant(
-        "hold-halved",
+        "interval-halved",
         "two TTLs are waited for, and not one",
-        C,
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN))",
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN)) / 2",
+        "lifecycle.caches:retire_interval_of",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN))",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN)) / 2",
     ),
     Mutant(
         "second-ttl-forgotten",
-        "two TTLs are waited for, also where the guard is shorter",
-        C,
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN))",
-        "    return ttl + max(safety_margin, GRAIN)",
+        "two TTLs are waited for, also if the safety margin is shorter",
+        "lifecycle.caches:retire_interval_of",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN))",
+        "ttl + max(safety_margin, GRAIN)",
     ),
     Mutant(
-        "guard-forgotten",
-        "the guard is waited for, also where the TTL is shorter",
-        C,
-        "    return max(2 * ttl, ttl + max(safety_margin, GRAIN))",
-        "    return 2 * ttl",
+        "margin-forgotten",
+        "the safety margin is waited for, also if the TTL is shorter",
+        "lifecycle.caches:retire_interval_of",
+        "max(2 * ttl, ttl + max(safety_margin, GRAIN))",
+        "2 * ttl",
     ),
     Mutant(
-        "no-hold",
+        "no-interval",
         "caches are waited for",
-        C,
-        "    return [h for h in cached if h.gone_at is None or "
-        "now.since(h.gone_at) < retire_interval(h, path, safety_margin)]",
-        "    return [h for h in cached if h.gone_at is None]",
+        "lifecycle.caches:still_cached",
+        "h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)",
+        "h.gone_at is None",
     ),
     Mutant(
         "incomplete-is-complete",
         "a server that was not heard may give any set it ever gave",
-        C,
-        "    return bool(observation.answers) and all(isinstance(a, Answer) for a in observation.answers.values())",
-        "    return any(isinstance(a, Answer) for a in observation.answers.values())",
+        "lifecycle.caches:complete",
+        "bool(observation.answers) and all(isinstance(a, Answer) for a in observation.answers.values())",
+        "any(isinstance(a, Answer) for a in observation.answers.values())",
     ),
     Mutant(
         "one-server-asked",
         "every authoritative server is asked",
-        C,
-        "    return [a for _, a in sorted(observation.answers.items()) if isinstance(a, Answer)]",
-        "    return [a for _, a in sorted(observation.answers.items()) if isinstance(a, Answer)][:1]",
+        "lifecycle.caches:known",
+        "[a for _, a in sorted(observation.answers.items()) if isinstance(a, Answer)]",
+        "[a for _, a in sorted(observation.answers.items()) if isinstance(a, Answer)][:1]",
     ),
     Mutant(
         "regression-keeps-clock",
-        "a set that comes back is held again from the start",
-        C,
-        "            gone_at=now if values is None and everyone else None,",
-        "            gone_at=now if values is None and everyone else old.gone_at if old else None,",
+        "a set that comes back is waited for again from the start",
+        "lifecycle.caches:after",
+        "now if values is None and everyone else None",
+        "now if values is None and everyone else old.gone_at if old else None",
     ),
     Mutant(
         "smallest-ttl",
         "the largest TTL a set was given with counts",
-        C,
-        "            ttl_s=max(ttl_s, old.ttl_s if old else 0),",
-        "            ttl_s=min(ttl_s, old.ttl_s if old else ttl_s),",
+        "lifecycle.caches:after",
+        "max(ttl_s, old.ttl_s if old else 0)",
+        "min(ttl_s, old.ttl_s if old else ttl_s)",
     ),
     Mutant(
         "alias-forgotten",
         "through an old alias the old set is fetched for the alias's TTL",
-        C,
-        "        ttl_s += sum(hop_s for _, hop_s in cached.path)",
-        "        pass",
+        "lifecycle.caches:retire_interval",
+        "ttl_s += sum(hop_s for _, hop_s in cached.path)",
+        "pass",
     ),
     Mutant(
         "alias-believed",
-        "what an alias leads to by now may have been another set before the first look there",
-        C,
-        "        given += [(None, ttl_s, a.path) for a in answers if _place(a.path) not in places]",
-        "        pass",
+        "what an alias leads to by now may have been another set before the first complete observation there",
+        "lifecycle.caches:after",
+        "given += [(None, ttl_s, a.path) for a in answers if _place(a.path) not in places]",
+        "pass",
     ),
     Mutant(
-        "held-dropped-early",
-        "a held set is kept until its hold is over",
-        C,
-        "    return 4 * timedelta(seconds=cached.ttl_s + sum(ttl for _, ttl in cached.path)) + timedelta(days=2)",
-        "    return timedelta(0)",
+        "cached-dropped-early",
+        "a set is kept until its retire interval is over",
+        "lifecycle.caches:_kept",
+        "4 * timedelta(seconds=cached.ttl_s + sum(ttl for _, ttl in cached.path)) + timedelta(days=2)",
+        "timedelta(0)",
     ),
     Mutant(
-        "any-triple-will-do",
-        "each triple in a set must match (RFC 7671 section 8)",
-        C,
-        "    return frozenset(parameters for parameters, ok in matched.items() if not ok)",
-        "    return frozenset() if any(matched.values()) else frozenset(matched)",
+        "any-parameters-will-do",
+        "for all TLSA parameters in a set a record must match (RFC 7671 section 8)",
+        "lifecycle.caches:unmatched",
+        "frozenset(parameters for parameters, ok in matched.items() if not ok)",
+        "frozenset() if any(matched.values()) else frozenset(matched)",
     ),
     Mutant(
         "wall-clock",
-        "waits are measured in time lived through, not by the wall",
-        M,
-        "        return timedelta(0, self.elapsed_s - earlier.elapsed_s)",
-        "        return self.wall - earlier.wall",
+        "waits are measured in time that surely passed, not by the wall",
+        "facts.moment:Instant.since",
+        "timedelta(0, self.elapsed_s - earlier.elapsed_s)",
+        "self.wall - earlier.wall",
     ),
     Mutant(
         "no-obstacles",
-        "nothing is swapped while caches may hold a set without the key",
-        R,
-        "    for name in names:",
-        "    for name in []:",
+        "nothing is swapped while caches may have a set without the key",
+        "lifecycle.gates:obstacles",
+        "for name in names: ...",
+        "for name in []: ...",
     ),
     Mutant(
-        "one-algorithm",
+        "one-key-type",
         "RSA and ECDSA are both covered",
-        R,
-        "    return obstacles(spec, state, list(generation.chains.values()), names, now)",
-        "    return obstacles(spec, state, list(generation.chains.values())[:1], names, now)",
+        "lifecycle.gates:may_install",
+        "list(generation.chains.values())",
+        "list(generation.chains.values())[:1]",
     ),
     Mutant(
-        "one-owner",
-        "every TLSA name of a target counts",
-        R,
-        "    names = names_of(spec, state, server)",
-        "    names = names_of(spec, state, server)[:1]",
+        "one-name",
+        "every TLSA name of a mail server counts",
+        "lifecycle.gates:may_install",
+        "names.at(server)",
+        "names.at(server)[:1]",
     ),
     Mutant(
         "shared-records-forgotten",
         "names whose aliases lead to one place are rolled as one",
-        R,
-        "    return [tlsa_name, *(name for name in others if here & _places(spec, state, name))]",
-        "    return [tlsa_name, *(name for name in others if name == tlsa_name)]",
+        "lifecycle.tlsaname:TlsaNames.sharing",
+        "list(dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))) or [name]",
+        "[name]",
     ),
     Mutant(
         "unplaced-forgotten",
-        "no new triple while a name that may share the records is served by a chain that it does not match",
-        R,
-        "    names = (tlsa_name, *unplaced(spec, state))",
-        "    names = (tlsa_name,)",
+        "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
+        "lifecycle.tlsaname:TlsaName.newly_unmatched",
+        "_distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served",
+        "self.served",
     ),
     Mutant(
         "left-and-believed",
-        "a mail server that comes back is surveyed like a new one",
-        DISPOSAL,
-        "    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():",
-        "    if False:",
+        "a mail server that comes back is inspected like a new one",
+        "lifecycle.rules.disposal:delete_mail_servers",
+        "gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys()",
+        "False",
     ),
     Mutant(
         "left-too-early",
         "a mail server that left counts for as long as its TLSA names may",
-        DISPOSAL,
-        "    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():",
-        "    if gone and not state.pending_delete:",
+        "lifecycle.rules.disposal:delete_mail_servers",
+        "gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys()",
+        "gone and not state.pending_delete",
     ),
     Mutant(
         "withdrawn-forgotten",
-        "a name taken out of the config is still held by caches",
-        R,
-        "    return [*spec.tlsa_names, *(o for o in state.tlsa_names if o not in spec.tlsa_names)]",
-        "    return [*spec.tlsa_names]",
+        "a name taken out of the configuration may be cached still",
+        "lifecycle.tlsaname:TlsaNames.__init__",
+        "(*spec.tlsa_names, *withdrawn)",
+        "(*spec.tlsa_names,)",
     ),
     Mutant(
         "publish-before-serving",
         "the first publication comes after the key is served",
-        R,
-        '        return "first publication: the key is served and proven first"',
-        "        return None",
+        "lifecycle.tlsaname:TlsaName.publication_blocked",
+        'None if self.shared.verified else "first publication: the key is served and proven first"',
+        "None",
     ),
     Mutant(
-        "publish-half-proven",
-        "first publication: every target serves it, and nothing else",
-        R,
-        '        if at is None or at.phase != "drained" or not (server and met_everywhere(server, at)):',
-        "        if at is None:",
+        "publish-half-verified",
+        "first publication: every mail server serves it, and nothing else",
+        "lifecycle.tlsaname:Shared.verified",
+        'server is None or at is None or at.phase != "drained" or not at.met_everywhere(server)',
+        "at is None",
     ),
     Mutant(
         "rsa-record-forgotten",
-        "records of every algorithm are published",
-        S,
-        "    return frozenset(v for chain in generation.chains.values() for v in tlsa.records(chain, tlsa_parameters))",
-        "    return frozenset(v for chain in list(generation.chains.values())[:1] "
-        "for v in tlsa.records(chain, tlsa_parameters))",
+        "records of every key type are published",
+        "lifecycle.state:records",
+        "generation.chains.values()",
+        "list(generation.chains.values())[:1]",
     ),
     Mutant(
         "old-record-dropped",
         "what is still served keeps its record",
-        R,
-        "        values |= records(generation, spec.tlsa_parameters)",
-        "        pass",
+        "lifecycle.tlsaname:Shared.values",
+        "values |= records(generation, spec.tlsa_parameters)",
+        "pass",
     ),
     Mutant(
         "next-keys-unpublished",
         "the next keys are published ahead",
-        R,
-        '    if state.next_keys and "3 1 1" in spec.tlsa_parameters:',
-        "    if False:",
+        "lifecycle.tlsaname:Shared.values",
+        "state.next_keys and tlsa.KEY in spec.tlsa_parameters",
+        "False",
     ),
     Mutant(
-        "worse-never",
-        "no set comes to be with a triple that matches nothing served",
-        R,
-        "        for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)",
-        "        for parameters in ()",
+        "newly-unmatched-never",
+        "no set comes to be with TLSA parameters that match nothing served",
+        "lifecycle.tlsaname:TlsaName.newly_unmatched",
+        "caches.unmatched(before | values, chain) - caches.unmatched(before, chain)",
+        "()",
     ),
     Mutant(
         "surplus-never",
         "old records are removed",
-        R,
-        "    return seen | {v for v in state.ours - wanted if tlsa.parameters(v) in over}",
-        "    return frozenset()",
+        "lifecycle.tlsaname:TlsaName.surplus",
+        "seen | {v for v in names.ours - self.desired if tlsa.parameters(v) in over} if over else seen",
+        "frozenset()",
     ),
     Mutant(
         "intent-not-counted",
         "an intended swap counts as done until the outcome is known",
-        F,
-        "        case Install(server=name, generation=generation, rollback=rollback):",
-        "        case Install(server=name, generation=generation, rollback=rollback) if False:",
+        "lifecycle.fold:_intended",
+        "case Install(server=name, generation=generation, rollback=rollback): ...",
+        "case Install(server=name, generation=generation, rollback=rollback) if False: ...",
     ),
     Mutant(
         "old-generation-forgotten",
         "what was served before the rename may be served still",
-        F,
-        "            serves = (*(s for s in old.serves if s != generation), generation)",
-        "            serves = (generation,)",
+        "lifecycle.fold:_intended",
+        "(*(s for s in old.serves if s != generation), generation)",
+        "(generation,)",
     ),
     Mutant(
-        "proof-is-enough",
-        "old processes live on after the first proof",
-        F,
-        "    if not event.drained:",
-        "    if False:",
+        "verified-is-enough",
+        "old processes live on after the first verification",
+        "lifecycle.fold:_verified",
+        "not event.drained",
+        "False",
     ),
     Mutant(
-        "retired-forgotten",
+        "past-values-forgotten",
         "values of deleted keys are still ours to remove",
-        S,
-        "        values = set(self.past_values)",
-        "        values: set[str] = set()",
+        "lifecycle.state:State.ours",
+        "set(self.past_values)",
+        "set()",
     ),
     Mutant(
-        "survey-forgotten",
+        "inspection-forgotten",
         "what was served before certagent came counts",
-        F,
-        "    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected)",
-        "    installation = Installation(serves=(), met=met, rejected=old.rejected)",
+        "lifecycle.fold:_inspected",
+        "Installation(serves=tuple(serves), met=met, rejected=old.rejected)",
+        "Installation(serves=(), met=met, rejected=old.rejected)",
     ),
     Mutant(
         "put-back-is-all-there-is",
         "after files were put back, processes that read the others may live on",
-        F,
-        "    serves += [id_ for id_ in old.serves if id_ not in serves]",
-        "",
+        "lifecycle.fold:_inspected",
+        "serves += [id_ for id_ in old.serves if id_ not in serves]",
+        "pass",
     ),
     Mutant(
-        "no-fresh-look",
+        "no-fresh-observation",
         "DNS is asked in the same breath as the swap",
-        A,
-        "                state = fold(state, event, now)",
-        "                pass",
+        "agent.act.serving:install_unless",
+        "state = fold(state, event, now)",
+        "pass",
     ),
     Mutant(
         "drain-skipped",
         "old processes are waited for",
-        DEPLOYMENT,
-        "    left = spec.drain - now.since(at.reloaded_at)",
-        "    left = timedelta(0)",
+        "lifecycle.rules.deployment:_verify_drained",
+        "view.spec.drain - view.now.since(at.reloaded_at)",
+        "timedelta(0)",
     ),
     Mutant(
         "no-reload",
         "a rename alone does not end the old processes",
-        DEPLOYMENT,
-        '    "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),',
-        '    "installed": Stage("", "", lambda d, _: iter([Verify(server=d.server.name, generation=d.generation.id, '
-        'drained=True, because="")])),',
+        "lifecycle.rules.deployment:_reload",
+        "Reload(server=deployment.server.name, because=why)",
+        "Verify(server=deployment.server.name, generation=deployment.generation.id, drained=True, because=why)",
     ),
     Mutant(
-        "dns-unwatched",
+        "dns-unobserved",
         "somebody else's change in DNS is noticed",
-        RECORDS,
-        '    return spec.check_interval, "check interval"',
-        '    return spec.check_interval * 1000, "watch"',
+        "lifecycle.rules.records:_interval",
+        "view.spec.check_interval",
+        "view.spec.check_interval * 1000",
     ),
     Mutant(
-        "servers-unwatched",
+        "servers-unverified",
         "somebody else's change at a mail server is noticed",
-        DEPLOYMENT,
-        "        left = spec.check_interval - now.since(at.verified_at)",
-        "        left = spec.check_interval * 1000 - now.since(at.verified_at)",
+        "lifecycle.rules.deployment:verify",
+        "spec.check_interval - now.since(at.verified_at)",
+        "spec.check_interval * 1000 - now.since(at.verified_at)",
     ),
     Mutant(
-        "regression-unwatched",
+        "regression-unobserved",
         "while caches are waited for, regressions are looked for",
-        RECORDS,
-        '        return schedule.observe_every(spec, min(waited_for)), "caches are waited for"',
-        '        return schedule.observe_every(spec, min(waited_for)) * 10000, "caches are waited for"',
+        "lifecycle.rules.records:_interval",
+        "schedule.observe_every(view.spec, min(waited_for))",
+        "schedule.observe_every(view.spec, min(waited_for)) * 10000",
     ),
     Mutant(
-        "lost-not-restored",
+        "drifted-not-restored",
         "what somebody replaced is put back",
-        DEPLOYMENT,
-        '        "something else is served than was installed",\n        _install_again,',
-        '        "something else is served than was installed",\n        _other_rule,',
+        "lifecycle.rules.deployment:",
+        'Stage("installed again; taken back if caches forbid it by now", "something else is served than '
+        'was installed", _install_again)',
+        'Stage("nothing", "", _other_rule)',
     ),
     Mutant(
         "no-standby",
-        "a stand-by is made as soon as a roll is over",
-        ROTATION,
-        "        elif spec.standby and spec.tlsa_names and rollover.rolled(spec, state):",
-        "        elif False:",
+        "a standby key is made as soon as a roll is over",
+        "lifecycle.rules.rotation:make_keys",
+        "spec.standby and spec.tlsa_names and rolled(spec, state)",
+        "False",
     ),
     Mutant(
         "revoke-served",
         "nothing is revoked while it may be served",
-        DISPOSAL,
-        "        if generation.revoke and generation.id not in served:",
-        "        if generation.revoke:",
+        "lifecycle.rules.disposal:revoke",
+        "generation.revoke and generation.id not in served",
+        "generation.revoke",
     ),
     Mutant(
         "no-last-chance",
         "a certificate that runs out is renewed with its own key",
-        I,
-        "    urgent = _fallback(spec, state, now)",
-        "    urgent = None",
+        "lifecycle.rules.issuance:_wanted",
+        "_fallback(view)",
+        "None",
     ),
     Mutant(
         "ari-unheard",
         "the CA's window is heeded",
-        D,
-        "            moments.append((min(renewal.drawn.at, last_chance(chain)), "
-        '"the CA\'s renewal window (RFC 9773)"))',
-        '            moments.append((last_chance(chain), "the CA\'s renewal window (RFC 9773)"))',
+        "lifecycle.schedule:due",
+        "min(renewal.drawn.at, last_chance(chain))",
+        "last_chance(chain)",
     ),
     Mutant(
         "renewal-too-late",
         "a renewal is due well before the end",
-        D,
-        "    return chain.not_after - (life / 2 if life < SHORT_LIFE else life / 3)",
-        "    return chain.not_after",
+        "lifecycle.schedule:backstop",
+        "chain.not_after - (life / 2 if life < SHORT_LIFE else life / 3)",
+        "chain.not_after",
     ),
-    Mutant("challenges-left", "challenges are taken away", I, "    if over:", "    if False:"),
     Mutant(
-        "forget-unchecked",
+        "challenges-left",
+        "challenges are taken away",
+        "lifecycle.rules.issuance:clean_up",
+        "if over: ...",
+        "if False: ...",
+    ),
+    Mutant(
+        "delete-unchecked",
         "keys that are served are not deleted",
-        DISPOSAL,
-        "    kept = {id_ for at in state.mail_servers.values() for id_ in at.serves} | {state.newest.id}",
-        "    kept = set()",
+        "lifecycle.rules.disposal:delete",
+        "{id_ for at in state.mail_servers.values() for id_ in at.serves} | {state.newest.id}",
+        "set()",
     ),
     Mutant(
         "abort-deletes-served",
         "an abort never touches what is installed",
-        DISPOSAL,
-        "    served = {g.keys for g in state.generations if g.id in installed}",
-        "    served = set()",
+        "lifecycle.rules.disposal:abort",
+        "{g.keys for g in state.generations if g.id in installed}",
+        "set()",
     ),
     Mutant(
-        "second-address-unproven",
-        "every address is proven",
-        A,
-        "        served = tuple(edges.probe(services, key_types))",
-        "        served = tuple(edges.probe(services, key_types))[:1]",
+        "second-address-unverified",
+        "every address is verified",
+        "agent.act.serving:verify",
+        "tuple(edges.probe(services, key_types))",
+        "tuple(edges.probe(services, key_types))[:1]",
     ),
     Mutant(
-        "proof-by-any",
+        "verified-by-any",
         "every handshake must meet the generation",
-        A,
-        "        wrong = [s for s in served if not _is(s, generation)]",
-        "        wrong = [] if any(_is(s, generation) for s in served) else list(served)",
+        "agent.act.serving:verify",
+        "[s for s in served if not _is(s, generation)]",
+        "[] if any(_is(s, generation) for s in served) else list(served)",
     ),
     Mutant(
         "one-at-a-time-backwards",
         "where a change is not atomic, what is served is added first and removed last",
-        "agent.act.records",
-        "    return frozenset(order[:1])",
-        "    return frozenset(order[-1:])",
+        "agent.act.records:_first",
+        "frozenset(order[:1])",
+        "frozenset(order[-1:])",
     ),
     Mutant(
         "one-at-a-time-for-several-keys",
         "a change that has no harmless order is not made value by value",
-        "lifecycle.setchange",
-        "        if not harmless(before, change, served, adds=adds):",
-        "        if False:",
+        "lifecycle.setchange:one_at_a_time",
+        "not harmless(before, change, served, adds=adds)",
+        "False",
     ),
     Mutant(
         "not-atomic-at-once",
         "where a change is not atomic, it is made value by value",
-        "agent.act.records",
-        "    if capabilities.atomic:",
-        "    if True:",
+        "agent.act.records:_first",
+        "capabilities.atomic",
+        "True",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -42,9 +43,28 @@ def test_histories() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_still_applies(mutant: Mutant) -> None:
-    """The text that a mutant breaks stands in its module once; or `make mutants` proves less than it says."""
-    module = Path(__file__).parents[2] / "certagent" / f"{mutant.module.replace('.', '/')}.py"
-    assert module.read_text().count(mutant.old) == 1
+    """What a mutant breaks is in its function once; or `make mutants` proves less than it says."""
+    source = (Path(__file__).parents[2] / f"{mutant.module.replace('.', '/')}.py").read_text()
+    assert ast.dump(mutant.applied(source)) != ast.dump(ast.parse(source))
+
+
+def test_a_mutant_that_no_longer_applies_is_an_error() -> None:
+    """Of another function, another text, or twice there."""
+    source = "def f(x):\n    return (x +\n  1)  # a comment\n\ndef g(x):\n    return x + 1 if x else x + 1"
+    mutant = Mutant("plus", "", "m:f", "x + 1", "x - 1")
+    assert "x - 1" in ast.unparse(mutant.applied(source))
+    for other in (mutant._replace(place="m:g"), mutant._replace(place="m:h"), mutant._replace(old="x + 2")):
+        with pytest.raises(LookupError):
+            other.applied(source)
+
+
+def test_a_mutant_of_a_head_leaves_the_body() -> None:
+    """Of an `if`, and of a `case`."""
+    source = "def f(x):\n    if x:\n        return 1\n    match x:\n        case 2:\n            return 2"
+    headless = Mutant("if", "", "m:f", "if x: ...", "if False: ...").applied(source)
+    assert ast.unparse(headless) == source.replace("if x", "if False")
+    headless = Mutant("case", "", "m:f", "case 2: ...", "case 2 if False: ...").applied(source)
+    assert ast.unparse(headless) == source.replace("case 2", "case 2 if False")
 
 
 def test_a_seed_is_a_history() -> None:

@@ -11,10 +11,11 @@ from certagent.agent.act.outcome import Note, gate
 from certagent.agent.edges import Edges
 from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaNames
 
 
 def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
@@ -52,12 +53,14 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
                 ),
             )
         case st.Publish():
-            gate(rollover.may_publish(spec, state, step.tlsa_name, step.values))
-            records.write_tlsa(step, spec, state, edges, note)
+            name = TlsaNames(spec, state)[step.tlsa_name]
+            gate(gates.may_publish(name, step.values))
+            records.write_tlsa(step, name, edges, note)
             return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Unpublish():
-            gate(rollover.may_unpublish(spec, state, step.tlsa_name, step.values))
-            records.write_tlsa(step, spec, state, edges, note)
+            name = TlsaNames(spec, state)[step.tlsa_name]
+            gate(gates.may_unpublish(name, step.values))
+            records.write_tlsa(step, name, edges, note)
             return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Inspect():
             return (serving.inspect(step, spec, edges),)

@@ -13,11 +13,9 @@ from certagent.errors import Transient, Unsafe
 from certagent.facts.dns import Value
 from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.setchange import harmless, one_at_a_time
-from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaName
 
 ATTEMPTS = 3
 """How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
@@ -25,7 +23,7 @@ ATTEMPTS = 3
 T = TypeVar("T")
 
 
-def write_tlsa(step: st.Publish | st.Unpublish, spec: Spec, state: State, edges: Edges, note: Note) -> None:
+def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note) -> None:
     """Add or remove TLSA values: in one change, or value by value at a provider whose changes are not atomic.
 
     Before each write the set is read, and the sets before and after are journaled: caches may take both. The write
@@ -34,8 +32,8 @@ def write_tlsa(step: st.Publish | st.Unpublish, spec: Spec, state: State, edges:
     Raises:
         Unsafe: `dane.gate`, `dns.not_atomic`: a set would come to be that breaks what is served.
     """
-    zone, name = _where(step.tlsa_name, state, edges)
-    served = rollover.served_at(spec, state, step.tlsa_name)
+    zone, name = _where(tlsa_name, edges)
+    served = [*tlsa_name.served, *tlsa_name.names.unplaced_served]
     with edges.zones.writing(zone, name) as provider:
         left = step.values
         while left:
@@ -110,13 +108,13 @@ def _try_again(change: Callable[[], T]) -> T:
     return change()
 
 
-def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
+def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
     """The zone and name to write at, if they are still those of the last observation."""
-    zone, name = edges.resolver().final(tlsa_name)
-    seen = state.tlsa_names[tlsa_name].observation
+    zone, name = edges.resolver().final(tlsa_name.name)
+    seen = tlsa_name.known.observation
     if seen is None or (zone, name) != (seen.zone, seen.name):
         raise Transient(
-            "dns.moved", f"{tlsa_name} leads to {name} now, and was seen to lead elsewhere", "it is observed again"
+            "dns.moved", f"{tlsa_name.name} leads to {name} now, and was seen to lead elsewhere", "it is observed again"
         )
     return zone, name
 

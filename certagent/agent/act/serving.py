@@ -12,11 +12,12 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import rollover
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State
+from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -35,18 +36,17 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     observed: list[ev.AnyEvent] = []
     try:
         if not step.accept_deferrals:
-            for tlsa_name in rollover.names_that_roll(spec, state, step.server, generation):
-                expect = rollover.desired(spec, state, tlsa_name)
-                observation = edges.resolver().observe(tlsa_name, expect=expect, gone=frozenset(), budget=timedelta(0))
+            for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
+                observation = edges.resolver().observe(
+                    name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
+                )
                 observed.append(
-                    ev.Observed(
-                        tlsa_name=tlsa_name, observation=observation, mail_servers=spec.tlsa_names.get(tlsa_name, ())
-                    )
+                    ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
                 )
             for event in observed:
                 state = fold(state, event, now)
-            against = rollover.may_install(spec, state, step.server, generation, now)
-            gate("; ".join(f"{o.tlsa_name} {o.why}" for o in against))
+            against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
+            gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
         return (*observed, failed(error, step.work))
@@ -111,7 +111,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
     """Ask every address until each serves the generation, at most for the step's budget."""
     generation = state.generation(step.generation)
-    assert generation is not None, "a proof is planned only for what the state knows"
+    assert generation is not None, "a verification is planned only for what the state knows"
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     key_types = (*generation.chains, *(_left(step.server, generation, state) if step.drained else ()))
     deadline = time.monotonic() + step.budget.total_seconds()
@@ -128,7 +128,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
             server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
         )
         return (done,)
-    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to prove"
+    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to verify"
     spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
     if spoke:
         hint = "look at the mail server's own log for TLS errors"

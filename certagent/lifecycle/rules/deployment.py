@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
-from certagent.facts.moment import Instant
-from certagent.lifecycle import rollover, schedule
-from certagent.lifecycle.rules.rule import Offer
-from certagent.lifecycle.spec import MailServer, Spec
+from certagent.lifecycle import gates, schedule
+from certagent.lifecycle.rules.rule import Offer, View
+from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.state import Generation, Installation, Phase, State
 from certagent.lifecycle.steps import Inspect, Install, Reload, Restore, Verify, Wait
 
@@ -18,10 +17,10 @@ RELOADING = timedelta(seconds=10)
 and a busy host takes seconds."""
 
 
-def inspect(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def inspect(view: View) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
-    for server in spec.mail_servers:
-        at = state.mail_servers.get(server.name)
+    for server in view.spec.mail_servers:
+        at = view.state.mail_servers.get(server.name)
         if at is None:  # also if no TLSA name is configured: one may be added while old processes live on
             yield Inspect(server=server.name, because="what it serves now is not known yet")
         elif at.phase == "restored":
@@ -31,8 +30,9 @@ def inspect(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
 # -- the swap --------------------------------------------------------------------------------------------------------
 
 
-def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def deploy(view: View) -> Iterator[Offer]:
     """The swap: only if no cache can hold a set that the new chain does not match. `agent/act` asks once more."""
+    spec, state, names, now = view
     newest = state.newest
     if newest is None:
         return
@@ -40,18 +40,17 @@ def deploy(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         at = state.mail_servers.get(server.name)
         if at is not None and (at.generation == newest.id or (at.phase in _UNDER_WAY and not _failing(state, server))):
             continue
-        names = rollover.names_of(spec, state, server.name)
-        obstacles = rollover.may_install(spec, state, server.name, newest, now)
+        obstacles = gates.may_install(names, server.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for
-            obstacles = [o for o in obstacles if rollover.missing(spec, state, o.tlsa_name)]
+            obstacles = [o for o in obstacles if o.tlsa_name.missing]
         if obstacles:
-            yield _longest(obstacles, f"{server.name}: not swapped to {newest.id}", spec)
+            yield _longest(obstacles, f"{server.name}: not swapped to {newest.id}", spec.check_interval)
             continue
-        because = "no cache can hold a set without it" if names else "no TLSA records to mind"
+        because = "no cache can hold a set without it" if names.at(server.name) else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
-        yield _install(server, newest, f"{because}; {_since_issue(newest, now)}")
+        yield _install(server, newest, f"{because}; issued {int(now.since(newest.issued_at).total_seconds())} s ago")
 
 
 _UNDER_WAY = ("installing", "installed", "reloaded", "verify_failed", "restoring", "restored")
@@ -62,15 +61,11 @@ def _failing(state: State, server: MailServer) -> bool:
     return any(f"{verb} {server.name}" in state.failures for verb in ("install", "reload", "verify", "rollback"))
 
 
-def _longest(obstacles: list[rollover.Obstacle], what: str, spec: Spec) -> Wait:
+def _longest(obstacles: list[gates.Obstacle], what: str, at_most: timedelta) -> Wait:
     """The wait for the longest obstacle. One without a known end is looked at again by `observe`."""
     unknown = [o for o in obstacles if o.remaining is None]
     worst = unknown[0] if unknown else max(obstacles, key=lambda o: o.remaining or timedelta(0))
-    return Wait(worst.remaining or spec.check_interval, f"{what}: {worst.tlsa_name} {worst.why}", swap=True)
-
-
-def _since_issue(generation: Generation, now: Instant) -> str:
-    return f"issued {int(now.since(generation.issued_at).total_seconds())} s ago"
+    return Wait(worst.remaining or at_most, f"{what}: {worst}", swap=True)
 
 
 def _install(server: MailServer, generation: Generation, because: str, *, rollback: bool = False) -> Install:
@@ -89,9 +84,7 @@ def _install(server: MailServer, generation: Generation, because: str, *, rollba
 class Deployment(NamedTuple):
     """A generation at a mail server: `at` says how far it is."""
 
-    spec: Spec
-    state: State
-    now: Instant
+    view: View
     server: MailServer
     at: Installation
     generation: Generation
@@ -99,11 +92,12 @@ class Deployment(NamedTuple):
     @property
     def rollback(self) -> bool:
         """The generation is not the newest: it was put back."""
-        return self.state.newest is not None and self.generation.id != self.state.newest.id
+        newest = self.view.state.newest
+        return newest is not None and self.generation.id != newest.id
 
     def forbidden(self, generation: Generation) -> bool:
         """Something stands against serving this generation here from now on."""
-        return bool(rollover.may_install(self.spec, self.state, self.server.name, generation, self.now))
+        return bool(gates.may_install(self.view.names, self.server.name, generation, self.view.now))
 
 
 class Stage(NamedTuple):
@@ -114,14 +108,15 @@ class Stage(NamedTuple):
     offers: Callable[[Deployment, str], Iterator[Offer]]
 
 
-def finish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def finish(view: View) -> Iterator[Offer]:
     """Installed, reloaded, verified, old processes gone, verified again; or put back. `STAGES` says what is next."""
-    for server in spec.mail_servers:
+    state = view.state
+    for server in view.spec.mail_servers:
         at = state.mail_servers.get(server.name)
         generation = state.generation(at.generation) if at and at.generation else None
         if at and generation:
             stage = STAGES[at.phase]
-            yield from stage.offers(Deployment(spec, state, now, server, at, generation), stage.why)
+            yield from stage.offers(Deployment(view, server, at, generation), stage.why)
 
 
 def _other_rule(deployment: Deployment, why: str) -> Iterator[Offer]:
@@ -130,16 +125,16 @@ def _other_rule(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 def _install_again(deployment: Deployment, why: str) -> Iterator[Offer]:
     """A swap that may have happened is done again. If DNS has changed: taken back, as the old key is still covered."""
-    spec, state, now, server, at, generation = deployment
+    view, server, at, generation = deployment
     if generation.accept_deferrals or not deployment.forbidden(generation):
         yield _install(server, generation, why, rollback=deployment.rollback)
         return
     because = f"{why}, and caches forbid it by now"
-    previous = _previous(state, at)
+    previous = _previous(view.state, at)
     if (
         previous
         and not deployment.forbidden(previous)
-        and not rollover.breaks_more(spec, state, server.name, previous, generation, now)
+        and not gates.breaks_more(view.names, server.name, previous, generation, view.now)
     ):
         yield _install(server, previous, because, rollback=True)
     else:
@@ -151,16 +146,16 @@ def _reload(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 
 def _verify(deployment: Deployment, why: str) -> Iterator[Offer]:
-    spec, _, now, server, at, generation = deployment
-    drained = at.reloaded_at is not None and now.since(at.reloaded_at) >= spec.drain
+    view, server, at, generation = deployment
+    drained = at.reloaded_at is not None and view.now.since(at.reloaded_at) >= view.spec.drain
     yield Verify(server=server.name, generation=generation.id, drained=drained, budget=RELOADING, because=why)
 
 
 def _verify_drained(deployment: Deployment, why: str) -> Iterator[Offer]:
-    spec, _, now, server, at, generation = deployment
+    view, server, at, generation = deployment
     if at.reloaded_at is None:
         return
-    left = spec.drain - now.since(at.reloaded_at)
+    left = view.spec.drain - view.now.since(at.reloaded_at)
     if left > timedelta(0):
         yield Wait(left, f"{server.name}: processes from before the reload may serve the old key")
     else:
@@ -168,7 +163,7 @@ def _verify_drained(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 
 def _verify_new_service(deployment: Deployment, why: str) -> Iterator[Offer]:
-    if not rollover.met_everywhere(deployment.server, deployment.at):
+    if not deployment.at.met_everywhere(deployment.server):
         yield Verify(server=deployment.server.name, generation=deployment.generation.id, drained=True, because=why)
 
 
@@ -178,7 +173,7 @@ def _restore(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
     yield from _put_back(deployment)
-    failure = deployment.state.failures.get(f"verify {deployment.server.name}")
+    failure = deployment.view.state.failures.get(f"verify {deployment.server.name}")
     if failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
         yield from _install_again(deployment, "proofs fail")
     else:
@@ -187,7 +182,7 @@ def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 def _put_back(deployment: Deployment) -> Iterator[Offer]:
     """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
-    _, state, _, server, at, _ = deployment
+    server, at, state = deployment.server, deployment.at, deployment.view.state
     failure = state.failures.get(f"verify {server.name}")
     if failure is None or failure.code != "mta.not_served" or deployment.rollback:
         return
@@ -242,8 +237,9 @@ STAGES: dict[Phase, Stage] = {
 # -- and verified now and then ---------------------------------------------------------------------------------------
 
 
-def verify(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def verify(view: View) -> Iterator[Offer]:
     """What is served is verified now and then, so that somebody else's change is noticed before a sender meets it."""
+    spec, state, _, now = view
     for server in spec.mail_servers:
         at = state.mail_servers.get(server.name)
         if at is None or at.generation is None or at.phase != "drained" or at.verified_at is None:

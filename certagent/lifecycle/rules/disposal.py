@@ -7,24 +7,28 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from certagent.facts.moment import Instant
-from certagent.lifecycle import rollover, schedule
-from certagent.lifecycle.rules.rule import Offer
-from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle import schedule
+from certagent.lifecycle.converged import rolled
+from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.steps import Delete, Revoke
+from certagent.lifecycle.tlsaname import TlsaName
+from certagent.pki import tlsa
 
 
-def delete_mail_servers(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """What is known of a mail server that is not configured any more is soon out of date: should it come back, it is
-    surveyed like a new one. It counts for as long as the TLSA names of it may.
+def delete_mail_servers(view: View) -> Iterator[Offer]:
+    """What is known of a mail server that is not configured any more is soon out of date.
+
+    Should it come back, it is inspected like a new one. Until its TLSA names have gone it counts.
     """
+    spec, state = view.spec, view.state
     gone = tuple(sorted(state.mail_servers.keys() - {server.name for server in spec.mail_servers}))
     if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():
         yield Delete(mail_servers=gone, because="not configured any more")
 
 
-def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def abort(view: View) -> Iterator[Offer]:
     """A roll is given up before the swap: its keys were never served, so they may go at any time."""
+    state = view.state
     if state.requested is None or state.requested.what != "abort":
         return
     installed = {id_ for t in state.mail_servers.values() for id_ in t.serves}
@@ -34,31 +38,24 @@ def abort(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
     yield Delete(generations=tuple(g.id for g in pending_delete), keys=keys, because="the operator asked: abort")
 
 
-def delete(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def delete(view: View) -> Iterator[Offer]:
     """Old keys are deleted once they are served nowhere, published nowhere, and no roll-back would want them."""
+    spec, state, names, now = view
     if state.pending_delete:
-        pending_delete = state.pending_delete
-        yield replace(pending_delete, because="deleting was interrupted")
+        yield replace(state.pending_delete, because="deleting was interrupted")
         return
-    if state.newest is None or not rollover.rolled(spec, state) or state.orders:
+    if state.newest is None or not rolled(spec, state) or state.orders:
         return
     kept = {id_ for at in state.mail_servers.values() for id_ in at.serves} | {state.newest.id}
     generations = tuple(g.id for g in state.generations if g.id not in kept and not g.revoke)
     wanted = {g.keys for g in state.generations if g.id not in generations} | {k.id for k in (state.next_keys,) if k}
-    published = {v for o in state.tlsa_names.values() for v in rollover.seen_somewhere(o)}
+    published = {value for name in names for value in name.seen_somewhere}
     keys = tuple(
         k.id
         for k in state.keys
-        if k.id not in wanted and not any(f"3 1 1 {spki}" in published for spki in k.spki.values())
+        if k.id not in wanted and not any(tlsa.of_key(spki) in published for spki in k.spki.values())
     )
-    tlsa_names = tuple(
-        name
-        for name, known in state.tlsa_names.items()
-        if name not in spec.tlsa_names
-        and all(h.values == frozenset() for h in rollover.cached(spec, known, now))
-        and rollover.empty(known)
-        and (not (known.changed_at and known.observed_at) or known.observed_at.since(known.changed_at) > schedule.LATE)
-    )
+    tlsa_names = tuple(name.name for name in names if not name.configured and _over(name, now))
     if generations or keys or tlsa_names:
         yield Delete(
             generations=generations,
@@ -68,11 +65,17 @@ def delete(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
         )
 
 
-def revoke(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def _over(name: TlsaName, now: Instant) -> bool:
+    """No server gives records of a withdrawn name, no cache may have any, and no late change can bring some back."""
+    changed_at, observed_at = name.known.changed_at, name.known.observed_at
+    late = changed_at and observed_at and observed_at.since(changed_at) <= schedule.LATE
+    return name.empty and not late and all(item.values == frozenset() for item in name.cached(now))
+
+
+def revoke(view: View) -> Iterator[Offer]:
     """A compromised key's certificates are revoked as soon as no configured mail server serves them."""
-    served = {
-        id_ for t in spec.mail_servers if t.name in state.mail_servers for id_ in state.mail_servers[t.name].serves
-    }
-    for generation in state.generations:
+    at = [view.state.mail_servers.get(server.name) for server in view.spec.mail_servers]
+    served = {id_ for one in at if one for id_ in one.serves}
+    for generation in view.state.generations:
         if generation.revoke and generation.id not in served:
             yield Revoke(generation=generation.id, because="its key is compromised, and nothing serves it any more")

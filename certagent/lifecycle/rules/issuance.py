@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from certagent.facts.moment import Instant
-from certagent.lifecycle import rollover, schedule
+from certagent.lifecycle import gates, schedule
 from certagent.lifecycle.rules import rotation
-from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, KeySet, State
 from certagent.lifecycle.steps import (
@@ -26,9 +26,10 @@ from certagent.lifecycle.steps import (
 )
 
 
-def issue(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """An order an algorithm, from a stored key to a stored, verified chain."""
-    wanted = _wanted(spec, state, now)
+def issue(view: View) -> Iterator[Offer]:
+    """One order per key type, from a stored key to a stored, verified chain."""
+    spec, state, _, now = view
+    wanted = _wanted(view)
     keys_id = None if isinstance(wanted, Wait) else wanted[0].id
     for key_type, order in state.orders.items():
         if order.keys != keys_id or order.ca != spec.ca or key_type not in spec.key_types:
@@ -72,20 +73,21 @@ def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
     return None
 
 
-def _wanted(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table
+def _wanted(view: View) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table
     """The keys to issue for now, and why; or the wait until then."""
+    spec, state, _, now = view
     newest, current = state.newest, state.current_keys
     if not state.keys or (newest is None and set(state.keys[-1].spki) != set(spec.key_types)):
         return Wait(schedule.OBSERVE_AT_MOST, "keys are made first")
     if newest is None or current is None:
         return state.keys[-1], "there is no certificate yet"
-    urgent = _fallback(spec, state, now)
+    urgent = _fallback(view)
     if urgent:
         return urgent
     reason = _why_now(spec, state, newest, now)
     if isinstance(reason, Wait):
         return reason
-    if not rotation.rotates(spec, state, current, now):
+    if not rotation.rotates(view, current):
         return current, reason
     following = state.next_keys
     if following is None or set(following.spki) != set(spec.key_types):
@@ -106,10 +108,9 @@ def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str 
     return f"renewal is due: {why}"
 
 
-def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | None:
-    """The last chance: what is served runs out and its successor is still held back, so it is renewed with its own
-    key.
-    """
+def _fallback(view: View) -> tuple[KeySet, str] | None:
+    """The last chance: what is served runs out and its successor may not serve yet, so its own key is renewed."""
+    spec, state, names, now = view
     newest = state.newest
     assert newest is not None
     for server in spec.mail_servers:
@@ -125,24 +126,25 @@ def _fallback(spec: Spec, state: State, now: Instant) -> tuple[KeySet, str] | No
             keys
             and late
             and set(spec.key_types) <= set(keys.spki)
-            and rollover.may_install(spec, state, server.name, newest, now)
+            and gates.may_install(names, server.name, newest, now)
         ):
             return keys, "the certificate runs out before its successor may serve: renewed with the same key"
     return None
 
 
-def clean_up(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def clean_up(view: View) -> Iterator[Offer]:
     """Responses whose order is over are taken away: too many make a DNS answer too big."""
-    needed = {c for order in state.orders.values() if not order.ready for c in order.challenges}
-    over = tuple(c for c in state.challenges if c not in needed)
+    needed = {c for order in view.state.orders.values() if not order.ready for c in order.challenges}
+    over = tuple(c for c in view.state.challenges if c not in needed)
     if over:
         yield CleanUp(challenges=over, because="no order needs it any more")
 
 
-def fetch_renewal_info(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def fetch_renewal_info(view: View) -> Iterator[Offer]:
     """The CA is asked when it wants a renewal, as often as it says, until the certificate is replaced (RFC 9773
     section 4.3).
     """
+    spec, state, _, now = view
     newest = state.newest
     if newest is None or newest.ca != spec.ca:
         return

@@ -5,154 +5,153 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from certagent.facts.moment import Instant
-from certagent.lifecycle import caches, rollover, schedule
-from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle import caches, gates, schedule
+from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State, TlsaState
+from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Observe, Publish, Unpublish, Verify, Wait
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
 from certagent.pki import tlsa
 
 SETTLE = timedelta(seconds=2)
 """How long one observation asks again for a change just made: servers follow a NOTIFY within this, or much later."""
 
 
-def observe(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def observe(view: View) -> Iterator[Offer]:
     """After a change until every server follows; while caches are waited for; and now and then while nothing is due."""
-    for name in rollover.tlsa_names(spec, state):
-        known = state.tlsa_name(name)
-        if known.observation is None or known.observed_at is None:
-            yield _observe(spec, state, name, "never looked at")
+    for name in view.names:
+        if name.known.observation is None or name.known.observed_at is None:
+            yield _observe(name, "never looked at")
             continue
-        if rollover.changed_since_observed(known):
-            yield _observe(spec, state, name, "changed, and not seen since", budget=SETTLE)
+        if name.changed_since_observed:
+            yield _observe(name, "changed, and not seen since", budget=SETTLE)
             continue
-        every, why = _observe_interval(spec, state, name, known, now)
-        left = every - now.since(known.observed_at)
+        every, why = _interval(view, name)
+        left = every - view.now.since(name.known.observed_at)
         if left > timedelta(0):
             yield Wait(left, f"{name} is looked at again: {why}")
         else:
-            yield _observe(spec, state, name, why)
+            yield _observe(name, why)
 
 
-def _observe_interval(spec: Spec, state: State, name: str, known: TlsaState, now: Instant) -> tuple[timedelta, str]:
+def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
+    """How long after the last observation a name is observed again, and why."""
+    known = name.known
     assert known.observation is not None
     assert known.observed_at is not None
     if not caches.complete(known.observation):
         since = known.observed_at.since(known.changed_at) if known.changed_at else timedelta(minutes=4)
         return schedule.observe_again(since), "a server was not heard"
-    if known.changed_at and rollover.unfollowed(spec, state, name):
+    if known.changed_at and name.unfollowed:
         return schedule.observe_again(known.observed_at.since(known.changed_at)), "not every server has followed"
     waited_for = [
-        caches.retire_interval(h, rollover.path(known), spec.safety_margin)
-        for h in rollover.cached(spec, known, now)
-        if h.gone_at is not None and h.values != frozenset() and _matters(spec, state, name, h)
+        name.retire_interval(item)
+        for item in name.cached(view.now)
+        if item.gone_at is not None and item.values != frozenset() and _matters(view.names, name, item)
     ]
     if waited_for:
-        return schedule.observe_every(spec, min(waited_for)), "caches are waited for"
-    return spec.check_interval, "check interval"
+        return schedule.observe_every(view.spec, min(waited_for)), "caches are waited for"
+    return view.spec.check_interval, "check interval"
 
 
-def _matters(spec: Spec, state: State, name: str, cached: caches.CachedSet) -> bool:
-    served = rollover.served_at(spec, state, name)
-    coming = list(state.newest.chains.values()) if state.newest else []
-    if state.next_keys:
-        coming += rollover.as_if_issued(state.next_keys, state.newest).values()
-    return any(caches.breaks(cached.values, chain, served) for chain in coming) or name not in spec.tlsa_names
+def _matters(names: TlsaNames, name: TlsaName, item: caches.CachedSet) -> bool:
+    """Something waits until no cache can have the set: a chain that it would break with, or a withdrawal."""
+    return not name.configured or any(caches.breaks(item.values, chain, name.served) for chain in names.coming)
 
 
-def _observe(spec: Spec, state: State, name: str, because: str, budget: timedelta = timedelta(0)) -> Observe:
-    expect = rollover.desired(spec, state, name)
-    change = state.tlsa_names[name].change if name in state.tlsa_names else None
-    leaving = change.values - expect if change and change.removes else frozenset[str]()
-    mail_servers = spec.tlsa_names.get(name, ())
+def _observe(name: TlsaName, because: str, budget: timedelta = timedelta(0)) -> Observe:
+    change = name.known.change
     return Observe(
-        tlsa_name=name, mail_servers=mail_servers, expect=expect, gone=leaving, budget=budget, because=because
+        tlsa_name=name.name,
+        mail_servers=name.mail_servers,
+        expect=name.desired,
+        gone=change.values - name.desired if change and change.removes else frozenset(),
+        budget=budget,
+        because=because,
     )
 
 
-def publish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+# -- records are added -----------------------------------------------------------------------------------------------
+
+
+def publish(view: View) -> Iterator[Offer]:
     """Whatever is served, about to be served or on standby has its record, at every TLSA name."""
-    for name in spec.tlsa_names:
-        known = state.tlsa_name(name)
-        if known.observation is None or rollover.changed_since_observed(known):
+    spec, state, names, now = view
+    for name in names.configured:
+        if not name.sets or name.changed_since_observed:
             continue
-        if not caches.known(known.observation):
+        if name.publication_blocked:
+            yield Wait(spec.check_interval, f"{name} not published: {name.publication_blocked}")
             continue
-        held_back = rollover.publication_blocked(spec, state, name)
-        if held_back:
-            yield Wait(spec.check_interval, f"{name} not published: {held_back}")
-            continue
-        values = rollover.missing(spec, state, name)
+        values = name.missing
         if not values:
             continue
-        if not schedule.fresh(known.observed_at, now):
+        if not schedule.fresh(name.known.observed_at, now):
             # a TTL that was raised since would be superseded unseen, and the wait would be too short
-            yield _observe(spec, state, name, "the last look before records are added")
-            continue
-        unseen = _unseen(known, values, now, removes=False)
-        if unseen:
+            yield _observe(name, "the last look before records are added")
+        elif unseen := _unseen(view, name, values, removes=False):
             yield unseen
-            continue
-        yield Publish(tlsa_name=name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
+        else:
+            yield Publish(tlsa_name=name.name, values=values, ttl_s=spec.ttl_s, because=_why_publish(state, name))
 
 
-def _unseen(known: TlsaState, values: frozenset[str], now: Instant, *, removes: bool) -> Wait | None:
+def _unseen(view: View, name: TlsaName, values: Values, *, removes: bool) -> Wait | None:
     """The wait before a change that the provider accepted and no server shows is made once more."""
-    change = known.tried(values, removes=removes)
-    made_at = (change.at if change else None) or known.changed_at
+    change = name.known.tried(values, removes=removes)
+    made_at = (change.at if change else None) or name.known.changed_at
     if change is None or made_at is None:
         return None
-    left = schedule.write_again(change.tries) - now.since(made_at)
+    left = schedule.write_again(change.tries) - view.now.since(made_at)
     return Wait(left, "the provider has accepted a change that is not to be seen yet") if left > timedelta(0) else None
 
 
-def _why_publish(state: State, name: str) -> str:
-    if rollover.empty(state.tlsa_names[name]):
+def _why_publish(state: State, name: TlsaName) -> str:
+    if name.empty:
         return "first publication: what is served is proven"
     if state.next_keys:
         return f"keys {state.next_keys.id} must be in every cache before they serve"
     return "a record of what is served is missing"
 
 
-def unpublish(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
-    """Old records go last: every target is proven afresh to serve nothing else (RFC 7671 section 8.1)."""
-    for name in rollover.tlsa_names(spec, state):
-        known = state.tlsa_name(name)
-        values = rollover.surplus(spec, state, name)
-        if not values or rollover.changed_since_observed(known):
+# -- records that nothing needs any more are removed -----------------------------------------------------------------
+
+
+def unpublish(view: View) -> Iterator[Offer]:
+    """Old records go last: every mail server is verified afresh to serve nothing else (RFC 7671 section 8.1)."""
+    spec, state, names, now = view
+    for name in names:
+        values = name.surplus
+        if not values or name.changed_since_observed:
             continue
-        if not rollover.withdrawn(spec, state, name):
-            answering = rollover.answering(spec, state, name)
-            mail_servers = [t.name for t in spec.mail_servers if t.name in answering]
-            if any(t not in state.mail_servers or state.mail_servers[t].phase != "drained" for t in mail_servers):
-                # `finish` brings them there; a TLSA parameters that is not configured goes as a whole, and hurts nobody
-                values = frozenset(v for v in values if tlsa.parameters(v) not in spec.tlsa_parameters)
-                mail_servers = []
-                if not values:
-                    continue
-            stale = [t for t in mail_servers if not schedule.fresh(state.mail_servers[t].verified_at, now)]
-            if stale:
-                generation = state.mail_servers[stale[0]].generation
-                assert generation is not None
-                yield Verify(
-                    server=stale[0], generation=generation, drained=True, because="proven afresh before old records go"
-                )
+        if not name.withdrawn:
+            servers = [s.name for s in spec.mail_servers if s.name in name.shared.mail_servers]
+            if any(s not in state.mail_servers or state.mail_servers[s].phase != "drained" for s in servers):
+                # `finish` brings them there; records of TLSA parameters that are not configured may go at once
+                values, servers = _of_other_parameters(spec, values), []
+            if not values:
                 continue
-        if not schedule.fresh(known.observed_at, now):
-            yield _observe(spec, state, name, "the last look before records go")
-            continue
-        unseen = _unseen(known, values, now, removes=True)
-        if unseen:
+            if stale := [s for s in servers if not schedule.fresh(state.mail_servers[s].verified_at, now)]:
+                yield _verify(state, stale[0])
+                continue
+        if not schedule.fresh(name.known.observed_at, now):
+            yield _observe(name, "the last look before records go")
+        elif unseen := _unseen(view, name, values, removes=True):
             yield unseen
-            continue
-        against = rollover.may_unpublish(spec, state, name, values)
-        if against:
+        elif against := gates.may_unpublish(name, values):
             yield Wait(spec.check_interval, f"not removed: {against}")
-            continue
-        because = (
-            "nothing serves their keys any more"
-            if name in spec.tlsa_names
-            else "withdrawn: the name is not configured any more"
-        )
-        yield Unpublish(tlsa_name=name, values=values, because=because)
+        else:
+            yield Unpublish(tlsa_name=name.name, values=values, because=_why_unpublish(name))
+
+
+def _of_other_parameters(spec: Spec, values: Values) -> Values:
+    return frozenset(v for v in values if tlsa.parameters(v) not in spec.tlsa_parameters)
+
+
+def _verify(state: State, server: str) -> Verify:
+    generation = state.mail_servers[server].generation
+    assert generation is not None
+    return Verify(server=server, generation=generation, drained=True, because="proven afresh before old records go")
+
+
+def _why_unpublish(name: TlsaName) -> str:
+    return "nothing serves their keys any more" if name.configured else "withdrawn: the name is not configured any more"

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
-from certagent.lifecycle import caches, rollover, schedule
-from certagent.lifecycle.rules.rule import Offer
+from certagent.lifecycle import caches, gates, schedule
+from certagent.lifecycle.converged import rolled
+from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, KeySet, State
 from certagent.lifecycle.steps import MakeKeys, Wait
+from certagent.lifecycle.tlsaname import TlsaNames
+from certagent.pki import tlsa
 
 
-def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
+def make_keys(view: View) -> Iterator[Offer]:
     """The first keys; the standby, as soon as a roll is over; without a standby, early enough before a renewal."""
+    spec, state, names, now = view
     because = None
     if not state.keys or (state.newest is None and set(state.keys[-1].spki) != set(spec.key_types)):
         because = f"there are no keys of {', '.join(spec.key_types)} yet"
@@ -25,11 +28,11 @@ def make_keys(spec: Spec, state: State, now: Instant) -> Iterator[Offer]:
             return
         if current is not None and set(current.spki) != set(spec.key_types):
             because = f"the algorithms are now {', '.join(spec.key_types)}"
-        elif spec.standby and spec.tlsa_names and rollover.rolled(spec, state):
+        elif spec.standby and spec.tlsa_names and rolled(spec, state):
             because = "standby: a renewal, a revocation or an urgent window then never waits for caches"
-        elif current is not None and rotates(spec, state, current, now):
+        elif current is not None and rotates(view, current):
             moment, why = schedule.due(state) or (now.wall, "")
-            left = moment - _lead(spec, state) - now.wall
+            left = moment - _lead(names) - now.wall
             because = at_once(spec, state, state.newest)
             if because is None and left <= timedelta(0):
                 because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
@@ -56,8 +59,9 @@ def _changed(spec: Spec, newest: Generation) -> str | None:
     return None
 
 
-def rotates(spec: Spec, state: State, current: KeySet, now: Instant) -> bool:
+def rotates(view: View, current: KeySet) -> bool:
     """The next renewal is for new keys."""
+    spec, state, _, now = view
     if set(current.spki) != set(spec.key_types):
         return True
     if state.requested and state.requested.what in ("rotate", "emergency"):
@@ -66,10 +70,11 @@ def rotates(spec: Spec, state: State, current: KeySet, now: Instant) -> bool:
         return False
     if now.wall - current.in_service_at.wall < spec.rotate_key:
         return False
-    return not _too_late_to_roll(spec, state, now)
+    return not _too_late_to_roll(view)
 
 
-def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
+def _too_late_to_roll(view: View) -> bool:
+    spec, state, names, now = view
     newest, following = state.newest, state.next_keys
     if newest is None or not spec.tlsa_names:
         return False
@@ -77,26 +82,20 @@ def _too_late_to_roll(spec: Spec, state: State, now: Instant) -> bool:
         return False
     if following is None or any(failure.code == "vault.missing" for failure in state.failures.values()):
         return True
-    chains = list(rollover.as_if_issued(following, newest).values())
-    return bool(rollover.obstacles(spec, state, chains, list(spec.tlsa_names), now))
+    return bool(gates.obstacles(names.configured, list(following.as_if_issued(newest).values()), now))
 
 
-def _lead(spec: Spec, state: State) -> timedelta:
+def _lead(names: TlsaNames) -> timedelta:
     """How long before a renewal its keys are published: the longest hold now in force, and time for servers to
     follow.
     """
-    retire_interval = _longest_retire_interval(spec, state)
+    retire_interval = _longest_retire_interval(names)
     return retire_interval + schedule.OBSERVE_AT_MOST if retire_interval else timedelta(0)
 
 
-def _longest_retire_interval(spec: Spec, state: State) -> timedelta:
-    holds = [
-        caches.retire_interval(h, rollover.path(o), spec.safety_margin)
-        for n, o in state.tlsa_names.items()
-        if n in spec.tlsa_names
-        for h in o.cached
-    ]
-    return max(holds, default=timedelta(0))
+def _longest_retire_interval(names: TlsaNames) -> timedelta:
+    intervals = (name.retire_interval(item) for name in names.configured for item in name.known.cached)
+    return max(intervals, default=timedelta(0))
 
 
 def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
@@ -107,11 +106,11 @@ def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
     begins as soon as the certificate is served, else in time for the renewal; where the issuer is pinned, too, with the
     renewal itself, since only that tells the next issuer.
     """
-    pinned = "2 1 1" in spec.tlsa_parameters
+    pinned = tlsa.ANCHOR in spec.tlsa_parameters
     if not spec.tlsa_names or (spec.rotate_key is None and not pinned):
         return None
     retire_interval = max(
-        _longest_retire_interval(spec, state), caches.retire_interval_of(spec.ttl_s, spec.safety_margin)
+        _longest_retire_interval(TlsaNames(spec, state)), caches.retire_interval_of(spec.ttl_s, spec.safety_margin)
     )
     begin = schedule.backstop(chain)
     if not pinned:

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from certagent.facts.moment import Instant
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import AnyStep, Wait
+from certagent.lifecycle.tlsaname import TlsaNames
 
 Offer = AnyStep | Wait
 
-Rule = Callable[[Spec, State, Instant], Iterator[Offer]]
-"""What the operator wants, what the journal says, now -> what could be done, in the order of preference."""
+
+class View(NamedTuple):
+    """All that a rule reads."""
+
+    spec: Spec
+    """What the operator wants."""
+    state: State
+    """What the journal says."""
+    names: TlsaNames
+    """What follows from both for each TLSA name."""
+    now: Instant
+
+    @classmethod
+    def of(cls, spec: Spec, state: State, now: Instant) -> View:
+        """The view of one pass."""
+        return cls(spec, state, TlsaNames(spec, state), now)
+
+
+Rule = Callable[[View], Iterator[Offer]]
+"""What could be done, in the order of preference."""

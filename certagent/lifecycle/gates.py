@@ -1,0 +1,136 @@
+"""The gates before a swap, an addition and a removal: what stands against it.
+
+The planner asks them before it plans. `agent/act` asks them again, with the state of that moment, before it acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from msgspec import Struct
+
+from certagent.facts.dns import Observation
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
+from certagent.facts.unknown import Unknown
+from certagent.lifecycle import caches
+from certagent.lifecycle.state import Generation
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
+
+
+class Obstacle(Struct, frozen=True):
+    """Why a swap cannot be made now.
+
+    `remaining`: how long it certainly lasts; None: until something is observed to change.
+    """
+
+    tlsa_name: TlsaName
+    remaining: timedelta | None
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.tlsa_name} {self.why}"
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def may_install(names: TlsaNames, server: str, generation: Generation, now: Instant) -> list[Obstacle]:
+    """The gate before a swap: what stands against serving the generation at a mail server from now on."""
+    return obstacles(names.at(server), list(generation.chains.values()), now)
+
+
+def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> list[Obstacle]:
+    """What stands against serving these chains at these TLSA names from now on.
+
+    Chains that no sender can tell from what is surely served already change nothing for anybody, so they never wait
+    for DNS: a renewal with the same key goes out in any weather (RFC 7671 section 8, RFC 7672 section 2.2).
+    """
+    found: list[Obstacle] = []
+    for name in names:
+        if not all(map(name.already_served, chains)):
+            found += _at(name, chains, now)
+    return found
+
+
+def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
+    seen = name.known.observation
+    if seen is None:
+        return [Obstacle(name, None, "its authoritative servers were not asked yet")]
+    found: list[Obstacle] = []
+    if name.changed_since_observed:
+        found.append(Obstacle(name, None, "changed, and not looked at since"))
+    if not caches.complete(seen):
+        found.append(Obstacle(name, None, _not_heard(seen)))
+    broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains))
+    found += [_cached(name, item, now) for item in broken]
+    if seen.security == "bogus":
+        found.append(Obstacle(name, None, f"DNSSEC is broken: {seen.why}"))
+    return found
+
+
+def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:
+    if item.gone_at is None:
+        return Obstacle(name, None, _still_given(name, item))
+    left = name.retire_interval(item) - now.since(item.gone_at)
+    what = "the set seen" if item.values is not None else "a set that nobody saw where the alias leads now,"
+    return Obstacle(name, left, f"caches may hold {what} with TTL {item.ttl_s} s (RFC 7671 section 8.1)")
+
+
+def _still_given(name: TlsaName, item: caches.CachedSet) -> str:
+    seen = name.known.observation
+    assert seen is not None
+    lacking = [a for a, x in seen.answers.items() if not isinstance(x, Unknown) and x.values == item.values]
+    return f"still answered without a matching record by {', '.join(sorted(lacking))}" if lacking else _not_heard(seen)
+
+
+def _not_heard(observation: Observation) -> str:
+    silent = sorted(f"{a} ({x.why})" for a, x in observation.answers.items() if isinstance(x, Unknown))
+    return f"not heard: {', '.join(silent) or 'no authoritative server'}"
+
+
+def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> list[TlsaName]:
+    """The TLSA names of a mail server whose senders could tell the generation from what is served."""
+    return [name for name in names.at(server) if not all(map(name.already_served, generation.chains.values()))]
+
+
+def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generation, now: Instant) -> bool:
+    """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
+    sets = [item.values for name in names.at(server) for item in name.cached(now)]
+
+    def breaks(generation: Generation) -> bool:
+        return any(caches.unmatched(values or (), chain) for values in sets for chain in generation.chains.values())
+
+    return breaks(one) and not breaks(other)
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def may_publish(name: TlsaName, values: Values) -> str | None:
+    """The gate before values are added; the reason against it, or None.
+
+    No set that comes to be may have TLSA parameters that match nothing served (RFC 7671 section 8.4: a new kind is
+    published for the present chain first), unless that was so before.
+    """
+    if name.publication_blocked:
+        return f"{name}: {name.publication_blocked}"
+    worse = name.newly_unmatched(values)
+    return f"{name}: no record of type {', '.join(worse)} would match what is served now" if worse else None
+
+
+def may_unpublish(name: TlsaName, values: Values) -> str | None:
+    """The gate before values are removed; the reason against it, or None (RFC 7671 section 8.1: old ones go last)."""
+    if unplaced := name.names.unplaced:
+        anywhere = ", ".join(map(str, unplaced))
+        return f"{name}: where {anywhere} leads is not known yet: the records may be the same"
+    if unknown := name.shared.unknown_servers:
+        return f"{name}: what {', '.join(unknown)} serves is not known yet"
+    for before in name.sets:
+        for chain in name.served:
+            worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
+            if worse:
+                parameters = ", ".join(sorted(worse))
+                return f"{name}: without these no record of type {parameters} would match what is served"
+    return None

@@ -1,0 +1,383 @@
+"""What follows from the state for each TLSA name: what is served, cached, desired, missing, surplus, and why it waits.
+
+The four orders of a roll (normal, first publication, withdrawal, emergency) are not four procedures. They follow from
+what caches may hold (`caches.py`), from the set that should be published (`TlsaName.desired`) and from `gates.py`.
+
+A view is frozen, and made anew for each pass of the planner. Each fact is worked out once, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from certagent.facts.dns import Value
+from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
+from certagent.lifecycle import caches
+from certagent.lifecycle.once import once
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import Generation, State, TlsaState, records
+from certagent.pki import tlsa
+
+Values = frozenset[Value]
+
+
+class TlsaNames:
+    """Every TLSA name of a certificate: those configured, then those that caches may know although withdrawn."""
+
+    def __init__(self, spec: Spec, state: State) -> None:
+        self.spec = spec
+        self._state = state
+        withdrawn = (name for name in state.tlsa_names if name not in spec.tlsa_names)
+        self._names = {name: TlsaName(self, name, state) for name in (*spec.tlsa_names, *withdrawn)}
+        self._shared: dict[frozenset[str] | str, Shared] = {}
+
+    def __iter__(self) -> Iterator[TlsaName]:
+        return iter(self._names.values())
+
+    def __getitem__(self, name: str) -> TlsaName:
+        return self._names.get(name) or TlsaName(self, name, self._state)
+
+    @once
+    def configured(self) -> list[TlsaName]:
+        """Those that the configuration has."""
+        return [name for name in self if name.configured]
+
+    def at(self, server: str) -> list[TlsaName]:
+        """The TLSA names whose records count for a mail server."""
+        return self._by_server.get(server, [])
+
+    @once
+    def _by_server(self) -> dict[str, list[TlsaName]]:
+        found: dict[str, list[TlsaName]] = {}
+        for name in self:
+            for server in name.shared.mail_servers:
+                found.setdefault(server, []).append(name)
+        return found
+
+    @once
+    def unplaced(self) -> list[TlsaName]:
+        """Configured names of which nobody has said yet where their records are: any other name may share them."""
+        return [name for name in self.configured if not name.places]
+
+    @once
+    def unplaced_unknown(self) -> list[str]:
+        """Mail servers that answer at an unplaced name and of which nothing is known yet."""
+        return list(dict.fromkeys(server for name in self.unplaced for server in name.shared.unknown_servers))
+
+    @once
+    def unplaced_served(self) -> list[Chain]:
+        """The chains that a client may meet at an unplaced name."""
+        return _distinct(chain for name in self.unplaced for chain in name.served)
+
+    @once
+    def ours(self) -> Values:
+        """Every TLSA value that is certagent's to remove."""
+        return self._state.ours
+
+    @once
+    def coming(self) -> list[Chain]:
+        """The chains of the newest generation, and those that the next keys will get."""
+        newest, following = self._state.newest, self._state.next_keys
+        issued = newest.chains.values() if newest else ()
+        return [*issued, *(following.as_if_issued(newest).values() if following else ())]
+
+    @once
+    def configured_places(self) -> frozenset[str]:
+        """Where the records of all configured names are."""
+        return frozenset(name.place for name in self.configured)
+
+    def sharing(self, name: TlsaName) -> Shared:
+        """What a name has in common with those that share its records."""
+        key = name.places or name.name
+        found = self._shared.get(key)
+        if found is None:
+            places = () if isinstance(key, str) else sorted(key)
+            names = list(dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))) or [name]
+            found = self._shared[key] = Shared(names, self.spec, self._state)
+        return found
+
+    @once
+    def _by_place(self) -> dict[str, list[TlsaName]]:
+        found: dict[str, list[TlsaName]] = {}
+        for name in self:
+            for place in name.places:
+                found.setdefault(place, []).append(name)
+        return found
+
+
+class Shared:
+    """What is common to TLSA names whose aliases lead to one place, or led there while caches may know it."""
+
+    def __init__(self, names: list[TlsaName], spec: Spec, state: State) -> None:
+        self.names = names
+        self._spec = spec
+        self._state = state
+
+    @once
+    def mail_servers(self) -> tuple[str, ...]:
+        """Those that answer, under whatever name; at a name that is not configured any more, those that did."""
+        spec, state = self._spec, self._state
+        every = (*(server.name for server in spec.mail_servers), *state.mail_servers)
+        return tuple(dict.fromkeys(s for n in self.names for s in n.mail_servers or n.known.mail_servers or every))
+
+    @once
+    def unknown_servers(self) -> list[str]:
+        """Mail servers that answer and of which nothing is known yet."""
+        return [server for server in self.mail_servers if server not in self._state.mail_servers]
+
+    @once
+    def served(self) -> list[Chain]:
+        """The chains that a client may meet now; none if any mail server is unknown yet."""
+        if self.unknown_servers:
+            return []
+        return _distinct(chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+
+    @once
+    def converged(self) -> list[list[Chain]]:
+        """For each mail server the chains that it surely served."""
+        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
+        generations = ((self._state.generation(id_) for id_ in (at.converged if at else ())) for at in found)
+        return [[chain for g in some if g for chain in g.chains.values()] for some in generations]
+
+    @once
+    def verified(self) -> Generation | None:
+        """The one generation that every mail server serves, and surely nothing else; None otherwise."""
+        configured = {server.name: server for server in self._spec.mail_servers}
+        ids: set[str] = set()
+        for name in self.mail_servers:
+            server, at = configured.get(name), self._state.mail_servers.get(name)
+            if server is None or at is None or at.phase != "drained" or not at.met_everywhere(server):
+                return None
+            ids |= set(at.serves)
+        return self._state.generation(ids.pop()) if len(ids) == 1 else None
+
+    @once
+    def values(self) -> Values:
+        """Records of everything that may be served, of the newest generation, and of the next keys."""
+        spec, state = self._spec, self._state
+        values: set[Value] = set()
+        for generation in state.serving(self.mail_servers):
+            values |= records(generation, spec.tlsa_parameters)
+        if state.newest:
+            values |= records(state.newest, spec.tlsa_parameters)
+        if state.next_keys and tlsa.KEY in spec.tlsa_parameters:
+            values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
+        return frozenset(values)
+
+
+class TlsaName:
+    """One TLSA name under a spec and a state."""
+
+    def __init__(self, names: TlsaNames, name: str, state: State) -> None:
+        self.names = names
+        self.name = name
+        self.known: TlsaState = state.tlsa_name(name)
+        """What the journal says of it."""
+        self.configured = name in names.spec.tlsa_names
+        self.mail_servers = names.spec.tlsa_names.get(name, ())
+        """Those that answer there by the configuration."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    # -- where its records are
+
+    @once
+    def place(self) -> str:
+        """Where its records are, as last seen."""
+        return place(self.known, self.name)
+
+    @once
+    def path(self) -> tuple[str, ...]:
+        """The alias names on the way to the records, as last seen."""
+        seen = self.known.observation
+        return next((tuple(name for name, _ in answer.path) for answer in caches.known(seen)), ()) if seen else ()
+
+    @once
+    def places(self) -> frozenset[str]:
+        """Where its aliases lead, and led when caches may have taken them, as of the last observation."""
+        known = self.known
+        found = {known.observation.name} if known.observation and caches.known(known.observation) else set[str]()
+        elsewhere = [item for item in known.cached if self._end(item) not in found]
+        if elsewhere and known.observed_at:
+            elsewhere = caches.still_cached(elsewhere, self.path, self.names.spec.safety_margin, known.observed_at)
+        return frozenset(found.union(map(self._end, elsewhere)))
+
+    def _end(self, item: caches.CachedSet) -> str:
+        return item.path[-1][0] if item.path else self.name
+
+    @once
+    def shared(self) -> Shared:
+        """What it has in common with the names that share its records."""
+        return self.names.sharing(self)
+
+    @once
+    def withdrawn(self) -> bool:
+        """It is not configured any more, and no other name has its records."""
+        return not self.configured and self.place not in self.names.configured_places
+
+    # -- what is served and seen
+
+    @property
+    def served(self) -> list[Chain]:
+        """The chains that a client of the service may meet now; none if any mail server is unknown yet."""
+        return self.shared.served
+
+    def already_served(self, chain: Chain) -> bool:
+        """Every mail server surely served a chain already that has the records of this one."""
+        for served in self.shared.converged:
+            same = [one for one in served if one.spki == chain.spki]
+            if not any(one.issuers == chain.issuers or not self._pins_issuer for one in same):
+                return False
+        return True
+
+    @once
+    def _pins_issuer(self) -> bool:
+        return tlsa.ANCHOR in self.names.spec.tlsa_parameters or any(
+            tlsa.parameters(v) != tlsa.KEY for h in self.known.cached for v in h.values or () if tlsa.usable(v)
+        )
+
+    def cached(self, now: Instant) -> list[caches.CachedSet]:
+        """The sets that caches may hold now."""
+        return caches.still_cached(self.known.cached, self.path, self.names.spec.safety_margin, now)
+
+    def retire_interval(self, item: caches.CachedSet) -> timedelta:
+        """How long caches may keep a set after the last server stopped giving it."""
+        return caches.retire_interval(item, self.path, self.names.spec.safety_margin)
+
+    @once
+    def sets(self) -> list[Values]:
+        """The set of each authoritative server that was heard in the last round."""
+        seen = self.known.observation
+        return [answer.values for answer in caches.known(seen)] if seen else []
+
+    @once
+    def seen_somewhere(self) -> Values:
+        """Values that some authoritative server gave in the last round."""
+        return frozenset[Value]().union(*self.sets)
+
+    @once
+    def seen_everywhere(self) -> Values:
+        """Values that every authoritative server gave in the last round; none if one was not heard."""
+        seen = self.known.observation
+        if seen is None or not caches.complete(seen):
+            return frozenset()
+        first, *others = self.sets
+        return first.intersection(*others)
+
+    @property
+    def empty(self) -> bool:
+        """Every authoritative server was heard and says that there are no TLSA records."""
+        seen = self.known.observation
+        return seen is not None and caches.complete(seen) and not self.seen_somewhere
+
+    @property
+    def changed_since_observed(self) -> bool:
+        """A change was made, or may have been, that no observation has seen yet."""
+        changed_at, observed_at = self.known.changed_at, self.known.observed_at
+        return changed_at is not None and observed_at is not None and observed_at.elapsed_s <= changed_at.elapsed_s
+
+    # -- what should be published
+
+    @once
+    def publication_blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons
+        """Why nothing is published yet here, and DANE is not in force; None if it is, or may begin.
+
+        A first publication that comes before the key is served cuts every DANE sender off. One in a zone that senders
+        cannot validate is of no use (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
+        """
+        seen, names = self.known.observation, self.names
+        if seen is None:
+            return "its authoritative servers were not asked yet"
+        if unknown := self.shared.unknown_servers or names.unplaced_unknown:
+            return f"what {', '.join(unknown)} serves is not known yet"
+        if not self.sets:
+            return "none of its authoritative servers was heard"
+        if self.seen_somewhere:
+            return None
+        if seen.security != "secure":
+            return f"not known to be signed: {seen.security}, {seen.why}"
+        if names.unplaced:
+            anywhere = ", ".join(map(str, names.unplaced))
+            return f"where {anywhere} leads is not known yet: the records may be the same"
+        return None if self.shared.verified else "first publication: the key is served and proven first"
+
+    @once
+    def desired(self) -> Values:
+        """The set that should be published now.
+
+        Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for
+        a name that is withdrawn (unless its alias leads to the records of others). Nothing yet if a first publication
+        has to wait.
+        """
+        return frozenset() if self.withdrawn or self.publication_blocked else self.shared.values
+
+    @once
+    def missing(self) -> Values:
+        """What to publish now: the whole desired set, without parameters that must wait, as soon as any is missing.
+
+        Missing is what no server gives; and what one server lacks although it is served: that one may be the primary,
+        and the others may only not have followed yet.
+        """
+        if not self.desired:
+            return self.desired
+        early = self.newly_unmatched(self.desired)
+        values = frozenset(v for v in self.desired if tlsa.parameters(v) not in early) if early else self.desired
+        unmatched = any(
+            caches.unmatched(before, chain) - caches.unmatched(before | values, chain)
+            for before in self.sets
+            for chain in self.served
+        )
+        lacking = any(not before and values for before in self.sets)
+        return values if unmatched or lacking or not values <= self.seen_somewhere else frozenset()
+
+    def newly_unmatched(self, values: Values) -> list[str]:
+        """TLSA parameters that would match nothing served once the values are added, and do not fail already.
+
+        What is served at an unplaced name counts, too: its records may be these.
+        """
+        chains = _distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served
+        worse = {
+            parameters
+            for before in {frozenset[Value](), *self.sets}  # a hidden primary may be empty
+            for chain in chains
+            for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)
+        }
+        return sorted(worse)
+
+    @once
+    def surplus(self) -> Values:
+        """Values of ours that some authoritative server gives and that should not be there any more.
+
+        A withdrawn name loses every value that was ever ours, seen or not: a server may have lost sight of one. So do
+        TLSA parameters that are not configured any more: what is left would match nothing (RFC 7671 section 8).
+        """
+        names = self.names
+        seen = (self.seen_somewhere & names.ours) - self.desired
+        if not seen:
+            return seen
+        if self.withdrawn:
+            return names.ours
+        over = {tlsa.parameters(v) for v in seen} - set(names.spec.tlsa_parameters)
+        return seen | {v for v in names.ours - self.desired if tlsa.parameters(v) in over} if over else seen
+
+    @once
+    def unfollowed(self) -> bool:
+        """Some server lacks a value that should be there, or gives one that should not.
+
+        While a first publication waits nothing is expected yet.
+        """
+        return bool(self.desired - self.seen_everywhere or self.surplus)
+
+
+def place(known: TlsaState, tlsa_name: str) -> str:
+    """Where the records of a TLSA name are, as last seen."""
+    seen = known.observation
+    return seen.name if seen and caches.known(seen) else tlsa_name
+
+
+def _distinct(chains: Iterable[Chain]) -> list[Chain]:
+    """Without those that no record can tell from another."""
+    return list({(chain.spki, chain.issuers): chain for chain in chains}.values())
