@@ -41,6 +41,7 @@ SPEC = Spec(
     drain=timedelta(minutes=5),
     check_interval=timedelta(hours=6),
     mail_servers=(MailServer("postfix", (Service(HOST, 25, "smtp"),)),),
+    cas=("https://ca.example/directory",),
 )
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 

@@ -32,6 +32,7 @@ SPEC = Spec(
     drain=timedelta(),
     check_interval=timedelta(hours=6),
     mail_servers=(MailServer("postfix", (Service("mx1.example.org", 25, "smtp"),)),),
+    cas=("https://ca.example/directory",),
 )
 
 

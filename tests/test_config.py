@@ -81,8 +81,15 @@ def test_what_is_written_is_what_is_meant(tmp_path: Path) -> None:
     assert spec.tlsa_names == {"_25._tcp.mx1.example.org.": ("postfix",)}
     assert (spec.ttl_s, spec.safety_margin, spec.rotate_key) == (1800, timedelta(minutes=15), timedelta(days=90))
     assert [(s.port, s.mode) for s in spec.mail_servers[0].services] == [(25, "smtp"), (465, "tls")]
-    assert found.certificates["mx1.example.org"].ca == "le"
+    assert found.certificates["mx1.example.org"].cas == ("le",)
     assert found.providers["corp"].options["server"] == "192.0.2.1"
+
+
+def test_the_cas_are_a_list_that_has_one_name_so_far(tmp_path: Path) -> None:
+    """Written alone or in a list it means the same."""
+    one = read(tmp_path, GOOD).certificates["mx1.example.org"]
+    assert read(tmp_path, GOOD.replace("ca: le\n", "ca: [le]\n")).certificates["mx1.example.org"] == one
+    assert len(one.spec.cas) == 1
 
 
 def test_what_is_not_written_has_the_safe_default(tmp_path: Path) -> None:
@@ -150,6 +157,8 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("names: [mx1.example.org]", "names: [192.0.2.1]", 13, "names", "is an address", "name"),
         ("names: [mx1.example.org]", "names: [mx1]", 13, "names", "only one label", "full name"),
         ("names: [mx1.example.org]", "names: [bücher.example]", 13, "names", "outside ASCII", "xn--bcher-kva.example"),
+        ("ca: le\n", "ca: [le, le]\n", 12, "ca", "2 CAs, and not one", "name one"),
+        ("ca: le\n", "ca: []\n", 12, "ca", "0 CAs, and not one", "name one"),
         ("ca: le\n", "ca: li\n", 12, "ca", "there is no CA 'li'", "one of: le"),
         ("keys: [ecdsa-p256]", "keys: [rsa-1024]", 14, "keys", "unknown key type 'rsa-1024'", "one of: ecdsa-p256"),
         ("keys: [ecdsa-p256]", "keys: [rsa-2048, rsa-4096]", 14, "keys", "at most one RSA", "[ecdsa-p256, rsa-2048]"),

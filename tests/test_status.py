@@ -65,7 +65,15 @@ def served(for_: timedelta) -> list[ev.AnyEvent]:
 def issued(for_: timedelta) -> ev.Issued:
     now = datetime.now(UTC)
     chain = Chain("ab" * 32, (), ("mx0.example.org",), now - timedelta(days=90), now + for_, "01")
-    return ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True, work="issue")
+    return ev.Issued(
+        key_type="ecdsa-p256",
+        keys="k1",
+        generation="g1",
+        chain=chain,
+        completes=True,
+        work="issue",
+        ca="https://ca.test/",
+    )
 
 
 def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:

@@ -259,3 +259,18 @@ def test_a_second_configuration_keeps_the_journal_and_the_lock(tmp_path: Path) -
     assert second.store is store
     assert second.lock is lock
     store.close()
+
+
+def test_a_ca_is_found_by_its_directory(tmp_path: Path) -> None:
+    """One that is configured for any certificate can be asked, by the account of its name; no other can."""
+    text = TEXT.replace("ca: {{test:", 'ca: {{old: {{directory: "https://old.example/dir"}}, test:')
+    path = tmp_path / "certagent.yaml"
+    path.touch(0o600)
+    path.write_text(text.format(place=tmp_path, two="command", mta="postfix"))
+    made = Wiring(load(path))
+    edges = made.edges("mx1.example.org")
+    assert edges.issuer("https://old.example/dir") is made.issuer("old", "https://old.example/dir")
+    assert edges.issuer("https://ca.example/dir") is made.issuer("test", "https://ca.example/dir")
+    with pytest.raises(Misconfigured) as caught:
+        edges.issuer("https://gone.example/dir")
+    assert caught.value.code == "ca.other"

@@ -53,14 +53,16 @@ class Zones(Protocol):
 
 
 class Edges:
-    """The edges of one certificate. `issuer` is a function, so that the ACME library is loaded only when it is
-    needed.
+    """The edges of one certificate.
+
+    `issuer` gives the account at the CA with that directory, or raises `ca.other` (Misconfigured): no such CA is
+    configured. It is a function, so that the ACME library is loaded only when it is needed.
     """
 
     def __init__(
         self,
         *,
-        issuer: Callable[[], Issuer],
+        issuer: Callable[[str], Issuer],
         resolver: Callable[[], Resolver],
         zones: Zones,
         vault: Vault,

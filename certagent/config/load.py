@@ -110,8 +110,7 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
     place = ("certificates", name)
     keys = reader.convert(value, Certificate, place)
     dane = reader.convert(keys.dane, Dane, (*place, "dane"))
-    if keys.ca not in cas:
-        raise reader.wrong("config.value", (*place, "ca"), f"there is no CA {keys.ca!r}", f"one of: {', '.join(cas)}")
+    chosen = _chosen(reader, keys.ca, cas, (*place, "ca"))
     identifiers = [reader.name(n, (*place, "names"), names.identifier) for n in keys.names or (name,)]
     tlsa_names: dict[str, tuple[str, ...]] = {}
     mail_servers: list[MailServer] = []
@@ -143,10 +142,22 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         drain=_at_most(reader, keys.drain, day, (*place, "drain")),
         check_interval=_at_most(reader, keys.check_interval, 7 * day, (*place, "check_interval")),
         mail_servers=tuple(mail_servers),
-        ca=cas[keys.ca].directory,
+        cas=tuple(cas[ca].directory for ca in chosen),
         profile=keys.profile,
     )
-    return Entry(spec, keys.ca, sections)
+    return Entry(spec, chosen, sections)
+
+
+def _chosen(reader: Reader, names: str | tuple[str, ...], cas: Mapping[str, Ca], place: Place) -> tuple[str, ...]:
+    """The CAs of a certificate, by name."""
+    chosen = (names,) if isinstance(names, str) else names
+    for name in chosen:
+        if name not in cas:
+            raise reader.wrong("config.value", place, f"there is no CA {name!r}", f"one of: {', '.join(cas)}")
+    if len(chosen) != 1:
+        hint = "name one; certagent does not change from one CA to another by itself yet"
+        raise reader.wrong("config.value", place, f"{len(chosen)} CAs, and not one", hint)
+    return chosen
 
 
 def _key_types(reader: Reader, key_types: tuple[str, ...], place: Place) -> tuple[str, ...]:

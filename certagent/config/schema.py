@@ -119,8 +119,8 @@ class Dane(Keys, frozen=True):
 class Certificate(Keys, frozen=True):
     """One certificate, its keys, and the mail servers that serve it."""
 
-    ca: Name
-    """The CA that issues it, by its name under `ca`."""
+    ca: Name | tuple[Name, ...]
+    """The CA that issues it, by its name under `ca`, or a list with that one name."""
     names: tuple[str, ...] = ()
     """The host names in it; none: the name of the entry."""
     keys: tuple[str, ...] = ("ecdsa-p256",)
@@ -161,7 +161,8 @@ class Entry(msgspec.Struct, frozen=True):
     """One certificate: its `Spec` for the planner, and what its wiring needs."""
 
     spec: Spec
-    ca: str
+    cas: tuple[str, ...]
+    """Names under `ca`, in the order of `spec.cas`."""
     mail_servers: dict[str, Section]
 
 

@@ -64,7 +64,7 @@ class OrderPlaced(Event, frozen=True):
     """The URL of the order."""
     challenges: tuple[Challenge, ...]
     """Those that are still to be met."""
-    ca: str = ""
+    ca: str
     """The directory of the CA."""
 
 
@@ -96,6 +96,8 @@ class Issued(Event, frozen=True):
     """The facts of the certificate and its issuers."""
     completes: bool
     """The generation has a chain of each key type now."""
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class CleanedUp(Event, frozen=True):
@@ -198,6 +200,8 @@ class RenewalInfo(Event, frozen=True):
 
     generation: str
     key_type: KeyType
+    ca: str
+    """The directory of that CA."""
     start: datetime | None
     """The begin of the CA's window; null: it has no renewal information."""
     end: datetime | None
@@ -214,6 +218,8 @@ class Revoked(Event, frozen=True):
     """The CA has revoked the generation's certificates."""
 
     generation: str
+    ca: str
+    """The directory of that CA."""
 
 
 class Deleted(Event, frozen=True):

@@ -27,7 +27,7 @@ from certagent.lifecycle.state import (
     TlsaState,
     records,
 )
-from certagent.lifecycle.steps import Delete, Install, Present, Publish, Reload, Restore, Unpublish
+from certagent.lifecycle.steps import Delete, Install, PlaceOrder, Present, Publish, Reload, Restore, Unpublish
 from certagent.pki import tlsa
 
 
@@ -38,14 +38,14 @@ def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     return _apply(state, event, now)
 
 
-def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line an event
+def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line per event
     match event:
         case ev.Intended():
             return _intended(state, event, now)
         case ev.Failed():
             return _failed(state, event, now)
         case ev.KeysMade() if state.keyset(event.keys):
-            return state  # told twice
+            return state  # it is journaled already
         case ev.KeysMade():
             made = KeySet(event.keys, now, event.spki)
             return replace(state, keys=(*state.keys, made), keys_made=state.keys_made + 1)
@@ -59,7 +59,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.OrderAbandoned():
             return replace(state, orders={a: o for a, o in state.orders.items() if a != event.key_type})
         case ev.Issued() if state.generation(event.generation):
-            return state  # told twice
+            return state  # it is journaled already
         case ev.Issued():
             return _issued(state, event, now)
         case ev.CleanedUp():
@@ -80,7 +80,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _tlsa_name(state, event.tlsa_name, observed)
         case ev.Superseding():
             known = state.tlsa_name(event.tlsa_name)
-            # its TTL may have been raised where no look could see it
+            # its TTL may have been raised where no observation could see it
             cached = caches.with_set(known.cached, event.before, event.before_ttl_s, known.observation, now)
             cached = caches.with_set(cached, event.after, event.after_ttl_s, known.observation, now)
             return _tlsa_name(state, event.tlsa_name, replace(known, cached=cached))
@@ -117,8 +117,10 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _requested(state, event)
 
 
-def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line a step
+def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line per step
     match event.step:
+        case PlaceOrder(ca=ca):
+            return replace(state, ca=ca)
         case Present(key_type=key_type) if key_type in state.orders:
             new = (c for c in state.orders[key_type].challenges if c not in state.challenges)
             return replace(state, challenges=(*state.challenges, *new))
@@ -160,7 +162,7 @@ def _changing(
     known = state.tlsa_name(name)
     cached = known.cached
     for answer in caches.known(known.observation) if known.observation else ():
-        # caches may take what comes of it, also where somebody changes it again before any look
+        # caches may take what comes of it, also if somebody changes it again before any observation
         after = answer.values - values if removes else answer.values | values
         cached = caches.with_set(cached, after, max(answer.ttl_s, ttl_s), known.observation, now)
     old = known.tried(values, removes=removes)
@@ -178,7 +180,7 @@ def _seen(change: Change, observation: Observation) -> bool:
 
 
 def _put_back(failures: dict[str, Failure], server: str) -> dict[str, Failure]:
-    """A generation whose proof failed is installed again only after the back-off of all such attempts in a row."""
+    """A generation whose verification failed is installed again only after the back-off of all such attempts."""
     verify, install = failures.get(f"verify {server}"), failures.get(f"install {server}")
     rest = {w: f for w, f in failures.items() if w not in (f"verify {server}", f"reload {server}")}
     if verify is None:
@@ -217,17 +219,18 @@ def _order(state: State, key_type: KeyType, *, presented: bool | None = None, re
 
 
 def _issued(state: State, event: ev.Issued, now: Instant) -> State:
-    issued = {**(state.issued if state.issued_keys == event.keys else {}), event.key_type: event.chain}
+    same = (state.issued_keys, state.issued_ca) == (event.keys, event.ca)
+    issued = {**(state.issued if same else {}), event.key_type: event.chain}
     orders = {a: o for a, o in state.orders.items() if a != event.key_type}
     if not event.completes:
-        return replace(state, orders=orders, issued=issued, issued_keys=event.keys)
-    request, order = state.requested, state.orders.get(event.key_type)
+        return replace(state, orders=orders, issued=issued, issued_keys=event.keys, issued_ca=event.ca)
+    request = state.requested
     generation = Generation(
         event.generation,
         event.keys,
         issued,
         now,
-        ca=order.ca if order else "",
+        ca=event.ca,
         accept_deferrals=bool(request and request.accept_deferrals),
     )
     generations = state.generations
@@ -241,6 +244,7 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
         orders=orders,
         issued={},
         issued_keys=None,
+        issued_ca=None,
         generations=(*generations, generation),
         renewals={},
         requested=None,
@@ -294,7 +298,7 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
-    # a generation that was proven before has been lost to somebody else's hand
+    # of a generation that was verified before: another program or person has replaced it
     return _server(
         state, event.server, phase="drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
     )
@@ -322,7 +326,7 @@ def _deleting(state: State, step: Delete) -> State:
 
 
 def _requested(state: State, event: ev.Requested) -> State:
-    # the operator has looked: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
+    # the operator was there: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
     failures = {w: f for w, f in state.failures.items() if schedule.of_the_ca(f)}
     return replace(state, requested=state.requested if event.what == "retry" else event, failures=failures)
 

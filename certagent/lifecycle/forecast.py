@@ -41,7 +41,7 @@ class Foreseen(Struct, frozen=True):
 
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
-    spec = replace(spec, check_interval=_FAR)  # the routine looks between would only hide what matters
+    spec = replace(spec, check_interval=_FAR)  # the routine observations between would only hide what matters
     state = replace(state, failures={})
     zone = {name.place: name.seen_somewhere for name in TlsaNames(spec, state)}
     first = state.newest
@@ -71,7 +71,7 @@ def future_spki(keys: str, key_type: str) -> str:
     return hashlib.sha256(f"{keys} {key_type}".encode()).hexdigest()
 
 
-def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
+def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, zone: dict[str, frozenset[str]], now: Instant
 ) -> list[ev.AnyEvent]:
     work = step.work
@@ -82,7 +82,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
         case st.PlaceOrder():
             challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
             placed = ev.OrderPlaced(
-                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=spec.ca, work=work
+                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=step.ca, work=work
             )
             return [placed]
         case st.AbandonOrder():
@@ -100,6 +100,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                     generation=step.generation,
                     chain=chain,
                     completes=step.completes,
+                    ca=state.orders[step.key_type].ca,
                     work=work,
                 )
             ]
@@ -138,6 +139,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
             drawn = ev.RenewalInfo(
                 generation=step.generation,
                 key_type=step.key_type,
+                ca=step.ca,
                 start=None,
                 end=None,
                 at=None,
@@ -149,7 +151,7 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
                 drawn = replace(old.drawn, ask_again_s=_FAR.total_seconds(), work=work)
             return [drawn]
         case st.Revoke():
-            return [ev.Revoked(generation=step.generation, work=work)]
+            return [ev.Revoked(generation=step.generation, ca=step.ca, work=work)]
         case st.Delete():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
             return [ev.deleted(step)]
 

@@ -1,5 +1,4 @@
-"""Everything certagent can do to the world, as values. A step names its `work`: what a failure holds back, and
-nothing else.
+"""Everything certagent can do to the world, as values. A step names its `work`: all that its failure holds back.
 
 Every step is idempotent: done twice, also after a crash in the middle, it leaves the world as done once.
 """
@@ -18,7 +17,7 @@ from certagent.facts.wait import Wait as AnyWait
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
-    """One thing to do now. `because` is the rule and the facts it spoke on, for people."""
+    """One thing to do now. `because` is for people: the reason, with its facts."""
 
     WORK: ClassVar[str]
     CHANGES: ClassVar[bool] = True
@@ -37,7 +36,7 @@ class Step(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class MakeKeys(Step, frozen=True):
-    """Make a private key of each algorithm and store it durably."""
+    """Make a private key of each key type and store it durably."""
 
     WORK: ClassVar[str] = "vault"
 
@@ -46,7 +45,7 @@ class MakeKeys(Step, frozen=True):
 
 
 class PlaceOrder(Step, frozen=True):
-    """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one algorithm."""
+    """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one key type."""
 
     WORK: ClassVar[str] = "order {0.key_type}"
 
@@ -54,10 +53,12 @@ class PlaceOrder(Step, frozen=True):
     key_type: KeyType
     replaces: str | None
     """The generation it replaces (RFC 9773 section 5)."""
+    ca: str
+    """The directory of the CA. With the intent this CA is chosen: later orders go there as long as it is configured."""
 
 
 class AbandonOrder(Step, frozen=True):
-    """Forget an order that nothing wants any more; the CA lets it expire."""
+    """Abandon an order that nothing wants any more; the CA lets it expire."""
 
     WORK: ClassVar[str] = "order {0.key_type}"
     CHANGES: ClassVar[bool] = False
@@ -90,7 +91,7 @@ class Finalize(Step, frozen=True):
     key_type: KeyType
     generation: str
     completes: bool
-    """Whether the generation has a chain of every algorithm with this one."""
+    """Whether the generation has a chain of every key type with this one."""
 
 
 class CleanUp(Step, frozen=True):
@@ -102,16 +103,14 @@ class CleanUp(Step, frozen=True):
 
 
 class Observe(Step, frozen=True):
-    """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is
-    secure.
-    """
+    """Ask every authoritative address of a TLSA name for its answer, and a validating resolver if it is secure."""
 
     WORK: ClassVar[str] = "observe {0.tlsa_name}"
     CHANGES: ClassVar[bool] = False
 
     tlsa_name: str
     mail_servers: tuple[str, ...] = ()
-    """Who answers there by the config; none for a name that is not in it."""
+    """Those that answer there by the configuration; none for a name that is not in it."""
     expect: frozenset[Value] = frozenset()
     gone: frozenset[Value] = frozenset()
     budget: timedelta = timedelta(0)
@@ -119,7 +118,7 @@ class Observe(Step, frozen=True):
 
 
 class Publish(Step, frozen=True):
-    """Add TLSA values at an owner name (or where its CNAME leads)."""
+    """Add TLSA values at a TLSA name (or where its CNAME leads)."""
 
     WORK: ClassVar[str] = "publish {0.tlsa_name}"
 
@@ -129,7 +128,7 @@ class Publish(Step, frozen=True):
 
 
 class Unpublish(Step, frozen=True):
-    """Remove TLSA values at an owner name (or where its CNAME leads)."""
+    """Remove TLSA values at a TLSA name (or where its CNAME leads)."""
 
     WORK: ClassVar[str] = "publish {0.tlsa_name}"
 
@@ -138,9 +137,7 @@ class Unpublish(Step, frozen=True):
 
 
 class Inspect(Step, frozen=True):
-    """Find out what a mail server serves that certagent did not install: before the first swap, or after files of
-    somebody else were put back.
-    """
+    """Find out what a mail server serves before the first swap, or after files of somebody else were put back."""
 
     WORK: ClassVar[str] = "inspect {0.server}"
     CHANGES: ClassVar[bool] = False
@@ -161,7 +158,7 @@ class Install(Step, frozen=True):
 
     @property
     def verb(self) -> str:
-        """Putting back is a line of work of its own: it must not wait for the back-off of what it puts right."""
+        """Putting back is a separate line of work: it must not wait for the back-off of what it puts right."""
         return "rollback" if self.rollback else "install"
 
 
@@ -182,7 +179,7 @@ class Reload(Step, frozen=True):
 
 
 class Verify(Step, frozen=True):
-    """Meet the generation at every address, port and algorithm of a target by a fresh handshake."""
+    """Meet the generation at every address, port and key type of a mail server by a fresh handshake."""
 
     WORK: ClassVar[str] = "verify {0.server}"
     CHANGES: ClassVar[bool] = False
@@ -203,6 +200,8 @@ class FetchRenewalInfo(Step, frozen=True):
 
     generation: str
     key_type: KeyType
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class Revoke(Step, frozen=True):
@@ -211,6 +210,8 @@ class Revoke(Step, frozen=True):
     WORK: ClassVar[str] = "revoke"
 
     generation: str
+    ca: str
+    """The directory of the CA that issued it."""
 
 
 class Delete(Step, frozen=True):
@@ -230,7 +231,7 @@ class Wait(AnyWait, frozen=True, tag=True):
     """Nothing to do for a certificate."""
 
     swap: bool = False
-    """A swap waits for it: that is told first."""
+    """A swap waits for it: that is said first."""
 
 
 AnyStep = (

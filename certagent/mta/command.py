@@ -19,8 +19,10 @@ from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host.programs import Result, check, run
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
@@ -29,20 +31,20 @@ Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the config says of one service."""
+    """A service that has programs to check and reload it."""
 
     files: dict[str, str | Files]
-    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the path of a combined file, or see `Files`."""
+    """By key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): a combined file, or a section with several."""
     check: Argv | None = None
-    """Exits 0 when the service's own configuration is sound."""
+    """Exits 0 if the service's own configuration is sound; a full path with its arguments, run without a shell."""
     reload: Argv
     """Makes the service read its files again and exits 0; for one that cannot, what restarts it."""
     restart: Argv | None = None
-    """Run when `reload` fails, but only where `check` says yes (or there is none): a restart with a broken
-    configuration would end a service that still serves."""
+    """Run if `reload` fails and `check` does not: a restart with a broken configuration would end a service that still
+    serves."""
     timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
-    """For each command, in seconds. Daemons reload in moments and restart in a few seconds; appliances take longer.
-    Ten minutes at most: the certificate's next step waits for it."""
+    """The limit for each program, in seconds. Daemons reload in moments and restart in a few seconds; appliances take
+    longer. Ten minutes at most: the certificate's next step waits for it."""
 
 
 class Command:

@@ -87,7 +87,7 @@ def event(entry: Entry[ev.AnyEvent]) -> Event:
         what=f"{what} (as before)" if entry.again else what,
         details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
-        lane=happened.work,
+        lane=str(happened.work),
         tlsa_name=_text(about, "tlsa_name"),
         server=_text(about, "server"),
         generation=_text(about, "generation"),

@@ -43,9 +43,9 @@ def configuration(
     certificate["properties"]["mail_servers"]["additionalProperties"] = _plugins(
         parts, "mail_server", mail_servers, {"services": services}
     )
-    certificate["properties"]["dane"] = _ref("Dane")
+    certificate["properties"]["dane"] = _maybe("Dane")
     top["properties"]["ca"]["additionalProperties"] = _ref("Ca")
-    top["properties"]["dns"] = _ref("Dns")
+    top["properties"]["dns"] = _maybe("Dns")
     top["properties"]["certificates"]["additionalProperties"] = _ref("Certificate")
     parts |= {"Dns": dns, "Certificate": certificate}
     return {"$schema": DIALECT, **top, "title": "certagent's configuration", "$defs": parts}
@@ -71,6 +71,11 @@ def _plugins(
 
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _maybe(name: str) -> Schema:
+    """A section that may stand there empty."""
+    return {"anyOf": [_ref(name), {"type": "null"}]}
 
 
 def _parts(type_: type[msgspec.Struct], prefix: str = "") -> Schema:

@@ -1,7 +1,6 @@
 """A store in one SQLite file. What was appended is durable when `append` returns (WAL, synchronous=FULL).
 
-A file that cannot be written (a read-only file system, a full disk) is opened for reading alone, so that the commands
-that only read go on.
+How the file is opened, made and migrated: `store/dbfile.py`. One that cannot be written can still be read.
 
 Errors: `journal.damaged`, `journal.foreign`, `journal.version`, `journal.path` (Misconfigured), `store.disk`,
 `journal.conflict`, `lease.lost`, `lock.busy` (Transient).
@@ -9,8 +8,6 @@ Errors: `journal.damaged`, `journal.foreign`, `journal.version`, `journal.path` 
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
 import threading
 from collections.abc import Generator, Sequence
@@ -18,22 +15,20 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.moment import ClockId, Instant, Reading
 from certagent.host.clock import Clock
 from certagent.store import schema
+from certagent.store.dbfile import damaged, opened, transaction, translated
 from certagent.store.protocol import LONGEST, Found, Head, Row, Wake
 
-_BUSY_S = 10.0
-"""Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
 _UNASKED_S = 10.0
 """The lease of an append that nobody took a lease for."""
 _LONGEST_LEASE_S = 3600.0
 """No step takes an hour; a lease that says so is damaged."""
-_NO_WRITING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
-_NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN})
+_LONG_AGO_S = 1e9
+"""Thirty years: a hint that is older is damaged, and no date may be."""
 _FENCE = "(SELECT token FROM lease) IS ? AND coalesce((SELECT max(seq) FROM event WHERE subject=?), 0) IS ?"
 _DUE = """
 SELECT subject FROM head WHERE wake_at IS NULL
@@ -58,90 +53,7 @@ class Sqlite:
         """Where counting began in this process, as long as the file has no count of this clock."""
         self._other: tuple[tuple[int, float], Reading] | None = None
         """The last sign of life of another host's lease, and when it was first read here."""
-        with _translated(path):
-            self._db = self._opened()
-
-    # -- opening -----------------------------------------------------------------------------------------------------
-
-    def _opened(self) -> sqlite3.Connection:
-        try:
-            return self._writable()
-        except OSError as error:
-            if error.errno not in _NO_WRITING:
-                raise
-            return self._readable() or _again(error)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _NOT_WRITABLE:
-                raise
-            return self._readable() or _again(error)
-
-    def _writable(self) -> sqlite3.Connection:
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        size = os.fstat(fd).st_size
-        os.close(fd)
-        with self._connected(self.path, uri=False) as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            if self._version(db, size) != schema.VERSION:
-                with _transaction(db):
-                    self._migrate(db, self._version(db, size))  # another process may have been first
-            self._count(db)
-            return db
-
-    def _readable(self) -> sqlite3.Connection | None:
-        """Open for reading alone; None if it cannot be. Without a log beside it nobody writes it now."""
-        with suppress(OSError):
-            os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-            uri = f"file:{quote(str(self.path))}?mode=ro"
-            log = self.path.with_name(self.path.name + "-wal")
-            alone = not log.exists() or log.stat().st_size == 0
-            for options in ("", "&immutable=1") if alone else ("",):
-                with suppress(sqlite3.OperationalError), self._connected(uri + options, uri=True) as db:
-                    if self._version(db, os.stat(self.path).st_size) == schema.VERSION:
-                        return db
-        return None
-
-    @contextmanager
-    def _connected(self, place: Path | str, *, uri: bool) -> Generator[sqlite3.Connection]:
-        db = sqlite3.connect(place, uri=uri, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            yield db
-        except BaseException:
-            db.close()  # here, not when it is collected: closing the last connection deletes the log
-            raise
-
-    def _version(self, db: sqlite3.Connection, size: int) -> int:
-        """0: a new file."""
-        of = ("application_id", "user_version", "page_size")
-        owner, version, page_bytes = (db.execute(f"PRAGMA {one}").fetchone()[0] for one in of)
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        if (
-            owner != schema.APPLICATION_ID
-            and (tables or version)
-            and not (version == 1 and not owner and "lived" in tables)
-        ):
-            detail = f"{self.path}: this is an SQLite file of another program"
-            raise Misconfigured("journal.foreign", detail, "move it away, or choose another state_dir")
-        if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
-            raise self.damaged("its beginning is lost, or all the rest")  # SQLite would take it for a new one
-        if version > schema.VERSION:
-            detail = f"{self.path}: written by version {version} of the journal; this certagent knows {schema.VERSION}"
-            raise Misconfigured("journal.version", detail, "use the certagent that wrote it, or a newer one")
-        return version
-
-    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
-        """To the present version, all of it in the transaction that is open."""
-        if version == 0:
-            for statement in schema.statements(schema.SCHEMA):
-                db.execute(statement)
-            self._live(db, self._source.reading(), 0.0)
-        for before in range(version or schema.VERSION, schema.VERSION):
-            try:
-                schema.MIGRATIONS[before](db)
-            except (ValueError, TypeError) as error:
-                raise self.damaged(str(error)) from None
-        db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version={schema.VERSION}")
+        self._db = opened(path, first=self._first, ready=self._count)
 
     def close(self) -> None:
         """See `Store`."""
@@ -151,7 +63,7 @@ class Sqlite:
 
     def damaged(self, detail: str) -> Misconfigured:
         """See `Store`."""
-        return _damaged(self.path, detail)
+        return damaged(self.path, detail)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -162,7 +74,7 @@ class Sqlite:
 
     def now(self) -> Instant:
         """See `Store`."""
-        with self._mutex, _translated(self.path):
+        with self._mutex, translated(self.path):
             return self._now()
 
     def _now(self) -> Instant:
@@ -178,22 +90,25 @@ class Sqlite:
         last: float | None = None
         for host, boot, boot_s, elapsed_s, digest in db.execute(select).fetchall():
             if digest != schema.lived_digest(host, boot, boot_s, elapsed_s):
-                raise self.damaged("the time lived through was changed")  # waits could be shorter than they are
+                raise self.damaged("the elapsed time was changed")  # waits could be shorter than they are
             if reading.clock == ClockId(host, boot):
                 return elapsed_s + reading.since(Reading(reading.clock, boot_s)), True
             last = max(elapsed_s, last or 0.0)
         if last is None:
-            raise self.damaged("the time lived through is missing")
+            raise self.damaged("the elapsed time is missing")
         if self._floor is None or self._floor[0] != last:
             self._floor = last, reading
         return last + reading.since(self._floor[1]), False
+
+    def _first(self, db: sqlite3.Connection) -> None:
+        self._live(db, self._source.reading(), 0.0)
 
     def _count(self, db: sqlite3.Connection) -> None:
         """Let this clock have a count in the file, so that it goes on when this process ends."""
         reading = self._source.reading()
         elapsed_s, counted = self._elapsed(db, reading)
         if not counted:
-            with _transaction(db):
+            with transaction(db):
                 self._live(db, reading, elapsed_s)
 
     def _live(self, db: sqlite3.Connection, reading: Reading, elapsed_s: float) -> int:
@@ -209,12 +124,12 @@ class Sqlite:
 
     def subjects(self) -> list[str]:
         """See `Store`."""
-        with self._mutex, _translated(self.path):
+        with self._mutex, translated(self.path):
             return [row[0] for row in self._db.execute("SELECT subject FROM head ORDER BY subject")]
 
     def heads(self, subjects: Sequence[str]) -> list[Found]:
         """See `Store`."""
-        with self._mutex, _translated(self.path), self._snapshot():
+        with self._mutex, translated(self.path), self._snapshot():
             return [self._found(subject) for subject in subjects]
 
     def read(self, subject: str, after: int) -> tuple[list[Row], Found]:
@@ -223,7 +138,7 @@ class Sqlite:
             "SELECT seq, wall, elapsed_s, host, boot, body, digest FROM event LEFT JOIN clock ON id = event.clock"
             " WHERE subject=? AND seq>=? ORDER BY seq"
         )
-        with self._mutex, _translated(self.path), self._snapshot():
+        with self._mutex, translated(self.path), self._snapshot():
             rows = self._db.execute(select, (subject, after)).fetchall()
             found = self._found(subject)
         return [Row(seq, wall, s, ClockId(host, boot), body, d) for seq, wall, s, host, boot, body, d in rows], found
@@ -239,7 +154,7 @@ class Sqlite:
 
     def sleep(self, subject: str, delay: timedelta, why: str) -> None:
         """See `Store`."""
-        with self._mutex, _translated(self.path):
+        with self._mutex, translated(self.path):
             self._count(self._db)
             wall, elapsed_s = self._clocks()
             delay_s = min(delay, LONGEST).total_seconds()
@@ -252,17 +167,18 @@ class Sqlite:
             "SELECT subject, wake_at, wake_s, CAST(why AS BLOB) FROM head"
             " WHERE typeof(wake_at)='real' AND typeof(wake_s)='real' AND wake_s<=?"
         )
-        with self._mutex, _translated(self.path), self._snapshot():
+        with self._mutex, translated(self.path), self._snapshot():
             wall, elapsed_s = self._clocks()
             rows = self._db.execute(select, (elapsed_s + LONGEST.total_seconds(),)).fetchall()
-        return {
-            name: Wake(datetime.fromtimestamp(min(at, wall + s - elapsed_s), UTC), why.decode(errors="replace"))
-            for name, at, s, why in rows
-        }
+        found: dict[str, Wake] = {}
+        for name, at, s, why in rows:
+            left = max(min(at - wall, s - elapsed_s), -_LONG_AGO_S)
+            found[name] = Wake(datetime.fromtimestamp(wall + left, UTC), why.decode(errors="replace"))
+        return found
 
     def due(self) -> tuple[list[str], timedelta | None]:
         """See `Store`. Found by indexes. A damaged hint is none: text and blobs compare as larger than numbers."""
-        with self._mutex, _translated(self.path), self._snapshot():
+        with self._mutex, translated(self.path), self._snapshot():
             wall, elapsed_s = self._clocks()
             latest = elapsed_s + LONGEST.total_seconds()
             names = [name for (name,) in self._db.execute(_DUE, (wall, elapsed_s, latest))]
@@ -285,7 +201,7 @@ class Sqlite:
         """See `Store`."""
         if self._token is None:
             self.lease("an append", _UNASKED_S)
-        with self._mutex, _translated(self.path), _transaction(self._db):
+        with self._mutex, translated(self.path), transaction(self._db):
             reading = self._source.reading()
             clock = self._live(self._db, reading, self._elapsed(self._db, reading)[0])
             for row in rows:
@@ -298,7 +214,7 @@ class Sqlite:
                 " digest=excluded.digest, wake_at=NULL, wake_s=NULL",
                 (subject, head.seq, head.state, head.again, head.digest),
                 subject,
-                head.seq,
+                expected,
             )
             self._db.execute("DELETE FROM lived WHERE clock<>?", (clock,))
 
@@ -315,8 +231,8 @@ class Sqlite:
 
     def lease(self, purpose: str, seconds: float, *, alone: bool = False) -> None:
         """See `Store`."""
-        with self._mutex, _translated(self.path):
-            with _transaction(self._db):
+        with self._mutex, translated(self.path):
+            with transaction(self._db):
                 reading = self._source.reading()
                 token, _, _, _, busy = self._lease()
                 if token != self._token:
@@ -330,7 +246,7 @@ class Sqlite:
 
     def release(self) -> None:
         """See `Store`."""
-        with self._mutex, _translated(self.path):
+        with self._mutex, translated(self.path):
             token, self._token = self._token, None
             if token is not None:
                 self._db.execute("UPDATE lease SET seconds=0 WHERE token=?", (token,))
@@ -361,45 +277,5 @@ class Sqlite:
     @contextmanager
     def _snapshot(self) -> Generator[None]:
         """Several reads of one moment, whatever another process writes meanwhile."""
-        with _transaction(self._db, "BEGIN"):
+        with transaction(self._db, "BEGIN"):
             yield
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Generator[None]:
-    db.execute(begin)
-    try:
-        yield
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:  # on a full or failing disk SQLite has ended it already
-            db.execute("ROLLBACK")
-
-
-def _again(error: Exception) -> sqlite3.Connection:
-    raise error
-
-
-def _damaged(path: Path, detail: str) -> Misconfigured:
-    hint = f"stop certagent, keep a copy of {path}*, and bring the state directory back from a backup"
-    return Misconfigured("journal.damaged", f"{path}: {detail}", hint)
-
-
-@contextmanager
-def _translated(path: Path) -> Generator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "decode" in str(error) or "no such" in str(error):
-            raise _damaged(path, str(error)) from None
-        hint = "make room on the disk, or see who else holds the file"
-        raise Transient("store.disk", f"{path}: {error}", hint) from None
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from None
-    except OSError as error:
-        if error.errno in _NO_WRITING:
-            hint = f"look at the disk: df -h {path.parent}"
-            raise Transient("store.disk", f"{path}: {error.strerror}", hint) from None
-        raise Misconfigured(
-            "journal.path", f"{path}: {error.strerror}", "check state_dir and its permissions"
-        ) from None

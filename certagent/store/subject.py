@@ -17,10 +17,6 @@ S = TypeVar("S")
 E = TypeVar("E")
 
 
-def _never(_event: object) -> str | None:
-    return None
-
-
 class SubjectKind(Struct, Generic[S, E], frozen=True):
     """One kind of subject. Everything here is pure."""
 
@@ -32,7 +28,7 @@ class SubjectKind(Struct, Generic[S, E], frozen=True):
     """The state of a subject of that name before its first event."""
     fold: Callable[[S, E, Instant], S]
     """The state after an event. The only way a state changes."""
-    topic: Callable[[E], str | None] = _never
+    topic: Callable[[E], str | None]
     """What an event that only says what was seen is about; None for any other event.
 
     Seen again and the same, with nothing but other topics in between, it moves dates and adds no row. So its fold

@@ -24,7 +24,7 @@ from certagent.pki import keys
 from certagent.secret import Secret
 from tests.acme.front import answer
 from tests.acme.test_acme import CSR, Ca, caught
-from tests.lifecycle.play import SPEC, Life
+from tests.lifecycle.play import CA, SPEC, Life
 
 HOST = SPEC.names[0]
 
@@ -148,7 +148,9 @@ def test_a_type_that_is_not_known_is_named(acme: Acme) -> None:
     """A journal of a newer version, or a plug-in that is gone."""
     life = Life()
     life.happens(
-        ev.OrderPlaced(key_type="ecdsa-p256", keys="k1", url="", challenges=(Challenge("new-01", "a", "b", "c"),))
+        ev.OrderPlaced(
+            key_type="ecdsa-p256", keys="k1", url="", challenges=(Challenge("new-01", "a", "b", "c"),), ca=CA
+        )
     )
     step = st.Present(key_type="ecdsa-p256", because="")
     error = caught(Misconfigured, act, step, life.spec, life.state, edges_of(Zone()), life.now, life.happens)

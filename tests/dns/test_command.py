@@ -213,7 +213,9 @@ class TestMisbehaviour:
         )
         os.kill(int(pid.read_text()), signal.SIGKILL)  # it is still there
 
-    @pytest.mark.parametrize()
+    @pytest.mark.parametrize(
+        "text", ['printf \'{"ok":false,"detail":"\\377"}\'', "head -c 60000 /dev/zero | tr '\\0' ["]
+    )
     def test_odd_bytes_and_deep_json_are_no_valid_answer(self, tmp_path: Path, text: str) -> None:
         assert caught(shell(tmp_path, text)).code == "dns.unknown_outcome"
 

@@ -31,8 +31,8 @@ from tests.lab.postfix import Sender
 KILLS = int(os.environ.get("CERTAGENT_KILLS", "60"))
 PER_ROLL = 1 if KILLS >= 100 else 3
 """How often one roll is killed between two of its steps, before it may finish."""
-EDGES = ("ca.acme", "dns.resolver", "dns.rfc2136", "mta.postfix", "mta.probe", "pki.chain")
-MODULES = [f"certagent.{name}" for name in ("agent", "build", "render", *EDGES)]
+EDGES = ("acme.client", "dns.authority", "dns.providers.rfc2136", "mta.postfix.server", "probe.handshake", "pki.keys")
+MODULES = [f"certagent.{name}" for name in ("agent.turn", "cli.renew", *EDGES)]
 """What a run loads; once for all of them."""
 MOST_DEATHS = 60
 """A first issue has about thirty entries."""

@@ -43,6 +43,7 @@ SPEC = Spec(
     drain=timedelta(minutes=5),
     check_interval=timedelta(hours=6),
     mail_servers=tuple(MailServer(name, (Service(f"{name}.example.org", 25, "smtp"),)) for name in MAIL_SERVERS),
+    cas=("https://ca.example/directory",),
 )
 
 
@@ -130,7 +131,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "key_types": st.sampled_from([("ecdsa-p256",), KEY_TYPES]),
     "spki": st.dictionaries(st.sampled_from(KEY_TYPES), st.sampled_from(SPKI).map(lambda key: key * 32)),
     "url": st.just("https://ca.example/order/1"),
-    "ca": st.sampled_from(["", "", "", "https://other.example/directory"]),
+    "ca": st.sampled_from([*SPEC.cas * 3, "https://other.example/directory"]),
     "challenges": CHALLENGES.map(tuple),
     "chain": CHAINS,
     "completes": st.booleans(),

@@ -20,9 +20,10 @@ from certagent.lifecycle.state import State, TlsaState
 from certagent.lifecycle.tlsaname import TlsaNames
 from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
 
-__all__ = ["SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "later", "served", "unmanaged"]
+__all__ = ["CA", "SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "later", "served", "unmanaged"]
 
 ECDSA, RSA = "ecdsa-p256", "rsa-2048"
+(CA,) = SPEC.cas
 
 
 def later(then: Instant, delay: timedelta) -> Instant:

@@ -18,7 +18,7 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MAIL_SERVERS, MX1
-from tests.lifecycle.play import ECDSA, RSA, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
+from tests.lifecycle.play import CA, ECDSA, RSA, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
 
 FIRST = [ev.Inspected(server=server, served=(served(chain_of("ee")),)) for server in MAIL_SERVERS]
 """What every journal has before anything else is said of a mail server."""
@@ -209,7 +209,7 @@ def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
     life = Life()
     for key_type in (ECDSA, RSA):
         challenges = (Challenge("dns-01", "x", "_acme-challenge.x.", key_type),)
-        life.happens(ev.OrderPlaced(key_type=key_type, keys="k1", url="", challenges=challenges))
+        life.happens(ev.OrderPlaced(key_type=key_type, keys="k1", url="", challenges=challenges, ca=CA))
         life.happens(ev.Presented(key_type=key_type))
     life.fails(f"validation {RSA}", "dns.timeout")
     assert life.state.orders[RSA].presented
@@ -272,7 +272,7 @@ def test_a_generation_is_whole_with_the_chain_of_its_last_algorithm() -> None:
 
     def issued(keys: str, key_type: str, chain: object, *, completes: bool) -> None:
         assert isinstance(chain, type(first))
-        event = ev.Issued(key_type=key_type, keys=keys, generation="g1", chain=chain, completes=completes)
+        event = ev.Issued(key_type=key_type, keys=keys, generation="g1", chain=chain, completes=completes, ca=CA)
         life.happens(event)
 
     issued("k1", ECDSA, first, completes=False)
@@ -296,9 +296,9 @@ def test_an_emergency_revokes_what_was_in_service_and_never_what_others_made() -
     marked = {g.id: g.revoke for g in life.state.generations}
     assert marked.pop("g1") is True
     assert not any(marked.values())
-    life.happens(ev.Revoked(generation="g9"))
+    life.happens(ev.Revoked(generation="g9", ca=CA))
     assert life.state.generation("g1")
-    life.happens(ev.Revoked(generation="g1"))
+    life.happens(ev.Revoked(generation="g1", ca=CA))
     assert not any(g.revoke for g in life.state.generations)
 
 

@@ -14,7 +14,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import LIMIT, Foreseen, forecast
 from tests.lifecycle.drawn import LIVES
-from tests.lifecycle.play import RSA, SPEC, Life, chain_of, unmanaged
+from tests.lifecycle.play import CA, RSA, SPEC, Life, chain_of, unmanaged
 
 
 def told(life: Life) -> list[Foreseen]:
@@ -94,7 +94,7 @@ def test_the_moment_that_the_ca_gave_is_the_day_of_the_renewal() -> None:
     life = Life.published()
     date = life.now.wall + timedelta(days=20)
     life.happens(
-        ev.RenewalInfo(generation="g1", key_type="ecdsa-p256", start=date, end=date, at=date, ask_again_s=3600)
+        ev.RenewalInfo(generation="g1", key_type="ecdsa-p256", start=date, end=date, at=date, ask_again_s=3600, ca=CA)
     )
     foreseen = told(life)
     order = at(foreseen, st.PlaceOrder)

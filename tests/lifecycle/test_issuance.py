@@ -13,7 +13,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.rules import disposal, issuance, rotation
 from certagent.lifecycle.rules.rule import Offer
-from tests.lifecycle.play import ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
 
 BOTH = (ECDSA, RSA)
 DAY = timedelta(days=1)
@@ -115,7 +115,7 @@ def test_a_generation_that_a_journal_left_incomplete_is_ordered_anew() -> None:
     """No agent writes that; but whatever a journal says has an answer."""
     life = Life()
     life.until(st.PlaceOrder)
-    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=False))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=False, ca=CA))
     assert order(life.offers(issuance.issue)).key_type == ECDSA
 
 
@@ -125,7 +125,9 @@ def test_what_is_told_twice_is_made_once() -> None:
     assert newest
     life.happens(ev.KeysMade(keys=keys[-1].id, spki=keys[-1].spki))
     for key_type, chain in newest.chains.items():
-        life.happens(ev.Issued(key_type=key_type, keys=keys[0].id, generation=newest.id, chain=chain, completes=True))
+        life.happens(
+            ev.Issued(key_type=key_type, keys=keys[0].id, generation=newest.id, chain=chain, completes=True, ca=CA)
+        )
     assert (life.state.keys, life.state.newest) == (keys, newest)
     assert (life.state.keys_made, life.state.generations_made) == (len(keys), 1)
 
@@ -135,7 +137,7 @@ def test_an_authorization_that_the_ca_still_has_needs_no_challenge() -> None:
     life = Life()
     placed = life.until(st.PlaceOrder)
     assert isinstance(placed, st.PlaceOrder)
-    life.does(placed, ev.OrderPlaced(key_type=ECDSA, keys="k1", url="", challenges=()))
+    life.does(placed, ev.OrderPlaced(key_type=ECDSA, keys="k1", url="", challenges=(), ca=CA))
     assert isinstance(only(life.offers(issuance.issue)), st.Respond)
 
 
@@ -162,7 +164,7 @@ def test_an_order_that_nothing_wants_any_more_is_dropped() -> None:
     assert isinstance(placed, st.PlaceOrder)
     assert placed.keys == "k2"
     waiting = Life.published()
-    waiting.happens(ev.OrderPlaced(key_type=ECDSA, keys="k2", url="", challenges=()))
+    waiting.happens(ev.OrderPlaced(key_type=ECDSA, keys="k2", url="", challenges=(), ca=CA))
     offers = waiting.offers(issuance.issue)
     assert [type(offer) for offer in offers] == [st.AbandonOrder, st.Wait]
 
@@ -171,17 +173,48 @@ def test_another_ca_takes_nothing_over_and_issues_anew() -> None:
     """Neither an order, nor a renewal window, nor what the first one issued is any of its business."""
     life = Life()
     life.until(st.Present)
-    life.spec = replace(SPEC, ca="https://two.example/directory")
+    life.spec = replace(SPEC, cas=("https://two.example/directory",))
     dropped, placed = life.offers(issuance.issue)
     assert [type(offer) for offer in (dropped, placed)] == [st.AbandonOrder, st.PlaceOrder]
     life.until_quiet()
     newest = life.state.newest
     assert newest
-    assert newest.ca == life.spec.ca
+    assert newest.ca == life.spec.cas[0]
     life.spec = SPEC
     assert life.offers(issuance.fetch_renewal_info) == []
     step = order(life.offers(issuance.issue))
-    assert (step.replaces, step.because) == (None, "the CA is now ")
+    assert (step.replaces, step.because) == (None, f"the CA is now {SPEC.cas[0]}")
+
+
+def test_the_ca_that_was_chosen_stays_until_it_is_configured_no_more() -> None:
+    """The intent of an order is the choice. Which CA the configuration prefers does not turn it back."""
+    first, second = "https://one.example/directory", "https://two.example/directory"
+    life = Life(replace(SPEC, cas=(second,)))
+    life.does(life.until(st.PlaceOrder))  # killed in the middle: the choice stands all the same
+    life.spec = replace(SPEC, cas=(first, second))
+    assert order(life.offers(issuance.issue)).ca == second
+    life.until_quiet()
+    assert life.state.newest
+    assert life.state.newest.ca == second
+    life.passes(timedelta(hours=5))
+    assert not any(isinstance(offer, st.PlaceOrder) for offer in life.offers(issuance.issue))
+    life.spec = replace(SPEC, cas=(first,))
+    life.happens(ev.Requested(what="renew"))
+    assert order(life.offers(issuance.issue)).ca == first
+
+
+def test_one_generation_is_of_one_ca() -> None:
+    """A chain of the CA before, for the same keys, is not mixed with those of the next one: it is ordered again."""
+    life = Life(replace(SPEC, key_types=BOTH))
+    life.until(st.Finalize)
+    life.until_quiet(limit=1)
+    assert list(life.state.issued) == [ECDSA]
+    life.spec = replace(life.spec, cas=("https://two.example/directory",))
+    life.until_quiet()
+    placed = [m.step.key_type for m in life.moments if isinstance(m.step, st.PlaceOrder)]
+    assert placed == [ECDSA, ECDSA, RSA]
+    assert life.state.newest
+    assert life.state.newest.ca == life.spec.cas[0]
 
 
 def test_what_is_changed_in_the_config_waits_for_no_renewal() -> None:
@@ -213,7 +246,7 @@ def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_ag
     life.fails(f"{work} {ECDSA}", "ca.rejected", kind="rejected")
     rest = wait(life.offers(issuance.issue))
     assert rest.delay == timedelta(minutes=1)
-    assert rest.because == f"{work} {ECDSA}: tried 1 times, it said no"
+    assert rest.because == f"{work} {ECDSA}: tried once: it said no"
     life.passes(rest.delay)
     assert order(life.offers(issuance.issue))
 
@@ -258,10 +291,10 @@ def test_a_certificate_that_was_due_when_it_came_is_not_renewed_without_end() ->
     newest = life.state.keyset("k1")
     assert newest
     old = replace(chain_of("aa", begin=begin), spki=newest.spki[ECDSA])
-    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g2", chain=old, completes=True))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g2", chain=old, completes=True, ca=CA))
     assert wait(life.offers(issuance.issue)).delay == timedelta(hours=1)
     short = replace(old, not_before=life.now.wall - timedelta(minutes=8), not_after=life.now.wall)
-    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g3", chain=short, completes=True))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g3", chain=short, completes=True, ca=CA))
     assert wait(life.offers(issuance.issue)).delay == timedelta(minutes=2)
 
 
@@ -277,7 +310,7 @@ def test_what_the_config_changed_is_ordered_at_once() -> None:
     )
     made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
-    assert (made.key_types, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
+    assert (made.key_types, made.because) == (BOTH, "the key types are now ecdsa-p256, rsa-2048")
     life.does(made, ev.KeysMade(keys=made.keys, spki={ECDSA: "dd" * 32, RSA: "ee" * 32}))
     assert order(life.offers(issuance.issue)).keys == made.keys
     two = Life.published(replace(NEVER, names=("mx1.example.org", "mx2.example.org")))
@@ -426,7 +459,7 @@ def test_the_ca_is_asked_for_its_window_as_often_as_it_says_until_the_end() -> N
     assert life.offers(issuance.fetch_renewal_info) == []
     asked = life.until(st.FetchRenewalInfo)
     assert asked.because == "the CA was not asked yet"
-    info = ev.RenewalInfo(generation="g1", key_type=ECDSA, start=None, end=None, at=None, ask_again_s=21600)
+    info = ev.RenewalInfo(generation="g1", key_type=ECDSA, start=None, end=None, at=None, ask_again_s=21600, ca=CA)
     life.does(asked, info)
     again = wait(life.offers(issuance.fetch_renewal_info))
     assert again.delay == timedelta(hours=6)
@@ -461,6 +494,6 @@ def test_what_is_compromised_is_revoked_when_nothing_serves_it() -> None:
     assert life.offers(disposal.revoke) == []
     step = life.until(st.Revoke)
     assert life.offers(disposal.revoke) == [step]
-    life.does(step, ev.Revoked(generation="g1"))
+    life.does(step, ev.Revoked(generation="g1", ca=CA))
     assert life.offers(disposal.revoke) == []
     assert TLSA_NAME in life.state.tlsa_names

@@ -21,7 +21,7 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
-from tests.lifecycle.play import SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
+from tests.lifecycle.play import CA, SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
 from tests.lifecycle.test_fold import folded
 
 STRANGE = frozenset({"3 1 1 " + "ee" * 32})
@@ -226,7 +226,9 @@ def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == [
+        "Reload: the verification failed; the reload may have been swallowed"
+    ]
 
 
 def test_nothing_is_put_back_that_caches_forbid() -> None:
@@ -242,7 +244,9 @@ def test_nothing_is_put_back_that_caches_forbid() -> None:
     unverified(life, "mta.not_served")
     assert len(life.offers(deployment.finish)) == 2
     life.looks(new)
-    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == [
+        "Reload: the verification failed; the reload may have been swallowed"
+    ]
 
 
 def first_swap(life: Life) -> Life:
@@ -406,7 +410,7 @@ def test_something_newer_does_not_wait_for_what_does_not_get_on() -> None:
     life = swapping()
     life.does(life.plan())
     life.happens(ev.KeysMade(keys="k9", spki={"ecdsa-p256": "ab" * 32}))
-    newer = ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g3", chain=chain_of("cc"), completes=True)
+    newer = ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g3", chain=chain_of("cc"), completes=True, ca=CA)
     keys = life.state.keyset("k2")
     assert keys
     life.happens(replace(newer, chain=replace(chain_of("cc"), spki=keys.spki["ecdsa-p256"])))
@@ -439,7 +443,7 @@ def test_a_first_publication_that_waits_says_why() -> None:
     life.until(st.Install)
     [wait] = life.offers(records.publish)
     assert isinstance(wait, st.Wait)
-    assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and proven first"
+    assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and verified first"
     assert wait.delay == SPEC.check_interval
 
 
@@ -453,7 +457,7 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
     life.passes(2 * MINUTE)
     [observe] = life.offers(records.publish)
     assert isinstance(observe, st.Observe)
-    assert observe.because == "the last look before records are added"
+    assert observe.because == "the last observation before records are added"
     waits: list[float] = []
     for _ in range(3):
         life.does(add, ev.Published(tlsa_name=TLSA_NAME, values=add.values))
@@ -471,7 +475,7 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
 def test_why_records_are_added() -> None:
     """The first ones; those of the next keys; and what somebody else deleted."""
     life = Life(replace(SPEC, standby=False))
-    assert life.until(st.Publish).because == "first publication: what is served is proven"
+    assert life.until(st.Publish).because == "first publication: what is served is verified"
     life.until_quiet()
     life.looks(STRANGE)
     [add] = life.offers(records.publish)
@@ -523,10 +527,10 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
     life.passes(2 * MINUTE)
     [verify] = life.offers(records.unpublish)
     assert isinstance(verify, st.Verify)
-    assert (verify.drained, verify.because) == (True, "proven afresh before old records go")
+    assert (verify.drained, verify.because) == (True, "verified afresh before old records go")
     life.happens(ev.Verified(server="postfix", generation="g2", drained=True, served=()))
     [observe] = life.offers(records.unpublish)
-    assert observe.because == "the last look before records go"
+    assert observe.because == "the last observation before records go"
     life.looks()
     assert life.offers(records.unpublish) == [remove]
     life.does(remove, ev.Unpublished(tlsa_name=TLSA_NAME, values=old))
@@ -548,7 +552,7 @@ def test_a_triple_that_is_not_configured_any_more_goes_while_a_swap_is_under_way
     life.until(st.PlaceOrder)
     keys = life.state.keys[0].spki["ecdsa-p256"]
     chain = replace(chain_of("aa", "ca"), spki=keys)
-    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True))
+    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True, ca=CA))
     life.until_quiet()
     assert life.in_dns >= issuer
     life.spec = SPEC
@@ -636,7 +640,7 @@ def test_a_failed_step_waits_and_the_others_go_on() -> None:
     life.fails("vault", "store.disk")
     step = life.plan()
     assert isinstance(step, st.Wait)
-    assert "tried 1 times, it said no" in step.because
+    assert "tried once: it said no" in step.because
     assert step.delay == timedelta(seconds=2)
 
 

@@ -23,7 +23,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
 from tests.lifecycle import senders
 from tests.lifecycle.drawn import CHAINS, KEY_TYPES, MAIL_SERVERS, MX, MX1, OBSERVATIONS, SPECS, VALUES, built
-from tests.lifecycle.play import SPEC, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
+from tests.lifecycle.play import CA, SPEC, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
 
 # -- any past, and every sender --------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ def pasts(draw: hst.DrawFn) -> list[tuple[timedelta, ev.AnyEvent]]:
     if draw(often):
         events.append(ev.KeysMade(keys="k1", spki={"ecdsa-p256": "aa" * 32}))
         chain = chain_of("aa", *draw(hst.sampled_from([(), ("ca",), ("ca", "cb")])))
-        events.append(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True))
+        events.append(ev.Issued(key_type="ecdsa-p256", keys="k1", generation="g1", chain=chain, completes=True, ca=CA))
         for server in MAIL_SERVERS:
             if draw(often):
                 install = st.Install(server=server, generation="g1", because="")
@@ -368,7 +368,7 @@ def test_why_nothing_is_published_yet() -> None:
         life.looks(frozenset(), security=security, why="as it was told")
         assert why() == f"not known to be signed: {security}, as it was told"
     life.looks(frozenset())
-    assert why() == "first publication: the key is served and proven first"
+    assert why() == "first publication: the key is served and verified first"
     life.looks(frozenset(), values, security="unknown")
     assert why() is None
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import schedule
 from certagent.lifecycle.state import Failure, State
-from tests.lifecycle.play import ECDSA, RSA, SPEC, START, Life, chain_of, later
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, chain_of, later
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -52,6 +52,7 @@ def drawn(life: Life, at: timedelta | None, generation: str = "g1", key_type: st
             at=date,
             ask_again_s=21600,
             explanation_url="",
+            ca=CA,
         )
     )
 

@@ -13,7 +13,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle.converged import converged
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.steps import Present, Publish
-from tests.lifecycle.play import RSA, SPEC, TLSA_NAME, Life, chain_of
+from tests.lifecycle.play import CA, RSA, SPEC, TLSA_NAME, Life, chain_of
 
 
 def test_a_life_is_settled_at_its_end_and_at_no_moment_before() -> None:
@@ -28,7 +28,7 @@ CHALLENGE = (Challenge("dns-01", "mx1.example.org", "_acme-challenge.mx1.example
 
 
 def presented(life: Life) -> None:
-    life.happens(ev.OrderPlaced(key_type=RSA, keys="k1", url="", challenges=CHALLENGE))
+    life.happens(ev.OrderPlaced(key_type=RSA, keys="k1", url="", challenges=CHALLENGE, ca=CA))
 
 
 def gone(life: Life) -> None:
@@ -40,7 +40,9 @@ def gone(life: Life) -> None:
 
 
 def reissued(life: Life) -> None:
-    life.happens(ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g2", chain=chain_of("bb"), completes=True))
+    life.happens(
+        ev.Issued(key_type="ecdsa-p256", keys="k2", generation="g2", chain=chain_of("bb"), completes=True, ca=CA)
+    )
 
 
 def respec(**words: object) -> Callable[[Life], None]:

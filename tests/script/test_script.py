@@ -25,7 +25,9 @@ import pytest
 
 from certagent.cli import main
 from certagent.host.clock import SystemClock
-from tests.script.given import Clock, Given
+from tests.script.given import NAME, Clock, Given
+
+__all__ = ["NAME", "SCRIPTS", "run", "situation"]
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -64,7 +66,7 @@ def matches(expected: str, printed: str) -> bool:
         r"(.*\n)*?" if line == "..." else ".*".join(map(re.escape, line.split("..."))) + "\n"
         for line in expected.splitlines()
     )
-    return re.fullmatch(pattern, printed + "\n") is not None
+    return re.fullmatch(pattern, f"{printed}\n" if printed else "") is not None
 
 
 @contextlib.contextmanager

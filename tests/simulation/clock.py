@@ -12,12 +12,15 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from certagent.agent.certificate import CERTIFICATE
 from certagent.errors import Transient
 from certagent.facts.moment import ClockId, Instant, Reading
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.state import State
+from certagent.store.journal import Journal as KeptJournal
 from certagent.store.journal import Known
+from certagent.testing import Memory, Shared
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -194,3 +197,32 @@ class Journal:
             state = fold(state, _EVENT.decode(msgspec.json.encode(event)), now)
         if state != self.head:
             raise Violation("the journal does not fold to the state")
+        self._kept()
+
+    def _kept(self) -> None:
+        """The real journal has the same state, whatever it made rows of: what is seen again adds none."""
+        hands = Hands()
+        journal = KeptJournal(Memory(Shared(), hands), CERTIFICATE)
+        state = self.first
+        if state != State(name=state.name):
+            return  # it begins in the middle of a life
+        for event, now in self.rows:
+            hands.now = now
+            state = fold(state, event, journal.now())  # by its own count: that of a float may end otherwise
+            journal.append(state.name, event)
+        if journal.state(state.name) != state or journal.verify(state.name) > len(self.rows):
+            raise Violation("the real journal does not keep the state")
+
+
+class Hands:
+    """The clocks at the moment of a row."""
+
+    now = Instant(BASE, 0.0)
+
+    def wall(self) -> datetime:
+        """See `Clock`."""
+        return self.now.wall
+
+    def reading(self) -> Reading:
+        """One clock: the count of the simulated journal."""
+        return Reading(ClockId("host", "all"), self.now.elapsed_s)

@@ -455,6 +455,6 @@ def _capabilities(rng: random.Random) -> Capabilities:
 
 
 def subject(step: AnyStep) -> str:
-    """What a step is about: all its names, whatever its fields are called."""
-    fields = ((f, getattr(step, f)) for f in step.__struct_fields__ if f != "because")
+    """What a step is about: all its names, whatever its fields are called. The CA of a step is not among them."""
+    fields = ((f, getattr(step, f)) for f in step.__struct_fields__ if f not in ("because", "ca"))
     return " ".join(sorted(value for _, value in fields if isinstance(value, str)))

@@ -463,8 +463,8 @@ def edit_mail_servers(world: World) -> None:
 
 def edit_ca(world: World) -> None:
     """Another CA, which knows nothing of what the first has under way."""
-    ca = "https://two.example/" if world.spec.ca != "https://two.example/" else "https://one.example/"
-    world.configure(replace(world.spec, ca=ca), f"CA {ca}")
+    ca = "https://two.example/" if world.spec.cas != ("https://two.example/",) else "https://one.example/"
+    world.configure(replace(world.spec, cas=(ca,)), f"CA {ca}")
 
 
 BETWEEN: tuple[Mischief, ...] = (

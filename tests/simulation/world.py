@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import cast
 
 from certagent.agent.edges import Edges
+from certagent.errors import Misconfigured
 from certagent.facts.tls import Served, Service
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
@@ -143,6 +144,7 @@ class World:
             drain=timedelta(seconds=drain_s),
             check_interval=timedelta(hours=rng.choice((0.5, 2, 6, 12, 24, 24))),
             mail_servers=mail_servers,
+            cas=("https://ca.example/directory",),
         )
 
     def configure(self, spec: Spec, what: str) -> None:
@@ -158,7 +160,9 @@ class World:
             self.between.append(what)
             self.woken = True
 
-    def _issuer(self) -> Ca:
+    def _issuer(self, directory: str) -> Ca:
+        if directory not in self.spec.cas:
+            raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}")
         return self.ca
 
     def _resolver(self) -> Resolver:

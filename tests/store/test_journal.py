@@ -748,7 +748,7 @@ def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: 
 
 def test_another_writer_that_holds_the_file_is_told(place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not waited for without end."""
-    monkeypatch.setattr("certagent.store.sqlite._BUSY_S", 0.1)
+    monkeypatch.setattr("certagent.store.dbfile._BUSY_S", 0.1)
     journal = opened(place / "journal.db", clock)
     other = sqlite3.connect(place / "journal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -69,7 +69,7 @@ def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, 
     order = state.orders[step.key_type]
     ready(order.challenges, edges)
     try:
-        edges.issuer().answer(order.url)
+        edges.issuer(order.ca).answer(order.url)
     except Rejected as error:
         return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
     return (ev.OrderReady(key_type=step.key_type, work=step.work),)

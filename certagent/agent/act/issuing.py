@@ -53,13 +53,13 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
             if error.code != "vault.missing":
                 raise
     edges.check_ahead(frozenset(spec.key_types))
-    order = edges.issuer().order(csr, profile=spec.profile, replaces=replaces)
+    order = edges.issuer(step.ca).order(csr, profile=spec.profile, replaces=replaces)
     return ev.OrderPlaced(
         key_type=step.key_type,
         keys=step.keys,
         url=order.url,
         challenges=order.challenges,
-        ca=spec.ca,
+        ca=step.ca,
         work=step.work,
     )
 
@@ -69,8 +69,9 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
     from certagent.pki import bundle, keys
 
     key = edges.vault.key(spec.name, step.keys, step.key_type)
+    order = state.orders[step.key_type]
     try:
-        pem = edges.issuer().finalize(state.orders[step.key_type].url, keys.csr(key, spec.names))
+        pem = edges.issuer(order.ca).finalize(order.url, keys.csr(key, spec.names))
         _, chain = bundle.build(key, pem, names=spec.names, now=now.wall + SKEW)
     except (Rejected, Unsafe) as error:
         # the same order would give the same chain again
@@ -83,6 +84,7 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
             generation=step.generation,
             chain=chain,
             completes=step.completes,
+            ca=order.ca,
             work=step.work,
         ),
     )
@@ -90,10 +92,11 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
 
 def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edges: Edges) -> ev.RenewalInfo:
     """Ask the CA for its renewal window (RFC 9773) and draw a moment in it."""
-    window = edges.issuer().renewal_info(edges.vault.chain(spec.name, step.generation, step.key_type))
+    window = edges.issuer(step.ca).renewal_info(edges.vault.chain(spec.name, step.generation, step.key_type))
     nothing = ev.RenewalInfo(
         generation=step.generation,
         key_type=step.key_type,
+        ca=step.ca,
         start=None,
         end=None,
         at=None,
@@ -110,6 +113,7 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
     return ev.RenewalInfo(
         generation=step.generation,
         key_type=step.key_type,
+        ca=step.ca,
         start=window.start,
         end=window.end,
         at=at,
@@ -127,15 +131,8 @@ def _draw(start: datetime, end: datetime) -> datetime:
 
 
 def revoke(step: st.Revoke, spec: Spec, state: State, edges: Edges) -> ev.Revoked:
-    """Revoke every certificate of the generation.
-
-    Raises:
-        Misconfigured: `ca.other`.
-    """
+    """Revoke every certificate of the generation."""
     generation = state.generation(step.generation)
-    if generation and generation.ca != spec.ca:
-        hint = "configure it once more until it is revoked, or revoke it there by hand: its chain is in state_dir"
-        raise Misconfigured("ca.other", f"{step.generation} was issued by {generation.ca or 'another CA'}", hint)
     for key_type in generation.chains if generation else ():
-        edges.issuer().revoke(edges.vault.chain(spec.name, step.generation, key_type), 1)
-    return ev.Revoked(generation=step.generation, work=step.work)
+        edges.issuer(step.ca).revoke(edges.vault.chain(spec.name, step.generation, key_type), 1)
+    return ev.Revoked(generation=step.generation, ca=step.ca, work=step.work)

@@ -78,4 +78,8 @@ def revoke(view: View) -> Iterator[Offer]:
     served = {id_ for one in at if one for id_ in one.serves}
     for generation in view.state.generations:
         if generation.revoke and generation.id not in served:
-            yield Revoke(generation=generation.id, because="its key is compromised, and nothing serves it any more")
+            yield Revoke(
+                generation=generation.id,
+                ca=generation.ca,
+                because="its key is compromised, and nothing serves it any more",
+            )

@@ -31,24 +31,25 @@ def issue(view: View) -> Iterator[Offer]:
     spec, state, _, now = view
     wanted = _wanted(view)
     keys_id = None if isinstance(wanted, Wait) else wanted[0].id
+    ca = _ca(spec, state)
     for key_type, order in state.orders.items():
-        if order.keys != keys_id or order.ca != spec.ca or key_type not in spec.key_types:
+        if order.keys != keys_id or order.ca != ca or key_type not in spec.key_types:
             yield AbandonOrder(key_type=key_type, because="what it was for is not wanted any more")
     if isinstance(wanted, Wait):
         yield wanted
         return
     keys, because = wanted
-    issued = state.issued if state.issued_keys == keys.id else {}
+    issued = state.issued if (state.issued_keys, state.issued_ca) == (keys.id, ca) else {}
     # the chain of the last completes the generation; where a journal says otherwise, all are ordered anew
     todo = [a for a in spec.key_types if a not in issued] or list(spec.key_types)
     key_type = todo[0]
     order = state.orders.get(key_type)
-    if order is None or order.keys != keys.id or order.ca != spec.ca:
+    if order is None or order.keys != keys.id or order.ca != ca:
         # an order is of no use before what failed with the last one may be tried again; and another CA knows nothing
         # of what it replaces
         newest = state.newest
-        replaces = newest.id if newest and key_type in newest.chains and newest.ca == spec.ca else None
-        order_it = PlaceOrder(keys=keys.id, key_type=key_type, replaces=replaces, because=because)
+        replaces = newest.id if newest and key_type in newest.chains and newest.ca == ca else None
+        order_it = PlaceOrder(keys=keys.id, key_type=key_type, replaces=replaces, ca=ca, because=because)
         yield _rest(state, key_type, now) or order_it
     elif not order.presented:
         yield Present(key_type=key_type, because="the CA asks for challenges")
@@ -62,6 +63,14 @@ def issue(view: View) -> Iterator[Offer]:
             completes=len(todo) == 1,
             because="the CA has seen the challenges",
         )
+
+
+def _ca(spec: Spec, state: State) -> str:
+    """The CA to order from: the one that was chosen last, as long as it is configured; otherwise the preferred one.
+
+    So a change of CA stands in the journal, as the intent of an order, and is not taken back by a comparison.
+    """
+    return state.ca if state.ca in spec.cas else spec.cas[0]
 
 
 def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
@@ -146,17 +155,21 @@ def fetch_renewal_info(view: View) -> Iterator[Offer]:
     """
     spec, state, _, now = view
     newest = state.newest
-    if newest is None or newest.ca != spec.ca:
+    if newest is None or newest.ca not in spec.cas:
         return
     for key_type, chain in newest.chains.items():
         if now.wall >= chain.not_after:
             continue
         renewal = state.renewals.get(key_type)
         if renewal is None or renewal.generation != newest.id:
-            yield FetchRenewalInfo(generation=newest.id, key_type=key_type, because="the CA was not asked yet")
+            yield FetchRenewalInfo(
+                generation=newest.id, key_type=key_type, ca=newest.ca, because="the CA was not asked yet"
+            )
             continue
         left = timedelta(seconds=renewal.drawn.ask_again_s) - now.since(renewal.asked_at)
         if left > timedelta(0):
             yield Wait(left, "the CA is asked for its renewal window again")
         else:
-            yield FetchRenewalInfo(generation=newest.id, key_type=key_type, because="the CA's Retry-After is over")
+            yield FetchRenewalInfo(
+                generation=newest.id, key_type=key_type, ca=newest.ca, because="the CA's Retry-After is over"
+            )

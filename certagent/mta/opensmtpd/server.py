@@ -34,11 +34,14 @@ from msgspec import Meta
 from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from certagent.host.programs import Result, program, run
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
+from certagent.mta.reference import Pair, pair_of
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -59,17 +62,18 @@ _SYSTEMD = ("systemctl", "restart", "opensmtpd")
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of OpenSMTPD, beside owner and mode: it wants its files to be root's."""
+    """OpenSMTPD. Its files must belong to root."""
 
     files: dict[str, str | Files]
-    """By kind of key: a combined file, or `fullchain` and `key`."""
+    """By key type, of which it has one: a combined file, or `fullchain` and `key`."""
     config: str = str(discovery.CONFIG)
+    """Its configuration file."""
     restart: tuple[str, ...] | None = None
-    """What restarts it, with its full path; None: `systemctl restart opensmtpd`."""
+    """What restarts it, a full path with its arguments; without it `systemctl restart opensmtpd`."""
     pause_s: Annotated[float, Meta(ge=0, le=20)] = 0.0
-    """Before a restart it takes no new clients until its sessions are over, for so many seconds at the most. 0: they
-    are cut, and their senders come again; while a mail that a program of this host sends in the pause is lost. Most
-    sessions are over in 5 s. At most 20 s: who came meanwhile gives up after 30 s (Postfix's smtp_connect_timeout)."""
+    """Before a restart it takes no new clients until its sessions are over, for at most so many seconds. 0: those are
+    cut, and their senders come again. Mail that a program of this host sends in the pause is lost. Most sessions are
+    over in 5 s. At most 20 s: a sender that waits gives up after 30 s (Postfix's smtp_connect_timeout)."""
 
 
 class OpenSmtpd:
@@ -130,7 +134,7 @@ class OpenSmtpd:
         self._layout.check()
         tested, conf = self._test(), self._read()
         self._check_named(key_types, conf, version)
-        waits = not all(map(os.path.exists, self._paths(key_types)))
+        waits = not all(self._pair(key_type).exists for key_type in key_types)
         if tested.code != 0 and not (waits and _only_files(tested) and not self._missing(conf)):
             raise self._wrong(f"smtpd -n refuses it: {_said(tested)[0]}", f"run: {self._command()}")
 
@@ -227,13 +231,8 @@ class OpenSmtpd:
         listen = "" if name != "NAME" else ", with its host name for NAME, and `tls pki NAME` into its listen lines"
         return f"write {lines} into {self._options.config}{listen}, then: {shlex.join(self._restart())}"
 
-    def _pair(self, kind: str) -> tuple[str, str]:
-        """Certificate and key of a kind of key, as smtpd.conf has to name them."""
-        one = self._layout.of(kind)
-        return (one.combined or one.fullchain or "", one.combined or (one.key if one.fullchain else "") or "")
-
-    def _paths(self, key_types: Iterable[str]) -> set[str]:
-        return {path for key_type in key_types for path in self._pair(key_type)}
+    def _pair(self, key_type: str) -> Pair:
+        return pair_of(self._layout.of(key_type))
 
     # -- its programs ------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Transient
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.postfix import discovery, smtpdtls
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -39,8 +41,9 @@ from certagent.mta.postfix.postconf import (
     named,
     words,
 )
-from certagent.mta.postfix.smtpdtls import Pair, Problem
+from certagent.mta.postfix.smtpdtls import Problem
 from certagent.mta.postfix.snimap import TABLES, SniMap
+from certagent.mta.reference import Pair, pair_of
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
@@ -60,27 +63,26 @@ class Sni(Struct, frozen=True, forbid_unknown_fields=True):
     names: tuple[str, ...]
     """`mail.example.org`, or `.example.net` for every name below it."""
     type: str = "hash"
-    """Of the table, as in tls_server_sni_maps: hash, btree, lmdb, cdb or texthash."""
+    """The type of the table, as in tls_server_sni_maps: hash, btree, lmdb, cdb or texthash."""
     only: bool = False
-    """Whether clients get the files by these names alone, and others another certificate."""
+    """Clients get the files by these names alone, and another certificate by other names."""
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
-    """What the config says of one Postfix instance, beside owner and mode: it reads its files as root. `chain_files` or
-    `cert_files`, not both.
-    """
+    """One Postfix instance. It reads its files as root. Give `chain_files` or `cert_files`, not both."""
 
     chain_files: dict[str, str] | None = None
-    """By kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
+    """By key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`): the absolute path of the file to write, as in
     smtpd_tls_chain_files."""
     config_dir: str | None = None
-    """As in `postfix -c`; None: the default instance."""
+    """As in `postfix -c`; without it the default instance."""
     other_services: tuple[str, ...] = ()
     """Services of master.cf (`submission/inet`) that are meant to use other certificates."""
     cert_files: dict[str, str | Files] | None = None
-    """By kind of key: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
+    """By key type: `fullchain` and `key`, as in smtpd_tls_cert_file and smtpd_tls_key_file (smtpd_tls_eccert_file
     and smtpd_tls_eckey_file), or the path of one file that both name."""
     sni: Sni | None = None
+    """Names of SNI in tls_server_sni_maps."""
 
 
 class Postfix:
@@ -221,8 +223,8 @@ class Postfix:
 
     def _problem(self, place: Place, key_types: Sequence[str], *, stale: bool) -> Problem | None:
         if self._options.chain_files is not None:
-            return smtpdtls.chain_problem(place, self._names(key_types), self._names(), stale=stale)
-        pairs = {key_type: _pair(self._layout.of(key_type)) for key_type in key_types}
+            return smtpdtls.chain_problem(place, self._listed(key_types), self._names(), stale=stale)
+        pairs = {key_type: pair_of(self._layout.of(key_type)) for key_type in key_types}
         return smtpdtls.slot_problem(place, pairs, self._pairs().values(), stale=stale)
 
     def _judged(self, place: Place) -> bool:
@@ -255,9 +257,8 @@ class Postfix:
 
     def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
         if self._options.chain_files is not None and not self._foreign(place):
-            needed = {key_type: file for key_type in sorted(key_types) for file in self._names([key_type])}
-            if self._judged(place) and (ahead := smtpdtls.chain_ahead(place, needed)):
-                yield Advice(ahead.what, self._run_later(ahead.remedy))
+            if self._judged(place) and (coming := smtpdtls.chain_advice(place, self._listed(sorted(key_types)))):
+                yield Advice(coming.what, self._run_later(coming.remedy))
             if idle := smtpdtls.without_effect(place):
                 yield Advice(idle.what, self._run(idle.remedy))
         if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
@@ -352,10 +353,14 @@ class Postfix:
         """The files of these algorithms, or all."""
         return [str(path) for path in self._layout.paths(key_types)]
 
+    def _listed(self, key_types: Iterable[str]) -> dict[str, str]:
+        """The chain file of each key type."""
+        return {key_type: file for key_type in key_types for file in self._names([key_type])}
+
     def _pairs(self) -> dict[str, Pair]:
         """Certificate and key of each kind in cert_files."""
         found = self._options.cert_files or {}
-        return {kind: _pair(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
+        return {kind: pair_of(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
 
     def _run(self, remedy: Mapping[Setting, str | None]) -> str:
         return f"run: {self._instance.set(remedy)}"
@@ -363,8 +368,3 @@ class Postfix:
     def _run_later(self, remedy: Mapping[Setting, str | None]) -> str:
         """A file that is named before it is there ends TLS."""
         return f"once it is there: {self._instance.set(remedy)}"
-
-
-def _pair(files: Files) -> Pair:
-    certificate = files.combined or files.fullchain or ""
-    return certificate, files.key or certificate
