@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
@@ -15,12 +17,10 @@ from certagent.lifecycle import caches, planner
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.rules.rule import Offer, Rule, View
-from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State, TlsaState
 from certagent.lifecycle.tlsaname import TlsaNames
 from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
-
-__all__ = ["CA", "SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "later", "served", "unmanaged"]
 
 ECDSA, RSA = "ecdsa-p256", "rsa-2048"
 (CA,) = SPEC.cas
@@ -144,3 +144,23 @@ class Life(Play):
     def cached(self) -> list[caches.CachedSet]:
         """The sets that caches may hold now."""
         return self.names[TLSA_NAME].cached(self.now)
+
+
+STRANGE = frozenset({"3 1 1 " + "ee" * 32})
+MINUTE = timedelta(minutes=1)
+TWO = replace(
+    SPEC, tlsa_names={TLSA_NAME: ("postfix", "other")}, mail_servers=(*SPEC.mail_servers, MailServer("other", ()))
+)
+"""Two mail servers behind one name."""
+
+
+def because(offers: list[Offer]) -> list[str]:
+    return [f"{type(offer).__name__}: {offer.because}" for offer in offers]
+
+
+def swapping(spec: Spec = SPEC) -> Life:
+    """g2 is about to be installed beside g1."""
+    life = Life.published(spec)
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Install)
+    return life

@@ -391,7 +391,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.deployment:",
         'Stage("installed again; taken back if caches forbid it by now", "something else is served than '
         'was installed", _install_again)',
-        'Stage("nothing", "", _other_rule)',
+        'Stage("nothing", "")',
     ),
     Mutant(
         "no-standby",
