@@ -74,7 +74,7 @@ def test_the_log_has_a_priority_of_its_own_for_it(
     log.start()
     try:
         failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
-        log.told(
+        log.report(
             StepReport("certificate", SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm)
         )
     finally:

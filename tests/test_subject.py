@@ -179,14 +179,14 @@ def test_it_reaches_its_goal_over_failures_and_waits(journal: Journal[State, Any
     dial, reports = [0], list[StepReport]()
     troubles: Troubles = {2: [Transient("dial.stuck", "it is stuck"), RuntimeError("a defect")]}
     counter = Counter("a", 3, dial, troubles)
-    assert advance(counter, journal, tell=reports.append) == Wait(PAUSE, "count: it is stuck")
+    assert advance(counter, journal, report=reports.append) == Wait(PAUSE, "count: it is stuck")
     assert journal.wakes()["a"].why == "count: it is stuck"
     assert (dial, journal.state("a").at) == ([1], 1)
     clock.pass_(30)
-    assert advance(counter, journal, tell=reports.append) == Wait(PAUSE, "count: unforeseen RuntimeError in act")
+    assert advance(counter, journal, report=reports.append) == Wait(PAUSE, "count: unforeseen RuntimeError in act")
     clock.pass_(30)
     troubles.clear()
-    assert advance(counter, journal, tell=reports.append) == Wait(HOUR, "check interval")
+    assert advance(counter, journal, report=reports.append) == Wait(HOUR, "check interval")
     assert dial == [3]
     outcomes = [report.failure.code if report.failure else "" for report in reports]
     assert outcomes == ["", "dial.stuck", "internal.defect", "", "", ""]
@@ -199,24 +199,24 @@ def test_it_reaches_its_goal_over_failures_and_waits(journal: Journal[State, Any
 def test_what_is_seen_again_adds_no_row(journal: Journal[State, AnyEvent], clock: Fake) -> None:
     dial = [0]
     counter = Counter("a", 1, dial)
-    advance(counter, journal, tell=lambda _: None)
+    advance(counter, journal, report=lambda _: None)
     rows = journal.read("a").seq
     for _ in range(24):
         clock.pass_(3600)
-        advance(counter, journal, tell=lambda _: None)
+        advance(counter, journal, report=lambda _: None)
     assert journal.read("a").seq == journal.verify("a") == rows
     assert journal.state("a").seen_at == journal.now()
     assert [(e.seq, e.again) for e in journal.history("a")][-2:] == [(rows, False), (rows, True)]
     dial[0] = 7
     clock.pass_(3600)
-    advance(counter, journal, tell=lambda _: None)
+    advance(counter, journal, report=lambda _: None)
     assert [e.event for e in journal.history("a")][-3:] == [Seen(1), Seen(1), Seen(7)]
     assert journal.verify("a") == rows + 2
 
 
 def test_a_failure_that_a_person_has_to_see_is_an_alarm(journal: Journal[State, AnyEvent]) -> None:
     reports: list[StepReport] = []
-    advance(Counter("a", 1, [0], {1: [Misconfigured("dial.gone", "no dial")]}), journal, tell=reports.append)
+    advance(Counter("a", 1, [0], {1: [Misconfigured("dial.gone", "no dial")]}), journal, report=reports.append)
     assert [report.alarm for report in reports] == [True]
 
 
@@ -226,7 +226,7 @@ def test_the_same_step_again_and_again_is_a_defect(journal: Journal[State, AnyEv
             return Wait(HOUR, "it failed") if state.failed else Step("again", 1)
 
     reports: list[StepReport] = []
-    advance(Stuck("a", 1, [0]), journal, tell=reports.append)
+    advance(Stuck("a", 1, [0]), journal, report=reports.append)
     assert len(reports) == SPIN + 1
     assert reports[-1].failure
     assert reports[-1].failure.code == "internal.spin"
@@ -241,7 +241,7 @@ def test_nothing_is_done_twice_if_the_journal_has_moved_on(journal: Journal[Stat
             return super().act(step, state, now, note)
 
     with pytest.raises(Transient, match=r"after event 1.*journal\.conflict"):
-        advance(Slow("a", 1, [0]), journal, tell=lambda _: None)
+        advance(Slow("a", 1, [0]), journal, report=lambda _: None)
     assert journal.state("a").at == 5
 
 

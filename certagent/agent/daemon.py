@@ -187,7 +187,7 @@ class Daemon:
         try:
             subject, journal = wiring.subject(name)
             with wiring.lock.held(LOCK_S, f"daemon, {subject.name}"):
-                wait = advance(subject, journal, tell=log.told, stopping=self._stop.is_set)
+                wait = advance(subject, journal, report=log.report, stopping=self._stop.is_set)
             about = (subject.kind.name, subject.name)
             for word, why in subject.warnings(journal.state(subject.name)):
                 if (name, why) not in self._warned:

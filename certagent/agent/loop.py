@@ -25,10 +25,10 @@ def advance(
     subject: Subject[S, E],
     journal: Journal[S, E],
     *,
-    tell: Callable[[StepReport], None],
+    report: Callable[[StepReport], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Wait | None:
-    """Take every step that can be taken now; the wait that is left, or None if `stopping` said so.
+    """Take every step that can be taken now, and report each; the wait that is left, or None if `stopping` said so.
 
     What has failed is not tried again in the same call, however slow the failing was: the caller may have other things
     to do, and another process that waits for the lock gets it.
@@ -46,10 +46,10 @@ def advance(
             return step
         repeated = repeated + 1 if previous == (type(step), step.work) else 0
         previous = type(step), step.work
-        report = _take(step, subject, journal, known, spins=repeated >= SPIN)
-        if report.failure:
-            tried.add(report.failure.work)
-        tell(report)
+        taken = _take(step, subject, journal, known, spins=repeated >= SPIN)
+        if taken.failure:
+            tried.add(taken.failure.work)
+        report(taken)
     return None
 
 

@@ -25,13 +25,13 @@ LOCK_S = 300.0
 def turn(
     wiring: Wiring,
     entry: Entry,
-    tell: Callable[[StepReport], None],
+    report: Callable[[StepReport], None],
     request: Requested | None,
     *,
     wait: bool,
     quiet: bool,
 ) -> Wait:
-    """Journal the request, take every step that can be taken now, and tell each; what is waited for in the end.
+    """Journal the request, take every step that can be taken now, and report each; what is waited for in the end.
 
     With `wait` it stays until the roll is over, or cannot go on without the operator. The lock is held only while steps
     are taken. Raises: `lock.busy`.
@@ -44,7 +44,7 @@ def turn(
             if request and (request.what != "retry" or wiring.journal.state(name).failures):
                 wiring.journal.append(name, request)
             request = None
-            last = advance(subject, wiring.journal, tell=tell)
+            last = advance(subject, wiring.journal, report=report)
         assert last is not None, "nothing here asks it to stop"
         state = wiring.journal.state(name)
         stuck = any(f.kind == "misconfigured" and w.startswith("install ") for w, f in state.failures.items())

@@ -139,7 +139,7 @@ def abort(path: Path, name: str) -> None:
             hint = "what serves already is rolled forward, not back"
             raise Unsafe("abort.too_late", f"{name}: there is no roll to give up", hint)
         wiring.journal.append(name, ev.Requested(what="abort"))
-        last = advance(wiring.certificate(entry.spec.name), wiring.journal, tell=_report)
+        last = advance(wiring.certificate(entry.spec.name), wiring.journal, report=_report)
     assert last is not None, "nothing here asks it to stop"
     _print_wait(name, last)
     _wake_daemon(wiring)

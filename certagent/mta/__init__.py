@@ -1,1 +1,1 @@
-"""Mail servers: where files go, how they are reloaded, and the probe that proves what is served."""
+"""Mail servers: where files go, how they are reloaded, and what they serve now."""

@@ -1,7 +1,7 @@
 """What certagent asks of a mail server. Each kind is one file or folder here, and is tested against the real daemon.
 
 `check` reads, `install` is the cut-over (new processes read the new file at once), `reload` only ends the mixture of
-old and new. Exit codes of a daemon's own check and reload prove nothing about TLS: the proof is a handshake
+old and new. The exit codes of a daemon's own check and reload say nothing about TLS: only a handshake verifies it
 (`probe/handshake.py`). `certagent.testing.mail_server_suite` holds every kind to these rules.
 """
 

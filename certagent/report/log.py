@@ -23,8 +23,8 @@ def start(level: int = logging.INFO) -> None:
     logger.propagate = False
 
 
-def told(step: StepReport) -> None:
-    """The line of one step."""
+def report(step: StepReport) -> None:
+    """Log one step."""
     words: list[tuple[str, object]] = [
         (step.kind, step.name),
         ("seq", step.seq),

@@ -245,7 +245,7 @@ class History:
             self._known()
             journal = cast("Journal[State, AnyEvent]", world.journal)
             subject = Certificate(world.spec, world.edges)
-            wait = advance(subject, journal, tell=self._told, stopping=self._stopping)
+            wait = advance(subject, journal, report=self._report, stopping=self._stopping)
         except Crash:
             down_s = rng.choice((1.0, 60.0, 3600.0, 86400.0)) * rng.random()
             world.asleep_since = clock.t
@@ -284,11 +284,11 @@ class History:
             raise Violation(f"{TOO_MANY} steps")
         return bool(self.world.between) or self.world.steps >= self.halt
 
-    def _told(self, told: StepReport) -> None:
+    def _report(self, report: StepReport) -> None:
         world = self.world
-        world.tell(told)
-        kind = type(told.step).__name__
-        self._digest(f"{kind} {subject(told.step)}")
+        world.tell(report)
+        kind = type(report.step).__name__
+        self._digest(f"{kind} {subject(report.step)}")
         if self.left and self.clock.hostile and world.rng.random() < 0.03:
             self.left -= 1
             mischief = world.rng.choice(self.kinds)

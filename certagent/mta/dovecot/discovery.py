@@ -93,7 +93,7 @@ def _found(
         options["top_level"] = False
     elif apart:
         options["other_blocks"] = [block.name for block in apart]
-        notes.append(f"{', '.join(options['other_blocks'])}: certificates of their own, which are left alone")
+        notes.append(f"{', '.join(options['other_blocks'])}: other certificates, which are left alone")
     if not host:
         notes.append("no full name of this host is known: write its services with the name that clients use")
     if settings.ssl == "no":
@@ -221,7 +221,7 @@ def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any],
 
 
 def _replaceable(pair: Pair) -> bool:
-    """Whether they are files of their own, in a place of root's: no links of another program that renews them."""
+    """Whether certagent may replace the files: root owns the directory, and no other program's links are in it."""
     try:
         for path in map(Path, pair):
             trust.trusted_dir(path.parent)

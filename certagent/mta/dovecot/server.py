@@ -99,8 +99,8 @@ class Dovecot:
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.
 
-        A file that was never installed need not be named yet, since Dovecot would not start with it; the operator is
-        told to name it once it is there. One that is named already may be missing: the first run puts it there.
+        A file that was never installed need not be named yet: Dovecot does not start if a named file is missing.
+        `advice` says when to name it. One that is named already may be missing: the first run puts it there.
 
         Raises:
             mta.config: Too old; doveconf refuses the configuration, or Dovecot would at the next start or reload; `ssl`
@@ -147,7 +147,7 @@ class Dovecot:
         """See `Server` and `Layout.install`.
 
         Raises:
-            mta.config: (also) The files are in their places, but Dovecot is not told to use them, see `check`.
+            mta.config: (also) The files are in their places, but Dovecot's settings do not name them, see `check`.
         """
         self._layout.install(credentials)
         self._check_named(self._conf.read(), self._needed(credentials))

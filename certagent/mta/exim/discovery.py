@@ -84,12 +84,12 @@ def discover() -> list[Found]:
 
 
 def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list[str]]:
-    """What a client is served that asks for no name; and what is to be said of it."""
+    """The files for clients that ask for no name, and notes for the operator."""
     notes: list[str] = []
     if "tls_in_sni" in settings["tls_certificate"] or "tls_sni" in settings["tls_certificate"]:
         notes.append(
-            "tls_certificate depends on the name that the client asks for: only the files for clients that ask for "
-            "none are told here. Give each certificate its own entry, with the names under `sni` and a `list`, see "
+            "tls_certificate depends on the name that the client asks for. Only the files for clients that ask for "
+            "none are listed here. Give each certificate its own entry, with the names under `sni` and a `list`, see "
             "docs/how-to/exim.md."
         )
     if unknown := eximconf.variables(settings):
@@ -189,7 +189,7 @@ def _text(file: str) -> str:
 
 
 def _services(settings: Mapping[str, str]) -> tuple[Service, ...]:
-    """By daemon_smtp_ports, tls_on_connect_ports and local_interfaces, where an address may have a port of its own."""
+    """By daemon_smtp_ports, tls_on_connect_ports and local_interfaces, in which an address may name a port."""
     own = eximconf.ports(settings["daemon_smtp_ports"]) or [25]
     implicit = eximconf.ports(settings["tls_on_connect_ports"])
     addresses: dict[int, set[str]] = {port: set() for port in own}

@@ -98,7 +98,7 @@ class Daemon(Struct, frozen=True):
         try:
             arguments = processes.command_line(pid)
         except OSError as error:
-            hint = f"run certagent as root, from whom no process is hidden; look at it: ps -fp {pid}"
+            hint = f"run certagent as root, which sees every process; look at it: ps -fp {pid}"
             raise Transient(
                 "mta.reload", f"{self.who}: cannot look at process {pid} of {self.pid_file}", hint
             ) from error

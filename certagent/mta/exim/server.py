@@ -148,7 +148,7 @@ class Exim:
         self._check_files(key_types, settings, stale=True)
 
     def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
-        """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
+        """See `Server`: files that are not there yet, and not listed; what the settings alone do not show."""
         settings = self._exim.settings()
         needed = self._needed(key_types)
         found: list[Advice] = []
@@ -188,7 +188,7 @@ class Exim:
         """See `Server`; each file belongs to the user as which Exim reads it.
 
         Raises:
-            mta.config: (also) The files are in their places, but Exim is not told to use them, see `check`; or its
+            mta.config: (also) The files are in their places, but Exim's settings do not name them, see `check`; or its
                 configuration cannot be read and nothing was changed.
         """
         settings = self._exim.settings()
@@ -343,7 +343,7 @@ def _closed(files: Iterable[Path], user: str, group: str) -> list[Path]:
     try:
         uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid
     except KeyError:
-        return []  # told by the layout
+        return []  # the layout reports it
     found: list[Path] = []
     for directory in {above for file in files for above in Path(os.path.realpath(file.parent), "x").parents}:
         with pemfile.in_its_words():

@@ -1,12 +1,12 @@
 """A restart that cuts as few sessions as can be: OpenSMTPD takes no new clients until those it has are served.
 
-`smtpctl pause smtp` leaves the ports open: the kernel takes as many clients as the daemon's backlog has room for (5 a
-port), and they are reset by the restart; the first packet of any other is dropped, and comes again after 1, 3 and 7 s.
-The daemon forgets the pause when it ends. Local submission (`sendmail`) is refused during it (seen with 7.4.0p1), so it
-is kept short.
+`smtpctl pause smtp` leaves the ports open. The kernel takes as many clients as the daemon's backlog has room for (5 per
+port), and the restart resets them. It drops the first packet of all others, which comes again after 1, 3 and 7 s. The
+daemon forgets the pause when it ends. Local submission (`sendmail`) is refused during the pause (seen with 7.4.0p1), so
+it is kept short.
 
-What pauses it is a process of its own that resumes it as soon as certagent closes a pipe, or is killed. If both are
-killed, the restart that is due is made when certagent runs again, and it is what ends the pause.
+A separate process pauses the daemon, and resumes it as soon as certagent closes a pipe or is killed. If both are
+killed, certagent makes the restart that is due when it runs again, and that ends the pause.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ exec 2>/dev/null
 while read -r _; do echo "$("$0" show stats | sed -n 's/^smtp\\.session=//p')"; done
 "$0" resume smtp >&2
 """
-"""Pauses it, tells the number of sessions for each line it reads, resumes it at the end of its input. Nothing else ends
-it, not even that nobody reads what it tells.
+"""Pauses the daemon, prints the number of sessions for each line of its input, and resumes it at the end of its input.
+Nothing else ends it, not even that nobody reads what it prints.
 
-The daemon's control process says yes before the one that accepts has heard of the pause. `show relays` is answered by
-that one, in the order of what it is told: from then on the number of sessions only falls.
+The daemon's control process answers before the process that accepts clients has got the pause. That process takes its
+messages in order, and `show relays` is the next: after its answer the number of sessions only falls.
 """
 
 _RESUME_S = 5.0
-"""Milliseconds, where the daemon is well; one that is not does not hold up certagent."""
+"""A daemon that works needs milliseconds; one that hangs must not delay certagent."""
 
 _POLL_S = 0.02
 
 
 @contextmanager
 def paused(limit_s: float) -> Generator[None]:
-    """Within, no session is in progress, or `limit_s` have passed. If it cannot be paused, nothing is waited for."""
+    """Inside it no session is in progress, or `limit_s` have passed. It does not wait if the pause fails."""
     with ExitStack() as stack:
         if limit_s > 0:
             deadline = time.monotonic() + limit_s

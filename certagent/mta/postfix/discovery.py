@@ -38,7 +38,7 @@ from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
 
 _LOCAL = frozenset({"127.0.0.1", "[::1]", "::1", "localhost", "loopback-only"})
-"""What only this host reaches: no client to prove anything to."""
+"""What only this host reaches: no client there verifies a certificate."""
 
 _SERVE = frozenset({"smtpd", "postscreen"})
 """The daemons that speak SMTP with clients."""
@@ -190,7 +190,7 @@ def _plan(read: _Read) -> _Plan:
     apart = [place.name for place in services if (place.chain, place.slots) != (main.chain, main.slots)]
     if apart := list(dict.fromkeys(apart)):
         plan.options["other_services"] = apart
-        plan.notes.append(f"{', '.join(apart)}: certificates of their own, which are left alone")
+        plan.notes.append(f"{', '.join(apart)}: other certificates, which are left alone")
     if files:
         key = "chain_files" if main.chain else "cert_files"
         plan.options[key] = files
@@ -213,7 +213,9 @@ def _plan(read: _Read) -> _Plan:
         (place.name, place.setting("chain_files")): "" for place in services if place.name in apart and not place.chain
     }
     if any(certificate != key for certificate, key in main.slots.values()):
-        plan.notes.append("certificate and key are two files now, which no rename replaces together: one file a kind")
+        plan.notes.append(
+            "certificate and key are two files now, which no rename replaces together: use one file per kind"
+        )
     return _with_level(read, plan)
 
 
@@ -228,9 +230,7 @@ def _certificates(place: Place) -> list[str]:
 
 
 def _as_they_are(main: Place) -> dict[str, Any] | None:
-    """The files in use, where certagent could write them: one kind each, in a place of their own, no links of other
-    programs.
-    """
+    """The files in use, if certagent could write them: one per kind, and no links of other programs."""
     found: dict[str, Any] = {}
     pairs = [Pair(file, file) for file in main.chain] or list(main.slots.values())
     for certificate, key in pairs:
@@ -268,10 +268,8 @@ def _sni(read: _Read, plan: _Plan) -> None:
             plan.options["sni"] = {"map": source, "type": kind, "names": same}
             plan.sni_map, plan.sni_names = one, _names(same)
         if others := [name for name in lines if name not in same]:
-            told = (
-                f"{one}: {', '.join(others)} are left alone: an entry each, with files of its own, sni and only: true"
-            )
-            plan.notes.append(told)
+            way = "write one entry per certificate, with its files, sni and only: true"
+            plan.notes.append(f"{one}: {', '.join(others)} are left alone; {way}")
 
 
 def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
@@ -289,7 +287,7 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
         "main.cf": f"one file for each kind of key; only once {', '.join(missing)} is there: TLS stops without it"
         if missing
         else "so that what certagent installs is served",
-        "master.cf": "services keep to main.cf, or to files of their own, as they do now",
+        "master.cf": "each service goes on using the files of main.cf, or the files that it names itself",
     }
     texts = [(str(file), _text(file), _text(copy / file.name), why[file.name]) for file in files]
     return tuple(Change(*text) for text in texts if text[1] != text[2])

@@ -31,7 +31,7 @@ CHAIN_FILES_SINCE = (3, 4)
 SNI_MAPS = "tls_server_sni_maps"
 
 PREFIXES = ("smtpd", "tlsproxy")
-"""Whose certificates are served: tlsproxy(8) does TLS for postscreen(8), with the settings of smtpd unless told."""
+"""Programs that serve certificates: tlsproxy(8) does TLS for postscreen(8), by default with the settings of smtpd."""
 
 SLOTS = ("cert", "dcert", "eccert")
 """RSA, DSA and ECDSA, but Postfix takes any kind of key in any of them."""
@@ -93,7 +93,7 @@ class Settings(Struct, frozen=True):
         return {**self.main, **self.services.get(service, {})}
 
     def places(self) -> list[Place]:
-        """main.cf first, then every service that says anything of its own about certificates."""
+        """main.cf first, then every service that sets anything about certificates itself."""
         found: list[Place] = []
         for name in ("main.cf", *self.services):
             own = self.main if name == "main.cf" else self.services[name]
@@ -113,7 +113,7 @@ class Instance:
         self._arguments = ["-c", config_dir] if config_dir else []
 
     def read(self) -> Settings:
-        """What the configuration says now. Raises: `mta.config` where postconf cannot read it."""
+        """What the configuration says now. Raises: `mta.config` if postconf cannot read it."""
         with ThreadPoolExecutor(max_workers=3) as pool:  # three programs that do not mind each other
             version = pool.submit(self.postconf, "-h", "mail_version")
             main = pool.submit(self.postconf, "-nx", *_NAMES)
@@ -130,14 +130,14 @@ class Instance:
         if result.code != 0:
             raise self.wrong(f"postconf fails: {last_line(result)}", f"run: {self.command('postconf')} -n")
         if len(result.out.encode()) >= _OUTPUT_LIMIT_BYTES:
-            hint = "divide it between two instances, each with a master.cf of its own"
+            hint = "divide it between two instances, each with its own master.cf"
             raise self.wrong("its configuration is too long to be read", hint)
         return result.out
 
     def run(self, name: str, *arguments: str) -> Result:
         """Run one of Postfix's programs on this instance.
 
-        Raises: `mta.config` where it is not installed, `mta.reload` where it does not end.
+        Raises: `mta.config` if it is not installed, `mta.reload` if it does not end.
         """
         argv = [program(name, "mta.config"), *self._arguments, *arguments]
         try:

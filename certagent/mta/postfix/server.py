@@ -1,6 +1,6 @@
 """Postfix: files for each kind of key, and tables of names for SNI.
 
-From 3.4 on by smtpd_tls_chain_files: one combined file a kind. It is read once, by root, when a process starts (smtpd
+From 3.4 on by smtpd_tls_chain_files: one combined file per kind. It is read once, by root, when a process starts (smtpd
 serves 100 connections or 100 idle seconds): a rename is the cut-over for new processes, and the reload ends the old
 ones. Older versions, and configurations of their style, name certificate and key apart; two files cannot be replaced
 together, and versions before 3.4 open even a combined one twice.
@@ -107,7 +107,7 @@ class Postfix:
 
     @staticmethod
     def discover() -> list[Found]:
-        """See `Found`: every instance that `postmulti -l` tells, or the one there is."""
+        """See `Found`: every instance that `postmulti -l` lists, or the one there is."""
         return discovery.discover()
 
     @property
@@ -133,7 +133,7 @@ class Postfix:
         """See `Server`; also when Postfix is not running.
 
         A file that was never installed must not be named yet: one missing file, like a second key of one kind, makes
-        Postfix refuse TLS with every key. So the operator is told to name it once it is there.
+        Postfix refuse TLS with every key. `advice` says when to name it.
 
         Raises:
             mta.config: Too old; `postfix check` fails; main.cf or a service in master.cf does not name an installed
@@ -167,8 +167,8 @@ class Postfix:
         """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
 
         Raises:
-            mta.config: (also) The files are in their places, but no SNI table can be made of them, or Postfix is not
-                told to use them, see `check`.
+            mta.config: (also) The files are in their places, but no SNI table can be made of them, or Postfix's
+                settings do not name them, see `check`.
         """
         self._layout.install(credentials)
         if self._sni:
@@ -229,11 +229,12 @@ class Postfix:
 
     def _judged(self, place: Place) -> bool:
         """Whether the place is to serve our files; beside a list of chain files the older settings do not count."""
-        if self._foreign(place):
+        if self._others(place):
             return False
         return place.is_main or self._options.chain_files is None or "chain_files" in place.sets
 
-    def _foreign(self, place: Place) -> bool:
+    def _others(self, place: Place) -> bool:
+        """Whether the place is meant to use certificates that this entry does not install."""
         return place.name in self._options.other_services or self._only
 
     def _check_level(self, settings: Settings) -> None:
@@ -256,7 +257,7 @@ class Postfix:
     # -- what the operator should know -------------------------------------------------------------------------------
 
     def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
-        if self._options.chain_files is not None and not self._foreign(place):
+        if self._options.chain_files is not None and not self._others(place):
             if self._judged(place) and (coming := smtpdtls.chain_advice(place, self._listed(sorted(key_types)))):
                 yield Advice(coming.what, self._run_later(coming.remedy))
             if idle := smtpdtls.without_effect(place):
@@ -285,11 +286,11 @@ class Postfix:
             for kind, (certificate, key) in pairs.items()
             if certificate != key
         ]
-        settled = smtpdtls.chain_instead([p for p in settings.places() if self._judged(p)], list(files.values()))
+        changes = smtpdtls.chain_instead([p for p in settings.places() if self._judged(p)], list(files.values()))
         yield Advice(
             what,
             f"run: install -d -m 700 {shlex.quote(directory)} && (umask 077; {' && '.join(both)}) && "
-            f"{self._instance.set(settled)}",
+            f"{self._instance.set(changes)}",
         )
 
     # -- SNI ---------------------------------------------------------------------------------------------------------

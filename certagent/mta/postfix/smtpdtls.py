@@ -92,8 +92,8 @@ def without_effect(place: Place) -> Problem | None:
     keys = [name for slot in idle if (name := slot.replace("cert", "key")) in place.sets]
     if not idle:
         return None
-    told = ", ".join(map(place.setting, idle))
-    what = f"{place.name}: {place.setting('chain_files')} disables {told}"
+    disabled = ", ".join(map(place.setting, idle))
+    what = f"{place.name}: {place.setting('chain_files')} disables {disabled}"
     return Problem(what, {(place.name, place.setting(name)): None for name in [*idle, *keys]})
 
 

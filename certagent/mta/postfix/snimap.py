@@ -1,8 +1,8 @@
-"""The SNI map of Postfix: the lines of its own names in tls_server_sni_maps, and the table that is made of them.
+"""The SNI map of Postfix: the lines of a certificate's names in tls_server_sni_maps, and the table made of them.
 
-The source may be shared by several certificates and with lines of the operator. An indexed table holds the private keys
-themselves (base64), so that it is made anew at every installation: under another name, looked at, and put in place by a
-rename, since a postmap that fails half-way would leave none, and then whoever asks for a name gets no TLS at all.
+Several certificates may share the source, and the operator may have lines in it. An indexed table holds the private
+keys themselves (base64), so every installation makes it anew. It is made under another name, checked, and put in place
+by a rename: a postmap that fails half-way leaves no table, and then no client that asks for a name gets TLS.
 
 Source: postconf(5) tls_server_sni_maps; postmap(1) -F; DATABASE_README "Updating Berkeley DB files safely".
 """
@@ -38,8 +38,8 @@ _LIMIT_BYTES = 1 << 20
 _PAUSE_S = 0.05
 """Another certificate's edit takes some milliseconds."""
 
-_SETTLED_S = 10.0
-"""The age at which Postfix no longer thinks that an editor may still be writing a file."""
+_COMPLETE_S = 10.0
+"""The age at which Postfix takes a file as complete, not as one that an editor still writes."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -60,21 +60,21 @@ class SniMap:
 
     @property
     def ready(self) -> bool:
-        """Whether what Postfix opens is there; without it, whoever asks for a name gets no TLS."""
+        """Whether what Postfix opens is there; without it, no client that asks for a name gets TLS."""
         return self._table.exists()
 
     def claims(self) -> tuple[Claim, ...]:
-        """Of the source and of the table, the entries of its own names."""
+        """The entries of `names`, in the source and in the table."""
         return tuple(
             Claim(str(path), name) for path in dict.fromkeys((self.path, self._table)) for name in set(self._names)
         )
 
     def files(self) -> dict[str, list[str]]:
-        """The chain files that the source gives for each of its own names now. Raises: `mta.disk`, `mta.files`."""
+        """The chain files that the source gives now, by name. Raises: `mta.disk`, `mta.files`."""
         return {key: value for key, value in entries(self._read()).items() if key in self._names}
 
     def leaves(self) -> dict[str, set[bytes]]:
-        """The certificates (DER) that Postfix finds for each of its own names. Raises: `mta.config`."""
+        """The certificates (DER) that Postfix finds, by name. Raises: `mta.config`."""
         found: dict[str, set[bytes]] = {}
         for name in self._names:
             blocks = _CERTIFICATE.findall(self._query(name, self.path).out)
@@ -106,13 +106,13 @@ class SniMap:
             self._place(_edited(self._read(), lines), expect=_digest(content.decode("ascii", "replace")))
 
     def saved(self) -> dict[str, Secret[bytes]]:
-        """The source, where there is one. Raises: `mta.disk`, `mta.files`."""
+        """The source, if there is one. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
             content = read_file(self.path, _LIMIT_BYTES)
         return {} if content is None else {str(self.path): Secret(content)}
 
     def restore(self, content: Secret[bytes] | None) -> None:
-        """Put back the lines of its own names, and make the table anew of the files that are there now.
+        """Put back the lines of `names`, and make the table anew of the files that are there now.
 
         Lines that others changed meanwhile stay. None: there was no source, and there is none afterwards unless it
         holds lines of others.
@@ -164,7 +164,7 @@ class SniMap:
                     data = text.encode(errors="surrogateescape")
                     place = stack.enter_context(replace.prepared(self.path, data, keep=True, rehearse=new.append))
                 # it is complete: without this every new smtpd waits until a texthash source is older than a second
-                past = time.time() - _SETTLED_S
+                past = time.time() - _COMPLETE_S
                 os.utime(new[0], (past, past))
                 if self._indexed:
                     self._build(new[0], judged=expect is not None)
@@ -258,7 +258,7 @@ def _text(content: bytes) -> str:
 
 
 def _digest(pem: str) -> str:
-    """White space apart: postmap ends its answer with a line of its own."""
+    """Without white space: postmap adds a line end to its answer."""
     return hashlib.sha256("".join(pem.split()).encode(errors="replace")).hexdigest()
 
 
