@@ -1,4 +1,4 @@
-"""Everything certagent can do to the world, as values. A step names its `work`: what a failure holds back, and
+"""Everything certagent can do to the world, as values. A step names its lane: what a failure holds back, and
 nothing else.
 
 Every step is idempotent: done twice, also after a crash in the middle, it leaves the world as done once.
@@ -15,20 +15,23 @@ from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Value
 from certagent.facts.tls import KeyType
 from certagent.facts.wait import Wait as AnyWait
+from certagent.lifecycle.lane import Lane, Verb
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
     """One thing to do now. `because` is the rule and the facts it spoke on, for people."""
 
-    WORK: ClassVar[str]
+    VERB: ClassVar[Verb]
+    SUBJECT: ClassVar[str] = ""
+    """The field that the lane is about."""
     CHANGES: ClassVar[bool] = True
 
     because: str
 
     @property
-    def work(self) -> str:
-        """The line of work: failures count and back off by it."""
-        return self.WORK.format(self)
+    def work(self) -> Lane:
+        """Its lane: failures count and back off by it."""
+        return Lane(self.VERB, getattr(self, self.SUBJECT) if self.SUBJECT else "")
 
     @property
     def changes(self) -> bool:
@@ -39,7 +42,7 @@ class Step(Struct, frozen=True, tag=True, kw_only=True):
 class MakeKeys(Step, frozen=True):
     """Make a private key of each algorithm and store it durably."""
 
-    WORK: ClassVar[str] = "vault"
+    VERB: ClassVar[Verb] = "vault"
 
     keys: str
     key_types: tuple[KeyType, ...]
@@ -48,7 +51,8 @@ class MakeKeys(Step, frozen=True):
 class PlaceOrder(Step, frozen=True):
     """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one algorithm."""
 
-    WORK: ClassVar[str] = "order {0.key_type}"
+    VERB: ClassVar[Verb] = "order"
+    SUBJECT: ClassVar[str] = "key_type"
 
     keys: str
     key_type: KeyType
@@ -61,7 +65,8 @@ class PlaceOrder(Step, frozen=True):
 class AbandonOrder(Step, frozen=True):
     """Forget an order that nothing wants any more; the CA lets it expire."""
 
-    WORK: ClassVar[str] = "order {0.key_type}"
+    VERB: ClassVar[Verb] = "order"
+    SUBJECT: ClassVar[str] = "key_type"
     CHANGES: ClassVar[bool] = False
 
     key_type: KeyType
@@ -70,7 +75,8 @@ class AbandonOrder(Step, frozen=True):
 class Present(Step, frozen=True):
     """Put the responses to an order's challenges where the CA looks."""
 
-    WORK: ClassVar[str] = "challenge {0.key_type}"
+    VERB: ClassVar[Verb] = "challenge"
+    SUBJECT: ClassVar[str] = "key_type"
 
     key_type: KeyType
 
@@ -78,7 +84,8 @@ class Present(Step, frozen=True):
 class Respond(Step, frozen=True):
     """See that the responses are in place, then let the CA look at them."""
 
-    WORK: ClassVar[str] = "validation {0.key_type}"
+    VERB: ClassVar[Verb] = "validation"
+    SUBJECT: ClassVar[str] = "key_type"
 
     key_type: KeyType
 
@@ -86,7 +93,8 @@ class Respond(Step, frozen=True):
 class Finalize(Step, frozen=True):
     """Finalize the order, fetch the chain, verify it and store it durably."""
 
-    WORK: ClassVar[str] = "issuance {0.key_type}"
+    VERB: ClassVar[Verb] = "issuance"
+    SUBJECT: ClassVar[str] = "key_type"
 
     keys: str
     key_type: KeyType
@@ -98,7 +106,7 @@ class Finalize(Step, frozen=True):
 class CleanUp(Step, frozen=True):
     """Take the responses of finished orders away."""
 
-    WORK: ClassVar[str] = "clean up"
+    VERB: ClassVar[Verb] = "clean up"
 
     challenges: tuple[Challenge, ...]
 
@@ -108,7 +116,8 @@ class Observe(Step, frozen=True):
     secure.
     """
 
-    WORK: ClassVar[str] = "observe {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "observe"
+    SUBJECT: ClassVar[str] = "tlsa_name"
     CHANGES: ClassVar[bool] = False
 
     tlsa_name: str
@@ -123,7 +132,8 @@ class Observe(Step, frozen=True):
 class Publish(Step, frozen=True):
     """Add TLSA values at an owner name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "publish"
+    SUBJECT: ClassVar[str] = "tlsa_name"
 
     tlsa_name: str
     values: frozenset[Value]
@@ -133,7 +143,8 @@ class Publish(Step, frozen=True):
 class Unpublish(Step, frozen=True):
     """Remove TLSA values at an owner name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "publish"
+    SUBJECT: ClassVar[str] = "tlsa_name"
 
     tlsa_name: str
     values: frozenset[Value]
@@ -144,7 +155,8 @@ class Inspect(Step, frozen=True):
     somebody else were put back.
     """
 
-    WORK: ClassVar[str] = "inspect {0.server}"
+    VERB: ClassVar[Verb] = "inspect"
+    SUBJECT: ClassVar[str] = "server"
     CHANGES: ClassVar[bool] = False
 
     server: str
@@ -153,7 +165,8 @@ class Inspect(Step, frozen=True):
 class Install(Step, frozen=True):
     """Put a generation's files in place: from here on new processes of the mail server serve it."""
 
-    WORK: ClassVar[str] = "{0.verb} {0.server}"
+    VERB: ClassVar[Verb] = "install"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
     generation: str
@@ -162,15 +175,16 @@ class Install(Step, frozen=True):
     """The operator chose not to wait for caches (a compromised key without a standby)."""
 
     @property
-    def verb(self) -> str:
-        """Putting back is a line of work of its own: it must not wait for the back-off of what it puts right."""
-        return "rollback" if self.rollback else "install"
+    def work(self) -> Lane:
+        """Putting back has another lane: it must not wait for the back-off of what it puts right."""
+        return Lane("rollback" if self.rollback else "install", self.server)
 
 
 class Restore(Step, frozen=True):
     """Put back the files that were there before certagent's own, and make the mail server read them."""
 
-    WORK: ClassVar[str] = "rollback {0.server}"
+    VERB: ClassVar[Verb] = "rollback"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
 
@@ -178,7 +192,8 @@ class Restore(Step, frozen=True):
 class Reload(Step, frozen=True):
     """Make the mail server read its files again."""
 
-    WORK: ClassVar[str] = "reload {0.server}"
+    VERB: ClassVar[Verb] = "reload"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
 
@@ -186,7 +201,8 @@ class Reload(Step, frozen=True):
 class Verify(Step, frozen=True):
     """Meet the generation at every address, port and algorithm of a target by a fresh handshake."""
 
-    WORK: ClassVar[str] = "verify {0.server}"
+    VERB: ClassVar[Verb] = "verify"
+    SUBJECT: ClassVar[str] = "server"
     CHANGES: ClassVar[bool] = False
 
     server: str
@@ -200,7 +216,7 @@ class Verify(Step, frozen=True):
 class FetchRenewalInfo(Step, frozen=True):
     """Ask the CA when it wants the certificate renewed (RFC 9773)."""
 
-    WORK: ClassVar[str] = "renewal info"
+    VERB: ClassVar[Verb] = "renewal info"
     CHANGES: ClassVar[bool] = False
 
     generation: str
@@ -212,7 +228,7 @@ class FetchRenewalInfo(Step, frozen=True):
 class Revoke(Step, frozen=True):
     """Revoke the chains of a generation whose key is compromised (RFC 5280 section 5.3.1, reason 1)."""
 
-    WORK: ClassVar[str] = "revoke"
+    VERB: ClassVar[Verb] = "revoke"
 
     generation: str
     ca: str
@@ -224,7 +240,7 @@ class Delete(Step, frozen=True):
     names and mail servers that are not configured any more.
     """
 
-    WORK: ClassVar[str] = "vault"
+    VERB: ClassVar[Verb] = "vault"
 
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()

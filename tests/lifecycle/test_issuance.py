@@ -246,7 +246,7 @@ def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_ag
     life.fails(f"{work} {ECDSA}", "ca.rejected", kind="rejected")
     rest = wait(life.offers(issuance.issue))
     assert rest.delay == timedelta(minutes=1)
-    assert rest.because == f"{work} {ECDSA}: tried 1 times, it said no"
+    assert rest.because == f"{work} {ECDSA}: tried once: it said no"
     life.passes(rest.delay)
     assert order(life.offers(issuance.issue))
 

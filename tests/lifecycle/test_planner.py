@@ -21,7 +21,7 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.drawn import HISTORIES, LIVES, SPECS
-from tests.lifecycle.play import CA, SPEC, TLSA_NAME, Fault, Life, chain_of, served, unmanaged
+from tests.lifecycle.play import CA, SPEC, TLSA_NAME, Fault, Life, chain_of, lane, served, unmanaged
 from tests.lifecycle.test_fold import folded
 
 STRANGE = frozenset({"3 1 1 " + "ee" * 32})
@@ -53,7 +53,7 @@ def test_a_plan_is_a_function_of_what_is_known(spec: Spec, history: list[tuple[t
     assert msgspec.json.encode(state) == before
     if isinstance(step, st.Wait):
         assert timedelta(0) < step.delay <= spec.check_interval
-    elif failure := state.failures.get(step.work):
+    elif failure := state.failure(step.work):
         assert schedule.retry_in(failure, now) <= timedelta(0)
     assert step.because
 
@@ -221,7 +221,7 @@ def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     life = unverified(swapping(), "mta.not_served")
     first, second = life.offers(deployment.finish)
     assert isinstance(first, st.Install)
-    assert (first.generation, first.rollback, first.work) == ("g1", True, "rollback postfix")
+    assert (first.generation, first.rollback, str(first.work)) == ("g1", True, "rollback postfix")
     assert isinstance(second, st.Reload)
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
@@ -636,7 +636,7 @@ def test_a_failed_step_waits_and_the_others_go_on() -> None:
     life.fails("vault", "store.disk")
     step = life.plan()
     assert isinstance(step, st.Wait)
-    assert "tried 1 times, it said no" in step.because
+    assert "tried once: it said no" in step.because
     assert step.delay == timedelta(seconds=2)
 
 
@@ -684,7 +684,7 @@ def test_a_mail_server_that_comes_back_is_surveyed_like_a_new_one() -> None:
     moments = life.until_quiet(withdrawn=True, limit=400)
     step = next(m.step for m in moments if isinstance(m.step, st.Delete) and m.step.mail_servers)
     assert set(life.state.mail_servers) == {"postfix"}
-    assert not [work for work in life.state.failures if work.endswith(" mx2")]
+    assert not [f for f in life.state.failing if f.lane.subject == "mx2"]
     life.spec = PAIR
     [back] = life.offers(deployment.inspect)
     assert isinstance(back, st.Inspect)
@@ -721,4 +721,4 @@ def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
     life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
     life.fails("install postfix", "mta.disk")
     life.happens(ev.Requested(what="retry"))
-    assert set(life.state.failures) == {"issuance ecdsa-p256"}
+    assert [f.lane for f in life.state.failing] == [lane("issuance ecdsa-p256")]
