@@ -15,13 +15,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from msgspec import Struct
 from msgspec.structs import replace
 
-from certagent.agent import daemon
+from certagent.agent import daemon, wiring
 from certagent.agent.loop import SPIN, advance
 from certagent.agent.subject import Note, Subject
 from certagent.agent.wiring import Kind, Wiring
+from certagent.cli.main import cli
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
@@ -147,6 +149,9 @@ class Counter:
 
     def failing(self, state: State, step: Step) -> str | None:
         return state.failed.detail if state.failed else None
+
+    def failures(self, state: State) -> tuple[Failed, ...]:
+        return (state.failed,) if state.failed else ()
 
     def alarm(self, state: State, step: Step, now: Instant) -> bool:
         return bool(state.failed and state.failed.kind == "misconfigured")
@@ -279,7 +284,15 @@ def test_the_daemon_looks_after_it_beside_certificates(
     lines = [record.getMessage() for record in caplog.records if "counter=a" in record.getMessage()]
     assert [line.split()[1] for line in lines] == [f"seq={n}" for n in (2, 4, 6, 7)] + ["event=high", "event=wait"]
     journal = Journal(store, COUNTER)
+    journal.append("b", Failed("count", "unsafe", "dial.gone", "there is no dial", ""))
+    monkeypatch.setattr(wiring, "Wiring", Both)
+    shown = CliRunner().invoke(cli, ["status", "--config", str(path)])
+    assert shown.output.splitlines()[:2] == [
+        "counter/a: well",
+        "counter/b: NEEDS YOU; there is no dial [dial.gone]",
+    ]
+    assert shown.exit_code == 3
     assert journal.names() == ["a", "b"]
-    assert [journal.verify(name) for name in journal.names()] == [7, 7]
+    assert [journal.verify(name) for name in journal.names()] == [7, 8]
     assert msgspec.json.encode(journal.state("a").at) == b"3"
     store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from certagent.agent.act.dispatch import act
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
 from certagent.agent.subject import Note
@@ -15,7 +14,7 @@ from certagent.lifecycle.planner import plan
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.schedule import alarms
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle.state import Failure, State
 from certagent.lifecycle.steps import AnyStep
 from certagent.store.subject import SubjectKind
 
@@ -58,6 +57,8 @@ class Certificate:
 
     def act(self, step: AnyStep, state: State, now: Instant, note: Note[ev.AnyEvent]) -> tuple[ev.AnyEvent, ...]:
         """See `agent/act`."""
+        from certagent.agent.act.dispatch import act  # loads the ACME library; `status` does without
+
         return act(step, self._spec, state, self._edges, now, note)
 
     def intended(self, step: AnyStep) -> ev.AnyEvent:
@@ -76,6 +77,10 @@ class Certificate:
         """See `Subject`."""
         failure = state.failure(step.work)
         return failure.detail if failure else None
+
+    def failures(self, state: State) -> tuple[Failure, ...]:
+        """See `Subject`."""
+        return tuple(state.failures.values())
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""

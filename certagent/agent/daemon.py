@@ -28,6 +28,7 @@ from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.errors import Error, Misconfigured
+from certagent.host.ending import ends_soon
 from certagent.report import log
 from certagent.store.lock import Presence
 
@@ -86,7 +87,8 @@ class Daemon:
             try:
                 self._loop()
             finally:
-                self._scheduler.shutdown(wait=True)
+                with ends_soon():
+                    self._scheduler.shutdown(wait=True)
                 log.logger.info(log.line([("event", "stop")]))
 
     def _loop(self) -> None:

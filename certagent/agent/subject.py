@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from certagent.errors import Error
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
-from certagent.report.step import Failed, Step
+from certagent.report.step import Failed, Problem, Step
 from certagent.store.subject import SubjectKind
 
 S = TypeVar("S")
@@ -59,6 +59,10 @@ class Subject(Protocol[S, E]):
 
     def failing(self, state: S, step: Any) -> str | None:
         """What holds the step's line of work back, as far as the state knows."""
+        ...
+
+    def failures(self, state: S) -> tuple[Problem, ...]:
+        """Everything that fails, as far as the state knows; for people."""
         ...
 
     def alarm(self, state: S, step: Any, now: Instant) -> bool:

@@ -22,16 +22,18 @@ from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
+from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.lifecycle.events import AnyEvent
 from certagent.lifecycle.state import State
 from certagent.mta.claims import Claim, clashes
 from certagent.mta.server import Server
+from certagent.report.step import Problem
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
-from certagent.store.protocol import Store
+from certagent.store.protocol import Store, Wake
 from certagent.store.sqlite import Sqlite
 from certagent.store.subject import SubjectKind
 from certagent.store.vault import Vault
@@ -153,6 +155,14 @@ class Wiring:
         kind, _, name = subject.partition("/")
         return self.kinds[kind].make(name), Journal(self.store, self.kinds[kind].kind)
 
+    def others(self) -> Iterator[tuple[str, tuple[Problem, ...], Wake | None]]:
+        """What is configured beside certificates: the subject, what fails of it, and when it is looked after again."""
+        wakes = self.store.wakes() if len(self.kinds) > 1 else {}
+        for name in self.subjects():
+            if not name.startswith(f"{CERTIFICATE.name}/"):
+                subject, journal = self.subject(name)
+                yield name, subject.failures(journal.state(subject.name)), wakes.get(name)
+
     def certificate(self, name: str) -> Certificate:
         """The subject of a configured certificate."""
         return Certificate(self.config.certificates[name].spec, self.edges(name))
@@ -182,7 +192,7 @@ class Wiring:
             self.state_dir() / "accounts" / _directory_name(directory),
             contact=ca.contact,
             agree_tos=ca.agree_tos,
-            ca_bundle=Path(ca.ca_bundle) if ca.ca_bundle else None,
+            ca_bundle=trust.followed(Path(ca.ca_bundle)) if ca.ca_bundle else None,
             eab_kid=ca.eab_kid,
             eab_key=_eab(ca),
             user_agent=f"certagent/{__version__}",

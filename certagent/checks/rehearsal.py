@@ -1,9 +1,9 @@
-"""`renew --dry-run`: the whole way against a test CA, and nothing changed that a mail client or a sender could notice.
+"""`renew --dry-run`: everything against a test CA; nothing changes that a mail client or a sender could notice.
 
-Real: the CA's challenges, the TXT records for them (written, seen at every authoritative server, removed), a
-certificate for a throw-away key, its verification and rehearsal, the mail server's own check, and every question to
-DNS. Verified without a change: that TLSA records may be written, by asking the provider to remove a value that is not
-there. Never done: TLSA records added or removed, files installed, a server reloaded, the journal written.
+Real are the CA's challenges and the responses to them (put in place, seen everywhere, taken away), a certificate for a
+throw-away key, its verification, the mail server's check, and every question to DNS. That TLSA records may be written
+is tried by removing a value that is not there. Never done: TLSA records added or removed, files installed, a server
+reloaded, the journal written.
 """
 
 from __future__ import annotations
@@ -29,91 +29,86 @@ from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
-from certagent.report.findings import Finding, Outcome, Rehearsal, no_time_to_roll
-from certagent.report.words import brief
+from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
+from certagent.report.words import brief, count
 
 
 class _Run:
-    def __init__(self, tell: Callable[[Finding], None]) -> None:
+    """What was found so far; each finding is reported at once."""
+
+    def __init__(self, report: Callable[[Finding], None]) -> None:
         self.findings: list[Finding] = []
         self.written: list[str] = []
         self.removed: list[str] = []
-        self._tell = tell
+        self._report = report
 
-    def found(self, outcome: Outcome, what: str, detail: str, hint: str = "") -> None:
-        finding = Finding(outcome, what, detail, hint)
-        self.findings.append(finding)
-        self._tell(finding)
+    def found(self, *findings: Finding) -> None:
+        for finding in findings:
+            self.findings.append(finding)
+            self._report(finding)
+
+    def ok(self, what: str, detail: str) -> None:
+        self.found(Finding("ok", what, detail))
 
     @contextmanager
     def trying(self, what: str) -> Generator[None]:
+        """An error is a finding, and what comes after the block goes on."""
         try:
             yield
         except Error as error:
-            self.found("error", what, str(error), error.hint)
+            self.found(Finding("error", what, str(error), error.hint))
 
 
-def rehearse(wiring: Wiring, name: str, tell: Callable[[Finding], None]) -> Rehearsal:
-    """Go the whole way for one certificate; nothing is raised for what goes wrong on it: it is a finding."""
-    entry = wiring.config.certificates[name]
-    spec, edges = entry.spec, wiring.edges(name)
+def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
+    """Rehearse one certificate. Nothing is raised for what goes wrong: it is a finding."""
+    spec, edges = wiring.config.certificates[name].spec, wiring.edges(name)
     state, now = wiring.journal.state(name), wiring.journal.now()
-    run = _Run(tell)
+    run = _Run(report)
+    key_types = frozenset(spec.key_types)
     for server in edges.servers:
-        with run.trying(f"mail server {server}"):
-            edges.check(server, frozenset(spec.key_types))
-            run.found("ok", f"mail server {server}", "its configuration is sound")
-            for what, command in edges.servers[server].advice(frozenset(spec.key_types)):
-                run.found("note", f"mail server {server}", what, command)
+        what = f"mail server {server}"
+        with run.trying(what):
+            edges.check(server, key_types)
+            run.ok(what, "its configuration is sound")
+            run.found(*(Finding("note", what, *advice) for advice in edges.servers[server].advice(key_types)))
     for tlsa_name in spec.tlsa_names:
-        state = _look(run, edges, tlsa_name, state, spec, wiring)
+        with run.trying(f"DNS {tlsa_name}"):
+            observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
+            state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
+            run.found(*_answers(tlsa_name, observation, spec), dnssec(tlsa_name, observation))
+            _may_write(observation, edges)
+            why = "the removal of a value that is not there was accepted"
+            run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
-            for note in no_time_to_roll(spec, state, key_type, chain):
-                run.found(note.outcome, note.what, note.detail, note.hint)
+            run.found(*no_time_to_roll(spec, state, key_type, chain))
     timeline = tuple(forecast(spec, state, now))
     return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline)
 
 
-def _look(run: _Run, edges: Edges, tlsa_name: str, state: State, spec: Spec, wiring: Wiring) -> State:
-    with run.trying(f"DNS {tlsa_name}"):
-        observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
-        state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
-        _judge(run, tlsa_name, observation, spec)
-        absent = f"3 1 1 {secrets.token_hex(32)}"
-        with edges.zones.writing(observation.zone, observation.name) as provider:
-            provider.remove(observation.name, "TLSA", frozenset({absent}))
-        run.found(
-            "ok",
-            f"DNS {tlsa_name}",
-            "TLSA records may be written (the removal of a value that is not there was accepted)",
-        )
-    return state
-
-
-def _judge(run: _Run, tlsa_name: str, observation: Observation, spec: Spec) -> None:
+def _answers(tlsa_name: str, observation: Observation, spec: Spec) -> Iterator[Finding]:
+    what = f"DNS {tlsa_name}"
     for server, answer in observation.answers.items():
         if isinstance(answer, Unknown):
-            run.found(
-                "error",
-                f"DNS {tlsa_name}",
-                f"{server}: {answer.why}",
-                "every authoritative server must answer before a swap",
-            )
+            hint = "every authoritative server must answer before a swap"
+            yield Finding("error", what, f"{server}: {answer.why}", hint)
     known = caches.known(observation)
     if known:
-        values = sorted({v for a in known for v in a.values}) or ["no TLSA records"]
-        ttl = max(a.ttl_s for a in known)
-        wait = caches.retire_interval_of(ttl, spec.safety_margin)
-        run.found(
-            "ok",
-            f"DNS {tlsa_name}",
-            f"{len(observation.answers)} servers answer: {', '.join(values)}; a set may be cached for {brief(wait)}",
-        )
-    outcome = "ok" if observation.security == "secure" else "error"
-    hint = "" if outcome == "ok" else "senders use TLSA records only where DNSSEC validates (RFC 7672 section 2.2)"
-    run.found(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip(), hint)
+        values = sorted({value for answer in known for value in answer.values}) or ["no TLSA records"]
+        wait = caches.retire_interval_of(max(answer.ttl_s for answer in known), spec.safety_margin)
+        servers = f"{count(len(known), 'server')} {'answers' if len(known) == 1 else 'answer'}"
+        yield Finding("ok", what, f"{servers}: {', '.join(values)}; a set may be cached for {brief(wait)}")
+
+
+def _may_write(observation: Observation, edges: Edges) -> None:
+    """Ask the provider to remove a value that is not there.
+
+    Raises:
+        dns.…: See `dns.providers.protocol`.
+    """
+    absent = frozenset({f"3 1 1 {secrets.token_hex(32)}"})
+    with edges.zones.writing(observation.zone, observation.name) as provider:
+        provider.remove(observation.name, "TLSA", absent)
 
 
 def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> Iterator[tuple[str, Chain]]:
@@ -132,17 +127,14 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         order = issuer.order(csr, profile=spec.profile)
         with _presented(run, edges, order.challenges or _made_up(spec)) as challenges:
             act.ready(challenges, edges)
-            run.found("ok", f"challenge {key_type}", "its response is seen everywhere")
+            run.ok(f"challenge {key_type}", "its response is seen everywhere")
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
         credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
         _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
-        life = chain.not_after - chain.not_before
-        run.found(
-            "ok",
-            f"certificate {key_type}",
-            f"issued by {directory}, valid {life.days} days, {len(chain.issuers)} issuers in order, rehearsed",
-        )
+        life = f"valid for {count((chain.not_after - chain.not_before).days, 'day')}"
+        issuers = f"{count(len(chain.issuers), 'issuer')} in order"
+        run.ok(f"certificate {key_type}", f"issued by {directory}, {life}, {issuers}, loads and serves")
         yield key_type, chain
 
 

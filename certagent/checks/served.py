@@ -1,4 +1,7 @@
-"""`certagent check`: the world as it is now, compared with itself and with the journal. Changes nothing."""
+"""`certagent check`: what is served and what is in DNS now, compared with each other and with the journal.
+
+It changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,46 @@ from datetime import timedelta
 
 from certagent.agent.edges import Edges
 from certagent.errors import Error
+from certagent.facts.dns import Answer
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.report.findings import Finding, no_time_to_roll
+from certagent.pki.names import tlsa_name
+from certagent.report.findings import Finding, dnssec, no_time_to_roll
+from certagent.report.words import count
 
 
 def run(spec: Spec, state: State, edges: Edges) -> list[Finding]:
-    """Every finding about one certificate; `refused` stands for what is wrong."""
+    """Every finding about one certificate."""
     found: list[Finding] = []
     met: dict[str, list[Chain]] = {}
     for server in spec.mail_servers:
-        try:
-            edges.check(server.name, frozenset(spec.key_types))
-            found.append(Finding("ok", f"mail server {server.name}", "its configuration is sound"))
-            advice = edges.servers[server.name].advice(frozenset(spec.key_types))
-            found += [Finding("note", f"mail server {server.name}", what, command) for what, command in advice]
-        except Error as error:
-            found.append(Finding("error", f"mail server {server.name}", str(error), error.hint))
-        installation = state.mail_servers.get(server.name)
-        expected = state.generation(installation.generation) if installation and installation.generation else None
+        found += _configuration(server.name, frozenset(spec.key_types), edges)
+        at = state.mail_servers.get(server.name)
+        installed = state.generation(at.generation) if at and at.generation else None
         for served in edges.probe(server.services, spec.key_types):
-            found.append(_compare(served, expected.chains if expected else None))
+            found.append(_compare(served, installed.chains if installed else None))
             if isinstance(served.chain, Chain):
-                met.setdefault(f"_{served.port}._tcp.{served.host}.", []).append(served.chain)
-    for tlsa_name in spec.tlsa_names:
-        found += _records(tlsa_name, met.get(tlsa_name, []), edges)
+                met.setdefault(tlsa_name(served.host, served.port), []).append(served.chain)
+    for name in spec.tlsa_names:
+        found += _records(name, met.get(name, []), edges)
     newest = state.newest
-    found += [
-        note
-        for a, chain in (newest.chains if newest else {}).items()
-        for note in no_time_to_roll(spec, state, a, chain)
-    ]
+    for key_type, chain in (newest.chains if newest else {}).items():
+        found += no_time_to_roll(spec, state, key_type, chain)
     return found
+
+
+def _configuration(server: str, key_types: frozenset[str], edges: Edges) -> list[Finding]:
+    what = f"mail server {server}"
+    try:
+        edges.check(server, key_types)
+        advice = edges.servers[server].advice(key_types)
+    except Error as error:
+        return [Finding("error", what, str(error), error.hint)]
+    sound = Finding("ok", what, "its configuration is sound")
+    return [sound, *(Finding("note", what, detail, command) for detail, command in advice)]
 
 
 def _compare(served: Served, installed: Mapping[str, Chain] | None) -> Finding:
@@ -53,43 +61,32 @@ def _compare(served: Served, installed: Mapping[str, Chain] | None) -> Finding:
         return Finding("note", what, f"serves a certificate that certagent did not install; {until}")
     expected = installed.get(served.key_type)
     if expected is None:
-        hint = "if certagent plan has nothing to do: take it out of the mail server, or list both kinds under keys"
-        return Finding("error", what, "serves a kind of key that certagent did not install", hint)
+        hint = "if certagent plan has nothing to do: take it out of the mail server, or list both key types under keys"
+        return Finding("error", what, "serves a key type that certagent did not install", hint)
     if served.chain != expected:
         same = (served.chain.spki, served.chain.serial) == (expected.spki, expected.serial)
         wrong = "serves what was installed, with other issuers" if same else "does not serve what was installed"
-        return Finding("error", what, wrong, "certagent renew puts it right")
+        return Finding("error", what, wrong, "run: certagent renew")
     return Finding("ok", what, f"serves what was installed; {until}")
 
 
-def _records(tlsa_name: str, met: list[Chain], edges: Edges) -> list[Finding]:
-    what = f"DNS {tlsa_name}"
+def _records(name: str, met: list[Chain], edges: Edges) -> list[Finding]:
     try:
-        observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
+        observation = edges.resolver().observe(name, expect=None, gone=frozenset(), budget=timedelta(0))
     except Error as error:
-        return [Finding("error", what, str(error), error.hint)]
-    outcome = "ok" if observation.security == "secure" else "error"
-    found = [Finding(outcome, f"DNSSEC {tlsa_name}", f"{observation.security} {observation.why}".strip())]
-    for server, answer in observation.answers.items():
-        if isinstance(answer, Unknown):
-            found.append(Finding("error", f"{what} at {server}", answer.why))
-            continue
-        unmatched = sorted({t for chain in met for t in caches.unmatched(answer.values, chain)})
-        if unmatched:
-            hint = "senders defer mail now; certagent renew publishes what is missing"
-            found.append(
-                Finding(
-                    "error", f"{what} at {server}", f"no {', '.join(unmatched)} record matches what is served", hint
-                )
-            )
-        elif not answer.values:
-            found.append(Finding("note", f"{what} at {server}", "no TLSA records: senders do not use DANE"))
-        else:
-            found.append(
-                Finding(
-                    "ok",
-                    f"{what} at {server}",
-                    f"{len(answer.values)} records, TTL {answer.ttl_s} s; what is served matches",
-                )
-            )
-    return found
+        return [Finding("error", f"DNS {name}", str(error), error.hint)]
+    answers = [_answer(f"DNS {name} at {server}", answer, met) for server, answer in observation.answers.items()]
+    return [dnssec(name, observation), *answers]
+
+
+def _answer(what: str, answer: Answer | Unknown, met: list[Chain]) -> Finding:
+    """Whether what one server answers matches what was met."""
+    if isinstance(answer, Unknown):
+        return Finding("error", what, answer.why)
+    unmatched = sorted({parameters for chain in met for parameters in caches.unmatched(answer.values, chain)})
+    if unmatched:
+        hint = "senders defer mail now; certagent renew publishes what is missing"
+        return Finding("error", what, f"no {', '.join(unmatched)} record matches what is served", hint)
+    if not answer.values:
+        return Finding("note", what, "no TLSA records: senders do not use DANE")
+    return Finding("ok", what, f"{count(len(answer.values), 'record')}, TTL {answer.ttl_s} s; what is served matches")

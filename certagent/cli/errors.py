@@ -63,9 +63,13 @@ class Ended(BaseException):
 
 
 def guard_signals() -> None:
-    """SIGTERM ends a command like Ctrl-C does: what was begun is in the journal."""
+    """SIGTERM ends a command like Ctrl-C does, within 10 s: what was begun is in the journal."""
+    from certagent.host import ending
+    from certagent.host.programs import end_all
 
     def stop(_number: int, _frame: object) -> NoReturn:
+        ending.begin()
+        end_all()  # threads may wait for programs, and the end of the process waits for them
         raise Ended
 
     signal.signal(signal.SIGTERM, stop)

@@ -12,6 +12,7 @@ import click
 from certagent import __version__
 from certagent.cli.errors import Ended, Exit, complain, exit_status_of
 from certagent.errors import Error, Usage
+from certagent.host.memory import no_core_dumps
 
 COMMANDS = {
     "init": "init",
@@ -54,6 +55,7 @@ def cli() -> None:
     Begin with `certagent renew --dry-run`: it does everything against the CA's staging directory and changes nothing.
     `certagent run` then looks after all certificates.
     """
+    no_core_dumps()
 
 
 def main() -> NoReturn:

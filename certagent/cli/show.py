@@ -56,7 +56,8 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     certificates = tuple(
         status.certificate(wiring.config.certificates[name].spec, state, now, wakes.get(name)) for name, state in states
     )
-    view = status.status(certificates, now, wiring.present())
+    others = () if names else tuple(status.other(*one) for one in wiring.others())
+    view = status.status(certificates, now, wiring.present(), others)
     if as_json:
         click.echo(text.to_json(view))
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack, suppress
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Usage
@@ -53,11 +54,22 @@ def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
         secret.mode: (Usage) Group or others may read it, or somebody else may change it.
         store.path, store.disk: As `read_trusted`.
     """
-    try:
-        with trust.opened(path, private=True) as fd, translated(path):
-            return _read(path, fd, limit_bytes)
-    except trust.Untrusted as error:
-        raise Usage("secret.mode", error.detail, error.hint) from None
+    with _usage(), trust.opened(path, private=True) as fd, translated(path):
+        return _read(path, fd, limit_bytes)
+
+
+@contextmanager
+def private_file(path: Path) -> Generator[int]:
+    """A descriptor of a file to lock, which nobody else can open. It is made if it is missing, and stays.
+
+    Raises: as `read_private`.
+    """
+    with translated(path), suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with ExitStack() as stack:
+        with _usage():
+            fd = stack.enter_context(trust.opened(path, private=True))
+        yield fd
 
 
 def file_status(path: Path) -> os.stat_result | None:
@@ -96,6 +108,14 @@ def private_dir(path: Path) -> None:
             path.mkdir(0o700)
         _sync_directory(path.parent)  # always: the run that made it may have been killed before this line
     trust.trusted_dir(path)
+
+
+@contextmanager
+def _usage() -> Generator[None]:
+    try:
+        yield
+    except trust.Untrusted as error:
+        raise Usage("secret.mode", error.detail, error.hint) from None
 
 
 def _read(path: Path, fd: int, limit_bytes: int) -> bytes:

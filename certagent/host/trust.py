@@ -82,17 +82,22 @@ def opened(path: Path, *, private: bool = False) -> Generator[int]:
 
     Raises: as `walked`. Also `store.path` if it is missing, not readable, or no regular file.
     """
-    with walked(path, forbidden=0o077 if private else _WRITERS) as end, translated(path):
+    with walked(path, forbidden=0o077 if private else _WRITERS) as end:
+        fd = _open(path, end)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path, end: End) -> int:
+    with translated(path):
         if end.status is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if not stat.S_ISREG(end.status.st_mode):
             raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
         # O_NONBLOCK: if we exchange it ourselves meanwhile, a FIFO must not wait for a writer
-        fd = os.open(end.real.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=end.directory)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        return os.open(end.real.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=end.directory)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command: looks, proposes, and with --apply changes the mail servers' own configuration."""
+"""What `certagent init` does: it looks, proposes, and with --apply changes the mail servers' configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from certagent.errors import Error, Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient, Usage
 from certagent.init import changes, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
@@ -25,6 +25,7 @@ from certagent.pki.keytypes import algorithm
 from certagent.report.findings import Finding
 from certagent.report.text import finding as finding_line
 from certagent.report.text import to_json
+from certagent.report.words import count
 
 _DEFAULT = Path("/etc/certagent/config.yaml")
 
@@ -32,18 +33,18 @@ _DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
 
 
 def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
-    """`certagent init`; the exit code.
+    """`certagent init`; the exit status.
 
-    The config goes to `output`, a new file, or to standard output; then all the rest goes to standard error, so that it
-    can be piped into a file. With `apply` and no `output` it is not shown again.
+    The configuration goes to `output`, a new file, or to standard output. In the second case all else goes to standard
+    error, so that the output can be piped into a file. With `apply` and no `output` it is not shown again.
 
     Raises:
-        config.file: (Misconfigured) `output` exists, or cannot be written; nothing was changed.
+        config.file: (Usage) `output` exists, or cannot be written; nothing was changed.
         mta.config: (Misconfigured) No mail server was found; or see `changes.apply`.
         mta.files, mta.disk: See `changes.apply`.
     """
     if output is not None and os.path.lexists(output):
-        raise Misconfigured("config.file", f"{output} exists, and is not overwritten", "name a file that is new")
+        raise Usage("config.file", f"{output} exists, and is not overwritten", "name a file that is new")
     if apply and os.geteuid() != 0:
         raise Misconfigured("mta.files", "--apply changes files of root", "run: sudo certagent init --apply")
     if sys.stderr.isatty():
@@ -79,19 +80,19 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
 
 
 def write(path: Path, text: str) -> None:
-    """A new file with mode 0644: the config holds no secret.
+    """A new file with mode 0644: the configuration holds no secret.
 
     Raises:
-        config.file: (Misconfigured) It exists already, or its directory is missing or not permitted.
+        config.file: (Usage) It exists already, or its directory is missing or not permitted.
         store.disk: (Transient) Disk full or failing. Nothing is left behind.
     """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
-        raise Misconfigured("config.file", f"{path} exists, and is not overwritten", "name a new file") from error
+        raise Usage("config.file", f"{path} exists, and is not overwritten", "name a new file") from error
     except OSError as error:
         hint = f"make its directory: install -d {shlex.quote(str(path.parent))}"
-        raise Misconfigured("config.file", f"{path}: {error.strerror}", hint) from error
+        raise Usage("config.file", f"{path}: {error.strerror}", hint) from error
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(text.encode())
@@ -144,17 +145,21 @@ def complaint(found: Found, plugin: Any, keys: tuple[str, ...]) -> Any:
 def next_steps(
     seen: Survey, kinds: Mapping[str, Any], text: str, output: Path | None, done: list[Outcome]
 ) -> list[Next]:
-    """What the operator does after this, in order."""
+    """What to do after this, in order."""
     path = output or _DEFAULT
     chosen = "" if path == _DEFAULT else f" --config {shlex.quote(str(path))}"
     again = "certagent init --apply"
     steps: list[Next] = []
     if output is None and _DEFAULT.exists():
-        steps.append(Next("compare it with the config there is", f"certagent init 2>/dev/null | diff -u {_DEFAULT} -"))
+        steps.append(
+            Next("compare it with the configuration there is", f"certagent init 2>/dev/null | diff -u {_DEFAULT} -")
+        )
     elif output is None:
         steps.append(Next("keep the proposal", f"certagent init --output {_DEFAULT}"))
     if (todo := text.count("TODO:")) and (output or not _DEFAULT.exists()):
-        steps.append(Next(f"fill in what is marked TODO, {todo} places", f"grep -n TODO {shlex.quote(str(path))}"))
+        steps.append(
+            Next(f"fill in what is marked TODO, {count(todo, 'place')}", f"grep -n TODO {shlex.quote(str(path))}")
+        )
     servers = {found.name: made for found in seen.found if (made := host.made(found, kinds))}
     written = directories(servers.values())
     if absent := [str(path) for path in written if not path.is_dir()]:
@@ -167,7 +172,7 @@ def next_steps(
     for name in dict.fromkeys(outcome.server for outcome in done if outcome.state == "made"):
         steps.append(Next(f"let {name} read its changed configuration", servers[name].reload_command))
     steps += [
-        Next("see whether all is as the config says", f"certagent check{chosen}"),
+        Next("see whether all is as the configuration says", f"certagent check{chosen}"),
         Next("rehearse; it changes nothing", f"certagent renew --dry-run{chosen}"),
     ]
     if late:
@@ -177,7 +182,7 @@ def next_steps(
         steps.append(Next("once they are there, make the changes that name them", again))
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
     if beyond := _beyond_unit(written, kinds):
-        steps.append(Next("let the service write where the files are: for it, all else is read-only", _drop_in(beyond)))
+        steps.append(Next("let the service write where the files are; all else is read-only for it", _drop_in(beyond)))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
 
@@ -194,17 +199,17 @@ def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _drop_in(directories: list[str]) -> str:
-    """Behind "-", since one that is gone some day must not keep the service from starting."""
+    """The command. The "-" before each: a directory that is gone some day must not keep the service from starting."""
     quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in directories)
     lines = shlex.join(["[Service]", f"ReadWritePaths={quoted}"])
     return f"install -d {_DROP_IN.parent} && printf '%s\\n' {lines} > {_DROP_IN} && systemctl daemon-reload"
 
 
 def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
-    """How what is served now gets into the files that are not there yet: then the server can be told at once, and the
-    first swap is a rename like all others. And which files that makes.
+    """How to copy what is served now into the files that are not there yet, and the files that this makes.
 
-    For each server all or none: with a file that is there and not named, the first run would not make the others.
+    The server can then name them at once, and the first swap is a rename like all others. For each server all or none:
+    if one file is there and not named, the first run does not make the others.
     """
     steps: list[Next] = []
     made: set[str] = set()
@@ -228,9 +233,9 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
 
 
 def _copying(used: InUse, target: dict[str, str], access: Mapping[str, Any]) -> str:
-    """The key is closed to others from the first moment; "": the layout needs more than a copy."""
-    tlsa_name = [f"-{key[0]} {shlex.quote(access[key])}" for key in ("owner", "group") if key in access]
-    install = " ".join(["install", f"-m {access.get('mode', '600')}", *tlsa_name])
+    """The command; the key is closed to others from the first moment. "": the layout needs more than a copy."""
+    flags = [f"-{key[0]} {shlex.quote(access[key])}" for key in ("owner", "group") if key in access]
+    install = " ".join(["install", f"-m {access.get('mode', '600')}", *flags])
     if set(target) == {"combined"}:
         sources = [used.file] if used.key == used.file else [used.key, used.file]
         new = shlex.quote(target["combined"])
@@ -263,7 +268,7 @@ class _Say:
         for finding in told:
             first, *hint = finding_line(finding).split("\n")
             self.line(first, indent=10)
-            for line in hint:  # it may be a command, to be copied as it is
+            for line in hint:  # it may be a command, which is copied as it is
                 self.whole(line)
 
     def changes(self, done: list[Outcome]) -> None:

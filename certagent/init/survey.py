@@ -151,7 +151,7 @@ def kinds(server: Found) -> tuple[str, ...]:
 
 
 def files(server: Found) -> list[tuple[str, dict[str, str]]]:
-    """The files of each kind of key, as `certagent.mta.layout.Files` calls them; a bare path is a combined file."""
+    """The files of each kind of key, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
     found: list[tuple[str, dict[str, str]]] = []
     for value in server.options.values():
         for key, one in cast("dict[object, Any]", value).items() if isinstance(value, dict) else ():
@@ -331,7 +331,7 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
             yield Finding("error", what, f"{detail}; no {', '.join(hurt)} record matches what is served", hint)
         else:
             yield Finding("ok", what, detail + ("; what is served matches" if met else ""))
-    if odd := tlsa_parameters(name) - {tlsa.KEY, tlsa.ANCHOR}:
+    if odd := tlsa_parameters(name) - {tlsa.DANE_EE_SPKI_SHA256, tlsa.DANE_TA_SPKI_SHA256}:
         hint = "remove them by hand, and wait two of their TTLs before the first run"
         yield Finding(
             "note", what, f"certagent makes no {', '.join(sorted(odd))} records and will not roll these", hint

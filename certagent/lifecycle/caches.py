@@ -1,16 +1,28 @@
-"""What the world's DNS caches may hold, and whom that could hurt. The promise of certagent, as two small functions.
+"""What the world's DNS caches may have, and which chains break with it: the promise of certagent.
 
-1. A TLSA set that was seen at any authoritative server may be in some cache until its hold time has passed since the
-   first complete round of answers in which no server gave it any more (RFC 7671 section 8.1; RFC 2181 section 5.2).
-2. A server that was not heard may give any set it ever gave. So a round with an unknown answer never ends a hold.
-3. A set that comes back (a secondary that regressed) is held again, from the start.
+A roll in time, in the terms of RFC 7583:
+
+    name servers  old set | old or both | both records .......................................... | new
+    caches        old set ........................ | both records ...............................
+    mail server   old key ............................ | old or new | new key ...................
+                  --------+-------------+----------+---+------------+----------+-----------------+----> time
+                       publish        seen        gone swap       drain      verify           remove
+                                   everywhere
+                                        |<-------->|   retire interval of the old set (Iret)
+                          |<---------------------->|   publication interval of the new record (Ipub)
+
+1. A TLSA set that any authoritative server was seen to give may be cached until its retire interval has passed. The
+   interval begins with the first complete round of answers in which no server gives the set (RFC 7671 section 8.1;
+   RFC 2181 section 5.2).
+2. A server that was not heard may give any set that it ever gave. So a round with an unknown answer begins no interval.
+3. For a set that comes back (a secondary that regressed) the wait begins anew.
 4. When an alias leads elsewhere, what was given there before the first complete round of answers is not known, also if
-   it has led there before. Caches may hold a set that nobody saw.
-5. A set hurts a chain if some usable TLSA parameters in it have records and none of them matches (RFC 7671
-   sections 8 and 9; RFC 7672 section 2.2). An empty set hurts nobody: that sender does not use DANE.
+   it has led there before. Caches may have a set that nobody saw.
+5. A set breaks with a chain if, for some usable TLSA parameters in it, no record matches (RFC 7671 sections 8 and 9;
+   RFC 7672 section 2.2). An empty set breaks with none: that sender does not use DANE.
 
-Nothing here decides anything: `planner.py` asks before it plans, `act.py` asks again before it acts, and the tests
-ask at every moment of a simulated world.
+Nothing here decides anything. `gates.py` asks before a plan and again before an act, and the tests ask at every moment
+of a simulated world.
 """
 
 from __future__ import annotations
@@ -29,14 +41,16 @@ from certagent.pki import tlsa
 
 
 class CachedSet(Struct, frozen=True):
-    """A TLSA set that caches may hold. `gone_at`: since when no authoritative server gives it; None: one may still."""
+    """A TLSA set that caches may have."""
 
     values: frozenset[Value] | None
-    """None: not known. Whatever the place gave before it was looked at."""
+    """None: not known. Whatever the place gave before it was observed."""
     ttl_s: int
     path: tuple[tuple[str, int], ...]
+    """Each CNAME on the way, as in `Answer`."""
     seen_at: Instant
     gone_at: Instant | None
+    """Since when no authoritative server gives it; None: one may still."""
 
 
 def complete(observation: Observation) -> bool:
@@ -50,7 +64,7 @@ def known(observation: Observation) -> list[Answer]:
 
 
 def after(cached: tuple[CachedSet, ...], observation: Observation, now: Instant) -> tuple[CachedSet, ...]:
-    """What may be held after this round of answers (rules 1 to 4 above)."""
+    """What caches may have after this round of answers (rules 1 to 4 above)."""
     answers = known(observation)
     everyone = complete(observation)
     result: dict[tuple[frozenset[Value] | None, tuple[str, ...]], CachedSet] = {}
@@ -84,7 +98,7 @@ def after(cached: tuple[CachedSet, ...], observation: Observation, now: Instant)
 def with_set(
     cached: tuple[CachedSet, ...], values: frozenset[Value], ttl_s: int, observation: Observation | None, now: Instant
 ) -> tuple[CachedSet, ...]:
-    """What may be held if a server that was not heard gave this set until now."""
+    """What caches may have if a server that was not heard gave this set until now."""
     if not values:
         return cached
     path = next((a.path for a in known(observation)), ()) if observation else ()
@@ -96,8 +110,8 @@ def with_set(
 def retire_interval(cached: CachedSet, path: tuple[str, ...], safety_margin: timedelta) -> timedelta:
     """How long a set may live on in caches after the last server stopped giving it.
 
-    Two TTLs (RFC 7671 section 8.1), at least the TTL and the guard for clocks and for caches inside senders. Where the
-    alias has changed since, a cache may follow the old one for its TTL and only then take the old set for another.
+    Two TTLs (RFC 7671 section 8.1), at least the TTL and the safety margin for clocks and for caches inside senders. If
+    the alias has changed since, a cache may follow the old one for its TTL and only then take the old set for another.
     """
     ttl_s = cached.ttl_s
     if _names(cached.path) != path:
@@ -111,7 +125,7 @@ after it asked: below a TTL of this, twice the TTL is not enough."""
 
 
 def retire_interval_of(ttl_s: int, safety_margin: timedelta) -> timedelta:
-    """The hold of a set with that TTL, behind an alias that has not changed."""
+    """The retire interval of a set with that TTL, behind an alias that has not changed."""
     ttl = timedelta(seconds=ttl_s)
     return max(2 * ttl, ttl + max(safety_margin, GRAIN))
 
@@ -119,7 +133,7 @@ def retire_interval_of(ttl_s: int, safety_margin: timedelta) -> timedelta:
 def still_cached(
     cached: Iterable[CachedSet], path: tuple[str, ...], safety_margin: timedelta, now: Instant
 ) -> list[CachedSet]:
-    """Those that some cache may hold now."""
+    """Those that some cache may have now."""
     return [h for h in cached if h.gone_at is None or now.since(h.gone_at) < retire_interval(h, path, safety_margin)]
 
 
@@ -127,7 +141,7 @@ def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool =
     """The TLSA parameters of the set for which no record matches the chain. Empty: the set is good for every sender.
 
     Usages 0 and 1 and malformed records are left out: senders treat them as unusable (RFC 7672 section 3.1.3). A
-    record whose match cannot be told from the facts of the chain (`3 0 1`, `2 0 1`, other digests) matches only with
+    record whose match the facts of the chain cannot show (`3 0 1`, `2 0 1`, other digests) matches only with
     benefit of doubt.
     """
     matched: dict[str, bool] = {}
@@ -140,20 +154,19 @@ def unmatched(values: Iterable[Value], chain: Chain, *, benefit_of_doubt: bool =
 
 
 def breaks(values: frozenset[Value] | None, chain: Chain, served: Iterable[Chain]) -> bool:
-    """Whether a sender that holds the set is hurt by the chain, and is not hurt already by everything served so far.
+    """The chain would be the first that does not match for some sender with this set.
 
-    One kind of TLSA parameters at a time, since senders differ in those they support. A set that surely matches
-    nothing that is served (a mistake made before certagent came, or behind its back) is no reason to hold anything
-    back: its holders are cut off already, and only a change can help them. A set that nobody saw may
-    match all that is served, and nothing else.
+    Senders differ in the TLSA parameters that they support, so each kind counts alone. A set that surely matches
+    nothing that is served (a mistake made before certagent came, or behind its back) holds nothing back: senders with
+    it defer already, and only a change can help them. A set that nobody saw may match all that is served, and no more.
     """
     now_served = list(served)
     if values is None:
         return any((s.spki, s.issuers) != (chain.spki, chain.issuers) for s in now_served) or not now_served
-    hurt = unmatched(values, chain)
-    return bool(hurt) and (
-        not now_served or any(hurt - unmatched(values, s, benefit_of_doubt=True) for s in now_served)
-    )
+    fails = unmatched(values, chain)
+    if not fails or not now_served:
+        return bool(fails)
+    return any(fails - unmatched(values, one, benefit_of_doubt=True) for one in now_served)
 
 
 def _longest(path: tuple[tuple[str, int], ...], seen: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
@@ -178,5 +191,5 @@ def _identity(
 
 
 def _kept(cached: CachedSet) -> timedelta:
-    """When a gone set is dropped from the state: long after any hold (a guard is at most a day, see config.py)."""
+    """When a gone set is dropped from the state: long after any retire interval (a safety margin is at most a day)."""
     return 4 * timedelta(seconds=cached.ttl_s + sum(ttl for _, ttl in cached.path)) + timedelta(days=2)

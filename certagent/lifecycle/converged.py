@@ -8,7 +8,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 
 
 def converged(spec: Spec, state: State) -> bool:
-    """The newest certificate is all that is served and proven, the records are as they should be at every server,
+    """The newest certificate is all that is served and verified, the records are as they should be at every server,
     and no request is open. A TLSA name that stays unpublished for a reason outside (an unsigned zone) is not waited
     for.
     """

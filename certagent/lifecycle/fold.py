@@ -39,14 +39,14 @@ def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     return _apply(state, event, now)
 
 
-def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line an event
+def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C901, PLR0911, PLR0912 -- one line per event
     match event:
         case ev.Intended():
             return _intended(state, event, now)
         case ev.Failed():
             return _failed(state, event, now)
         case ev.KeysMade() if state.keyset(event.keys):
-            return state  # told twice
+            return state  # it is journaled already
         case ev.KeysMade():
             made = KeySet(event.keys, now, event.spki)
             return replace(state, keys=(*state.keys, made), keys_made=state.keys_made + 1)
@@ -63,7 +63,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.OrderAbandoned():
             return replace(state, orders={a: o for a, o in state.orders.items() if a != event.key_type})
         case ev.Issued() if state.generation(event.generation):
-            return state  # told twice
+            return state  # it is journaled already
         case ev.Issued():
             return _issued(state, event, now)
         case ev.CleanedUp():
@@ -84,7 +84,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _tlsa_name(state, event.tlsa_name, observed)
         case ev.Superseding():
             known = state.tlsa_name(event.tlsa_name)
-            # its TTL may have been raised where no look could see it
+            # its TTL may have been raised where no observation could see it
             cached = caches.with_set(known.cached, event.before, event.before_ttl_s, known.observation, now)
             cached = caches.with_set(cached, event.after, event.after_ttl_s, known.observation, now)
             return _tlsa_name(state, event.tlsa_name, replace(known, cached=cached))
@@ -123,7 +123,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _requested(state, event)
 
 
-def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line a step
+def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line per step
     match event.step:
         case PlaceOrder(ca=ca):
             return replace(state, ca=ca)
@@ -166,7 +166,7 @@ def _changing(
     known = state.tlsa_name(name)
     cached = known.cached
     for answer in caches.known(known.observation) if known.observation else ():
-        # caches may take what comes of it, also where somebody changes it again before any look
+        # caches may take what comes of it, also if somebody changes it again before any observation
         after = answer.values - values if removes else answer.values | values
         cached = caches.with_set(cached, after, max(answer.ttl_s, ttl_s), known.observation, now)
     old = known.tried(values, removes=removes)
@@ -188,7 +188,7 @@ def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
 
 
 def _put_back(state: State, server: str) -> tuple[Failure, ...]:
-    """A generation whose proof failed is installed again only after the back-off of all such attempts in a row."""
+    """A generation whose verification failed is installed again only after the back-off of all such attempts."""
     lane = Lane("install", server)
     verify, install = state.failure(Lane("verify", server)), state.failure(lane)
     if verify is None:
@@ -306,7 +306,7 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
-    # a generation that was proven before has been lost to somebody else's hand
+    # of a generation that was verified before: another program or person has replaced it
     return _server(
         state, event.server, phase="drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
     )
@@ -334,7 +334,7 @@ def _deleting(state: State, step: Delete) -> State:
 
 
 def _requested(state: State, event: ev.Requested) -> State:
-    # the operator has looked: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
+    # the operator was there: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
     failing = tuple(f for f in state.failing if schedule.of_the_ca(f))
     return replace(state, requested=state.requested if event.what == "retry" else event, failing=failing)
 

@@ -41,7 +41,7 @@ class Foreseen(Struct, frozen=True):
 
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
-    spec = replace(spec, check_interval=_FAR)  # the routine looks between would only hide what matters
+    spec = replace(spec, check_interval=_FAR)  # the routine observations between would only hide what matters
     state = replace(state, failing=())
     zone = {name.place: name.seen_somewhere for name in TlsaNames(spec, state)}
     first = state.newest
@@ -71,7 +71,7 @@ def future_spki(keys: str, key_type: str) -> str:
     return hashlib.sha256(f"{keys} {key_type}".encode()).hexdigest()
 
 
-def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line a step
+def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, zone: dict[str, frozenset[str]], now: Instant
 ) -> list[ev.AnyEvent]:
     work = step.work

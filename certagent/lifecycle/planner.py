@@ -3,7 +3,7 @@
 House rules:
 1. A rule reads facts and offers steps or waits; it changes nothing, draws nothing and asks nobody. All it knows is in
    the journal's fold, so a user's journal reproduces every decision.
-2. The first step that is not held back by its own earlier failure is taken. One step a pass; then facts are read again.
+2. The first step whose own earlier failure does not hold it back is taken. One step per pass; then all is read anew.
 3. A rule never relies on an earlier rule having spoken: each checks itself what it needs.
 4. What was not observed is unknown. Nothing irreversible is offered on it. Before a removal every answer that it rests
    on is fresh (`schedule.FRESH`). For a swap DNS is asked in the same breath, and `agent/act` asks the same gates.

@@ -1,4 +1,4 @@
-"""When: to renew, to try again, to look again. Pure arithmetic on dates; every number names its reason."""
+"""When: to renew, to try again, to observe again. Pure arithmetic on dates; every number names its reason."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""
 SOON = timedelta(seconds=1)
-"""The shortest wait between two looks at DNS that somebody else has to change."""
+"""The shortest wait between two observations of DNS that somebody else has to change."""
 OBSERVE_AT_MOST = timedelta(minutes=15)
-"""While caches are waited for, a server that regresses is noticed within this, or an eighth of the hold if that is
-less."""
+"""While caches are waited for, a server that regresses is noticed within this, or an eighth of the retire
+interval if that is less."""
 ALARM = timedelta(hours=1)
-"""A deployment that is open for longer does not mend itself: by then every retry is an hour apart."""
+"""A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
 LATE = timedelta(hours=1)
-"""A change whose answer was lost may be applied as long after; until then a withdrawn name is not forgotten."""
+"""A change whose answer was lost may be applied as long after; until then what is known of a withdrawn name is kept."""
 FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
 
@@ -38,9 +38,7 @@ def alarms(failure: Failure, now: Instant) -> bool:
 
 
 def backstop(chain: Chain) -> datetime:
-    """Renew here at the latest if the CA suggests nothing: with a third of the lifetime left, half if it is
-    short-lived.
-    """
+    """Renew here at the latest if the CA suggests nothing: a third of the lifetime is left, half if short-lived."""
     life = chain.not_after - chain.not_before
     return chain.not_after - (life / 2 if life < SHORT_LIFE else life / 3)
 
@@ -82,7 +80,7 @@ def of_the_ca(failure: Failure) -> bool:
 def retry_in(failure: Failure, now: Instant) -> timedelta:
     """How long until a failed line of work may be tried again; zero or less: now.
 
-    Retry-After is honoured where it is longer (RFC 9110 section 10.2.3). An operator's mistake is looked at again like
+    Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is looked at again like
     any other failure: the repair may be made at any time.
     """
     steps = BACKOFF_S
@@ -104,7 +102,7 @@ def write_again(tries: int) -> timedelta:
 
 
 def observe_every(spec: Spec, retire_interval: timedelta) -> timedelta:
-    """How often to look while a hold of that length is waited for: eight times, to see a regression in time."""
+    """How often to observe while a retire interval of that length is waited for: eight times, to see a regression."""
     return min(max(retire_interval / 8, SOON), OBSERVE_AT_MOST, spec.check_interval)
 
 

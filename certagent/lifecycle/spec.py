@@ -1,8 +1,7 @@
-"""The words of the core: what the operator wants (`Spec`), what was found out, and what is known of a certificate
-(`State`).
+"""What the operator wants of one certificate (`Spec`).
 
-Only frozen values; no I/O, no clock, no random. Dates are aware UTC, durations `timedelta`; a suffix names any other
-unit.
+All values of the core are frozen: no I/O, no clock, no random. Dates are aware UTC, durations `timedelta`; a suffix
+names any other unit.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ from msgspec import Struct
 
 from certagent.facts.tls import KeyType, Service
 
-# -- what the operator wants -----------------------------------------------------------------------------------------
-
 
 class MailServer(Struct, frozen=True):
-    """One mail server that holds the certificate, by its name in the config."""
+    """One mail server that has the certificate, by its name in the configuration."""
 
     name: str
     services: tuple[Service, ...]
 
 
 class Spec(Struct, frozen=True):
-    """One entry of `certificates:` in the config."""
+    """One entry of `certificates:` in the configuration."""
 
     name: str
     names: tuple[str, ...]
@@ -34,16 +31,16 @@ class Spec(Struct, frozen=True):
     """New keys when those in service are at least that old; zero: at every renewal; None: never."""
     standby: bool
     tlsa_names: dict[str, tuple[str, ...]]
-    """TLSA owner names (`_25._tcp.mx1.example.org.`) and the targets that answer there; empty: no DANE."""
+    """TLSA names (`_25._tcp.mx1.example.org.`) and the mail servers that answer there; empty: no DANE."""
     tlsa_parameters: tuple[str, ...]
-    """`3 1 1`, and `2 1 1` where asked for (RFC 7672 section 3.1)."""
+    """`3 1 1`, and `2 1 1` if asked for (RFC 7672 section 3.1)."""
     ttl_s: int
     safety_margin: timedelta
     """Added to a TTL for clock skew and for caches inside senders."""
     drain: timedelta
     """How long old worker processes of a mail server may live on after a reload."""
     check_interval: timedelta
-    """How often DNS and what is served are looked at while nothing is due."""
+    """How often DNS and what is served are observed while nothing is due."""
     mail_servers: tuple[MailServer, ...]
     cas: tuple[str, ...]
     """The CAs that may issue, the preferred one first, each by the URL of its directory (RFC 8555 section 7.1.1)."""

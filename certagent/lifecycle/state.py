@@ -18,11 +18,11 @@ from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.steps import Delete
 from certagent.pki import tlsa
 
-EVERY_PARAMETERS = ("3 1 1", "2 1 1")
+EVERY_PARAMETERS = (tlsa.DANE_EE_SPKI_SHA256, tlsa.DANE_TA_SPKI_SHA256)
 
 
 class KeySet(Struct, frozen=True):
-    """One private key of each algorithm, rolled together. `spki`: SHA-256 of each SubjectPublicKeyInfo."""
+    """One private key of each key type, rolled together. `spki`: SHA-256 of each SubjectPublicKeyInfo."""
 
     id: str
     made_at: Instant
@@ -48,7 +48,7 @@ class KeySet(Struct, frozen=True):
 
 
 class Generation(Struct, frozen=True):
-    """One chain of each algorithm. `keys` is None for what was served before certagent came (a foreign generation)."""
+    """One chain of each key type. `keys` is None for what was served before certagent came: it is unmanaged."""
 
     id: str
     keys: str | None
@@ -89,20 +89,20 @@ class Change(Struct, frozen=True):
 
 
 class TlsaState(Struct, frozen=True):
-    """A TLSA owner name: what caches may hold of it, and the last round of answers."""
+    """A TLSA name: what caches may have of it, and the last round of answers."""
 
     mail_servers: tuple[str, ...] = ()
-    """Who answers there, as the config had it when the name was in it."""
+    """The mail servers that answer there, as of when the name was last configured."""
     cached: tuple[caches.CachedSet, ...] = ()
     observation: Observation | None = None
     observed_at: Instant | None = None
     changed_at: Instant | None = None
-    """Last attempt to add or remove values; a look before it is out of date."""
+    """The last attempt to add or remove values; an observation before it is out of date."""
     change: Change | None = None
     """That attempt, and how often it was made without being seen to work."""
     other: Change | None = None
-    """The same of the last one in the other direction: where nobody is heard but a server that does not follow, adding
-    and removing take turns."""
+    """The same of the last one in the other direction: if only a server is heard that does not follow, adding and
+    removing take turns."""
 
     def tried(self, values: frozenset[Value], *, removes: bool) -> Change | None:
         """The same change, if it was made and not seen to work."""
@@ -128,7 +128,7 @@ Phase = Literal[
 
 
 class Installation(Struct, frozen=True):
-    """A mail server: which generations its processes may serve, and how far the newest is proven."""
+    """A mail server: which generations its processes may serve, and how far the newest is verified."""
 
     serves: tuple[str, ...] = ()
     met: tuple[str, ...] = ()
@@ -139,11 +139,11 @@ class Installation(Struct, frozen=True):
     reloaded_at: Instant | None = None
     verified_at: Instant | None = None
     services: tuple[str, ...] = ()
-    """As `host:port`, where the last proof that nothing else is served has met the generation."""
+    """As `host:port`, where the last verification that nothing else is served met the generation."""
     rejected: str | None = None
-    """The generation that was taken back, since its proof failed or caches forbade it by then."""
+    """The generation that was taken back, since its verification failed or caches forbade it by then."""
     kept: bool = False
-    """Files of somebody else were replaced and are in the vault, to be put back if the proof fails."""
+    """Files of somebody else were replaced and are in the vault, to be put back if the verification fails."""
 
     @property
     def converged(self) -> tuple[str, ...]:
@@ -259,7 +259,7 @@ class State(Struct, frozen=True):
         return newest if newest and newest != self.current_keys else None
 
     def serving(self, mail_servers: tuple[str, ...]) -> list[Generation]:
-        """The generations that may be served by these targets now."""
+        """The generations that may be served by these mail servers now."""
         ids = {id_ for t in mail_servers if t in self.mail_servers for id_ in self.mail_servers[t].serves}
         return [g for g in self.generations if g.id in ids]
 

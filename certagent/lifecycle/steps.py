@@ -19,7 +19,7 @@ from certagent.lifecycle.lane import Lane, Verb
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
-    """One thing to do now. `because` is the rule and the facts it spoke on, for people."""
+    """One thing to do now. `because` is for people: the reason, with its facts."""
 
     VERB: ClassVar[Verb]
     SUBJECT: ClassVar[str] = ""
@@ -40,7 +40,7 @@ class Step(Struct, frozen=True, tag=True, kw_only=True):
 
 
 class MakeKeys(Step, frozen=True):
-    """Make a private key of each algorithm and store it durably."""
+    """Make a private key of each key type and store it durably."""
 
     VERB: ClassVar[Verb] = "vault"
 
@@ -49,7 +49,7 @@ class MakeKeys(Step, frozen=True):
 
 
 class PlaceOrder(Step, frozen=True):
-    """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one algorithm."""
+    """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one key type."""
 
     VERB: ClassVar[Verb] = "order"
     SUBJECT: ClassVar[str] = "key_type"
@@ -63,7 +63,7 @@ class PlaceOrder(Step, frozen=True):
 
 
 class AbandonOrder(Step, frozen=True):
-    """Forget an order that nothing wants any more; the CA lets it expire."""
+    """Abandon an order that nothing wants any more; the CA lets it expire."""
 
     VERB: ClassVar[Verb] = "order"
     SUBJECT: ClassVar[str] = "key_type"
@@ -100,7 +100,7 @@ class Finalize(Step, frozen=True):
     key_type: KeyType
     generation: str
     completes: bool
-    """Whether the generation has a chain of every algorithm with this one."""
+    """Whether the generation has a chain of every key type with this one."""
 
 
 class CleanUp(Step, frozen=True):
@@ -112,9 +112,7 @@ class CleanUp(Step, frozen=True):
 
 
 class Observe(Step, frozen=True):
-    """Ask every authoritative address of a TLSA name what it answers, and a validating resolver whether it is
-    secure.
-    """
+    """Ask every authoritative address of a TLSA name for its answer, and a validating resolver if it is secure."""
 
     VERB: ClassVar[Verb] = "observe"
     SUBJECT: ClassVar[str] = "tlsa_name"
@@ -122,7 +120,7 @@ class Observe(Step, frozen=True):
 
     tlsa_name: str
     mail_servers: tuple[str, ...] = ()
-    """Who answers there by the config; none for a name that is not in it."""
+    """Those that answer there by the configuration; none for a name that is not in it."""
     expect: frozenset[Value] = frozenset()
     gone: frozenset[Value] = frozenset()
     budget: timedelta = timedelta(0)
@@ -130,7 +128,7 @@ class Observe(Step, frozen=True):
 
 
 class Publish(Step, frozen=True):
-    """Add TLSA values at an owner name (or where its CNAME leads)."""
+    """Add TLSA values at a TLSA name (or where its CNAME leads)."""
 
     VERB: ClassVar[Verb] = "publish"
     SUBJECT: ClassVar[str] = "tlsa_name"
@@ -141,7 +139,7 @@ class Publish(Step, frozen=True):
 
 
 class Unpublish(Step, frozen=True):
-    """Remove TLSA values at an owner name (or where its CNAME leads)."""
+    """Remove TLSA values at a TLSA name (or where its CNAME leads)."""
 
     VERB: ClassVar[Verb] = "publish"
     SUBJECT: ClassVar[str] = "tlsa_name"
@@ -151,9 +149,7 @@ class Unpublish(Step, frozen=True):
 
 
 class Inspect(Step, frozen=True):
-    """Find out what a mail server serves that certagent did not install: before the first swap, or after files of
-    somebody else were put back.
-    """
+    """Find out what a mail server serves before the first swap, or after files of somebody else were put back."""
 
     VERB: ClassVar[Verb] = "inspect"
     SUBJECT: ClassVar[str] = "server"
@@ -199,7 +195,7 @@ class Reload(Step, frozen=True):
 
 
 class Verify(Step, frozen=True):
-    """Meet the generation at every address, port and algorithm of a target by a fresh handshake."""
+    """Meet the generation at every address, port and key type of a mail server by a fresh handshake."""
 
     VERB: ClassVar[Verb] = "verify"
     SUBJECT: ClassVar[str] = "server"
@@ -252,7 +248,7 @@ class Wait(AnyWait, frozen=True, tag=True):
     """Nothing to do for a certificate."""
 
     swap: bool = False
-    """A swap waits for it: that is told first."""
+    """A swap waits for it: that is said first."""
 
 
 AnyStep = (

@@ -162,7 +162,7 @@ class Shared:
             values |= records(generation, spec.tlsa_parameters)
         if state.newest:
             values |= records(state.newest, spec.tlsa_parameters)
-        if state.next_keys and tlsa.KEY in spec.tlsa_parameters:
+        if state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters:
             values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
         return frozenset(values)
 
@@ -235,8 +235,11 @@ class TlsaName:
 
     @once
     def _pins_issuer(self) -> bool:
-        return tlsa.ANCHOR in self.names.spec.tlsa_parameters or any(
-            tlsa.parameters(v) != tlsa.KEY for h in self.known.cached for v in h.values or () if tlsa.usable(v)
+        return tlsa.DANE_TA_SPKI_SHA256 in self.names.spec.tlsa_parameters or any(
+            tlsa.parameters(v) != tlsa.DANE_EE_SPKI_SHA256
+            for h in self.known.cached
+            for v in h.values or ()
+            if tlsa.usable(v)
         )
 
     def cached(self, now: Instant) -> list[caches.CachedSet]:
@@ -302,7 +305,7 @@ class TlsaName:
         if names.unplaced:
             anywhere = ", ".join(map(str, names.unplaced))
             return f"where {anywhere} leads is not known yet: the records may be the same"
-        return None if self.shared.verified else "first publication: the key is served and proven first"
+        return None if self.shared.verified else "first publication: the key is served and verified first"
 
     @once
     def desired(self) -> Values:

@@ -19,8 +19,10 @@ from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host.programs import Result, check, run
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.secret import Secret

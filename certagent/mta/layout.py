@@ -1,35 +1,29 @@
-"""Where a mail server wants its certificate: one file or several for each kind of key, with the owner it insists on.
+"""The files of a mail server, written: one or several for each key type, with the owner that the server insists on.
 
-One combined file is the layout that a rename replaces in one step. Where a server can only read two, both are written
-and rehearsed before the first is placed, and placed one right after the other; between the two renames a new process
-may read a key that does not fit, which `split` tells.
-
-Order of placing, for each kind of key: issuers, key, certificate. What watches a certificate finds its key.
+One combined file is the layout that a rename replaces in one step. If a server can only read two, both are written and
+rehearsed before the first is placed, and placed one right after the other. Between the two renames a new process may
+read a key that does not fit; `split` says whether there are such files.
 """
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
-import re
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from operator import setitem
 from pathlib import Path
-from shlex import quote
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from msgspec import Struct
 
 from certagent.errors import Error, Misconfigured
-from certagent.host import attributes, replace, trust
-from certagent.host.files import file_status, read_file, read_private, remove_file
+from certagent.host import replace, trust
+from certagent.host.files import read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
+from certagent.mta.files import CERTIFICATES, SETS, Files
 from certagent.pki import keys
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -39,51 +33,6 @@ _LIMIT_BYTES = 1 << 20
 """Of a file that is read: a key with its chain is some kB, a bundle twice that; more is the wrong file."""
 
 _CERTIFICATE_MODE = 0o644
-
-_WIDEST = 0o640
-
-_READING = 0o477
-"""What the mode of a key's file is compared in: whether its owner may read it, and all that others may."""
-
-
-class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The files of one kind of key, by absolute path.
-
-    One of: `combined` (key, leaf, issuers); `fullchain` (leaf, issuers) and `key`; `cert` (leaf), `chain` (issuers) and
-    `key`; `pkcs12` (all of it, RFC 7292, under the password in `password_file`).
-    """
-
-    combined: str | None = None
-    fullchain: str | None = None
-    cert: str | None = None
-    chain: str | None = None
-    key: str | None = None
-    pkcs12: str | None = None
-    password_file: str | None = None
-    """Only certagent's user may read it; an end of line is not part of the password, which is UTF-8."""
-    pkcs12_cipher: pkcs12.Cipher = "AES256_SHA256"
-
-
-_SETS = ({"combined"}, {"key", "fullchain"}, {"chain", "key", "cert"}, {"pkcs12", "password_file"})
-
-_ORDER = ("combined", "chain", "key", "cert", "fullchain", "pkcs12")
-"""Of placing; `password_file` is only read."""
-
-_CERTIFICATES = {"chain", "cert", "fullchain"}
-
-
-class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """To whom the files belong. Everything that holds a key has `mode`; certificates alone get 0644."""
-
-    owner: str | None = None
-    """A user's name; None: root, or whoever certagent runs as."""
-    group: str | None = None
-    """A group's name; None: the owner's own."""
-    mode: str = "0600"
-    """Octal, at most 0640: others never read a key."""
-    follow_links: bool = False
-    """A path may be a symlink, or lead over some: the file it leads to is replaced, the links stay. Every directory on
-    the way must be one into which nobody else may write."""
 
 
 class Layout:
@@ -104,8 +53,8 @@ class Layout:
         for kind, one in self._files.items():
             if kind not in {"ecdsa", "rsa"}:
                 algorithm(kind)
-            named = _named(one)
-            if set(named) not in _SETS:
+            named = one.named
+            if set(named) not in SETS:
                 raise self._wrong(
                     f"files.{kind} has {' and '.join(named) or 'no file'}",
                     "it is one of: combined; fullchain and key; cert, chain and key; pkcs12 and password_file",
@@ -115,10 +64,9 @@ class Layout:
                 if not os.path.isabs(path) or (twice and not twice == role == "password_file"):
                     raise self._wrong(f"files.{kind}: {path} is relative or used twice", "give each its absolute path")
                 used[os.path.normpath(path)] = role
-        mode = self._access.mode
-        if not re.fullmatch(r"0?[0-7]{3}", mode) or int(mode, 8) & ~_WIDEST or not int(mode, 8) & 0o400:
-            raise self._wrong(f"mode is {mode[:20]}", 'in quotes, "0600", or "0640" to let the group read the key')
-        self._mode = int(mode, 8)
+        if not self._access.is_narrow:
+            hint = 'in quotes, "0600", or "0640" to let the group read the key'
+            raise self._wrong(f"mode is {self._access.mode[:20]}", hint)
 
     def of(self, key_type: str) -> Files:
         """The files of an algorithm. Raises: `mta.config` where none are configured, with the line to add."""
@@ -129,7 +77,7 @@ class Layout:
 
     def paths(self, key_types: Iterable[str] | None = None) -> tuple[Path, ...]:
         """Every file that is written for these algorithms (None: for all), in the order they are placed."""
-        return tuple(path for one in self._chosen(key_types) for path in _placed(one).values())
+        return tuple(path for one in self._chosen(key_types) for path in one.placed.values())
 
     @property
     def split(self) -> bool:
@@ -210,7 +158,7 @@ class Layout:
             targets = self._targets(self._chosen(None))
             places: list[Callable[[], None]] = []
             for one in self._chosen(None):
-                there = {role: str(path) for role, path in _placed(one).items() if str(path) in saved}
+                there = {role: str(path) for role, path in one.placed.items() if str(path) in saved}
                 contents = {role: saved[path].reveal() for role, path in there.items()}
                 places += self._prepared(stack, one, contents, targets)[1]
             for place in places:
@@ -227,7 +175,7 @@ class Layout:
     def _targets(self, chosen: Iterable[Files]) -> dict[Path, Path]:
         """The file that a rename is to replace, for each path; in directories that nobody else may write."""
         targets: dict[Path, Path] = {}
-        for path in (path for one in chosen for path in _placed(one).values()):
+        for path in (path for one in chosen for path in one.placed.values()):
             if self._access.follow_links:
                 target = trust.followed(path)
             else:
@@ -242,46 +190,13 @@ class Layout:
     def _looked_at(self, chosen: Iterable[Files]) -> dict[Path, Path]:
         """`_targets`; refuses one that cannot be replaced, or a key's that is not of the config's owner and mode."""
         chosen = list(chosen)
-        owner, targets = self._owner(), self._targets(chosen)
+        owner, targets = self._access.ids(self._who), self._targets(chosen)
         for one in chosen:
-            for role, path in _placed(one).items():
+            for role, path in one.placed.items():
                 replace.replaceable(targets[path])
-                if role not in _CERTIFICATES:
-                    self._refuse_other_access(path, targets[path], owner)
+                if role not in CERTIFICATES:
+                    self._access.refuse_other(self._who, path, targets[path], owner)
         return targets
-
-    def _refuse_other_access(self, path: Path, target: Path, owner: tuple[int, int]) -> None:
-        status = file_status(target)
-        if status is None:
-            return
-        # With an ACL, the group's bits are its mask, and it says itself who else may read.
-        compared = _READING & ~0o070 if attributes.has_acl(target) else _READING
-        other_group = self._mode & 0o070 and status.st_gid != owner[1]
-        if status.st_uid == owner[0] and not other_group and not (status.st_mode ^ self._mode) & compared:
-            return
-        is_, be = (f"{_user(uid)}:{_group(gid)}" for uid, gid in ((status.st_uid, status.st_gid), owner))
-        mode = f"0{stat.S_IMODE(status.st_mode):o}"
-        raise Misconfigured(
-            "mta.files",
-            f"{self._who}: {path} is of {is_} with mode {mode}, not of {be} with 0{self._mode:o} as configured",
-            f"run: chown {be} {quote(str(path))} && chmod 0{self._mode:o} {quote(str(path))} "
-            f"# or set owner, group and mode of {self._who} in the config",
-        )
-
-    def _owner(self) -> tuple[int, int]:
-        """The ids of user and group."""
-        name, group = self._access.owner, self._access.group
-        try:
-            user = pwd.getpwnam(name) if name else None
-        except KeyError:
-            hint = f"set its owner to a user of this host: getent passwd {name}"
-            raise Misconfigured("mta.files", f"{self._who}: there is no user {name}", hint) from None
-        uid, gid = (user.pw_uid, user.pw_gid) if user else (os.geteuid(), os.getegid())
-        try:
-            return uid, grp.getgrnam(group).gr_gid if group else gid
-        except KeyError:
-            hint = f"set its group to a group of this host: getent group {group}"
-            raise Misconfigured("mta.files", f"{self._who}: there is no group {group}", hint) from None
 
     def _password(self, one: Files) -> Secret[bytes]:
         password = read_private(Path(one.password_file or "")).rstrip(b"\r\n")
@@ -294,7 +209,7 @@ class Layout:
         """Its leaf, where the key fits."""
         content: dict[str, bytes] = {}
         try:
-            for role, path in _placed(one).items():
+            for role, path in one.placed.items():
                 real = Path(os.path.realpath(path)) if self._access.follow_links else path
                 found = read_file(real, _LIMIT_BYTES)
                 if found is None:
@@ -317,12 +232,12 @@ class Layout:
             return {"key": credential.key.reveal(), "fullchain": credential.fullchain}
         if one.cert:
             return {"chain": credential.issuers, "key": credential.key.reveal(), "cert": credential.leaf}
-        old = read_file(targets[_main(one)], _LIMIT_BYTES)
+        old = read_file(targets[one.main], _LIMIT_BYTES)
         password = self._password(one)
         try:
             return {"pkcs12": pkcs12.make(credential, password, one.pkcs12_cipher, old).reveal()}
         except (ValueError, Misconfigured):  # neither is told: its words may quote what was read
-            raise pemfile.broken(_main(one), "no PKCS#12 can be made of it") from None
+            raise pemfile.broken(one.main, "no PKCS#12 can be made of it") from None
 
     def _prepared(
         self, stack: ExitStack, one: Files, contents: Mapping[str, bytes], targets: Mapping[Path, Path]
@@ -334,19 +249,19 @@ class Layout:
                 replace.prepared(
                     targets[path],
                     contents[role],
-                    mode=_CERTIFICATE_MODE if role in _CERTIFICATES else self._mode,
-                    owner=self._owner(),
+                    mode=_CERTIFICATE_MODE if role in CERTIFICATES else self._access.bits,
+                    owner=self._access.ids(self._who),
                     keep=True,
                     rehearse=partial(setitem, temporaries, role),
                 )
             )
-            for role, path in _placed(one).items()
+            for role, path in one.placed.items()
             if role in contents
         ]
         return temporaries, places
 
     def _rehearse(self, one: Files, new: Mapping[str, Path], credential: Credential) -> None:
-        shown = _main(one)
+        shown = one.main
         if one.combined:
             pemfile.rehearse(new["combined"], shown=shown)
         elif one.fullchain:
@@ -358,22 +273,6 @@ class Layout:
 
     def _wrong(self, what: str, hint: str) -> Misconfigured:
         return Misconfigured("mta.config", f"{self._who}: {what}", hint)
-
-
-def _named(one: Files) -> dict[str, str]:
-    """What is set of it, by the name of the option."""
-    paths = {role: getattr(one, role) for role in (*_ORDER, "password_file")}
-    return {role: path for role, path in paths.items() if path is not None}
-
-
-def _placed(one: Files) -> dict[str, Path]:
-    """The files that are written, by the name of the option, in their order."""
-    return {role: Path(path) for role, path in _named(one).items() if role != "password_file"}
-
-
-def _main(one: Files) -> Path:
-    """The file that stands for all in errors: the last to be placed."""
-    return list(_placed(one).values())[-1]
 
 
 def _fits(leaf: bytes, key: Secret[bytes]) -> bool:
@@ -388,17 +287,3 @@ def _key_type(leaf: bytes) -> str | None:
         return keys.key_type_of(x509.load_der_x509_certificate(leaf).public_key())
     except (ValueError, UnsupportedAlgorithm, Misconfigured):
         return None
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

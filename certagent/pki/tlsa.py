@@ -11,10 +11,10 @@ from functools import lru_cache
 from certagent.errors import Misconfigured, Rejected
 from certagent.facts.tls import Chain
 
-KEY = "3 1 1"
+DANE_EE_SPKI_SHA256 = "3 1 1"
 """DANE-EE, the leaf's SubjectPublicKeyInfo, SHA-256. Source: RFC 7672 section 3.1.1."""
 
-ANCHOR = "2 1 1"
+DANE_TA_SPKI_SHA256 = "2 1 1"
 """DANE-TA, the SubjectPublicKeyInfo of a CA in the served chain, SHA-256. Source: RFC 7672 section 3.1.2."""
 
 _MAX_TEXT = 256 * 1024
@@ -52,7 +52,7 @@ def of_key(spki_hex: str) -> str:
 
     Raises: `tlsa.invalid`.
     """
-    return _sha256(KEY, spki_hex)
+    return _sha256(DANE_EE_SPKI_SHA256, spki_hex)
 
 
 def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
@@ -65,12 +65,16 @@ def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
     """
     values: set[str] = set()
     for wanted in tlsa_parameters:
-        if wanted == KEY:
+        if wanted == DANE_EE_SPKI_SHA256:
             values.add(of_key(leaf.spki))
-        elif wanted == ANCHOR:
-            values.update(_sha256(ANCHOR, issuer) for issuer in leaf.issuers[-1:])
+        elif wanted == DANE_TA_SPKI_SHA256:
+            values.update(_sha256(DANE_TA_SPKI_SHA256, issuer) for issuer in leaf.issuers[-1:])
         else:
-            raise Misconfigured("tlsa.parameters", f"certagent makes no TLSA {wanted!r}", f"use {KEY} or {ANCHOR}")
+            raise Misconfigured(
+                "tlsa.parameters",
+                f"certagent makes no TLSA {wanted!r}",
+                f"use {DANE_EE_SPKI_SHA256} or {DANE_TA_SPKI_SHA256}",
+            )
     return frozenset(values)
 
 

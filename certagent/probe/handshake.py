@@ -1,5 +1,5 @@
-"""Proves what a mail service serves: a fresh handshake for each kind of key, version of TLS and name, and the chain
-exactly as it was sent.
+"""What a mail service serves: a fresh handshake for each key type, version of TLS and name, and the chain exactly as
+it was sent.
 
 A probe never raises and never guesses: what no handshake showed is `Unknown`, with the server's own words where it had
 any. Nothing is verified here; the chain is compared elsewhere. No session is resumed, since a resumed one shows no
@@ -46,7 +46,7 @@ _WORKERS = 8
 """
 
 _QUIT_S = 1.0
-"""How long to wait for the answer to a goodbye: only manners, it proves nothing."""
+"""How long to wait for the answer to a goodbye: only manners, it shows nothing."""
 
 _CHUNK_BYTES = 16 << 10
 """One TLS record."""
@@ -69,8 +69,8 @@ def probe(
 ) -> Served:
     """One connection: what was served within `timeout_s`.
 
-    `sni`: the name to ask for, "" for none; None: the host. `newest`: offered beside TLS 1.2. `alone`: no other kind of
-    key is known, so with `newest` 1.3 the server chooses freely, and what it shows is told with the kind it has.
+    `sni`: the name to ask for, "" for none; None: the host. `newest`: offered beside TLS 1.2. `alone`: no other key
+    type is known, so with `newest` 1.3 the server chooses freely, and what it shows is reported with the type it has.
     """
     began = time.monotonic()
     sni = service.host if sni is None else sni
@@ -105,7 +105,7 @@ def probe_all(
     """Probes every service at every address under every name for every algorithm, some side by side; always in the same
     order. There is at least one answer for each of them.
 
-    A server that does not speak TLS 1.2, or not 1.3, is told once, with the version it speaks. A host without an
+    A server that does not speak TLS 1.2, or not 1.3, is reported once, with the version it speaks. A host without an
     address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each algorithm: it must
     not look like a host where all is well.
     """

@@ -1,7 +1,7 @@
 """Up to the point where TLS begins: the plain text of SMTP, IMAP, POP3, ManageSieve, on a connection with a deadline.
 
-A server that refuses is told as what its answer means, with its own words. Nobody logs in, no mail is sent. Whatever
-comes is bounded: a line, the lines of one answer, and the time of all of it together.
+A server that refuses is reported with the meaning of its answer, and its own words. Nobody logs in, no mail is sent.
+What comes is bounded: a line, the lines of one answer, and the time of all of it together.
 
 Standards: RFC 3207 (SMTP), RFC 9051 section 6.2.1 (IMAP), RFC 2595 section 4 (POP3), RFC 5804 section 2.2
 (ManageSieve).
@@ -151,7 +151,7 @@ _SMTP_MEANING = {
     "STARTTLS 454": "TLS not available: the server cannot use its certificate or key",  # RFC 3207 section 4
     "421": "it closes the connection: busy, shutting down, or too many connections from this host; try again",
     "450": "not now (greylisting does that); try again",
-    "451": "not now, it has a trouble of its own; try again",
+    "451": "not now, it has an internal trouble; try again",
     "500": "it does not know this command",
     "501": "it refuses the syntax, or the name that this host gives in EHLO (see hostname -f)",
     "502": "it does not know this command",

@@ -6,11 +6,13 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain
 from certagent.lifecycle.forecast import Foreseen
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.pki import tlsa
 
 Outcome = Literal["ok", "note", "warning", "error"]
 
@@ -27,11 +29,20 @@ class Finding(Struct, frozen=True):
     hint: str = ""
 
 
+def dnssec(tlsa_name: str, observation: Observation) -> Finding:
+    """Whether senders can validate the records."""
+    why = f", {observation.why}" if observation.why else ""
+    if observation.security == "secure":
+        return Finding("ok", f"DNSSEC {tlsa_name}", f"secure{why}")
+    hint = "senders use TLSA records only if DNSSEC validates (RFC 7672 section 2.2)"
+    return Finding("error", f"DNSSEC {tlsa_name}", f"{observation.security}{why}", hint)
+
+
 def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> list[Finding]:
     """A warning if the lifetime of a certificate leaves too little time to roll its keys."""
     why = rotation.no_time_to_roll(spec, state, chain)
     hint = "lower the TTL of the TLSA records"
-    if "2 1 1" in spec.tlsa_parameters:
+    if tlsa.DANE_TA_SPKI_SHA256 in spec.tlsa_parameters:
         hint += ", or publish 3 1 1 alone"
     elif not spec.standby:
         hint += ", or set standby: true"

@@ -128,7 +128,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             todo = [str(challenge) for challenge in happened.challenges] or ["no challenge"]
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
         case ev.Presented():
-            return [f"put the responses to the challenges in place ({happened.key_type})"]
+            return [f"put the challenges into DNS ({happened.key_type})"]
         case ev.ResponseNotSeen():
             return [f"the responses to the challenges cannot be seen ({happened.key_type})"]
         case ev.OrderReady():

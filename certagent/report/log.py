@@ -1,7 +1,7 @@
-"""The log: one line per step, in words that stay the same; to standard error, where systemd adds the date.
+"""The log: one line for each step, in words that stay the same. It goes to standard error; systemd adds the date.
 
-`certificate=mx1.example.org seq=12 step=Install work="install postfix" outcome=done took=0.031 because="…"`. Never a
-secret, never PEM.
+`certificate=mx1.example.org seq=12 step=Install work="install postfix" outcome=done took=0.031 because="…"`. It never
+holds a secret or PEM.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def told(step: StepReport) -> None:
 
 
 def line(words: list[tuple[str, object]]) -> str:
-    """logfmt: `key=value`, quoted where there is anything but letters, digits and a few signs."""
+    """logfmt: `key=value`, quoted if there is anything but letters, digits and a few signs."""
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in words)
 
 

@@ -21,6 +21,7 @@ from certagent.lifecycle import state as lifecycle
 from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
+from certagent.report.step import Problem
 from certagent.store.protocol import Wake
 
 VERSION = 1
@@ -168,8 +169,20 @@ class Certificate(Struct, frozen=True):
     """None: now, as soon as certagent runs."""
 
 
+class Other(Struct, frozen=True):
+    """A subject that is no certificate."""
+
+    subject: str
+    """`KIND/NAME`."""
+    verdict: Verdict
+    failures: tuple[str, ...]
+    """What fails, with its code."""
+    next: Next | None
+    """None: now, as soon as certagent runs."""
+
+
 class Status(Struct, frozen=True):
-    """All certificates."""
+    """All certificates, and subjects of other kinds."""
 
     version: int
     verdict: Verdict
@@ -178,11 +191,24 @@ class Status(Struct, frozen=True):
     daemon: int | None
     """The process of the daemon; None: it does not run."""
     certificates: tuple[Certificate, ...]
+    others: tuple[Other, ...] = ()
 
 
-def status(certificates: tuple[Certificate, ...], now: Instant, daemon: int | None) -> Status:
+def status(
+    certificates: tuple[Certificate, ...], now: Instant, daemon: int | None, others: tuple[Other, ...] = ()
+) -> Status:
     """The whole of it."""
-    return Status(VERSION, worst(c.verdict for c in certificates), now.wall, daemon, certificates)
+    verdict = worst(one.verdict for one in (*certificates, *others))
+    return Status(VERSION, verdict, now.wall, daemon, certificates, others)
+
+
+def other(subject: str, failed: Iterable[Problem], wake: Wake | None) -> Other:
+    """The view of a subject of any kind."""
+    failing = tuple(failed)
+    needs_human = any(f.kind in (Misconfigured.kind, Unsafe.kind) for f in failing)
+    verdict: Verdict = "needs_human" if needs_human else "failing" if failing else "well"
+    details = tuple(f"{f.detail} [{f.code}]" for f in failing)
+    return Other(subject, verdict, details, Next(wake.at, wake.why) if wake else None)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

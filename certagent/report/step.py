@@ -26,13 +26,8 @@ class Step(Protocol):
         ...
 
 
-class Failed(Protocol):
-    """An event, or what the state knows of it: a step failed (see `errors.Error`)."""
-
-    @property
-    def work(self) -> Any:
-        """Of the step."""
-        ...
+class Problem(Protocol):
+    """Why something failed (see `errors.Error`)."""
 
     @property
     def kind(self) -> str:
@@ -52,6 +47,15 @@ class Failed(Protocol):
     @property
     def hint(self) -> str:
         """An action that works."""
+        ...
+
+
+class Failed(Problem, Protocol):
+    """An event: a step failed."""
+
+    @property
+    def work(self) -> Any:
+        """Of the step."""
         ...
 
 

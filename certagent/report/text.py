@@ -10,7 +10,18 @@ import msgspec
 
 from certagent.report.findings import Finding
 from certagent.report.history import Event
-from certagent.report.status import VERDICTS, Certificate, Failure, MailServer, Roll, Stage, Status, TlsaName, Verdict
+from certagent.report.status import (
+    VERDICTS,
+    Certificate,
+    Failure,
+    MailServer,
+    Other,
+    Roll,
+    Stage,
+    Status,
+    TlsaName,
+    Verdict,
+)
 from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
 from certagent.report.words import brief, count, date, short
 
@@ -101,12 +112,18 @@ def status(view: Status, *, brief_if_well: bool = False) -> str:
     """All of it. With `brief_if_well` a certificate that needs no reader has one line, and the others come last."""
     first = [_line(c, view.at) for c in view.certificates if brief_if_well and c.verdict in VERDICTS[:2]]
     rest = [certificate(c, view.at) for c in view.certificates if not (brief_if_well and c.verdict in VERDICTS[:2])]
-    lines = [*first, *rest, verdict(view)]
+    lines = [*first, *rest, *map(other, view.others), verdict(view)]
     if brief_if_well:
         lines.append("`certagent status NAME` shows one in full")
     if view.daemon is None:
         lines.append("the daemon is not running: start it with `certagent run`, as a service")
     return "\n".join(lines)
+
+
+def other(view: Other) -> str:
+    """The line of a subject that is no certificate."""
+    failing = "".join(f"; {one}" for one in view.failures)
+    return f"{view.subject}: {_VERDICTS[view.verdict]}{failing}"
 
 
 def verdict(view: Status) -> str:

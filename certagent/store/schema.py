@@ -56,7 +56,7 @@ def _from_1(db: sqlite3.Connection) -> None:
     """
     row = db.execute("SELECT boot_id, boot_s, elapsed_s, digest FROM lived").fetchone()
     if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):
-        raise ValueError("the time lived through was changed")
+        raise ValueError("the elapsed time was changed")
     events = db.execute("SELECT certificate, seq, at, elapsed_s, body, digest FROM event ORDER BY certificate, seq")
     old, heads = (
         list(events),

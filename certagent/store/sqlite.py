@@ -90,12 +90,12 @@ class Sqlite:
         last: float | None = None
         for host, boot, boot_s, elapsed_s, digest in db.execute(select).fetchall():
             if digest != schema.lived_digest(host, boot, boot_s, elapsed_s):
-                raise self.damaged("the time lived through was changed")  # waits could be shorter than they are
+                raise self.damaged("the elapsed time was changed")  # waits could be shorter than they are
             if reading.clock == ClockId(host, boot):
                 return elapsed_s + reading.since(Reading(reading.clock, boot_s)), True
             last = max(elapsed_s, last or 0.0)
         if last is None:
-            raise self.damaged("the time lived through is missing")
+            raise self.damaged("the elapsed time is missing")
         if self._floor is None or self._floor[0] != last:
             self._floor = last, reading
         return last + reading.since(self._floor[1]), False

@@ -91,11 +91,11 @@ class Vault:
         return {name: Secret(content) for name, content in found.items()}
 
     def drop_keys(self, certificate: str, keys_id: str) -> None:
-        """Forget the keys of this id; none there: no error."""
+        """Delete the keys of this id; none there: no error."""
         _drop(self._directory(certificate, keys_id), ".key")
 
     def drop_chain(self, certificate: str, generation_id: str) -> None:
-        """Forget the chains of this id; none there: no error."""
+        """Delete the chains of this id; none there: no error."""
         _drop(self._directory(certificate, generation_id), ".pem")
 
     def _directory(self, certificate: str, name: str) -> Path:

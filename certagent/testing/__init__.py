@@ -1,7 +1,21 @@
 """Conformance suites for authors of plug-ins."""
 
+from certagent.testing.credentials import issued
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+from certagent.testing.mail_server import MailServerCheck, Running, credentials, mail_server_suite
 from certagent.testing.memory import Memory, Shared
 from certagent.testing.store import StoreCheck, store_suite
 
-__all__ = ["DnsCheck", "Memory", "Shared", "StoreCheck", "dns_provider_suite", "store_suite"]
+__all__ = [
+    "DnsCheck",
+    "MailServerCheck",
+    "Memory",
+    "Running",
+    "Shared",
+    "StoreCheck",
+    "credentials",
+    "dns_provider_suite",
+    "issued",
+    "mail_server_suite",
+    "store_suite",
+]

@@ -72,7 +72,7 @@ class Said(Struct, frozen=True, tag=True):
     what: str
 
 
-class Looked(Struct, frozen=True, tag=True):
+class Observed(Struct, frozen=True, tag=True):
     """Something was seen."""
 
     what: str
@@ -82,23 +82,23 @@ class Tale(Struct, frozen=True):
     """Everything that happened, and when something was seen last."""
 
     said: tuple[str, ...] = ()
-    looked_at: Instant | None = None
+    seen_at: Instant | None = None
 
 
 def _new(_name: str) -> Tale:
     return Tale()
 
 
-def _fold(tale: Tale, event: Said | Looked, now: Instant) -> Tale:
-    return Tale((*tale.said, event.what), tale.looked_at) if isinstance(event, Said) else Tale(tale.said, now)
+def _fold(tale: Tale, event: Said | Observed, now: Instant) -> Tale:
+    return Tale((*tale.said, event.what), tale.seen_at) if isinstance(event, Said) else Tale(tale.said, now)
 
 
-def _topic(event: Said | Looked) -> str | None:
-    return "look" if isinstance(event, Looked) else None
+def _topic(event: Said | Observed) -> str | None:
+    return "seen" if isinstance(event, Observed) else None
 
 
-TALE: SubjectKind[Tale, Said | Looked] = SubjectKind("tale", Said | Looked, Tale, _new, _fold, _topic)
-Tales = Journal[Tale, Said | Looked]
+TALE: SubjectKind[Tale, Said | Observed] = SubjectKind("tale", Said | Observed, Tale, _new, _fold, _topic)
+Tales = Journal[Tale, Said | Observed]
 
 
 def _tales(store: Store) -> Tales:
@@ -166,19 +166,19 @@ def a_head_moves_without_a_row(open_store: Open) -> None:
     clock = HandClock()
     store = open_store(clock)
     tales = _tales(store)
-    tales.append("a", Said("x"), Looked("sun"))
+    tales.append("a", Said("x"), Observed("sun"))
     for _ in range(9):
         clock.passes(3600)
-        tales.append("a", Looked("sun"))
+        tales.append("a", Observed("sun"))
     assert tales.read("a") == Known(2, Tale(("x",), store.now()))
     assert tales.verify("a") == 2
     assert [(entry.seq, entry.again) for entry in tales.history("a", 1)] == [(2, False), (2, True)]
     then = store.now()
     clock.passes(60)
-    tales.append("a", Looked("rain"))
+    tales.append("a", Observed("rain"))
     assert [(entry.at, entry.event) for entry in tales.history("a")][2:] == [
-        (then, Looked("sun")),
-        (store.now(), Looked("rain")),
+        (then, Observed("sun")),
+        (store.now(), Observed("rain")),
     ]
     assert tales.verify("a") == 4
     store.close()
@@ -218,9 +218,9 @@ def who_stood_still_appends_nothing(open_store: Open) -> None:
     """`lease.lost` once another has taken over, also where only a date would move; the rows are those of the other."""
     clock = HandClock()
     one, two = open_store(clock), open_store(clock)
-    for late in (Looked("sun"), Said("late")):
+    for late in (Observed("sun"), Said("late")):
         one.lease("daemon", LEASE_S)
-        _tales(one).append("a", Said("x"), Looked("sun"))
+        _tales(one).append("a", Said("x"), Observed("sun"))
         clock.passes(LEASE_S)
         two.lease("renew", LEASE_S)
         before = two.read("tale/a", 0)
@@ -239,7 +239,7 @@ def who_stood_still_appends_nothing(open_store: Open) -> None:
 
 @_check
 def a_lease_of_this_host_ends_with_its_boot(open_store: Open) -> None:
-    """Whoever had it is gone. So it is if the caller knows that nobody else on this host can have it."""
+    """The process that had it is gone. The same if the caller knows that nobody else on this host can have it."""
     clock = HandClock()
     one, two = open_store(clock), open_store(clock)
     one.lease("daemon", LEASE_S)
@@ -325,7 +325,7 @@ def a_reader_counts_from_when_it_read(open_store: Open) -> None:
     for clock in (here, there):
         clock.passes(1000)
     for writer, reader in ((one, two), (two, one), (one, two)):
-        written = _tales(writer).append("a", Looked("sun"), Said("x")).state.looked_at
+        written = _tales(writer).append("a", Observed("sun"), Said("x")).state.seen_at
         writer.release()
         assert written
         assert timedelta(0) <= reader.now().since(written) <= timedelta(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import dns.message
 import dns.query
@@ -38,7 +40,7 @@ from tests.lab.load import Door
 from tests.lab.pebble import Pebble
 from tests.lab.postfix import Receiver
 from tests.lab.wait import until
-from tests.mta import chains
+from tests.mta import chains, toy
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY_TYPES = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
@@ -256,6 +258,24 @@ def send_mail(_place: Path) -> Generator[Host]:
         server.stop()
 
 
+@contextmanager
+def a_toy(place: Path) -> Generator[Host]:
+    """The one of a test, `tests/mta/toy.py`: certagent finds its plug-in by the entry point."""
+    name = f"mx2.{ZONE}"
+    of = files(_tls(place), name, ("ecdsa", "rsa"))
+    settings, pid_file = place / "settings", place / "pid"
+    settings.write_text("\n".join(of.values()))
+    command = [sys.executable, "-m", "tests.mta.toy", settings, pid_file, MX2, "465"]
+    section = {"type": "toy", "files": of, "settings": str(settings), "pid_file": str(pid_file)}
+    path = f"{toy.registered(place / 'site-packages')}:{os.environ.get('PYTHONPATH', '')}"
+    with patch.dict(os.environ, PYTHONPATH=path), subprocess.Popen(command, cwd=ROOT) as daemon:
+        try:
+            until(pid_file.exists, 10, "it listens")
+            yield Host(MX2, (name,), {465: "tls"}, {name: section})
+        finally:
+            daemon.kill()
+
+
 class Site:
     """A mail host under certagent's care."""
 
@@ -345,7 +365,7 @@ class Site:
 
 
 def _monotonic(entry: dict[str, Any]) -> float:
-    return datetime.fromisoformat(entry["at"]["wall"]).timestamp() - time.time() + time.monotonic()
+    return datetime.fromisoformat(entry["at"]).timestamp() - time.time() + time.monotonic()
 
 
 def tlsa_name(name: str, port: int) -> str:

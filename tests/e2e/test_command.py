@@ -17,7 +17,7 @@ from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.mta.command import Command, Options
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.probe import handshake
 from tests.e2e.site import fill, tmpfs
 from tests.lab.addresses import MX2, ZONE

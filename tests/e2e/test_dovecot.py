@@ -18,7 +18,7 @@ from certagent.host.programs import Result
 from certagent.mta.dovecot import doveconf
 from certagent.mta.dovecot.doveconf import Doveconf
 from certagent.mta.dovecot.server import Dovecot, Options
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.probe import handshake
 from tests.e2e.dovecots import (
     BOTH,
@@ -95,7 +95,7 @@ class TestCheck:
         dovecot.reload()
         until(lambda: served("ecdsa-p256") not in {OLD.spki, ""}, 5, "the other one is served")
         error = wrong(lambda: dovecot.check(ECDSA))
-        assert f"it names {tls}/other.pem, another certificate of the same kind" in f"it {error.detail}".replace(
+        assert f"it names {tls}/other.pem, another certificate of the same algorithm" in f"it {error.detail}".replace(
             "level", "it"
         )
         do_as_told(error.hint)
@@ -127,7 +127,7 @@ class TestCheck:
         dovecot.reload()
         dovecot.check(BOTH)
         [(what, command), _] = dovecot.advice(BOTH)
-        assert f"does not name {tls}/ecdsa.pem and {tls}/rsa.pem yet" in what
+        assert f"does not name {tls}/ecdsa.pem, {tls}/rsa.pem yet" in what
         error = wrong(lambda: dovecot.install(NEW_PEMS))
         assert error.hint == command
         do_as_told(command)

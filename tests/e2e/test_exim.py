@@ -25,7 +25,7 @@ from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
 from certagent.host import replace
 from certagent.mta.exim.server import Exim, Options, eximconf
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.probe.handshake import probe_all
 from tests.lab import exim as lab
 from tests.lab import handshake
@@ -196,7 +196,7 @@ class TestCheck:
         first_is_served = {"GnuTLS": NEW.spki, "OpenSSL": NO_TLS}[build]
         for foreign, why, met in (
             ("/gone.pem", "is missing: no TLS at all", NO_TLS),
-            (second, "of the same kind", first_is_served),
+            (second, "of the same algorithm", first_is_served),
         ):
             dual.configure({"tls_certificate": f"{foreign} : {tls}/ecdsa.pem : {tls}/rsa.pem"})
             os.kill(dual.pid, signal.SIGHUP)

@@ -18,7 +18,7 @@ from msgspec import structs
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.mta.opensmtpd.server import OpenSmtpd, Options
 from certagent.probe.handshake import probe_all
 from tests.e2e.site import fill, tmpfs

@@ -117,11 +117,11 @@ class TestCheck:
         do_as_told(caught.value.hint)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
-    @pytest.mark.parametrize("other", ["gone", "of the same kind"])
+    @pytest.mark.parametrize("other", ["gone", "of the same algorithm"])
     def test_another_file_that_stops_all_tls_is_told_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, tls: Path, other: str
     ) -> None:
-        if other == "of the same kind":
+        if other == "of the same algorithm":
             (tls / "other.pem").write_bytes(NEW.pem)
         set_main(receiver, "smtpd_tls_chain_files", f"{tls}/other.pem, {tls}/ecdsa.pem, {tls}/rsa.pem")
         receiver.reload()
@@ -171,7 +171,7 @@ class TestCheck:
         receiver.reload()
         postfix = Postfix("mx1", Options({"ecdsa": (options.chain_files or {})["ecdsa"]}, options.config_dir))
         postfix.check(frozenset({"ecdsa-p256"}))
-        with pytest.raises(Misconfigured, match="a second key of the same kind") as caught:
+        with pytest.raises(Misconfigured, match="a second key of the same algorithm") as caught:
             postfix.install({"ecdsa-p256": NEW.credential})
         do_as_told(caught.value.hint)
         until(lambda: (25, NEW.spki) in spkis(), 5, "the new key is served")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from certagent.errors import Misconfigured
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix
 from tests.e2e.postfixes import (
@@ -137,7 +137,7 @@ class TestTwoFiles:
         ("setting", "value", "why"),
         [
             ("smtpd_tls_cert_file", "{tls}/other.pem", "does not name {tls}/rsa.crt with the key {tls}/rsa.key"),
-            ("smtpd_tls_dcert_file", "{tls}/other-rsa.pem", "a second certificate of the same kind"),
+            ("smtpd_tls_dcert_file", "{tls}/other-rsa.pem", "a second certificate of the same algorithm"),
             ("smtpd_tls_dcert_file", "{tls}/gone.pem", "which is missing: no TLS at all"),
             ("smtpd_tls_key_file", "{tls}/other.pem", "does not name {tls}/rsa.crt with the key {tls}/rsa.key"),
         ],

@@ -93,7 +93,8 @@ def test_each_name_meets_its_own_and_a_roll_of_one_leaves_the_other(receiver: Re
     assert isinstance(met("other.example"), bytes)
     names = {path.name: path.stat().st_mode & 0o777 for path in tls.iterdir()}
     table = {"hash": {"sni.db"}, "lmdb": {"sni.lmdb"}, "texthash": set[str]()}[kind]
-    assert names == dict.fromkeys({"a.pem", "b.pem", "other.pem", "other.pem.second", "sni", *table}, 0o600)
+    ours_and_theirs = {"a.pem", "b.pem", "other.pem", "other.pem.second", "sni", ".sni.lock", *table}
+    assert names == dict.fromkeys(ours_and_theirs, 0o600)
 
 
 def test_without_a_reload_new_clients_meet_the_new_table(receiver: Receiver, tls: Path) -> None:
@@ -126,7 +127,12 @@ def test_putting_back_the_first_installation_takes_away_only_what_it_brought(rec
     a.restore(nothing_of_a)
     assert (tls / "sni").read_text() == f"{MAIL} {tls}/b.pem\n"
     b.restore(nothing_of_b)
-    assert sorted(path.name for path in tls.iterdir()) == ["a.pem", "other.pem", "other.pem.second"]
+    assert sorted(path.name for path in tls.iterdir()) == [
+        ".sni.lock",
+        "a.pem",
+        "other.pem",
+        "other.pem.second",
+    ]
 
 
 def test_a_line_of_others_that_would_be_left_out_stops_it_and_the_old_table_serves(
@@ -175,7 +181,7 @@ def test_a_disk_that_is_full_at_the_table_leaves_the_old_one(receiver: Receiver,
         (tls / "ballast").write_bytes(b"x" * (5 * 4096))
         with pytest.raises(Transient, match=r"No space left on device.* \[mta\.disk\]"):
             install(a, NEW_A)
-        assert {path.name for path in tls.iterdir()} == {"a.pem", "ballast", "sni", "sni.db"}
+        assert {path.name for path in tls.iterdir()} == {".sni.lock", "a.pem", "ballast", "sni", "sni.db"}
         receiver.reload()
         until(lambda: served([HOST], OLD_A), 5, "the old table")
         (tls / "ballast").unlink()

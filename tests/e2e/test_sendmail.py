@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Service
 from certagent.facts.unknown import Unknown
-from certagent.mta.layout import Files
+from certagent.mta.files import Files
 from certagent.mta.sendmail.server import Options, Sendmail
 from certagent.pki import keys
 from certagent.probe import handshake
@@ -179,7 +179,7 @@ class TestCheck:
     ) -> None:
         written(TLS / "other.pem", NEW.pem)
         for other, why in (
-            (TLS / "other.pem", "a second key of the same kind"),
+            (TLS / "other.pem", "a second key of the same algorithm"),
             (TLS / "gone.pem", "which is missing"),
         ):
             lab.pairs = [(RSA, RSA), (other, other)]

@@ -145,3 +145,11 @@ def children(pid: int) -> list[int]:
 class TestSendmail:
     def test_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
         rolls("Sendmail", servers.send_mail, place, lab_dns, pebble)
+
+
+class TestToy:
+    def test_one_file_and_an_entry_point_are_all_that_a_server_needs(
+        self, place: Path, lab_dns: Dns, pebble: Pebble
+    ) -> None:
+        """A kind that certagent does not ship gets its first certificate, and rolls under load like all others."""
+        rolls("the toy of a test", servers.a_toy, place, lab_dns, pebble)

@@ -41,7 +41,7 @@ def installed(version: str) -> Generator[None]:
     mounted = [UNPACKED / name for name in ("dev", "proc", "etc", "var/tmp")]
     for path in mounted:
         subprocess.run(["mount", "--rbind", Path("/") / path.relative_to(UNPACKED), path], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "lab", _FIRST_IN_PATH], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "lab", _FIRST_IN_PATH], check=True)
     for name, directory in _PROGRAMS.items():
         script = _FIRST_IN_PATH / name
         script.write_text(f'#!/bin/sh\nexec chroot {UNPACKED} {directory}/{name} "$@"\n')

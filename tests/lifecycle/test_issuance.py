@@ -310,7 +310,7 @@ def test_what_the_config_changed_is_ordered_at_once() -> None:
     )
     made = only(life.offers(rotation.make_keys))
     assert isinstance(made, st.MakeKeys)
-    assert (made.key_types, made.because) == (BOTH, "the algorithms are now ecdsa-p256, rsa-2048")
+    assert (made.key_types, made.because) == (BOTH, "the key types are now ecdsa-p256, rsa-2048")
     life.does(made, ev.KeysMade(keys=made.keys, spki={ECDSA: "dd" * 32, RSA: "ee" * 32}))
     assert order(life.offers(issuance.issue)).keys == made.keys
     two = Life.published(replace(NEVER, names=("mx1.example.org", "mx2.example.org")))

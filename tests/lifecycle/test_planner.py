@@ -226,7 +226,9 @@ def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")
-    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == [
+        "Reload: the verification failed; the reload may have been swallowed"
+    ]
 
 
 def test_nothing_is_put_back_that_caches_forbid() -> None:
@@ -242,7 +244,9 @@ def test_nothing_is_put_back_that_caches_forbid() -> None:
     unverified(life, "mta.not_served")
     assert len(life.offers(deployment.finish)) == 2
     life.looks(new)
-    assert because(life.offers(deployment.finish)) == ["Reload: the proof failed; the reload may have been swallowed"]
+    assert because(life.offers(deployment.finish)) == [
+        "Reload: the verification failed; the reload may have been swallowed"
+    ]
 
 
 def first_swap(life: Life) -> Life:
@@ -439,7 +443,7 @@ def test_a_first_publication_that_waits_says_why() -> None:
     life.until(st.Install)
     [wait] = life.offers(records.publish)
     assert isinstance(wait, st.Wait)
-    assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and proven first"
+    assert wait.because == f"{TLSA_NAME} not published: first publication: the key is served and verified first"
     assert wait.delay == SPEC.check_interval
 
 
@@ -453,7 +457,7 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
     life.passes(2 * MINUTE)
     [observe] = life.offers(records.publish)
     assert isinstance(observe, st.Observe)
-    assert observe.because == "the last look before records are added"
+    assert observe.because == "the last observation before records are added"
     waits: list[float] = []
     for _ in range(3):
         life.does(add, ev.Published(tlsa_name=TLSA_NAME, values=add.values))
@@ -471,7 +475,7 @@ def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> Non
 def test_why_records_are_added() -> None:
     """The first ones; those of the next keys; and what somebody else deleted."""
     life = Life(replace(SPEC, standby=False))
-    assert life.until(st.Publish).because == "first publication: what is served is proven"
+    assert life.until(st.Publish).because == "first publication: what is served is verified"
     life.until_quiet()
     life.looks(STRANGE)
     [add] = life.offers(records.publish)
@@ -523,10 +527,10 @@ def test_old_records_stay_until_every_target_is_freshly_proven() -> None:
     life.passes(2 * MINUTE)
     [verify] = life.offers(records.unpublish)
     assert isinstance(verify, st.Verify)
-    assert (verify.drained, verify.because) == (True, "proven afresh before old records go")
+    assert (verify.drained, verify.because) == (True, "verified afresh before old records go")
     life.happens(ev.Verified(server="postfix", generation="g2", drained=True, served=()))
     [observe] = life.offers(records.unpublish)
-    assert observe.because == "the last look before records go"
+    assert observe.because == "the last observation before records go"
     life.looks()
     assert life.offers(records.unpublish) == [remove]
     life.does(remove, ev.Unpublished(tlsa_name=TLSA_NAME, values=old))

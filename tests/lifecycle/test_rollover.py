@@ -368,7 +368,7 @@ def test_why_nothing_is_published_yet() -> None:
         life.looks(frozenset(), security=security, why="as it was told")
         assert why() == f"not known to be signed: {security}, as it was told"
     life.looks(frozenset())
-    assert why() == "first publication: the key is served and proven first"
+    assert why() == "first publication: the key is served and verified first"
     life.looks(frozenset(), values, security="unknown")
     assert why() is None
 

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
 from certagent.host import replace
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.access import Access
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.mta import chains
@@ -444,7 +446,8 @@ class TestKilled:
     SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from certagent.mta.layout import Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 place, left = Path(sys.argv[1]), int(sys.argv[2])

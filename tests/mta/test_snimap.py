@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
-from certagent.errors import Misconfigured
+from certagent.errors import Misconfigured, Transient
 from certagent.mta.postfix import snimap
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.snimap import SniMap, entries
@@ -76,3 +78,22 @@ def test_a_source_or_a_table_that_no_rename_may_replace_is_refused(tmp_path: Pat
 
 def test_every_indexed_type_has_one_file() -> None:
     assert {kind for kind, suffix in snimap.TABLES.items() if suffix is None} == {"texthash"}
+
+
+def test_nobody_else_can_hold_up_its_editors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can open a file can lock it (flock(2)): so what is locked can be opened by root alone."""
+    path, lock = tmp_path / "sni", tmp_path / ".sni.lock"
+    monkeypatch.setattr(snimap, "TIMEOUT_S", 0.1)
+    directory = os.open(tmp_path, os.O_RDONLY)  # as any user can
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    assert restored(path, b"a.example /1\n", b"a.example /2\n") == b"a.example /1\n"
+    os.close(directory)
+    assert lock.stat().st_mode & 0o777 == 0o600
+    with lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Transient, match=r"another process edits .*\[lock\.busy\]") as caught:
+            restored(path, b"a.example /1\n", b"a.example /2\n")
+    assert caught.value.hint == f"see which: lsof {lock}"
+    lock.chmod(0o644)
+    with pytest.raises(Misconfigured, match=r"others may read .*\[mta\.files\]"):
+        restored(path, b"a.example /1\n", b"a.example /2\n")

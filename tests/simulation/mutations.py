@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "publish-before-serving",
         "the first publication comes after the key is served",
         "lifecycle.tlsaname:TlsaName.publication_blocked",
-        'None if self.shared.verified else "first publication: the key is served and proven first"',
+        'None if self.shared.verified else "first publication: the key is served and verified first"',
         "None",
     ),
     Mutant(
@@ -284,7 +284,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "next-keys-unpublished",
         "the next keys are published ahead",
         "lifecycle.tlsaname:Shared.values",
-        "state.next_keys and tlsa.KEY in spec.tlsa_parameters",
+        "state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters",
         "False",
     ),
     Mutant(
@@ -467,8 +467,8 @@ MUTANTS: tuple[Mutant, ...] = (
 
 EQUIVALENT: dict[str, str] = {
     "publish-unlooked": (
-        "the last look before records are added: a TTL that was raised since is read from the provider, and journaled, "
-        "before the write that supersedes its set; the observe only spares vain writes."
+        "the last observation before records are added: a TTL that was raised since is read from the provider, and "
+        "journaled, before the write that supersedes its set; the observe only spares vain writes."
     ),
     "unseen-is-empty": (
         "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh look at every name of the "

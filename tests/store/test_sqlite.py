@@ -181,7 +181,7 @@ def test_a_table_that_is_missing_is_damage(path: Path, clock: HandClock, journal
 def test_a_count_that_is_missing_is_damage(path: Path, clock: HandClock, journal: Certificates) -> None:
     """Waits could begin anew, or be over."""
     harmed(path, "DELETE FROM lived")
-    with pytest.raises(Misconfigured, match=r"lived through is missing.*journal\.damaged"):
+    with pytest.raises(Misconfigured, match=r"elapsed time is missing.*journal\.damaged"):
         journal.now()
 
 

@@ -179,7 +179,7 @@ def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
     yield from _put_back(deployment)
     failure = deployment.view.state.failure(Lane("verify", deployment.server.name))
     if failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
-        yield from _install_again(deployment, "proofs fail")
+        yield from _install_again(deployment, "verifications fail")
     else:
         yield Reload(server=deployment.server.name, because=why)
 
@@ -190,7 +190,7 @@ def _put_back(deployment: Deployment) -> Iterator[Offer]:
     failure = state.failure(Lane("verify", server.name))
     if failure is None or failure.concerns != "served" or deployment.rollback:
         return
-    because = f"proof failed: {failure.detail}"
+    because = f"verification failed: {failure.detail}"
     if previous := _previous(state, at):
         if not deployment.forbidden(previous):
             yield _install(server, previous, because, rollback=True)
@@ -212,10 +212,10 @@ STAGES: dict[Phase, Stage] = {
         "installed again; taken back if caches forbid it by now", "installing was interrupted", _install_again
     ),
     "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),
-    "reloaded": Stage("verified by handshakes", "reloaded; what is served is proven", _verify),
+    "reloaded": Stage("verified by handshakes", "reloaded; what is served is verified", _verify),
     "verify_failed": Stage(
         "put back if something else is served; else reloaded again, every third time installed again",
-        "the proof failed; the reload may have been swallowed",
+        "the verification failed; the reload may have been swallowed",
         _recover,
     ),
     "verified": Stage(

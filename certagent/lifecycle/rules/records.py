@@ -88,7 +88,7 @@ def publish(view: View) -> Iterator[Offer]:
             continue
         if not schedule.fresh(name.known.observed_at, now):
             # a TTL that was raised since would be superseded unseen, and the wait would be too short
-            yield _observe(name, "the last look before records are added")
+            yield _observe(name, "the last observation before records are added")
         elif unseen := _unseen(view, name, values, removes=False):
             yield unseen
         else:
@@ -107,7 +107,7 @@ def _unseen(view: View, name: TlsaName, values: Values, *, removes: bool) -> Wai
 
 def _why_publish(state: State, name: TlsaName) -> str:
     if name.empty:
-        return "first publication: what is served is proven"
+        return "first publication: what is served is verified"
     if state.next_keys:
         return f"keys {state.next_keys.id} must be in every cache before they serve"
     return "a record of what is served is missing"
@@ -134,7 +134,7 @@ def unpublish(view: View) -> Iterator[Offer]:
                 yield _verify(state, stale[0])
                 continue
         if not schedule.fresh(name.known.observed_at, now):
-            yield _observe(name, "the last look before records go")
+            yield _observe(name, "the last observation before records go")
         elif unseen := _unseen(view, name, values, removes=True):
             yield unseen
         elif against := gates.may_unpublish(name, values):
@@ -150,7 +150,7 @@ def _of_other_parameters(spec: Spec, values: Values) -> Values:
 def _verify(state: State, server: str) -> Verify:
     generation = state.mail_servers[server].generation
     assert generation is not None
-    return Verify(server=server, generation=generation, drained=True, because="proven afresh before old records go")
+    return Verify(server=server, generation=generation, drained=True, because="verified afresh before old records go")
 
 
 def _why_unpublish(name: TlsaName) -> str:

@@ -27,7 +27,7 @@ def make_keys(view: View) -> Iterator[Offer]:
         if following is not None and set(following.spki) == set(spec.key_types):
             return
         if current is not None and set(current.spki) != set(spec.key_types):
-            because = f"the algorithms are now {', '.join(spec.key_types)}"
+            because = f"the key types are now {', '.join(spec.key_types)}"
         elif spec.standby and spec.tlsa_names and rolled(spec, state):
             because = "standby: a renewal, a revocation or an urgent window then never waits for caches"
         elif current is not None and rotates(view, current):
@@ -51,7 +51,7 @@ def at_once(spec: Spec, state: State, newest: Generation) -> str | None:
 
 def _changed(spec: Spec, newest: Generation) -> str | None:
     if set(newest.chains) != set(spec.key_types):
-        return f"the algorithms are now {', '.join(spec.key_types)}"
+        return f"the key types are now {', '.join(spec.key_types)}"
     if any(not set(spec.names) <= set(chain.names) for chain in newest.chains.values()):
         return f"the names are now {', '.join(spec.names)}"
     if newest.ca not in spec.cas:
@@ -106,7 +106,7 @@ def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
     begins as soon as the certificate is served, else in time for the renewal; where the issuer is pinned, too, with the
     renewal itself, since only that tells the next issuer.
     """
-    pinned = tlsa.ANCHOR in spec.tlsa_parameters
+    pinned = tlsa.DANE_TA_SPKI_SHA256 in spec.tlsa_parameters
     if not spec.tlsa_names or (spec.rotate_key is None and not pinned):
         return None
     retire_interval = max(

@@ -207,13 +207,13 @@ def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any],
     pairs = _own_pairs(block)
     kept: dict[str, Any] = {}
     for pair in pairs:
-        if pair.kind and _replaceable(pair):
-            kept[pair.kind] = pair.cert if pair.cert == pair.key else {"fullchain": pair.cert, "key": pair.key}
+        if pair.algorithm and _replaceable(pair):
+            kept[pair.algorithm] = pair.cert if pair.cert == pair.key else {"fullchain": pair.cert, "key": pair.key}
     if kept and len(kept) == len(pairs):
         return kept, {}
     directory = Path(settings.file).parent / "tls"
     prefix = "" if name == "dovecot" else f"{name}-"
-    chosen = [*dict.fromkeys(pair.kind for pair in pairs if pair.kind)] or ["ecdsa"]
+    chosen = [*dict.fromkeys(pair.algorithm for pair in pairs if pair.algorithm)] or ["ecdsa"]
     new = {kind: str(directory / f"{prefix}{kind}.pem") for kind in chosen}
     paths = [path for path in new.values() for _ in ("cert", "key")]
     paths += [""] * (2 * len(pairs) - len(paths))

@@ -22,14 +22,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography import x509
 from msgspec import Struct
 
-from certagent.errors import Error, Misconfigured, Transient
+from certagent.errors import Misconfigured, Transient
 from certagent.host.programs import Result, program, run
-from certagent.mta import pemfile
-from certagent.pki.keys import key_type_of
-from certagent.pki.keytypes import algorithm
+from certagent.mta.reference import Pair
 
 SLOTS = ("cert", "key", "alt_cert", "alt_key")
 """A certificate and its key, and those of another kind of key beside them."""
@@ -51,25 +48,6 @@ _TELLABLE = tuple(map(os.strerror, (errno.ENOENT, errno.EACCES, errno.EISDIR, er
 
 _DEPTH = 10
 """Of files that include files: a file that includes itself must come to an end."""
-
-
-class Pair(NamedTuple):
-    """A certificate and the key to it, by the paths that the settings name; "" where there is none."""
-
-    cert: str
-    key: str
-
-    @property
-    def kind(self) -> str | None:
-        """Which family of keys the certificate is of; None where that cannot be told."""
-        leaf = pemfile.leaf_der(Path(self.cert))
-        try:
-            return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
-        except (ValueError, Error):
-            return None
-
-    def __str__(self) -> str:
-        return self.cert if self.cert == self.key else f"{self.cert or 'nothing'} with the key {self.key or 'nothing'}"
 
 
 class Block(Struct, frozen=True):

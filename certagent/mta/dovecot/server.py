@@ -23,17 +23,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.dovecot import discovery
-from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Pair, Settings, conflicts, lines, place
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Settings, conflicts, lines, place
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
+from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
-from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
 _DOWN = 75
 """EX_TEMPFAIL: what doveadm ends with where Dovecot does not run."""
+
+_WORDS = Words(
+    "name",
+    "names",
+    ": Dovecot does not start, and a reload changes nothing",
+    "another certificate of the same algorithm: which is served depends on the order",
+)
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,8 +114,7 @@ class Dovecot:
             hint = self._append(settings, ["ssl = required"])
             raise self._conf.wrong("ssl = no: it offers TLS at no port", hint)
         needed = self._needed(key_types)
-        stale = frozenset(self._pairs.values()) - frozenset(needed.values())
-        self._check_named(settings, needed, stale)
+        self._check_named(settings, needed, stale=True)
         self._check_missing(settings, needed)
         self._check_conflicts(settings)
         awaited = [path for pair in needed.values() for path in pair if not os.path.exists(path)]
@@ -117,25 +125,21 @@ class Dovecot:
     def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and those that are served but not renewed here."""
         settings, needed = self._conf.read(), self._needed(key_types)
-        new = {key_type: pair for key_type, pair in needed.items() if not _exist(pair)}
-        kinds = {algorithm(key_type) for key_type in new}
         found: list[Advice] = []
         ours = self._ours(settings)
         for block in ours:
-            unnamed = [pair for pair in new.values() if pair not in block.pairs]
-            if unnamed:
-                keep = [pair for pair in block.pairs if _exist(pair) and pair.kind not in kinds]
-                what = f"{block.name} does not name {_shown(unnamed)} yet: the first run installs it and stops there"
-                found.append(Advice(what, self._set(settings, block, keep + unnamed)))
-            if named := [pair for pair in new.values() if pair in block.pairs]:
-                what = f"{block.name} names {_shown(named)}, which the first run installs; until then Dovecot does not "
-                found.append(
-                    Advice(f"{what}start, and a reload changes nothing", "let it run until then, or start it after")
-                )
+            new, keep = to_come(block.pairs, needed)
+            if new:
+                what = f"{block.name} does not name {shown(new)} yet: the first run installs it and stops there"
+                found.append(Advice(what, self._set(settings, block, keep)))
+            if named := [pair for pair in needed.values() if pair in block.pairs and not pair.exists]:
+                what = f"{block.name} names {shown(named)}, which the first run installs; until then Dovecot does not "
+                hint = "let it run until then, or start it after"
+                found.append(Advice(f"{what}start, and a reload changes nothing", hint))
         for block in settings.blocks:
             pairs = block.pairs if block in ours else tuple(pair for pair in block.pairs if block.own)
             if others := [pair for pair in pairs if pair not in self._pairs.values()]:
-                what = f"{block.name} names {_shown(others)}, which is not renewed here"
+                what = f"{block.name} names {shown(others)}, which is not renewed here"
                 found.append(Advice(what, "see that something else renews it; it is left alone"))
         return tuple(found)
 
@@ -146,7 +150,7 @@ class Dovecot:
             mta.config: (also) The files are in their places, but Dovecot is not told to use them, see `check`.
         """
         self._layout.install(credentials)
-        self._check_named(self._conf.read(), self._needed(credentials), frozenset())
+        self._check_named(self._conf.read(), self._needed(credentials))
 
     def installed(self) -> Mapping[str, bytes]:
         """See `Server`."""
@@ -192,25 +196,12 @@ class Dovecot:
         found = {name for block in blocks if len(block.where) == 1 for name in block.server_names}
         return blocks + [settings.block((f"local_name {name}",)) for name in sorted(names - found)]
 
-    def _check_named(self, settings: Settings, needed: Mapping[str, Pair], stale: frozenset[Pair]) -> None:
+    def _check_named(self, settings: Settings, needed: Mapping[str, Pair], *, stale: bool = False) -> None:
         for block in self._ours(settings):
-            named = block.pairs
-            lacks = [pair for pair in needed.values() if pair not in named and _exist(pair)]
-            others = [pair for pair in named if pair not in self._pairs.values()]
-            gone = [pair for pair in others if not _exist(pair)]
-            kinds = {algorithm(key_type) for key_type, pair in needed.items() if pair in named or pair in lacks}
-            twice = [pair for pair in others if pair not in gone and pair.kind in kinds]
-            keep = [pair for pair in named if pair not in {*stale, *gone, *twice}] + lacks
-            unused = [pair for pair in named if pair in stale and keep]
-            problems = [
-                (lacks, "does not name", "which is installed"),
-                (gone, "names", "which is missing: Dovecot does not start, and a reload changes nothing"),
-                (twice, "names", "another certificate of the same kind: which is served depends on the order"),
-                (unused, "names", "which nothing renews"),
-            ]
-            if found := [f"{verb} {_shown(pairs)}, {why}" for pairs, verb, why in problems if pairs]:
-                missing = {path for pair in gone for path in pair if not os.path.exists(path)}
-                hint = self._set(settings, block, keep, missing)
+            compared = compare(block.pairs, needed, self._pairs.values(), stale=stale)
+            if found := compared.problems(_WORDS):
+                missing = {path for pair in compared.gone for path in pair if not os.path.exists(path)}
+                hint = self._set(settings, block, list(compared.keep), missing)
                 raise self._conf.wrong(f"{block.name} {'; it '.join(found)}", hint)
 
     def _check_missing(self, settings: Settings, needed: Mapping[str, Pair]) -> None:
@@ -237,8 +228,8 @@ class Dovecot:
         return {key_type: self._pair(key_type, self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     def _pair(self, kind: str, files: str | Files) -> Pair:
-        one = Files(combined=files) if isinstance(files, str) else files
-        cert, key = one.combined or one.fullchain, one.combined or one.key
+        """Dovecot tells its paths in their shortest form."""
+        cert, key = pair_of(Files(combined=files) if isinstance(files, str) else files)
         if not cert or not key:
             raise self._conf.wrong(f"files.{kind}: Dovecot wants key and chain", "use combined, or fullchain and key")
         return Pair(os.path.normpath(cert), os.path.normpath(key))
@@ -273,11 +264,3 @@ def _commented_out(settings: Settings, block: Block, paths: Iterable[str]) -> li
         if line.path and line.path in paths and (line.path != NO_FILE or line.where == block.where):
             by_file.setdefault(line.file, []).append(f"{line.number}s/^/#/")
     return [f"sed -i {shlex.quote(';'.join(edits))} {shlex.quote(str(file))}" for file, edits in by_file.items()]
-
-
-def _exist(pair: Pair) -> bool:
-    return all(map(os.path.exists, pair))
-
-
-def _shown(pairs: Iterable[Pair]) -> str:
-    return " and ".join(map(str, pairs))

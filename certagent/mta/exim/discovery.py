@@ -10,10 +10,13 @@ from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.mta.access import Access
 from certagent.mta.exim import eximconf
-from certagent.mta.exim.eximconf import Instance, Pair
+from certagent.mta.exim.eximconf import Instance
 from certagent.mta.exim.listed import Listed
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
+from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Change, Found
 
 _NAME = "exim"
@@ -42,7 +45,7 @@ def discover() -> list[Found]:
         raise
     pairs, notes = _used(exim, settings)
     access, fits = _access(pairs, settings)
-    kinds = [eximconf.kind_in(certificate) for certificate, _ in pairs]
+    kinds = [algorithm_of(certificate) for certificate, _ in pairs]
     if fits:
         listed = Listed.found(settings["tls_certificate"], [certificate for certificate, _ in pairs])
         if listed:
@@ -51,7 +54,7 @@ def discover() -> list[Found]:
         files: dict[str, str | dict[str, str]] = {kind: one for kind, one in zip(kinds, named, strict=True) if kind}
         changes: tuple[Change, ...] = ()
         if any(certificate != key for certificate, key in pairs):
-            better = exim.remedy(settings, [(file, file) for file in _new(settings, kinds).values()])
+            better = exim.remedy(settings, [Pair(file, file) for file in _new(settings, kinds).values()])
             notes.append(
                 "Certificate and key are two files, which no rename replaces together: a crash between ends TLS. One "
                 f"file for both is better: once it is there, {better}"
@@ -102,7 +105,7 @@ def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list
 
 def _access(pairs: Sequence[Pair], settings: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     """Options for owner and mode with which the files in use can be cared for as they are; and whether they can."""
-    kinds = [eximconf.kind_in(certificate) for certificate, _ in pairs]
+    kinds = [algorithm_of(certificate) for certificate, _ in pairs]
     if not pairs or None in kinds or len({*kinds}) < len(kinds):
         return {}, False
     files = {kind: _struct(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind}
@@ -146,7 +149,7 @@ def _directory(settings: Mapping[str, str]) -> str:
 
 def _changes(exim: Instance, settings: Mapping[str, str], files: list[str]) -> tuple[tuple[Change, ...], list[str]]:
     """What makes Exim serve the new files; or a note of why that has to be done by hand."""
-    remedy = exim.remedy(settings, [(file, file) for file in files])
+    remedy = exim.remedy(settings, [Pair(file, file) for file in files])
     before = _text(remedy.file)
     main = eximconf.main_section(before)
     set_elsewhere = not eximconf.is_generated(settings) and [

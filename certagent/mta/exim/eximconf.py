@@ -17,14 +17,11 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cryptography import x509
 from msgspec import Struct
 
-from certagent.errors import Error, Misconfigured, Transient
+from certagent.errors import Misconfigured, Transient
 from certagent.host.programs import Result, program, run
-from certagent.mta import pemfile
-from certagent.pki.keys import key_type_of
-from certagent.pki.keytypes import algorithm
+from certagent.mta.reference import Pair
 
 _TIMEOUT_S = 30.0
 """For one call of the program: milliseconds, but an expansion may look something up in a database."""
@@ -63,9 +60,6 @@ _MACROS = {True: "/etc/exim4/conf.d/main/000_localmacros", False: "/etc/exim4/ex
 """Where Debian wants them: with its configuration split into many files, and without."""
 
 _DEBCONF = Path("/etc/exim4/update-exim4.conf.conf")
-
-Pair = tuple[str, str]
-"""The files of certificate and key; twice the same where one file holds both."""
 
 
 class View(Struct, frozen=True):
@@ -236,15 +230,6 @@ def ports(text: str) -> list[int]:
     return found
 
 
-def kind_in(file: str) -> str | None:
-    """Which family of keys its certificate is for; None where that cannot be told."""
-    leaf = pemfile.leaf_der(Path(file))
-    try:
-        return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
-    except (ValueError, Error):  # not a kind that certagent would have made
-        return None
-
-
 def is_generated(settings: Mapping[str, str]) -> bool:
     """Whether Debian's update-exim4.conf writes the configuration file."""
     return os.path.basename(settings["config_file"]) == _GENERATED
@@ -282,7 +267,7 @@ def _line(name: str) -> re.Pattern[str]:
 
 def _view(where: str, certificate: str, key: str) -> View:
     certificates, keys = items(certificate), items(key)
-    return View(where, tuple(zip(certificates, keys or certificates, strict=False)), len(certificates), len(keys))
+    return View(where, tuple(map(Pair, certificates, keys or certificates)), len(certificates), len(keys))
 
 
 def _text(file: str | Path) -> str:

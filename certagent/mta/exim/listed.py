@@ -18,9 +18,12 @@ from certagent.errors import Error, Misconfigured
 from certagent.host import replace, trust
 from certagent.host.files import read_file, remove_file
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import eximconf
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
+from certagent.mta.reference import algorithm_of
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
@@ -106,7 +109,7 @@ class Listed:
         own, kinds = {str(path) for path in self.paths()}, {algorithm(key_type) for key_type in credentials}
         with pemfile.in_its_words():
             others = [file for file in eximconf.items(_content(self._target())) if file not in own]
-            kept = [file for file in others if eximconf.kind_in(file) not in {*kinds, None}]
+            kept = [file for file in others if algorithm_of(file) not in {*kinds, None}]
             replace.write(self._target(), f"{eximconf.listing([*new, *kept])}\n".encode(), mode=_MODE, keep=True)
 
     def installed(self) -> dict[str, bytes]:
@@ -144,7 +147,7 @@ class Listed:
         return next((place for place in self._places if named & {str(path) for path in place.paths()}), None)
 
     def _target(self) -> Path:
-        target = Path(os.path.realpath(self._path.parent), self._path.name)
+        target = trust.followed(self._path.parent) / self._path.name
         trust.trusted_dir(target.parent)
         return target
 

@@ -43,16 +43,18 @@ from certagent.errors import Misconfigured, Transient
 from certagent.host import attributes
 from certagent.host.files import file_status
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import discovery, eximconf
-from certagent.mta.exim.eximconf import Instance, Pair, View
+from certagent.mta.exim.eximconf import Instance, View
 from certagent.mta.exim.eximdaemon import Daemon
 from certagent.mta.exim.listed import Listed, reading
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
+from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki import names
 from certagent.pki.credential import Credential
-from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
 _OLDEST = (4, 96)
@@ -60,6 +62,8 @@ _OLDEST = (4, 96)
 
 _WATCH_S = 6.0
 """Exim loads its files 5 s after the last change in their directories; one more to do it."""
+
+_WORDS = Words("lead to", "leads to", ": no TLS at all", "a second certificate of the same algorithm")
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +150,7 @@ class Exim:
     def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not listed; what no look at the settings can tell."""
         settings = self._exim.settings()
-        needed, kinds = self._needed(key_types), {algorithm(key_type) for key_type in key_types}
+        needed = self._needed(key_types)
         found: list[Advice] = []
         unknown = eximconf.variables(settings)
         listed = self._listed
@@ -158,11 +162,10 @@ class Exim:
                 found.append(Advice(what, self._set_later(settings, [])))
             return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
-            if new := [pair for pair in needed if pair not in view.pairs and not _exist(pair)]:
-                what = f"{view.where} does not lead to {_shown(new)} yet: the first run installs it and stops there"
-                there = [pair for pair in view.pairs if _exist(pair)]
-                keep = [pair for pair in there if pair in needed or eximconf.kind_in(pair[0]) not in kinds]
-                found.append(Advice(what, self._set_later(settings, [*keep, *new])))
+            new, keep = to_come(view.pairs, needed)
+            if new:
+                what = f"{view.where} does not lead to {shown(new)} yet: the first run installs it and stops there"
+                found.append(Advice(what, self._set_later(settings, keep)))
         if unknown:
             what = (
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
@@ -170,7 +173,7 @@ class Exim:
             found.append(Advice(what, "run: certagent check; list every port and SNI name under its services"))
         if "$" in settings["tls_certificate"] and not unknown and not listed:
             what = "each connection reads certificate and key one after the other, and fails where a swap is in between"
-            path = f"{os.path.dirname(needed[0][0])}/{self._exim.name}.list"
+            path = f"{os.path.dirname(next(iter(needed.values())).cert)}/{self._exim.name}.list"
             found.append(
                 Advice(what, f"set `list: {path}` in its config; then name it in place of the files: {reading(path)}")
             )
@@ -273,44 +276,31 @@ class Exim:
             text = settings["tls_certificate"] + settings["tls_privatekey"]
             if listed and listed.named_in(text):
                 return
-            if absent := [pair for pair in needed if _exist(pair) and not all(file in text for file in pair)]:
-                what = f"tls_certificate does not name {_shown(absent)}, which is installed"
+            if absent := [pair for pair in needed.values() if pair.exists and not all(file in text for file in pair)]:
+                what = f"tls_certificate does not name {shown(absent)}, which is installed"
                 hint = f"name it in the expression with ${unknown[0]} in {eximconf.source(settings)}"
                 raise self._exim.wrong(what, hint)
             return
         for view in self._exim.views(settings, self._options.sni):
             self._check_view(view, needed, settings, stale=stale)
 
-    def _check_view(self, view: View, needed: list[Pair], settings: Mapping[str, str], *, stale: bool) -> None:
-        ours = self._needed(self._options.files)
-        lacks = [pair for pair in needed if pair not in view.pairs and _exist(pair)]
-        kinds = {eximconf.kind_in(pair[0]) for pair in needed if pair in view.pairs or pair in lacks} - {None}
-        others = [pair for pair in view.pairs if pair not in ours]
-        gone = [pair for pair in others if not _exist(pair)]
-        twice = [pair for pair in others if pair not in gone and eximconf.kind_in(pair[0]) in kinds]
-        keep = [
-            pair for pair in view.pairs if pair in needed or (pair in others and pair not in [*gone, *twice])
-        ] + lacks
-        unused = [pair for pair in view.pairs if stale and pair in ours and pair not in needed and keep]
-        problems = [
-            (lacks, "does not lead to", "which is installed"),
-            (gone, "leads to", "which is missing: no TLS at all"),
-            (twice, "leads to", "a second certificate of the same kind"),
-            (unused, "leads to", "which nothing renews"),
-        ]
-        found = [f"{verb} {_shown(pairs)}, {why}" for pairs, verb, why in problems if pairs]
+    def _check_view(self, view: View, needed: dict[str, Pair], settings: Mapping[str, str], *, stale: bool) -> None:
+        compared = compare(view.pairs, needed, self._needed(self._options.files).values(), stale=stale)
+        found = compared.problems(_WORDS)
         if view.keys and view.keys != view.certificates:
             found.append(f"names {view.certificates} files and tls_privatekey {view.keys}: each file needs its key")
         if found and not view.certificates:
             found.append("is empty: Exim serves a certificate signed by itself, or none")
         if found:
-            raise self._exim.wrong(f"{view.where} {'; it '.join(found)}", self._set(settings, keep or needed))
+            raise self._exim.wrong(
+                f"{view.where} {'; it '.join(found)}", self._set(settings, list(compared.keep or needed.values()))
+            )
 
     def _set(self, settings: Mapping[str, str], pairs: list[Pair]) -> str:
         """What the operator has to write."""
         if self._listed:
-            ours, expression = self._needed(self._options.files), self._listed.expression
-            pairs = [*(pair for pair in pairs if pair not in ours), (expression, expression)]
+            ours, expression = self._needed(self._options.files).values(), self._listed.expression
+            pairs = [*(pair for pair in pairs if pair not in ours), Pair(expression, expression)]
         if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:
             return str(self._exim.remedy(settings, pairs))
         wanted = self._exim.remedy(settings, pairs)
@@ -321,9 +311,9 @@ class Exim:
         """A file that is named before it is there ends TLS."""
         return f"once it is there: {self._set(settings, pairs)}"
 
-    def _needed(self, key_types: Iterable[str]) -> list[Pair]:
-        """In an order that does not change."""
-        return [_pair(self._layout.of(key_type)) for key_type in sorted(key_types)]
+    def _needed(self, key_types: Iterable[str]) -> dict[str, Pair]:
+        """By key type, in an order that does not change."""
+        return {key_type: pair_of(self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     def _access(self, owner: str | None) -> Access:
         options = self._options
@@ -364,15 +354,3 @@ def _closed(files: Iterable[Path], user: str, group: str) -> list[Path]:
         if not status.st_mode & bit:
             found.append(directory)
     return sorted(found)
-
-
-def _pair(one: Files) -> Pair:
-    return (one.combined, one.combined) if one.combined else (one.fullchain or "", one.key or "")
-
-
-def _exist(pair: Pair) -> bool:
-    return all(os.path.exists(file) for file in pair)
-
-
-def _shown(pairs: Iterable[Pair]) -> str:
-    return ", ".join(cert if cert == key else f"{cert} with the key {key}" for cert, key in pairs)

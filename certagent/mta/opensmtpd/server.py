@@ -34,11 +34,14 @@ from msgspec import Meta
 from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from certagent.host.programs import Result, program, run
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
+from certagent.mta.reference import Pair, pair_of
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
@@ -131,7 +134,7 @@ class OpenSmtpd:
         self._layout.check()
         tested, conf = self._test(), self._read()
         self._check_named(key_types, conf, version)
-        waits = not all(map(os.path.exists, self._paths(key_types)))
+        waits = not all(self._pair(key_type).exists for key_type in key_types)
         if tested.code != 0 and not (waits and _only_files(tested) and not self._missing(conf)):
             raise self._wrong(f"smtpd -n refuses it: {_said(tested)[0]}", f"run: {self._command()}")
 
@@ -228,13 +231,8 @@ class OpenSmtpd:
         listen = "" if name != "NAME" else ", with its host name for NAME, and `tls pki NAME` into its listen lines"
         return f"write {lines} into {self._options.config}{listen}, then: {shlex.join(self._restart())}"
 
-    def _pair(self, kind: str) -> tuple[str, str]:
-        """Certificate and key of a kind of key, as smtpd.conf has to name them."""
-        one = self._layout.of(kind)
-        return (one.combined or one.fullchain or "", one.combined or (one.key if one.fullchain else "") or "")
-
-    def _paths(self, key_types: Iterable[str]) -> set[str]:
-        return {path for key_type in key_types for path in self._pair(key_type)}
+    def _pair(self, key_type: str) -> Pair:
+        return pair_of(self._layout.of(key_type))
 
     # -- its programs ------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from certagent.mta.postfix.postconf import (
     parse,
     words,
 )
+from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
 
@@ -195,7 +196,7 @@ def _plan(read: _Read) -> _Plan:
         plan.options[key] = files
         if main.chain or not settings.at_least(CHAIN_FILES_SINCE):
             return _with_level(read, plan)
-    kinds = sorted({kind for file in _certificates(main) for kind in smtpdtls.kinds_in(file)}) or ["ecdsa"]
+    kinds = sorted({kind for file in _certificates(main) if (kind := algorithm_of(file))}) or ["ecdsa"]
     new = {kind: str(read.config_dir / "tls" / f"{kind}.pem") for kind in kinds}
     if not settings.at_least(CHAIN_FILES_SINCE):
         plan.options["cert_files"] = new
@@ -231,12 +232,12 @@ def _as_they_are(main: Place) -> dict[str, Any] | None:
     programs.
     """
     found: dict[str, Any] = {}
-    pairs = [(file, file) for file in main.chain] or list(main.slots.values())
+    pairs = [Pair(file, file) for file in main.chain] or list(main.slots.values())
     for certificate, key in pairs:
-        kinds = smtpdtls.kinds_in(certificate)
-        if len(kinds) != 1 or not kinds.isdisjoint(found) or not _replaceable(certificate, key):
+        found_algorithm = algorithm_of(certificate)
+        if found_algorithm is None or found_algorithm in found or not _replaceable(certificate, key):
             return None
-        found[kinds.pop()] = certificate if certificate == key else {"fullchain": certificate, "key": key}
+        found[found_algorithm] = certificate if certificate == key else {"fullchain": certificate, "key": key}
     return found or None
 
 

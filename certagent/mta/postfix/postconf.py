@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from certagent.errors import Misconfigured, Transient
 from certagent.host.programs import Result, program, run
+from certagent.mta.reference import Pair
 
 TIMEOUT_S = 30.0
 """For one of Postfix's programs: milliseconds, but they wait until main.cf is 2 s old, and a busy disk is slow."""
@@ -59,7 +60,7 @@ class Place(Struct, frozen=True):
     """`smtpd` or `tlsproxy`."""
     chain: tuple[str, ...]
     """The chain files in effect there."""
-    slots: dict[str, tuple[str, str]]
+    slots: dict[str, Pair]
     """Certificate and key of each slot in use (`cert`, `eccert`); without effect where there are chain files."""
     sets: frozenset[str]
     """What this very place sets: `chain_files`, `cert_file` and so on."""
@@ -204,7 +205,7 @@ def _place(name: str, prefix: str, sets: frozenset[str], effective: Mapping[str,
         return "" if found == "none" else found
 
     slots = {
-        slot: (certificate, value(f"{slot.replace('cert', 'key')}_file") or certificate)
+        slot: Pair(certificate, value(f"{slot.replace('cert', 'key')}_file") or certificate)
         for slot in SLOTS
         if (certificate := value(f"{slot}_file"))
     }

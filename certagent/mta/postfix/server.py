@@ -23,8 +23,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Transient
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
 from certagent.mta.postfix import discovery, smtpdtls
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -39,8 +41,9 @@ from certagent.mta.postfix.postconf import (
     named,
     words,
 )
-from certagent.mta.postfix.smtpdtls import Pair, Problem
+from certagent.mta.postfix.smtpdtls import Problem
 from certagent.mta.postfix.snimap import TABLES, SniMap
+from certagent.mta.reference import Pair, pair_of
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
@@ -220,8 +223,8 @@ class Postfix:
 
     def _problem(self, place: Place, key_types: Sequence[str], *, stale: bool) -> Problem | None:
         if self._options.chain_files is not None:
-            return smtpdtls.chain_problem(place, self._names(key_types), self._names(), stale=stale)
-        pairs = {key_type: _pair(self._layout.of(key_type)) for key_type in key_types}
+            return smtpdtls.chain_problem(place, self._listed(key_types), self._names(), stale=stale)
+        pairs = {key_type: pair_of(self._layout.of(key_type)) for key_type in key_types}
         return smtpdtls.slot_problem(place, pairs, self._pairs().values(), stale=stale)
 
     def _judged(self, place: Place) -> bool:
@@ -254,9 +257,8 @@ class Postfix:
 
     def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
         if self._options.chain_files is not None and not self._foreign(place):
-            needed = {key_type: file for key_type in sorted(key_types) for file in self._names([key_type])}
-            if self._judged(place) and (ahead := smtpdtls.chain_ahead(place, needed)):
-                yield Advice(ahead.what, self._run_later(ahead.remedy))
+            if self._judged(place) and (coming := smtpdtls.chain_advice(place, self._listed(sorted(key_types)))):
+                yield Advice(coming.what, self._run_later(coming.remedy))
             if idle := smtpdtls.without_effect(place):
                 yield Advice(idle.what, self._run(idle.remedy))
         if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
@@ -351,10 +353,14 @@ class Postfix:
         """The files of these algorithms, or all."""
         return [str(path) for path in self._layout.paths(key_types)]
 
+    def _listed(self, key_types: Iterable[str]) -> dict[str, str]:
+        """The chain file of each key type."""
+        return {key_type: file for key_type in key_types for file in self._names([key_type])}
+
     def _pairs(self) -> dict[str, Pair]:
         """Certificate and key of each kind in cert_files."""
         found = self._options.cert_files or {}
-        return {kind: _pair(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
+        return {kind: pair_of(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
 
     def _run(self, remedy: Mapping[Setting, str | None]) -> str:
         return f"run: {self._instance.set(remedy)}"
@@ -362,8 +368,3 @@ class Postfix:
     def _run_later(self, remedy: Mapping[Setting, str | None]) -> str:
         """A file that is named before it is there ends TLS."""
         return f"once it is there: {self._instance.set(remedy)}"
-
-
-def _pair(files: Files) -> Pair:
-    certificate = files.combined or files.fullchain or ""
-    return certificate, files.key or certificate

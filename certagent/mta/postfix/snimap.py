@@ -22,7 +22,7 @@ from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
 from certagent.host import replace, trust
-from certagent.host.files import read_file, remove_file
+from certagent.host.files import private_file, read_file, remove_file
 from certagent.host.programs import Result
 from certagent.mta import pemfile
 from certagent.mta.claims import Claim
@@ -87,7 +87,7 @@ class SniMap:
     def check(self) -> None:
         """Source and table may be replaced, and nobody else may do it. Raises: `mta.disk`, `mta.files`."""
         with pemfile.in_its_words():
-            trust.trusted_dir(Path(os.path.realpath(self.path.parent)))
+            trust.trusted_dir(trust.followed(self.path.parent))
             for path in (self.path, self._table):
                 replace.replaceable(path)
 
@@ -140,19 +140,19 @@ class SniMap:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        """One editor at a time, also between threads: its directory is locked (flock), which needs no file."""
+        """One editor at a time, also between threads: a file beside the map is locked, which nobody else can open."""
         deadline = time.monotonic() + TIMEOUT_S
         self.check()
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            while not _flock(directory):
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with ExitStack() as stack:
+            with pemfile.in_its_words():
+                fd = stack.enter_context(private_file(lock))
+            while not _flock(fd):
                 if time.monotonic() > deadline:
                     what = f"{self._instance.who}: another process edits {self.path}"
-                    raise Transient("lock.busy", what, f"see which: lsof {self.path.parent}")
+                    raise Transient("lock.busy", what, f"see which: lsof {lock}")
                 time.sleep(_PAUSE_S)
             yield
-        finally:
-            os.close(directory)
 
     def _place(self, text: str, expect: str | None) -> None:
         """`expect`: the digest of what each own name must give; None: what is put back is not judged."""

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +20,8 @@ from msgspec import Struct
 from certagent.errors import Error
 from certagent.facts.tls import Service
 from certagent.host.programs import Result, program, run
-from certagent.mta import pemfile
+from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Change, Found
-from certagent.pki.keys import key_type_of
-from certagent.pki.keytypes import algorithm
 
 CONFIG = Path("/etc/mail/sendmail.cf")
 """Compiled in."""
@@ -56,7 +55,7 @@ class Port(Struct, frozen=True):
 class Settings(Struct, frozen=True):
     """What sendmail.cf says."""
 
-    pairs: list[tuple[str, str]]
+    pairs: list[Pair]
     """Certificate and key."""
     odd: bool
     """Whether there are not as many keys as certificates."""
@@ -81,7 +80,7 @@ def read(path: Path) -> Settings:
             single[name] = value
     certs, keys = (_files(single.get(name, "")) for name in ("servercertfile", "serverkeyfile"))
     return Settings(
-        list(zip(certs, keys, strict=False)),
+        list(map(Pair, certs, keys)),
         len(certs) != len(keys),
         single.get("cacertpath", ""),
         single.get("cacertfile", ""),
@@ -103,16 +102,7 @@ def version(result: Result) -> str | None:
     return found[1] if found else None
 
 
-def kind(cert: str) -> str | None:
-    """Which family of keys a certificate is of, where it can be read."""
-    leaf = pemfile.leaf_der(Path(cert))
-    try:
-        return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else None
-    except (ValueError, Error):
-        return None
-
-
-def defines(pairs: list[tuple[str, str]], issuers: str) -> str:
+def defines(pairs: Sequence[tuple[str, str]], issuers: str) -> str:
     """The lines of sendmail.mc that name exactly these. CACertPath must be set: the directory of the issuers, where no
     certificate has the name by which it would be found.
     """
@@ -164,7 +154,7 @@ def discover() -> list[Found]:
     }
     files: dict[str, object] = {}
     for cert, key in settings.pairs:
-        files[kind(cert) or "ecdsa"] = cert if cert == key else {"fullchain": cert, "key": key}
+        files[algorithm_of(cert) or "ecdsa"] = cert if cert == key else {"fullchain": cert, "key": key}
     notes = ("a reload closes its ports for a moment; sessions in progress go on",)
     fits = 0 < len(files) == len(settings.pairs) and all(_fits(*pair, settings) for pair in settings.pairs)
     own = {name: f"{DIRECTORY}/{name}.pem" for name in files or {"ecdsa": None}}
@@ -173,7 +163,7 @@ def discover() -> list[Found]:
     changes: tuple[Change, ...] = ()
     if not fits or intermediates != settings.ca_file:
         why = f"once certagent's first run has made its files (install -d -m 700 {DIRECTORY}), let Sendmail name them"
-        pairs = settings.pairs if fits else [(path, path) for path in own.values()]
+        pairs = settings.pairs if fits else [Pair(path, path) for path in own.values()]
         changes = _changes(defines(pairs, intermediates), why)
         notes = (*notes, why, f"it sends as issuers what is in CACertFile: that must be {intermediates}")
     return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes)]

@@ -35,19 +35,23 @@ from certagent.host import processes, replace
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
+from certagent.mta.access import Access
 from certagent.mta.claims import Claim
-from certagent.mta.layout import Access, Files, Layout
+from certagent.mta.files import Files
+from certagent.mta.layout import Layout
+from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
 from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
-from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
 
 _RELOAD_S = 90.0
 """Until the new one listens: where the host has no full name, it sleeps for 60 s first."""
 
 _POLL_S = 0.02
+
+_WORDS = Words("name", "names", ": no TLS at all", "a second key of the same algorithm, or half of ours")
 
 
 class Options(Access, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +81,7 @@ class Sendmail:
         if not self._issuers.is_absolute() or self._issuers in self._layout.paths():
             raise self._wrong(f"issuers: {self._issuers} is relative or used twice", "give it its own absolute path")
         for kind in options.files:
-            if not all(self._pair(kind)):
+            if not all(pair_of(self._layout.of(kind))):
                 raise self._wrong(f"files.{kind}: sendmail.cf takes a certificate and a key", "use combined, or both")
 
     @staticmethod
@@ -116,7 +120,7 @@ class Sendmail:
         if tested.code != 0 or not sendmailcf.version(tested):
             raise self._wrong(f"sendmail -bt refuses it: {_said(tested)}", f"run: {self._command()}")
         settings = self._read()
-        self._check_named(key_types, settings, frozenset(self._options.files) - self._kinds(key_types))
+        self._check_named(key_types, settings, stale=True)
         self._check_authorities(settings)
         self._check_safe(settings)
         if not any(port.mode for port in settings.ports):
@@ -125,13 +129,11 @@ class Sendmail:
     def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
         """See `Server`: files that are not there yet, and not named."""
         settings = self._read()
-        new = [p for p in map(self._pair, sorted(key_types)) if p not in settings.pairs and not os.path.exists(p[0])]
+        new, keep = to_come(settings.pairs, self._needed(key_types))
         if not new:
             return ()
-        named = ", ".join(cert for cert, _ in new)
-        keep = [pair for pair in settings.pairs if os.path.exists(pair[0]) and not self._same_kind(pair, key_types)]
-        what = f"{self._options.config} does not name {named} yet: the first run installs it and stops there"
-        return (Advice(what, self._to_define(keep + new)),)
+        what = f"{self._options.config} does not name {shown(new)} yet: the first run installs it and stops there"
+        return (Advice(what, self._to_define(keep)),)
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.
@@ -200,28 +202,13 @@ class Sendmail:
 
     # -- what check looks at -----------------------------------------------------------------------------------------
 
-    def _check_named(self, key_types: Iterable[str], settings: Settings, unused: frozenset[str] = frozenset()) -> None:
-        key_types = list(key_types)
-        needed = [self._pair(key_type) for key_type in sorted(key_types)]
-        stale = [self._pair(kind) for kind in unused]
-        lacks = [pair for pair in needed if pair not in settings.pairs and os.path.exists(pair[0])]
-        others = [pair for pair in settings.pairs if pair not in needed]
-        gone = [pair for pair in others if not all(map(os.path.exists, pair))]
-        twice = [pair for pair in others if pair not in gone and lacks + needed and self._same_kind(pair, key_types)]
-        # Until ours is there, the one in use before is right.
-        twice = [pair for pair in twice if all(os.path.exists(cert) for cert, _ in needed)]
-        unrenewed = [pair for pair in others if pair in stale and pair not in gone]
-        problems = [
-            (lacks, "does not name", "which is installed"),
-            (gone, "names", "which is missing: no TLS at all"),
-            (twice, "names", "a second key of the same kind, or half of ours"),
-            (unrenewed, "names", "which nothing renews"),
-        ]
-        if found := [f"{verb} {', '.join(c for c, _ in pairs)}, {why}" for pairs, verb, why in problems if pairs]:
-            keep = [pair for pair in settings.pairs if pair not in gone + twice + unrenewed]
-            raise self._wrong(f"ServerCertFile {'; it '.join(found)}", self._to_define(keep + lacks))
+    def _check_named(self, key_types: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
+        needed = self._needed(key_types)
+        compared = compare(settings.pairs, needed, self._needed(self._options.files).values(), stale=stale)
+        if found := compared.problems(_WORDS):
+            raise self._wrong(f"ServerCertFile {'; it '.join(found)}", self._to_define(compared.keep))
         if settings.odd:
-            raise self._wrong("ServerCertFile and ServerKeyFile are not as many", self._to_define(needed))
+            raise self._wrong("ServerCertFile and ServerKeyFile are not as many", self._to_define(needed.values()))
 
     def _check_authorities(self, settings: Settings) -> None:
         """What it sends after the leaf comes from there, and without both there is no TLS."""
@@ -258,33 +245,20 @@ class Sendmail:
     def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
         """Those of the new files, and of the kinds of keys whose files stay."""
         found = [credential.issuers for credential in credentials.values()]
-        new = {self._pair(key_type)[0] for key_type in credentials}
-        stay = {self._pair(kind)[0] for kind in self._options.files} - new
+        new = {pair.cert for pair in self._needed(credentials).values()}
+        stay = {pair.cert for pair in self._needed(self._options.files).values()} - new
         found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
         return b"".join(dict.fromkeys(found))
 
-    def _same_kind(self, pair: tuple[str, str], key_types: Iterable[str]) -> bool:
-        """Whether it is another key of a kind that is ours, or one of our files with another."""
-        ours = {file for key_type in key_types for file in self._pair(key_type)}
-        if pair not in [self._pair(key_type) for key_type in key_types] and not ours.isdisjoint(pair):
-            return True
-        return sendmailcf.kind(pair[0]) in {algorithm(key_type) for key_type in key_types}
-
-    def _kinds(self, key_types: Iterable[str]) -> frozenset[str]:
-        """The keys of `files` that are in use."""
-        key_types = list(key_types)
-        return frozenset(k for k in self._options.files if k in key_types or k in set(map(algorithm, key_types)))
-
-    def _pair(self, kind: str) -> tuple[str, str]:
-        """Certificate and key of a kind of key, as sendmail.cf has to name them."""
-        one = self._layout.of(kind)
-        return (one.combined or one.fullchain or "", one.combined or (one.key if one.fullchain else "") or "")
+    def _needed(self, key_types: Iterable[str]) -> dict[str, Pair]:
+        """By key type, in an order that does not change."""
+        return {key_type: pair_of(self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     # -- hints -------------------------------------------------------------------------------------------------------
 
-    def _to_define(self, pairs: list[tuple[str, str]]) -> str:
+    def _to_define(self, pairs: Iterable[Pair]) -> str:
         """How to make it name exactly these."""
-        return self._to_make(sendmailcf.defines(pairs, str(self._issuers)))
+        return self._to_make(sendmailcf.defines(list(pairs), str(self._issuers)))
 
     def _to_make(self, lines: str) -> str:
         source = Path(self._options.config).with_suffix(".mc")

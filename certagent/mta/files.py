@@ -1,0 +1,54 @@
+"""The files of one credential, by the part that each holds.
+
+Order of placing: issuers, key, certificate. What watches a certificate finds its key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from certagent.mta import pkcs12
+
+SETS = ({"combined"}, {"key", "fullchain"}, {"chain", "key", "cert"}, {"pkcs12", "password_file"})
+
+_ORDER = ("combined", "chain", "key", "cert", "fullchain", "pkcs12")
+"""Of placing; `password_file` is only read."""
+
+CERTIFICATES = {"chain", "cert", "fullchain"}
+"""The parts without a key."""
+
+
+class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The files of one key type, by absolute path.
+
+    One of: `combined` (key, leaf, issuers); `fullchain` (leaf, issuers) and `key`; `cert` (leaf), `chain` (issuers) and
+    `key`; `pkcs12` (all of it, RFC 7292, under the password in `password_file`).
+    """
+
+    combined: str | None = None
+    fullchain: str | None = None
+    cert: str | None = None
+    chain: str | None = None
+    key: str | None = None
+    pkcs12: str | None = None
+    password_file: str | None = None
+    """Only certagent's user may read it; an end of line is not part of the password, which is UTF-8."""
+    pkcs12_cipher: pkcs12.Cipher = "AES256_SHA256"
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What is set of it, by the name of the option."""
+        paths = {part: getattr(self, part) for part in (*_ORDER, "password_file")}
+        return {part: path for part, path in paths.items() if path is not None}
+
+    @property
+    def placed(self) -> dict[str, Path]:
+        """The files that are written, by the name of the option, in their order."""
+        return {part: Path(path) for part, path in self.named.items() if part != "password_file"}
+
+    @property
+    def main(self) -> Path:
+        """The file that stands for all in errors: the last to be placed."""
+        return [*self.placed.values()][-1]

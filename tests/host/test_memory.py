@@ -1,0 +1,64 @@
+"""Keys in memory do not reach the disk or another process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from certagent.cli import main
+
+ROOT = Path(main.__file__).parents[2]
+SCRIPT = """
+import ctypes, os, resource, sys
+from pathlib import Path
+from certagent.host import attributes
+from certagent.host.files import read_private
+from certagent.host.memory import no_core_dumps
+from certagent.host.programs import run
+if len(sys.argv) > 2:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+no_core_dumps()
+print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+print(run(["/bin/sh", "-c", "ulimit -c"], 5).out.strip())
+fd = os.open(sys.argv[1], os.O_PATH)
+print(attributes.named(fd, 0o7), read_private(Path(sys.argv[1])))
+"""
+
+
+def said(*arguments: str | Path) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-c", SCRIPT, *arguments]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_no_core_file_and_no_look_from_outside(tmp_path: Path) -> None:
+    """The limit goes on to the programs that are started; what /proc/self shows goes on to work."""
+    (tmp_path / "key").write_bytes(b"secret")
+    (tmp_path / "key").chmod(0o600)
+    assert said(tmp_path / "key") == ["(0, 0) 0", "0", "[] b'secret'"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_also_of_a_user_that_is_not_root() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # one that others may enter, unlike pytest's
+        Path(directory).chmod(0o755)
+        key = Path(directory) / "key"
+        key.write_bytes(b"secret")
+        key.chmod(0o600)
+        os.chown(key, 65534, 65534)
+        assert said(key, "nobody") == ["(0, 0) 0", "0", "[] b'secret'"]
+
+
+def test_every_command_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(main, "no_core_dumps", lambda: called.append(True))
+    assert CliRunner().invoke(main.cli, ["schema", "status"]).exit_code == 0
+    assert called == [True]
