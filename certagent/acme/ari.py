@@ -1,6 +1,6 @@
 """ACME Renewal Information: which certificate is meant, and what the CA answered. Pure; the request is `acme.py`'s.
 
-The time within the window is not drawn here: whoever draws it must keep it (RFC 9773 section 4.2).
+The time within the window is not drawn here: the caller that draws it must keep it (RFC 9773 section 4.2).
 
 Standards: RFC 9773.
 """

@@ -80,7 +80,7 @@ class Certificate:
 
     def failures(self, state: State) -> tuple[Failure, ...]:
         """See `Subject`."""
-        return tuple(state.failures.values())
+        return state.failing
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""

@@ -29,7 +29,7 @@ _GENERATE_S = 60.0
 """For a program that makes a configuration: a second; longer where it makes databases as well."""
 
 _SAID_LIMIT = 1000
-"""Characters of what it said that are told."""
+"""Characters of what it said that are shown."""
 
 
 class Outcome(Struct, frozen=True):

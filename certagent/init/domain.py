@@ -150,7 +150,7 @@ def _primary(use: Resolvers, zone: str) -> str:
 
 
 def _caa(use: Resolvers, name: str) -> tuple[str, tuple[str, ...]]:
-    """Where the nearest CAA records are, and whom they allow (RFC 8659 section 3: the first that has any, upwards)."""
+    """Where the nearest CAA records are, and what they allow (RFC 8659 section 3: the first that has any, upwards)."""
     for domain in _upwards(name, "."):
         found = _ask(use, domain, CAA)
         if found:
@@ -172,7 +172,7 @@ def forbidden(caa: Iterable[str], ca: str) -> str:
         if methods is not None and "dns-01" not in methods.split(","):  # RFC 8657 section 4
             why = f"allows {ca} with {methods} only, and certagent uses dns-01"
         elif account := parameters.get("accounturi"):  # RFC 8657 section 3
-            why = f"allows {ca} for the account {account} only, and certagent makes one of its own"
+            why = f"allows {ca} for the account {account} only, and certagent makes another"
         else:
             return ""
     return why if values else ""

@@ -44,7 +44,7 @@ PORTS = {
     4190: "ManageSieve",
 }
 """Where mail clients and servers connect (RFC 5321, 8314, 9051, 1939, 5804); 2525 is a custom. A listener here that no
-mail server accounts for is told."""
+mail server accounts for is reported."""
 
 _KEY_LIMIT_BYTES = 64 << 10
 """A key and its chain are some kB."""

@@ -32,7 +32,7 @@ _SHOWN = {"ecdsa": "ECDSA", "rsa": "RSA"}
 
 
 def text(survey: Survey, date: str) -> str:
-    """The whole file. `date` is told in its first line."""
+    """The whole file. `date` stands in its first line."""
     proposed = seen.certificates(survey)
     lines = [
         *_comment(
@@ -61,7 +61,7 @@ def _ca() -> Iterator[str]:
         "TODO: read the CA's terms (https://letsencrypt.org/repository/), then write true; nobody can agree for you.", 4
     )
     yield "    agree_tos: false"
-    yield from _comment("TODO: whom the CA may write to, such as [postmaster@example.org]; it may stay empty.", 4)
+    yield from _comment("TODO: where the CA may write to, such as [postmaster@example.org]; it may stay empty.", 4)
     yield "    contact: []"
 
 
@@ -80,7 +80,7 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
     for number, (primary, zones) in enumerate(primaries.items(), 1):
         yield from _comment(
             "Challenges and TLSA records are written here, by dynamic update (RFC 2136). If the zone is kept by a "
-            "service with an API of its own, put `type: command` in its place (docs/how-to/dns-providers.md).",
+            "service with another API, put `type: command` in its place (docs/how-to/dns-providers.md).",
             4,
         )
         yield f"    primary{number if len(primaries) > 1 else ''}:"
@@ -239,7 +239,7 @@ def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterato
         why = seen.dane(name, survey.resolvers)[1]
         yield from _comment(f"{'tlsa: true' if tlsa else 'tlsa is left out'}: {why}.", 10)
         if name and not name.mail_for:
-            yield from _comment("No MX of its own zone leads to this name; those of other zones were not asked.", 10)
+            yield from _comment("No MX of its zone leads to this name; those of other zones were not asked.", 10)
         if tlsa:
             keys["tlsa"] = True
     known = survey.names.get(service.host)
@@ -249,7 +249,7 @@ def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterato
         public = ", ".join(survey.names[service.host].addresses)
         yield from _comment(
             f"addresses: {public} is not an address of this host (NAT?) and cannot be reached from here, so it is "
-            "proven at the inside one. TODO: is it the one to which the public one is forwarded?",
+            "verified at the inside one. TODO: is it the one to which the public one is forwarded?",
             10,
         )
         keys["addresses"] = list(inside)

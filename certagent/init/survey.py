@@ -45,7 +45,7 @@ class Survey(Struct, frozen=True):
 
     found: tuple[Found, ...]
     idle: tuple[Found, ...]
-    """Installed beside them, but nothing listens at their ports: they could never be proven, and are left out."""
+    """Installed beside them, but nothing listens at their ports: they could never be verified, and are left out."""
     failed: tuple[Finding, ...]
     """Plug-ins that could not say what is there."""
     resolvers: Resolvers
@@ -197,7 +197,7 @@ def _proposed(servers: tuple[Found, ...], survey: Survey, taken: set[str]) -> Pr
 
 
 def inside_addresses(service: Service, survey: Survey) -> tuple[str, ...]:
-    """Where to prove a service whose public addresses are elsewhere and cannot be reached from here (NAT)."""
+    """Where to verify a service whose public addresses are elsewhere and cannot be reached from here (NAT)."""
     name = survey.names.get(service.host)
     if name is None or service.addresses or not name.addresses or any(map(host.is_own, name.addresses)):
         return ()
@@ -222,7 +222,7 @@ def dane(name: Name | None, use: Resolvers) -> tuple[bool, str]:
         }
         return True, why.get(security, "TLSA records are there; whether the zone is signed could not be found out")
     why = {
-        "secure": "the zone is signed; no TLSA records yet: the first are published once what is served is proven",
+        "secure": "the zone is signed; no TLSA records yet: the first are published once what is served is verified",
         "bogus": "the zone is bogus: repair its DNSSEC first",
         "insecure": "the zone is not signed",
     }
@@ -281,7 +281,7 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
     told: set[str] = set()
     for setting, value in server.uses.items():
         if value in told or (value in keys and value not in used):
-            continue  # a key: its certificate is told
+            continue  # a key: its certificate is reported
         told.add(value)
         facts = [f"{u.key_type} by {u.issuer}, until {u.not_after:%Y-%m-%d}" for f, u in used.items() if f in value]
         yield Finding("ok", what, "; ".join([f"{setting} = {value}", *facts]))
@@ -298,7 +298,7 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
 def _name(name: Name, survey: Survey) -> Iterator[Finding]:
     own = [host.is_own(address) for address in name.addresses]
     where = "this host" if all(own) else "not this host (NAT?)" if not any(own) else "in part this host"
-    mail = f"; the MX of {', '.join(name.mail_for)}" if name.mail_for else "; no MX of its own zone leads here"
+    mail = f"; the MX of {', '.join(name.mail_for)}" if name.mail_for else "; no MX of its zone leads here"
     if name.addresses:
         yield Finding("ok" if any(own) else "note", name.name, f"{', '.join(name.addresses)}: {where}{mail}")
     for trouble in name.trouble:
@@ -325,10 +325,10 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
         heard = [answer for answer in name.tlsa.answers.values() if isinstance(answer, Answer)]
         detail = f"{len(_values(name))} records, TTL {brief(timedelta(seconds=ttl))}, at {len(heard)} servers"
         met = [s.chain for s in _met(survey) if (s.host, s.port) == (name.name, 25) and isinstance(s.chain, Chain)]
-        hurt = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
-        if hurt:
+        unmatched = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
+        if unmatched:
             hint = "senders that use DANE defer mail now, whatever certagent does; see what is served and what is there"
-            yield Finding("error", what, f"{detail}; no {', '.join(hurt)} record matches what is served", hint)
+            yield Finding("error", what, f"{detail}; no {', '.join(unmatched)} record matches what is served", hint)
         else:
             yield Finding("ok", what, detail + ("; what is served matches" if met else ""))
     if odd := tlsa_parameters(name) - {tlsa.DANE_EE_SPKI_SHA256, tlsa.DANE_TA_SPKI_SHA256}:

@@ -400,7 +400,7 @@ def test_exim_and_dovecot_of_one_name_share_a_certificate(host: Host, guests: di
         assert dovecot["files"] == {"ecdsa": guests["combined"]}
         assert {(s["port"], s["mode"]) for s in exim["services"]} == {(25, "smtp"), (465, "tls"), (587, "smtp")}
         assert {(143, "imap"), (993, "tls")} <= {(s["port"], s["mode"]) for s in dovecot["services"]}
-        assert "the first are published once what is served is proven" in words(done.out)
+        assert "the first are published once what is served is verified" in words(done.out)
         before = served_tlsa(MX2, 25, OTHER)
         host.run("renew", "--wait")
         served = served_tlsa(MX2, 25, OTHER)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import get_args
 
+from msgspec.structs import replace
+
 from certagent.errors import Concern
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.moment import Instant
@@ -18,12 +20,10 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.lane import Lane, Verb
 from certagent.lifecycle.rules.rule import Offer, Rule, View
-from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State, TlsaState
 from certagent.lifecycle.tlsaname import TlsaNames
 from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
-
-__all__ = ["CA", "SPEC", "START", "TLSA_NAME", "Fault", "Life", "chain_of", "lane", "later", "served", "unmanaged"]
 
 ECDSA, RSA = "ecdsa-p256", "rsa-2048"
 (CA,) = SPEC.cas
@@ -172,3 +172,23 @@ class Life(Play):
     def cached(self) -> list[caches.CachedSet]:
         """The sets that caches may hold now."""
         return self.names[TLSA_NAME].cached(self.now)
+
+
+STRANGE = frozenset({"3 1 1 " + "ee" * 32})
+MINUTE = timedelta(minutes=1)
+TWO = replace(
+    SPEC, tlsa_names={TLSA_NAME: ("postfix", "other")}, mail_servers=(*SPEC.mail_servers, MailServer("other", ()))
+)
+"""Two mail servers behind one name."""
+
+
+def because(offers: list[Offer]) -> list[str]:
+    return [f"{type(offer).__name__}: {offer.because}" for offer in offers]
+
+
+def swapping(spec: Spec = SPEC) -> Life:
+    """g2 is about to be installed beside g1."""
+    life = Life.published(spec)
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Install)
+    return life

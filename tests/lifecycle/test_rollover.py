@@ -373,7 +373,7 @@ def test_why_nothing_is_published_yet() -> None:
     assert why() is None
 
 
-def test_a_new_triple_is_first_published_for_what_is_served() -> None:
+def test_a_new_kind_of_record_is_first_published_for_what_is_served() -> None:
     """RFC 7671 section 8.4: `2 1 1` of an issuer to come would cut off who supports only that."""
     life = Life.published()
     gate = gates.may_publish(life.names[TLSA_NAME], frozenset({"2 1 1 " + "cb" * 32}))
@@ -423,7 +423,7 @@ def test_records_of_somebody_else_are_left_alone_and_ours_leave_a_withdrawn_name
     assert life.names[TLSA_NAME].surplus == frozenset()
 
 
-def test_a_triple_that_is_withdrawn_goes_as_a_whole() -> None:
+def test_tlsa_parameters_that_are_withdrawn_go_as_a_whole() -> None:
     """Seen or not, like a name: what is left of it would match nothing."""
     life = Life.published()
     newest = life.state.newest

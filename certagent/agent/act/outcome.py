@@ -34,5 +34,5 @@ def failed(error: Error, work: Lane) -> ev.Failed:
         retry_after_s=error.retry_after_s,
         concerns=error.concerns,
         quick=error.quick,
-        jitter=random.random(),  # noqa: S311 -- spreads load, guards nothing
+        jitter=random.random(),  # noqa: S311 -- spreads load, protects nothing
     )

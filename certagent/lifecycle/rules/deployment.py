@@ -109,7 +109,8 @@ class Stage(NamedTuple):
 
     done: str
     why: str
-    offers: Callable[[Deployment, str], Iterator[Offer]]
+    offers: Callable[[Deployment, str], Iterator[Offer]] | None = None
+    """None: another rule does it."""
 
 
 def finish(view: View) -> Iterator[Offer]:
@@ -118,13 +119,9 @@ def finish(view: View) -> Iterator[Offer]:
     for server in view.spec.mail_servers:
         at = state.mail_servers.get(server.name)
         generation = state.generation(at.generation) if at and at.generation else None
-        if at and generation:
-            stage = STAGES[at.phase]
+        stage = STAGES[at.phase] if at else None
+        if at and generation and stage and stage.offers:
             yield from stage.offers(Deployment(view, server, at, generation), stage.why)
-
-
-def _other_rule(deployment: Deployment, why: str) -> Iterator[Offer]:
-    yield from ()
 
 
 def _install_again(deployment: Deployment, why: str) -> Iterator[Offer]:
@@ -207,7 +204,7 @@ def _previous(state: State, at: Installation) -> Generation | None:
 
 
 STAGES: dict[Phase, Stage] = {
-    "inspected": Stage("installed, as soon as nothing stands against it (`deploy`)", "", _other_rule),
+    "inspected": Stage("installed, as soon as nothing stands against it (`deploy`)", ""),
     "installing": Stage(
         "installed again; taken back if caches forbid it by now", "installing was interrupted", _install_again
     ),
@@ -234,7 +231,7 @@ STAGES: dict[Phase, Stage] = {
         _install_again,
     ),
     "restoring": Stage("the files of before are put back again", "putting files back was interrupted", _restore),
-    "restored": Stage("inspected (`inspect`)", "", _other_rule),
+    "restored": Stage("inspected (`inspect`)", ""),
 }
 
 
