@@ -25,7 +25,8 @@ from certagent.agent.certificate import CERTIFICATE
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
-from certagent.dns.providers import command, rfc2136
+from certagent.dns.providers import command, program, rfc2136
+from certagent.dns.providers.protocol import Capabilities
 from certagent.mta import command as service
 from certagent.mta.dovecot import server as dovecot
 from certagent.mta.exim import server as exim
@@ -352,15 +353,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(leads_to), link
 
 
-WIDE = {"dns-providers.md"}
-"""Pages that are not wrapped yet."""
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_lines_are_wrapped(page: Path) -> None:
     """A line has at most 100 characters, apart from tables, code and generated parts."""
     lines = re.sub(r"(?s)<!-- generated: .*?<!-- end -->", "", prose(page)).splitlines()
-    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == [] or page.name in WIDE
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
 
 
 def test_index_has_every_page() -> None:
@@ -407,29 +404,38 @@ def test_license_is_whole() -> None:
 def test_program_of_the_page_keeps_the_rules(check: DnsCheck, tmp_path: Path) -> None:
     """The program in docs/how-to/dns-providers.md passes the suite that the page asks others to pass."""
     [source] = re.findall(r"```python\n(#!.*?)```", text("docs", "how-to", "dns-providers.md"), re.DOTALL)
-    program = tmp_path / "program"
-    program.write_text(source.replace("/usr/bin/env python3", sys.executable))
-    program.chmod(0o755)
-    options_ = command.Options(program=str(program), zones=("example.org.",), args=(str(tmp_path / "records"),))
+    path = tmp_path / "program"
+    path.write_text(source.replace("/usr/bin/env python3", sys.executable))
+    path.chmod(0o755)
+    options_ = command.Options(program=str(path), zones=("example.org.",), args=(str(tmp_path / "records"),))
     check(command.Command(options_), "example.org.")
 
 
 def test_messages_of_the_page() -> None:
     """The JSON in docs/how-to/dns-providers.md is what is sent, and what is understood."""
-    request, replies = re.findall(r"```json\n(.*?)```", text("docs", "how-to", "dns-providers.md"), re.DOTALL)
-    sent = msgspec.json.decode(request, type=command.Request)
+    request, question, replies = re.findall(r"```json\n(.*?)```", text("docs", "how-to", "dns-providers.md"), re.DOTALL)
+    sent = msgspec.json.decode(request, type=program.Request)
     assert msgspec.json.decode(request) == msgspec.json.decode(msgspec.json.encode(sent))
+    assert msgspec.json.decode(question) == msgspec.json.decode(msgspec.json.encode(program.Question()))
     for line in replies.splitlines():
-        reply = msgspec.json.decode(line, type=command.Reply)
+        reply = msgspec.json.decode(line, type=program.Reply)
         assert set(msgspec.json.decode(line)) <= set(msgspec.structs.asdict(reply))
+
+
+def test_capabilities_of_the_page() -> None:
+    """The table has every capability with its default."""
+    rows = re.findall(r"(?m)^\| `([a-z_]+)` \| (\S+) \| .+ \|$", text("docs", "how-to", "dns-providers.md"))
+    defaults = msgspec.structs.asdict(Capabilities())
+    found = {name: value.strip("`") if "`" in value else msgspec.json.decode(value) for name, value in rows}
+    assert found == defaults
 
 
 def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:
     """A program that does nothing, and says that all is well, is found out."""
-    program = tmp_path / "program"
-    program.write_text("#!/bin/sh\necho '{\"ok\": true}'\n")
-    program.chmod(0o755)
-    provider = command.Command(command.Options(program=str(program), zones=("example.org.",)))
+    path = tmp_path / "program"
+    path.write_text("#!/bin/sh\necho '{\"ok\": true}'\n")
+    path.chmod(0o755)
+    provider = command.Command(command.Options(program=str(path), zones=("example.org.",)))
     [add_is_seen] = [check for check in dns_provider_suite if check.__name__ == "add_is_seen"]
     with pytest.raises(AssertionError):
         add_is_seen(provider, "example.org.")

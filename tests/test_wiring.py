@@ -10,7 +10,7 @@ import pytest
 
 from certagent.agent.wiring import BUILT_IN, Wiring, Zones
 from certagent.config.load import load
-from certagent.dns.providers.protocol import Provider, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, Provider, RdType, RRset
 from certagent.errors import Misconfigured
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,12 +48,14 @@ def wiring(place: Path, two: str = "command", mta: str = "postfix") -> Wiring:
 class Fake:
     """A provider of some zones."""
 
+    capabilities = Capabilities()
+
     def __init__(self, *zones: str) -> None:
         self.zones = zones
 
     def get(self, name: str, rdtype: RdType) -> RRset | None: ...
-    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int) -> None: ...
-    def remove(self, name: str, rdtype: RdType, values: frozenset[str]) -> None: ...
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None: ...
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None: ...
 
 
 def test_what_ships_is_what_is_declared() -> None:

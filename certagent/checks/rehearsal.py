@@ -108,7 +108,8 @@ def _may_write(observation: Observation, edges: Edges) -> None:
     """
     absent = frozenset({f"3 1 1 {secrets.token_hex(32)}"})
     with edges.zones.writing(observation.zone, observation.name) as provider:
-        provider.remove(observation.name, "TLSA", absent)
+        there = provider.get(observation.name, "TLSA")
+        provider.remove(observation.name, "TLSA", absent, there)
 
 
 def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> Iterator[tuple[str, Chain]]:

@@ -47,12 +47,19 @@ def zone_of(name: str, zones: Iterable[str]) -> str | None:
     return max((z for z in zones if z == "." or f".{name}".endswith(f".{z}")), key=len, default=None)
 
 
+def canonical(rdtype: str, value: str) -> str:
+    """The one text of a value: a TLSA as `3 1 1 <lower-case hex>` without white space in the hex, a TXT as it is."""
+    if rdtype != "TLSA":
+        return value
+    *numbers, data = value.lower().split(None, 3) or [""]
+    return " ".join((*numbers, "".join(data.split())))
+
+
 def value_text(rdata: Rdata) -> str:
-    """A TLSA as `3 1 1 <lower-case hex>`, a TXT as its strings joined, without quotes."""
+    """A TLSA in canonical text, a TXT as its strings joined, without quotes."""
     if isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
         return b"".join(rdata.strings).decode("utf-8", "replace")
-    *numbers, data = rdata.to_text().lower().split(" ", 3)  # dnspython breaks long hex into pieces
-    return " ".join((*numbers, data.replace(" ", "")))
+    return canonical("TLSA", rdata.to_text())  # dnspython breaks long hex into pieces
 
 
 def read(response: Message, name: str, rdtype: RdataType) -> Said:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from certagent.dns.providers.command import Command, Options, judge, printable
-from certagent.dns.providers.protocol import RRset
+from certagent.dns.providers.command import Command, Options
+from certagent.dns.providers.program import Question, judge, printable
+from certagent.dns.providers.protocol import Capabilities, Changed, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.host.programs import Result
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
@@ -33,10 +36,22 @@ elif request["action"] == "remove":
     values = [v for v in values if v not in request["values"]]
 elif values:
     rrset = {"values": values, "ttl_s": ttl_s}
-data[key] = [values, ttl_s]
-json.dump(data, open(path, "w"))
+if request["action"] != "get":
+    json.dump({**data, key: [values, ttl_s]}, open(path + ".new", "w"))
+    import os; os.rename(path + ".new", path)
 print(json.dumps({"ok": True, "rrset": rrset}))
 """
+"""A program of version 1."""
+LOCKED = "import fcntl; lock = open(__file__); fcntl.flock(lock, fcntl.LOCK_EX)\n" + STORE.replace(
+    "rrset = None",
+    """rrset = None
+if request["action"] == "capabilities":
+    sys.exit(print(json.dumps({"ok": True, "capabilities": {"precondition": "set", "newer": 1}})))
+there = {"values": values, "ttl_s": ttl_s} if values else None
+if request["action"] != "get" and request["was"] != there:
+    sys.exit(print(json.dumps({"ok": False, "error": "changed"})))""",
+).replace('key = request["name"] + request["type"]', 'key = request.get("name", "") + request.get("type", "")')
+"""The same in version 2."""
 
 
 def program(tmp_path: Path, text: str, interpreter: str = "/bin/sh") -> str:
@@ -46,21 +61,51 @@ def program(tmp_path: Path, text: str, interpreter: str = "/bin/sh") -> str:
     return str(path)
 
 
-def shell(tmp_path: Path, text: str, *, timeout_s: float = 5) -> Command:
-    return Command(Options(program=program(tmp_path, text), zones=("example.org",), timeout_s=timeout_s))
+def shell(tmp_path: Path, text: str, *, timeout_s: float = 5, protocol: Literal[1, 2] = 2) -> Command:
+    path = program(tmp_path, text)
+    return Command(Options(program=path, zones=("example.org",), timeout_s=timeout_s, protocol=protocol))
 
 
 def caught(command: Command) -> Error:
     with pytest.raises(Error) as caught:
-        command.add(NAME, "TLSA", frozenset({"3 1 1 aa"}), 60)
+        command.add(NAME, "TLSA", frozenset({"3 1 1 aa"}), 60, None)
     return caught.value
 
 
 class TestProtocol:
     @pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
-    def test_a_small_program_keeps_the_rules(self, tmp_path: Path, check: DnsCheck) -> None:
-        path = program(tmp_path, STORE, "/usr/bin/env python3")
-        check(Command(Options(program=path, args=(str(tmp_path / "store"),), zones=("example.org",))), "example.org.")
+    @pytest.mark.parametrize("protocol", [1, 2])
+    def test_a_small_program_keeps_the_rules(self, tmp_path: Path, check: DnsCheck, protocol: Literal[1, 2]) -> None:
+        path = program(tmp_path, STORE if protocol == 1 else LOCKED, sys.executable)
+        args = (str(tmp_path / "store"),)
+        check(Command(Options(program=path, args=args, zones=("example.org",), protocol=protocol)), "example.org.")
+
+    def test_what_it_can_do_is_asked_once(self, tmp_path: Path) -> None:
+        """In version 2; what it does not say is as usual. A program of version 1 is not asked."""
+        answer = '{"ok":true,"capabilities":{"atomic":false,"ttl_floor_s":60,"newer":1}}'
+        command = shell(tmp_path, f"cat >>{tmp_path}/asked; echo '{answer}'")
+        for _ in range(2):
+            assert command.capabilities == Capabilities(atomic=False, ttl_floor_s=60)
+        assert (tmp_path / "asked").read_text() == '{"version":2,"action":"capabilities"}'
+        assert shell(tmp_path, "exit 9", protocol=1).capabilities == Capabilities()
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            assert shell(tmp_path, "exit 9").capabilities
+
+    def test_the_precondition(self, tmp_path: Path) -> None:
+        """It is the set as the program gave it, spelt as it was; null for none; "changed" is an outcome."""
+        out = tmp_path / "out"
+        get = '{"ok":true,"rrset":{"values":["3 1 1 AA bb"],"ttl_s":9}}'
+        was = shell(tmp_path, f"echo '{get}'").get(NAME, "TLSA")
+        assert was is not None
+        assert (was.values, was.ttl_s) == ({"3 1 1 aabb"}, 9)
+        command = shell(tmp_path, f"cat >{out}; echo '{{\"ok\":true}}'")
+        command.remove(NAME, "TLSA", frozenset({"3 1 1 aabb"}), was)
+        assert json.loads(out.read_text())["was"] == {"values": ["3 1 1 AA bb"], "ttl_s": 9}
+        command.remove(NAME, "TLSA", frozenset({"3 1 1 aabb"}), None)
+        assert json.loads(out.read_text())["was"] is None
+        error = caught(shell(tmp_path, 'echo \'{"ok":false,"error":"changed","detail":"now none"}\''))
+        assert (type(error), error.code) == (Changed, "dns.changed")
+        assert "now none" in error.detail
 
     def test_what_the_program_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One JSON object, the arguments as they are, and nothing of certagent's environment."""
@@ -70,16 +115,17 @@ class TestProtocol:
         options = Options(
             program=program(tmp_path, text), args=("a b; $(x)",), zones=("example.org", "org"), env={"EXTRA": "2"}
         )
-        Command(options).add(NAME, "TLSA", frozenset({"3 1 1 bb", "3 1 1 aa"}), 60)
+        Command(options).add(NAME, "TLSA", frozenset({"3 1 1 bb", "3 1 1 aa"}), 60, RRset(frozenset({"3 1 1 cc"}), 9))
         request, *environment, last = out.read_text().splitlines()
         assert json.loads(request) == {
-            "version": 1,
+            "version": 2,
             "action": "add",
             "zone": "example.org.",
             "name": NAME,
             "type": "TLSA",
             "values": ["3 1 1 aa", "3 1 1 bb"],
             "ttl_s": 60,
+            "was": {"values": ["3 1 1 cc"], "ttl_s": 9},
         }
         assert {line.split("=")[0] for line in environment} - {"PWD", "SHLVL", "_", "OLDPWD"} == {
             "PATH",
@@ -91,7 +137,7 @@ class TestProtocol:
     def test_get(self, tmp_path: Path) -> None:
         """No RRset and an empty one are the same; fields of a later version are passed over."""
         for told, got in (
-            ('{"ok":true,"rrset":{"values":["x"],"ttl_s":9,"new":1},"new":1}', RRset(frozenset({"x"}), 9)),
+            ('{"ok":true,"rrset":{"values":["x"],"ttl_s":9,"new":1},"new":1}', RRset(frozenset({"x"}), 9, ("x",))),
             ('{"ok":true,"rrset":null}', None),
             ('{"ok":true,"rrset":{"values":[],"ttl_s":9}}', None),
         ):
@@ -122,6 +168,18 @@ class TestMisbehaviour:
             "echo no json",
             "echo '{\"ok\":1}'",
             "echo '[]'",
+            "echo null",
+            "echo '\"ok\"'",
+            'echo \'{"ok":true,"rrset":[]}\'',
+            'echo \'{"ok":true,"rrset":{"values":"x","ttl_s":1}}\'',
+            'echo \'{"ok":true,"rrset":{"values":[1],"ttl_s":1}}\'',
+            'echo \'{"ok":true,"rrset":{"values":[],"ttl_s":-1}}\'',
+            'echo \'{"ok":true,"rrset":{"values":[],"ttl_s":2147483648}}\'',
+            'echo \'{"ok":true,"rrset":{"values":[],"ttl_s":1e99}}\'',
+            'echo \'{"ok":false,"error":"new"}\'',
+            'echo \'{"ok":true}{"ok":true}\'',
+            "head -c 20000 /dev/zero | tr '\\0' '['",
+            'printf \'{"ok":true,"detail":"\\\\ud800"}\'',
             "echo '{\"ok\":true}'; exit 1",
             "kill -9 $$",
         ],
@@ -151,7 +209,7 @@ class TestMisbehaviour:
         """As with a connection of ssh that stays for the next call."""
         pid = tmp_path / "pid"
         shell(tmp_path, f"setsid sleep 60 & echo $! >{pid}; echo '{{\"ok\":true}}'").add(
-            NAME, "TXT", frozenset("a"), 60
+            NAME, "TXT", frozenset("a"), 60, None
         )
         os.kill(int(pid.read_text()), signal.SIGKILL)  # it is still there
 
@@ -172,7 +230,7 @@ class TestMisbehaviour:
         """A terminal or a log cannot be deceived."""
         assert printable("a\x1b[31m\nb", "c\r\x00\n\n d\ufffd\n").isprintable()
         with pytest.raises(Transient) as caught:
-            judge("/p", Result(7, "", "one\ntwo\n"), "dns.unreachable")
+            judge("/p", Question(), Result(7, "", "one\ntwo\n"), "dns.unreachable")
         assert caught.value.detail == "/p: exit status 7 | one | two"
 
 

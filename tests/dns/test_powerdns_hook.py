@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from certagent.dns.providers.command import Command, Options
+from certagent.dns.providers.protocol import Capabilities, Changed
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from tests.lab import certificates
 
@@ -22,6 +24,7 @@ RECORDS = [
     {"content": '"one" " two"', "disabled": False},
     {"content": '"off"', "disabled": True},
     {"content": '"a \\" b"', "disabled": False},
+    {"content": '"k\\195\\164se"', "disabled": False},
 ]
 
 
@@ -85,19 +88,38 @@ def test_values_in_zone_file_syntax(tmp_path: Path, api: tuple[str, Path]) -> No
     """Strings are joined and unquoted; what is disabled is not in DNS."""
     rrset = trusting(tmp_path, api).get(NAME, "TXT")
     assert rrset is not None
-    assert rrset.values == {"one two", 'a " b'}
+    assert rrset.values == {"one two", 'a " b', "käse"}
 
 
 def test_other_records_are_written_back_as_they_are(tmp_path: Path, api: tuple[str, Path]) -> None:
     """Also disabled ones; and that a zone has nobody to notify is no error."""
     provider = trusting(tmp_path, api)
-    provider.remove(NAME, "TXT", frozenset({"one two", "missing"}))
-    provider.add(NAME, "TXT", frozenset({"off", "new"}), 60)
-    provider.add(NAME, "TXT", frozenset({"one two"}), 60)  # is there
-    provider.remove(NAME, "TXT", frozenset({"off"}))  # is not there
+    was = provider.get(NAME, "TXT")
+    provider.remove(NAME, "TXT", frozenset({"one two", "missing"}), was)
+    provider.add(NAME, "TXT", frozenset({"off", 'new "'}), 60, was)
+    provider.add(NAME, "TXT", frozenset({"one two"}), 60, was)  # is there
+    provider.remove(NAME, "TXT", frozenset({"off"}), was)  # is not there
     records = [change["rrsets"][0]["records"] for change in Api.written]  # pyright: ignore
-    new = [{"content": f'"{value}"', "disabled": False} for value in ("new", "off")]
-    assert records == [RECORDS[1:], [RECORDS[0], RECORDS[2], *new]]
+    new = [{"content": f'"{value}"', "disabled": False} for value in ("new \\034", "off")]
+    assert records == [RECORDS[1:], [RECORDS[0], *RECORDS[2:], *new]]
+
+
+def test_a_set_that_has_changed(tmp_path: Path, api: tuple[str, Path]) -> None:
+    """By a value or by its TTL: nothing is written."""
+    provider = trusting(tmp_path, api)
+    was = provider.get(NAME, "TXT")
+    assert was is not None
+    for other in (None, replace(was, own=was.own[1:]), replace(was, ttl_s=61)):
+        with pytest.raises(Changed):
+            provider.add(NAME, "TXT", frozenset({"new"}), 60, other)
+        with pytest.raises(Changed):
+            provider.remove(NAME, "TXT", frozenset({"one two"}), other)
+    assert not Api.written
+
+
+def test_what_it_can_do(tmp_path: Path, api: tuple[str, Path]) -> None:
+    """One PATCH is atomic; nothing in the API checks a precondition."""
+    assert trusting(tmp_path, api).capabilities == Capabilities(atomic=True, precondition="none")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
 import pytest
 
+from certagent.dns.message import value_text
 from certagent.dns.providers.rfc2136 import Options, Rfc2136, parse_keys, parse_server, rdata_text
 from certagent.errors import Misconfigured, Rejected
 
@@ -99,14 +103,27 @@ class TestServer:
 
 
 class TestValues:
-    def test_text(self) -> None:
-        assert rdata_text("TLSA", "3 1 1 aa") == "3 1 1 aa"
-        assert rdata_text("TXT", "a b") == '"a b"'
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("a b", '"a b"'),
+            ("", '""'),
+            ('a"b\\', '"a\\034b\\092"'),
+            ("ä", '"\\195\\164"'),
+            ("x" * 256, f'"{"x" * 255}" "x"'),
+        ],
+    )
+    def test_text(self, value: str, text: str) -> None:
+        """A TXT is quoted and split, and reads back as it was."""
+        assert rdata_text("TXT", value) == text
+        assert value_text(dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, text)) == value
 
-    @pytest.mark.parametrize("value", ['a"b', "a\\b", "x" * 256, "ä" * 128])
-    def test_what_a_txt_cannot_hold(self, value: str) -> None:
+    def test_tlsa(self) -> None:
+        assert rdata_text("TLSA", "3 1 1 AA bb") == "3 1 1 aabb"
+
+    def test_what_a_record_cannot_hold(self) -> None:
         with pytest.raises(Rejected, match=r"dns\.rejected"):
-            rdata_text("TXT", value)
+            rdata_text("TXT", "x" * 65000)
 
     def test_a_name_in_no_zone(self, key_file: Path) -> None:
         """Nothing is sent."""
@@ -114,8 +131,8 @@ class TestValues:
         assert provider.zones == ("example.org.",)
         for call in (
             lambda: provider.get("x.example.net.", "TXT"),
-            lambda: provider.add("x.example.net.", "TXT", frozenset({"x"}), 60),
-            lambda: provider.remove("x.example.net.", "TXT", frozenset({"x"})),
+            lambda: provider.add("x.example.net.", "TXT", frozenset({"x"}), 60, None),
+            lambda: provider.remove("x.example.net.", "TXT", frozenset({"x"}), None),
         ):
             with pytest.raises(Misconfigured, match=r"dns\.no_zone"):
                 call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.command import Command
 from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.protocol import Changed
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation
@@ -229,7 +231,62 @@ def rfc2136(
     return Rfc2136(Options(server=server, zones=(zone,), key_file=str(dns.keyfile(key)), timeout_s=timeout_s))
 
 
+@pytest.fixture(scope="module")
+def powerdns() -> Iterator[PowerDns]:
+    server = PowerDns(namespace.directory() / "powerdns")
+    server.start()
+    yield server
+    server.stop()
+
+
 class TestRfc2136:
+    @pytest.mark.parametrize(
+        "check", [c for c in dns_provider_suite if c.__name__ != "lookalikes_differ"], ids=lambda check: check.__name__
+    )
+    def test_powerdns_keeps_the_rules(self, lab_dns: Dns, powerdns: PowerDns, place: Path, check: DnsCheck) -> None:
+        """All but one, see the next test."""
+        options = Options(server=ADDRESS, zones=(PDNS_ZONE,), key_file=str(powerdns.keyfile(place / "key")))
+        check(Rfc2136(options), f"{PDNS_ZONE}.")
+
+    def test_powerdns_does_not_tell_letter_case(self, lab_dns: Dns, powerdns: PowerDns, place: Path) -> None:
+        """PowerDNS 4.7 compares the text of a TXT prerequisite without case: two that differ in it are never the same.
+
+        Nothing is lost by it, and two ACME digests do not differ in case only.
+        """
+        options = Options(server=ADDRESS, zones=(PDNS_ZONE,), key_file=str(powerdns.keyfile(place / "key")))
+        provider, name = Rfc2136(options), f"_acme-challenge.case.{PDNS_ZONE}."
+        provider.add(name, "TXT", frozenset({"Ab", "ab"}), 60, None)
+        was = provider.get(name, "TXT")
+        with pytest.raises(Changed):
+            provider.remove(name, "TXT", frozenset({"ab"}), was)
+        assert provider.get(name, "TXT") == was
+
+    @pytest.mark.parametrize("server", [PRIMARY, KNOT])
+    def test_split_strings_of_others(self, lab_dns: Dns, server: str) -> None:
+        """A TXT that somebody wrote in several strings is one value, holds in a precondition, and can be removed."""
+        zone = ZONE if server == PRIMARY else KNOT_ZONE
+        provider, name = rfc2136(lab_dns, server=server, zone=zone), f"_acme-challenge.split.{zone}."
+        lab_dns.update(name, "TXT", ['"one" " two"', '"a\\"b" "\\195\\164"'])
+        was = provider.get(name, "TXT")
+        assert was is not None
+        assert was.values == {"one two", 'a"bä'}
+        provider.add(name, "TXT", frozenset({"one two", "new"}), was.ttl_s + 1, was)
+        was = provider.get(name, "TXT")
+        assert was is not None
+        assert (was.values, len(was.own)) == ({"one two", 'a"bä', "new"}, 3)
+        provider.remove(name, "TXT", was.values, was)
+        assert provider.get(name, "TXT") is None
+
+    def test_a_ttl_is_no_precondition(self, lab_dns: Dns) -> None:
+        """RFC 2136 section 1.1: the TTL of a prerequisite is not compared. The provider says so."""
+        provider, name = rfc2136(lab_dns), f"_25._tcp.ttl.{ZONE}."
+        provider.add(name, "TLSA", frozenset({A}), 60, None)
+        was = provider.get(name, "TLSA")
+        provider.add(name, "TLSA", frozenset({A}), 90, was)
+        provider.remove(name, "TLSA", frozenset({A}), was)
+        assert provider.get(name, "TLSA") is None
+        assert provider.capabilities.precondition == "values"
+
     @each_check
     def test_bind_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
         check(rfc2136(lab_dns), f"{ZONE}.")
@@ -243,7 +300,7 @@ class TestRfc2136:
         provider = rfc2136(lab_dns, key="acme-key")
         name = f"_25._tcp.mx1.{ZONE}."
         with pytest.raises(Misconfigured) as caught:
-            provider.add(name, "TLSA", frozenset({A}), 60)
+            provider.add(name, "TLSA", frozenset({A}), 60, None)
         assert caught.value.code == "dns.refused"
         assert "REFUSED" in caught.value.detail
         assert f'grant "acme-key" name {name} TLSA;' in caught.value.hint
@@ -254,7 +311,7 @@ class TestRfc2136:
         provider = rfc2136(lab_dns, server=server, zone="other.example")
         for call in (
             lambda: provider.get("x.other.example.", "TXT"),
-            lambda: provider.remove("x.other.example.", "TXT", frozenset({"x"})),
+            lambda: provider.remove("x.other.example.", "TXT", frozenset({"x"}), None),
         ):
             with pytest.raises(Misconfigured, match=r"dns\.refused"):
                 call()
@@ -270,7 +327,7 @@ class TestRfc2136:
         server = PRIMARY if zone == ZONE else KNOT
         provider = Rfc2136(Options(server=server, zones=(zone,), key_file=str(path)))
         with pytest.raises(Misconfigured) as caught:
-            provider.remove(f"x.{zone}.", "TXT", frozenset({"x"}))
+            provider.remove(f"x.{zone}.", "TXT", frozenset({"x"}), None)
         assert caught.value.code == "dns.refused"
         assert "TSIG" in caught.value.detail
         assert wrong not in repr(caught.value)
@@ -279,20 +336,22 @@ class TestRfc2136:
         """A zone that the operator froze refuses."""
         lab_dns.freeze()
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
-            rfc2136(lab_dns).add(f"x.frozen.{ZONE}.", "TXT", frozenset({"x"}), 60)
+            rfc2136(lab_dns).add(f"x.frozen.{ZONE}.", "TXT", frozenset({"x"}), 60, None)
 
     def test_a_lost_answer_is_an_unknown_outcome(self, lab_dns: Dns) -> None:
         """The server may carry it out later; a read has no outcome."""
         provider, hasty = rfc2136(lab_dns), rfc2136(lab_dns, timeout_s=2)
         name, values = f"_acme-challenge.late.{ZONE}.", frozenset({"late"})
-        provider.add(name, "TXT", frozenset({"late", "other"}), 60)
+        provider.add(name, "TXT", frozenset({"late", "other"}), 60, None)
+        was = provider.get(name, "TXT")
         lab_dns.stop_primary()
         with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
-            hasty.remove(name, "TXT", values)
+            hasty.remove(name, "TXT", values, was)
         with pytest.raises(Transient, match=r"dns\.unreachable"):
             hasty.get(name, "TXT")
         lab_dns.cont_primary()
-        provider.remove(name, "TXT", values)
+        with suppress(Changed):  # the first one may be carried out before
+            provider.remove(name, "TXT", values, was)
         rrset = provider.get(name, "TXT")
         assert rrset is not None
         assert rrset.values == {"other"}
@@ -301,15 +360,7 @@ class TestRfc2136:
         """Nothing was sent, so nothing can have happened."""
         provider = rfc2136(lab_dns, server=SPARE)
         with pytest.raises(Transient, match=r"dns\.unreachable"):
-            provider.remove(f"x.{ZONE}.", "TXT", frozenset({"x"}))
-
-
-@pytest.fixture(scope="module")
-def powerdns() -> Iterator[PowerDns]:
-    server = PowerDns(namespace.directory() / "powerdns")
-    server.start()
-    yield server
-    server.stop()
+            provider.remove(f"x.{ZONE}.", "TXT", frozenset({"x"}), None)
 
 
 def command(ini: Path) -> Command:
@@ -324,23 +375,32 @@ class TestPowerDns:
     def test_it_is_in_dns(self, powerdns: PowerDns, place: Path, lab_dns: Dns) -> None:
         """What the API took is what the server answers, and it is signed."""
         name = f"_25._tcp.mx1.{PDNS_ZONE}."
-        command(powerdns.ini(place / "ini")).add(name, "TLSA", frozenset({A, B}), 60)
+        command(powerdns.ini(place / "ini")).add(name, "TLSA", frozenset({A, B}), 60, None)
         answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
         assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
         assert [(len(r), r.ttl) for r in answer if r.rdtype.name == "TLSA"] == [(2, 60)]
 
     def test_two_at_once(self, powerdns: PowerDns, place: Path) -> None:
-        """The lock keeps read-change-write of two runs apart."""
+        """The lock keeps read, compare and write of two runs apart: one is done, the others have to read again."""
         provider, name = command(powerdns.ini(place / "ini")), f"_acme-challenge.two.{PDNS_ZONE}."
-        values = [f"value-{n}" for n in range(8)]
-        threads = [threading.Thread(target=provider.add, args=(name, "TXT", frozenset({v}), 60)) for v in values]
+        refused: list[str] = []
+
+        def add(value: str) -> None:
+            try:
+                provider.add(name, "TXT", frozenset({value}), 60, None)
+            except Changed:
+                refused.append(value)
+
+        values = {f"value-{n}" for n in range(8)}
+        threads = [threading.Thread(target=add, args=(v,)) for v in values]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         rrset = provider.get(name, "TXT")
         assert rrset is not None
-        assert rrset.values == set(values)
+        assert rrset.values == values - set(refused)
+        assert len(refused) == 7
 
     def test_a_wrong_key(self, powerdns: PowerDns, place: Path) -> None:
         """The operator has to repair it, and the key is not shown."""
@@ -352,7 +412,7 @@ class TestPowerDns:
         ini = powerdns.ini(place / "ini")
         provider = Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=("other.example",)))
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
-            provider.add("x.other.example.", "TXT", frozenset({"x"}), 60)
+            provider.add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
 
     def test_an_ini_file_open_to_others(self, powerdns: PowerDns, place: Path) -> None:
         ini = powerdns.ini(place / "ini")
@@ -364,11 +424,11 @@ class TestPowerDns:
         """Nobody knows whether the change happened."""
         name, values = f"x.{PDNS_ZONE}.", frozenset({"x"})
         with pytest.raises(Transient, match="refused"):
-            command(powerdns.ini(place / "away", url=f"http://{SPARE}:8081")).add(name, "TXT", values, 60)
+            command(powerdns.ini(place / "away", url=f"http://{SPARE}:8081")).add(name, "TXT", values, 60, None)
         provider = command(powerdns.ini(place / "silent", timeout_s=0.3))
         powerdns.pause()
         try:
             with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
-                provider.add(name, "TXT", values, 60)
+                provider.add(name, "TXT", values, 60, None)
         finally:
             powerdns.resume()

@@ -480,13 +480,14 @@ END
 
 class TestCommandProvider:
     def test_a_whole_roll_through_an_operators_program(self, site: Site, place: Path) -> None:
-        """type: command: challenges and TLSA records are written by a program, and nothing else differs."""
+        """Challenges and TLSA records are written by a program, here of version 1, and nothing else differs."""
         program = place / "hook"
         program.write_text(HOOK.format(python=sys.executable, server=PRIMARY))
         program.chmod(0o755)
         args = [str(site.dns.keyfile("dane-key"))]
         site.config["dns"]["providers"]["corp"] = {
             "type": "command",
+            "protocol": 1,
             "program": str(program),
             "args": args,
             "zones": [f"{ZONE}."],

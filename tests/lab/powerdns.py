@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import os
 import secrets
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.lab.wait import until
 ADDRESS = "127.0.0.4"
 API_PORT = 8081
 PDNS_ZONE = "pdns.example"
+KEY = "update-key"
 SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 
 CONFIG = """\
@@ -38,6 +41,7 @@ cache-ttl=0
 query-cache-ttl=0
 negquery-cache-ttl=0
 zone-cache-refresh-interval=0
+dnsupdate=yes
 """
 
 
@@ -46,6 +50,7 @@ class PowerDns:
 
     def __init__(self, directory: Path) -> None:
         self.api_key = secrets.token_urlsafe(16)
+        self.tsig_secret = base64.b64encode(os.urandom(32)).decode()
         self._directory = directory
 
     def start(self) -> None:
@@ -62,6 +67,15 @@ class PowerDns:
         if (status := self.api("POST", "/zones", zone)) != 201:
             self.stop()
             raise RuntimeError(f"the zone cannot be made: {status}")
+        key = {"name": KEY, "algorithm": "hmac-sha256", "key": self.tsig_secret}
+        statuses = [
+            self.api("POST", "/tsigkeys", key),
+            self.api("POST", f"/zones/{name}/metadata", {"kind": "TSIG-ALLOW-DNSUPDATE", "metadata": [KEY]}),
+            self.api("PUT", f"/zones/{name}/metadata/SOA-EDIT-DNSUPDATE", {"metadata": ["INCREASE"]}),
+        ]
+        if any(status >= 300 for status in statuses):
+            self.stop()
+            raise RuntimeError(f"updates cannot be allowed: {statuses}")
 
     def stop(self) -> None:
         self._server.stop()
@@ -78,6 +92,12 @@ class PowerDns:
         path.touch(0o600)
         options = {"url": f"http://{ADDRESS}:{API_PORT}", "api_key": self.api_key, **options}
         path.write_text("[powerdns]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
+        return path
+
+    def keyfile(self, path: Path) -> Path:
+        """A file with the key that may update the zone."""
+        path.touch(0o600)
+        path.write_text(f'key "{KEY}" {{ algorithm hmac-sha256; secret "{self.tsig_secret}"; }};\n')
         return path
 
     def api(self, method: str, path: str, body: object = None) -> int:

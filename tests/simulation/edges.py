@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
-from certagent.dns.providers.protocol import RRset
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Misconfigured, Rejected, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
@@ -117,14 +118,27 @@ class Resolver:
         raise AssertionError(host)
 
 
+class Write(NamedTuple):
+    """What a provider is asked to do, and under which precondition."""
+
+    more: Values
+    less: Values
+    ttl_s: int | None
+    was: RRset | None
+
+
 class Provider:
-    """The provider of every zone (`dns.provider.Provider`): it may refuse, lose or delay, and say so or not."""
+    """The provider of every zone (`dns.providers.protocol.Provider`): it may refuse, lose or delay, and say so or not.
+
+    One that is not atomic makes each change value by value, in any order and with pauses, if it gets several at once.
+    """
 
     def __init__(self, clock: Clock, dns: Dns) -> None:
         self.clock = clock
         self.dns = dns
         self.zones = tuple(dns.zones)
         self.down = False
+        self.capabilities = Capabilities(precondition="set")
         self.flaky = 1.0
         """How often it errs, as a multiple of one in eight."""
         self.writes: list[float] = []
@@ -138,25 +152,31 @@ class Provider:
         """See `world.Zones`."""
         yield self
 
-    def get(self, name: str, rdtype: str) -> RRset | None:
+    def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`: what the primary has."""
         if self.down and self.clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
-        assert rdtype == "TLSA"
-        rr = self.dns.zone_of(name).current(name)
+        return self._current(name, rdtype)
+
+    def _current(self, name: str, rdtype: RdType) -> RRset | None:
+        zone = self.dns.zone_of(name)
+        if rdtype == "TXT":
+            values = frozenset(v for n, v in zone.txt if n == name)
+            return RRset(values, 60) if values else None
+        rr = zone.current(name)
         return RRset(rr.content, rr.ttl_s) if isinstance(rr.content, frozenset) and rr.content else None
 
-    def add(self, name: str, rdtype: str, values: Values, ttl_s: int) -> None:
+    def add(self, name: str, rdtype: RdType, values: Values, ttl_s: int, was: RRset | None) -> None:
         """See `Provider`."""
         if rdtype == "TLSA":
             self.published |= values
-        self._write(name, rdtype, values, frozenset(), ttl_s)
+        self._write(name, rdtype, Write(values, frozenset(), max(ttl_s, self.capabilities.ttl_floor_s), was))
 
-    def remove(self, name: str, rdtype: str, values: Values) -> None:
+    def remove(self, name: str, rdtype: RdType, values: Values, was: RRset | None) -> None:
         """See `Provider`."""
-        self._write(name, rdtype, frozenset(), values, None)
+        self._write(name, rdtype, Write(frozenset(), values, None, was))
 
-    def _write(self, name: str, rdtype: str, more: Values, less: Values, ttl_s: int | None) -> None:
+    def _write(self, name: str, rdtype: RdType, write: Write) -> None:
         clock, rng = self.clock, self.clock.rng
         clock.hazard("before the provider is asked")
         clock.go_on(0.2)
@@ -165,8 +185,11 @@ class Provider:
         if self.down and clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
         fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
+        if self._current(name, rdtype) != write.was:
+            clock.note(f"      {name} {rdtype} is not what it was")
+            raise Changed(name, rdtype)
 
-        do = partial(self._apply, name, rdtype, more, less, ttl_s, (self.epoch, clock.t))
+        do = partial(self._apply, name, rdtype, write, (self.epoch, clock.t))
         if fate < 0.02:
             raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
         if fate < 0.04:
@@ -177,7 +200,7 @@ class Provider:
         if fate < 0.06:
             clock.note("      the provider says yes and does nothing")
             if rdtype == "TXT":
-                self.dns.zone_of(name).stray_txt |= {(name, v) for v in less}
+                self.dns.zone_of(name).stray_txt |= {(name, v) for v in write.less}
             return
         if fate < 0.10:
             self._later(rng.choice((1, 30, 600)) * rng.random(), do)
@@ -191,33 +214,40 @@ class Provider:
         self.clock.busy(delay_s)
         self.clock.at(delay_s, partial(do, late=True))
 
-    def _apply(
-        self,
-        name: str,
-        rdtype: str,
-        more: Values,
-        less: Values,
-        ttl_s: int | None,
-        asked: tuple[int, float],
-        *,
-        late: bool = False,
-    ) -> None:
+    def _apply(self, name: str, rdtype: RdType, write: Write, asked: tuple[int, float], *, late: bool = False) -> None:
         zone, clock = self.dns.zone_of(name), self.clock
         if rdtype == "TXT":
-            zone.txt |= {(name, v) for v in more}
-            zone.txt -= {(name, v) for v in less}
+            zone.txt |= {(name, v) for v in write.more}
+            zone.txt -= {(name, v) for v in write.less}
             if late:
-                zone.stray_txt |= {(name, v) for v in more}
+                zone.stray_txt |= {(name, v) for v in write.more}
             return
+        if not self.capabilities.atomic and len(write.more | write.less) > 1:
+            values = sorted(write.more | write.less)
+            clock.rng.shuffle(values)
+            for number, value in enumerate(values):
+                only = frozenset({value})
+                part = Write(write.more & only, write.less & only, write.ttl_s, write.was)
+                clock.at(30 * number * clock.rng.random(), partial(self._put, name, part, asked, late=late))
+            clock.busy(30 * len(values))
+            return
+        self._put(name, write, asked, late=late)
+
+    def _put(self, name: str, write: Write, asked: tuple[int, float], *, late: bool) -> None:
+        zone, clock = self.dns.zone_of(name), self.clock
         old = zone.current(name)
         if isinstance(old.content, str):
             if not late:
                 raise Rejected("dns.rejected", f"{name} is an alias")
             return
-        values = (old.content | more) - less
+        if late and self.capabilities.precondition != "none" and self._current(name, "TLSA") != write.was:
+            clock.note("      the change comes too late: the set is another by now")
+            return
+        values = (old.content | write.more) - write.less
         # what comes late after the config was changed, or after somebody else changed the name, is as unforeseen as
         # somebody else's doing: what was right to add or to remove then need not be now, and nobody can take it back
         epoch, began = asked
         unforeseen = late and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began - NOTICE_S)
         since = clock.t if unforeseen else None
-        zone.put(name, RR(values, (old.ttl_s if ttl_s is None else ttl_s) if values else 0), since=since)
+        ttl_s = old.ttl_s if write.ttl_s is None else write.ttl_s
+        zone.put(name, RR(values, ttl_s if values else 0), since=since)

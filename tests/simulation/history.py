@@ -7,14 +7,18 @@ the other. Safety is judged at every moment of each; liveness takes as long as a
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple, cast
 
+from msgspec.structs import replace
+
 from certagent.agent.certificate import Certificate
 from certagent.agent.loop import advance
+from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error
 from certagent.facts.wait import Wait
 from certagent.lifecycle.events import AnyEvent
@@ -138,6 +142,7 @@ class History:
         """Mischief still to come."""
         self.requests = rng.choice(shape.requests)
         world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
+        world.provider.capabilities = _capabilities(rng)
         for host in world.hosts.values():
             host.flaky = rng.choice((0.1, 1.0, 1.0, 1.0, 5.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
@@ -371,6 +376,7 @@ class History:
         while True:
             self._take_aliases_away()
             self.turn_and_sleep()
+            self._change_provider()
             # everything was looked at once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last):
@@ -378,6 +384,16 @@ class History:
             if clock.t > end:
                 raise Violation(f"{when}: not settled in time: {self._open()}")
         world.judge.last(world.spec, world.journal.head, world.provider, world.ca, world.vault)
+
+    def _change_provider(self) -> None:
+        """What people do who were told that their provider cannot make a change that is needed."""
+        world = self.world
+        if world.provider.capabilities.atomic:
+            return
+        if any(f.code == "dns.not_atomic" for f in world.journal.head.failures.values()):
+            self.clock.note("   ? another provider, whose changes are atomic")
+            self.clock.stirred_at = self.clock.t
+            world.provider.capabilities = replace(world.provider.capabilities, atomic=True)
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config."""
@@ -426,6 +442,16 @@ class History:
         for tlsa_name in sorted(world.judge.known):
             sets = {tell(v) for v, _ in world.dns.cacheable(tlsa_name)}
             clock.note(f"      cached of {tlsa_name}: {' '.join(sorted(sets)) or 'nothing'}")
+
+
+def _capabilities(rng: random.Random) -> Capabilities:
+    """What the provider can do; drawn with dice of their own, so that all else in the history stays as it is."""
+    own = random.Random(rng.getstate()[1][7])
+    return Capabilities(
+        atomic=own.random() < 0.7,
+        precondition=own.choice(("none", "values", "set")),
+        ttl_floor_s=own.choice((0, 0, 60, 3600)),
+    )
 
 
 def subject(step: AnyStep) -> str:

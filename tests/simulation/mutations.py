@@ -463,6 +463,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "[s for s in served if not _is(s, generation)]",
         "[] if any(_is(s, generation) for s in served) else list(served)",
     ),
+    Mutant(
+        "one-at-a-time-backwards",
+        "where a change is not atomic, what is served is added first and removed last",
+        "agent.act.records:_first",
+        "frozenset(order[:1])",
+        "frozenset(order[-1:])",
+    ),
+    Mutant(
+        "one-at-a-time-for-several-keys",
+        "a change that has no harmless order is not made value by value",
+        "lifecycle.setchange:one_at_a_time",
+        "not harmless(before, change, served, adds=adds)",
+        "False",
+    ),
+    Mutant(
+        "not-atomic-at-once",
+        "where a change is not atomic, it is made value by value",
+        "agent.act.records:_first",
+        "capabilities.atomic",
+        "True",
+    ),
 )
 
 EQUIVALENT: dict[str, str] = {

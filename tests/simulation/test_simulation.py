@@ -77,7 +77,7 @@ def test_a_seed_is_a_history() -> None:
     }
     assert len(said) == 1
     lines, _, _ = said.pop().partition(b" ")
-    assert int(lines) > len(SOME) * 20
+    assert int(lines) > len(SOME) * 15
 
 
 def test_what_is_remembered_changes_nothing() -> None:

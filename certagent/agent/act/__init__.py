@@ -3,7 +3,7 @@
 - `dispatch`: which step is which act
 - `issuing`: keys, orders, certificates, revocations
 - `challenges`: presented, seen, answered, cleaned up
-- `records`: TLSA sets
+- `records`: TLSA sets, TXT values
 - `serving`: mail servers
 - `outcome`: gates, failures
 """

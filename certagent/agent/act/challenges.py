@@ -8,6 +8,7 @@ from datetime import timedelta
 from certagent.acme.challenges import TYPES
 from certagent.acme.challenges.protocol import ChallengeType
 from certagent.agent.act.outcome import failed
+from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured, Rejected
 from certagent.facts.challenge import Challenge
@@ -29,12 +30,10 @@ class _Txt:
         return self._edges.resolver().final(name)
 
     def add(self, zone: str, name: str, values: frozenset[str]) -> None:
-        with self._edges.zones.writing(zone, name) as provider:
-            provider.add(name, "TXT", values, TXT_TTL_S)
+        add_txt(self._edges.zones, zone, name, values, TXT_TTL_S)
 
     def remove(self, zone: str, name: str, values: frozenset[str]) -> None:
-        with self._edges.zones.writing(zone, name) as provider:
-            provider.remove(name, "TXT", values)
+        remove_txt(self._edges.zones, zone, name, values)
 
     def seen(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         self._edges.resolver().settle_txt(name, values, budget)

@@ -1,7 +1,7 @@
-"""The only place that asks and changes the world: each step has its act, which gives the events that tell its outcome.
+"""The only place that asks and changes the world: each step has its act, and its outcome is one event or more.
 
-Everything here may be done twice. Before a swap and before records are added or removed the gates of the core are asked
-once more, with the state as it is at that moment. Errors are those of the edges, and `dane.gate` (Unsafe).
+Everything here may be done twice. Before a swap and before records are added or removed, the gates of the core are
+asked once more, with the state of that moment. Errors are those of the edges, `dane.gate` and `dns.not_atomic`.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
                 ),
             )
         case st.Publish():
-            gate(gates.may_publish(TlsaNames(spec, state)[step.tlsa_name], step.values))
-            records.write_tlsa(step, state, edges, note)
+            name = TlsaNames(spec, state)[step.tlsa_name]
+            gate(gates.may_publish(name, step.values))
+            records.write_tlsa(step, name, edges, note)
             return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Unpublish():
-            gate(gates.may_unpublish(TlsaNames(spec, state)[step.tlsa_name], step.values))
-            records.write_tlsa(step, state, edges, note)
+            name = TlsaNames(spec, state)[step.tlsa_name]
+            gate(gates.may_unpublish(name, step.values))
+            records.write_tlsa(step, name, edges, note)
             return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work),)
         case st.Inspect():
             return (serving.inspect(step, spec, edges),)

@@ -124,10 +124,10 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
 
 
 def _draw(start: datetime, end: datetime) -> datetime:
-    """A moment in the window, once: RFC 9773 section 4.2 wants it uniform, and a new draw each time would never
-    come.
+    """A moment in the window, drawn once: RFC 9773 section 4.2 wants it uniform, and one drawn again and again would
+    never come.
     """
-    return start + (end - start) * random.random()  # noqa: S311 -- spreads load, guards nothing
+    return start + (end - start) * random.random()  # noqa: S311 -- spreads load, protects nothing
 
 
 def revoke(step: st.Revoke, spec: Spec, state: State, edges: Edges) -> ev.Revoked:

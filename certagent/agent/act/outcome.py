@@ -31,5 +31,5 @@ def failed(error: Error, work: str) -> ev.Failed:
         detail=error.detail,
         hint=error.hint,
         retry_after_s=error.retry_after_s,
-        jitter=random.random(),  # noqa: S311 -- spreads load, guards nothing
+        jitter=random.random(),  # noqa: S311 -- spreads load, protects nothing
     )

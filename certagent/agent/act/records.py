@@ -1,41 +1,143 @@
-"""TLSA sets are written."""
+"""Records: TLSA sets and TXT values are written, each write with what was read as its precondition."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from certagent.agent.act.outcome import Note
-from certagent.agent.edges import Edges
-from certagent.errors import Transient
+from certagent.agent.edges import Edges, Zones
+from certagent.dns.providers.protocol import Capabilities, Changed, Provider
+from certagent.errors import Transient, Unsafe
+from certagent.facts.dns import Value
+from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.state import State
+from certagent.lifecycle.setchange import harmless, one_at_a_time
+from certagent.lifecycle.tlsaname import TlsaName
+
+ATTEMPTS = 3
+"""How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
+
+T = TypeVar("T")
 
 
-def write_tlsa(step: st.Publish | st.Unpublish, state: State, edges: Edges, note: Note) -> None:
-    """Add or remove TLSA values; the sets before and after are journaled before the write."""
-    zone, name = _where(step.tlsa_name, state, edges)
+def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note) -> None:
+    """Add or remove TLSA values: in one change, or value by value at a provider whose changes are not atomic.
+
+    Before each write the set is read, and the sets before and after are journaled: caches may take both. The write
+    carries what was read as its precondition.
+
+    Raises:
+        Unsafe: `dane.gate`, `dns.not_atomic`: a set would come to be that breaks what is served.
+    """
+    zone, name = _where(tlsa_name, edges)
+    served = [*tlsa_name.served, *tlsa_name.names.unplaced_served]
     with edges.zones.writing(zone, name) as provider:
-        found = provider.get(name, "TLSA")
-        before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
-        adds = isinstance(step, st.Publish)
-        after = before | step.values if adds else before - step.values
-        after_ttl_s = max(ttl_s, step.ttl_s) if adds else ttl_s
-        note(
-            ev.Superseding(
-                tlsa_name=step.tlsa_name, before=before, before_ttl_s=ttl_s, after=after, after_ttl_s=after_ttl_s
-            )
+        left = step.values
+        while left:
+            left = _try_again(partial(_change_tlsa, step, name, left, served, provider, note))
+
+
+def _change_tlsa(
+    step: st.Publish | st.Unpublish,
+    name: str,
+    values: frozenset[Value],
+    served: list[Chain],
+    provider: Provider,
+    note: Note,
+) -> frozenset[Value]:
+    """One read and at most one write; what is left to do."""
+    capabilities = provider.capabilities
+    found = provider.get(name, "TLSA")
+    before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
+    adds = isinstance(step, st.Publish)
+    wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
+    if not adds or ttl_s == wanted_s or capabilities.ttl_scope == "zone":
+        values = values - before if adds else values & before
+    if not values:
+        return values
+    change = _first(before, values, served, capabilities, step.tlsa_name, adds=adds)
+    note(
+        ev.Superseding(
+            tlsa_name=step.tlsa_name,
+            before=before,
+            before_ttl_s=ttl_s,
+            after=before | change if adds else before - change,
+            after_ttl_s=max(ttl_s, wanted_s),
         )
-        if adds:
-            provider.add(name, "TLSA", step.values, step.ttl_s)
-        else:
-            provider.remove(name, "TLSA", step.values)
+    )
+    if adds:
+        provider.add(name, "TLSA", change, step.ttl_s, found)
+    else:
+        provider.remove(name, "TLSA", change, found)
+    return values - change
 
 
-def _where(tlsa_name: str, state: State, edges: Edges) -> tuple[str, str]:
+def _first(
+    before: frozenset[Value],
+    values: frozenset[Value],
+    served: list[Chain],
+    capabilities: Capabilities,
+    tlsa_name: str,
+    *,
+    adds: bool,
+) -> frozenset[Value]:
+    """The first of the changes that lead there."""
+    if not harmless(before, values, served, adds=adds):
+        against = f"{tlsa_name}: with what the provider has now, a record type would match nothing that is served"
+        raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
+    if capabilities.atomic:
+        return values
+    order = one_at_a_time(before, values, served, adds=adds)
+    if order is None:
+        against = f"{tlsa_name}: several keys are served, and this provider makes no change of several records at once"
+        hint = "use a provider whose changes are atomic, or list one type of key until the change is made"
+        raise Unsafe("dns.not_atomic", against, hint)
+    return frozenset(order[:1])
+
+
+def _try_again(change: Callable[[], T]) -> T:
+    """The change, made again from its reading on if the set was changed in between."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return change()
+        except Changed:
+            continue
+    return change()
+
+
+def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
     """The zone and name to write at, if they are still those of the last observation."""
-    zone, name = edges.resolver().final(tlsa_name)
-    seen = state.tlsa_names[tlsa_name].observation
+    zone, name = edges.resolver().final(tlsa_name.name)
+    seen = tlsa_name.known.observation
     if seen is None or (zone, name) != (seen.zone, seen.name):
         raise Transient(
-            "dns.moved", f"{tlsa_name} leads to {name} now, and was seen to lead elsewhere", "it is looked at again"
+            "dns.moved", f"{tlsa_name.name} leads to {name} now, and was seen to lead elsewhere", "it is observed again"
         )
     return zone, name
+
+
+def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int) -> None:
+    """Add TXT values beside those of others; nothing is written if they are there."""
+    with zones.writing(zone, name) as provider:
+
+        def change() -> None:
+            found = provider.get(name, "TXT")
+            if lacking := values - (found.values if found else frozenset()):
+                provider.add(name, "TXT", lacking, ttl_s, found)
+
+        _try_again(change)
+
+
+def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str]) -> None:
+    """Remove TXT values; nothing is written if they are not there."""
+    with zones.writing(zone, name) as provider:
+
+        def change() -> None:
+            found = provider.get(name, "TXT")
+            if left := values & (found.values if found else frozenset()):
+                provider.remove(name, "TXT", left, found)
+
+        _try_again(change)

@@ -1,23 +1,22 @@
-"""What certagent asks of a DNS provider: read, add and remove exact values. There is no "replace".
+"""What certagent asks of a DNS provider: read a set, add exact values, remove exact values. There is no "replace".
 
-Rules every provider keeps (`certagent.testing.dns_provider_suite` checks them):
+Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks them:
 
-- **Exact values.** `add` puts values beside those that are there; `remove` takes away just the values named. Neither
-  ever
-  touches another value, another type or another name.
-- **Idempotent.** Adding what is there and removing what is not there succeed and change nothing. So every call may be
-  repeated, also after a crash or a lost answer.
-- **Atomic.** All values of one call appear or vanish together, as seen by a client of the primary.
-- **Time budget.** A call returns or raises within `timeout_s` (default 10 s): the answer of a provider, not
-  propagation.
-- **After an error** the change may or may not have happened (`Transient`), or surely has not (`Rejected`,
-  `Misconfigured`). certagent asks the authoritative servers: they are the truth, a provider's API is not.
-- **Names** are absolute, lower case, with the final dot, and lie inside `zones`. certagent has followed CNAMEs already.
-- **Values** are presentation text: TLSA as `3 1 1 <lower-case hex>`, TXT as the bare string without quotes.
-- **TTL.** All values of an RRset have one TTL (RFC 2181 section 5.2); `add` sets it for the whole RRset, or a larger
-  one
-  where the provider has a minimum.
-- **Threads.** Calls for one zone are serialised by the caller; calls for several zones may come at the same time.
+- **Exact values.** `add` puts values beside those that are there. `remove` takes away the values that are named.
+  Neither touches another value, another type or another name.
+- **Precondition.** A write carries the set that `get` gave before it. If the set has changed since, nothing is
+  written, and the error is `dns.changed`.
+- **Idempotent.** Adding what is there and removing what is not there succeed and change nothing.
+- **Atomic**, unless `capabilities` say otherwise: all values of one call appear or vanish together.
+- **Time limit.** A call returns or raises within `timeout_s` (default 10 s). It waits for the provider's answer, not
+  for propagation.
+- **After an error** a change may have happened (`Transient`), or surely has not (`Rejected`, `Misconfigured`, and
+  `dns.changed`). certagent then asks the authoritative servers, which know.
+- **Names** are absolute, lower case, with the final dot, and lie inside `zones`. CNAMEs were followed already.
+- **Values** are canonical text: TLSA as `3 1 1 <lower-case hex>`, TXT as the text of all its strings without quotes.
+- **TTL.** All records of a set have one TTL (RFC 2181 section 5.2). `add` sets it for the whole set, or the least
+  that the provider allows.
+- **Threads.** Calls for one zone are serialised by the caller. Calls for several zones may overlap.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from msgspec import Struct
+
+from certagent.errors import Transient
 
 RdType = Literal["TLSA", "TXT"]
 
@@ -34,6 +35,38 @@ class RRset(Struct, frozen=True):
 
     values: frozenset[str]
     ttl_s: int
+    own: tuple[str, ...] = ()
+    """The records in the provider's own notation; only the provider that made them reads them, to compare exactly."""
+
+
+class Capabilities(Struct, frozen=True):
+    """What a provider can do, and what it cannot. The defaults are those of RFC 2136 at a server of one's own."""
+
+    atomic: bool = True
+    """All values of one call appear together. Otherwise any part of a change may be served, and is written alone."""
+    precondition: Literal["values", "set", "none"] = "none"
+    """What the provider itself checks in the moment of writing: the values, the values and the TTL, or nothing. With
+    `none` the set is read and compared just before the write, which leaves a gap of one request."""
+    ttl_floor_s: int = 0
+    """The least TTL in seconds; a smaller one is raised to it."""
+    ttl_scope: Literal["set", "zone"] = "set"
+    """`zone`: all sets of a zone have one TTL, and `add` cannot choose it."""
+    publish_lag_s: float = 0.0
+    """How long the provider usually takes until its name servers give what was written, in seconds."""
+    writes_per_day: int | None = None
+    """How many writes to one zone it accepts in a day; None: no known limit."""
+    propagation_status: bool = False
+    """It can say whether all its name servers give what was written."""
+
+
+class Changed(Transient):
+    """`dns.changed`: the precondition of a write does not hold. Nothing was written; the set has to be read again."""
+
+    usual_hint = "it is read again by itself; if this goes on, something else writes the same records"
+
+    def __init__(self, name: str, rdtype: RdType, detail: str = "", hint: str = "") -> None:
+        said = f": {detail}" if detail else ""
+        super().__init__("dns.changed", f"{name} {rdtype} has changed since it was read{said}", hint)
 
 
 class Provider(Protocol):
@@ -48,14 +81,27 @@ class Provider(Protocol):
         """The zones it may write, absolute, with the final dot."""
         ...
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
     def get(self, name: str, rdtype: RdType) -> RRset | None:
-        """The RRset as the provider has it now; None where there is none."""
+        """The set as the provider has it now; None if there is none."""
         ...
 
-    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int) -> None:
-        """Make sure the values are there."""
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
+        """Make sure that the values are there, provided that the set is still `was`, as `get` gave it.
+
+        Raises:
+            Changed: `dns.changed` (Transient): it is another by now, and nothing was written.
+        """
         ...
 
-    def remove(self, name: str, rdtype: RdType, values: frozenset[str]) -> None:
-        """Make sure the values are not there."""
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:
+        """Make sure that the values are not there, provided that the set is still `was`, as `get` gave it.
+
+        Raises:
+            Changed: `dns.changed` (Transient): it is another by now, and nothing was written.
+        """
         ...

@@ -1,7 +1,14 @@
 """A DNS provider that speaks dynamic update (RFC 2136), signed with TSIG (RFC 8945): BIND, Knot, PowerDNS and others.
 
-Each change is one message, so it happens as a whole or not at all (RFC 2136 section 3.7). It goes over TCP, so that a
-lost packet is never the reason for an unknown outcome. The secret is read once and leaves the file for the MAC alone.
+Each change is one message, so it happens as a whole or not at all (RFC 2136 section 3.7). Its prerequisites hold the
+set that was read before: "RRset exists (value dependent)" or "RRset does not exist" (sections 2.4.2 and 2.4.3). The
+server checks them and changes the set in one go, so no other writer can come between.
+
+Prerequisites do not compare TTLs (section 1.1). A TTL that somebody else raises between the read and the update, which
+is one round trip, is not noticed. A cache that asks within that moment keeps the old set longer than the journal says.
+
+Messages go over TCP, so that a lost packet is never the reason for an unknown outcome. The secret is read once, and is
+used for the MAC only.
 """
 
 from __future__ import annotations
@@ -15,15 +22,17 @@ import dns.exception
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.tsig
-import dns.update
 from dns.message import Message
-from dns.rcode import NOERROR, NXDOMAIN, Rcode
+from dns.rcode import NOERROR, NXDOMAIN, NXRRSET, YXRRSET, Rcode
 from dns.rdatatype import RdataType
+from dns.update import UpdateMessage
 from msgspec import Struct
 
-from certagent.dns.message import absolute, records, value_text, zone_of
-from certagent.dns.providers.protocol import RdType, RRset
+from certagent.dns.message import absolute, canonical, records, value_text, zone_of
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.host.files import read_private
 from certagent.secret import Secret
@@ -53,7 +62,7 @@ class Key(Struct, frozen=True):
 
 
 class Rfc2136:
-    """See `certagent.dns.provider.Provider` for what the methods promise.
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
 
     Raises:
         Usage: at construction: `secret.mode`, `secret.file`.
@@ -61,6 +70,7 @@ class Rfc2136:
     """
 
     Options = Options
+    capabilities = Capabilities(precondition="values")
 
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
@@ -78,31 +88,44 @@ class Rfc2136:
         response = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
             raise self._error(response.rcode(), name, rdtype)
-        wanted, tlsa_name = RdataType[rdtype], dns.name.from_text(name)
+        wanted, owner = RdataType[rdtype], dns.name.from_text(name)
         for rrset in response.answer:
-            if rrset.rdtype == wanted and rrset.name == tlsa_name:
-                return RRset(frozenset(map(value_text, records(rrset))), rrset.ttl)
+            if rrset.rdtype == wanted and rrset.name == owner:
+                found = records(rrset)
+                own = tuple(sorted(rdata.to_text() for rdata in found))
+                return RRset(frozenset(map(value_text, found)), rrset.ttl, own)
         return None
 
-    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int) -> None:
-        """Adds the values; one that is there already is passed over (RFC 2136 section 3.4.2.2)."""
-        there = self.get(name, rdtype) or RRset(frozenset(), ttl_s)
-        if values <= there.values and there.ttl_s == ttl_s:
-            return
-        update = dns.update.UpdateMessage(self._zone(name))
-        for value in sorted(values):
-            # A value that is new takes the others along to its TTL; for one that is there, Knot 3.2 keeps the old TTL.
-            if value in there.values:
-                update.delete(name, rdtype, rdata_text(rdtype, value))
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
+        """See `Provider`; a set that is as wanted already is checked and left as it is."""
+        update = self._provided(name, rdtype, was)
+        there = was.values if was else frozenset[str]()
+        for value in sorted({canonical(rdtype, value) for value in values}):
+            if was and value in there:
+                if was.ttl_s == ttl_s:
+                    continue
+                # A value that is new takes the others along to its TTL (RFC 2181 section 5.2); for one that is there
+                # already, Knot 3.2 keeps the old TTL.
+                _delete(update, name, rdtype, value, was)
             update.add(name, ttl_s, rdtype, rdata_text(rdtype, value))
         self._update(update, name, rdtype)
 
-    def remove(self, name: str, rdtype: RdType, values: frozenset[str]) -> None:
-        """Deletes the values; one that is not there is passed over (RFC 2136 section 3.4.2.4)."""
-        update = dns.update.UpdateMessage(self._zone(name))
-        for value in sorted(values):
-            update.delete(name, rdtype, rdata_text(rdtype, value))
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:
+        """See `Provider`; the deletion of a value that is not there is passed over (RFC 2136 section 3.4.2.4)."""
+        update = self._provided(name, rdtype, was)
+        for value in sorted({canonical(rdtype, value) for value in values}):
+            _delete(update, name, rdtype, value, was)
         self._update(update, name, rdtype)
+
+    def _provided(self, name: str, rdtype: RdType, was: RRset | None) -> UpdateMessage:
+        """An update that happens only if the set is still the one that was read."""
+        update = UpdateMessage(self._zone(name))
+        if was is None:
+            update.absent(name, rdtype)
+        else:
+            for text in was.own or (rdata_text(rdtype, value) for value in sorted(was.values)):
+                update.present(name, rdtype, text)
+        return update
 
     def _zone(self, name: str) -> str:
         zone = zone_of(name, self.zones)
@@ -114,6 +137,8 @@ class Rfc2136:
 
     def _update(self, update: Message, name: str, rdtype: RdType) -> None:
         rcode = self._send(update, "dns.unknown_outcome").rcode()
+        if rcode in (NXRRSET, YXRRSET):
+            raise Changed(name, rdtype, f"{self._where} says {rcode.name}")
         if rcode != NOERROR:
             raise self._error(rcode, name, rdtype)
 
@@ -169,6 +194,18 @@ def exchange(connection: socket.socket, wire: bytes) -> bytes:
 # -- pure ------------------------------------------------------------------------------------------------------------
 
 
+def _delete(update: UpdateMessage, name: str, rdtype: RdType, value: str, was: RRset | None) -> None:
+    """Delete the value, in every notation that the set has it in: a TXT may be split (RFC 1035 section 3.3.14)."""
+    wanted = RdataType[rdtype]
+    own = {text for text in was.own if _value(wanted, text) == value} if was else set[str]()
+    for text in sorted(own) or [rdata_text(rdtype, value)]:
+        update.delete(name, rdtype, text)
+
+
+def _value(rdtype: RdataType, text: str) -> str:
+    return value_text(dns.rdata.from_text(dns.rdataclass.IN, rdtype, text))
+
+
 def answer_to(message: Message, wire: bytes) -> Message:
     """The answer, with a valid signature; dnspython's exceptions where it has none."""
     unverified = dns.message.from_wire(wire, keyring=False)
@@ -181,13 +218,27 @@ def answer_to(message: Message, wire: bytes) -> Message:
     return dns.message.from_wire(wire, keyring=message.keyring, request_mac=message.mac)
 
 
+MAX_STRING_BYTES = 255  # RFC 1035 section 3.3
+MAX_TXT_BYTES = 60_000  # RDATA has at most 65535 octets (RFC 1035 section 3.2.1), and a message no more
+
+
 def rdata_text(rdtype: RdType, value: str) -> str:
-    """The value as a zone file has it: TXT as one quoted string (RFC 1035 section 5.1)."""
+    """The value as a zone file has it: a TXT as quoted strings (RFC 1035 section 5.1).
+
+    Raises:
+        Rejected: `dns.rejected`: a TXT that fits no message.
+    """
     if rdtype != "TXT":
-        return value
-    if len(value.encode()) > 255 or '"' in value or "\\" in value:  # RFC 1035 section 3.3: one string is at most 255
-        raise Rejected("dns.rejected", "a TXT value has more than 255 bytes, a quote or a backslash")
-    return f'"{value}"'
+        return canonical(rdtype, value)
+    data = value.encode()
+    if len(data) > MAX_TXT_BYTES:
+        raise Rejected("dns.rejected", f"a TXT value has {len(data)} bytes, and a record at most {MAX_TXT_BYTES}")
+    strings = [data[i : i + MAX_STRING_BYTES] for i in range(0, max(1, len(data)), MAX_STRING_BYTES)]
+    return " ".join('"' + "".join(map(_escaped, string)) + '"' for string in strings)
+
+
+def _escaped(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03d}"
 
 
 _SERVER = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d+))?|([^\s:\[\]]+)(?::(\d+))?|([0-9A-Fa-f:.]+)")

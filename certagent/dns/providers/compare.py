@@ -1,0 +1,75 @@
+"""The precondition for services that cannot check one: read, compare, write, read.
+
+The caller holds the zone's lock, so that certagent itself never comes between. Somebody else still can, between the
+second and the third of these requests: what the last one finds is then not what was written, and that is an error. One
+change costs three reads (the caller's is the first) and one write.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from msgspec import Struct
+
+from certagent.dns.message import canonical
+from certagent.dns.providers.protocol import Changed, RdType, RRset
+from certagent.errors import Transient
+
+
+class Change(Struct, frozen=True):
+    """One change of a set, for services that write whole sets (`after`) and for those that write records."""
+
+    before: RRset | None
+    added: frozenset[str]
+    removed: frozenset[str]
+    ttl_s: int
+
+    @property
+    def after(self) -> frozenset[str]:
+        """All values of the set that is to be; none: the set is to be deleted."""
+        before = self.before.values if self.before else frozenset[str]()
+        return (before | self.added) - self.removed
+
+
+class ReadCompareWrite(ABC):
+    """`add` and `remove` of a provider that has a `get` and a `write`."""
+
+    @abstractmethod
+    def get(self, name: str, rdtype: RdType) -> RRset | None:
+        """See `Provider`."""
+
+    @abstractmethod
+    def write(self, name: str, rdtype: RdType, change: Change) -> None:
+        """Make the change, whatever the set is by now; errors as in `Provider`."""
+
+    def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
+        """See `Provider`."""
+        values = frozenset(canonical(rdtype, value) for value in values)
+        there = was.values if was else frozenset[str]()
+        keeps = was is not None and was.ttl_s == ttl_s
+        self._change(name, rdtype, was, Change(was, values - there, frozenset(), ttl_s), none=keeps and values <= there)
+
+    def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:
+        """See `Provider`."""
+        values = frozenset(canonical(rdtype, value) for value in values)
+        there = was.values if was else frozenset[str]()
+        ttl_s = was.ttl_s if was else 0
+        self._change(name, rdtype, was, Change(was, frozenset(), values & there, ttl_s), none=not values & there)
+
+    def _change(self, name: str, rdtype: RdType, was: RRset | None, change: Change, *, none: bool) -> None:
+        if not same(self.get(name, rdtype), was):
+            raise Changed(name, rdtype)
+        if none:
+            return
+        self.write(name, rdtype, change)
+        found = self.get(name, rdtype)
+        if (found.values if found else frozenset[str]()) != change.after:
+            what = "does not read as it was written: somebody else wrote at the same moment, or the service lags"
+            raise Transient("dns.unknown_outcome", f"{name} {rdtype} {what}")
+
+
+def same(one: RRset | None, other: RRset | None) -> bool:
+    """The same values with the same TTL."""
+    if one is None or other is None:
+        return one is other
+    return (one.values, one.ttl_s) == (other.values, other.ttl_s)
