@@ -81,7 +81,7 @@ class Daemon:
         with self._presence.held():
             signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)  # thousands may wait there: enough
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-                signal.signal(number, _told_already)
+                signal.signal(number, _in_the_pipe)
             log.logger.info(log.line([("event", "start"), ("pid", os.getpid()), ("config", self._path)]))
             self._scheduler.start()
             try:
@@ -210,7 +210,7 @@ class Daemon:
         _report(name, error, "tried again in a minute")
 
 
-def _told_already(_number: int, _frame: FrameType | None) -> None:
+def _in_the_pipe(_number: int, _frame: FrameType | None) -> None:
     """Its number is in the pipe."""
 
 

@@ -4,7 +4,7 @@ Commands are lists of arguments, the program with its absolute path; no shell re
 within the bounds of `host/programs.py`, and only if nobody besides root and that user may change them. They get neither
 key nor password: those are in the files only.
 
-Exit statuses are believed only when they say no: that the service serves the new certificate is proven by a handshake
+An exit status is believed only if it says no. That the service serves the new certificate is shown by a handshake
 (`mta/probe.py`), as for every server.
 """
 
@@ -82,13 +82,13 @@ class Command:
         return self._layout.claims()
 
     def check(self, key_types: frozenset[str]) -> None:
-        """See `Server`; whether the service reads the files installed here, only the proof on the wire can tell.
+        """See `Server`; only a handshake shows whether the service reads the files installed here.
 
         While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
 
         Raises:
             mta.config: A kind of key has no file; a program is missing, or others may write to it or exchange it;
-                `check` exits with another status than 0 (its last line is told).
+                `check` exits with another status than 0 (the error has its last line).
             mta.files: What `Layout.check` raises.
             mta.reload: (Transient) `check` does not end in time.
         """

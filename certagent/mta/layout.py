@@ -236,7 +236,7 @@ class Layout:
         password = self._password(one)
         try:
             return {"pkcs12": pkcs12.make(credential, password, one.pkcs12_cipher, old).reveal()}
-        except (ValueError, Misconfigured):  # neither is told: its words may quote what was read
+        except (ValueError, Misconfigured):  # their words may quote what was read
             raise pemfile.broken(one.main, "no PKCS#12 can be made of it") from None
 
     def _prepared(

@@ -53,7 +53,9 @@ class Lock:
 
     @contextmanager
     def held(self, timeout_s: float, purpose: str) -> Generator[None]:
-        """Holds the lock inside the block; waits for another process at most `timeout_s`. `purpose` tells it what for.
+        """Holds the lock inside the block; waits for another process at most `timeout_s`.
+
+        `purpose` is for the message to others.
 
         Raises: `lock.busy` (Transient), `lock.file` (Misconfigured).
         """
@@ -124,7 +126,7 @@ def daemon_pid(path: Path) -> int | None:
     """
     if not os.path.lexists(path):
         return None
-    with _told(path), ExitStack() as stack:
+    with _translated(path), ExitStack() as stack:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, fd)
         try:
@@ -136,7 +138,7 @@ def daemon_pid(path: Path) -> int | None:
 
 def _locked(path: Path, purpose: str) -> int | None:
     """An open file with the lock and a note in it; None when another process has the lock."""
-    with _told(path), ExitStack() as stack:
+    with _translated(path), ExitStack() as stack:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, fd)
         try:
@@ -158,13 +160,13 @@ def _free(fd: int) -> None:
 
 def _note(path: Path) -> tuple[int | None, str]:
     """Who holds the lock, and what for; unknown while it is being written."""
-    with _told(path):
+    with _translated(path):
         pid, _, purpose = path.read_bytes()[:_NOTE_BYTES].decode(errors="replace").strip().partition(" ")
     return (int(pid) if pid.isdecimal() else None), purpose
 
 
 @contextmanager
-def _told(path: Path) -> Generator[None]:
+def _translated(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:

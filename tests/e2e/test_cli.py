@@ -44,7 +44,7 @@ def test_a_rehearsal_goes_the_whole_way_and_changes_nothing(site: Site) -> None:
     assert site.challenges() == [[], []]
     assert site.published() == [[], []]
     assert not site.files["ecdsa"].exists()
-    assert site.state()["seq"] == 0
+    assert len(site.history()) == 0
     assert not (site.state_dir / "vault").exists() or not list((site.state_dir / "vault").rglob("*.key"))
     [report] = site.run("renew", "--dry-run", "--json").json["certificates"]
     assert report["written"]

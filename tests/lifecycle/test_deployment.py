@@ -297,10 +297,10 @@ def test_drained_from_the_first_verification_on_where_nothing_old_can_live() -> 
 
 def test_nothing_follows_from_a_verification_before_any_reload() -> None:
     """When processes from before are gone is counted from the reload."""
-    life = swapping()
+    life = first_swap(Life())
     life.does(life.plan())
-    life.happens(ev.Installed(server="postfix", generation="g2"))
-    life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=()))
+    life.happens(ev.Installed(server="postfix", generation="g1"))
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=False, served=()))
     assert life.offers(deployment.finish) == []
 
 

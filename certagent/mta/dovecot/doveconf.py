@@ -51,7 +51,7 @@ _DEPTH = 10
 
 
 class Block(Struct, frozen=True):
-    """A place in the configuration: the top level, or a block that sets certificates of its own."""
+    """A place in the configuration: the top level, or a block that sets certificates."""
 
     where: tuple[str, ...]
     """Blocks from the outermost to the innermost, as `local_name imap.example.org`; empty for the top level."""
@@ -136,7 +136,7 @@ class Doveconf:
         if result.code != 0:
             raise self.wrong(f"its configuration is refused: {said(result)}", f"run: {self.command('doveconf')} -n")
         if len(result.out) >= _OUTPUT_LIMIT_BYTES:
-            hint = "divide it between two instances, each with a config file of its own"
+            hint = "divide it between two instances, each with its own config file"
             raise self.wrong("its configuration is too long to be read", hint)
         return result.out
 

@@ -1,4 +1,4 @@
-"""What Exim says of its own configuration: its settings, which files they lead to, and where an operator writes them.
+"""Exim's configuration, as Exim reads it: its settings, which files they lead to, and where an operator writes them.
 
 Its program is asked, since macros, includes and conditions decide what a configuration file means. A setting that holds
 `$` is expanded for each connection, with the name that the client asked for; what it then gives is found out by
@@ -69,7 +69,7 @@ class View(Struct, frozen=True):
     pairs: tuple[Pair, ...]
     certificates: int
     keys: int
-    """How many each list names: with keys of their own Exim needs as many; 0: the key is in the certificate's file."""
+    """How many each list names: if keys are listed Exim needs as many; 0: the key is in the certificate's file."""
 
 
 class Remedy(Struct, frozen=True):
@@ -112,7 +112,7 @@ class Instance:
             name, equals, value = line.partition(" =")
             if equals and name in found:
                 found[name] = value.strip()
-            elif line.startswith("/"):  # the one that is told without its name
+            elif line.startswith("/"):  # the one that comes without its name
                 found["config_file"] = line
         return found
 

@@ -140,7 +140,7 @@ def _kind(cert: str) -> str:
 
 
 def _ordinary(file: str) -> bool:
-    """Whether it is a file of its own, or not there: neither a symlink nor of another program that renews it."""
+    """Whether it is an ordinary file, or not there: neither a symlink nor of another program that renews it."""
     return bool(file) and os.path.realpath(file) == os.path.normpath(file) and not os.path.isdir(file)
 
 

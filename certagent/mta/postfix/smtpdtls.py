@@ -109,7 +109,7 @@ def files_of_others(place: Place, ours: Iterable[Path]) -> list[str]:
 def _left(listed: Sequence[str], keep: Iterable[Pair]) -> list[str]:
     """What stays of a list of chain files, and what is added to it.
 
-    A key and a certificate in files of their own go together: with only one of them Postfix refuses TLS with every key.
+    A key and a certificate in two files go together: with only one of them Postfix refuses TLS with every key.
     """
     kept = [pair.cert for pair in keep]
     away = {file for file in listed if file not in kept}

@@ -185,7 +185,7 @@ def _changes(lines: str, why: str) -> tuple[Change, ...]:
 
 
 def _only_intermediates(settings: Settings) -> bool:
-    """Whether CACertFile is a file of its own without a root, and CACertPath adds none."""
+    """Whether CACertFile is an ordinary file without a root, and CACertPath adds none."""
     try:
         blocks = _CERTIFICATE.findall(Path(settings.ca_file).read_bytes())
         certificates = [x509.load_pem_x509_certificate(block) for block in blocks]

@@ -4,11 +4,11 @@ may be two of each, separated by a comma: RSA and ECDSA. And CACertFile, which h
 What the daemon does (seen with 8.17.1.9):
 
 - Of ServerCertFile it takes the leaf only. What it sends after that, it looks up in CACertFile and CACertPath, a root
-  included. So certagent writes the issuers of all kinds of keys into a file of their own for CACertFile, and CACertPath
+  included. So certagent writes the issuers of all kinds of keys into one file for CACertFile, and CACertPath
   has to be a directory without certificates; with /etc/ssl/certs the root is sent, too.
 - It reads the files when it starts. SIGHUP makes it execute itself anew, with another pid; sessions in progress, and
-  handshakes that were begun, go on in processes of their own. Its ports are closed until it has started (0.03 s to
-  0.06 s in the laboratory, 0.2 s under load); whom only the kernel had accepted is reset.
+  handshakes that were begun, go on in separate processes. Its ports are closed until it has started (0.03 s to
+  0.06 s in the laboratory, 0.2 s under load); a client that only the kernel had accepted is reset.
 - Whatever it does not like, it goes on without TLS, and says so in the mail log only: STARTTLS is no longer offered,
   port 465 closes at once. So it does with a missing file, a key that does not fit, a key that the group may read
   (unless DontBlameSendmail has GroupReadableKeyFile), a key of another user, a directory on the way into which group
