@@ -2,7 +2,7 @@
 
 Every step begins by asking the CA how far the order is, so each may be called again after a crash or a lost answer.
 Nothing is remembered between calls but the account, the directory and a nonce. Never waits longer than the budget,
-never answers a challenge that the CA has settled, never prints a key.
+never answers a challenge that the CA has decided, never prints a key.
 
 One object may be used by several threads: the transport sends one request at a time, waits happen outside of its lock.
 
