@@ -6,11 +6,21 @@ else leaves an edge. An error never carries a secret: `detail` and `hint` are pr
 
 from __future__ import annotations
 
+from typing import Literal
+
+Concern = Literal["host", "ca", "key", "served"]
+"""What a failure concerns, for decisions; they never read a code. `ca`: the CA said no, or what it gave is no good, so
+that another try counts against its limits. `key`: a key or chain is not in the vault. `served`: a handshake met
+something else. `host`: all the rest: this host, its servers, DNS."""
+
 
 class Error(Exception):
     """A failure with a stable `code` (``area.what``), a `detail` that names the place, and a `hint`: the remedy."""
 
     kind = "error"
+    concerns: Concern = "host"
+    quick = False
+    """Of the CA: nothing was refused, so the first retry may come soon."""
     usual_hint = ""
     """The hint if the place that raises has nothing better to say."""
 
@@ -59,3 +69,47 @@ class Unsafe(Error):
 
     kind = "unsafe"
     usual_hint = "nothing was changed; certagent status and certagent history NAME show the facts"
+
+
+# -- what decisions must know, by type -------------------------------------------------------------------------------
+
+
+class NotYet(Transient):
+    """`dns.not_yet`: what was written cannot be seen at every authoritative server yet."""
+
+
+class NotServed(Transient):
+    """`mta.not_served`: a handshake met something else than what was installed."""
+
+    concerns = "served"
+
+
+class Missing(Misconfigured):
+    """`vault.missing`: a key or a chain is not in the vault."""
+
+    concerns = "key"
+
+
+class CaUnavailable(Transient):
+    """The CA is away, busy or not done."""
+
+    concerns = "ca"
+    quick = True
+
+
+class CaLimit(Transient):
+    """The CA wants fewer requests."""
+
+    concerns = "ca"
+
+
+class CaRefusal(Rejected):
+    """The CA said no."""
+
+    concerns = "ca"
+
+
+class BadChain(Unsafe):
+    """What the CA gave cannot be served."""
+
+    concerns = "ca"

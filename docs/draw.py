@@ -85,7 +85,7 @@ class Play:
             before = self.state
             ended: Literal["done", "failed", "killed"] = "done"
             if isinstance(step, st.Wait):
-                over = converged(self.spec, self.state) and not self.state.failures
+                over = converged(self.spec, self.state) and not self.state.failing
                 if over and not (withdrawn and self.state.tlsa_names):
                     break
                 self.passes(step.delay)
@@ -119,7 +119,9 @@ def not_served(step: st.AnyStep, _state: State, *, generation: str) -> list[ev.A
         return None
     return [
         ev.VerifyFailed(server=step.server, generation=step.generation, served=()),
-        ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another key"),
+        ev.Failed(
+            work=step.work, kind="transient", code="mta.not_served", concerns="served", detail="serves another key"
+        ),
     ]
 
 
@@ -188,7 +190,8 @@ def steps() -> str:
     """Every kind of step, what it does, and the line of work that its failures hold back."""
     rows = ["| step | what it does | its line of work | changes anything? |", "|---|---|---|---|"]
     for kind in get_args(st.AnyStep):
-        work = re.sub(r"\{0\.(\w+)\}", lambda m: {"verb": "install or rollback"}.get(m[1], f"*{m[1]}*"), kind.WORK)
+        verb = "install or rollback" if kind is st.Install else kind.VERB
+        work = f"{verb} *{kind.SUBJECT}*" if kind.SUBJECT else verb
         rows.append(f"| {kind.__name__} | {_first(kind.__doc__)} | {work} | {'yes' if kind.CHANGES else 'no'} |")
     return "\n".join(rows) + "\n"
 

@@ -11,12 +11,14 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Service
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.schedule import ALARM, alarms
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
 from certagent.report import log, status, text
 from certagent.report.step import StepReport
+from tests.lifecycle.play import lane
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 SPEC = Spec(
@@ -40,7 +42,7 @@ def later(by: timedelta) -> Instant:
     return Instant(START.wall + by, START.elapsed_s + by.total_seconds())
 
 
-def failing(work: str, *moments: timedelta) -> State:
+def failing(work: Lane, *moments: timedelta) -> State:
     """A line of work that has failed at these moments, and never worked."""
     state = State(name=SPEC.name)
     for moment in moments:
@@ -56,13 +58,14 @@ def failing(work: str, *moments: timedelta) -> State:
         ("install postfix", 3 * ALARM, True),
         ("reload postfix", ALARM - timedelta(seconds=1), False),
         ("order ecdsa-p256", 3 * ALARM, False),
-        ("look _25._tcp.mx1.example.org.", 3 * ALARM, False),
+        ("observe _25._tcp.mx1.example.org.", 3 * ALARM, False),
     ],
 )
 def test_a_deployment_that_stays_open_is_an_alarm(work: str, moment: timedelta, expected: bool) -> None:
     """Counted from the first failure in a row; what waits for a CA or DNS has limits and words of its own."""
-    state = failing(work, timedelta(), moment)
-    assert alarms(work, state.failures[work], later(moment)) is expected
+    state = failing(lane(work), timedelta(), moment)
+    [failure] = state.failing
+    assert alarms(failure, later(moment)) is expected
     shown = text.certificate(status.certificate(SPEC, state, later(moment), None), later(moment).wall)
     assert ("  ALARM " in shown, "  FAILING " in shown) == (expected, not expected)
 
@@ -73,7 +76,7 @@ def test_the_log_has_a_priority_of_its_own_for_it(
 ) -> None:
     log.start()
     try:
-        failure = ev.Failed(work="reload postfix", kind="transient", code="mta.reload", detail="cannot reload")
+        failure = ev.Failed(work=lane("reload postfix"), kind="transient", code="mta.reload", detail="cannot reload")
         log.report(
             StepReport("certificate", SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm)
         )

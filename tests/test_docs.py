@@ -176,6 +176,13 @@ KINDS = {
     "Usage": "misconfigured",
     "Unsafe": "unsafe",
     "Error": "error",
+    "NotYet": "transient",
+    "NotServed": "transient",
+    "CaUnavailable": "transient",
+    "CaLimit": "transient",
+    "CaRefusal": "rejected",
+    "Missing": "misconfigured",
+    "BadChain": "unsafe",
 }
 _CODE = re.compile(r"[a-z]+\.[a-z_]+")
 

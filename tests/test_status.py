@@ -16,6 +16,7 @@ from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Chain
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.steps import Install
 from certagent.report import text
 from tests.store.opened import opened
@@ -59,7 +60,7 @@ def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
 
 
 def served(for_: timedelta) -> list[ev.AnyEvent]:
-    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", work="install postfix")]
+    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", work=Lane("install", "postfix"))]
 
 
 def issued(for_: timedelta) -> ev.Issued:
@@ -71,17 +72,17 @@ def issued(for_: timedelta) -> ev.Issued:
         generation="g1",
         chain=chain,
         completes=True,
-        work="issue",
+        work=Lane("issuance", "ecdsa-p256"),
         ca="https://ca.test/",
     )
 
 
 def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:
     observation = Observation("example.org.", TLSA_NAME, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
-    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work="look")
+    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=Lane("observe", TLSA_NAME))
 
 
-INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), work="install postfix")
+INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), work=Lane("install", "postfix"))
 
 
 def test_many_have_a_line_each(place: Path) -> None:
@@ -101,7 +102,10 @@ def test_many_have_a_line_each(place: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "said"),
     [
-        ([ev.Failed(work="look", kind="transient", code="dns.silent", detail="no answer")], "FAILING look"),
+        (
+            [ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
+            f"FAILING observe {TLSA_NAME}",
+        ),
         (served(timedelta(seconds=-1)), "g1 EXPIRED 20"),
         ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
         ([looked(HEARD, "bogus")], "bogus"),
@@ -131,9 +135,15 @@ def test_few_are_shown_in_full(place: Path) -> None:
 
 def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
     """It does not depend on how much is shown."""
-    happened(place, "mx0.example.org", ev.Failed(work="look", kind="transient", code="dns.silent", detail=""))
+    happened(
+        place,
+        "mx0.example.org",
+        ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
+    )
     assert status(place, text.MANY + 1).exit_code == 1
-    happened(place, "mx1.example.org", ev.Failed(work="look", kind="unsafe", code="dane.gate", detail=""))
+    happened(
+        place, "mx1.example.org", ev.Failed(work=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
+    )
     assert status(place, text.MANY + 1).exit_code == 3
 
 

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests import words
-from tests.words import ROOT, files, hits
-
-UNCLEAN = Path(__file__).with_name("words.unclean")
-"""Files that still have such words. The list only gets shorter: a file that is clean may not stay on it."""
-
-
-def unclean() -> list[str]:
-    return UNCLEAN.read_text(encoding="utf-8").split()
+from tests.words import files, hits
 
 
 def test_old_words_do_not_come_back() -> None:
-    """No file has a word that was given up, but for those on the list."""
-    left = set(unclean())
-    print(f"{len(left)} files are not clean yet: {' '.join(sorted(left))}")
-    found = [str(hit) for path in files() if path.relative_to(ROOT).as_posix() not in left for hit in hits(path)]
-    assert found == []
-
-
-def test_clean_files_leave_the_list() -> None:
-    """A file that is clean, or gone, is not on the list."""
-    clean = {path.relative_to(ROOT).as_posix() for path in files() if not any(hits(path))}
-    there = {path.relative_to(ROOT).as_posix() for path in files()}
-    assert [name for name in unclean() if name in clean or name not in there] == []
+    """No file has a word that was given up."""
+    assert [str(hit) for path in files() for hit in hits(path)] == []
 
 
 @pytest.mark.parametrize(

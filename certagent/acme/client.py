@@ -2,7 +2,7 @@
 
 Every step begins by asking the CA how far the order is, so each may be called again after a crash or a lost answer.
 Nothing is remembered between calls but the account, the directory and a nonce. Never waits longer than the budget,
-never answers a challenge that the CA has settled, never prints a key.
+never answers a challenge that the CA has decided, never prints a key.
 
 One object may be used by several threads: the transport sends one request at a time, waits happen outside of its lock.
 
@@ -29,7 +29,7 @@ from certagent.acme.challenges import TYPES
 from certagent.acme.challenges.protocol import ChallengeType
 from certagent.acme.issuer import Order, Window
 from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
-from certagent.errors import Misconfigured, Rejected, Transient
+from certagent.errors import CaRefusal, CaUnavailable, Misconfigured, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.secret import Secret
 
@@ -86,7 +86,7 @@ class _Patience:
         """Raises: `ca.slow` when the budget would be spent."""
         pause = max(self._next, asked or 0.0)
         if time.monotonic() + pause > self._end:
-            raise Transient("ca.slow", f"the CA is not done with {for_what}", retry_after_s=pause)
+            raise CaUnavailable("ca.slow", f"the CA is not done with {for_what}", retry_after_s=pause)
         time.sleep(pause)
         self._next = min(self._next * WAIT_GROWTH, LONGEST_WAIT_S)
 
@@ -242,7 +242,7 @@ class Acme:
         try:
             return self._post(url, accept=accept)
         except Refusal as refusal:
-            raise Rejected("ca.order_gone", refusal.detail, "a new order is needed") from None
+            raise CaRefusal("ca.order_gone", refusal.detail, "a new order is needed") from None
 
     def _read(self, url: str, kind: type[T]) -> tuple[T, float | None]:
         """The object at `url`, and how long the CA wants to be left alone."""
@@ -264,7 +264,7 @@ class Acme:
             return None
         name = authorization.identifier.value.removeprefix("*.")
         if name not in ordered:
-            raise Rejected("ca.rejected", clean(f"{name}: the CA wants this name validated, and it was not ordered"))
+            raise CaRefusal("ca.rejected", clean(f"{name}: the CA wants this name validated, and it was not ordered"))
         return self._challenge_types[challenge.type].respond(name, challenge.token, self._account.thumbprint())
 
     def _open(self, authorization: _Authorization) -> _Challenge | None:
@@ -282,13 +282,13 @@ class Acme:
                 if authorization.status == "invalid" and challenge.error is not None:
                     raise _failed(authorization, challenge.error)
             detail = clean(f"{name}: the authorization is {authorization.status}")
-            raise Rejected("ca.order_gone", detail, "a new order is needed")
+            raise CaRefusal("ca.order_gone", detail, "a new order is needed")
         offered = {challenge.type: challenge for challenge in reversed(authorization.challenges)}
         for type_ in self._challenge_types:
             if type_ in offered:
                 return offered[type_]
         wanted = " or ".join(self._challenge_types)
-        raise Rejected(
+        raise CaRefusal(
             "ca.rejected", clean(f"{name}: the CA offers no {wanted}, only {', '.join(offered) or 'nothing'}")
         )
 
@@ -314,7 +314,7 @@ class Acme:
 
     def _download(self, url: str, order: _Order) -> bytes:
         if order.certificate is None:
-            raise Transient("ca.garbage", f"{clean(url)}: valid, but without a certificate")
+            raise CaUnavailable("ca.garbage", f"{clean(url)}: valid, but without a certificate")
         answer = self._fetch(order.certificate, "application/pem-certificate-chain")  # RFC 8555 section 7.4.2
         try:
             x509.load_pem_x509_certificates(answer.body)
@@ -340,15 +340,15 @@ def _load(loader: Callable[[bytes], T], pem: bytes, what: str) -> T:
     try:
         return loader(pem)
     except ValueError:
-        raise Rejected("ca.rejected", f"the {what} cannot be read", "it was not sent to the CA") from None
+        raise CaRefusal("ca.rejected", f"the {what} cannot be read", "it was not sent to the CA") from None
 
 
 def _failed(authorization: _Authorization, problem: Problem) -> Rejected:
     detail = clean(f"{authorization.identifier.value}: {problem}")
     hint = "look at the TXT records under _acme-challenge at every name server, and at CAA"
-    return Rejected("ca.challenge_failed", detail, hint)
+    return CaRefusal("ca.challenge_failed", detail, hint)
 
 
 def _gone(url: str, order: _Order) -> Rejected:
     why = f": {order.error}" if order.error else ""
-    return Rejected("ca.order_gone", clean(f"{url}: the order is {order.status}{why}"), "a new order is needed")
+    return CaRefusal("ca.order_gone", clean(f"{url}: the order is {order.status}{why}"), "a new order is needed")

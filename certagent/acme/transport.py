@@ -28,7 +28,7 @@ from josepy.jwa import JWASignature
 from josepy.jwk import JWK
 from msgspec import Struct
 
-from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Problem(Subproblem):
         return "; ".join([super().__str__(), *map(str, self.subproblems)])
 
 
-class Refusal(Rejected):
+class Refusal(CaRefusal):
     """`ca.rejected` with the type of the problem document, without its prefix."""
 
     def __init__(self, detail: str, problem_type: str) -> None:
@@ -143,7 +143,7 @@ class Answer:
 
     def garbage(self, why: str) -> Transient:
         """The Error for an answer that is no ACME."""
-        return Transient("ca.garbage", f"{self.place}: not an ACME answer (HTTP {self.status}): {why}")
+        return CaUnavailable("ca.garbage", f"{self.place}: not an ACME answer (HTTP {self.status}): {why}")
 
     def problem(self) -> Error:
         """The Error for a bad status."""
@@ -155,9 +155,9 @@ class Answer:
         text = clean(f"{self.place}: {found or f'HTTP {self.status}'}")
         if kind == "rateLimited" or self.status == 429:
             hint = "wait; where the CA names a page, the account is paused until you visit it"
-            return Transient("ca.rate_limited", text, hint, retry_after_s=self.retry_after_s)
+            return CaLimit("ca.rate_limited", text, hint, retry_after_s=self.retry_after_s)
         if self.status >= 500:
-            return Transient("ca.busy", text, retry_after_s=self.retry_after_s)
+            return CaUnavailable("ca.busy", text, retry_after_s=self.retry_after_s)
         if kind in ("", "about:blank") and self.status not in (
             404,
             410,
@@ -204,7 +204,7 @@ class Transport:
             except Refusal as refusal:
                 if refusal.type != "badNonce":
                     raise
-        raise Transient("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
+        raise CaUnavailable("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
 
     def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
         with self._lock:
@@ -247,7 +247,7 @@ class Transport:
         except requests.RequestException as error:
             # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
             hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
-            raise Transient("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
+            raise CaUnavailable("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
         except OSError:
             detail = f"the ca_bundle cannot be read: {self._verify}"
             raise Misconfigured("ca.account", detail, "name a PEM file") from None

@@ -75,17 +75,17 @@ class Certificate:
 
     def failing(self, state: State, step: AnyStep) -> str | None:
         """See `Subject`."""
-        failure = state.failures.get(step.work)
+        failure = state.failure(step.work)
         return failure.detail if failure else None
 
     def failures(self, state: State) -> tuple[Failure, ...]:
         """See `Subject`."""
-        return tuple(state.failures.values())
+        return state.failing
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""
-        failure = state.failures.get(step.work)
-        return failure is not None and alarms(step.work, failure, now)
+        failure = state.failure(step.work)
+        return failure is not None and alarms(failure, now)
 
     def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
         """There is no time for a whole roll before the newest chain expires."""

@@ -41,13 +41,13 @@ def turn(
     said = ""
     while True:
         with wiring.lock.held(LOCK_S, f"renew {name}"):
-            if request and (request.what != "retry" or wiring.journal.state(name).failures):
+            if request and (request.what != "retry" or wiring.journal.state(name).failing):
                 wiring.journal.append(name, request)
             request = None
             last = advance(subject, wiring.journal, report=report)
         assert last is not None, "nothing here asks it to stop"
         state = wiring.journal.state(name)
-        stuck = any(f.kind == "misconfigured" and w.startswith("install ") for w, f in state.failures.items())
+        stuck = any(f.kind == "misconfigured" and f.lane.verb == "install" for f in state.failing)
         if not wait or stuck or converged(entry.spec, state):
             return last
         _sleep(last, quiet, said)

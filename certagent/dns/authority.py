@@ -40,7 +40,7 @@ from certagent.dns.message import (
     records,
     rrset_of,
 )
-from certagent.errors import Error, Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, NotYet, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.unknown import Unknown
 
@@ -181,7 +181,7 @@ class Resolver:
             if not lacking:
                 return
         words = "; ".join(f"{key} {why}" for key, why in sorted(lacking.items()))
-        raise Transient("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}")
+        raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}")
 
     def final(self, name: str) -> tuple[str, str]:
         """The zone and name where a record for `name` is to be written: the end of its aliases (RFC 8555 section 8.4).

@@ -11,16 +11,18 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.errors import Concern
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.tls import Chain, KeyType, Served
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.steps import AnyStep, Delete
 
 
 class Event(Struct, frozen=True, tag=True, kw_only=True):
-    """What happened. `work` is the step's line of work: its failures are over with this."""
+    """What happened. `work` is the lane of the step: its failures are over with this."""
 
-    work: str = ""
+    work: Lane | None = None
 
 
 class Intended(Event, frozen=True):
@@ -43,6 +45,10 @@ class Failed(Event, frozen=True):
     """The remedy."""
     retry_after_s: float | None = None
     """How long the other side asked to wait, in seconds."""
+    concerns: Concern = "host"
+    """`ca`, `key`, `served` or `host`: whose limits count, and what is done about it (see `errors.Concern`)."""
+    quick: bool = False
+    """Of the CA: nothing was refused, so the first retry comes soon."""
     jitter: float = 0.0
     """Drawn once, 0 to 1: it spreads the retries of many hosts."""
 
@@ -72,6 +78,13 @@ class Presented(Event, frozen=True):
     """The responses to the challenges are in place."""
 
     key_type: KeyType
+
+
+class ResponseNotSeen(Event, frozen=True):
+    """A response that was put in place cannot be seen: it was lost, or removed by somebody. It is put there again."""
+
+    key_type: KeyType
+    """Such as `ecdsa-p256`."""
 
 
 class OrderReady(Event, frozen=True):
@@ -260,6 +273,7 @@ AnyEvent = (
     | KeysMade
     | OrderPlaced
     | Presented
+    | ResponseNotSeen
     | OrderReady
     | OrderAbandoned
     | Issued

@@ -14,6 +14,7 @@ from certagent.facts.tls import KeyType
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.state import (
     EVERY_PARAMETERS,
     Change,
@@ -33,8 +34,8 @@ from certagent.pki import tlsa
 
 def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     """The state after the event, which happened at `now`."""
-    if event.work and not isinstance(event, ev.Failed | ev.Intended) and event.work in state.failures:
-        state = replace(state, failures={w: f for w, f in state.failures.items() if w != event.work})
+    if event.work and not isinstance(event, ev.Failed | ev.Intended) and state.failure(event.work):
+        state = replace(state, failing=_without(state, event.work))
     return _apply(state, event, now)
 
 
@@ -54,6 +55,9 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return replace(state, orders={**state.orders, event.key_type: order})
         case ev.Presented():
             return _order(state, event.key_type, presented=True)
+        case ev.ResponseNotSeen(key_type=key_type):
+            orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
+            return replace(state, orders=orders)
         case ev.OrderReady():
             return _order(state, event.key_type, ready=True)
         case ev.OrderAbandoned():
@@ -109,9 +113,11 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Deleted():
             tlsa_names = {name: o for name, o in state.tlsa_names.items() if name not in event.tlsa_names}
             mail_servers = {name: t for name, t in state.mail_servers.items() if name not in event.mail_servers}
-            failures = {w: f for w, f in state.failures.items() if w.partition(" ")[2] not in event.mail_servers}
+            failing = tuple(
+                f for f in state.failing if not (f.lane.at_mail_server and f.lane.subject in event.mail_servers)
+            )
             return replace(
-                state, tlsa_names=tlsa_names, mail_servers=mail_servers, failures=failures, pending_delete=None
+                state, tlsa_names=tlsa_names, mail_servers=mail_servers, failing=failing, pending_delete=None
             )
         case ev.Requested():  # pragma: no branch -- the last of AnyEvent; pyright holds the match to be whole
             return _requested(state, event)
@@ -140,14 +146,12 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
                 phase="installing",
                 rejected=old.generation if rollback else old.rejected,
             )
-            failures = _put_back(state.failures, name) if rollback else state.failures
-            return replace(state, mail_servers={**state.mail_servers, name: new}, failures=failures)
+            failing = _put_back(state, name) if rollback else state.failing
+            return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:
             old = state.mail_servers[name]
             new = replace(old, phase="restoring", rejected=old.generation)
-            return replace(
-                state, mail_servers={**state.mail_servers, name: new}, failures=_put_back(state.failures, name)
-            )
+            return replace(state, mail_servers={**state.mail_servers, name: new}, failing=_put_back(state, name))
         case Reload(server=name) if name in state.mail_servers:
             return _server(state, name, phase="installed")
         case Delete():
@@ -179,19 +183,27 @@ def _seen(change: Change, observation: Observation) -> bool:
     return all(change.values.isdisjoint(a.values) if change.removes else change.values <= a.values for a in answers)
 
 
-def _put_back(failures: dict[str, Failure], server: str) -> dict[str, Failure]:
+def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
+    return tuple(f for f in state.failing if f.lane not in lanes)
+
+
+def _put_back(state: State, server: str) -> tuple[Failure, ...]:
     """A generation whose verification failed is installed again only after the back-off of all such attempts."""
-    verify, install = failures.get(f"verify {server}"), failures.get(f"install {server}")
-    rest = {w: f for w, f in failures.items() if w not in (f"verify {server}", f"reload {server}")}
+    lane = Lane("install", server)
+    verify, install = state.failure(Lane("verify", server)), state.failure(lane)
     if verify is None:
-        return rest
+        return _without(state, Lane("reload", server))
     count, first_at = (install.count + 1, install.first_at) if install else (1, verify.first_at)
-    return {**rest, f"install {server}": replace(verify, count=count, first_at=first_at)}
+    rest = _without(state, lane, verify.lane, Lane("reload", server))
+    return (*rest, replace(verify, lane=lane, count=count, first_at=first_at))
 
 
 def _failed(state: State, event: ev.Failed, now: Instant) -> State:
-    old = state.failures.get(event.work)
+    if event.work is None:
+        return state
+    old = state.failure(event.work)
     failure = Failure(
+        lane=event.work,
         kind=event.kind,
         code=event.code,
         detail=event.detail,
@@ -201,13 +213,10 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         at=now,
         retry_after_s=event.retry_after_s,
         jitter=event.jitter,
+        concerns=event.concerns,
+        quick=event.quick,
     )
-    if event.code == "dns.not_yet" and event.work.startswith("validation "):
-        # accepted by the provider and not there: it may have been lost, or removed by somebody
-        key_type = event.work.removeprefix("validation ")
-        orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
-        state = replace(state, orders=orders)
-    return replace(state, failures={**state.failures, event.work: failure})
+    return replace(state, failing=(*_without(state, event.work), failure))
 
 
 def _order(state: State, key_type: KeyType, *, presented: bool | None = None, ready: bool | None = None) -> State:
@@ -280,8 +289,7 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
     if newest:
-        failures = {w: f for w, f in state.failures.items() if w != f"install {event.server}"}
-        state = replace(state, failures=failures)
+        state = replace(state, failing=_without(state, Lane("install", event.server)))
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
@@ -327,8 +335,8 @@ def _deleting(state: State, step: Delete) -> State:
 
 def _requested(state: State, event: ev.Requested) -> State:
     # the operator was there: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
-    failures = {w: f for w, f in state.failures.items() if schedule.of_the_ca(f)}
-    return replace(state, requested=state.requested if event.what == "retry" else event, failures=failures)
+    failing = tuple(f for f in state.failing if schedule.of_the_ca(f))
+    return replace(state, requested=state.requested if event.what == "retry" else event, failing=failing)
 
 
 def _tlsa_name(state: State, name: str, tlsa_name: TlsaState) -> State:

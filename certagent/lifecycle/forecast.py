@@ -42,7 +42,7 @@ class Foreseen(Struct, frozen=True):
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
     spec = replace(spec, check_interval=_FAR)  # the routine observations between would only hide what matters
-    state = replace(state, failures={})
+    state = replace(state, failing=())
     zone = {name.place: name.seen_somewhere for name in TlsaNames(spec, state)}
     first = state.newest
     result: list[Foreseen] = []

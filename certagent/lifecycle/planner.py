@@ -52,7 +52,7 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
             if isinstance(offer, Wait):
                 waits.append(offer)
                 continue
-            failure = state.failures.get(offer.work)
+            failure = state.failure(offer.work)
             left = schedule.retry_in(failure, now) if failure else timedelta(0)
             if failure is None or left <= timedelta(0):
                 return offer

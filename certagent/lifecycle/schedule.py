@@ -32,12 +32,9 @@ FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
 
 
-def alarms(work: str, failure: Failure, now: Instant) -> bool:
+def alarms(failure: Failure, now: Instant) -> bool:
     """Whether somebody must be woken: a mail server has not taken what it was given for too long."""
-    return work.partition(" ")[0] in _DEPLOYMENT and now.since(failure.first_at) >= ALARM
-
-
-_DEPLOYMENT = ("install", "reload", "verify", "rollback", "inspect")
+    return failure.lane.at_mail_server and now.since(failure.first_at) >= ALARM
 
 
 def backstop(chain: Chain) -> datetime:
@@ -77,7 +74,7 @@ def due(state: State) -> tuple[datetime, str] | None:
 
 def of_the_ca(failure: Failure) -> bool:
     """The CA refused, or its chain does not verify, which is its doing too: another order counts against its limits."""
-    return failure.code.startswith(("ca.", "pem.")) and failure.kind != "misconfigured"
+    return failure.concerns == "ca"
 
 
 def retry_in(failure: Failure, now: Instant) -> timedelta:
@@ -88,8 +85,7 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     """
     steps = BACKOFF_S
     if of_the_ca(failure):
-        quick = failure.code in ("ca.unreachable", "ca.busy", "ca.slow", "ca.garbage")
-        steps = (5.0, *CA_BACKOFF_S) if quick else CA_BACKOFF_S  # nothing was refused: the first retry may be quick
+        steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
     wait = steps[min(failure.count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     return timedelta(seconds=wait) - now.since(failure.at)

@@ -6,12 +6,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.errors import Concern
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, KeyType
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.steps import Delete
 from certagent.pki import tlsa
@@ -157,8 +159,9 @@ class Installation(Struct, frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """The last failure of a line of work, and how many there were in a row."""
+    """The last failure in a lane, and how many there were in a row."""
 
+    lane: Lane
     kind: str
     code: str
     detail: str
@@ -168,6 +171,8 @@ class Failure(Struct, frozen=True):
     at: Instant
     retry_after_s: float | None
     jitter: float
+    concerns: Concern
+    quick: bool
 
 
 class Renewal(Struct, frozen=True):
@@ -199,7 +204,8 @@ class State(Struct, frozen=True):
     tlsa_names: dict[str, TlsaState] = {}
     mail_servers: dict[str, Installation] = {}
     renewals: dict[KeyType, Renewal] = {}
-    failures: dict[str, Failure] = {}
+    failing: tuple[Failure, ...] = ()
+    """At most one for each lane."""
     requested: ev.Requested | None = None
     pending_delete: Delete | None = None
     """What is being deleted: unknown from the intent on, deleted for sure with the outcome."""
@@ -207,6 +213,13 @@ class State(Struct, frozen=True):
     """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
 
     # -- what follows from the fields --------------------------------------------------------------------------------
+
+    def failure(self, lane: Lane) -> Failure | None:
+        """What holds the lane back."""
+        for failure in self.failing:
+            if failure.lane == lane:
+                return failure
+        return None
 
     def tlsa_name(self, name: str) -> TlsaState:
         """What is known of a TLSA name."""

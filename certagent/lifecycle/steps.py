@@ -1,4 +1,5 @@
-"""Everything certagent can do to the world, as values. A step names its `work`: all that its failure holds back.
+"""Everything certagent can do to the world, as values. A step names its lane: what a failure holds back, and
+nothing else.
 
 Every step is idempotent: done twice, also after a crash in the middle, it leaves the world as done once.
 """
@@ -14,20 +15,23 @@ from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Value
 from certagent.facts.tls import KeyType
 from certagent.facts.wait import Wait as AnyWait
+from certagent.lifecycle.lane import Lane, Verb
 
 
 class Step(Struct, frozen=True, tag=True, kw_only=True):
     """One thing to do now. `because` is for people: the reason, with its facts."""
 
-    WORK: ClassVar[str]
+    VERB: ClassVar[Verb]
+    SUBJECT: ClassVar[str] = ""
+    """The field that the lane is about."""
     CHANGES: ClassVar[bool] = True
 
     because: str
 
     @property
-    def work(self) -> str:
-        """The line of work: failures count and back off by it."""
-        return self.WORK.format(self)
+    def work(self) -> Lane:
+        """Its lane: failures count and back off by it."""
+        return Lane(self.VERB, getattr(self, self.SUBJECT) if self.SUBJECT else "")
 
     @property
     def changes(self) -> bool:
@@ -38,7 +42,7 @@ class Step(Struct, frozen=True, tag=True, kw_only=True):
 class MakeKeys(Step, frozen=True):
     """Make a private key of each key type and store it durably."""
 
-    WORK: ClassVar[str] = "vault"
+    VERB: ClassVar[Verb] = "vault"
 
     keys: str
     key_types: tuple[KeyType, ...]
@@ -47,7 +51,8 @@ class MakeKeys(Step, frozen=True):
 class PlaceOrder(Step, frozen=True):
     """Place an ACME order (RFC 8555 section 7.4) for the names and the key of one key type."""
 
-    WORK: ClassVar[str] = "order {0.key_type}"
+    VERB: ClassVar[Verb] = "order"
+    SUBJECT: ClassVar[str] = "key_type"
 
     keys: str
     key_type: KeyType
@@ -60,7 +65,8 @@ class PlaceOrder(Step, frozen=True):
 class AbandonOrder(Step, frozen=True):
     """Abandon an order that nothing wants any more; the CA lets it expire."""
 
-    WORK: ClassVar[str] = "order {0.key_type}"
+    VERB: ClassVar[Verb] = "order"
+    SUBJECT: ClassVar[str] = "key_type"
     CHANGES: ClassVar[bool] = False
 
     key_type: KeyType
@@ -69,7 +75,8 @@ class AbandonOrder(Step, frozen=True):
 class Present(Step, frozen=True):
     """Put the responses to an order's challenges where the CA looks."""
 
-    WORK: ClassVar[str] = "challenge {0.key_type}"
+    VERB: ClassVar[Verb] = "challenge"
+    SUBJECT: ClassVar[str] = "key_type"
 
     key_type: KeyType
 
@@ -77,7 +84,8 @@ class Present(Step, frozen=True):
 class Respond(Step, frozen=True):
     """See that the responses are in place, then let the CA look at them."""
 
-    WORK: ClassVar[str] = "validation {0.key_type}"
+    VERB: ClassVar[Verb] = "validation"
+    SUBJECT: ClassVar[str] = "key_type"
 
     key_type: KeyType
 
@@ -85,7 +93,8 @@ class Respond(Step, frozen=True):
 class Finalize(Step, frozen=True):
     """Finalize the order, fetch the chain, verify it and store it durably."""
 
-    WORK: ClassVar[str] = "issuance {0.key_type}"
+    VERB: ClassVar[Verb] = "issuance"
+    SUBJECT: ClassVar[str] = "key_type"
 
     keys: str
     key_type: KeyType
@@ -97,7 +106,7 @@ class Finalize(Step, frozen=True):
 class CleanUp(Step, frozen=True):
     """Take the responses of finished orders away."""
 
-    WORK: ClassVar[str] = "clean up"
+    VERB: ClassVar[Verb] = "clean up"
 
     challenges: tuple[Challenge, ...]
 
@@ -105,7 +114,8 @@ class CleanUp(Step, frozen=True):
 class Observe(Step, frozen=True):
     """Ask every authoritative address of a TLSA name for its answer, and a validating resolver if it is secure."""
 
-    WORK: ClassVar[str] = "observe {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "observe"
+    SUBJECT: ClassVar[str] = "tlsa_name"
     CHANGES: ClassVar[bool] = False
 
     tlsa_name: str
@@ -120,7 +130,8 @@ class Observe(Step, frozen=True):
 class Publish(Step, frozen=True):
     """Add TLSA values at a TLSA name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "publish"
+    SUBJECT: ClassVar[str] = "tlsa_name"
 
     tlsa_name: str
     values: frozenset[Value]
@@ -130,7 +141,8 @@ class Publish(Step, frozen=True):
 class Unpublish(Step, frozen=True):
     """Remove TLSA values at a TLSA name (or where its CNAME leads)."""
 
-    WORK: ClassVar[str] = "publish {0.tlsa_name}"
+    VERB: ClassVar[Verb] = "publish"
+    SUBJECT: ClassVar[str] = "tlsa_name"
 
     tlsa_name: str
     values: frozenset[Value]
@@ -139,7 +151,8 @@ class Unpublish(Step, frozen=True):
 class Inspect(Step, frozen=True):
     """Find out what a mail server serves before the first swap, or after files of somebody else were put back."""
 
-    WORK: ClassVar[str] = "inspect {0.server}"
+    VERB: ClassVar[Verb] = "inspect"
+    SUBJECT: ClassVar[str] = "server"
     CHANGES: ClassVar[bool] = False
 
     server: str
@@ -148,7 +161,8 @@ class Inspect(Step, frozen=True):
 class Install(Step, frozen=True):
     """Put a generation's files in place: from here on new processes of the mail server serve it."""
 
-    WORK: ClassVar[str] = "{0.verb} {0.server}"
+    VERB: ClassVar[Verb] = "install"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
     generation: str
@@ -157,15 +171,16 @@ class Install(Step, frozen=True):
     """The operator chose not to wait for caches (a compromised key without a standby)."""
 
     @property
-    def verb(self) -> str:
-        """Putting back is a separate line of work: it must not wait for the back-off of what it puts right."""
-        return "rollback" if self.rollback else "install"
+    def work(self) -> Lane:
+        """Putting back has another lane: it must not wait for the back-off of what it puts right."""
+        return Lane("rollback" if self.rollback else "install", self.server)
 
 
 class Restore(Step, frozen=True):
     """Put back the files that were there before certagent's own, and make the mail server read them."""
 
-    WORK: ClassVar[str] = "rollback {0.server}"
+    VERB: ClassVar[Verb] = "rollback"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
 
@@ -173,7 +188,8 @@ class Restore(Step, frozen=True):
 class Reload(Step, frozen=True):
     """Make the mail server read its files again."""
 
-    WORK: ClassVar[str] = "reload {0.server}"
+    VERB: ClassVar[Verb] = "reload"
+    SUBJECT: ClassVar[str] = "server"
 
     server: str
 
@@ -181,7 +197,8 @@ class Reload(Step, frozen=True):
 class Verify(Step, frozen=True):
     """Meet the generation at every address, port and key type of a mail server by a fresh handshake."""
 
-    WORK: ClassVar[str] = "verify {0.server}"
+    VERB: ClassVar[Verb] = "verify"
+    SUBJECT: ClassVar[str] = "server"
     CHANGES: ClassVar[bool] = False
 
     server: str
@@ -195,7 +212,7 @@ class Verify(Step, frozen=True):
 class FetchRenewalInfo(Step, frozen=True):
     """Ask the CA when it wants the certificate renewed (RFC 9773)."""
 
-    WORK: ClassVar[str] = "renewal info"
+    VERB: ClassVar[Verb] = "renewal info"
     CHANGES: ClassVar[bool] = False
 
     generation: str
@@ -207,7 +224,7 @@ class FetchRenewalInfo(Step, frozen=True):
 class Revoke(Step, frozen=True):
     """Revoke the chains of a generation whose key is compromised (RFC 5280 section 5.3.1, reason 1)."""
 
-    WORK: ClassVar[str] = "revoke"
+    VERB: ClassVar[Verb] = "revoke"
 
     generation: str
     ca: str
@@ -219,7 +236,7 @@ class Delete(Step, frozen=True):
     names and mail servers that are not configured any more.
     """
 
-    WORK: ClassVar[str] = "vault"
+    VERB: ClassVar[Verb] = "vault"
 
     generations: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()

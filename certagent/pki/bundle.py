@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certagent.errors import Unsafe
+from certagent.errors import BadChain, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import keys
 from certagent.pki.credential import Credential
@@ -45,7 +45,7 @@ def facts(certificates: Sequence[bytes]) -> Chain:
     Raises: `pem.no_leaf`, `pem.parse`.
     """
     if not certificates:
-        raise Unsafe("pem.no_leaf", "there is no certificate")
+        raise BadChain("pem.no_leaf", "there is no certificate")
     with _readable():
         return _facts([x509.load_der_x509_certificate(der) for der in certificates])
 
@@ -99,7 +99,7 @@ def _readable() -> Generator[None]:
         x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ) as error:
-        raise Unsafe("pem.parse", f"a certificate cannot be read: {str(error)[:200]}") from None
+        raise BadChain("pem.parse", f"a certificate cannot be read: {str(error)[:200]}") from None
 
 
 def _certificates(pem: bytes) -> list[x509.Certificate]:
@@ -110,10 +110,10 @@ def _certificates(pem: bytes) -> list[x509.Certificate]:
     if len(labels) > _MAX_CERTIFICATES:
         raise _too_big(f"the chain has more than {_MAX_CERTIFICATES} certificates")
     if set(labels) != {b"CERTIFICATE"}:
-        raise Unsafe("pem.parse", "the chain is not made of PEM certificates and nothing else")
+        raise BadChain("pem.parse", "the chain is not made of PEM certificates and nothing else")
     certificates = x509.load_pem_x509_certificates(pem)
     if len(certificates) != len(labels):
-        raise Unsafe("pem.parse", "the chain has a damaged PEM block")
+        raise BadChain("pem.parse", "the chain has a damaged PEM block")
     return certificates
 
 
@@ -179,7 +179,7 @@ def _leaf(certificates: Sequence[x509.Certificate], spki: str) -> x509.Certifica
         return mine[0]
     if others := [certificate for certificate in certificates if not _is_ca(certificate)]:
         raise _refusal("key_mismatch", others[0], "is for another key")
-    raise Unsafe("pem.no_leaf", "the chain has only certificates of CAs")
+    raise BadChain("pem.no_leaf", "the chain has only certificates of CAs")
 
 
 def _path(leaf: x509.Certificate, certificates: Sequence[x509.Certificate]) -> Path:
@@ -289,8 +289,8 @@ def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extensio
 
 def _refusal(what: str, certificate: x509.Certificate, why: str, hint: str = "look at what the CA sent") -> Unsafe:
     subject = certificate.subject.rfc4514_string()[:200]
-    return Unsafe(f"pem.{what}", f"the certificate {certificate.serial_number:x} ({subject!r}) {why}", hint)
+    return BadChain(f"pem.{what}", f"the certificate {certificate.serial_number:x} ({subject!r}) {why}", hint)
 
 
 def _too_big(why: str) -> Unsafe:
-    return Unsafe("pem.too_big", why)
+    return BadChain("pem.too_big", why)

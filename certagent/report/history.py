@@ -87,7 +87,7 @@ def event(entry: Entry[ev.AnyEvent]) -> Event:
         what=f"{what} (as before)" if entry.again else what,
         details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
-        lane=str(happened.work),
+        lane=str(happened.work or ""),
         tlsa_name=_text(about, "tlsa_name"),
         server=_text(about, "server"),
         generation=_text(about, "generation"),
@@ -129,6 +129,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
         case ev.Presented():
             return [f"put the challenges into DNS ({happened.key_type})"]
+        case ev.ResponseNotSeen():
+            return [f"the responses to the challenges cannot be seen ({happened.key_type})"]
         case ev.OrderReady():
             return [f"the CA has seen the challenges ({happened.key_type})"]
         case ev.OrderAbandoned():

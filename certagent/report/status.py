@@ -262,9 +262,9 @@ def _verdict(
 
 def failures(state: State, now: Instant) -> Iterator[Failure]:
     """What fails, by lane."""
-    for lane, failure in sorted(state.failures.items()):
+    for failure in sorted(state.failing, key=lambda one: one.lane):
         yield Failure(
-            lane=str(lane),
+            lane=str(failure.lane),
             since=failure.first_at.wall,
             last_at=failure.at.wall,
             count=failure.count,
@@ -272,7 +272,7 @@ def failures(state: State, now: Instant) -> Iterator[Failure]:
             code=failure.code,
             detail=failure.detail,
             hint=failure.hint,
-            alarm=schedule.alarms(lane, failure, now),
+            alarm=schedule.alarms(failure, now),
         )
 
 

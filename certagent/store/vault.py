@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.errors import Misconfigured, Missing, Transient, Unsafe
 from certagent.host import replace
 from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
@@ -123,7 +123,7 @@ def _read(path: Path) -> bytes:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         hint = "restore it from a backup; keys that serve nothing yet are made anew by `certagent abort`"
-        raise Misconfigured("vault.missing", f"{path} is missing", hint) from None
+        raise Missing("vault.missing", f"{path} is missing", hint) from None
 
 
 def _drop(directory: Path, suffix: str) -> None:

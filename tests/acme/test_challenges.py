@@ -16,6 +16,7 @@ from certagent.acme.client import Acme
 from certagent.agent.act import challenges as acts
 from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
+from certagent.dns.providers.protocol import RRset
 from certagent.errors import Misconfigured, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
@@ -59,10 +60,13 @@ class Zone:
     def writing(self, zone: str, name: str) -> Generator[Zone]:
         yield self
 
-    def add(self, name: str, rdtype: str, values: frozenset[str], ttl_s: int) -> None:
+    def get(self, name: str, rdtype: str) -> RRset | None:
+        return RRset(self.written[name], 60) if name in self.written else None
+
+    def add(self, name: str, rdtype: str, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         self.written[name] = self.written.get(name, frozenset()) | values
 
-    def remove(self, name: str, rdtype: str, values: frozenset[str]) -> None:
+    def remove(self, name: str, rdtype: str, values: frozenset[str], was: RRset | None) -> None:
         self.written[name] = self.written[name] - values
 
 

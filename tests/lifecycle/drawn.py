@@ -13,15 +13,17 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from certagent.errors import Concern
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.tls import Chain, Service
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps
+from certagent.lifecycle.lane import DEPLOYMENT, Lane
 from certagent.lifecycle.spec import MailServer, Spec
 from tests.lifecycle.play import SPEC as ONE
-from tests.lifecycle.play import START, Life, chain_of, served
+from tests.lifecycle.play import START, Life, chain_of, lane, served
 
 MX1, MX = "_25._tcp.mx1.example.org.", "_25._tcp.mx.example.org."
 MAIL_SERVERS = ("one", "two")
@@ -104,10 +106,10 @@ OBSERVATIONS = st.builds(
 DATES = st.timedeltas(timedelta(0), timedelta(days=90)).map(lambda delta: START.wall + delta)
 CODES = ["dns.x", "dns.not_yet", "ca.busy", "ca.rejected", "mta.not_served", "store.disk", "pem.chain"]
 WORKS = [
-    *(f"{verb} {server}" for verb in ("install", "reload", "verify", "rollback", "inspect") for server in MAIL_SERVERS),
-    *(f"{verb} {a}" for verb in ("order", "challenge", "validation", "issuance") for a in KEY_TYPES),
-    *(f"{verb} {tlsa_name}" for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
-    *("vault", "clean up", "renewal info", "revoke"),
+    *(Lane(verb, server) for verb in DEPLOYMENT for server in MAIL_SERVERS),
+    *(lane(f"{verb} {a}") for verb in ("order", "challenge", "validation", "issuance") for a in KEY_TYPES),
+    *(lane(f"{verb} {tlsa_name}") for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
+    *map(lane, ("vault", "clean up", "renewal info", "revoke")),
 ]
 CHALLENGES = st.lists(
     st.builds(
@@ -117,8 +119,10 @@ CHALLENGES = st.lists(
 )
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "work": st.sampled_from(["", *WORKS]),
+    "work": st.sampled_from([None, *WORKS]),
     "because": st.just("it was drawn"),
+    "concerns": st.sampled_from(get_args(Concern)),
+    "quick": st.booleans(),
     "kind": st.sampled_from(["transient", "rejected", "misconfigured", "unsafe"]),
     "code": st.sampled_from(CODES),
     "detail": st.text(max_size=5),
@@ -201,7 +205,9 @@ def elapsed(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used
             case "fails":
                 return [ev.Failed(work=step.work, kind="transient", code="x.y", detail="it said no")]
             case "differs" if isinstance(step, steps.Verify):
-                failed = ev.Failed(work=step.work, kind="transient", code="mta.not_served", detail="serves another")
+                failed = ev.Failed(
+                    work=step.work, kind="transient", code="mta.not_served", concerns="served", detail="serves another"
+                )
                 return [ev.VerifyFailed(server=step.server, generation=step.generation, served=()), failed]
             case _:
                 return None

@@ -6,9 +6,11 @@ Every state is reached by the real planner and the real fold, as in a journal; n
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import get_args
 
 from msgspec.structs import replace
 
+from certagent.errors import Concern
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
@@ -16,6 +18,7 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, planner
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.lane import Lane, Verb
 from certagent.lifecycle.rules.rule import Offer, Rule, View
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.lifecycle.state import State, TlsaState
@@ -24,6 +27,21 @@ from docs.draw import SPEC, START, TLSA_NAME, Fault, Play
 
 ECDSA, RSA = "ecdsa-p256", "rsa-2048"
 (CA,) = SPEC.cas
+
+
+CONCERNS: dict[str, Concern] = {"mta.not_served": "served", "vault.missing": "key"}
+
+
+def about(code: str, kind: str) -> tuple[Concern, bool]:
+    """What the edges say of such an error: what it concerns, and whether its first retry is quick."""
+    ours: Concern = "ca" if code.startswith(("ca.", "pem.")) and kind != "misconfigured" else "host"
+    return CONCERNS.get(code, ours), code in ("ca.unreachable", "ca.busy", "ca.slow", "ca.garbage")
+
+
+def lane(text: str) -> Lane:
+    """`install postfix` as a lane."""
+    verb = next(verb for verb in get_args(Verb) if f"{text} ".startswith(f"{verb} "))
+    return Lane(verb, text[len(verb) + 1 :])
 
 
 def later(then: Instant, delay: timedelta) -> Instant:
@@ -97,8 +115,18 @@ class Life(Play):
 
     def fails(self, work: str, code: str = "dns.x", kind: str = "transient", times: int = 1) -> None:
         """A line of work failed."""
+        concerns, quick = about(code, kind)
+        failed = ev.Failed(
+            work=lane(work),
+            kind=kind,
+            code=code,
+            detail="it said no",
+            hint="look at it",
+            concerns=concerns,
+            quick=quick,
+        )
         for _ in range(times):
-            self.happens(ev.Failed(work=work, kind=kind, code=code, detail="it said no", hint="look at it"))
+            self.happens(failed)
 
     @property
     def names(self) -> TlsaNames:
@@ -132,7 +160,7 @@ class Life(Play):
             for n, values in enumerate(sets, 1)
         }
         observation = Observation("example.org.", path[-1][0] if path else TLSA_NAME, answers, security, why)
-        self.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=f"observe {TLSA_NAME}"))
+        self.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=lane(f"observe {TLSA_NAME}")))
 
     def records(self, generation: str) -> frozenset[str]:
         """The `3 1 1` values of a generation."""

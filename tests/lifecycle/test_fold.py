@@ -15,10 +15,11 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.state import State
+from certagent.lifecycle.lane import Lane
+from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MAIL_SERVERS, MX1
-from tests.lifecycle.play import CA, ECDSA, RSA, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
+from tests.lifecycle.play import CA, ECDSA, RSA, START, TLSA_NAME, Life, chain_of, lane, later, served, unmanaged
 
 FIRST = [ev.Inspected(server=server, served=(served(chain_of("ee")),)) for server in MAIL_SERVERS]
 """What every journal has before anything else is said of a mail server."""
@@ -111,30 +112,33 @@ def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: His
     """Back-off is never reset by anything that happens elsewhere, but by the operator's looking."""
     before, now = folded(history)[-1]
     after = fold(before, last, now)
-    gone = set(before.failures) - set(after.failures)
+    gone = {f.lane for f in before.failing} - {f.lane for f in after.failing}
     match last:
         case ev.Requested():
-            assert all(
-                not before.failures[work].code.startswith("ca.") or before.failures[work].kind == "misconfigured"
-                for work in gone
-            )
+            assert not any(f.concerns == "ca" for f in before.failing if f.lane in gone)
         case ev.Intended():
             assert isinstance(last.step, st.Install | st.Restore) or not gone
         case ev.Verified():
-            assert gone <= {last.work, f"install {last.server}"}
+            assert gone <= {last.work, Lane("install", last.server)}
         case _:
             assert gone <= {last.work}
 
 
 def test_every_event_and_every_step_is_drawn() -> None:
     """The properties above speak of all of them."""
-    assert len(get_args(ev.AnyEvent)) == 23
+    assert len(get_args(ev.AnyEvent)) == 24
     assert len(get_args(st.AnyStep)) == 18
     assert set(KEYS)
     assert set(GENERATIONS)
 
 
 # -- single rules ----------------------------------------------------------------------------------------------------
+
+
+def failed(life: Life, in_lane: Lane) -> Failure:
+    found = life.state.failure(in_lane)
+    assert found
+    return found
 
 
 def test_what_was_intended_may_have_been_done() -> None:
@@ -205,7 +209,7 @@ def test_challenges_stay_until_they_are_tidied_and_are_counted_once() -> None:
 
 
 def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
-    """`dns.not_yet` of a validation: the provider said yes, and no server shows it; other orders stay as they are."""
+    """The provider said yes, and no server shows it; other orders stay as they are."""
     life = Life()
     for key_type in (ECDSA, RSA):
         challenges = (Challenge("dns-01", "x", "_acme-challenge.x.", key_type),)
@@ -213,9 +217,10 @@ def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
         life.happens(ev.Presented(key_type=key_type))
     life.fails(f"validation {RSA}", "dns.timeout")
     assert life.state.orders[RSA].presented
+    life.happens(ev.ResponseNotSeen(key_type=RSA))
     life.fails(f"validation {RSA}", "dns.not_yet")
     assert (life.state.orders[ECDSA].presented, life.state.orders[RSA].presented) == (True, False)
-    assert life.state.failures[f"validation {RSA}"].count == 2
+    assert failed(life, lane(f"validation {RSA}")).count == 2
 
 
 def test_news_of_what_is_not_known_changes_nothing() -> None:
@@ -330,13 +335,13 @@ def test_a_line_of_work_that_succeeds_has_no_failures_any_more() -> None:
     life = Life.published()
     life.fails(f"observe {TLSA_NAME}", times=2)
     life.fails("renewal info", "ca.busy")
-    first = life.state.failures["renewal info"].first_at
+    first = failed(life, lane("renewal info")).first_at
     life.passes(timedelta(hours=1))
     life.fails("renewal info", "ca.slow")
-    last = life.state.failures["renewal info"]
+    last = failed(life, lane("renewal info"))
     assert (last.count, last.first_at, last.at, last.code) == (2, first, life.now, "ca.slow")
     life.looks()
-    assert set(life.state.failures) == {"renewal info"}
+    assert [f.lane for f in life.state.failing] == [Lane("renewal info")]
 
 
 def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
@@ -350,22 +355,22 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
         life.happens(ev.Installed(server="postfix", generation="g2"))
         life.fails("verify postfix", "mta.not_served")
         life.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
-        assert "verify postfix" not in life.state.failures
-        counts.append(life.state.failures["install postfix"].count)
+        assert life.state.failure(lane("verify postfix")) is None
+        counts.append(failed(life, lane("install postfix")).count)
         assert life.state.mail_servers["postfix"].rejected == "g2"
     assert counts == [1, 2, 3]
     # the old one is proven: that does not excuse the new one; a proof of the new one does
     life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
     assert life.state.mail_servers["postfix"].rejected == "g2"
-    assert life.state.failures["install postfix"].count == 3
+    assert failed(life, lane("install postfix")).count == 3
     life.does(st.Install(server="postfix", generation="g2", because=""))
     life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=()))
     assert life.state.mail_servers["postfix"].rejected is None
-    assert life.state.failures == {}
+    assert life.state.failing == ()
     # put back although no proof failed: nothing is counted
     other = Life.published()
     other.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
-    assert other.state.failures == {}
+    assert other.state.failing == ()
 
 
 def test_settled_is_what_clients_are_known_to_have_met() -> None:

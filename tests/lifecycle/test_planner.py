@@ -28,6 +28,7 @@ from tests.lifecycle.play import (
     Fault,
     Life,
     because,
+    lane,
     swapping,
 )
 from tests.lifecycle.test_fold import folded
@@ -49,7 +50,7 @@ def test_a_plan_is_a_function_of_what_is_known(spec: Spec, history: list[tuple[t
     assert msgspec.json.encode(state) == before
     if isinstance(step, st.Wait):
         assert timedelta(0) < step.delay <= spec.check_interval
-    elif failure := state.failures.get(step.work):
+    elif failure := state.failure(step.work):
         assert schedule.retry_in(failure, now) <= timedelta(0)
     assert step.because
 
@@ -258,7 +259,7 @@ def test_a_mail_server_that_comes_back_is_inspected_like_a_new_one() -> None:
     moments = life.until_quiet(withdrawn=True, limit=400)
     step = next(m.step for m in moments if isinstance(m.step, st.Delete) and m.step.mail_servers)
     assert set(life.state.mail_servers) == {"postfix"}
-    assert not [work for work in life.state.failures if work.endswith(" mx2")]
+    assert not [f for f in life.state.failing if f.lane.subject == "mx2"]
     life.spec = PAIR
     [back] = life.offers(deployment.inspect)
     assert isinstance(back, st.Inspect)
@@ -295,4 +296,4 @@ def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
     life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
     life.fails("install postfix", "mta.disk")
     life.happens(ev.Requested(what="retry"))
-    assert set(life.state.failures) == {"issuance ecdsa-p256"}
+    assert [f.lane for f in life.state.failing] == [lane("issuance ecdsa-p256")]

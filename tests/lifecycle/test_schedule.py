@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import schedule
 from certagent.lifecycle.state import Failure, State
-from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, chain_of, later
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, about, chain_of, lane, later
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -81,9 +81,15 @@ def test_the_moment_drawn_in_the_cas_window_counts_but_never_beyond_the_last_cha
 
 
 def failure(
-    code: str, count: int, *, kind: str = "transient", after: float | None = None, jitter: float = 0
+    code: str,
+    count: int,
+    *,
+    kind: str = "transient",
+    after: float | None = None,
+    jitter: float = 0,
+    work: str = "vault",
 ) -> Failure:
-    return Failure(kind, code, "", "", count, START, START, after, jitter)
+    return Failure(lane(work), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
 
 
 def waits(code: str, **words: str) -> list[float]:
@@ -143,6 +149,6 @@ def test_dates_are_told_in_utc() -> None:
 def test_a_deployment_that_stays_open_for_an_hour_wakes_somebody(work: str) -> None:
     """Counted from its first failure; what the CA or DNS does mends itself, or is told by a date."""
     hour = later(START, schedule.ALARM)
-    assert schedule.alarms(work, failure("mta.reload", 9), hour)
-    assert not schedule.alarms(work, failure("mta.reload", 9), later(START, schedule.ALARM - timedelta(seconds=1)))
-    assert not schedule.alarms("order ecdsa-p256", failure("ca.busy", 9), hour)
+    assert schedule.alarms(failure("mta.reload", 9, work=work), hour)
+    assert not schedule.alarms(failure("mta.reload", 9, work=work), later(START, schedule.ALARM - timedelta(seconds=1)))
+    assert not schedule.alarms(failure("ca.busy", 9, work="order ecdsa-p256"), hour)

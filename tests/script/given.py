@@ -23,6 +23,8 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
 from certagent.store.lock import Presence
+from tests.lifecycle.play import about
+from tests.lifecycle.play import lane as in_lane
 
 NAME = "mx1.example.org"
 TLSA_NAME = f"_25._tcp.{NAME}."
@@ -163,7 +165,18 @@ class Given:
 
     def fails(self, lane: str, kind: str, code: str, detail: str, hint: str) -> None:
         """Work has failed."""
-        self.journal(ev.Failed(work=lane, kind=kind, code=code, detail=detail, hint=hint))
+        concerns, quick = about(code, kind)
+        self.journal(
+            ev.Failed(
+                work=in_lane(lane),
+                concerns=concerns,
+                quick=quick,
+                kind=kind,
+                code=code,
+                detail=detail,
+                hint=hint,
+            )
+        )
 
     def dns_answers(self, *, silent: str = "", security: Security = "secure", why: str = "", more: str = "") -> None:
         """A look at DNS: as the zone is, but for a server that is silent, broken DNSSEC, or a value of others."""
@@ -172,7 +185,7 @@ class Given:
         second = Unknown(silent) if silent else answer
         answers = {"ns1.example.org./192.0.2.1": answer, "ns2.example.org./192.0.2.2": second}
         observation = Observation("example.org.", TLSA_NAME, answers, security, why)
-        self.journal(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=f"observe {TLSA_NAME}"))
+        self.journal(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=in_lane(f"observe {TLSA_NAME}")))
 
     def damaged(self) -> None:
         """The disk has lost the journal."""
@@ -200,7 +213,7 @@ def _caches(given: Given) -> None:
 def _served_by_others(given: Given) -> None:
     chain = Chain("cd" * 32, (), (NAME,), START - timedelta(days=40), START + timedelta(days=50), "0f")
     met = Served(NAME, "192.0.2.25", 25, "ecdsa-p256", chain, 0.01)
-    given.journal(ev.Inspected(server="postfix", served=(met,), work="inspect postfix"))
+    given.journal(ev.Inspected(server="postfix", served=(met,), work=in_lane("inspect postfix")))
 
 
 def _fleet(given: Given) -> None:
@@ -248,7 +261,7 @@ PHRASES: dict[str, Callable[[Given], None]] = {
     "somebody else's record is there too": lambda given: given.dns_answers(more=f"3 1 1 {'ef' * 32}"),
     "the zone is not signed": lambda given: given.dns_answers(security="insecure", why="no DS record"),
     "the mail server serves something else": lambda given: given.journal(
-        ev.VerifyFailed(server="postfix", generation="g1", served=(), work="verify postfix")
+        ev.VerifyFailed(server="postfix", generation="g1", served=(), work=in_lane("verify postfix"))
     ),
     "the daemon runs": Given.daemon_runs,
     "52 certificates": _fleet,

@@ -22,7 +22,7 @@ import certagent.acme.ari
 from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
 from certagent.agent.act import issuing, outcome, serving
-from certagent.errors import Misconfigured, Rejected, Transient, Unsafe
+from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
@@ -104,15 +104,15 @@ def _build(
     found = msgspec.json.decode(certificates_pem, type=Pem)
     chain = found.chain
     if chain.spki != spki_of(key.reveal()):
-        raise Unsafe("pem.key_mismatch", "the certificate is for another key")
+        raise BadChain("pem.key_mismatch", "the certificate is for another key")
     if not found.complete:
-        raise Unsafe("pem.incomplete", "comes without the certificate of its issuer")
+        raise BadChain("pem.incomplete", "comes without the certificate of its issuer")
     if set(chain.names) != set(names):
-        raise Unsafe("pem.names", "is for other names")
+        raise BadChain("pem.names", "is for other names")
     if now < chain.not_before:
-        raise Unsafe("pem.not_yet_valid", "is valid later only")
+        raise BadChain("pem.not_yet_valid", "is valid later only")
     if now > chain.not_after:
-        raise Unsafe("pem.expired", "has expired")
+        raise BadChain("pem.expired", "has expired")
     return Credential(key, certificates_pem, b""), chain
 
 
@@ -176,20 +176,20 @@ class Ca:
             return
         if self.down:
             self.faults += 1
-            raise Transient("ca.unreachable", "no route to the CA")
+            raise CaUnavailable("ca.unreachable", "no route to the CA")
         fate = clock.rng.random()
         if fate >= 0.06:
             return
         self.faults += 1
         if fate < 0.02:
-            raise Transient("ca.busy", "503", retry_after_s=clock.rng.choice((None, 30.0, 3600.0)))
+            raise CaUnavailable("ca.busy", "503", retry_after_s=clock.rng.choice((None, 30.0, 3600.0)))
         if fate < 0.03:
-            raise Transient("ca.rate_limited", "429", retry_after_s=clock.rng.choice((60.0, 6 * 3600.0)))
+            raise CaLimit("ca.rate_limited", "429", retry_after_s=clock.rng.choice((60.0, 6 * 3600.0)))
         if fate < 0.04:
-            raise Transient("ca.garbage", "no ACME")
+            raise CaUnavailable("ca.garbage", "no ACME")
         if fate < 0.05 and what != "renewal info":
-            raise Rejected("ca.rejected", "malformed")
-        raise Transient("ca.unreachable", "reset")
+            raise CaRefusal("ca.rejected", "malformed")
+        raise CaUnavailable("ca.unreachable", "reset")
 
     def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
         """See `Issuer`."""
@@ -212,16 +212,16 @@ class Ca:
         if self.clock.chance(0.03):
             self.faults += 1
             del self.orders[url]
-            raise Rejected("ca.challenge_failed", "the TXT was not there")
+            raise CaRefusal("ca.challenge_failed", "the TXT was not there")
         if self.clock.chance(0.03):
-            raise Transient("ca.slow", "not yet")
+            raise CaUnavailable("ca.slow", "not yet")
         order["ready"] = True
 
     def _find(self, url: str) -> dict[str, Any]:
         order = self.orders.get(url)
         if order is None or self.clock.chance(0.01):
             self.orders.pop(url, None)
-            raise Rejected("ca.order_gone", "invalid")
+            raise CaRefusal("ca.order_gone", "invalid")
         return order
 
     def finalize(self, url: str, csr_pem: bytes) -> bytes:
@@ -229,11 +229,11 @@ class Ca:
         self._enter("finalize")
         order = self._find(url)
         if not order["ready"]:
-            raise Rejected("ca.rejected", "order is not ready")
+            raise CaRefusal("ca.rejected", "order is not ready")
         if order["pem"] is None:
             order["pem"] = self._issue(csr_pem)
         if self.clock.chance(0.02):
-            raise Transient("ca.unreachable", "the answer was lost")
+            raise CaUnavailable("ca.unreachable", "the answer was lost")
         self.clock.hazard("after the CA has issued")
         return order["pem"]
 
@@ -309,7 +309,7 @@ class Vault:
         """See `Vault`."""
         found = self.keys.get((keys_id, key_type))
         if found is None:
-            raise Misconfigured("vault.missing", f"{keys_id} {key_type} is missing")
+            raise Missing("vault.missing", f"{keys_id} {key_type} is missing")
         return Secret(found)
 
     def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
@@ -322,7 +322,7 @@ class Vault:
         """See `Vault`."""
         found = self.chains.get((generation_id, key_type))
         if found is None:
-            raise Misconfigured("vault.missing", f"{generation_id} {key_type} is missing")
+            raise Missing("vault.missing", f"{generation_id} {key_type} is missing")
         return found
 
     def keep(self, certificate: str, server: str, files: Mapping[str, Secret[bytes]]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
-from certagent.errors import Misconfigured, Rejected, Transient
+from certagent.errors import Misconfigured, NotYet, Rejected, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from tests.simulation.clock import Clock
@@ -99,7 +99,7 @@ class Resolver:
         zone = self.dns.zone_of(name)
         if not all((name, v) in zone.txt for v in values) or self.clock.chance(0.03):
             self.clock.go_on(budget.total_seconds())
-            raise Transient("dns.not_yet", f"the TXT record of {name} is not yet everywhere")
+            raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere")
 
     def final(self, name: str) -> tuple[str, str]:
         """Where to write."""

@@ -390,7 +390,7 @@ class History:
         world = self.world
         if world.provider.capabilities.atomic:
             return
-        if any(f.code == "dns.not_atomic" for f in world.journal.head.failures.values()):
+        if any(f.code == "dns.not_atomic" for f in world.journal.head.failing):
             self.clock.note("   ? another provider, whose changes are atomic")
             self.clock.stirred_at = self.clock.t
             world.provider.capabilities = replace(world.provider.capabilities, atomic=True)
@@ -406,7 +406,7 @@ class History:
     def _open(self) -> str:
         state = self.world.journal.head
         phases = [f"{n} {i.phase} {i.generation}" for n, i in state.mail_servers.items()]
-        failing = [f"{w} {f.code}" for w, f in state.failures.items()]
+        failing = [f"{f.lane} {f.code}" for f in state.failing]
         newest = state.newest.id if state.newest else None
         order = f"orders {list(state.orders)}, {state.requested}, {len(state.challenges)} TXT"
         return f"{order}, {failing}, {phases}, newest {newest}"
@@ -428,7 +428,7 @@ class History:
         self.clock.note(f"   . keys {[k.id for k in state.keys]} generations {[g.id for g in state.generations]}")
         for rule in RULES:
             for offer in rule(View.of(world.spec, journal.head, journal.now())):
-                cached = journal.head.failures.get(getattr(offer, "work", ""))
+                cached = None if isinstance(offer, Wait) else journal.head.failure(offer.work)
                 self.clock.note(f"   . {rule.__name__}: {type(offer).__name__} {offer.because} {cached or ''}")
 
     def _show(self, wait: Wait) -> None:

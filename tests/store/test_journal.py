@@ -27,6 +27,7 @@ from certagent.facts.moment import ClockId, Reading
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
 from certagent.store.schema import VERSION
@@ -71,7 +72,7 @@ def place() -> Iterator[Path]:
 
 
 VALUES = st.frozensets(st.sampled_from([f"3 1 1 {c * 64}" for c in "abcdef"]), max_size=3)
-WORK = st.sampled_from(["", "vault", "order ecdsa-p256", "publish _25._tcp.mx1.example.org."])
+WORK = st.sampled_from([None, Lane("vault"), Lane("order", "ecdsa-p256"), Lane("publish", "_25._tcp.mx1.example.org.")])
 TLSA_NAME = st.sampled_from(["_25._tcp.mx1.example.org.", "_25._tcp.mx2.example.org."])
 ANSWERS = st.dictionaries(
     st.sampled_from(["ns1./192.0.2.1", "ns2./192.0.2.2"]),

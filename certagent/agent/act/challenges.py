@@ -10,7 +10,7 @@ from certagent.acme.challenges.protocol import ChallengeType
 from certagent.agent.act.outcome import failed
 from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.edges import Edges
-from certagent.errors import Misconfigured, Rejected
+from certagent.errors import Misconfigured, NotYet, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
@@ -67,7 +67,10 @@ def clean_up(challenges: Sequence[Challenge], edges: Edges) -> None:
 def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
     """See that the responses are there, then let the CA look at them."""
     order = state.orders[step.key_type]
-    ready(order.challenges, edges)
+    try:
+        ready(order.challenges, edges)
+    except NotYet as error:
+        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.work)
     try:
         edges.issuer(order.ca).answer(order.url)
     except Rejected as error:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
-from certagent.errors import Misconfigured, Rejected, Unsafe
+from certagent.errors import Missing, Rejected, Unsafe
 from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
@@ -26,9 +26,7 @@ def make_keys(step: st.MakeKeys, spec: Spec, edges: Edges) -> ev.KeysMade:
     for key_type in step.key_types:
         try:
             key = edges.vault.key(spec.name, step.keys, key_type)  # made before a crash
-        except Misconfigured as error:
-            if error.code != "vault.missing":
-                raise
+        except Missing:
             key = keys.make(key_type)
             edges.vault.put_key(spec.name, step.keys, key_type, key)
         spki[key_type] = keys.spki_sha256(key)
@@ -49,9 +47,8 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
         try:
             pem = edges.vault.chain(spec.name, step.replaces, step.key_type)
             replaces = ari.certificate_id(load_pem_x509_certificate(pem))
-        except Misconfigured as error:  # a lost one is no reason not to order another
-            if error.code != "vault.missing":
-                raise
+        except Missing:  # a lost one is no reason not to order another
+            pass
     edges.check_ahead(frozenset(spec.key_types))
     order = edges.issuer(step.ca).order(csr, profile=spec.profile, replaces=replaces)
     return ev.OrderPlaced(

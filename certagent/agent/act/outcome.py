@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from certagent.errors import Error, Unsafe
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.lane import Lane
 
 Note = Callable[[ev.AnyEvent], object]
 """Journals an event at once."""
@@ -22,7 +23,7 @@ def gate(against: str | None) -> None:
         raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
 
 
-def failed(error: Error, work: str) -> ev.Failed:
+def failed(error: Error, work: Lane) -> ev.Failed:
     """The event of an error; the jitter of its retry is drawn here, once."""
     return ev.Failed(
         work=work,
@@ -31,5 +32,7 @@ def failed(error: Error, work: str) -> ev.Failed:
         detail=error.detail,
         hint=error.hint,
         retry_after_s=error.retry_after_s,
+        concerns=error.concerns,
+        quick=error.quick,
         jitter=random.random(),  # noqa: S311 -- spreads load, protects nothing
     )

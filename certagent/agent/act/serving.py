@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from certagent.agent.act.outcome import failed, gate
 from certagent.agent.edges import Edges
-from certagent.errors import Error, Transient, Unsafe
+from certagent.errors import Error, NotServed, Transient, Unsafe
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
@@ -132,7 +132,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
     if spoke:
         hint = "look at the mail server's own log for TLS errors"
-        error: Error = Transient("mta.not_served", detail, hint)
+        error: Error = NotServed("mta.not_served", detail, hint)
         return (
             ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
             failed(error, step.work),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from certagent.lifecycle import gates, schedule
+from certagent.lifecycle.lane import Lane, Verb
 from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.state import Generation, Installation, Phase, State
@@ -56,9 +57,12 @@ def deploy(view: View) -> Iterator[Offer]:
 _UNDER_WAY = ("installing", "installed", "reloaded", "verify_failed", "restoring", "restored")
 
 
+_CHANGING: tuple[Verb, ...] = ("install", "reload", "verify", "rollback")
+
+
 def _failing(state: State, server: MailServer) -> bool:
     """What is under way at a mail server does not get on: then something newer need not wait for it."""
-    return any(f"{verb} {server.name}" in state.failures for verb in ("install", "reload", "verify", "rollback"))
+    return any(f.lane.subject == server.name and f.lane.verb in _CHANGING for f in state.failing)
 
 
 def _longest(obstacles: list[gates.Obstacle], what: str, at_most: timedelta) -> Wait:
@@ -170,7 +174,7 @@ def _restore(deployment: Deployment, why: str) -> Iterator[Offer]:
 
 def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
     yield from _put_back(deployment)
-    failure = deployment.view.state.failures.get(f"verify {deployment.server.name}")
+    failure = deployment.view.state.failure(Lane("verify", deployment.server.name))
     if failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
         yield from _install_again(deployment, "verifications fail")
     else:
@@ -180,8 +184,8 @@ def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
 def _put_back(deployment: Deployment) -> Iterator[Offer]:
     """What was served before comes back if a new generation was met by TLS that fails, or not met at all."""
     server, at, state = deployment.server, deployment.at, deployment.view.state
-    failure = state.failures.get(f"verify {server.name}")
-    if failure is None or failure.code != "mta.not_served" or deployment.rollback:
+    failure = state.failure(Lane("verify", server.name))
+    if failure is None or failure.concerns != "served" or deployment.rollback:
         return
     because = f"verification failed: {failure.detail}"
     if previous := _previous(state, at):

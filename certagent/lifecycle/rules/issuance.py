@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from certagent.facts.moment import Instant
 from certagent.lifecycle import gates, schedule
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import Spec
@@ -74,11 +75,11 @@ def _ca(spec: Spec, state: State) -> str:
 
 
 def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
-    for work in (f"validation {key_type}", f"issuance {key_type}"):
-        failure = state.failures.get(work)
+    for lane in (Lane("validation", key_type), Lane("issuance", key_type)):
+        failure = state.failure(lane)
         left = schedule.retry_in(failure, now) if failure else timedelta(0)
         if failure and left > timedelta(0):
-            return Wait(left, f"{work}: {schedule.tried(failure)}: {failure.detail}")
+            return Wait(left, f"{lane}: {schedule.tried(failure)}: {failure.detail}")
     return None
 
 

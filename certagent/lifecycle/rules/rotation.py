@@ -80,7 +80,7 @@ def _too_late_to_roll(view: View) -> bool:
         return False
     if not any(now.wall >= schedule.last_chance(chain) for chain in newest.chains.values()):
         return False
-    if following is None or any(failure.code == "vault.missing" for failure in state.failures.values()):
+    if following is None or any(failure.concerns == "key" for failure in state.failing):
         return True
     return bool(gates.obstacles(names.configured, list(following.as_if_issued(newest).values()), now))
 
