@@ -136,7 +136,7 @@ class Certificate(Keys, frozen=True):
     drain: Duration = "5m"
     """How long old processes of a mail server may live on after a reload."""
     check_interval: Duration = "6h"
-    """How often DNS and the servers are looked at while nothing is due."""
+    """How often DNS and the servers are observed while nothing is due."""
     mail_servers: dict[Name, dict[str, Any]] = {}
     """Each has a `type`, the `services` that present the certificate, and the options of that type."""
 

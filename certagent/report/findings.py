@@ -1,4 +1,4 @@
-"""Findings: what `certagent check`, `certagent init` and a rehearsal say of each thing they looked at."""
+"""Findings: what `certagent check`, `certagent init` and a rehearsal say of each thing they checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Outcome = Literal["ok", "note", "warning", "error"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at or tried, and how it is.
+    """One thing that was checked or tried, and how it is.
 
     `note`: worth knowing; `warning`: works now, but will not for long or not always; `error`: wrong, or did not work.
     """

@@ -149,7 +149,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
                 for s, a in sorted(seen.answers.items())
             ]
             why = f", {seen.why}" if seen.why else ""
-            return [f"looked at {happened.tlsa_name}: {seen.security}{why}", *answers]
+            return [f"observed {happened.tlsa_name}: {seen.security}{why}", *answers]
         case ev.Superseding():
             before = f"from TTL {happened.before_ttl_s} s: {short(happened.before)}"
             after = f"to TTL {happened.after_ttl_s} s: {short(happened.after)}"

@@ -595,7 +595,7 @@ class TestChain:
         served = self.served(*sent)
         assert spki(served) == EC.spki
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
-        assert serving._tell(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
+        assert serving._difference(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
         finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
         assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
@@ -611,7 +611,7 @@ class TestChain:
         ):
             generation = replace(self.GENERATION, chains=leaves)
             assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
-            assert serving._tell(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
+            assert serving._difference(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
             assert served_check._compare(served, leaves).outcome == "error"  # pyright: ignore[reportPrivateUsage]
         assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
 

@@ -128,7 +128,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
             server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
         )
         return (done,)
-    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to verify"
+    detail = "; ".join(_difference(s, generation) for s in wrong[:4]) or "there is no address to verify"
     spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
     if spoke:
         hint = "look at the mail server's own log for TLS errors"
@@ -153,7 +153,7 @@ def _is(served: Served, generation: Generation) -> bool:
     return served.chain == generation.chains.get(served.key_type)
 
 
-def _tell(served: Served, generation: Generation) -> str:
+def _difference(served: Served, generation: Generation) -> str:
     if isinstance(served.chain, Unknown):
         return f"{served.where}: {served.chain.why}"
     expected = generation.chains.get(served.key_type)

@@ -274,7 +274,7 @@ class Line(NamedTuple):
 
 
 def lines(settings: Settings) -> list[Line]:
-    """Where the settings stand, in the order in which Dovecot reads them: doveconf does not tell. What cannot be read
+    """Where the settings stand, in the order in which Dovecot reads them: doveconf does not say. What cannot be read
     is left out.
     """
     return list(_lines(Path(settings.file), settings.newer, [], 0))

@@ -225,7 +225,7 @@ class Sendmail:
             raise self._wrong(problem, self._to_define(settings.pairs))
 
     def _check_safe(self, settings: Settings) -> None:
-        """Layout has looked at the directory itself; Sendmail looks at all above it, too."""
+        """Layout checks the directory itself; Sendmail checks all above it, too."""
         if int(self._access.mode, 8) & 0o070 and "groupreadablekeyfile" not in settings.dont_blame:
             what = f"sendmail {self._name}: with mode {self._access.mode} it refuses the key: Group readable file"
             hint = "set the mode to 0600, or add GroupReadableKeyFile to confDONT_BLAME_SENDMAIL in sendmail.mc"
