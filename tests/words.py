@@ -83,6 +83,7 @@ RULES = (
     _word(r"tidy|tidies|tidied", "clean up"),
     _word(r"watch(?:es)?(?: interval)?:|: watch", "check_interval"),
     _word(r'"refused", f?"', "error, the severity of a finding", "certagent/checks", "certagent/report"),
+    _word(r"kinds? of (?:the )?keys?|both algorithms|pem\.algorithm", "key type"),
     _word(r"rfc 6125", "RFC 9525"),
     _word(r"rfc 7807", "RFC 9457"),
     # English

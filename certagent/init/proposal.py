@@ -134,7 +134,7 @@ def _is_mx(name: str, certificate: Proposed, survey: Survey) -> bool:
 
 def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
     if certificate.name not in (*certificate.names, seen.EXAMPLE):
-        yield from _comment("One more for this name: its servers have files for other kinds of keys.", 2)
+        yield from _comment("One more for this name: its servers have files for other key types.", 2)
     yield f"  {certificate.name}:"
     yield "    ca: letsencrypt"
     yield from _names(certificate, survey)

@@ -61,7 +61,7 @@ class Survey(Struct, frozen=True):
 
 
 class Proposed(NamedTuple):
-    """One certificate for servers that answer to the same names with the same kinds of keys."""
+    """One certificate for servers that answer to the same names with the same key types."""
 
     name: str
     names: tuple[str, ...]
@@ -146,12 +146,12 @@ def orderable(name: str, survey: Survey) -> bool:
 
 
 def kinds(server: Found) -> tuple[str, ...]:
-    """The kinds of keys, `ecdsa` and `rsa`, that its options have files for."""
+    """The key types, `ecdsa` and `rsa`, that its options have files for."""
     return tuple(sorted({kind for kind, _ in files(server)})) or ("ecdsa",)
 
 
 def files(server: Found) -> list[tuple[str, dict[str, str]]]:
-    """The files of each kind of key, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
+    """The files of each key type, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
     found: list[tuple[str, dict[str, str]]] = []
     for value in server.options.values():
         for key, one in cast("dict[object, Any]", value).items() if isinstance(value, dict) else ():
@@ -163,12 +163,12 @@ def files(server: Found) -> list[tuple[str, dict[str, str]]]:
 
 
 def served_kinds(server: Found, survey: Survey) -> tuple[str, ...]:
-    """The kinds of keys that it answers with now."""
+    """The key types that it answers with now."""
     return tuple(sorted({algorithm(s.key_type) for s in survey.served[server.name] if isinstance(s.chain, Chain)}))
 
 
 def certificates(survey: Survey) -> list[Proposed]:
-    """The servers that share a name and have files for the same kinds of keys share a certificate."""
+    """The servers that share a name and have files for the same key types share a certificate."""
     groups: list[list[Found]] = []
     for server in survey.found:
         mine = {name for name in server.names if orderable(name, survey)}

@@ -39,12 +39,12 @@ class Layout:
     """The files of one mail server. `who` names it in errors: `exim mx1`."""
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access | None = None) -> None:
-        """`files` by kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`); a bare path is a combined file.
+        """`files` by key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`); a bare path is a combined file.
 
         Raises:
             mta.config: A path is relative or used twice, the set of files is none of those above, the mode is wider
                 than 0640 or not octal.
-            pem.algorithm: An unknown kind of key.
+            pem.key_type: An unknown key type.
         """
         self._who = who
         self._files = {kind: Files(combined=f) if isinstance(f, str) else f for kind, f in files.items()}

@@ -94,7 +94,7 @@ def _is_ours(der: bytes, state: State) -> bool:
 
 
 def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
-    """Every kind of key is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
+    """Every key type is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))
@@ -141,7 +141,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
 
 
 def _left(server: str, generation: Generation, state: State) -> tuple[str, ...]:
-    """Kinds of key that were served here until now and are not in the generation: they must be gone."""
+    """Key types that were served here until now and are not in the generation: they must be gone."""
     kinds = {algorithm(key_type) for key_type in generation.chains}
     older = {algorithm(a): a for g in state.serving((server,)) for a in g.chains if algorithm(a) not in kinds}
     return tuple(older.values())
@@ -158,7 +158,7 @@ def _difference(served: Served, generation: Generation) -> str:
         return f"{served.where}: {served.chain.why}"
     expected = generation.chains.get(served.key_type)
     if expected is None:  # where one kind is installed, the server chooses
-        return f"{served.where}: serves a kind of key that is not installed; take it out, or list both under keys"
+        return f"{served.where}: serves a key type that is not installed; take it out, or list both under keys"
     if served.chain.spki != expected.spki:
         return f"{served.where}: serves another key, {served.chain.spki[:12]} in place of {expected.spki[:12]}"
     if served.chain.serial != expected.serial:

@@ -29,7 +29,7 @@ from certagent.host.programs import Result, program, run
 from certagent.mta.reference import Pair
 
 SLOTS = ("cert", "key", "alt_cert", "alt_key")
-"""A certificate and its key, and those of another kind of key beside them."""
+"""A certificate and its key, and those of another key type beside them."""
 
 NO_FILE = "(a value that is no absolute path)"
 

@@ -1,4 +1,4 @@
-"""Dovecot 2.3 and 2.4: one combined file for each kind of key, named as certificate and as key, or two files.
+"""Dovecot 2.3 and 2.4: one combined file for each key type, named as certificate and as key, or two files.
 
 Dovecot reads the files when it starts and when it is reloaded, as root, and serves what it read then: nothing new is
 served before the reload, so two files may disagree for a moment (unless Dovecot is restarted in it). Seen with 2.3.19
@@ -68,7 +68,7 @@ class Dovecot:
     directory = "/etc/dovecot/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Dovecot cannot use, `pem.algorithm` for an unknown kind of key."""
+        """Raises `mta.config` for files that Dovecot cannot use, `pem.key_type` for an unknown key type."""
         self._who = f"dovecot {name}"
         self._options = options
         self._conf = Doveconf(self._who, options.config)
@@ -85,7 +85,7 @@ class Dovecot:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
+        return Capabilities(both_key_types=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
