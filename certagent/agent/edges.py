@@ -1,4 +1,4 @@
-"""The edges of one certificate, as `act.py` uses them; what stands behind each is decided in `build.py`."""
+"""The edges of one certificate, as `agent/act` uses them; `wiring.py` decides what stands behind each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Resolver(Protocol):
 
 
 class Zones(Protocol):
-    """Who may write which zone (`build.py`)."""
+    """Who may write which zone (`wiring.py`)."""
 
     def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
         """The provider of a zone, alone with it: writes to one zone never overlap."""

@@ -26,7 +26,7 @@ from certagent.pki import tlsa
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.probe.handshake import probe_all
 from certagent.report.findings import Finding
-from certagent.report.words import brief
+from certagent.report.words import brief, count
 
 CA = "letsencrypt.org"
 """The CA that is proposed, by its name in CAA (RFC 8659 section 4.2)."""
@@ -323,7 +323,8 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
     yield Finding("error" if name.tlsa.security == "bogus" else "ok" if yes else "note", what, why)
     if ttl := ttl_s(name):
         heard = [answer for answer in name.tlsa.answers.values() if isinstance(answer, Answer)]
-        detail = f"{len(_values(name))} records, TTL {brief(timedelta(seconds=ttl))}, at {len(heard)} servers"
+        records, servers = count(len(_values(name)), "record"), count(len(heard), "server")
+        detail = f"{records}, TTL {brief(timedelta(seconds=ttl))}, at {servers}"
         met = [s.chain for s in _met(survey) if (s.host, s.port) == (name.name, 25) and isinstance(s.chain, Chain)]
         unmatched = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
         if unmatched:

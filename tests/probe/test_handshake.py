@@ -584,11 +584,11 @@ class TestChain:
     @pytest.mark.parametrize(
         ("sent", "told"),
         [
-            ([EC.leaf], "the wrong issuers: 0 in place of 2, or others"),
-            ([EC.leaf, EC.issuer], "the wrong issuers: 1 in place of 2, or others"),
+            ([EC.leaf], "the wrong issuers: 0 issuers in place of 2, or others"),
+            ([EC.leaf, EC.issuer], "the wrong issuers: 1 issuer in place of 2, or others"),
             ([EC.leaf, ROOT, EC.issuer], "the wrong issuers: in another order"),
-            ([EC.leaf, EC.issuer, RSA.issuer], "the wrong issuers: 2 in place of 2, or others"),
-            ([EC.leaf, EC.issuer, ROOT, ROOT], "the wrong issuers: 3 in place of 2, or others"),
+            ([EC.leaf, EC.issuer, RSA.issuer], "the wrong issuers: 2 issuers in place of 2, or others"),
+            ([EC.leaf, EC.issuer, ROOT, ROOT], "the wrong issuers: 3 issuers in place of 2, or others"),
         ],
     )
     def test_an_issuer_that_is_missing_misplaced_or_strange_is_told(self, sent: list[bytes], told: str) -> None:

@@ -21,6 +21,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
+from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 
@@ -164,5 +165,9 @@ def _difference(served: Served, generation: Generation) -> str:
     if served.chain.serial != expected.serial:
         return f"{served.where}: serves certificate {served.chain.serial} in place of {expected.serial}"
     sent, due = served.chain.issuers, expected.issuers
-    how = "in another order" if sorted(sent) == sorted(due) else f"{len(sent)} in place of {len(due)}, or others"
+    how = (
+        "in another order"
+        if sorted(sent) == sorted(due)
+        else f"{count(len(sent), 'issuer')} in place of {len(due)}, or others"
+    )
     return f"{served.where}: serves the right certificate with the wrong issuers: {how}"
