@@ -107,7 +107,7 @@ class Wiring:
         self._ahead = ThreadPoolExecutor(2, thread_name_prefix="ahead")  # starts no thread before it is used
 
     def state_dir(self) -> Path:
-        """The state directory, made where it is missing, 0700."""
+        """The state directory, made if it is missing, 0700."""
         private_dir(self.config.state_dir)
         return self.config.state_dir
 
