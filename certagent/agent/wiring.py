@@ -111,7 +111,7 @@ class Wiring:
         self._lock = before.lock if before else None
 
     def state_dir(self) -> Path:
-        """The state directory, made where it is missing, 0700."""
+        """The state directory, made if it is missing, 0700."""
         private_dir(self.config.state_dir)
         return self.config.state_dir
 

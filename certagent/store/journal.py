@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, Generic[E], frozen=True):
     seq: int
     at: Instant
     clock: ClockId | None
-    """None where it is not kept: of what was seen again."""
+    """None if it is not kept: of what was seen again."""
     event: E
     again: bool = False
     """The row of that number once more, as last seen; it has no separate row."""
