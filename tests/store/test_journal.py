@@ -82,12 +82,12 @@ CHALLENGES = st.just((Challenge("dns-01", "x", "_acme-challenge.x.", "v"),))
 PUBLISH = st.builds(Publish, tlsa_name=TLSA_NAME, values=VALUES, ttl_s=st.integers(1, 99), because=st.text(max_size=9))
 MAKE_KEYS = st.builds(MakeKeys, keys=st.just("k1"), key_types=st.just(("ecdsa-p256",)), because=st.just(""))
 EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
-    st.builds(ev.KeysMade, keys=st.sampled_from(["k1", "k2"]), spki=st.just({"ecdsa-p256": "ab" * 32}), work=WORK),
+    st.builds(ev.KeysMade, keys=st.sampled_from(["k1", "k2"]), spki=st.just({"ecdsa-p256": "ab" * 32}), lane=WORK),
     st.builds(
-        ev.Failed, work=WORK, kind=st.just("transient"), code=st.just("dns.x"), detail=st.text(max_size=20),
+        ev.Failed, lane=WORK, kind=st.just("transient"), code=st.just("dns.x"), detail=st.text(max_size=20),
         jitter=st.floats(0, 1), retry_after_s=st.none() | st.floats(0, 1e6),
     ),
-    st.builds(ev.Published, tlsa_name=TLSA_NAME, values=VALUES, work=WORK),
+    st.builds(ev.Published, tlsa_name=TLSA_NAME, values=VALUES, lane=WORK),
     st.builds(
         ev.Observed, tlsa_name=TLSA_NAME,
         observation=st.builds(
