@@ -40,7 +40,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def edges_of(pool: ThreadPoolExecutor, **servers: Server) -> Edges:
     unused = cast("Any", None)
-    return Edges(issuer=unused, resolver=unused, zones=unused, vault=unused, servers=cast("Any", servers), ahead=pool)
+    return Edges(
+        issuer=unused, resolver=unused, zones=unused, vault=unused, servers=cast("Any", servers), ahead=lambda: pool
+    )
 
 
 def test_one_that_takes_longer_is_waited_for(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,6 +85,21 @@ def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:
 
 
 INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), lane=Lane("install", "postfix"))
+
+
+def test_it_loads_only_what_it_uses(place: Path) -> None:
+    """Monitors call it every minute. What plans, acts and asks takes longer to load than `status` takes to answer."""
+    happened(place, "mx0.example.org", *served(timedelta(days=9)), looked(HEARD))
+    status(place, 1)
+    script = "import sys\nfrom certagent.cli.main import cli\ntry: cli(standalone_mode=False)\n"
+    script += "except SystemExit: print('loaded', *sys.modules)"
+    argv = [sys.executable, "-c", script, "status", "--config", str(place / "config.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.partition("loaded ")[2].split())
+    assert "certagent.report.status" in loaded
+    unused = {"acme", "asyncio", "concurrent.futures", "cryptography", "ctypes", "difflib", "dns", "logging", "random"}
+    ours = {"acme", "dns", "mta", "lifecycle.planner", "lifecycle.forecast", "agent.act", "report.views", "store.vault"}
+    assert not loaded & (unused | {f"certagent.{name}" for name in ours})
 
 
 def test_many_have_a_line_each(place: Path) -> None:

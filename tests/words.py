@@ -81,7 +81,8 @@ RULES = (
     _word(r"rfc 7807", "RFC 9457"),
     # English
     _word(r"whom", "who, or another sentence"),
-    _word(r"(?:is|are|was|were|be|been|being|must be|it) told", "says, reports, learns"),
+    _word(r"told", "says, reports, learns"),
+    _word(r"(?:none|nothing|also|valueerror) where", "if"),
     _word(r"mend(?:s|ed|ing)?", "fix"),
     _word(r"of (?:its|their) own", "its own …"),
     _word(r"abilities", "capabilities"),

@@ -77,7 +77,7 @@ class Account:
         return encode_b64jose(self.signer().key.thumbprint())
 
     def url(self, *, instead_of: str | None = None) -> str:
-        """The account's URL; found or registered where it is not known, or known to be `instead_of` and gone.
+        """The account's URL; found or registered if it is not known, or known to be `instead_of` and gone.
 
         May be called again after a crash at any line. Raises: `ca.account` and those of the transport.
         """

@@ -38,7 +38,7 @@ class _RenewalInfo(Struct, rename="camel"):
 
 
 def certificate_id(leaf: x509.Certificate) -> str | None:
-    """A certificate's name in ARI and `replaces` (RFC 9773 section 4.1); None where it has no key identifier."""
+    """A certificate's name in ARI and `replaces` (RFC 9773 section 4.1); None if it has no key identifier."""
     try:
         issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     except (x509.ExtensionNotFound, ValueError):
@@ -52,7 +52,7 @@ def certificate_id(leaf: x509.Certificate) -> str | None:
 
 
 def window(body: bytes, retry_after_s: float | None) -> Window:
-    """The CA's answer as a value; ValueError where it is none, an empty window included (RFC 9773 section 4.2)."""
+    """The CA's answer as a value; ValueError if it is none, an empty window included (RFC 9773 section 4.2)."""
     info = msgspec.json.decode(body, type=_RenewalInfo)  # its errors are ValueErrors
     suggested = info.suggested_window
     if suggested.end <= suggested.start:

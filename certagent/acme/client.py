@@ -99,7 +99,7 @@ class Acme:
         account_dir: where the account's key is or will be (mode 0700, made when it is missing).
         contact: mail addresses or URLs that the CA may write to.
         agree_tos: the operator has agreed to the CA's terms of service.
-        ca_bundle: the CA of the directory's own HTTPS certificate, where it is a private one.
+        ca_bundle: the CA of the directory's own HTTPS certificate, if it is a private one.
         eab_kid: external account binding, with `eab_key` in base64url.
         challenge_types: those that this host can meet; the first that the CA offers is taken.
         timeout_s: the longest silence within one request.

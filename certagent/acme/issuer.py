@@ -55,7 +55,7 @@ class Issuer(Protocol):
         ...
 
     def finalize(self, url: str, csr_pem: bytes) -> bytes:
-        """Finalize where that is still to be done, and return the PEM chain, leaf first, as the CA gave it.
+        """Finalize if that is still to be done, and return the PEM chain, leaf first, as the CA gave it.
 
         After a crash the order may be valid already: the certificate is then of the CSR that was sent first, so the
         caller compares its key.
@@ -63,7 +63,7 @@ class Issuer(Protocol):
         ...
 
     def renewal_info(self, leaf_pem: bytes) -> Window | None:
-        """The CA's suggestion for this certificate; None where it has expired, or the CA has no ARI (RFC 9773)."""
+        """The CA's suggestion for this certificate; None if it has expired, or the CA has no ARI (RFC 9773)."""
         ...
 
     def revoke(self, leaf_pem: bytes, reason: int, key: Secret[bytes] | None = None) -> None:

@@ -130,7 +130,7 @@ class Answer:
 
     @property
     def retry_after_s(self) -> float | None:
-        """Seconds or a date (RFC 9110 section 10.2.3); None where absent or unreadable."""
+        """Seconds or a date (RFC 9110 section 10.2.3); None if absent or unreadable."""
         value = self.headers.get("Retry-After", "").strip()
         if value.isdecimal():
             return min(float(value), RETRY_AFTER_MAX_S)

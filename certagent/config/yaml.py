@@ -6,7 +6,6 @@ All errors are `config.…` (Usage).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -125,6 +124,8 @@ class Reader:
         unknown = re.match(r"Object contains unknown field `(.*)`", text)
         if unknown:
             known = [f.name for f in msgspec.structs.fields(type_)]
+            import difflib
+
             near = difflib.get_close_matches(unknown[1], known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
             return self.wrong("config.key", (*here, unknown[1]), "unknown key", hint)

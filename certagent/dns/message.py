@@ -82,7 +82,7 @@ def read(response: Message, name: str, rdtype: RdataType) -> Said:
 
 
 def majority(said: Iterable[Said]) -> str:
-    """The alias target that most servers give; empty where most give none. The first by alphabet where they tie."""
+    """The alias target that most servers give; empty if most give none. The first by alphabet where they tie."""
     votes = Counter(s.target if isinstance(s, Alias) else "" for s in said if not isinstance(s, Unknown))
     return max(sorted(votes), key=votes.__getitem__, default="")
 

@@ -39,4 +39,4 @@ class Observation(Struct, frozen=True):
     security: Security
     why: str = ""
     path: tuple[tuple[str, int], ...] = ()
-    """Each CNAME on the way, as in `Answer`: also where nobody was heard behind it."""
+    """Each CNAME on the way, as in `Answer`: also if nobody was heard behind it."""

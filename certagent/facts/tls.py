@@ -61,7 +61,7 @@ class Served(Struct, frozen=True):
 
     @property
     def where(self) -> str:
-        """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI where it is not the host."""
+        """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI if it is not the host."""
         at = f"{self.host} [{self.address}]" if self.address else self.host
         parts = [f"{at}:{self.port} {self.key_type}"]
         parts += [f"TLS {self.version}"] if self.version else []

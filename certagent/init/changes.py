@@ -26,7 +26,7 @@ _MODE = 0o644
 """Of a file that is new: configuration of a mail server, without secrets."""
 
 _GENERATE_S = 60.0
-"""For a program that makes a configuration: a second; longer where it makes databases as well."""
+"""For a program that makes a configuration: a second; longer if it makes databases as well."""
 
 _SAID_LIMIT = 1000
 """Characters of what it said that are shown."""
@@ -78,7 +78,7 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     """Makes the changes of a server that can be made now, all or none, each file first copied to
     FILE.before-certagent-DATE.
 
-    `complaint` is what the server's own check says, "" where it is content. If it says something new after the change,
+    `complaint` is what the server's own check says, "" if it is content. If it says something new after the change,
     or anything at all where the change makes the server read files of certagent, every file is put back. So it is where
     a change's own command fails.
 
@@ -93,7 +93,7 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
     done: dict[str, Outcome] = {}
     said = complaint() if due else ""
-    with _told():
+    with _translated():
         for change, _ in due:
             _still(change)
         commands = _commands(change for change, _ in due)
@@ -142,7 +142,7 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
 
 
 def _commands(changes: Iterable[Change]) -> list[list[str]]:
-    """Each once, with the full path of its program. Raises `mta.config` where one is not installed."""
+    """Each once, with the full path of its program. Raises `mta.config` if one is not installed."""
     named = dict.fromkeys(change.generate for change in changes if change.generate)
     return [[program(name, "mta.config"), *arguments] for name, *arguments in named]
 
@@ -229,8 +229,8 @@ def _paths(value: object) -> Iterator[str]:
 
 
 @contextmanager
-def _told() -> Generator[None]:
-    """Tells the errors of the store, and of the disk, in the words of `mta/server.py`."""
+def _translated() -> Generator[None]:
+    """Translate the errors of the store, and of the disk, into those of `mta/server.py`."""
     try:
         yield
     except OSError as error:

@@ -52,11 +52,11 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     kinds = host.plugins()
     seen = survey.take(kinds)
     now = datetime.now(UTC)
-    told = list(survey.findings(seen))
+    findings = list(survey.findings(seen))
     text = proposal.text(seen, f"{now:%Y-%m-%d %H:%M} UTC")
     shows_text = output is None and not apply
     say = _Say(quiet=as_json, err=shows_text)
-    say.findings(told)
+    say.findings(findings)
     if not seen.found:
         hint = "is it installed? run this on the mail server itself; config.example.yaml is the place to start by hand"
         raise Misconfigured("mta.config", "no mail server was found on this host", hint)
@@ -71,7 +71,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     following = next_steps(seen, kinds, text, output, done)
     say.next(following)
     if as_json:
-        click.echo(to_json(report(seen, told, text, done, following)))
+        click.echo(to_json(report(seen, findings, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
@@ -264,8 +264,8 @@ class _Say:
         if not self._quiet:
             click.echo(text, err=self._err)
 
-    def findings(self, told: list[Finding]) -> None:
-        for finding in told:
+    def findings(self, findings: list[Finding]) -> None:
+        for finding in findings:
             first, *hint = finding_line(finding).split("\n")
             self.line(first, indent=10)
             for line in hint:  # it may be a command, which is copied as it is

@@ -80,7 +80,7 @@ def plugins() -> dict[str, Any]:
     for name, load in loads.items():
         try:
             found[name] = load()
-        except Exception as error:  # noqa: BLE001 -- maybe somebody else's code: told, and the others go on
+        except Exception as error:  # noqa: BLE001 -- maybe the code of a plug-in: it is reported, and the others go on
             found[name] = error
     return found
 

@@ -259,7 +259,7 @@ def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterato
 
 
 def _has_tlsa(service: Service, survey: Survey) -> bool | None:
-    """Whether the service shall have TLSA records; None where the question does not arise."""
+    """Whether the service shall have TLSA records; None if the question does not arise."""
     if service.port != 25 or service.mode != "smtp" or not seen.is_host(service.host):
         return None
     return seen.dane(survey.names.get(service.host), survey.resolvers)[0]

@@ -55,7 +55,7 @@ class Survey(Struct, frozen=True):
     in_use: dict[str, tuple[InUse, ...]]
     """The certificates in the files it uses, by the name of the mail server."""
     strangers: tuple[tuple[int, str], ...]
-    """Ports where something listens that no mail server accounts for, with the program where it is known."""
+    """Ports where something listens that no mail server accounts for, with the program if it is known."""
     silent: tuple[tuple[str, int], ...]
     """Mail servers and their ports at which nothing listens."""
 
@@ -111,10 +111,10 @@ def _probe(wanted: tuple[Service, ...], known: dict[str, Name]) -> tuple[Served,
 
 def _strangers(found: Iterable[Found], listeners: Iterable[sockets.Listener]) -> Iterator[tuple[int, str]]:
     accounted = {service.port for server in found for service in server.services}
-    told: set[int] = set()
+    reported: set[int] = set()
     for listener in listeners:
-        if listener.port in host.PORTS and listener.port not in accounted | told:
-            told.add(listener.port)
+        if listener.port in host.PORTS and listener.port not in accounted | reported:
+            reported.add(listener.port)
             yield listener.port, processes.holder(listener.inode)
 
 
@@ -230,7 +230,7 @@ def dane(name: Name | None, use: Resolvers) -> tuple[bool, str]:
 
 
 def ttl_s(name: Name) -> int:
-    """The largest TTL of its TLSA records at any server; 0 where there are none."""
+    """The largest TTL of its TLSA records at any server; 0 if there are none."""
     return max((a.ttl_s for a in caches.known(name.tlsa) if a.values), default=0) if name.tlsa else 0
 
 
@@ -278,11 +278,11 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
     yield Finding("ok", what, f"{kind}ports {ports or 'none'}, as {', '.join(server.names) or 'nobody'}")
     used = {one.file: one for one in survey.in_use[server.name]}
     keys = {one.key for one in used.values()}
-    told: set[str] = set()
+    reported: set[str] = set()
     for setting, value in server.uses.items():
-        if value in told or (value in keys and value not in used):
+        if value in reported or (value in keys and value not in used):
             continue  # a key: its certificate is reported
-        told.add(value)
+        reported.add(value)
         facts = [f"{u.key_type} by {u.issuer}, until {u.not_after:%Y-%m-%d}" for f, u in used.items() if f in value]
         yield Finding("ok", what, "; ".join([f"{setting} = {value}", *facts]))
     silent = [port for name, port in survey.silent if name == server.name]

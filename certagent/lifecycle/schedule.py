@@ -50,13 +50,13 @@ def last_chance(chain: Chain) -> datetime:
     return chain.not_after - (chain.not_after - chain.not_before) / 6
 
 
-def tell(moment: datetime) -> str:
+def date(moment: datetime) -> str:
     """A date for people."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def due(state: State) -> tuple[datetime, str] | None:
-    """When the newest generation is to be renewed, and why then. None where there is no generation yet."""
+    """When the newest generation is to be renewed, and why then. None if there is no generation yet."""
     newest = state.newest
     if newest is None:
         return None

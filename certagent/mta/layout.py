@@ -69,7 +69,7 @@ class Layout:
             raise self._wrong(f"mode is {self._access.mode[:20]}", hint)
 
     def of(self, key_type: str) -> Files:
-        """The files of an algorithm. Raises: `mta.config` where none are configured, with the line to add."""
+        """The files of an algorithm. Raises: `mta.config` if none are configured, with the line to add."""
         found = self._files.get(key_type) or self._files.get(algorithm(key_type))
         if found is None:
             raise self._wrong(f"no file for {key_type}", f"add to its files:  {algorithm(key_type)}: /…/chain.pem")

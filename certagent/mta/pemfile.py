@@ -65,7 +65,7 @@ def rehearse_parts(leaf: Path, issuers: Path, key: Path, *, shown: Path) -> None
 
 
 def leaf_der(path: Path) -> bytes | None:
-    """The first certificate of the file; None where there is no such file, or none can be read from it."""
+    """The first certificate of the file; None if there is no such file, or none can be read from it."""
     try:
         return first_certificate(path.read_bytes())
     except OSError:
@@ -73,7 +73,7 @@ def leaf_der(path: Path) -> bytes | None:
 
 
 def first_certificate(pem: bytes) -> bytes | None:
-    """The first certificate as DER; None where none can be read."""
+    """The first certificate as DER; None if none can be read."""
     try:
         return _first(_blocks(pem))
     except ValueError:
@@ -81,7 +81,7 @@ def first_certificate(pem: bytes) -> bytes | None:
 
 
 def first_key(pem: bytes) -> Secret[bytes] | None:
-    """The first unencrypted private key as PEM; None where there is none."""
+    """The first unencrypted private key as PEM; None if there is none."""
     keys = [block for label, block in _blocks(pem) if label.endswith("PRIVATE KEY")]
     return Secret(keys[0].encode()) if keys else None
 
@@ -109,7 +109,7 @@ def _blocks(pem: bytes) -> list[tuple[str, str]]:
 
 
 def _first(blocks: list[tuple[str, str]]) -> bytes | None:
-    """The first certificate among them; ValueError where it is damaged."""
+    """The first certificate among them; ValueError if it is damaged."""
     return next((ssl.PEM_cert_to_DER_cert(block) for label, block in blocks if label == "CERTIFICATE"), None)
 
 

@@ -61,7 +61,7 @@ def holds(bundle: bytes, credential: Credential, password: Secret[bytes]) -> boo
 
 
 def leaf_der(bundle: bytes, password: Secret[bytes]) -> bytes | None:
-    """Its leaf; None where the bundle does not open with the password, or its key is missing or does not fit."""
+    """Its leaf; None if the bundle does not open with the password, or its key is missing or does not fit."""
     opened = _open(bundle, password)
     if opened is None or opened[0].public_key() != opened[1][0].public_key():
         return None
@@ -69,7 +69,7 @@ def leaf_der(bundle: bytes, password: Secret[bytes]) -> bytes | None:
 
 
 def _open(bundle: bytes, password: Secret[bytes]) -> tuple[PrivateKey, list[x509.Certificate]] | None:
-    """Key, and leaf with issuers; None where one is missing, or it does not open."""
+    """Key, and leaf with issuers; None if one is missing, or it does not open."""
     try:
         found = load_pkcs12(bundle, password.reveal())
         if found.cert is None or not isinstance(found.key, PrivateKey):

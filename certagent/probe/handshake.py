@@ -1,7 +1,7 @@
 """What a mail service serves: a fresh handshake for each key type, version of TLS and name, and the chain exactly as
 it was sent.
 
-A probe never raises and never guesses: what no handshake showed is `Unknown`, with the server's own words where it had
+A probe never raises and never guesses: what no handshake showed is `Unknown`, with the server's own words if it had
 any. Nothing is verified here; the chain is compared elsewhere. No session is resumed, since a resumed one shows no
 certificate. No mail is sent, no login tried.
 

@@ -189,7 +189,7 @@ def reply(next_line: Callable[[], bytes]) -> tuple[str, list[str]]:
 
 
 def _own_name(stream: Stream) -> str:
-    """This host's name where it has a full one, otherwise its address (RFC 5321 section 4.1.4)."""
+    """This host's name if it has a full one, otherwise its address (RFC 5321 section 4.1.4)."""
     name = socket.gethostname()
     if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name):
         return name
@@ -214,8 +214,8 @@ def _imap(stream: Stream) -> None:
         raise _refused("greeting", _TURNED_AWAY, _printable(line))
     if word == b"PREAUTH":  # RFC 9051 section 7.1.4: STARTTLS is for those who are not logged in
         raise _refused("greeting", "logged in from the start (PREAUTH), where TLS cannot begin", _printable(line))
-    told = re.search(rb"\[CAPABILITY ([^\]]*)\]", line, re.IGNORECASE)
-    offers = [told[1]] if told else _tagged(stream, "a1", "CAPABILITY")
+    listed = re.search(rb"\[CAPABILITY ([^\]]*)\]", line, re.IGNORECASE)
+    offers = [listed[1]] if listed else _tagged(stream, "a1", "CAPABILITY")
     if b"STARTTLS" not in b" ".join(offers).upper().split():
         raise Unseen(_NOT_OFFERED)
     _tagged(stream, "a2", "STARTTLS")

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from certagent.report.findings import Finding
-from certagent.report.history import Event
-from certagent.report.status import (
-    VERDICTS,
-    Certificate,
-    Failure,
-    MailServer,
-    Other,
-    Roll,
-    Stage,
-    Status,
-    TlsaName,
-    Verdict,
-)
-from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
+from certagent.report.status import VERDICTS
 from certagent.report.words import brief, count, date, short
+
+if TYPE_CHECKING:  # `status` does without the planner, which the other views need
+    from certagent.report.findings import Finding
+    from certagent.report.history import Event
+    from certagent.report.status import (
+        Certificate,
+        Failure,
+        MailServer,
+        Other,
+        Roll,
+        Stage,
+        Status,
+        TlsaName,
+        Verdict,
+    )
+    from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
 
 MANY = 50
 """More certificates than anybody reads in full: of those that are well, `status` shows a line each."""

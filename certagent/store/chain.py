@@ -19,7 +19,7 @@ def digest(previous: bytes, content: bytes) -> bytes:
 def row_digest(  # noqa: PLR0917 -- the columns
     previous: bytes, subject: str, seq: int, wall: str, elapsed_s: float, clock: ClockId, body: bytes
 ) -> bytes:
-    """The digest that belongs to a row; none where a damaged file holds something else than bytes."""
+    """The digest that belongs to a row; none if a damaged file holds something else than bytes."""
     if not isinstance(body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] -- a changed row may hold anything
         return b""
     columns = f"{subject}\n{seq}\n{wall}\n{elapsed_s!r}\n{clock.host}\n{clock.boot}\n"

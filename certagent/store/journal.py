@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from typing import Generic
 
@@ -37,7 +38,7 @@ class Entry(msgspec.Struct, Generic[E], frozen=True):
     seq: int
     at: Instant
     clock: ClockId | None
-    """None where it is not kept: of what was seen again."""
+    """None if it is not kept: of what was seen again."""
     event: E
     again: bool = False
     """The row of that number once more, as last seen; it has no separate row."""
@@ -62,8 +63,14 @@ class Journal(Generic[S, E]):
     def __init__(self, store: Store, kind: SubjectKind[S, E]) -> None:
         self.store = store
         self._kind = kind
-        self._event: msgspec.json.Decoder[E] = msgspec.json.Decoder(kind.event)
-        self._state: msgspec.json.Decoder[S] = msgspec.json.Decoder(kind.state)
+
+    @cached_property
+    def _event(self) -> msgspec.json.Decoder[E]:  # milliseconds to make, and `status` reads no event
+        return msgspec.json.Decoder(self._kind.event)
+
+    @cached_property
+    def _state(self) -> msgspec.json.Decoder[S]:
+        return msgspec.json.Decoder(self._kind.state)
 
     def now(self) -> Instant:
         """See `Store.now`."""

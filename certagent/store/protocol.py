@@ -42,7 +42,7 @@ class Head(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """The head of a subject and the last row, of one moment; None where there is none."""
+    """The head of a subject and the last row, of one moment; None if there is none."""
 
     head: Head | None
     last: tuple[int, bytes] | None
@@ -111,7 +111,7 @@ class Store(Protocol):
         ...
 
     def release(self) -> None:
-        """Give the lease back; nothing where it is lost or was never taken."""
+        """Give the lease back; nothing if it is lost or was never taken."""
         ...
 
     def sleep(self, subject: str, delay: timedelta, why: str) -> None:
@@ -165,7 +165,7 @@ class Vault(Protocol):
         ...
 
     def kept(self, certificate: str, server: str) -> Mapping[str, Secret[bytes]]:
-        """Those files; none where none were kept."""
+        """Those files; none if none were kept."""
         ...
 
     def drop_chain(self, certificate: str, generation_id: str) -> None:

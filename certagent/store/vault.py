@@ -49,7 +49,7 @@ class Vault:
         path = self._path(certificate, keys_id, key_type, ".key")
         if os.path.lexists(path) and read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
             raise Unsafe("vault.exists", f"{path} holds another key", "keep it: DNS may have records of it")
-        self._write(path, key.reveal())  # also where it is there already: a killed run may not have synced it
+        self._write(path, key.reveal())  # also if it is there already: a killed run may not have synced it
 
     def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
         """The key as it was put.
@@ -75,7 +75,7 @@ class Vault:
         self._write(self._path(certificate, "before", server, ".files"), data)
 
     def kept(self, certificate: str, server: str) -> dict[str, Secret[bytes]]:
-        """The files as they were kept; none where none were.
+        """The files as they were kept; none if none were.
 
         Raises: `vault.kept` (Misconfigured) when they cannot be read.
         """

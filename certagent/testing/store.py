@@ -215,7 +215,7 @@ def there_is_one_writer(open_store: Open) -> None:
 
 @_check
 def who_stood_still_appends_nothing(open_store: Open) -> None:
-    """`lease.lost` once another has taken over, also where only a date would move; the rows are those of the other."""
+    """`lease.lost` once another has taken over, also if only a date would move; the rows are those of the other."""
     clock = HandClock()
     one, two = open_store(clock), open_store(clock)
     for late in (Observed("sun"), Said("late")):

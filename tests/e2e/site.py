@@ -243,7 +243,7 @@ class Site:
     def assert_converged(self) -> None:
         """Nothing is left of what was begun: what is served, published, kept and challenged fits together."""
         state = self.state()
-        assert state["failures"] == {}
+        assert state["failing"] == []
         newest = [g for g in state["generations"] if g["keys"]][-1]
         keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["chains"].values()}
         assert self.served() <= keys

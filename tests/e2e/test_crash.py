@@ -114,7 +114,7 @@ def site_is_whole(site: Site, victim: Victim) -> None:
     }
     assert site.challenges() == [[], []]
     assert site.leftovers() == []
-    assert (state["failures"], state["orders"], state["challenges"], state["requested"]) == ({}, {}, [], None)
+    assert (state["failing"], state["orders"], state["challenges"], state["requested"]) == ([], {}, [], None)
 
 
 def test_killed_between_any_two_steps_of_a_roll_it_finishes_after_a_restart(

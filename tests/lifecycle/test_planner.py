@@ -295,4 +295,4 @@ def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
     life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
     life.fails("install postfix", "mta.disk")
     life.happens(ev.Requested(what="retry"))
-    assert [f.lane_of for f in life.state.failing] == [lane("issuance ecdsa-p256")]
+    assert [f.lane for f in life.state.failing] == [lane_of("issuance ecdsa-p256")]

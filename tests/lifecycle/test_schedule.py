@@ -142,7 +142,7 @@ def test_a_change_that_is_not_to_be_seen_is_made_again_more_and_more_seldom() ->
 
 
 def test_dates_are_told_in_utc() -> None:
-    assert schedule.tell(START.wall) == "2027-01-01 00:00:00 UTC"
+    assert schedule.date(START.wall) == "2027-01-01 00:00:00 UTC"
 
 
 @pytest.mark.parametrize("lane", ["install postfix", "reload postfix", "verify postfix", "rollback postfix"])

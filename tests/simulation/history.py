@@ -286,7 +286,7 @@ class History:
 
     def _report(self, report: StepReport) -> None:
         world = self.world
-        world.tell(report)
+        world.report(report)
         kind = type(report.step).__name__
         self._digest(f"{kind} {subject(report.step)}")
         if self.left and self.clock.hostile and world.rng.random() < 0.03:

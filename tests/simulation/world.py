@@ -171,15 +171,15 @@ class World:
     def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
         return probe(self.clock, self.hosts, services, key_types)
 
-    def tell(self, told: StepReport) -> None:
+    def report(self, report: StepReport) -> None:
         """After every step of the agent."""
         self.steps += 1
         if self.clock.trace is not None:
-            step = told.step
+            step = report.step
             fields = " ".join(f"{f}={_short(getattr(step, f))}" for f in step.__struct_fields__ if f != "because")
             self.clock.note(f"{type(step).__name__} {fields}: {step.because}")
-            if told.failure:
-                self.clock.note(f"      FAILED {told.failure.code} {told.failure.detail}")
+            if report.failure:
+                self.clock.note(f"      FAILED {report.failure.code} {report.failure.detail}")
 
 
 def _short(value: object) -> str:

@@ -21,7 +21,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, edges: Edges, now: Instant, note: Note
 ) -> tuple[ev.AnyEvent, ...]:
-    """Do the step. Returns what happened; raises an `Error` where it did not.
+    """Do the step. Returns what happened; raises an `Error` if it did not.
 
     `note` journals at once what must not be forgotten however the step ends.
     """

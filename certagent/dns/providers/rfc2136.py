@@ -44,12 +44,12 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """The provider's part of the config."""
 
     server: str
-    """The primary: address or name, and a port where it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
+    """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
     zones: tuple[str, ...]
     key_file: str
     """As `tsig-keygen` writes it; nobody but its owner (root or certagent's user) may read it."""
     key_name: str = ""
-    """Which key of the file; needed only where it has several."""
+    """Which key of the file; needed only if it has several."""
     timeout_s: float = 10.0
 
 
@@ -207,7 +207,7 @@ def _value(rdtype: RdataType, text: str) -> str:
 
 
 def answer_to(message: Message, wire: bytes) -> Message:
-    """The answer, with a valid signature; dnspython's exceptions where it has none."""
+    """The answer, with a valid signature; dnspython's exceptions if it has none."""
     unverified = dns.message.from_wire(wire, keyring=False)
     if not message.is_response(unverified):
         raise dns.exception.FormError("it answers something else")

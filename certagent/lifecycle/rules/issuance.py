@@ -114,7 +114,7 @@ def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str 
     earliest = min(rest, timedelta(hours=1)) - now.since(newest.issued_at)
     left = max(moment - now.wall, earliest)
     if left > timedelta(0):
-        return Wait(left, f"renewal is due {schedule.tell(moment)}: {why}")
+        return Wait(left, f"renewal is due {schedule.date(moment)}: {why}")
     return f"renewal is due: {why}"
 
 

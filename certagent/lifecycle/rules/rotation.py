@@ -35,9 +35,9 @@ def make_keys(view: View) -> Iterator[Offer]:
             left = moment - _lead(names) - now.wall
             because = at_once(spec, state, state.newest)
             if because is None and left <= timedelta(0):
-                because = f"caches must know the next key before the renewal at {schedule.tell(moment)} ({why})"
+                because = f"caches must know the next key before the renewal at {schedule.date(moment)} ({why})"
             elif because is None:
-                yield Wait(left, f"the next keys are made in time for the renewal at {schedule.tell(moment)}")
+                yield Wait(left, f"the next keys are made in time for the renewal at {schedule.date(moment)}")
     if because:
         yield MakeKeys(keys=f"k{state.keys_made + 1}", key_types=spec.key_types, because=because)
 
@@ -99,7 +99,7 @@ def _longest_retire_interval(names: TlsaNames) -> timedelta:
 
 
 def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
-    """Why no roll can be relied on with the lifetime of this chain and the TTLs in DNS; None where one can.
+    """Why no roll can be relied on with the lifetime of this chain and the TTLs in DNS; None if one can.
 
     A roll must end before the last chance though its clock has to begin anew once (a server regressed, a TTL was
     raised), and though the CA refuses for a day (RFC 7671 section 8.1; `schedule.CA_BACKOFF_S`). With a standby key it

@@ -41,7 +41,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 
 
 def discover() -> list[Found]:
-    """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
+    """See `Found`. Raises: `mta.config` if there is a configuration that Dovecot refuses."""
     conf = Doveconf("dovecot", None)
     try:
         program("doveconf")
@@ -157,7 +157,7 @@ def _meets(block: Block, protocol: str, address: str) -> bool:
 
 
 def _addresses(bound: list[str]) -> tuple[str, ...]:
-    """Those it listens on; () where that is all, or goes by a name."""
+    """Those it listens on; () if that is all, or goes by a name."""
     with suppress(ValueError):
         found = [ip_address(one.strip("[]")) for one in bound if one not in _LOOPBACK]
         return () if any(one.is_unspecified for one in found) else tuple(map(str, found))
@@ -201,7 +201,7 @@ def _own_pairs(block: Block) -> tuple[Pair, ...]:
 
 
 def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any], dict[str, str]]:
-    """The files to write by kind of key: those in use where they can be, otherwise new ones, and then what each slot
+    """The files to write by kind of key: those in use if they can be, otherwise new ones, and then what each slot
     has to name.
     """
     pairs = _own_pairs(block)

@@ -92,7 +92,7 @@ class Settings(Struct, frozen=True):
         return f"{self.setting(slot)} = {'<' if path and not self.newer else ''}{path}".rstrip()
 
     def block(self, where: tuple[str, ...]) -> Block:
-        """That block; where there is none, what would hold in it."""
+        """That block; if there is none, what would hold in it."""
         found = next((block for block in self.blocks if block.where == where), None)
         return found or Block(where, {}, self.blocks[0].pairs)
 
@@ -131,7 +131,7 @@ class Doveconf:
         return file
 
     def output(self, *arguments: str) -> str:
-        """What doveconf shows. Raises: `mta.config` where it refuses the configuration."""
+        """What doveconf shows. Raises: `mta.config` if it refuses the configuration."""
         result = self.run("doveconf", *arguments)
         if result.code != 0:
             raise self.wrong(f"its configuration is refused: {said(result)}", f"run: {self.command('doveconf')} -n")
@@ -172,14 +172,14 @@ def _file(out: str) -> Path | None:
 
 
 def said(result: Result) -> str:
-    """Why doveconf ended badly, where it opened no files: its first words of weight, which name settings."""
+    """Why doveconf ended badly, if it opened no files: its first words of weight, which name settings."""
     lines = [line.strip() for line in (result.err or result.out).splitlines() if line.strip()]
     fatal = next((line for line in lines if "Fatal:" in line), lines[0] if lines else f"exit status {result.code}")
     return fatal.rpartition("Fatal: ")[2][:300]
 
 
 def place(result: Result) -> str:
-    """The same where it opened files: the line of the configuration, and an error of the system.
+    """The same if it opened files: the line of the configuration, and an error of the system.
 
     Its words may hold what is in a file: 2.4 quotes the whole key where `<` was left from 2.3 (seen with 2.4.1).
     """

@@ -79,7 +79,7 @@ class Dovecot:
 
     @staticmethod
     def discover() -> list[Found]:
-        """See `Found`. Raises: `mta.config` where there is a configuration that Dovecot refuses."""
+        """See `Found`. Raises: `mta.config` if there is a configuration that Dovecot refuses."""
         return discovery.discover()
 
     @property
@@ -238,7 +238,7 @@ class Dovecot:
 
     def _set(self, settings: Settings, block: Block, pairs: list[Pair], gone: Iterable[str] = ()) -> str:
         """The command that has a block name these files. What stands last in Dovecot's configuration counts; but 2.3
-        wants to open `gone` files also where a later line names others.
+        wants to open `gone` files also if a later line names others.
         """
         # There is room for two: ours go before one of somebody else.
         paths = [path for pair in sorted(pairs, key=lambda pair: pair not in self._pairs.values()) for path in pair]
@@ -258,7 +258,7 @@ class Dovecot:
 
 
 def _commented_out(settings: Settings, block: Block, paths: Iterable[str]) -> list[str]:
-    """Commands that take out the lines that name these files, or in this block no file; none where none is found."""
+    """Commands that take out the lines that name these files, or in this block no file; none if none is found."""
     by_file: dict[Path, list[str]] = {}
     for line in lines(settings) if paths else []:
         if line.path and line.path in paths and (line.path != NO_FILE or line.where == block.where):

@@ -22,7 +22,7 @@ from certagent.mta.server import Change, Found
 _NAME = "exim"
 
 _GENERATE = ("update-exim4.conf",)
-"""Debian's; what it makes, it checks first, and leaves the old one where that fails."""
+"""Debian's; what it makes, it checks first, and leaves the old one if that fails."""
 
 
 def discover() -> list[Found]:

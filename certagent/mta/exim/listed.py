@@ -45,7 +45,7 @@ class Listed:
     split = False
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access, path: str) -> None:
-        """Raises: as `Layout`; `mta.config` also where a file is not a combined one, or `path` is relative."""
+        """Raises: as `Layout`; `mta.config` also if a file is not a combined one, or `path` is relative."""
         self._path = Path(path)
         combined = {kind: one.combined if isinstance(one, Files) else one for kind, one in files.items()}
         if apart := [kind for kind, file in combined.items() if not file]:
@@ -141,7 +141,7 @@ class Listed:
         return (second, first) if self._in_use() is second else (first, second)
 
     def _in_use(self) -> Layout | None:
-        """The place that the list names; None where there is no list, or it names other files."""
+        """The place that the list names; None if there is no list, or it names other files."""
         with pemfile.in_its_words():
             named = set(eximconf.items(_content(self._target())))
         return next((place for place in self._places if named & {str(path) for path in place.paths()}), None)

@@ -4,7 +4,7 @@ Seen with 4.96 of Debian, which is built with GnuTLS, and with a build of its so
 
 - Without `$` in its settings the daemon reads the files when it starts, as Exim's user, and watches their directories:
   a new file is served 5 s after the last change there, or at once after SIGHUP. With `$` each connection reads them;
-  with OpenSSL also where tls_verify_certificates is empty or has a `$`.
+  with OpenSSL also if tls_verify_certificates is empty or has a `$`.
 - A connection that reads them reads certificate and key one after the other (0.2 ms apart with GnuTLS, 2 ms with
   OpenSSL), also of a combined file: with a rename in between it fails. The daemon, which reads 5 s later, does not.
   Without tls_privatekey one expansion of tls_certificate serves for both: what a connection reads the names from, it
@@ -172,7 +172,7 @@ class Exim:
             )
             found.append(Advice(what, "run: certagent check; list every port and SNI name under its services"))
         if "$" in settings["tls_certificate"] and not unknown and not listed:
-            what = "each connection reads certificate and key one after the other, and fails where a swap is in between"
+            what = "each connection reads certificate and key one after the other, and fails if a swap is in between"
             path = f"{os.path.dirname(next(iter(needed.values())).cert)}/{self._exim.name}.list"
             found.append(
                 Advice(what, f"set `list: {path}` in its config; then name it in place of the files: {reading(path)}")
@@ -213,7 +213,7 @@ class Exim:
         self._owned(settings).restore(saved)
 
     def reload(self) -> None:
-        """See `Server`; on return the daemon listens again, where that can be seen, or its watch had the time it takes.
+        """See `Server`; on return the daemon listens again, if that can be seen, or its watch had the time it takes.
 
         No signal is sent with a configuration that Exim would not read: the daemon would end of it. Nor to a process
         that is not this Exim's daemon, whatever the pid file says.

@@ -59,7 +59,7 @@ def discover() -> list[Found]:
 
 
 def version(result: Result) -> tuple[int, ...] | None:
-    """From `smtpd -h`; None where it is another smtpd."""
+    """From `smtpd -h`; None if it is another smtpd."""
     found = re.search(r"OpenSMTPD (\d+)\.(\d+)", result.err + result.out)
     return (int(found[1]), int(found[2])) if found else None
 

@@ -54,7 +54,7 @@ _RESTART_S = 90.0
 """As systemd waits for a service to end (DefaultTimeoutStopSec)."""
 
 _LISTENS_S = 20.0
-"""After the restart: it loads its queue first, which takes long where that is large."""
+"""After the restart: it loads its queue first, which takes long if that is large."""
 
 _POLL_S = 0.02
 

@@ -144,7 +144,7 @@ def _offers(effective: Mapping[str, str]) -> bool:
 
 
 def _addresses(bound: list[str]) -> tuple[str, ...]:
-    """Those it listens on; () where that is all, or goes by a name."""
+    """Those it listens on; () if that is all, or goes by a name."""
     try:
         return tuple(str(ip_address(one.strip("[]"))) for one in bound if one not in _LOCAL)
     except ValueError:

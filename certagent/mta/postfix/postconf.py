@@ -42,7 +42,7 @@ _TLS = (
     *(f"{slot.replace('cert', 'key')}_file" for slot in SLOTS),
 )
 SWITCHES = ("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode")
-"""What counts where there is no level."""
+"""What counts if there is no level."""
 
 LEVELS = ("smtpd_tls_security_level", "postscreen_tls_security_level", "tlsproxy_tls_security_level")
 _NAMES = (*(f"{prefix}_tls_{name}" for prefix in PREFIXES for name in _TLS), *SWITCHES, *LEVELS, SNI_MAPS)

@@ -155,7 +155,7 @@ class Postfix:
             self._sni.check()
 
     def advice(self, key_types: frozenset[str]) -> tuple[Advice, ...]:
-        """See `Server`: files that are not there yet, and not named; two files where one would do; files of others."""
+        """See `Server`: files that are not there yet, and not named; two files in place of one; files of others."""
         settings = self._instance.read()
         return (
             *(one for place in settings.places() for one in self._place_advice(place, key_types)),

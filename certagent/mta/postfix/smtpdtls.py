@@ -1,7 +1,7 @@
 """Which certificates a Postfix configuration serves, and what must be set so that they are certagent's.
 
 Two ways exclude each other: smtpd_tls_chain_files, and the older smtpd_tls_cert_file, smtpd_tls_key_file,
-smtpd_tls_eccert_file, smtpd_tls_eckey_file, which the first one disables where it is not empty. In either way, one file
+smtpd_tls_eccert_file, smtpd_tls_eckey_file, which the first one disables if it is not empty. In either way, one file
 that is missing, or a second key of one kind, makes Postfix refuse TLS with every key (seen with 3.7.11); so a file that
 was never installed must not be named yet.
 
@@ -122,7 +122,7 @@ def _left(listed: Sequence[str], keep: Iterable[Pair]) -> list[str]:
 
 
 def _holds(file: str) -> set[str]:
-    """Whether a `key`, a `certificate` or both are in it; nothing where it cannot be read."""
+    """Whether a `key`, a `certificate` or both are in it; nothing if it cannot be read."""
     try:
         pem = Path(file).read_bytes()
     except OSError:
@@ -150,5 +150,5 @@ def _filled(place: Place, keep: Mapping[str, Pair], lacks: Mapping[str, Pair]) -
 
 
 def _nothing(place: Place) -> str | None:
-    """The value that leaves a setting empty: where it is inherited, that must be said."""
+    """The value that leaves a setting empty: if it is inherited, that must be said."""
     return None if place.is_main else ""

@@ -49,7 +49,7 @@ class Port(Struct, frozen=True):
     mode: Literal["smtp", "tls"] | None
     """How TLS begins; None: it is switched off (M=S)."""
     address: str
-    """"" where it listens on all."""
+    """"" if it listens on all."""
 
 
 class Settings(Struct, frozen=True):
@@ -97,7 +97,7 @@ def tested(config: str, code: str) -> Result:
 
 
 def version(result: Result) -> str | None:
-    """From `tested`; None where it is another sendmail."""
+    """From `tested`; None if it is another sendmail."""
     found = re.search(r"(?m)^Version (8\.\S+)", result.out)
     return found[1] if found else None
 
