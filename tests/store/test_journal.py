@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -105,9 +105,19 @@ EVENTS: st.SearchStrategy[ev.AnyEvent] = st.one_of(
 BATCHES = st.lists(
     st.tuples(st.sampled_from([NAME, "mx2.example.org"]), st.lists(EVENTS, min_size=1, max_size=3)), max_size=8
 )
+SEEN = ev.Observed("_25._tcp.mx1.example.org.", Observation("example.org.", "_25._tcp.mx1.example.org.", {}, "secure"))
+
+
+def once(events: Iterable[ev.AnyEvent]) -> list[ev.AnyEvent]:
+    """Each event at its first place."""
+    found: list[ev.AnyEvent] = []
+    for event in events:
+        found += [event] if event not in found else []
+    return found
 
 
 @given(BATCHES)
+@example([(NAME, [SEEN, SEEN])])
 @QUICK
 def test_what_was_appended_is_there_after_reopening(batches: list[tuple[str, list[ev.AnyEvent]]]) -> None:
     """Events and state come back as they were, each certificate's its own, and the fold of the events is the state."""
@@ -133,16 +143,17 @@ def test_what_was_appended_is_there_after_reopening(batches: list[tuple[str, lis
         assert journal.names() == sorted(written)
         for name, events in written.items():
             entries = list(journal.history(name))
-            assert [entry.event for entry in entries] == events
-            assert [entry.seq for entry in entries] == list(range(1, len(events) + 1))
+            rows = [entry for entry in entries if not entry.again]  # what is seen again and is the same adds none
+            assert once(row.event for row in rows) == once(events)
+            assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
             assert journal.state(name) == states[name]
-            assert journal.verify(name) == len(events)
+            assert journal.verify(name) == len(rows)
             state = State(name=name)
             for entry in entries:
                 state = fold(state, entry.event, entry.at)
             assert state == states[name]
-            half = len(events) // 2
-            assert [e.seq for e in journal.history(name, half)] == list(range(half + 1, len(events) + 1))
+            half = len(rows) // 2
+            assert [e for e in journal.history(name, half) if not e.again] == rows[half:]
         assert journal.state("unknown") == State(name="unknown")
         journal.close()
 
