@@ -28,6 +28,7 @@ from tests.lifecycle.play import (
     Fault,
     Life,
     because,
+    lane_of,
     swapping,
 )
 from tests.lifecycle.test_fold import folded
