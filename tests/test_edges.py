@@ -71,7 +71,7 @@ def test_one_that_waits_for_its_turn_is_not_waited_for(pool: ThreadPoolExecutor)
     assert (slow.begun, other.begun) == (1, 1)
 
 
-def test_what_it_found_is_looked_at_again(pool: ThreadPoolExecutor) -> None:
+def test_what_it_found_is_read_again(pool: ThreadPoolExecutor) -> None:
     broken = Misconfigured("mta.config", "broken", "mend it")
     mended, still = Server(broken, None), Server(broken, broken)
     for server in (mended, still):

@@ -146,7 +146,7 @@ def test_few_are_shown_in_full(place: Path) -> None:
     """Nothing is shortened where somebody can read it all, or has asked for it by name."""
     for count, asked in ((text.MANY, []), (text.MANY + 1, names(text.MANY + 1))):
         shown = status(place, count, *asked).output
-        assert shown.count("  postfix was not looked at yet\n") == count
+        assert shown.count("  postfix was not inspected yet\n") == count
         assert "in full" not in shown
 
 

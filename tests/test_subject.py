@@ -127,7 +127,7 @@ class Counter:
         if state.at < self.goal:
             return Step("the goal is not reached", state.at + 1)
         if state.seen_at is None or now.since(state.seen_at) >= HOUR:
-            return Step("the dial is looked at now and then", work="look")
+            return Step("the dial is read now and then", work="look")
         return Wait(HOUR - now.since(state.seen_at), "check interval")
 
     def act(self, step: Step, state: State, now: Instant, note: Note[AnyEvent]) -> tuple[AnyEvent, ...]:

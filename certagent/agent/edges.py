@@ -33,7 +33,7 @@ class Resolver(Protocol):
         """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
         ...
 
-    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+    def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         """Return when every authoritative server gives the TXT values."""
         ...
 

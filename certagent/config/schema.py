@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from certagent.config.yaml import Reader, Section
 from certagent.errors import Usage
 from certagent.facts.tls import Mode
 from certagent.lifecycle.spec import Spec
+from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, MadeParameters
 
 STATE_DIR = "/var/lib/certagent"
 
@@ -108,7 +109,7 @@ class ServiceKeys(Keys, frozen=True):
 class Dane(Keys, frozen=True):
     """How TLSA records are kept."""
 
-    records: tuple[Literal["3 1 1", "2 1 1"], ...] = ("3 1 1",)
+    records: tuple[MadeParameters, ...] = (DANE_EE_SPKI_SHA256,)
     """The TLSA parameters that are published (RFC 7672 section 3.1)."""
     ttl: Duration = "1h"
     """The TTL of the records."""
@@ -136,7 +137,7 @@ class Certificate(Keys, frozen=True):
     drain: Duration = "5m"
     """How long old processes of a mail server may live on after a reload."""
     check_interval: Duration = "6h"
-    """How often DNS and the servers are looked at while nothing is due."""
+    """How often DNS and the servers are observed while nothing is due."""
     mail_servers: dict[Name, dict[str, Any]] = {}
     """Each has a `type`, the `services` that present the certificate, and the options of that type."""
 

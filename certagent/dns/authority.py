@@ -145,7 +145,7 @@ class Resolver:
         gone: frozenset[str] = frozenset(),
         budget: timedelta = timedelta(),
     ) -> Observation:
-        """What every authoritative address has as TLSA of `owner`, and what a validating resolver says of it.
+        """What every authoritative address has as TLSA of `tlsa_name`, and what a validating resolver says of it.
 
         It is asked again until every address has all of `expect` and none of `gone`, or the budget (and the round
         that was begun) is over; the last round is returned in either case. It raises nothing that DNS is to blame for:
@@ -164,8 +164,8 @@ class Resolver:
         security, why = self._security(tlsa_name)
         return Observation(trail.zone, trail.name, trail.answers, security, why, trail.path)
 
-    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
-        """Returns when every authoritative address of `name`, which is no alias, shows all the TXT values.
+    def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+        """Return when every authoritative address of `name`, which is no alias, shows all the TXT values.
 
         CAs ask from several networks, so one server that lags is enough to fail (Baseline Requirements 3.2.2.9).
 

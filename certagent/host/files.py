@@ -1,4 +1,4 @@
-"""Files are read, looked at and removed; a FIFO, a symlink or a giant file is an error, never a wait."""
+"""Files are read, checked and removed; a FIFO, a symlink or a giant file is an error, never a wait."""
 
 from __future__ import annotations
 

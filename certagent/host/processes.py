@@ -1,7 +1,7 @@
 """The processes of this host: the one reader of /proc/PID.
 
 The kernel shows which file a process runs and what it has open only to those who might trace it: root with
-CAP_SYS_PTRACE. If it is not shown, that is no sign that a server is down. A process may end while it is looked at.
+CAP_SYS_PTRACE. If it is not shown, that is no sign that a server is down. A process may end while it is inspected.
 
 Source: proc(5); ptrace(2) "Ptrace access mode checking".
 """
@@ -62,7 +62,7 @@ def running(binary: str) -> frozenset[int]:
     do not count.
 
     Raises:
-        mta.reload: (Transient) One may not be looked at and is called like this program. Others are another program's.
+        mta.reload: (Transient) One may not be inspected and is called like this program. Others are another program's.
     """
     found: set[int] = set()
     for pid in _pids():
@@ -76,7 +76,7 @@ def running(binary: str) -> frozenset[int]:
 
 
 def runs(pid: int, binary: str) -> bool:
-    """Whether this process is there and runs this file. Raises: `mta.reload` if it may not be looked at."""
+    """Whether this process is there and runs this file. Raises: `mta.reload` if it may not be inspected."""
     with _looking_at(pid):
         same_host = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
         return same_host and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == binary
@@ -139,7 +139,7 @@ def _looking_at(pid: int) -> Generator[None]:
     try:
         yield
     except PermissionError as error:
-        what = f"cannot look at process {pid} ({name(pid)}): {error.filename}: {error.strerror}"
+        what = f"cannot inspect process {pid} ({name(pid)}): {error.filename}: {error.strerror}"
         hint = "run certagent as root; in its systemd unit, add CAP_SYS_PTRACE to CapabilityBoundingSet="
         raise Transient("mta.reload", what, hint) from error
     except OSError:

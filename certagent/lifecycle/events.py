@@ -1,4 +1,4 @@
-"""Everything that can happen to a certificate, as the journal tells it: one intent before each change, one outcome
+"""Everything that can happen to a certificate, as the journal keeps it: one intent before each change, one outcome
 after.
 
 The journal is read for years. An event type never changes its meaning; new fields get defaults.

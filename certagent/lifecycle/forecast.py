@@ -1,6 +1,6 @@
 """The planner run ahead in an ideal world: every step succeeds at once, every server follows at once, nobody else acts.
 
-What it tells is a promise about the rules, not about the world: the same rules decide again with what is really seen.
+It is a promise about the rules, not about the world: the same rules decide again with what is really seen.
 """
 
 from __future__ import annotations

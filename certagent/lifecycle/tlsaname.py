@@ -342,13 +342,13 @@ class TlsaName:
         What is served at an unplaced name counts, too: its records may be these.
         """
         chains = _distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served
-        worse = {
+        unmatched = {
             parameters
             for before in {frozenset[Value](), *self.sets}  # a hidden primary may be empty
             for chain in chains
             for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)
         }
-        return sorted(worse)
+        return sorted(unmatched)
 
     @once
     def surplus(self) -> Values:

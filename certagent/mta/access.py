@@ -50,7 +50,7 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
         Raises:
             mta.files: (Misconfigured) It has, with the command that changes it.
-            store.path, store.disk: It cannot be looked at.
+            store.path, store.disk: It cannot be read.
         """
         status = file_status(target)
         if status is None:

@@ -70,7 +70,7 @@ class Command:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=None, sni=None, keeps_ports=None, one_step=not self._layout.split)
+        return Capabilities(both_key_types=None, sni=None, keeps_ports=None, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -87,7 +87,7 @@ class Command:
         While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
 
         Raises:
-            mta.config: A kind of key has no file; a program is missing, or others may write to it or exchange it;
+            mta.config: A key type has no file; a program is missing, or others may write to it or exchange it;
                 `check` exits with another status than 0 (the error has its last line).
             mta.files: What `Layout.check` raises.
             mta.reload: (Transient) `check` does not end in time.

@@ -39,12 +39,12 @@ class Layout:
     """The files of one mail server. `who` names it in errors: `exim mx1`."""
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access | None = None) -> None:
-        """`files` by kind of key, `ecdsa` and `rsa` (or in full, `ecdsa-p256`); a bare path is a combined file.
+        """`files` by key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`); a bare path is a combined file.
 
         Raises:
             mta.config: A path is relative or used twice, the set of files is none of those above, the mode is wider
                 than 0640 or not octal.
-            pem.algorithm: An unknown kind of key.
+            pem.key_type: An unknown key type.
         """
         self._who = who
         self._files = {kind: Files(combined=f) if isinstance(f, str) else f for kind, f in files.items()}
@@ -101,7 +101,7 @@ class Layout:
         """
         with pemfile.in_its_words():
             chosen = self._chosen(None)
-            self._looked_at(chosen)
+            self._checked(chosen)
             for one in chosen:
                 if one.pkcs12:
                     self._password(one)
@@ -110,7 +110,7 @@ class Layout:
         """Put the credential of each key type in its files; may be repeated after any error or crash.
 
         All files are written and rehearsed before the first is placed. ACLs and the SELinux context of a file that is
-        replaced are kept. After it, owners and modes are looked at once more. A file is placed anew even when it has
+        replaced are kept. After it, owners and modes are checked once more. A file is placed anew even when it has
         the content already (a crash may have left it not yet durable); a PKCS#12 file keeps its bytes then.
 
         Raises:
@@ -122,7 +122,7 @@ class Layout:
         """
         chosen = {key_type: self.of(key_type) for key_type in credentials}
         with pemfile.in_its_words(), ExitStack() as stack:
-            targets = self._looked_at(chosen.values())
+            targets = self._checked(chosen.values())
             places: list[Callable[[], None]] = []
             for key_type, one in chosen.items():
                 contents = self._contents(one, credentials[key_type], targets)
@@ -131,7 +131,7 @@ class Layout:
                 places += ready
             for place in places:
                 place()
-            self._looked_at(chosen.values())
+            self._checked(chosen.values())
 
     def installed(self) -> dict[str, bytes]:
         """The leaf (DER) of each algorithm as it is now, where its key is there too and fits; others are missing."""
@@ -187,7 +187,7 @@ class Layout:
             targets[path] = target
         return targets
 
-    def _looked_at(self, chosen: Iterable[Files]) -> dict[Path, Path]:
+    def _checked(self, chosen: Iterable[Files]) -> dict[Path, Path]:
         """`_targets`; refuses one that cannot be replaced, or a key's that is not of the config's owner and mode."""
         chosen = list(chosen)
         owner, targets = self._access.ids(self._who), self._targets(chosen)

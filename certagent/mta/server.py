@@ -23,7 +23,7 @@ from certagent.secret import Secret
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What a mail server can do as it is configured. None: only its operator knows."""
 
-    both_algorithms: bool | None
+    both_key_types: bool | None
     """It serves an RSA and an ECDSA certificate for one name at the same time."""
     sni: bool | None
     """It chooses certificates by the name that a client asks for (RFC 6066 section 3)."""

@@ -28,7 +28,7 @@ _MAX_PEM = 16 * 1024
 def make(key_type: str) -> Secret[bytes]:
     """A new private key as PEM.
 
-    Raises: `pem.algorithm`.
+    Raises: `pem.key_type`.
     """
     if algorithm(key_type) == "rsa":
         return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa-"))))

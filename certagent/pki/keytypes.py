@@ -1,4 +1,4 @@
-"""The kinds of keys, by name; apart from `keys.py` so that the config can check a name without loading cryptography."""
+"""The key types, by name; apart from `keys.py` so that the config can check a name without loading cryptography."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ KEY_TYPES: Final = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-409
 def algorithm(key_type: str) -> Algorithm:
     """What a server holds at most one certificate of: all ECDSA curves count as one, all RSA sizes too.
 
-    Raises: `pem.algorithm`.
+    Raises: `pem.key_type`.
     """
     if key_type not in KEY_TYPES:
-        raise Misconfigured("pem.algorithm", f"unknown kind of key: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")
+        raise Misconfigured("pem.key_type", f"unknown key type: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")
     return "ecdsa" if key_type.startswith("ecdsa-") else "rsa"

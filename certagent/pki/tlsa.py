@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final, Literal
 
 from certagent.errors import Misconfigured, Rejected
 from certagent.facts.tls import Chain
 
-DANE_EE_SPKI_SHA256 = "3 1 1"
+DANE_EE_SPKI_SHA256: Final = "3 1 1"
 """DANE-EE, the leaf's SubjectPublicKeyInfo, SHA-256. Source: RFC 7672 section 3.1.1."""
 
-DANE_TA_SPKI_SHA256 = "2 1 1"
+DANE_TA_SPKI_SHA256: Final = "2 1 1"
 """DANE-TA, the SubjectPublicKeyInfo of a CA in the served chain, SHA-256. Source: RFC 7672 section 3.1.2."""
+
+MadeParameters = Literal["3 1 1", "2 1 1"]
+"""The TLSA parameters of records that certagent makes."""
 
 _MAX_TEXT = 256 * 1024
 """RDATA is at most 65535 octets (RFC 1035 section 3.2.1), twice that in hex; the same again for white space."""

@@ -186,7 +186,7 @@ def _roll(roll: Roll, now: datetime) -> Iterator[str]:
 def _mail_server(server: MailServer) -> str:
     back = f"; {server.rejected} was taken back: certagent history says why" if server.rejected else ""
     if server.phase is None:
-        return "was not looked at yet"
+        return "was not inspected yet"
     subject = server.generation or " and ".join(server.serves)
     if not subject:
         return f"serves nothing that is known{back}"
@@ -197,7 +197,7 @@ def _mail_server(server: MailServer) -> str:
 
 def _tlsa_name(name: TlsaName) -> Iterator[str]:
     if name.observed_at is None:
-        yield f"  {name.name} was not looked at yet"
+        yield f"  {name.name} was not observed yet"
         return
     if name.blocked:
         head = f"not published: {name.blocked}"
@@ -205,7 +205,7 @@ def _tlsa_name(name: TlsaName) -> Iterator[str]:
         head = "withdrawn"
     else:
         head = f"{count(len(name.wanted), 'record')} at {name.in_dns} of {count(name.servers, 'server')}"
-    yield f"  {name.name} {head}; {name.dnssec}; looked at {date(name.observed_at)}"
+    yield f"  {name.name} {head}; {name.dnssec}; observed {date(name.observed_at)}"
     if name.unmanaged:
         yield f"    note: not certagent's, left alone: {short(name.unmanaged)}"
     for answer in name.answers:

@@ -68,7 +68,9 @@ def planned(foreseen: Iterable[Foreseen]) -> tuple[Planned, ...]:
             continue
         if isinstance(step, st.MakeKeys):
             for key_type in step.key_types:
-                unmade[tlsa.of_key(future_spki(step.keys, key_type))] = f"3 1 1 of {step.keys} ({key_type})"
+                unmade[tlsa.of_key(future_spki(step.keys, key_type))] = (
+                    f"{tlsa.DANE_EE_SPKI_SHA256} of {step.keys} ({key_type})"
+                )
         result.append(Planned(item.at.wall, type(step).__name__, step_words(step, unmade), step.because))
     return tuple(result)
 

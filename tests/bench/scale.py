@@ -144,7 +144,7 @@ def life(spec: Spec, now: Instant) -> list[Pass]:
 
 
 def later(now: Instant, delay: timedelta) -> Instant:
-    """The moment after a delay that was lived through."""
+    """The moment after a delay, in elapsed time."""
     return Instant(now.wall + delay, now.elapsed_s + delay.total_seconds())
 
 

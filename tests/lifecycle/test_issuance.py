@@ -40,7 +40,7 @@ def order(offers: list[Offer]) -> st.PlaceOrder:
 
 
 def ages(life: Life, share: float) -> Life:
-    """Until that share of the newest certificate's lifetime is left; what is looked at and asked is so on the way."""
+    """Until that share of the newest certificate's lifetime is left; observations are made on the way."""
     newest = life.state.newest
     assert newest
     chain = next(iter(newest.chains.values()))

@@ -126,7 +126,7 @@ def test_a_roll_without_a_stand_by_key_publishes_and_waits_two_ttls() -> None:
     life.happens(ev.Requested(what="rotate"))
     life.until(st.Publish)
     began = life.now
-    life.until_quiet(limit=12)  # published, looked at, ordered, issued
+    life.until_quiet(limit=12)  # published, observed, ordered, issued
     wait = life.plan()
     assert isinstance(wait, st.Wait)
     assert wait.because.startswith("postfix: not swapped to g2: ")
@@ -221,7 +221,7 @@ def test_a_withdrawn_name_is_forgotten_late_enough_for_a_change_that_was_lost_on
     assert life.now.since(changed) >= max(schedule.LATE, timedelta(hours=2))
     life.looks(STRANGE)
     assert life.offers(disposal.delete) == []
-    assert life.offers(records.observe), "a name that is not configured and not forgotten is still looked at"
+    assert life.offers(records.observe), "a name that is not configured and not abandoned is still observed"
 
 
 def test_a_failed_step_waits_and_the_others_go_on() -> None:

@@ -104,7 +104,7 @@ def test_what_a_ca_refused_is_tried_again_as_it_asks_for() -> None:
 
 
 def test_what_is_our_own_is_tried_again_within_the_hour() -> None:
-    """A repair is seen soon; an operator's mistake, also one in what the CA is told, is looked at like any other."""
+    """A repair is seen soon; an operator's mistake, also one that the CA refuses, is tried again like any other."""
     ours = [2, 5, 15, 60, 300, 900, 3600, 3600, 3600]
     assert waits("dns.x") == waits("mta.reload") == waits("ca.terms", kind="misconfigured") == ours
 

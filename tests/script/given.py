@@ -255,7 +255,7 @@ PHRASES: dict[str, Callable[[Given], None]] = {
         "reload postfix", "transient", "mta.reload", "postfix: the master process does not answer", "postfix status"
     ),
     "two hours pass": lambda given: given.passes(timedelta(hours=2)),
-    "DNS is looked at": lambda given: given.dns_answers(),
+    "DNS is observed": lambda given: given.dns_answers(),
     "a name server is silent": lambda given: given.dns_answers(silent="no answer within 5 s"),
     "DNSSEC is broken": lambda given: given.dns_answers(security="bogus", why="the signature has expired"),
     "somebody else's record is there too": lambda given: given.dns_answers(more=f"3 1 1 {'ef' * 32}"),

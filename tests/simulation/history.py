@@ -377,7 +377,7 @@ class History:
             self._take_aliases_away()
             self.turn_and_sleep()
             self._change_provider()
-            # everything was looked at once more after the last thing that anybody did, or that comes late
+            # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last):
                 break

@@ -384,7 +384,7 @@ def test_any_byte_changed_it_is_the_same_state_or_an_error(data: st.DataObject) 
         try:
             assert judged(path, clock) == whole
         except Error as error:
-            assert error.code in ("journal.damaged", "journal.foreign", "journal.version", "store.disk"), error  # noqa: PT017
+            assert error.code in ("journal.damaged", "journal.other_program", "journal.version", "store.disk"), error  # noqa: PT017
 
 
 def test_a_torn_write_ahead_log_gives_an_earlier_state_and_never_another(place: Path, clock: Fake) -> None:
@@ -467,9 +467,9 @@ def test_one_that_is_refused_is_not_held_open(written: Path, clock: Fake) -> Non
 
 
 def test_a_time_that_was_changed_is_found(written: Path, clock: Fake) -> None:
-    # more of it than was lived through would make every wait shorter than it is
+    # more of it than has passed would make every wait shorter than it is
     with sqlite3.connect(written) as db:
-        db.execute("UPDATE lived SET elapsed_s = elapsed_s + 86400")
+        db.execute("UPDATE elapsed SET elapsed_s = elapsed_s + 86400")
     db.close()
     with pytest.raises(Error) as caught:
         opened(written, clock)
@@ -502,7 +502,7 @@ MOVES = st.lists(
 
 @given(MOVES)
 @QUICK
-def test_the_time_lived_through_never_goes_back_and_is_never_more_than_it_was(moves: list[tuple[str, float]]) -> None:
+def test_elapsed_time_never_goes_back_and_is_never_more_than_it_was(moves: list[tuple[str, float]]) -> None:
     """Whoever sets the clock, and however often the host is started anew: waits are never shortened by it."""
     clock = Fake()
     with tempfile.TemporaryDirectory() as place:

@@ -36,7 +36,7 @@ class _Txt:
         remove_txt(self._edges.zones, zone, name, values)
 
     def seen(self, name: str, values: frozenset[str], budget: timedelta) -> None:
-        self._edges.resolver().settle_txt(name, values, budget)
+        self._edges.resolver().wait_for_txt(name, values, budget)
 
 
 class _Means:

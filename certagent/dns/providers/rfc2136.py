@@ -88,9 +88,9 @@ class Rfc2136:
         response = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
             raise self._error(response.rcode(), name, rdtype)
-        wanted, owner = RdataType[rdtype], dns.name.from_text(name)
+        wanted, sought = RdataType[rdtype], dns.name.from_text(name)
         for rrset in response.answer:
-            if rrset.rdtype == wanted and rrset.name == owner:
+            if rrset.rdtype == wanted and rrset.name == sought:
                 found = records(rrset)
                 own = tuple(sorted(rdata.to_text() for rdata in found))
                 return RRset(frozenset(map(value_text, found)), rrset.ttl, own)

@@ -201,7 +201,7 @@ def _own_pairs(block: Block) -> tuple[Pair, ...]:
 
 
 def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any], dict[str, str]]:
-    """The files to write by kind of key: those in use if they can be, otherwise new ones, and then what each slot
+    """The files to write by key type: those in use if they can be, otherwise new ones, and then what each slot
     has to name.
     """
     pairs = _own_pairs(block)

@@ -29,7 +29,7 @@ from certagent.host.programs import Result, program, run
 from certagent.mta.reference import Pair
 
 SLOTS = ("cert", "key", "alt_cert", "alt_key")
-"""A certificate and its key, and those of another kind of key beside them."""
+"""A certificate and its key, and those of another key type beside them."""
 
 NO_FILE = "(a value that is no absolute path)"
 
@@ -274,7 +274,7 @@ class Line(NamedTuple):
 
 
 def lines(settings: Settings) -> list[Line]:
-    """Where the settings stand, in the order in which Dovecot reads them: doveconf does not tell. What cannot be read
+    """Where the settings stand, in the order in which Dovecot reads them: doveconf does not say. What cannot be read
     is left out.
     """
     return list(_lines(Path(settings.file), settings.newer, [], 0))

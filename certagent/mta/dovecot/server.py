@@ -1,10 +1,10 @@
-"""Dovecot 2.3 and 2.4: one combined file for each kind of key, named as certificate and as key, or two files.
+"""Dovecot 2.3 and 2.4: one combined file for each key type, named as certificate and as key, or two files.
 
 Dovecot reads the files when it starts and when it is reloaded, as root, and serves what it read then: nothing new is
 served before the reload, so two files may disagree for a moment (unless Dovecot is restarted in it). Seen with 2.3.19
 and 2.4.1:
 
-- A file is missing: it does not start; a reload says yes and changes nothing, and only its log tells.
+- A file is missing: it does not start; a reload says yes and changes nothing, and only its log says so.
 - A file is empty, or the key is another one's: it starts, a reload says yes, and then every handshake fails.
 - After a reload the old file is served for a few hundredths of a second more. Clients that are connected stay so.
 - A reload sends its signal to whatever process has the number in master.pid, be it Dovecot or not.
@@ -68,7 +68,7 @@ class Dovecot:
     directory = "/etc/dovecot/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Dovecot cannot use, `pem.algorithm` for an unknown kind of key."""
+        """Raises `mta.config` for files that Dovecot cannot use, `pem.key_type` for an unknown key type."""
         self._who = f"dovecot {name}"
         self._options = options
         self._conf = Doveconf(self._who, options.config)
@@ -85,7 +85,7 @@ class Dovecot:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
+        return Capabilities(both_key_types=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -228,7 +228,7 @@ class Dovecot:
         return {key_type: self._pair(key_type, self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     def _pair(self, kind: str, files: str | Files) -> Pair:
-        """Dovecot tells its paths in their shortest form."""
+        """Dovecot names its paths in their shortest form."""
         cert, key = pair_of(Files(combined=files) if isinstance(files, str) else files)
         if not cert or not key:
             raise self._conf.wrong(f"files.{kind}: Dovecot wants key and chain", "use combined, or fullchain and key")

@@ -134,7 +134,7 @@ def _file(pair: Pair) -> str | dict[str, str]:
 
 
 def _new(settings: Mapping[str, str], kinds: Sequence[str | None]) -> dict[str, str]:
-    """One file for each kind of key that is in use."""
+    """One file for each key type that is in use."""
     return {
         kind: f"{_directory(settings)}/{kind}.pem" for kind in sorted({*kinds} - {None} or {"ecdsa"}, key=str) if kind
     }

@@ -100,7 +100,7 @@ class Daemon(Struct, frozen=True):
         except OSError as error:
             hint = f"run certagent as root, which sees every process; look at it: ps -fp {pid}"
             raise Transient(
-                "mta.reload", f"{self.who}: cannot look at process {pid} of {self.pid_file}", hint
+                "mta.reload", f"{self.who}: cannot inspect process {pid} of {self.pid_file}", hint
             ) from error
         configs = {value for flag, value in pairwise(arguments) if flag == "-C"}
         configs |= {argument[2:] for argument in arguments if re.match("-C.", argument)}

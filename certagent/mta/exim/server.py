@@ -110,7 +110,7 @@ class Exim:
     def capabilities(self) -> Capabilities:
         """See `Server`."""
         return Capabilities(
-            both_algorithms=True, sni=True, keeps_ports=not self._options.hangup, one_step=not self._layout.split
+            both_key_types=True, sni=True, keeps_ports=not self._options.hangup, one_step=not self._layout.split
         )
 
     @property

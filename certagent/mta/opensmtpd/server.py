@@ -10,7 +10,7 @@ What the daemon does (seen with 6.8.0p2 and 7.4.0p1):
 - `smtpd -n` refuses a file that is missing, not root's, or wider than 0740 (a key) or 0755 (a certificate). It does not
   notice a key that does not fit: 7.4 then starts, and dies of the first client that begins TLS. The rehearsal before
   the swap stands against that.
-- It serves one kind of key for a name. 6.8 takes one `pki` a listener; 7.4 takes several, but chooses by the names in
+- It serves one key type for a name. 6.8 takes one `pki` a listener; 7.4 takes several, but chooses by the names in
   the certificates: of RSA and ECDSA for one name it serves one to who asks by SNI, the other to who does not.
 - SNI: 6.8 finds any `pki` whose NAME is asked for; 7.4 those of the listener, by the names in their certificates.
 - 6.8 with OpenSSL 3, as in Debian 12, fails every TLS handshake ("missing private key", its issue 1171); the package of
@@ -103,7 +103,7 @@ class OpenSmtpd:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=False, sni=True, keeps_ports=False, one_step=not self._layout.split)
+        return Capabilities(both_key_types=False, sni=True, keeps_ports=False, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -120,12 +120,12 @@ class OpenSmtpd:
         Files that were never installed need not be named yet; the daemon does not start with one that is missing.
 
         Raises:
-            mta.config: Several kinds of key; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no `pki` names
-                exactly the files of a kind of key, or no listener uses it; nothing is there to restart it.
+            mta.config: Several key types; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no `pki` names
+                exactly the files of a key type, or no listener uses it; nothing is there to restart it.
         """
         if len({algorithm(key_type) for key_type in key_types}) > 1:
             hint = "leave one in `keys` of the certificate: rsa-2048 is understood by everyone"
-            raise self._wrong("OpenSMTPD serves one kind of key for a name, not RSA and ECDSA", hint)
+            raise self._wrong("OpenSMTPD serves one key type for a name, not RSA and ECDSA", hint)
         self._restart()
         version = self._version()
         if version < (7,) and _links_openssl_3(program("smtpd", "mta.config")):

@@ -284,7 +284,7 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
     named_files = [*plan.options.get("chain_files", {}).values()]
     missing = [file for file in named_files if not Path(file).exists()]
     why = {
-        "main.cf": f"one file for each kind of key; only once {', '.join(missing)} is there: TLS stops without it"
+        "main.cf": f"one file for each key type; only once {', '.join(missing)} is there: TLS stops without it"
         if missing
         else "so that what certagent installs is served",
         "master.cf": "each service goes on using the files of main.cf, or the files that it names itself",

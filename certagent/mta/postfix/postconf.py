@@ -34,7 +34,7 @@ PREFIXES = ("smtpd", "tlsproxy")
 """Programs that serve certificates: tlsproxy(8) does TLS for postscreen(8), by default with the settings of smtpd."""
 
 SLOTS = ("cert", "dcert", "eccert")
-"""RSA, DSA and ECDSA, but Postfix takes any kind of key in any of them."""
+"""RSA, DSA and ECDSA, but Postfix takes any key type in any of them."""
 
 _TLS = (
     "chain_files",

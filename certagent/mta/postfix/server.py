@@ -1,4 +1,4 @@
-"""Postfix: files for each kind of key, and tables of names for SNI.
+"""Postfix: files for each key type, and tables of names for SNI.
 
 From 3.4 on by smtpd_tls_chain_files: one combined file per kind. It is read once, by root, when a process starts (smtpd
 serves 100 connections or 100 idle seconds): a rename is the cut-over for new processes, and the reload ends the old
@@ -92,7 +92,7 @@ class Postfix:
     directory = "/etc/postfix/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for options that make no sense, `pem.algorithm` for an unknown kind of key."""
+        """Raises `mta.config` for options that make no sense, `pem.key_type` for an unknown key type."""
         self._options = options
         self._instance = Instance(named(name), options.config_dir)
         if bool(options.chain_files) == bool(options.cert_files):
@@ -114,7 +114,7 @@ class Postfix:
     def capabilities(self) -> Capabilities:
         """See `Server`."""
         return Capabilities(
-            both_algorithms=True,
+            both_key_types=True,
             sni=self._options.chain_files is not None,
             keeps_ports=True,
             one_step=not self._layout.split,
@@ -176,7 +176,7 @@ class Postfix:
         self._check_served(credentials, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:
-        """See `Server`; a file that holds another kind of key than it is meant for is missing, and so is one that the
+        """See `Server`; a file that holds another key type than it is meant for is missing, and so is one that the
         SNI table does not give for all its names.
         """
         found = self._layout.installed()

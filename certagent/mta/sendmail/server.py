@@ -4,7 +4,7 @@ may be two of each, separated by a comma: RSA and ECDSA. And CACertFile, which h
 What the daemon does (seen with 8.17.1.9):
 
 - Of ServerCertFile it takes the leaf only. What it sends after that, it looks up in CACertFile and CACertPath, a root
-  included. So certagent writes the issuers of all kinds of keys into one file for CACertFile, and CACertPath
+  included. So certagent writes the issuers of all key types into one file for CACertFile, and CACertPath
   has to be a directory without certificates; with /etc/ssl/certs the root is sent, too.
 - It reads the files when it starts. SIGHUP makes it execute itself anew, with another pid; sessions in progress, and
   handshakes that were begun, go on in separate processes. Its ports are closed until it has started (0.03 s to
@@ -92,7 +92,7 @@ class Sendmail:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
+        return Capabilities(both_key_types=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -225,7 +225,7 @@ class Sendmail:
             raise self._wrong(problem, self._to_define(settings.pairs))
 
     def _check_safe(self, settings: Settings) -> None:
-        """Layout has looked at the directory itself; Sendmail looks at all above it, too."""
+        """Layout checks the directory itself; Sendmail checks all above it, too."""
         if int(self._access.mode, 8) & 0o070 and "groupreadablekeyfile" not in settings.dont_blame:
             what = f"sendmail {self._name}: with mode {self._access.mode} it refuses the key: Group readable file"
             hint = "set the mode to 0600, or add GroupReadableKeyFile to confDONT_BLAME_SENDMAIL in sendmail.mc"
@@ -243,7 +243,7 @@ class Sendmail:
                     raise Misconfigured("mta.files", what, hint)
 
     def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
-        """Those of the new files, and of the kinds of keys whose files stay."""
+        """Those of the new files, and of the key types whose files stay."""
         found = [credential.issuers for credential in credentials.values()]
         new = {pair.cert for pair in self._needed(credentials).values()}
         stay = {pair.cert for pair in self._needed(self._options.files).values()} - new
