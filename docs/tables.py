@@ -202,7 +202,7 @@ def journal_events() -> str:
     for kind in get_args(events.AnyEvent):
         meanings = COMMON | texts(kind)
         lines += [f"## {kind.__name__}", "", *_wrapped(inspect.cleandoc(kind.__doc__ or "")), ""]
-        fields = [f for f in msgspec.structs.fields(kind) if f.name != "work"]
+        fields = [f for f in msgspec.structs.fields(kind) if f.name != "lane"]
         if fields:
             lines += ["| field | type | meaning |", "|---|---|---|"]
             for field in fields:
