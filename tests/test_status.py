@@ -62,7 +62,7 @@ def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
 
 
 def served(for_: timedelta) -> list[ev.AnyEvent]:
-    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", work=Lane("install", "postfix"))]
+    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", lane=Lane("install", "postfix"))]
 
 
 def issued(for_: timedelta) -> ev.Issued:
@@ -74,17 +74,17 @@ def issued(for_: timedelta) -> ev.Issued:
         generation="g1",
         chain=chain,
         completes=True,
-        work=Lane("issuance", "ecdsa-p256"),
+        lane=Lane("issuance", "ecdsa-p256"),
         ca="https://ca.test/",
     )
 
 
 def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:
     observation = Observation("example.org.", TLSA_NAME, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
-    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=Lane("observe", TLSA_NAME))
+    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, lane=Lane("observe", TLSA_NAME))
 
 
-INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), work=Lane("install", "postfix"))
+INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), lane=Lane("install", "postfix"))
 
 
 def test_it_loads_only_what_it_uses(place: Path) -> None:
@@ -120,7 +120,7 @@ def test_many_have_a_line_each(place: Path) -> None:
     ("events", "said"),
     [
         (
-            [ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
+            [ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
             f"FAILING observe {TLSA_NAME}",
         ),
         (served(timedelta(seconds=-1)), "g1 EXPIRED 20"),
@@ -155,11 +155,11 @@ def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
     happened(
         place,
         "mx0.example.org",
-        ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
+        ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
     )
     assert status(place, text.MANY + 1).exit_code == 1
     happened(
-        place, "mx1.example.org", ev.Failed(work=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
+        place, "mx1.example.org", ev.Failed(lane=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
     )
     assert status(place, text.MANY + 1).exit_code == 3
 

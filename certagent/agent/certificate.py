@@ -67,13 +67,13 @@ class Certificate:
 
     def intended(self, step: AnyStep) -> ev.AnyEvent:
         """See `Subject`."""
-        return ev.Intended(step=step, work=step.work)
+        return ev.Intended(step=step, lane=step.lane)
 
     def failed(self, step: AnyStep, error: Error) -> ev.AnyEvent:
         """See `Subject`."""
         from certagent.agent.act.outcome import failed
 
-        return failed(error, step.work)
+        return failed(error, step.lane)
 
     def failure(self, event: ev.AnyEvent) -> ev.Failed | None:
         """See `Subject`."""
@@ -81,7 +81,7 @@ class Certificate:
 
     def failing(self, state: State, step: AnyStep) -> str | None:
         """See `Subject`."""
-        failure = state.failure(step.work)
+        failure = state.failure(step.lane)
         return failure.detail if failure else None
 
     def failures(self, state: State) -> tuple[Failure, ...]:
@@ -90,7 +90,7 @@ class Certificate:
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""
-        failure = state.failure(step.work)
+        failure = state.failure(step.lane)
         return failure is not None and alarms(failure, now)
 
     def warnings(self, state: State) -> tuple[tuple[str, str], ...]:

@@ -88,7 +88,7 @@ def event(entry: Entry[ev.AnyEvent]) -> Event:
         what=f"{what} (as before)" if entry.again else what,
         details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
-        lane=str(happened.work or ""),
+        lane=str(happened.lane or ""),
         tlsa_name=_text(about, "tlsa_name"),
         server=_text(about, "server"),
         generation=_text(about, "generation"),
@@ -122,7 +122,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
         case ev.Intended():
             return [f"about to {step_words(happened.step)}: {happened.step.because}"]
         case ev.Failed():
-            return [f"FAILED {happened.work}: {happened.detail} [{happened.code}]"]
+            return [f"FAILED {happened.lane}: {happened.detail} [{happened.code}]"]
         case ev.KeysMade():
             return [f"made keys {happened.keys}", *(f"{a} {tlsa.of_key(spki)}" for a, spki in happened.spki.items())]
         case ev.OrderPlaced():

@@ -126,7 +126,7 @@ def taken(report: StepReport) -> Taken:
     return Taken(
         seq=report.seq,
         step=type(step).__name__,
-        lane=str(step.work),
+        lane=str(step.lane),
         what=step_words(step),
         because=step.because,
         took_s=round(report.took_s, 3),

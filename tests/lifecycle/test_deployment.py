@@ -52,7 +52,7 @@ def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     life = unverified(swapping(), "mta.not_served")
     first, second = life.offers(deployment.finish)
     assert isinstance(first, st.Install)
-    assert (first.generation, first.rollback, str(first.work)) == ("g1", True, "rollback postfix")
+    assert (first.generation, first.rollback, str(first.lane)) == ("g1", True, "rollback postfix")
     assert isinstance(second, st.Reload)
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))

@@ -28,7 +28,7 @@ from tests.lifecycle.play import (
     Fault,
     Life,
     because,
-    lane,
+    lane_of,
     swapping,
 )
 from tests.lifecycle.test_fold import folded
@@ -50,7 +50,7 @@ def test_a_plan_is_a_function_of_what_is_known(spec: Spec, history: list[tuple[t
     assert msgspec.json.encode(state) == before
     if isinstance(step, st.Wait):
         assert timedelta(0) < step.delay <= spec.check_interval
-    elif failure := state.failure(step.work):
+    elif failure := state.failure(step.lane):
         assert schedule.retry_in(failure, now) <= timedelta(0)
     assert step.because
 
@@ -296,4 +296,4 @@ def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
     life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
     life.fails("install postfix", "mta.disk")
     life.happens(ev.Requested(what="retry"))
-    assert [f.lane for f in life.state.failing] == [lane("issuance ecdsa-p256")]
+    assert [f.lane for f in life.state.failing] == [lane_of("issuance ecdsa-p256")]

@@ -204,7 +204,7 @@ class Judge:
                 self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
-            case ev.Failed() if event.work is None or event.work.verb != "observe":
+            case ev.Failed() if event.lane is None or event.lane.verb != "observe":
                 self.disturbed.append(self.clock.t)
             case _:
                 pass

@@ -70,12 +70,12 @@ def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, 
     try:
         ready(order.challenges, edges)
     except NotYet as error:
-        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.work)
+        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
     try:
         edges.issuer(order.ca).answer(order.url)
     except Rejected as error:
-        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
-    return (ev.OrderReady(key_type=step.key_type, work=step.work),)
+        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
+    return (ev.OrderReady(key_type=step.key_type, lane=step.lane),)
 
 
 def _by_type(challenges: Sequence[Challenge], edges: Edges) -> Iterator[tuple[ChallengeType, list[Challenge]]]:

@@ -50,7 +50,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
             gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
-        return (*observed, failed(error, step.work))
+        return (*observed, failed(error, step.lane))
 
 
 def _install(
@@ -110,7 +110,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
         )
         detail = "; ".join(where[:4])
         raise Transient("mta.down", detail, _RUNNING)
-    return ev.Inspected(server=step.server, served=served, work=step.work)
+    return ev.Inspected(server=step.server, served=served, lane=step.lane)
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
@@ -130,7 +130,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         pause_s = min(pause_s * 2, 1.0)
     if not wrong and served:
         done = ev.Verified(
-            server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
+            server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
         )
         return (done,)
     detail = "; ".join(_difference(s, generation) for s in wrong[:4]) or "there is no address to verify"
@@ -140,7 +140,7 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         error: Error = NotServed("mta.not_served", detail, hint)
         return (
             ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
-            failed(error, step.work),
+            failed(error, step.lane),
         )
     raise Transient("mta.down", detail, _RUNNING)
 

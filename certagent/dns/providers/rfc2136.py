@@ -41,16 +41,18 @@ MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's part of the config."""
+    """Dynamic update (RFC 2136), signed with TSIG (RFC 8945)."""
 
     server: str
     """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
     zones: tuple[str, ...]
+    """The zones that this provider writes. A name is in the longest zone that ends it."""
     key_file: str
     """As `tsig-keygen` writes it; nobody but its owner (root or certagent's user) may read it."""
     key_name: str = ""
     """Which key of the file; needed only if it has several."""
     timeout_s: float = 10.0
+    """How long one answer of the server may take, in seconds."""
 
 
 class Key(Struct, frozen=True):
