@@ -35,7 +35,7 @@ from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
 from certagent.store.protocol import Store, Wake
 from certagent.store.sqlite import Sqlite
-from certagent.store.subject import SubjectKind
+from certagent.store.subject import SubjectId, SubjectKind
 from certagent.store.vault import Vault
 
 BUILT_IN = {
@@ -141,27 +141,26 @@ class Wiring:
 
     # -- subjects ----------------------------------------------------------------------------------------------------
 
-    def subjects(self) -> Iterator[str]:
-        """All that is configured, as `KIND/NAME`."""
+    def subjects(self) -> Iterator[SubjectId]:
+        """All that is configured."""
         return (one.kind.subject(name) for one in self.kinds.values() for name in one.names())
 
-    def knows(self, subject: str) -> bool:
+    def knows(self, subject: SubjectId) -> bool:
         """Whether it is configured."""
-        kind, _, name = subject.partition("/")
-        return kind in self.kinds and name in self.kinds[kind].names()
+        return subject.kind in self.kinds and subject.name in self.kinds[subject.kind].names()
 
-    def subject(self, subject: str) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
+    def subject(self, subject: SubjectId) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
         """One that is configured, and its journal."""
-        kind, _, name = subject.partition("/")
-        return self.kinds[kind].make(name), Journal(self.store, self.kinds[kind].kind)
+        kind = self.kinds[subject.kind]
+        return kind.make(subject.name), Journal(self.store, kind.kind)
 
-    def others(self) -> Iterator[tuple[str, tuple[Problem, ...], Wake | None]]:
+    def others(self) -> Iterator[tuple[SubjectId, tuple[Problem, ...], Wake | None]]:
         """What is configured beside certificates: the subject, what fails of it, and when it is looked after again."""
         wakes = self.store.wakes() if len(self.kinds) > 1 else {}
-        for name in self.subjects():
-            if not name.startswith(f"{CERTIFICATE.name}/"):
-                subject, journal = self.subject(name)
-                yield name, subject.failures(journal.state(subject.name)), wakes.get(name)
+        for one in self.subjects():
+            if one.kind != CERTIFICATE.name:
+                subject, journal = self.subject(one)
+                yield one, subject.failures(journal.state(one.name)), wakes.get(str(one))
 
     def certificate(self, name: str) -> Certificate:
         """The subject of a configured certificate."""
