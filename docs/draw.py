@@ -91,7 +91,7 @@ class Play:
                 self.passes(step.delay)
             else:
                 if step.changes:
-                    self.state = fold(self.state, ev.Intended(step=step, work=step.work), self.now)
+                    self.state = fold(self.state, ev.Intended(step=step, lane=step.lane), self.now)
                 faulty = fault(step, self.state) if fault else None
                 if faulty is not None:
                     failed = any(isinstance(event, ev.Failed) for event in faulty)
@@ -120,7 +120,7 @@ def not_served(step: st.AnyStep, _state: State, *, generation: str) -> list[ev.A
     return [
         ev.VerifyFailed(server=step.server, generation=step.generation, served=()),
         ev.Failed(
-            work=step.work, kind="transient", code="mta.not_served", concerns="served", detail="serves another key"
+            lane=step.lane, kind="transient", code="mta.not_served", concerns="served", detail="serves another key"
         ),
     ]
 
@@ -162,7 +162,7 @@ def refused(kind: type[st.AnyStep]) -> Fault:
     def fault(step: st.AnyStep, _state: State) -> list[ev.AnyEvent] | None:
         if not isinstance(step, kind):
             return None
-        return [ev.Failed(work=step.work, kind="transient", code="mta.reload", detail="cannot reload")]
+        return [ev.Failed(lane=step.lane, kind="transient", code="mta.reload", detail="cannot reload")]
 
     return once(fault)
 
@@ -191,8 +191,8 @@ def steps() -> str:
     rows = ["| step | what it does | its line of work | changes anything? |", "|---|---|---|---|"]
     for kind in get_args(st.AnyStep):
         verb = "install or rollback" if kind is st.Install else kind.VERB
-        work = f"{verb} *{kind.SUBJECT}*" if kind.SUBJECT else verb
-        rows.append(f"| {kind.__name__} | {_first(kind.__doc__)} | {work} | {'yes' if kind.CHANGES else 'no'} |")
+        lane = f"{verb} *{kind.SUBJECT}*" if kind.SUBJECT else verb
+        rows.append(f"| {kind.__name__} | {_first(kind.__doc__)} | {lane} | {'yes' if kind.CHANGES else 'no'} |")
     return "\n".join(rows) + "\n"
 
 
@@ -228,7 +228,7 @@ def _half(moment: Moment) -> State:
     step = moment.step
     if isinstance(step, st.Wait) or not step.changes:
         return moment.before
-    return fold(moment.before, ev.Intended(step=step, work=step.work), moment.at)
+    return fold(moment.before, ev.Intended(step=step, lane=step.lane), moment.at)
 
 
 def _phase(state: State) -> str:

@@ -18,7 +18,7 @@ from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import Reload
 from certagent.report import log, status, text
 from certagent.report.step import StepReport
-from tests.lifecycle.play import lane
+from tests.lifecycle.play import lane_of
 
 START = Instant(datetime(2027, 1, 1, tzinfo=UTC), 0.0)
 SPEC = Spec(
@@ -42,17 +42,17 @@ def later(by: timedelta) -> Instant:
     return Instant(START.wall + by, START.elapsed_s + by.total_seconds())
 
 
-def failing(work: Lane, *moments: timedelta) -> State:
+def failing(lane: Lane, *moments: timedelta) -> State:
     """A line of work that has failed at these moments, and never worked."""
     state = State(name=SPEC.name)
     for moment in moments:
-        failure = ev.Failed(work=work, kind="transient", code="mta.reload", detail="cannot reload", hint="look")
+        failure = ev.Failed(lane=lane, kind="transient", code="mta.reload", detail="cannot reload", hint="look")
         state = fold(state, failure, later(moment))
     return state
 
 
 @pytest.mark.parametrize(
-    ("work", "moment", "expected"),
+    ("lane", "moment", "expected"),
     [
         ("reload postfix", ALARM, True),
         ("install postfix", 3 * ALARM, True),
@@ -61,9 +61,9 @@ def failing(work: Lane, *moments: timedelta) -> State:
         ("observe _25._tcp.mx1.example.org.", 3 * ALARM, False),
     ],
 )
-def test_a_deployment_that_stays_open_is_an_alarm(work: str, moment: timedelta, expected: bool) -> None:
+def test_a_deployment_that_stays_open_is_an_alarm(lane: str, moment: timedelta, expected: bool) -> None:
     """Counted from the first failure in a row; what waits for a CA or DNS has limits and words of its own."""
-    state = failing(lane(work), timedelta(), moment)
+    state = failing(lane_of(lane), timedelta(), moment)
     [failure] = state.failing
     assert alarms(failure, later(moment)) is expected
     shown = text.certificate(status.certificate(SPEC, state, later(moment), None), later(moment).wall)
@@ -76,7 +76,7 @@ def test_the_log_has_a_priority_of_its_own_for_it(
 ) -> None:
     log.start()
     try:
-        failure = ev.Failed(work=lane("reload postfix"), kind="transient", code="mta.reload", detail="cannot reload")
+        failure = ev.Failed(lane=lane_of("reload postfix"), kind="transient", code="mta.reload", detail="cannot reload")
         log.report(
             StepReport("certificate", SPEC.name, 7, Reload(server="postfix", because="installed"), failure, 0.1, alarm)
         )

@@ -40,7 +40,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def edges_of(pool: ThreadPoolExecutor, **servers: Server) -> Edges:
     unused = cast("Any", None)
-    return Edges(issuer=unused, resolver=unused, zones=unused, vault=unused, servers=cast("Any", servers), ahead=pool)
+    return Edges(
+        issuer=unused, resolver=unused, zones=unused, vault=unused, servers=cast("Any", servers), ahead=lambda: pool
+    )
 
 
 def test_one_that_takes_longer_is_waited_for(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +71,7 @@ def test_one_that_waits_for_its_turn_is_not_waited_for(pool: ThreadPoolExecutor)
     assert (slow.begun, other.begun) == (1, 1)
 
 
-def test_what_it_found_is_looked_at_again(pool: ThreadPoolExecutor) -> None:
+def test_what_it_found_is_read_again(pool: ThreadPoolExecutor) -> None:
     broken = Misconfigured("mta.config", "broken", "mend it")
     mended, still = Server(broken, None), Server(broken, broken)
     for server in (mended, still):

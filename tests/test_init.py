@@ -174,7 +174,7 @@ def test_the_keys_are_those_with_files_in_the_size_that_is_served() -> None:
 
 
 def test_servers_of_one_name_share_a_certificate_and_others_do_not(tmp_path: Path) -> None:
-    """Postfix and Dovecot of one name: one certificate. Another name, or another kind of key: one of its own."""
+    """Postfix and Dovecot of one name: one certificate. Another name, or another key type: one of its own."""
     files = {"files": {"ecdsa": "/etc/dovecot/tls.pem", "rsa": "/etc/dovecot/rsa.pem"}}
     dovecot = Found("postfix", "dovecot", files, (Service(NAME, 993, "tls"),), (NAME,), {})
     other_files = {"chain_files": {"ecdsa": "/etc/postfix-out/ecdsa.pem", "rsa": "/etc/postfix-out/rsa.pem"}}
@@ -532,7 +532,7 @@ def test_a_change_that_names_our_files_must_satisfy_the_check_fully(cf: Path, tm
 
 
 def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_path: Path) -> None:
-    """A command for each kind of key whose files are known, closed to others from the start; then the change. Where the
+    """A command for each key type whose files are known, closed to others from the start; then the change. Where the
     key is not known, or no copy makes one of the files, nothing is copied, and the change comes after the first run.
     """
     pem = tmp_path / "new dir" / "tls.pem"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,7 +62,7 @@ def happened(place: Path, name: str, *events: ev.AnyEvent) -> None:
 
 
 def served(for_: timedelta) -> list[ev.AnyEvent]:
-    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", work=Lane("install", "postfix"))]
+    return [issued(for_), INSTALLED, ev.Installed(server="postfix", generation="g1", lane=Lane("install", "postfix"))]
 
 
 def issued(for_: timedelta) -> ev.Issued:
@@ -72,17 +74,32 @@ def issued(for_: timedelta) -> ev.Issued:
         generation="g1",
         chain=chain,
         completes=True,
-        work=Lane("issuance", "ecdsa-p256"),
+        lane=Lane("issuance", "ecdsa-p256"),
         ca="https://ca.test/",
     )
 
 
 def looked(answer: Answer | Unknown, security: str = "secure") -> ev.Observed:
     observation = Observation("example.org.", TLSA_NAME, {"ns1/192.0.2.1": answer}, security)  # pyright: ignore[reportArgumentType]
-    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=Lane("observe", TLSA_NAME))
+    return ev.Observed(tlsa_name=TLSA_NAME, observation=observation, lane=Lane("observe", TLSA_NAME))
 
 
-INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), work=Lane("install", "postfix"))
+INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=""), lane=Lane("install", "postfix"))
+
+
+def test_it_loads_only_what_it_uses(place: Path) -> None:
+    """Monitors call it every minute. What plans, acts and asks takes longer to load than `status` takes to answer."""
+    happened(place, "mx0.example.org", *served(timedelta(days=9)), looked(HEARD))
+    status(place, 1)
+    script = "import sys\nfrom certagent.cli.main import cli\ntry: cli(standalone_mode=False)\n"
+    script += "except SystemExit: print('loaded', *sys.modules)"
+    argv = [sys.executable, "-c", script, "status", "--config", str(place / "config.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.partition("loaded ")[2].split())
+    assert "certagent.report.status" in loaded
+    unused = {"acme", "asyncio", "concurrent.futures", "cryptography", "ctypes", "difflib", "dns", "logging", "random"}
+    ours = {"acme", "dns", "mta", "lifecycle.planner", "lifecycle.forecast", "agent.act", "report.views", "store.vault"}
+    assert not loaded & (unused | {f"certagent.{name}" for name in ours})
 
 
 def test_many_have_a_line_each(place: Path) -> None:
@@ -103,7 +120,7 @@ def test_many_have_a_line_each(place: Path) -> None:
     ("events", "said"),
     [
         (
-            [ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
+            [ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
             f"FAILING observe {TLSA_NAME}",
         ),
         (served(timedelta(seconds=-1)), "g1 EXPIRED 20"),
@@ -129,7 +146,7 @@ def test_few_are_shown_in_full(place: Path) -> None:
     """Nothing is shortened where somebody can read it all, or has asked for it by name."""
     for count, asked in ((text.MANY, []), (text.MANY + 1, names(text.MANY + 1))):
         shown = status(place, count, *asked).output
-        assert shown.count("  postfix was not looked at yet\n") == count
+        assert shown.count("  postfix was not inspected yet\n") == count
         assert "in full" not in shown
 
 
@@ -138,11 +155,11 @@ def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
     happened(
         place,
         "mx0.example.org",
-        ev.Failed(work=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
+        ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
     )
     assert status(place, text.MANY + 1).exit_code == 1
     happened(
-        place, "mx1.example.org", ev.Failed(work=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
+        place, "mx1.example.org", ev.Failed(lane=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
     )
     assert status(place, text.MANY + 1).exit_code == 3
 

@@ -43,7 +43,7 @@ class Event(Struct, frozen=True, tag=True):
 
 
 class Begun(Event, frozen=True):
-    work: str
+    lane: str
 
 
 class Counted(Event, frozen=True):
@@ -55,7 +55,7 @@ class Seen(Event, frozen=True):
 
 
 class Failed(Event, frozen=True):
-    work: str
+    lane: str
     kind: str
     code: str
     detail: str
@@ -78,11 +78,11 @@ class State(Struct, frozen=True):
 class Step(Struct, frozen=True):
     because: str
     to: int = 0
-    work: str = "count"
+    lane: str = "count"
 
     @property
     def changes(self) -> bool:
-        return self.work == "count"
+        return self.lane == "count"
 
 
 def new(name: str) -> State:
@@ -128,11 +128,11 @@ class Counter:
         if state.at < self.goal:
             return Step("the goal is not reached", state.at + 1)
         if state.seen_at is None or now.since(state.seen_at) >= HOUR:
-            return Step("the dial is looked at now and then", work="look")
+            return Step("the dial is read now and then", lane="look")
         return Wait(HOUR - now.since(state.seen_at), "check interval")
 
     def act(self, step: Step, state: State, now: Instant, note: Note[AnyEvent]) -> tuple[AnyEvent, ...]:
-        if step.work == "look":
+        if step.lane == "look":
             return (Seen(self.dial[0]),)
         if trouble := self.troubles.get(step.to):
             raise trouble.pop(0)
@@ -140,10 +140,10 @@ class Counter:
         return (Counted(step.to),)
 
     def intended(self, step: Step) -> AnyEvent:
-        return Begun(step.work)
+        return Begun(step.lane)
 
     def failed(self, step: Step, error: Error) -> AnyEvent:
-        return Failed(step.work, error.kind, error.code, error.detail, error.hint)
+        return Failed(step.lane, error.kind, error.code, error.detail, error.hint)
 
     def failure(self, event: AnyEvent) -> Failed | None:
         return event if isinstance(event, Failed) else None

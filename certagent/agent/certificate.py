@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from certagent.agent.act.outcome import failed
-from certagent.agent.edges import Edges
-from certagent.agent.subject import Note
-from certagent.errors import Error
-from certagent.facts.moment import Instant
-from certagent.facts.wait import Wait
+from typing import TYPE_CHECKING
+
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.planner import plan
-from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.schedule import alarms
-from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Failure, State
-from certagent.lifecycle.steps import AnyStep
+from certagent.lifecycle.state import State
 from certagent.store.subject import SubjectKind
+
+if TYPE_CHECKING:
+    from certagent.agent.edges import Edges
+    from certagent.agent.subject import Note
+    from certagent.errors import Error
+    from certagent.facts.moment import Instant
+    from certagent.facts.wait import Wait
+    from certagent.lifecycle.spec import Spec
+    from certagent.lifecycle.state import Failure
+    from certagent.lifecycle.steps import AnyStep
 
 
 def _new(name: str) -> State:
@@ -53,6 +55,8 @@ class Certificate:
 
     def plan(self, state: State, now: Instant) -> AnyStep | Wait:
         """See `lifecycle/planner.py`."""
+        from certagent.lifecycle.planner import plan  # `status` does without
+
         return plan(self._spec, state, now)
 
     def act(self, step: AnyStep, state: State, now: Instant, note: Note[ev.AnyEvent]) -> tuple[ev.AnyEvent, ...]:
@@ -63,11 +67,13 @@ class Certificate:
 
     def intended(self, step: AnyStep) -> ev.AnyEvent:
         """See `Subject`."""
-        return ev.Intended(step=step, work=step.work)
+        return ev.Intended(step=step, lane=step.lane)
 
     def failed(self, step: AnyStep, error: Error) -> ev.AnyEvent:
         """See `Subject`."""
-        return failed(error, step.work)
+        from certagent.agent.act.outcome import failed
+
+        return failed(error, step.lane)
 
     def failure(self, event: ev.AnyEvent) -> ev.Failed | None:
         """See `Subject`."""
@@ -75,7 +81,7 @@ class Certificate:
 
     def failing(self, state: State, step: AnyStep) -> str | None:
         """See `Subject`."""
-        failure = state.failure(step.work)
+        failure = state.failure(step.lane)
         return failure.detail if failure else None
 
     def failures(self, state: State) -> tuple[Failure, ...]:
@@ -84,11 +90,13 @@ class Certificate:
 
     def alarm(self, state: State, step: AnyStep, now: Instant) -> bool:
         """See `Subject`."""
-        failure = state.failure(step.work)
+        failure = state.failure(step.lane)
         return failure is not None and alarms(failure, now)
 
     def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
         """There is no time for a whole roll before the newest chain expires."""
+        from certagent.lifecycle.rules import rotation
+
         newest = state.newest
         if newest is None:
             return ()

@@ -1,20 +1,22 @@
-"""The edges of one certificate, as `act.py` uses them; what stands behind each is decided in `build.py`."""
+"""The edges of one certificate, as `agent/act` uses them; what stands behind each is decided in `wiring.py`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from certagent.acme.issuer import Issuer
-from certagent.dns.providers.protocol import Provider
-from certagent.facts.dns import Observation
-from certagent.facts.tls import Served, Service
-from certagent.mta.server import Server
-from certagent.store.protocol import Vault
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+    from certagent.acme.issuer import Issuer
+    from certagent.dns.providers.protocol import Provider
+    from certagent.facts.dns import Observation
+    from certagent.facts.tls import Served, Service
+    from certagent.mta.server import Server
+    from certagent.store.protocol import Vault
 
 PROBE_S = 30.0
 """Longest answer of a service to one probe: postscreen's greeting (6 s by default) and a slow EHLO are within it."""
@@ -23,7 +25,7 @@ CHECK_S = 60.0
 
 
 class Resolver(Protocol):
-    """What is asked of DNS (`dns/resolver.py`)."""
+    """What is asked of DNS (`dns/authority.py`)."""
 
     def observe(
         self, tlsa_name: str, *, expect: frozenset[str] | None, gone: frozenset[str], budget: timedelta
@@ -31,7 +33,7 @@ class Resolver(Protocol):
         """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
         ...
 
-    def settle_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
+    def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         """Return when every authoritative server gives the TXT values."""
         ...
 
@@ -45,7 +47,7 @@ class Resolver(Protocol):
 
 
 class Zones(Protocol):
-    """Who may write which zone (`build.py`)."""
+    """Who may write which zone (`wiring.py`)."""
 
     def writing(self, zone: str, name: str) -> AbstractContextManager[Provider]:
         """The provider of a zone, alone with it: writes to one zone never overlap."""
@@ -69,9 +71,9 @@ class Edges:
         servers: Mapping[str, Server],
         probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
         alone: Callable[[str], None] | None = None,
-        ahead: Executor | None = None,
+        ahead: Callable[[], Executor] | None = None,
     ) -> None:
-        """`alone` refuses a mail server that writes the files of another one."""
+        """`alone` refuses a mail server that writes the files of another one. `ahead`: the threads of `check_ahead`."""
         self.issuer = issuer
         self.resolver = resolver
         self.zones = zones
@@ -87,7 +89,8 @@ class Edges:
         """Let the servers' own checks run beside the CA's work: they take as long, and mind nobody."""
         if self._ahead:
             self._checked_at = time.monotonic()
-            self._checks = {n: self._ahead.submit(s.check, key_types) for n, s in self.servers.items()}
+            pool = self._ahead()
+            self._checks = {n: pool.submit(s.check, key_types) for n, s in self.servers.items()}
 
     def check(self, server: str, key_types: frozenset[str]) -> None:
         """No other server writes its files; and its own check: the one that began a moment ago, or a new one."""

@@ -39,16 +39,16 @@ def advance(
     while not stopping():
         known = journal.read(subject.name)
         step = subject.plan(known.state, journal.now())
-        if not isinstance(step, Wait) and step.work in tried and (why := subject.failing(known.state, step)):
-            step = Wait(timedelta(0), f"{step.work} is tried again: {why}")
+        if not isinstance(step, Wait) and step.lane in tried and (why := subject.failing(known.state, step)):
+            step = Wait(timedelta(0), f"{step.lane} is tried again: {why}")
         if isinstance(step, Wait):
             journal.sleep(subject.name, step.delay, step.because)
             return step
-        repeated = repeated + 1 if previous == (type(step), step.work) else 0
-        previous = type(step), step.work
+        repeated = repeated + 1 if previous == (type(step), step.lane) else 0
+        previous = type(step), step.lane
         taken = _take(step, subject, journal, known, spins=repeated >= SPIN)
         if taken.failure:
-            tried.add(taken.failure.work)
+            tried.add(taken.failure.lane)
         report(taken)
     return None
 

@@ -5,38 +5,41 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from certagent import __version__
-from certagent.acme.issuer import Issuer
 from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.edges import Edges, Resolver
 from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
-from certagent.dns.providers.protocol import Provider
 from certagent.errors import Misconfigured, Usage
 from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
-from certagent.lifecycle.events import AnyEvent
-from certagent.lifecycle.state import State
-from certagent.mta.claims import Claim, clashes
-from certagent.mta.server import Server
-from certagent.report.step import Problem
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
-from certagent.store.protocol import Store, Wake
 from certagent.store.sqlite import Sqlite
-from certagent.store.subject import SubjectId, SubjectKind
-from certagent.store.vault import Vault
+
+if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers depends on it
+    from concurrent.futures import Executor
+
+    from certagent.acme.issuer import Issuer
+    from certagent.dns.providers.protocol import Provider
+    from certagent.lifecycle.events import AnyEvent
+    from certagent.lifecycle.state import State
+    from certagent.mta.claims import Claim
+    from certagent.mta.server import Server
+    from certagent.report.step import Problem
+    from certagent.store.protocol import Store, Wake
+    from certagent.store.subject import SubjectId, SubjectKind
+    from certagent.store.vault import Vault
 
 BUILT_IN = {
     "certagent.dns_providers": {
@@ -65,7 +68,11 @@ class Zones:
 
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `edges.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
+        """See `edges.Zones`.
+
+        Raises:
+            Misconfigured: `dns.no_provider`.
+        """
         matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
         if not matching:
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
@@ -102,9 +109,10 @@ class Wiring:
         self.resolver = _once(self._resolver)
         self.providers = _once(self._make_providers)
         self.claims = _once(self._claims)
+        self._ahead = _once(_pool)
+        self._journal = _once(self._make_journal)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
-        self._ahead = ThreadPoolExecutor(2, thread_name_prefix="ahead")  # starts no thread before it is used
 
     def state_dir(self) -> Path:
         """The state directory, made if it is missing, 0700."""
@@ -126,7 +134,10 @@ class Wiring:
     @property
     def journal(self) -> Journal[State, AnyEvent]:
         """The journal of the certificates."""
-        return Journal(self.store, CERTIFICATE)
+        return self._journal(CERTIFICATE.name)
+
+    def _make_journal(self, kind: str) -> Journal[Any, Any]:
+        return Journal(self.store, self.kinds[kind].kind)
 
     @property
     def lock(self) -> Lock:
@@ -139,7 +150,7 @@ class Wiring:
                 self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
 
-    # -- subjects ----------------------------------------------------------------------------------------------------
+    # -- subjects ------------------------------------------------------------------------------------------------------
 
     def subjects(self) -> Iterator[SubjectId]:
         """All that is configured."""
@@ -151,8 +162,7 @@ class Wiring:
 
     def subject(self, subject: SubjectId) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
         """One that is configured, and its journal."""
-        kind = self.kinds[subject.kind]
-        return kind.make(subject.name), Journal(self.store, kind.kind)
+        return self.kinds[subject.kind].make(subject.name), self._journal(subject.kind)
 
     def others(self) -> Iterator[tuple[SubjectId, tuple[Problem, ...], Wake | None]]:
         """What is configured beside certificates: the subject, what fails of it, and when it is looked after again."""
@@ -169,6 +179,8 @@ class Wiring:
     @property
     def vault(self) -> Vault:
         """Where keys and chains are kept."""
+        from certagent.store.vault import Vault
+
         self.state_dir()
         return Vault(self.state_dir() / "vault")
 
@@ -226,8 +238,10 @@ class Wiring:
         `only`: certificate and name of a server; files that others share count for nothing.
 
         Raises:
-            config.value: (Misconfigured) Otherwise.
+            Misconfigured: `config.value`: Otherwise.
         """
+        from certagent.mta.claims import clashes
+
         for (one, earlier), (other, claim) in clashes(self.claims()):
             if only not in {None, one, other}:
                 continue
@@ -295,6 +309,12 @@ def _once(make: Callable[P, R]) -> Callable[P, R]:
             return cached(*args, **kwargs)
 
     return get
+
+
+def _pool() -> Executor:
+    from concurrent.futures import ThreadPoolExecutor  # with it comes `logging`
+
+    return ThreadPoolExecutor(2, thread_name_prefix="ahead")
 
 
 def _directory_name(url: str) -> str:

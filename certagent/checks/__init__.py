@@ -1,1 +1,1 @@
-"""What is looked at on request: what is served now, and the rehearsal against a test CA."""
+"""What is checked on request: what is served now, and the rehearsal against a test CA."""

@@ -29,6 +29,7 @@ from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
+from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
 
@@ -104,9 +105,9 @@ def _may_write(observation: Observation, edges: Edges) -> None:
     """Ask the provider to remove a value that is not there.
 
     Raises:
-        dns.…: See `dns.providers.protocol`.
+        Error: `dns.…`: See `dns.providers.protocol`.
     """
-    absent = frozenset({f"3 1 1 {secrets.token_hex(32)}"})
+    absent = frozenset({tlsa.of_key(secrets.token_hex(32))})
     with edges.zones.writing(observation.zone, observation.name) as provider:
         there = provider.get(observation.name, "TLSA")
         provider.remove(observation.name, "TLSA", absent, there)

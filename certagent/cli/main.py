@@ -12,7 +12,6 @@ import click
 from certagent import __version__
 from certagent.cli.errors import Ended, Exit, complain, exit_status_of
 from certagent.errors import Error, Usage
-from certagent.host.memory import no_core_dumps
 
 COMMANDS = {
     "init": "init",
@@ -27,6 +26,8 @@ COMMANDS = {
     "schema": "schema",
 }
 """Each command, in the order of the help, and the file that has it."""
+NO_SECRET = frozenset({"status", "plan", "history", "tlsa", "schema"})
+"""Commands that read no key and no other secret."""
 
 
 class _Commands(click.Group):
@@ -49,13 +50,17 @@ class _Commands(click.Group):
     "4 nothing to do (only with --exit-unchanged), 130 interrupted.",
 )
 @click.version_option(__version__, "--version", prog_name="certagent", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """The certificate lifecycle agent for mail servers: renews by ACME, and cannot break DANE.
 
     Begin with `certagent renew --dry-run`: it does everything against the CA's staging directory and changes nothing.
     `certagent run` then looks after all certificates.
     """
-    no_core_dumps()
+    if context.invoked_subcommand not in NO_SECRET:
+        from certagent.host.memory import no_core_dumps
+
+        no_core_dumps()
 
 
 def main() -> NoReturn:

@@ -17,7 +17,7 @@ import msgspec
 
 from certagent import __version__
 from certagent.errors import Error
-from certagent.host import replace, trust
+from certagent.host import trust
 from certagent.host.files import read_private
 
 WORTH_BYTES = 64 * 1024
@@ -45,6 +45,8 @@ def keep(text: bytes, default_dir: str, value: object) -> None:
     """Keep the value of this text in its state directory, if that is there."""
     if len(text) < WORTH_BYTES:
         return
+    from certagent.host import replace
+
     with suppress(Error):
         place = _place(text, default_dir)
         trust.trusted_dir(place.parent)

@@ -38,6 +38,7 @@ from certagent.host.trust import Untrusted
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.pki import names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
+from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
 
 MAX_BYTES = 64 * 1024 * 1024
 """A hundred thousand certificates fit in half of it; more is not a configuration."""
@@ -59,7 +60,7 @@ def load(path: Path) -> Config:
     """Read and check the file; one that was found right before is not checked again.
 
     Raises:
-        config.file, config.mode, config.yaml, config.key, config.value: (Usage) See docs/errors.md.
+        Usage: `config.file`, `config.mode`, `config.yaml`, `config.key`, `config.value`: See docs/errors.md.
     """
     data = _read(path)
     found = cache.read(data, STATE_DIR, _Checked)
@@ -124,9 +125,10 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
             if tlsa:
                 tlsa_name = names.tlsa_name(service.host, service.port)
                 tlsa_names[tlsa_name] = (*tlsa_names.get(tlsa_name, ()), server)
-    if "3 1 1" not in dane.records:
-        hint = "3 1 1 is what senders support best (RFC 7672 section 3.1); 2 1 1 may stand beside it"
-        raise reader.wrong("config.value", (*place, "dane", "records"), "3 1 1 is missing", hint)
+    if DANE_EE_SPKI_SHA256 not in dane.records:
+        ee, ta = DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
+        hint = f"{ee} is what senders support best (RFC 7672 section 3.1); {ta} may stand beside it"
+        raise reader.wrong("config.value", (*place, "dane", "records"), f"{ee} is missing", hint)
     rotate = keys.rotate_key
     day = timedelta(days=1)
     spec = Spec(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from certagent.config.yaml import Reader, Section
 from certagent.errors import Usage
 from certagent.facts.tls import Mode
 from certagent.lifecycle.spec import Spec
+from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, MadeParameters
 
 STATE_DIR = "/var/lib/certagent"
 
@@ -49,7 +50,7 @@ Name = Annotated[
 ]
 
 
-# -- the sections ----------------------------------------------------------------------------------------------------
+# -- the sections ------------------------------------------------------------------------------------------------------
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,7 +109,7 @@ class ServiceKeys(Keys, frozen=True):
 class Dane(Keys, frozen=True):
     """How TLSA records are kept."""
 
-    records: tuple[Literal["3 1 1", "2 1 1"], ...] = ("3 1 1",)
+    records: tuple[MadeParameters, ...] = (DANE_EE_SPKI_SHA256,)
     """The TLSA parameters that are published (RFC 7672 section 3.1)."""
     ttl: Duration = "1h"
     """The TTL of the records."""
@@ -136,7 +137,7 @@ class Certificate(Keys, frozen=True):
     drain: Duration = "5m"
     """How long old processes of a mail server may live on after a reload."""
     check_interval: Duration = "6h"
-    """How often DNS and the servers are looked at while nothing is due."""
+    """How often DNS and the servers are observed while nothing is due."""
     mail_servers: dict[Name, dict[str, Any]] = {}
     """Each has a `type`, the `services` that present the certificate, and the options of that type."""
 
@@ -154,7 +155,7 @@ class File(Keys, frozen=True, kw_only=True):
     """Certificates by name."""
 
 
-# -- what was read ---------------------------------------------------------------------------------------------------
+# -- what was read -----------------------------------------------------------------------------------------------------
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -199,7 +200,7 @@ class Config(msgspec.Struct, frozen=True):
         """The options of a plug-in, checked like everything else in the file.
 
         Raises:
-            config.key, config.value: (Usage) With file, line and key.
+            Usage: `config.key`, `config.value`: With file, line and key.
         """
         return Reader(self.path).convert(section.options, type_, section.place)
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from certagent.facts.unknown import Unknown
 
 KeyType = str
-"""A kind of key: `ecdsa-p256`, `ecdsa-p384`, `rsa-2048`, `rsa-3072`, `rsa-4096`; at most one RSA and one ECDSA."""
+"""A key type: `ecdsa-p256`, `ecdsa-p384`, `rsa-2048`, `rsa-3072`, `rsa-4096`; at most one RSA and one ECDSA."""
 
 Mode = Literal["smtp", "imap", "pop3", "sieve", "tls"]
 """How TLS begins: STARTTLS of SMTP (RFC 3207), IMAP and POP3 (RFC 2595, 9051) or ManageSieve (RFC 5804); or at once."""

@@ -19,6 +19,7 @@ from certagent.lifecycle import caches
 from certagent.mta.server import Found
 from certagent.pki.keytypes import algorithm
 from certagent.pki.names import challenge_name
+from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
 from certagent.report.words import brief
 
 _WIDTH = 100
@@ -129,12 +130,12 @@ def _is_mx(name: str, certificate: Proposed, survey: Survey) -> bool:
     return any(_has_tlsa(s, survey) for f in certificate.servers for s in f.services if s.host == name)
 
 
-# -- one certificate -------------------------------------------------------------------------------------------------
+# -- one certificate ---------------------------------------------------------------------------------------------------
 
 
 def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
     if certificate.name not in (*certificate.names, seen.EXAMPLE):
-        yield from _comment("One more for this name: its servers have files for other kinds of keys.", 2)
+        yield from _comment("One more for this name: its servers have files for other key types.", 2)
     yield f"  {certificate.name}:"
     yield "    ca: letsencrypt"
     yield from _names(certificate, survey)
@@ -196,9 +197,9 @@ def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
         why = "1h: a roll waits two TTLs."
     yield from _comment(why, 6)
     yield f"      ttl: {_duration(min(today, _TTL_S) or _TTL_S)}"
-    if any("2 1 1" in seen.tlsa_parameters(name) for name in names):
+    if any(DANE_TA_SPKI_SHA256 in seen.tlsa_parameters(name) for name in names):
         yield from _comment("Both kinds are there today.", 6)
-        yield '      records: ["3 1 1", "2 1 1"]'
+        yield f'      records: ["{DANE_EE_SPKI_SHA256}", "{DANE_TA_SPKI_SHA256}"]'
 
 
 def _server(server: Found, certificate: Proposed, survey: Survey) -> Iterator[str]:
@@ -265,7 +266,7 @@ def _has_tlsa(service: Service, survey: Survey) -> bool | None:
     return seen.dane(survey.names.get(service.host), survey.resolvers)[0]
 
 
-# -- writing ---------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def _comment(words: str, indent: int = 0) -> list[str]:

@@ -26,7 +26,7 @@ from certagent.pki import tlsa
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.probe.handshake import probe_all
 from certagent.report.findings import Finding
-from certagent.report.words import brief
+from certagent.report.words import brief, count
 
 CA = "letsencrypt.org"
 """The CA that is proposed, by its name in CAA (RFC 8659 section 4.2)."""
@@ -61,7 +61,7 @@ class Survey(Struct, frozen=True):
 
 
 class Proposed(NamedTuple):
-    """One certificate for servers that answer to the same names with the same kinds of keys."""
+    """One certificate for servers that answer to the same names with the same key types."""
 
     name: str
     names: tuple[str, ...]
@@ -69,7 +69,7 @@ class Proposed(NamedTuple):
     servers: tuple[Found, ...]
 
 
-# -- looking ---------------------------------------------------------------------------------------------------------
+# -- looking -----------------------------------------------------------------------------------------------------------
 
 
 def take(kinds: dict[str, Any]) -> Survey:
@@ -128,7 +128,7 @@ def services(server: Found, known: dict[str, Name]) -> tuple[Service, ...]:
     return (*server.services, *(replace(mx, host=name, sni=()) for name in more))
 
 
-# -- what follows from it --------------------------------------------------------------------------------------------
+# -- what follows from it ----------------------------------------------------------------------------------------------
 
 
 def is_host(name: str) -> bool:
@@ -146,12 +146,12 @@ def orderable(name: str, survey: Survey) -> bool:
 
 
 def kinds(server: Found) -> tuple[str, ...]:
-    """The kinds of keys, `ecdsa` and `rsa`, that its options have files for."""
+    """The key types, `ecdsa` and `rsa`, that its options have files for."""
     return tuple(sorted({kind for kind, _ in files(server)})) or ("ecdsa",)
 
 
 def files(server: Found) -> list[tuple[str, dict[str, str]]]:
-    """The files of each kind of key, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
+    """The files of each key type, as `certagent.mta.files.Files` calls them; a bare path is a combined file."""
     found: list[tuple[str, dict[str, str]]] = []
     for value in server.options.values():
         for key, one in cast("dict[object, Any]", value).items() if isinstance(value, dict) else ():
@@ -163,12 +163,12 @@ def files(server: Found) -> list[tuple[str, dict[str, str]]]:
 
 
 def served_kinds(server: Found, survey: Survey) -> tuple[str, ...]:
-    """The kinds of keys that it answers with now."""
+    """The key types that it answers with now."""
     return tuple(sorted({algorithm(s.key_type) for s in survey.served[server.name] if isinstance(s.chain, Chain)}))
 
 
 def certificates(survey: Survey) -> list[Proposed]:
-    """The servers that share a name and have files for the same kinds of keys share a certificate."""
+    """The servers that share a name and have files for the same key types share a certificate."""
     groups: list[list[Found]] = []
     for server in survey.found:
         mine = {name for name in server.names if orderable(name, survey)}
@@ -243,7 +243,7 @@ def tlsa_parameters(name: Name) -> frozenset[str]:
     return frozenset(tlsa.parameters(value) for value in _values(name))
 
 
-# -- saying ----------------------------------------------------------------------------------------------------------
+# -- saying ------------------------------------------------------------------------------------------------------------
 
 
 def findings(survey: Survey) -> Iterator[Finding]:
@@ -323,7 +323,8 @@ def _records(name: Name, survey: Survey) -> Iterator[Finding]:
     yield Finding("error" if name.tlsa.security == "bogus" else "ok" if yes else "note", what, why)
     if ttl := ttl_s(name):
         heard = [answer for answer in name.tlsa.answers.values() if isinstance(answer, Answer)]
-        detail = f"{len(_values(name))} records, TTL {brief(timedelta(seconds=ttl))}, at {len(heard)} servers"
+        records, servers = count(len(_values(name)), "record"), count(len(heard), "server")
+        detail = f"{records}, TTL {brief(timedelta(seconds=ttl))}, at {servers}"
         met = [s.chain for s in _met(survey) if (s.host, s.port) == (name.name, 25) and isinstance(s.chain, Chain)]
         unmatched = sorted({t for answer in heard for leaf in met for t in caches.unmatched(answer.values, leaf)})
         if unmatched:

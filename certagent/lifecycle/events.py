@@ -1,4 +1,4 @@
-"""Everything that can happen to a certificate, as the journal tells it: one intent before each change, one outcome
+"""Everything that can happen to a certificate, as the journal keeps it: one intent before each change, one outcome
 after.
 
 The journal is read for years. An event type never changes its meaning; new fields get defaults.
@@ -20,9 +20,9 @@ from certagent.lifecycle.steps import AnyStep, Delete
 
 
 class Event(Struct, frozen=True, tag=True, kw_only=True):
-    """What happened. `work` is the lane of the step: its failures are over with this."""
+    """What happened. `lane` is the lane of the step: its failures are over with this."""
 
-    work: Lane | None = None
+    lane: Lane | None = None
 
 
 class Intended(Event, frozen=True):
@@ -254,7 +254,7 @@ def deleted(step: Delete) -> Deleted:
         keys=step.keys,
         tlsa_names=step.tlsa_names,
         mail_servers=step.mail_servers,
-        work=step.work,
+        lane=step.lane,
     )
 
 

@@ -34,8 +34,8 @@ from certagent.pki import tlsa
 
 def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     """The state after the event, which happened at `now`."""
-    if event.work and not isinstance(event, ev.Failed | ev.Intended) and state.failure(event.work):
-        state = replace(state, failing=_without(state, event.work))
+    if event.lane and not isinstance(event, ev.Failed | ev.Intended) and state.failure(event.lane):
+        state = replace(state, failing=_without(state, event.lane))
     return _apply(state, event, now)
 
 
@@ -199,11 +199,11 @@ def _put_back(state: State, server: str) -> tuple[Failure, ...]:
 
 
 def _failed(state: State, event: ev.Failed, now: Instant) -> State:
-    if event.work is None:
+    if event.lane is None:
         return state
-    old = state.failure(event.work)
+    old = state.failure(event.lane)
     failure = Failure(
-        lane=event.work,
+        lane=event.lane,
         kind=event.kind,
         code=event.code,
         detail=event.detail,
@@ -216,7 +216,7 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         concerns=event.concerns,
         quick=event.quick,
     )
-    return replace(state, failing=(*_without(state, event.work), failure))
+    return replace(state, failing=(*_without(state, event.lane), failure))
 
 
 def _order(state: State, key_type: KeyType, *, presented: bool | None = None, ready: bool | None = None) -> State:

@@ -1,6 +1,6 @@
 """The planner run ahead in an ideal world: every step succeeds at once, every server follows at once, nobody else acts.
 
-What it tells is a promise about the rules, not about the world: the same rules decide again with what is really seen.
+It is a promise about the rules, not about the world: the same rules decide again with what is really seen.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
             delay = max(step.delay, timedelta(milliseconds=1))
             now = Instant(now.wall + delay, now.elapsed_s + delay.total_seconds())
             continue
-        state = fold(state, ev.Intended(step=step, work=step.work), now)
+        state = fold(state, ev.Intended(step=step, lane=step.lane), now)
         for event in _ideal(step, spec, state, zone, now):
             state = fold(state, event, now)
         now = Instant(now.wall + timedelta(milliseconds=1), now.elapsed_s + 0.001)
@@ -74,23 +74,23 @@ def future_spki(keys: str, key_type: str) -> str:
 def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     step: st.AnyStep, spec: Spec, state: State, zone: dict[str, frozenset[str]], now: Instant
 ) -> list[ev.AnyEvent]:
-    work = step.work
+    lane = step.lane
     match step:
         case st.MakeKeys():
             spki = {key_type: future_spki(step.keys, key_type) for key_type in step.key_types}
-            return [ev.KeysMade(keys=step.keys, spki=spki, work=work)]
+            return [ev.KeysMade(keys=step.keys, spki=spki, lane=lane)]
         case st.PlaceOrder():
             challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
             placed = ev.OrderPlaced(
-                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=step.ca, work=work
+                key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=step.ca, lane=lane
             )
             return [placed]
         case st.AbandonOrder():
-            return [ev.OrderAbandoned(key_type=step.key_type, work=work)]
+            return [ev.OrderAbandoned(key_type=step.key_type, lane=lane)]
         case st.Present():
-            return [ev.Presented(key_type=step.key_type, work=work)]
+            return [ev.Presented(key_type=step.key_type, lane=lane)]
         case st.Respond():
-            return [ev.OrderReady(key_type=step.key_type, work=work)]
+            return [ev.OrderReady(key_type=step.key_type, lane=lane)]
         case st.Finalize():
             chain = _chain(step, spec, state, now)
             return [
@@ -101,38 +101,38 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
                     chain=chain,
                     completes=step.completes,
                     ca=state.orders[step.key_type].ca,
-                    work=work,
+                    lane=lane,
                 )
             ]
         case st.CleanUp():
-            return [ev.CleanedUp(challenges=step.challenges, work=work)]
+            return [ev.CleanedUp(challenges=step.challenges, lane=lane)]
         case st.Observe():
             observation = _observation(step.tlsa_name, spec, state, zone)
             return [
                 ev.Observed(
-                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, work=work
+                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, lane=lane
                 )
             ]
         case st.Publish():
             here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) | step.values
-            return [ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work)]
+            return [ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
         case st.Unpublish():
             here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
             zone[here] = zone.get(here, frozenset()) - step.values
-            return [ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work)]
+            return [ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
         case st.Inspect():
-            return [ev.Inspected(server=step.server, served=(), work=work)]
+            return [ev.Inspected(server=step.server, served=(), lane=lane)]
         case st.Install():
-            return [ev.Installed(server=step.server, generation=step.generation, work=work)]
+            return [ev.Installed(server=step.server, generation=step.generation, lane=lane)]
         case st.Restore():
-            return [ev.Restored(server=step.server, work=work)]
+            return [ev.Restored(server=step.server, lane=lane)]
         case st.Reload():
-            return [ev.Reloaded(server=step.server, work=work)]
+            return [ev.Reloaded(server=step.server, lane=lane)]
         case st.Verify():
             served = _served(step, spec, state)
             done = ev.Verified(
-                server=step.server, generation=step.generation, drained=step.drained, served=served, work=work
+                server=step.server, generation=step.generation, drained=step.drained, served=served, lane=lane
             )
             return [done]
         case st.FetchRenewalInfo():
@@ -144,14 +144,14 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
                 end=None,
                 at=None,
                 ask_again_s=_FAR.total_seconds(),
-                work=work,
+                lane=lane,
             )
             old = state.renewals.get(step.key_type)
             if old and old.generation == step.generation:
-                drawn = replace(old.drawn, ask_again_s=_FAR.total_seconds(), work=work)
+                drawn = replace(old.drawn, ask_again_s=_FAR.total_seconds(), lane=lane)
             return [drawn]
         case st.Revoke():
-            return [ev.Revoked(generation=step.generation, ca=step.ca, work=work)]
+            return [ev.Revoked(generation=step.generation, ca=step.ca, lane=lane)]
         case st.Delete():  # pragma: no branch -- the last of AnyStep; pyright holds the match to be whole
             return [ev.deleted(step)]
 

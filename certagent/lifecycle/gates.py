@@ -33,7 +33,7 @@ class Obstacle(Struct, frozen=True):
         return f"{self.tlsa_name} {self.why}"
 
 
-# -- the swap --------------------------------------------------------------------------------------------------------
+# -- the swap ----------------------------------------------------------------------------------------------------------
 
 
 def may_install(names: TlsaNames, server: str, generation: Generation, now: Instant) -> list[Obstacle]:
@@ -60,7 +60,7 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
         return [Obstacle(name, None, "its authoritative servers were not asked yet")]
     found: list[Obstacle] = []
     if name.changed_since_observed:
-        found.append(Obstacle(name, None, "changed, and not looked at since"))
+        found.append(Obstacle(name, None, "changed, and not observed since"))
     if not caches.complete(seen):
         found.append(Obstacle(name, None, _not_heard(seen)))
     broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains))
@@ -105,7 +105,7 @@ def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generatio
     return breaks(one) and not breaks(other)
 
 
-# -- records ---------------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
 def may_publish(name: TlsaName, values: Values) -> str | None:
@@ -116,8 +116,8 @@ def may_publish(name: TlsaName, values: Values) -> str | None:
     """
     if name.publication_blocked:
         return f"{name}: {name.publication_blocked}"
-    worse = name.newly_unmatched(values)
-    return f"{name}: no record of type {', '.join(worse)} would match what is served now" if worse else None
+    unmatched = name.newly_unmatched(values)
+    return f"{name}: no record of type {', '.join(unmatched)} would match what is served now" if unmatched else None
 
 
 def may_unpublish(name: TlsaName, values: Values) -> str | None:
@@ -129,8 +129,8 @@ def may_unpublish(name: TlsaName, values: Values) -> str | None:
         return f"{name}: what {', '.join(unknown)} serves is not known yet"
     for before in name.sets:
         for chain in name.served:
-            worse = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
-            if worse:
-                parameters = ", ".join(sorted(worse))
+            unmatched = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
+            if unmatched:
+                parameters = ", ".join(sorted(unmatched))
                 return f"{name}: without these no record of type {parameters} would match what is served"
     return None

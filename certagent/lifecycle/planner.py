@@ -52,11 +52,11 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
             if isinstance(offer, Wait):
                 waits.append(offer)
                 continue
-            failure = state.failure(offer.work)
+            failure = state.failure(offer.lane)
             left = schedule.retry_in(failure, now) if failure else timedelta(0)
             if failure is None or left <= timedelta(0):
                 return offer
-            waits.append(Wait(left, f"{offer.work}: {schedule.tried(failure)}: {failure.detail}"))
+            waits.append(Wait(left, f"{offer.lane}: {schedule.tried(failure)}: {failure.detail}"))
     first = min(waits, key=lambda w: w.delay)
     swap = next((w for w in waits if w.swap), first)
     return first if swap is first else replace(first, because=f"{swap.because}; meanwhile {first.because}")

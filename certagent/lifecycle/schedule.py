@@ -80,7 +80,7 @@ def of_the_ca(failure: Failure) -> bool:
 def retry_in(failure: Failure, now: Instant) -> timedelta:
     """How long until a failed line of work may be tried again; zero or less: now.
 
-    Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is looked at again like
+    Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is tried again like
     any other failure: the repair may be made at any time.
     """
     steps = BACKOFF_S

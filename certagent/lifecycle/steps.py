@@ -29,7 +29,7 @@ class Step(Struct, frozen=True, tag=True, kw_only=True):
     because: str
 
     @property
-    def work(self) -> Lane:
+    def lane(self) -> Lane:
         """Its lane: failures count and back off by it."""
         return Lane(self.VERB, getattr(self, self.SUBJECT) if self.SUBJECT else "")
 
@@ -171,7 +171,7 @@ class Install(Step, frozen=True):
     """The operator chose not to wait for caches (a compromised key without a standby)."""
 
     @property
-    def work(self) -> Lane:
+    def lane(self) -> Lane:
         """Putting back has another lane: it must not wait for the back-off of what it puts right."""
         return Lane("rollback" if self.rollback else "install", self.server)
 

@@ -47,7 +47,7 @@ class _Directory(NamedTuple):
 
 
 def _identities(path: str, directories: dict[str, tuple[str, _Directory]]) -> list[Hashable]:
-    """What the file is known by. `directories`: those that were looked at, for thousands of files share one."""
+    """What the file is known by. `directories`: those that were read, for thousands of files share one."""
     if os.path.islink(path):
         path = os.path.realpath(path)
     parent, name = os.path.split(path)

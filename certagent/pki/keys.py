@@ -30,7 +30,8 @@ _MAX_PEM = 16 * 1024
 def make(key_type: str) -> Secret[bytes]:
     """A new private key as PEM.
 
-    Raises: `pem.algorithm`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     if algorithm(key_type) == "rsa":
         return _pem(rsa.generate_private_key(public_exponent=65537, key_size=bits(key_type)))
@@ -40,7 +41,8 @@ def make(key_type: str) -> Secret[bytes]:
 def load(key: Secret[bytes]) -> PrivateKey:
     """The key itself, for the functions of this package.
 
-    Raises: `pem.key` for an encrypted, unsupported or unreadable one.
+    Raises:
+        Misconfigured: `pem.key`: For an encrypted, unsupported or unreadable one.
     """
     pem = key.reveal()
     if len(pem) > _MAX_PEM:
@@ -60,7 +62,8 @@ def load(key: Secret[bytes]) -> PrivateKey:
 def normal(key: Secret[bytes]) -> Secret[bytes]:
     """The same key as `make` would have written it.
 
-    Raises: `pem.key`.
+    Raises:
+        Misconfigured: `pem.key`.
     """
     return _pem(load(key))
 
@@ -68,7 +71,8 @@ def normal(key: Secret[bytes]) -> Secret[bytes]:
 def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
     """The name in `KEY_TYPES` of a public key, or of a private key's PEM.
 
-    Raises: `pem.key` for a kind that certagent does not handle.
+    Raises:
+        Misconfigured: `pem.key`: For a kind that certagent does not handle.
     """
     public = load(key).public_key() if isinstance(key, Secret) else key
     key_type = None
@@ -87,8 +91,10 @@ def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
 def spki_sha256(key: Secret[bytes]) -> str:
     """Lower-case hex of the SHA-256 of its SubjectPublicKeyInfo, as in TLSA `3 1 1`.
 
-    Raises: `pem.key`.
     Source: RFC 6698 section 2.1.2, selector 1.
+
+    Raises:
+        Misconfigured: `pem.key`.
     """
     spki = (
         load(key).public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -99,8 +105,10 @@ def spki_sha256(key: Secret[bytes]) -> str:
 def csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
     """A certificate request as PEM: empty subject, the names as dNSName SANs in sorted order, each once.
 
-    Raises: `pem.key`, `name.invalid`.
     Source: RFC 8555 section 7.4.
+
+    Raises:
+        Misconfigured: `pem.key`, `name.invalid`.
     """
     if not names:
         raise Misconfigured("name.invalid", "no name to order a certificate for", "list at least one under names:")

@@ -1,4 +1,4 @@
-"""The kinds of keys, by name; apart from `keys.py` so that the config can check a name without loading cryptography."""
+"""The key types, by name; apart from `keys.py` so that the config can check a name without loading cryptography."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ KEY_TYPES: Final = tuple(_TABLE)
 def algorithm(key_type: str) -> Algorithm:
     """What a server holds at most one certificate of: all ECDSA curves count as one, all RSA sizes too.
 
-    Raises: `pem.algorithm`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     return _row(key_type)[0]
 
@@ -32,7 +33,8 @@ def algorithm(key_type: str) -> Algorithm:
 def bits(key_type: str) -> int:
     """Of the curve (RFC 5480 section 2.1.1.1), or of the modulus.
 
-    Raises: `pem.algorithm`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     return _row(key_type)[1]
 
@@ -45,4 +47,4 @@ def named(algorithm: Algorithm, bits: int) -> str | None:
 def _row(key_type: str) -> tuple[Algorithm, int]:
     if row := _TABLE.get(key_type):
         return row
-    raise Misconfigured("pem.algorithm", f"unknown kind of key: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")
+    raise Misconfigured("pem.key_type", f"unknown key type: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")

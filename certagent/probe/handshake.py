@@ -5,7 +5,7 @@ A probe never raises and never guesses: what no handshake showed is `Unknown`, w
 any. Nothing is verified here; the chain is compared elsewhere. No session is resumed, since a resumed one shows no
 certificate. No mail is sent, no login tried.
 
-Two handshakes show a kind of key: one with TLS 1.2 only, and one as clients of today begin it, with 1.3 and 1.2 on
+Two handshakes show a key type: one with TLS 1.2 only, and one as clients of today begin it, with 1.3 and 1.2 on
 offer. Both take that kind alone. But where only one kind is looked for, the server chooses freely in the second: so a
 certificate that it prefers and that nobody renews is seen as well.
 
@@ -144,7 +144,7 @@ class _Client(NamedTuple):
     kind: Algorithm
     newest: Version
     free: bool
-    """The server may show another kind of key."""
+    """The server may show another key type."""
 
     def __str__(self) -> str:
         versions = {"1.2": "TLS 1.2", "1.3": "TLS 1.3 or 1.2"}[self.newest]
@@ -152,7 +152,7 @@ class _Client(NamedTuple):
 
 
 class _Absent(Unseen):
-    """TLS 1.2 does not show this kind of key, and the server may mean it: it speaks 1.3 only, or has no cipher for it.
+    """TLS 1.2 does not show this key type, and the server may mean it: it speaks 1.3 only, or has no cipher for it.
 
     There is no one sign of it: OpenSSL says `protocol version` (RFC 8446 appendix D.2), GnuTLS `handshake failure`,
     Dovecot closes. Where TLS does not work at all it ends so too, but then the one with 1.3 on offer fails as well.
@@ -160,7 +160,7 @@ class _Absent(Unseen):
 
 
 _OTHER: Final[dict[Algorithm, KeyType]] = {"rsa": "rsa-2048", "ecdsa": "ecdsa-p256"}
-"""What stands for a kind of key that was not asked for."""
+"""What stands for a key type that was not asked for."""
 
 
 def _kind(certificate: x509.Certificate) -> Algorithm:
@@ -185,11 +185,11 @@ def _meet(service: Service, address: str, client: _Client, deadline: float) -> t
     if not certificates:
         raise Unseen("no certificate was sent")
     if not client.free and _kind(certificates[0]) != client.kind:
-        raise Unseen(f"no {client.kind} certificate: the server shows another kind of key")
+        raise Unseen(f"no {client.kind} certificate: the server shows another key type")
     return certificates, version
 
 
-# -- TLS -------------------------------------------------------------------------------------------------------------
+# -- TLS ---------------------------------------------------------------------------------------------------------------
 
 _CIPHERS: Final = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}
 """What makes a server choose its certificate in TLS 1.2."""
@@ -209,7 +209,7 @@ def _context(client: _Client) -> SSL.Context:
     if not client.free:
         context.set_cipher_list(_CIPHERS[client.kind])
         if client.newest == "1.3":
-            # pyOpenSSL has no method for it. Were it without effect, the kind of the key that is shown would tell.
+            # pyOpenSSL has no method for it. Were it without effect, the type of the key that is shown would show it.
             binding: Any = SSL
             binding._lib.SSL_CTX_set1_sigalgs_list(context._context, _SIGNATURES[client.kind])  # pyright: ignore[reportPrivateUsage]
     return context

@@ -1,4 +1,4 @@
-"""Findings: what `certagent check`, `certagent init` and a rehearsal say of each thing they looked at."""
+"""Findings: what `certagent check`, `certagent init` and a rehearsal say of each thing they checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Outcome = Literal["ok", "note", "warning", "error"]
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at or tried, and how it is.
+    """One thing that was checked or tried, and how it is.
 
     `note`: worth knowing; `warning`: works now, but will not for long or not always; `error`: wrong, or did not work.
     """
@@ -43,7 +43,7 @@ def no_time_to_roll(spec: Spec, state: State, key_type: str, chain: Chain) -> li
     why = rotation.no_time_to_roll(spec, state, chain)
     hint = "lower the TTL of the TLSA records"
     if tlsa.DANE_TA_SPKI_SHA256 in spec.tlsa_parameters:
-        hint += ", or publish 3 1 1 alone"
+        hint += f", or publish {tlsa.DANE_EE_SPKI_SHA256} alone"
     elif not spec.standby:
         hint += ", or set standby: true"
     return [Finding("warning", f"certificate {key_type}", why, hint)] if why else []

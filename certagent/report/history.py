@@ -10,6 +10,7 @@ from certagent.facts.dns import Answer
 from certagent.facts.tls import Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
+from certagent.pki import tlsa
 from certagent.report.status import Date, Heard, heard
 from certagent.report.views import StepFailure, step_failure
 from certagent.report.words import date, short, step_words
@@ -87,7 +88,7 @@ def event(entry: Entry[ev.AnyEvent]) -> Event:
         what=f"{what} (as before)" if entry.again else what,
         details=() if entry.again else tuple(details),
         step=type(about).__name__ if about is not happened else "",
-        lane=str(happened.work or ""),
+        lane=str(happened.lane or ""),
         tlsa_name=_text(about, "tlsa_name"),
         server=_text(about, "server"),
         generation=_text(about, "generation"),
@@ -121,9 +122,9 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
         case ev.Intended():
             return [f"about to {step_words(happened.step)}: {happened.step.because}"]
         case ev.Failed():
-            return [f"FAILED {happened.work}: {happened.detail} [{happened.code}]"]
+            return [f"FAILED {happened.lane}: {happened.detail} [{happened.code}]"]
         case ev.KeysMade():
-            return [f"made keys {happened.keys}", *(f"{a} 3 1 1 {spki}" for a, spki in happened.spki.items())]
+            return [f"made keys {happened.keys}", *(f"{a} {tlsa.of_key(spki)}" for a, spki in happened.spki.items())]
         case ev.OrderPlaced():
             todo = [str(challenge) for challenge in happened.challenges] or ["no challenge"]
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
@@ -149,7 +150,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
                 for s, a in sorted(seen.answers.items())
             ]
             why = f", {seen.why}" if seen.why else ""
-            return [f"looked at {happened.tlsa_name}: {seen.security}{why}", *answers]
+            return [f"observed {happened.tlsa_name}: {seen.security}{why}", *answers]
         case ev.Superseding():
             before = f"from TTL {happened.before_ttl_s} s: {short(happened.before)}"
             after = f"to TTL {happened.after_ttl_s} s: {short(happened.after)}"

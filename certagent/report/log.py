@@ -1,6 +1,6 @@
 """The log: one line for each step, in words that stay the same. It goes to standard error; systemd adds the date.
 
-`certificate=mx1.example.org seq=12 step=Install work="install postfix" outcome=done took=0.031 because="…"`. It never
+`certificate=mx1.example.org seq=12 step=Install lane="install postfix" outcome=done took=0.031 because="…"`. It never
 holds a secret or PEM.
 """
 
@@ -29,7 +29,7 @@ def report(step: StepReport) -> None:
         (step.kind, step.name),
         ("seq", step.seq),
         ("step", type(step.step).__name__),
-        ("work", step.step.work),
+        ("lane", step.step.lane),
         ("outcome", "failed" if step.failure else "done"),
         ("took", f"{step.took_s:.3f}"),
         ("because", step.step.because),

@@ -61,7 +61,7 @@ class MailServer(Struct, frozen=True):
     generation: str | None
     """The one that was installed last."""
     phase: Phase | None
-    """How far that one is; None: nothing was looked at yet."""
+    """How far that one is; None: nothing was inspected yet."""
     verified_at: Date | None
     rejected: str | None
     """A generation that was taken back."""

@@ -16,7 +16,7 @@ class Step(Protocol):
         ...
 
     @property
-    def work(self) -> Any:
+    def lane(self) -> Any:
         """The line of work: what a failure holds back, and nothing else. Hashable; its text is for people."""
         ...
 
@@ -54,7 +54,7 @@ class Failed(Problem, Protocol):
     """An event: a step failed."""
 
     @property
-    def work(self) -> Any:
+    def lane(self) -> Any:
         """Of the step."""
         ...
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from certagent.report.findings import Finding
-from certagent.report.history import Event
-from certagent.report.status import (
-    VERDICTS,
-    Certificate,
-    Failure,
-    MailServer,
-    Other,
-    Roll,
-    Stage,
-    Status,
-    TlsaName,
-    Verdict,
-)
-from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
+from certagent.report.status import VERDICTS
 from certagent.report.words import brief, count, date, short
+
+if TYPE_CHECKING:  # `status` does without the planner, which the other views need
+    from certagent.report.findings import Finding
+    from certagent.report.history import Event
+    from certagent.report.status import (
+        Certificate,
+        Failure,
+        MailServer,
+        Other,
+        Roll,
+        Stage,
+        Status,
+        TlsaName,
+        Verdict,
+    )
+    from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
 
 MANY = 50
 """More certificates than anybody reads in full: of those that are well, `status` shows a line each."""
@@ -34,7 +36,7 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
 
 
-# -- steps -----------------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------------------------------------------------------
 
 
 def step(certificate: str, taken: Taken) -> str:
@@ -60,7 +62,7 @@ def timeline(steps: Sequence[Planned]) -> str:
     return "\n".join(lines)
 
 
-# -- findings --------------------------------------------------------------------------------------------------------
+# -- findings ----------------------------------------------------------------------------------------------------------
 
 
 def finding(item: Finding) -> str:
@@ -79,7 +81,7 @@ def rehearsal(report: RehearsedCertificate) -> str:
     return "\n".join([*lines, timeline(report.plan), "the real run would succeed" if report.succeeds else stops])
 
 
-# -- status ----------------------------------------------------------------------------------------------------------
+# -- status ------------------------------------------------------------------------------------------------------------
 
 _VERDICTS: dict[Verdict, str] = {
     "well": "well",
@@ -184,7 +186,7 @@ def _roll(roll: Roll, now: datetime) -> Iterator[str]:
 def _mail_server(server: MailServer) -> str:
     back = f"; {server.rejected} was taken back: certagent history says why" if server.rejected else ""
     if server.phase is None:
-        return "was not looked at yet"
+        return "was not inspected yet"
     subject = server.generation or " and ".join(server.serves)
     if not subject:
         return f"serves nothing that is known{back}"
@@ -195,7 +197,7 @@ def _mail_server(server: MailServer) -> str:
 
 def _tlsa_name(name: TlsaName) -> Iterator[str]:
     if name.observed_at is None:
-        yield f"  {name.name} was not looked at yet"
+        yield f"  {name.name} was not observed yet"
         return
     if name.blocked:
         head = f"not published: {name.blocked}"
@@ -203,7 +205,7 @@ def _tlsa_name(name: TlsaName) -> Iterator[str]:
         head = "withdrawn"
     else:
         head = f"{count(len(name.wanted), 'record')} at {name.in_dns} of {count(name.servers, 'server')}"
-    yield f"  {name.name} {head}; {name.dnssec}; looked at {date(name.observed_at)}"
+    yield f"  {name.name} {head}; {name.dnssec}; observed {date(name.observed_at)}"
     if name.unmanaged:
         yield f"    note: not certagent's, left alone: {short(name.unmanaged)}"
     for answer in name.answers:
@@ -231,7 +233,7 @@ def _next(view: Certificate) -> str:
     return f"next {date(view.next.at)}: {view.next.what}" if view.next else "next: now, as soon as certagent runs"
 
 
-# -- tlsa and history ------------------------------------------------------------------------------------------------
+# -- tlsa and history --------------------------------------------------------------------------------------------------
 
 
 def tlsa_record(record: TlsaRecord) -> str:

@@ -25,7 +25,7 @@ from certagent.report.words import brief, step_words
 VERSION = 1
 
 
-# -- plan ------------------------------------------------------------------------------------------------------------
+# -- plan --------------------------------------------------------------------------------------------------------------
 
 
 class Planned(Struct, frozen=True):
@@ -68,12 +68,14 @@ def planned(foreseen: Iterable[Foreseen]) -> tuple[Planned, ...]:
             continue
         if isinstance(step, st.MakeKeys):
             for key_type in step.key_types:
-                unmade[tlsa.of_key(future_spki(step.keys, key_type))] = f"3 1 1 of {step.keys} ({key_type})"
+                unmade[tlsa.of_key(future_spki(step.keys, key_type))] = (
+                    f"{tlsa.DANE_EE_SPKI_SHA256} of {step.keys} ({key_type})"
+                )
         result.append(Planned(item.at.wall, type(step).__name__, step_words(step, unmade), step.because))
     return tuple(result)
 
 
-# -- renew -----------------------------------------------------------------------------------------------------------
+# -- renew -------------------------------------------------------------------------------------------------------------
 
 
 class StepFailure(Struct, frozen=True):
@@ -124,7 +126,7 @@ def taken(report: StepReport) -> Taken:
     return Taken(
         seq=report.seq,
         step=type(step).__name__,
-        lane=str(step.work),
+        lane=str(step.lane),
         what=step_words(step),
         because=step.because,
         took_s=round(report.took_s, 3),
@@ -137,7 +139,7 @@ def step_failure(failed: Failed) -> StepFailure:
     return StepFailure(failed.kind, failed.code, failed.detail, failed.hint)
 
 
-# -- renew --dry-run -------------------------------------------------------------------------------------------------
+# -- renew --dry-run ---------------------------------------------------------------------------------------------------
 
 
 class RehearsedCertificate(Struct, frozen=True):
@@ -173,7 +175,7 @@ def rehearsed(report: Rehearsal) -> RehearsedCertificate:
     )
 
 
-# -- check -----------------------------------------------------------------------------------------------------------
+# -- check -------------------------------------------------------------------------------------------------------------
 
 
 class CheckedCertificate(Struct, frozen=True):
@@ -202,7 +204,7 @@ def checked(name: str, findings: Iterable[Finding]) -> CheckedCertificate:
     return CheckedCertificate(name, _OUTCOMES[worst], every)
 
 
-# -- tlsa ------------------------------------------------------------------------------------------------------------
+# -- tlsa --------------------------------------------------------------------------------------------------------------
 
 
 class TlsaRecord(Struct, frozen=True):

@@ -90,12 +90,12 @@ def _connected(place: Path | str, *, uri: bool = False) -> Generator[sqlite3.Con
 def _version(path: Path, db: sqlite3.Connection, size: int) -> int:
     """0: a new file, not made yet."""
     pragmas = ("application_id", "user_version", "page_size")
-    owner, version, page_bytes = (db.execute(f"PRAGMA {one}").fetchone()[0] for one in pragmas)
+    application, version, page_bytes = (db.execute(f"PRAGMA {one}").fetchone()[0] for one in pragmas)
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-    ours = owner == schema.APPLICATION_ID or (version == 1 and not owner and "lived" in tables)
+    ours = application == schema.APPLICATION_ID or (version == 1 and not application and "lived" in tables)
     if not ours and (tables or version):
         hint = "move it away, or choose another state_dir"
-        raise Misconfigured("journal.foreign", f"{path}: this is an SQLite file of another program", hint)
+        raise Misconfigured("journal.other_program", f"{path}: this is an SQLite file of another program", hint)
     if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
         raise damaged(path, "its beginning is lost, or all the rest")  # SQLite would take it for a new one
     if version > schema.VERSION:

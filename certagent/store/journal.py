@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from typing import Generic
 
@@ -62,14 +63,20 @@ class Journal(Generic[S, E]):
     def __init__(self, store: Store, kind: SubjectKind[S, E]) -> None:
         self.store = store
         self._kind = kind
-        self._event: msgspec.json.Decoder[E] = msgspec.json.Decoder(kind.event)
-        self._state: msgspec.json.Decoder[S] = msgspec.json.Decoder(kind.state)
+
+    @cached_property
+    def _event(self) -> msgspec.json.Decoder[E]:  # milliseconds to make, and `status` reads no event
+        return msgspec.json.Decoder(self._kind.event)
+
+    @cached_property
+    def _state(self) -> msgspec.json.Decoder[S]:
+        return msgspec.json.Decoder(self._kind.state)
 
     def now(self) -> Instant:
         """See `Store.now`."""
         return self.store.now()
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """Every subject of this kind that the journal knows."""
@@ -158,14 +165,16 @@ class Journal(Generic[S, E]):
         for at, seq in sorted(dated, key=lambda pair: (pair[0].elapsed_s, pair[1])):
             yield Entry(seq, at, None, recent[seq], again=True)
 
-    # -- writing -----------------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, name: str, *events: E, expected: int | None = None) -> Known[S]:
         """Append the events in one durable transaction; what is known after them.
 
         `expected`: the last row that the caller knows; without it, whichever is last now.
 
-        Raises: `journal.conflict` (Transient): there are newer rows; and those of `Store.append`.
+        Raises:
+            Transient: `journal.conflict`: There are newer rows.
+            Error: Those of `Store.append`.
         """
         subject = self._subject(name)
         [found] = self.store.heads([subject])

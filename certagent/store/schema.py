@@ -25,7 +25,7 @@ CREATE TABLE head (
 ) WITHOUT ROWID;
 CREATE INDEX head_wake_at ON head (wake_at);
 CREATE INDEX head_wake_s ON head (wake_s);
-CREATE TABLE lived (
+CREATE TABLE elapsed (
   clock INTEGER PRIMARY KEY, boot_s REAL NOT NULL, elapsed_s REAL NOT NULL, digest BLOB NOT NULL
 );
 CREATE TABLE lease (
@@ -40,8 +40,8 @@ def statements(script: str) -> list[str]:
     return [one for one in script.split(";") if one.strip()]
 
 
-def lived_digest(host: str, boot: str, boot_s: float, elapsed_s: float) -> bytes:
-    """The digest that belongs to a row of `lived`: more of it than has passed would make every wait shorter."""
+def elapsed_digest(host: str, boot: str, boot_s: float, elapsed_s: float) -> bytes:
+    """The digest that belongs to a row of `elapsed`: a larger number than is true would make every wait shorter."""
     return _digest(b"", repr((host, boot, boot_s, elapsed_s)).encode())
 
 
@@ -52,7 +52,9 @@ def _digest(previous: bytes, content: bytes) -> bytes:
 def _from_1(db: sqlite3.Connection) -> None:
     """Version 1 knew certificates only, and neither host nor boot of a row. Its digests are checked on the way.
 
-    Raises: `ValueError` or `TypeError`, if it is damaged.
+    Raises:
+        ValueError: It is damaged.
+        TypeError: It is damaged.
     """
     row = db.execute("SELECT boot_id, boot_s, elapsed_s, digest FROM lived").fetchone()
     if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):
@@ -67,8 +69,8 @@ def _from_1(db: sqlite3.Connection) -> None:
     for statement in statements(SCHEMA):
         db.execute(statement)
     db.execute("INSERT INTO clock VALUES (1, '', ?)", (row[0],))  # its rows do not say more
-    digest = lived_digest("", *row[:3])
-    db.execute("INSERT INTO lived VALUES (1,?,?,?)", (*row[1:3], digest))
+    digest = elapsed_digest("", *row[:3])
+    db.execute("INSERT INTO elapsed VALUES (1,?,?,?)", (*row[1:3], digest))
     chains: dict[str, tuple[bytes, bytes]] = {}
     for name, seq, at, elapsed_s, body, found in old:
         before, new = chains.get(name, (b"", b""))

@@ -2,7 +2,7 @@
 
 How the file is opened, made and migrated: `store/dbfile.py`. One that cannot be written can still be read.
 
-Errors: `journal.damaged`, `journal.foreign`, `journal.version`, `journal.path` (Misconfigured), `store.disk`,
+Errors: `journal.damaged`, `journal.other_program`, `journal.version`, `journal.path` (Misconfigured), `store.disk`,
 `journal.conflict`, `lease.lost`, `lock.busy` (Transient).
 """
 
@@ -65,7 +65,7 @@ class Sqlite:
         """See `Store`."""
         return damaged(self.path, detail)
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     @property
     def clock(self) -> ClockId:
@@ -86,10 +86,10 @@ class Sqlite:
         An append ends the counts of all other clocks. So they count from when they read it, beginning at the count it
         was written with, and nothing between two clocks ever counts as passed.
         """
-        select = "SELECT host, boot, boot_s, elapsed_s, digest FROM lived LEFT JOIN clock ON id = lived.clock"
+        select = "SELECT host, boot, boot_s, elapsed_s, digest FROM elapsed LEFT JOIN clock ON id = elapsed.clock"
         last: float | None = None
         for host, boot, boot_s, elapsed_s, digest in db.execute(select).fetchall():
-            if digest != schema.lived_digest(host, boot, boot_s, elapsed_s):
+            if digest != schema.elapsed_digest(host, boot, boot_s, elapsed_s):
                 raise self.damaged("the elapsed time was changed")  # waits could be shorter than they are
             if reading.clock == ClockId(host, boot):
                 return elapsed_s + reading.since(Reading(reading.clock, boot_s)), True
@@ -116,11 +116,11 @@ class Sqlite:
         clock = reading.clock
         db.execute("INSERT OR IGNORE INTO clock (host, boot) VALUES (?,?)", (clock.host, clock.boot))
         [id_] = db.execute("SELECT id FROM clock WHERE host=? AND boot=?", (clock.host, clock.boot)).fetchone()
-        digest = schema.lived_digest(clock.host, clock.boot, reading.seconds, elapsed_s)
-        db.execute("INSERT OR REPLACE INTO lived VALUES (?,?,?,?)", (id_, reading.seconds, elapsed_s, digest))
+        digest = schema.elapsed_digest(clock.host, clock.boot, reading.seconds, elapsed_s)
+        db.execute("INSERT OR REPLACE INTO elapsed VALUES (?,?,?,?)", (id_, reading.seconds, elapsed_s, digest))
         return id_
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def subjects(self) -> list[str]:
         """See `Store`."""
@@ -150,7 +150,7 @@ class Sqlite:
         ).fetchone()
         return Found(Head(*row) if row else None, last)
 
-    # -- when to look again ------------------------------------------------------------------------------------------
+    # -- when to look again --------------------------------------------------------------------------------------------
 
     def sleep(self, subject: str, delay: timedelta, why: str) -> None:
         """See `Store`."""
@@ -195,7 +195,7 @@ class Sqlite:
         now = self._now()
         return now.wall.timestamp(), now.elapsed_s
 
-    # -- writing -----------------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, subject: str, expected: int, rows: Sequence[Row], head: Head) -> None:
         """See `Store`."""
@@ -216,7 +216,7 @@ class Sqlite:
                 subject,
                 expected,
             )
-            self._db.execute("DELETE FROM lived WHERE clock<>?", (clock,))
+            self._db.execute("DELETE FROM elapsed WHERE clock<>?", (clock,))
 
     def _fenced(self, statement: str, values: tuple[object, ...], subject: str, last: int) -> None:
         """A statement that changes nothing without the lease, or after another row than that."""
@@ -254,8 +254,8 @@ class Sqlite:
     def _lease(self) -> tuple[int, ClockId, float, float, str]:
         """Token, clock, the last sign of life, for how long after it, what for."""
         select = (
-            "SELECT token, host, boot, max(lease.boot_s, coalesce(lived.boot_s, 0)), seconds, CAST(purpose AS BLOB)"
-            " FROM lease LEFT JOIN clock ON id = lease.clock LEFT JOIN lived ON lived.clock = lease.clock"
+            "SELECT token, host, boot, max(lease.boot_s, coalesce(elapsed.boot_s, 0)), seconds, CAST(purpose AS BLOB)"
+            " FROM lease LEFT JOIN clock ON id = lease.clock LEFT JOIN elapsed ON elapsed.clock = lease.clock"
         )
         row: Any = self._db.execute(select).fetchone()
         if row is None:

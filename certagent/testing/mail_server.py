@@ -85,7 +85,7 @@ def credentials(running: Running) -> dict[str, Credential]:
     return {key_type: issued(key_type, running.services[0].host) for key_type in running.key_types}
 
 
-# -- what there is ---------------------------------------------------------------------------------------------------
+# -- what there is -----------------------------------------------------------------------------------------------------
 
 
 def _der(pem: bytes) -> list[bytes]:
@@ -175,7 +175,7 @@ def _check(rule: MailServerCheck) -> MailServerCheck:
     return check
 
 
-# -- the rules -------------------------------------------------------------------------------------------------------
+# -- the rules ---------------------------------------------------------------------------------------------------------
 
 
 @_check
@@ -362,13 +362,13 @@ def the_reload_command_does_it_too(running: Running) -> None:
 
 @_check
 def it_can_what_it_says(running: Running) -> None:
-    """`capabilities` are true: both algorithms are served or refused together; each name of SNI has its certificate; a
+    """`capabilities` are true: both key types are served or refused together; each name of SNI has its certificate; a
     file with a key has the certificate or not; no connection is refused during a reload that keeps the ports.
     """
     can = running.server.capabilities
     algorithms = set(map(algorithm, running.key_types))
-    assert can.both_algorithms is not True or algorithms == {"ecdsa", "rsa"}, "the test configures one algorithm"
-    if can.both_algorithms is False:
+    assert can.both_key_types is not True or algorithms == {"ecdsa", "rsa"}, "the test configures one algorithm"
+    if can.both_key_types is False:
         both = frozenset({"ecdsa-p256", "rsa-2048"})
         _refuses(Misconfigured, {"mta.config"}, lambda: running.server.check(both))
     holding = [kept.content for path, kept in _files(running).items() if path in _claimed(running)]

@@ -19,7 +19,7 @@ class Shared:
         self.rows: dict[str, list[Row]] = {}
         self.heads: dict[str, Head] = {}
         self.hints: dict[str, tuple[datetime, float, str]] = {}
-        self.lived: dict[ClockId, tuple[Reading, float]] = {}
+        self.elapsed: dict[ClockId, tuple[Reading, float]] = {}
         self.token = 0
         self.lease: tuple[Reading, float, str] | None = None
         """The last sign of life of the writer, for how long after it, what for."""
@@ -35,7 +35,7 @@ class Memory:
         self._token = -1
         self._other: tuple[Reading, Reading] | None = None
         """The last sign of life of another host's writer, and when it was first read here."""
-        shared.lived = shared.lived or {self.clock: (clock.reading(), 0.0)}
+        shared.elapsed = shared.elapsed or {self.clock: (clock.reading(), 0.0)}
 
     @property
     def clock(self) -> ClockId:
@@ -44,11 +44,11 @@ class Memory:
 
     def now(self) -> Instant:
         """See `Store`."""
-        reading, lived = self._source.reading(), self._shared.lived
+        reading, elapsed = self._source.reading(), self._shared.elapsed
         with self._shared.mutex:
-            if reading.clock not in lived:
-                lived[reading.clock] = reading, max(elapsed_s for _, elapsed_s in lived.values())
-            then, elapsed_s = lived[reading.clock]
+            if reading.clock not in elapsed:
+                elapsed[reading.clock] = reading, max(elapsed_s for _, elapsed_s in elapsed.values())
+            then, elapsed_s = elapsed[reading.clock]
         return Instant(self._source.wall(), elapsed_s + reading.since(then))
 
     def damaged(self, detail: str) -> Misconfigured:
@@ -88,7 +88,7 @@ class Memory:
             there.extend(rows)
             self._shared.heads[subject] = head
             self._shared.hints.pop(subject, None)
-            self._shared.lived = {reading.clock: (reading, now.elapsed_s)}
+            self._shared.elapsed = {reading.clock: (reading, now.elapsed_s)}
             if self._shared.lease:
                 self._shared.lease = reading, *self._shared.lease[1:]
 

@@ -52,7 +52,7 @@ class Zone:
     def final(self, name: str) -> tuple[str, str]:
         return "example.org.", self.alias.get(name, name)
 
-    def settle_txt(self, name: str, values: frozenset[str], budget: object) -> None:
+    def wait_for_txt(self, name: str, values: frozenset[str], budget: object) -> None:
         assert values <= self.written[name]
         self.asked.append(name)
 

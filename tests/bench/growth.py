@@ -67,7 +67,7 @@ def live(path: Path, spec: Spec, days: int, topic: Callable[[ev.AnyEvent], str |
             clock.passed += step.delay
             continue
         if step.changes:
-            take(ev.Intended(step=step, work=step.work))
+            take(ev.Intended(step=step, lane=step.lane))
         for event in forecast._ideal(step, spec, known.state, zone, journal.now()):  # pyright: ignore[reportPrivateUsage]
             take(replace(event, ask_again_s=ASK_AGAIN_S) if isinstance(event, ev.RenewalInfo) else event)
         clock.passed += timedelta(milliseconds=1)

@@ -136,7 +136,7 @@ def life(spec: Spec, now: Instant) -> list[Pass]:
             now = later(now, step.delay)
             continue
         if step.changes:
-            take(ev.Intended(step=step, work=step.work))
+            take(ev.Intended(step=step, lane=step.lane))
         for event in forecast._ideal(step, spec, state, zone, now):  # pyright: ignore[reportPrivateUsage]
             take(event)
         now = later(now, timedelta(milliseconds=1))
@@ -144,7 +144,7 @@ def life(spec: Spec, now: Instant) -> list[Pass]:
 
 
 def later(now: Instant, delay: timedelta) -> Instant:
-    """The moment after a delay that was lived through."""
+    """The moment after a delay, in elapsed time."""
     return Instant(now.wall + delay, now.elapsed_s + delay.total_seconds())
 
 
@@ -158,8 +158,8 @@ def up_to_now(spec: Spec, now: Instant, chosen: Callable[[Pass], bool]) -> Itera
 def failing(one: Pass) -> Pass:
     """The same, but its next step was taken and has failed."""
     assert not isinstance(one.step, st.Wait)
-    intended = [ev.Intended(step=one.step, work=one.step.work)] if one.step.changes else []
-    failure = ev.Failed(work=one.step.work, kind="transient", code="dns.silent", detail="no answer in 5 s", hint="look")
+    intended = [ev.Intended(step=one.step, lane=one.step.lane)] if one.step.changes else []
+    failure = ev.Failed(lane=one.step.lane, kind="transient", code="dns.silent", detail="no answer in 5 s", hint="look")
     return one._replace(happened=(*one.happened, *((one.now, event) for event in (*intended, failure))))
 
 
@@ -240,11 +240,11 @@ def specs_of(path: Path) -> dict[str, Spec]:
     return {kind_of(number): entry.spec for number, entry in enumerate(islice(found.values(), len(set(KINDS))))}
 
 
-def cpu_s(work: Callable[[], object]) -> float:
+def cpu_s(lane: Callable[[], object]) -> float:
     """Processor time of some work."""
     gc.collect()
     began = time.process_time()
-    work()
+    lane()
     return time.process_time() - began
 
 

@@ -1,4 +1,4 @@
-"""Dovecot with both kinds of keys, in each version, and what its tests have in common."""
+"""Dovecot with both key types, in each version, and what its tests have in common."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def tls(place: Path) -> Path:
 
 @pytest.fixture
 def imap(place: Path, tls: Path, version: str) -> Iterator[lab.Dovecot]:
-    """Dovecot with both kinds of keys, started."""
+    """Dovecot with both key types, started."""
     server = lab.Dovecot(place / "imap", version)
     server.configure(server.pair(tls / "ecdsa.pem") + server.pair(tls / "rsa.pem", "alt_"))
     server.start()

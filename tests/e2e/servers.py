@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KEY_TYPES = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
 MANY_LOGINS = {"2.3": "service_count = 0", "2.4": "restart_request_count = unlimited"}
 CIPHERS = {"ecdsa": b"aECDSA", "rsa": b"aRSA"}
-"""How a client chooses the kind of key in TLS 1.2."""
+"""How a client chooses the key type in TLS 1.2."""
 SIGNATURES = {"ecdsa": b"ECDSA+SHA256", "rsa": b"RSA-PSS+SHA256"}
 """And in TLS 1.3."""
 Version = Literal["1.2", "1.3"]
@@ -87,7 +87,7 @@ class Host(NamedTuple):
     """What the operator has to do once the files are there."""
 
     def kinds(self, name: str) -> list[str]:
-        """The kinds of key that it serves for the name."""
+        """The key types that it serves for the name."""
         return [self.one_kind[name]] if name in self.one_kind else ["ecdsa", "rsa"]
 
     def keys(self) -> list[tuple[str, str]]:
@@ -216,7 +216,7 @@ def dovecot(place: Path, version: str) -> Generator[Host]:
 
 @contextmanager
 def open_smtpd(place: Path) -> Generator[Host]:
-    """A pki for each name, with one kind of key: ECDSA for the first, RSA for the other. It is restarted."""
+    """A pki for each name, with one key type: ECDSA for the first, RSA for the other. It is restarted."""
     first, second = opensmtpd.NAME, f"mail3.{ZONE}"
     tls = _tls(place)
     kinds = {first: "ecdsa", second: "rsa"}
@@ -238,7 +238,7 @@ def open_smtpd(place: Path) -> Generator[Host]:
 
 @contextmanager
 def send_mail(_place: Path) -> Generator[Host]:
-    """Both kinds of keys, one name: it has no SNI. At SIGHUP it executes itself anew."""
+    """Both key types, one name: it has no SNI. At SIGHUP it executes itself anew."""
     name = sendmail.NAME
     server = sendmail.Sendmail([])
     server.prepare()
@@ -376,7 +376,7 @@ def tlsa_name(name: str, port: int) -> str:
 class Clients:
     """New connections without a pause, each with a whole handshake that verifies the chain, and compares with DNS.
 
-    Each client wants one name, one kind of key and one version of TLS, at one port, with STARTTLS or with TLS at once.
+    Each client wants one name, one key type and one version of TLS, at one port, with STARTTLS or with TLS at once.
     The TLSA sets it compares with were asked before it connected: one fresh from the primary, one from a validating
     cache. What met a closed port (see `tests.lab.load`) is counted apart from a handshake that failed.
     """
@@ -402,7 +402,7 @@ class Clients:
 
     @staticmethod
     def _context(kind: str, version: Version, root: bytes) -> SSL.Context:
-        """With pyOpenSSL: the `ssl` of Python 3.11 cannot choose the kind of key in TLS 1.3."""
+        """With pyOpenSSL: the `ssl` of Python 3.11 cannot choose the key type in TLS 1.3."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(VERSIONS[version])
         context.set_max_proto_version(VERSIONS[version])
@@ -479,7 +479,7 @@ class Clients:
         if wish.name not in names.get_values_for_type(x509.DNSName):
             return "wrong or incomplete chain", f"for {names}"
         if isinstance(leaf.public_key(), RSAPublicKey) != (wish.kind == "rsa"):
-            return "wrong or incomplete chain", "another kind of key"
+            return "wrong or incomplete chain", "another key type"
         key = tlsa_311(leaf)
         self.keys[wish].add(key)
         for published in sets:

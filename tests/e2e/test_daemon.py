@@ -20,7 +20,7 @@ from tests.lab.postfix import Receiver
 from tests.lab.wait import until
 
 WORDS = {
-    "step": {"certificate", "seq", "step", "work", "outcome", "took", "because"},
+    "step": {"certificate", "seq", "step", "lane", "outcome", "took", "because"},
     "failed": {"kind", "code", "error", "hint"},
     "event": {"event", "pid", "config", "certificate", "for_s", "because"},
     "report": {"about", "code", "error", "hint", "then"},

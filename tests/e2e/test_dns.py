@@ -203,15 +203,15 @@ class TestPlaces:
         with pytest.raises(Transient, match=r"dns\.unreachable"):
             resolver.final(f"b.{INSECURE_ZONE}.")
 
-    def test_settle_txt(self, lab_dns: Dns, resolver: Resolver) -> None:
+    def test_wait_for_txt(self, lab_dns: Dns, resolver: Resolver) -> None:
         """It returns when the last server has the values, and names those that lack them."""
         name = f"_acme-challenge.mx2.{ZONE}."
         lab_dns.update(name, "TXT", ['"one"', '"two"'])
-        resolver.settle_txt(name, frozenset({"one", "two"}), SOON)
+        resolver.wait_for_txt(name, frozenset({"one", "two"}), SOON)
         lab_dns.lag()
         lab_dns.update(name, "TXT", ['"one"', '"three"'])
         with pytest.raises(Transient) as caught:
-            resolver.settle_txt(name, frozenset({"three"}), timedelta(seconds=0.2))
+            resolver.wait_for_txt(name, frozenset({"three"}), timedelta(seconds=0.2))
         assert caught.value.code == "dns.not_yet"
         assert NS2 in caught.value.detail
         assert NS1 not in caught.value.detail

@@ -110,7 +110,7 @@ class TestCheck:
         until(lambda: served("rsa-2048") != OLD_RSA.spki, 5, "RSA is no longer served")
         until(lambda: served("ecdsa-p256") == OLD.spki, 5, "ECDSA still is")
 
-    def test_a_file_of_somebody_else_with_another_kind_of_key_is_left_alone_and_noted(
+    def test_a_file_of_somebody_else_with_another_key_type_is_left_alone_and_noted(
         self, imap: lab.Dovecot, options: Options, tls: Path
     ) -> None:
         only_ecdsa = Dovecot("imap", Options(files={"ecdsa": options.files["ecdsa"]}, config=options.config))
@@ -402,5 +402,5 @@ class TestReload:
     ) -> None:
         write(tls / "ecdsa.pem", NEW.key + OLD.leaf)
         dovecot.reload()
-        until(lambda: served("ecdsa-p256") not in {OLD.spki, NEW.spki}, 5, "no handshake with that kind of key")
+        until(lambda: served("ecdsa-p256") not in {OLD.spki, NEW.spki}, 5, "no handshake with that key type")
         assert dovecot.installed() == {"rsa-2048": OLD_RSA.der}

@@ -70,7 +70,7 @@ class TestNames:
         assert {served("ecdsa-p256", port, B) for port in SERVICES} == {named[B].spki}
         assert {served("ecdsa-p256", port, name) for port in SERVICES for name in (HOST, "")} == {OLD.spki}
 
-    def test_names_under_which_our_files_are_meant_too_are_looked_at(
+    def test_names_under_which_our_files_are_meant_too_are_checked(
         self, imap: lab.Dovecot, options: Options, named: dict[str, chains.Chain], tls: Path
     ) -> None:
         both = Dovecot("imap", Options(files=options.files, config=options.config, local_name=(A, B, f"c.{ZONE}")))

@@ -147,7 +147,7 @@ class TestCheck:
 
     def test_rsa_and_ecdsa_for_one_name_are_refused(self, lab: Lab, options: Options, pem: Path) -> None:
         both = OpenSmtpd("smtpd", Options({"rsa": str(pem), "ecdsa": str(pem.parent / "ec.pem")}))
-        assert "one kind of key for a name" in wrong(both, frozenset({"rsa-2048", "ecdsa-p256"})).detail
+        assert "one key type for a name" in wrong(both, frozenset({"rsa-2048", "ecdsa-p256"})).detail
 
     def test_a_file_that_the_daemon_would_refuse_is_told(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
         for owner, mode in ((0, 0o644), (1, 0o600)):
@@ -217,7 +217,7 @@ class TestInstall:
         assert {one.chain for one in seen if not isinstance(one.chain, Unknown) and one.chain.spki != NEW.spki} == set()
         assert {one.chain.issuers for one in seen if not isinstance(one.chain, Unknown)} == {(NEW.issuer_spki,)}
 
-    def test_another_kind_of_key_can_follow(self, lab: Lab, options: Options, pem: Path) -> None:
+    def test_another_key_type_can_follow(self, lab: Lab, options: Options, pem: Path) -> None:
         server = OpenSmtpd("smtpd", Options({"ecdsa": str(pem)}, restart=options.restart))
         server.install({"ecdsa-p256": EC.credential})
         server.reload()

@@ -41,7 +41,7 @@ def tls(place: Path) -> Path:
 
 @pytest.fixture
 def receiver(place: Path, tls: Path) -> Iterator[Receiver]:
-    """Postfix with both kinds of keys, started."""
+    """Postfix with both key types, started."""
     receiver = Receiver(place / "mx1", chain_files=[tls / "ecdsa.pem", tls / "rsa.pem"])
     receiver.start()
     yield receiver
@@ -107,7 +107,7 @@ class TestCheck:
         postfix.check(BOTH)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
-    def test_a_file_of_another_kind_of_key_is_kept_by_the_remedy(
+    def test_a_file_of_another_key_type_is_kept_by_the_remedy(
         self, receiver: Receiver, options: Options, tls: Path
     ) -> None:
         set_main(receiver, "smtpd_tls_chain_files", str(tls / "rsa.pem"))
@@ -276,7 +276,7 @@ class TestCheck:
     def test_an_instance_that_does_not_exist_is_told(self, options: Options) -> None:
         wrong(Postfix("mx2", Options(options.chain_files, "/nonexistent")))
 
-    def test_a_kind_of_key_without_a_file_is_told(self, options: Options, tls: Path) -> None:
+    def test_a_key_type_without_a_file_is_told(self, options: Options, tls: Path) -> None:
         error = wrong(Postfix("mx1", Options({"ecdsa-p256": str(tls / "ecdsa.pem")}, options.config_dir)))
         assert "no file for rsa-2048" in error.detail
 
@@ -314,7 +314,7 @@ class TestInstall:
         issuers = {one.chain.issuers for one in seen() if not isinstance(one.chain, Unknown)}
         assert issuers == {(OLD.issuer_spki,), (OLD_RSA.issuer_spki,)}
 
-    def test_one_kind_of_key_is_replaced_beside_the_other(self, postfix: Postfix) -> None:
+    def test_one_key_type_is_replaced_beside_the_other(self, postfix: Postfix) -> None:
         postfix.install({"rsa-2048": NEW_RSA.credential})
         postfix.reload()
         until(lambda: all_serve(OLD, NEW_RSA), 5, "every port serves one new key")
@@ -363,7 +363,7 @@ class TestInstall:
             subprocess.run(["sh", "-ec", command], check=True, stdin=subprocess.DEVNULL)
             postfix.check(BOTH)
 
-    def test_a_file_with_another_kind_of_key_counts_as_missing(self, postfix: Postfix, tls: Path) -> None:
+    def test_a_file_with_another_key_type_counts_as_missing(self, postfix: Postfix, tls: Path) -> None:
         (tls / "ecdsa.pem").write_bytes(OLD_RSA.pem)
         assert postfix.installed() == {"rsa-2048": OLD_RSA.der}
         (tls / "rsa.pem").unlink()

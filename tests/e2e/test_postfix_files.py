@@ -48,7 +48,7 @@ def tls(place: Path) -> Path:
 
 @pytest.fixture
 def receiver(place: Path, tls: Path) -> Iterator[Receiver]:
-    """Postfix with both kinds of keys, each in two files, started."""
+    """Postfix with both key types, each in two files, started."""
     receiver = Receiver(place / "mx1", chain_files=[])
     files = {
         f"smtpd_tls_{prefix}{role}_file": str(tls / f"{kind}.{end}")

@@ -1,4 +1,4 @@
-"""The probe meets real servers, Postfix, Exim and Dovecot: in each protocol, version, name and kind of key."""
+"""The probe meets real servers, Postfix, Exim and Dovecot: in each protocol, version, name and key type."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Seen = tuple[int, str, str, str | None, Chain | str]
 
 
 def see(services: Iterable[Service], kinds: Iterable[str] = KINDS) -> set[Seen]:
-    """Port, kind of key, version, name, and what was served or why nothing."""
+    """Port, key type, version, name, and what was served or why nothing."""
 
     def told(one: Served) -> Seen:
         leaf = one.chain.why if isinstance(one.chain, Unknown) else one.chain
@@ -72,7 +72,7 @@ def why(service: Service) -> set[str]:
 
 @pytest.fixture
 def files(place: Path) -> list[Path]:
-    """A combined file for each kind of key, and one for another name."""
+    """A combined file for each key type, and one for another name."""
     paths: list[Path] = []
     for name, chain in (*OF.items(), ("other", STRANGER)):
         paths.append(place / f"{name}.pem")

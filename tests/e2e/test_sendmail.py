@@ -74,7 +74,7 @@ BOTH_NEW = {"ecdsa-p256": NEW.credential, "rsa-2048": NEW_RSA.credential}
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """Sendmail with both kinds of keys, started."""
+    """Sendmail with both key types, started."""
     lab = Lab([(ECDSA, ECDSA), (RSA, RSA)])
     lab.prepare()
     try:
@@ -271,7 +271,7 @@ class TestInstall:
         server.reload()
         assert chains_served() == {(NEW.spki, (NEW.issuer_spki,)), (NEW_RSA.spki, (NEW_RSA.issuer_spki,))}
 
-    def test_one_kind_of_key_is_replaced_beside_the_other(self, lab: Lab, server: Sendmail) -> None:
+    def test_one_key_type_is_replaced_beside_the_other(self, lab: Lab, server: Sendmail) -> None:
         server.install({"rsa-2048": NEW_RSA.credential})
         server.reload()
         assert chains_served() == {(OLD.spki, (OLD.issuer_spki,)), (NEW_RSA.spki, (NEW_RSA.issuer_spki,))}

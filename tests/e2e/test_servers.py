@@ -106,7 +106,7 @@ class TestDovecot:
 
 
 class TestOpenSmtpd:
-    def test_two_names_with_a_kind_of_key_each_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    def test_two_names_with_a_key_type_each_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
         skip_without(opensmtpd.missing())
         rolls("OpenSMTPD", servers.open_smtpd, place, lab_dns, pebble)
 

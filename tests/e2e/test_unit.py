@@ -181,11 +181,11 @@ def test_the_pause_before_a_restart_works_in_the_sandbox(lab: Lab, place: Path) 
 
 
 @each("opensmtpd", "sendmail")
-def test_a_process_that_may_not_be_looked_at_is_no_server_that_is_down(lab: Lab, place: Path) -> None:
+def test_a_process_that_may_not_be_inspected_is_no_server_that_is_down(lab: Lab, place: Path) -> None:
     """Without CAP_SYS_PTRACE nothing is signalled or restarted, and the remedy is told."""
     error = renewed(lab, place, without=["sys_ptrace"])
     assert error["code"] == "mta.reload"
-    assert re.fullmatch(r"cannot look at process \d+ \((smtpd|sendmail)\): .*: Permission denied", error["detail"])
+    assert re.fullmatch(r"cannot inspect process \d+ \((smtpd|sendmail)\): .*: Permission denied", error["detail"])
     assert "CAP_SYS_PTRACE" in error["hint"]
     assert lab.served() == OLD.spki
 

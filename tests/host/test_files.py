@@ -1,4 +1,4 @@
-"""Files are read, looked at and removed; what is no ordinary file is an error, never a wait."""
+"""Files are read, checked and removed; what is no ordinary file is an error, never a wait."""
 
 from __future__ import annotations
 

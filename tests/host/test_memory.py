@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from certagent.cli import main
+from certagent.host import memory
+from certagent.secret import Secret
 
 ROOT = Path(main.__file__).parents[2]
 SCRIPT = """
@@ -30,6 +32,19 @@ print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0,
 print(run(["/bin/sh", "-c", "ulimit -c"], 5).out.strip())
 fd = os.open(sys.argv[1], os.O_PATH)
 print(attributes.named(fd, 0o7), read_private(Path(sys.argv[1])))
+"""
+CONFIG = """
+state_dir: {0}/state
+ca: {{ca: {{directory: "https://ca.example/dir", eab_kid: kid, eab_key_file: {0}/eab.key}}}}
+dns: {{providers: {{zone: {{type: rfc2136, server: 192.0.2.1, zones: [example.org], key_file: {0}/tsig.key}}}}}}
+certificates:
+  mx1.example.org:
+    ca: ca
+    mail_servers:
+      postfix:
+        type: postfix
+        chain_files: {{ecdsa: /etc/postfix/mx1.pem}}
+        services: [{{host: mx1.example.org, port: 25, mode: smtp, tlsa: true}}]
 """
 
 
@@ -57,8 +72,22 @@ def test_also_of_a_user_that_is_not_root() -> None:
         assert said(key, "nobody") == ["(0, 0) 0", "0", "[] b'secret'"]
 
 
-def test_every_command_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_that_may_read_a_key_begins_with_it(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[bool] = []
-    monkeypatch.setattr(main, "no_core_dumps", lambda: called.append(True))
-    assert CliRunner().invoke(main.cli, ["schema", "status"]).exit_code == 0
-    assert called == [True]
+    monkeypatch.setattr(memory, "no_core_dumps", lambda: called.append(True))
+    assert CliRunner().invoke(main.cli, [command, "--help"]).exit_code == 0
+    assert called == [True] * (command not in main.NO_SECRET)
+
+
+@pytest.mark.parametrize("command", sorted(main.NO_SECRET - {"schema"}))
+def test_the_other_commands_read_no_secret(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Secret, "__init__", read)
+    config = tmp_path / "config.yaml"
+    config.touch(0o600)
+    config.write_text(CONFIG.format(tmp_path))
+    done = CliRunner().invoke(main.cli, [command, "--config", str(config), "mx1.example.org"])
+    assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""Which processes run a program, also where some may not be looked at."""
+"""Which processes run a program, also where some may not be inspected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pid(binary: Path) -> Iterator[int]:
 
 @pytest.fixture
 def closed(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process may not be looked at, as without CAP_SYS_PTRACE."""
+    """The process may not be inspected, as without CAP_SYS_PTRACE."""
     real = os.readlink
 
     def readlink(path: str | Path) -> str:
@@ -47,7 +47,7 @@ def closed(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(look: Callable[[], object], pid: int) -> None:
     with pytest.raises(
-        Transient, match=rf"cannot look at process {pid} \(sleeps-as-nobod\).*\[mta\.reload\]"
+        Transient, match=rf"cannot inspect process {pid} \(sleeps-as-nobod\).*\[mta\.reload\]"
     ) as caught:
         look()
     assert "CAP_SYS_PTRACE" in caught.value.hint
@@ -59,14 +59,14 @@ def test_a_program_is_found_by_its_file_also_when_that_was_replaced(binary: Path
     assert processes.running(str(binary)) == {pid}
 
 
-def test_one_that_may_not_be_looked_at_is_not_taken_for_absent(binary: Path, pid: int, closed: None) -> None:
+def test_one_that_may_not_be_inspected_is_not_taken_for_absent(binary: Path, pid: int, closed: None) -> None:
     """Neither when it is searched for nor when its number is known."""
     refused(lambda: processes.running(str(binary)), pid)
     refused(lambda: processes.runs(pid, str(binary)), pid)
     refused(lambda: processes.listen([pid]), pid)
 
 
-def test_another_program_that_may_not_be_looked_at_is_in_nobodys_way(pid: int, closed: None) -> None:
+def test_another_program_that_may_not_be_inspected_is_in_nobodys_way(pid: int, closed: None) -> None:
     assert processes.running("/usr/sbin/smtpd-of-nobody") == frozenset()
 
 

@@ -23,7 +23,7 @@ from certagent.lifecycle import steps
 from certagent.lifecycle.lane import DEPLOYMENT, Lane
 from certagent.lifecycle.spec import MailServer, Spec
 from tests.lifecycle.play import SPEC as ONE
-from tests.lifecycle.play import START, Life, chain_of, lane, served
+from tests.lifecycle.play import START, Life, chain_of, lane_of, served
 
 MX1, MX = "_25._tcp.mx1.example.org.", "_25._tcp.mx.example.org."
 MAIL_SERVERS = ("one", "two")
@@ -107,9 +107,9 @@ DATES = st.timedeltas(timedelta(0), timedelta(days=90)).map(lambda delta: START.
 CODES = ["dns.x", "dns.not_yet", "ca.busy", "ca.rejected", "mta.not_served", "store.disk", "pem.chain"]
 WORKS = [
     *(Lane(verb, server) for verb in DEPLOYMENT for server in MAIL_SERVERS),
-    *(lane(f"{verb} {a}") for verb in ("order", "challenge", "validation", "issuance") for a in KEY_TYPES),
-    *(lane(f"{verb} {tlsa_name}") for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
-    *map(lane, ("vault", "clean up", "renewal info", "revoke")),
+    *(lane_of(f"{verb} {a}") for verb in ("order", "challenge", "validation", "issuance") for a in KEY_TYPES),
+    *(lane_of(f"{verb} {tlsa_name}") for verb in ("observe", "publish") for tlsa_name in (MX1, MX)),
+    *map(lane_of, ("vault", "clean up", "renewal info", "revoke")),
 ]
 CHALLENGES = st.lists(
     st.builds(
@@ -119,7 +119,7 @@ CHALLENGES = st.lists(
 )
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "work": st.sampled_from([None, *WORKS]),
+    "lane": st.sampled_from([None, *WORKS]),
     "because": st.just("it was drawn"),
     "concerns": st.sampled_from(get_args(Concern)),
     "quick": st.booleans(),
@@ -212,10 +212,10 @@ def elapsed(spec: Spec, ends: list[str], requests: dict[int, ev.Requested], used
             case "killed":
                 return []
             case "fails":
-                return [ev.Failed(work=step.work, kind="transient", code="x.y", detail="it said no")]
+                return [ev.Failed(lane=step.lane, kind="transient", code="x.y", detail="it said no")]
             case "differs" if isinstance(step, steps.Verify):
                 failed = ev.Failed(
-                    work=step.work, kind="transient", code="mta.not_served", concerns="served", detail="serves another"
+                    lane=step.lane, kind="transient", code="mta.not_served", concerns="served", detail="serves another"
                 )
                 return [ev.VerifyFailed(server=step.server, generation=step.generation, served=()), failed]
             case _:

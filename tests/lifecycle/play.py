@@ -38,7 +38,7 @@ def about(code: str, kind: str) -> tuple[Concern, bool]:
     return CONCERNS.get(code, ours), code in ("ca.unreachable", "ca.busy", "ca.slow", "ca.garbage")
 
 
-def lane(text: str) -> Lane:
+def lane_of(text: str) -> Lane:
     """`install postfix` as a lane."""
     verb = next(verb for verb in get_args(Verb) if f"{text} ".startswith(f"{verb} "))
     return Lane(verb, text[len(verb) + 1 :])
@@ -66,7 +66,7 @@ def unmanaged(chain: Chain) -> Fault:
     def fault(step: st.AnyStep, _state: State) -> list[ev.AnyEvent] | None:
         if not isinstance(step, st.Inspect):
             return None
-        return [ev.Inspected(server=step.server, served=(served(chain),), work=step.work)]
+        return [ev.Inspected(server=step.server, served=(served(chain),), lane=step.lane)]
 
     return fault
 
@@ -109,15 +109,15 @@ class Life(Play):
         """A step is done, and ends like this; with no outcome: killed in the middle of it."""
         assert not isinstance(step, st.Wait), step
         if step.changes:
-            self.happens(ev.Intended(step=step, work=step.work))
+            self.happens(ev.Intended(step=step, lane=step.lane))
         for event in outcome:
             self.happens(event)
 
-    def fails(self, work: str, code: str = "dns.x", kind: str = "transient", times: int = 1) -> None:
+    def fails(self, lane: str, code: str = "dns.x", kind: str = "transient", times: int = 1) -> None:
         """A line of work failed."""
         concerns, quick = about(code, kind)
         failed = ev.Failed(
-            work=lane(work),
+            lane=lane_of(lane),
             kind=kind,
             code=code,
             detail="it said no",
@@ -160,7 +160,7 @@ class Life(Play):
             for n, values in enumerate(sets, 1)
         }
         observation = Observation("example.org.", path[-1][0] if path else TLSA_NAME, answers, security, why)
-        self.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=lane(f"observe {TLSA_NAME}")))
+        self.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, lane=lane_of(f"observe {TLSA_NAME}")))
 
     def records(self, generation: str) -> frozenset[str]:
         """The `3 1 1` values of a generation."""

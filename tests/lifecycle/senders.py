@@ -58,8 +58,9 @@ def worse(before: Set, after: Set, chains: Iterable[Chain]) -> bool:
 
 
 def answers(event: ev.Observed) -> list[Answer]:
-    """Those that were heard."""
-    return [a for a in event.observation.answers.values() if isinstance(a, Answer)]
+    """Those that were heard, in the order of the servers' names."""
+    said = sorted(event.observation.answers.items())  # the order in which they came is not journaled
+    return [a for _, a in said if isinstance(a, Answer)]
 
 
 def looks(history: History, tlsa_name: str) -> list[tuple[Instant, ev.Observed]]:

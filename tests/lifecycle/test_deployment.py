@@ -52,7 +52,7 @@ def test_what_was_served_before_comes_back_if_something_else_is_met() -> None:
     life = unverified(swapping(), "mta.not_served")
     first, second = life.offers(deployment.finish)
     assert isinstance(first, st.Install)
-    assert (first.generation, first.rollback, str(first.work)) == ("g1", True, "rollback postfix")
+    assert (first.generation, first.rollback, str(first.lane)) == ("g1", True, "rollback postfix")
     assert isinstance(second, st.Reload)
     life.does(first, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
@@ -107,7 +107,7 @@ def test_files_of_somebody_else_come_back_if_they_were_kept(kept: bool) -> None:
     life.happens(ev.Restored(server="postfix"))
     assert life.offers(deployment.finish) == []
     assert because(life.offers(deployment.inspect)) == [
-        "Inspect: its own files were put back; what is served is looked at"
+        "Inspect: its own files were put back; what is served is inspected again"
     ]
     assert isinstance(life.plan(), st.Inspect), "before anything else"
 
@@ -267,7 +267,7 @@ def test_what_is_served_is_verified_now_and_then() -> None:
 
 
 def test_a_swap_without_tlsa_names_minds_none() -> None:
-    """Nothing is published that it could hurt; what is served is looked at all the same: a name may be added soon."""
+    """Nothing is published that it could break; what is served is inspected all the same: a name may be added soon."""
     life = Life(replace(SPEC, tlsa_names={}, standby=False))
     assert because(life.offers(deployment.inspect)) == ["Inspect: what it serves now is not known yet"]
     assert life.until(st.Install).because.startswith("no TLSA records to mind; ")

@@ -19,7 +19,7 @@ from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MAIL_SERVERS, MX1
-from tests.lifecycle.play import CA, ECDSA, RSA, START, TLSA_NAME, Life, chain_of, lane, later, served, unmanaged
+from tests.lifecycle.play import CA, ECDSA, RSA, START, TLSA_NAME, Life, chain_of, lane_of, later, served, unmanaged
 
 FIRST = [ev.Inspected(server=server, served=(served(chain_of("ee")),)) for server in MAIL_SERVERS]
 """What every journal has before anything else is said of a mail server."""
@@ -119,9 +119,9 @@ def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: His
         case ev.Intended():
             assert isinstance(last.step, st.Install | st.Restore) or not gone
         case ev.Verified():
-            assert gone <= {last.work, Lane("install", last.server)}
+            assert gone <= {last.lane, Lane("install", last.server)}
         case _:
-            assert gone <= {last.work}
+            assert gone <= {last.lane}
 
 
 def test_every_event_and_every_step_is_drawn() -> None:
@@ -220,7 +220,7 @@ def test_a_challenge_that_was_lost_is_put_into_dns_again() -> None:
     life.happens(ev.ResponseNotSeen(key_type=RSA))
     life.fails(f"validation {RSA}", "dns.not_yet")
     assert (life.state.orders[ECDSA].presented, life.state.orders[RSA].presented) == (True, False)
-    assert failed(life, lane(f"validation {RSA}")).count == 2
+    assert failed(life, lane_of(f"validation {RSA}")).count == 2
 
 
 def test_news_of_what_is_not_known_changes_nothing() -> None:
@@ -313,7 +313,7 @@ def test_what_is_being_deleted_is_unknown_from_the_intent_on_and_its_records_sta
     for n in range(1, 81):
         life.happens(ev.KeysMade(keys=f"k{n}", spki={ECDSA: f"{n:064x}"}))
         step = st.Delete(keys=(f"k{n}",), because="")
-        life.happens(ev.Intended(step=step, work=step.work))
+        life.happens(ev.Intended(step=step, lane=step.lane))
         assert life.state.pending_delete == step
         assert life.state.keys == ()
         life.happens(ev.Deleted(keys=step.keys))
@@ -335,10 +335,10 @@ def test_a_line_of_work_that_succeeds_has_no_failures_any_more() -> None:
     life = Life.published()
     life.fails(f"observe {TLSA_NAME}", times=2)
     life.fails("renewal info", "ca.busy")
-    first = failed(life, lane("renewal info")).first_at
+    first = failed(life, lane_of("renewal info")).first_at
     life.passes(timedelta(hours=1))
     life.fails("renewal info", "ca.slow")
-    last = failed(life, lane("renewal info"))
+    last = failed(life, lane_of("renewal info"))
     assert (last.count, last.first_at, last.at, last.code) == (2, first, life.now, "ca.slow")
     life.looks()
     assert [f.lane for f in life.state.failing] == [Lane("renewal info")]
@@ -355,14 +355,14 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
         life.happens(ev.Installed(server="postfix", generation="g2"))
         life.fails("verify postfix", "mta.not_served")
         life.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
-        assert life.state.failure(lane("verify postfix")) is None
-        counts.append(failed(life, lane("install postfix")).count)
+        assert life.state.failure(lane_of("verify postfix")) is None
+        counts.append(failed(life, lane_of("install postfix")).count)
         assert life.state.mail_servers["postfix"].rejected == "g2"
     assert counts == [1, 2, 3]
     # the old one is proven: that does not excuse the new one; a proof of the new one does
     life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
     assert life.state.mail_servers["postfix"].rejected == "g2"
-    assert failed(life, lane("install postfix")).count == 3
+    assert failed(life, lane_of("install postfix")).count == 3
     life.does(st.Install(server="postfix", generation="g2", because=""))
     life.happens(ev.Verified(server="postfix", generation="g2", drained=False, served=()))
     assert life.state.mail_servers["postfix"].rejected is None

@@ -40,7 +40,7 @@ def order(offers: list[Offer]) -> st.PlaceOrder:
 
 
 def ages(life: Life, share: float) -> Life:
-    """Until that share of the newest certificate's lifetime is left; what is looked at and asked is so on the way."""
+    """Until that share of the newest certificate's lifetime is left; observations are made on the way."""
     newest = life.state.newest
     assert newest
     chain = next(iter(newest.chains.values()))
@@ -238,15 +238,15 @@ def test_a_lost_stand_by_key_does_not_let_the_certificate_run_out() -> None:
         assert order(life.offers(issuance.issue)).keys == keys
 
 
-@pytest.mark.parametrize("work", ["validation", "issuance"])
-def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_again(work: str) -> None:
+@pytest.mark.parametrize("lane", ["validation", "issuance"])
+def test_no_order_is_placed_before_what_failed_with_the_last_one_may_be_tried_again(lane: str) -> None:
     """An order more would count against the CA's limits for nothing."""
     life = Life()
     life.until(st.PlaceOrder)
-    life.fails(f"{work} {ECDSA}", "ca.rejected", kind="rejected")
+    life.fails(f"{lane} {ECDSA}", "ca.rejected", kind="rejected")
     rest = wait(life.offers(issuance.issue))
     assert rest.delay == timedelta(minutes=1)
-    assert rest.because == f"{work} {ECDSA}: tried once: it said no"
+    assert rest.because == f"{lane} {ECDSA}: tried once: it said no"
     life.passes(rest.delay)
     assert order(life.offers(issuance.issue))
 

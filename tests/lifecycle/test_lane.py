@@ -7,7 +7,7 @@ from pathlib import Path
 
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.lane import Lane
-from tests.lifecycle.play import Life, lane
+from tests.lifecycle.play import Life, lane_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "certagent"
 PEOPLE = PACKAGE.parent / "tests" / "simulation" / "history.py"
@@ -17,11 +17,11 @@ DECIDES = [
     for path in (*PACKAGE.rglob("*.py"), PEOPLE)
     if PACKAGE / "testing" not in path.parents  # its checks say which code is wanted, and decide nothing
 ]
-SPELLING = {"code", "work", "lane"}
+SPELLING = {"code", "lane"}
 
 
 def reads(tree: ast.AST) -> list[ast.AST]:
-    """Comparisons of `….code` with anything but a number, and text methods of `….code`, `….work` and `….lane`.
+    """Comparisons of `….code` with anything but a number, and text methods of `….code` and `….lane`.
 
     The number is the exit status of a program, also under a name of the file.
     """
@@ -73,7 +73,7 @@ def test_such_a_reading_is_found() -> None:
         'x.code.startswith("ca.")',
         "error.code != KNOWN",
         "one.code == other.code",
-        "w.work.partition(' ')",
+        "w.lane.partition(' ')",
     ):
         assert len(reads(ast.parse(text))) == 1, text
     for text in ("result.code != 0", "DOWN = 75\nresult.code == DOWN"):
@@ -84,10 +84,10 @@ def test_lanes_are_values_with_words_for_people() -> None:
     """Two mail servers, or two kinds of work on one, do not hold each other back."""
     assert str(Lane("install", "postfix")) == "install postfix"
     assert str(Lane("clean up")) == "clean up"
-    assert st.Install(server="a", generation="g1", because="").work == Lane("install", "a")
-    assert st.Install(server="a", generation="g1", rollback=True, because="").work == Lane("rollback", "a")
+    assert st.Install(server="a", generation="g1", because="").lane == Lane("install", "a")
+    assert st.Install(server="a", generation="g1", rollback=True, because="").lane == Lane("rollback", "a")
     life = Life()
     life.fails("install a", times=2)
     life.fails("install b")
     assert [(str(f.lane), f.count) for f in life.state.failing] == [("install a", 2), ("install b", 1)]
-    assert life.state.failure(lane("reload a")) is None
+    assert life.state.failure(lane_of("reload a")) is None

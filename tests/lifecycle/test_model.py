@@ -11,7 +11,7 @@ from certagent.facts.tls import Served
 from tests.lifecycle.play import START, chain_of
 
 
-def test_a_wait_is_measured_in_time_lived_through_whatever_the_wall_says() -> None:
+def test_a_wait_is_measured_in_elapsed_time_whatever_the_wall_says() -> None:
     """No clock step makes it shorter."""
     then = Instant(START.wall - timedelta(days=365), START.elapsed_s + 60)
     assert then.since(START) == timedelta(minutes=1)

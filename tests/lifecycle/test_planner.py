@@ -28,7 +28,7 @@ from tests.lifecycle.play import (
     Fault,
     Life,
     because,
-    lane,
+    lane_of,
     swapping,
 )
 from tests.lifecycle.test_fold import folded
@@ -50,7 +50,7 @@ def test_a_plan_is_a_function_of_what_is_known(spec: Spec, history: list[tuple[t
     assert msgspec.json.encode(state) == before
     if isinstance(step, st.Wait):
         assert timedelta(0) < step.delay <= spec.check_interval
-    elif failure := state.failure(step.work):
+    elif failure := state.failure(step.lane):
         assert schedule.retry_in(failure, now) <= timedelta(0)
     assert step.because
 
@@ -126,7 +126,7 @@ def test_a_roll_without_a_stand_by_key_publishes_and_waits_two_ttls() -> None:
     life.happens(ev.Requested(what="rotate"))
     life.until(st.Publish)
     began = life.now
-    life.until_quiet(limit=12)  # published, looked at, ordered, issued
+    life.until_quiet(limit=12)  # published, observed, ordered, issued
     wait = life.plan()
     assert isinstance(wait, st.Wait)
     assert wait.because.startswith("postfix: not swapped to g2: ")
@@ -221,7 +221,7 @@ def test_a_withdrawn_name_is_forgotten_late_enough_for_a_change_that_was_lost_on
     assert life.now.since(changed) >= max(schedule.LATE, timedelta(hours=2))
     life.looks(STRANGE)
     assert life.offers(disposal.delete) == []
-    assert life.offers(records.observe), "a name that is not configured and not forgotten is still looked at"
+    assert life.offers(records.observe), "a name that is not configured and not abandoned is still observed"
 
 
 def test_a_failed_step_waits_and_the_others_go_on() -> None:
@@ -296,4 +296,4 @@ def test_the_operator_does_not_bring_a_ca_s_wrong_chain_back_sooner() -> None:
     life.fails("issuance ecdsa-p256", "pem.chain", "unsafe")
     life.fails("install postfix", "mta.disk")
     life.happens(ev.Requested(what="retry"))
-    assert [f.lane for f in life.state.failing] == [lane("issuance ecdsa-p256")]
+    assert [f.lane for f in life.state.failing] == [lane_of("issuance ecdsa-p256")]

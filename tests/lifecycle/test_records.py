@@ -35,7 +35,7 @@ def test_nothing_is_published_on_a_look_that_met_nobody() -> None:
 
 
 def test_a_first_publication_that_waits_says_why() -> None:
-    """And is looked at again at the latest with the next watch."""
+    """And is observed again at the latest after the check interval."""
     life = Life()
     life.until(st.Install)
     [wait] = life.offers(records.publish)
@@ -96,16 +96,16 @@ def test_when_is_looked_again() -> None:
     assert next_observation() == (900, "a server was not heard"), "the change is hours ago"
     publish = st.Publish(tlsa_name=TLSA_NAME, values=STRANGE, ttl_s=60, because="")
     life.does(publish)
-    assert next_observation() == (0, "changed, and not seen since")
+    assert next_observation() == (0, "changed, and not observed since")
     life.passes(MINUTE)
     life.looks(life.in_dns, life.in_dns - life.records("g1"))
     assert next_observation() == (15, "not every server has followed")
     life.passes(timedelta(seconds=15))
     assert next_observation() == (0, "not every server has followed")
     new = Life()
-    assert next_observation() != (0, "never looked at")
+    assert next_observation() != (0, "never observed")
     [first] = new.offers(records.observe)
-    assert first.because == "never looked at"
+    assert first.because == "never observed"
     new.looks(None)
     [offer] = new.offers(records.observe)
     assert isinstance(offer, st.Wait)

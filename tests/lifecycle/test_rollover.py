@@ -39,7 +39,7 @@ ANY = hst.one_of(
 
 @hst.composite
 def pasts(draw: hst.DrawFn) -> list[tuple[timedelta, ev.AnyEvent]]:
-    """As a past mostly begins, and then anything: surveyed, issued, installed, proven, looked at."""
+    """As a past mostly begins, and then anything: inspected, issued, installed, verified, observed."""
     often = hst.sampled_from([True, True, True, False])
     surveyed = [server for server in MAIL_SERVERS if draw(often)]
     events: list[ev.AnyEvent] = [ev.Inspected(server=server, served=(served(draw(CHAINS)),)) for server in surveyed]
@@ -314,7 +314,7 @@ def test_what_is_not_known_stands_against_a_swap_without_an_end() -> None:
     life.passes(timedelta(days=1))
     life.looks(new)
     life.does(st.Publish(tlsa_name=TLSA_NAME, values=old, ttl_s=60, because=""))
-    assert against(life) == {"changed, and not looked at since": None}
+    assert against(life) == {"changed, and not observed since": None}
     life.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=Observation("example.org.", TLSA_NAME, {}, "secure")))
     assert "not heard: no authoritative server" in against(life)
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import schedule
 from certagent.lifecycle.state import Failure, State
-from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, about, chain_of, lane, later
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, about, chain_of, lane_of, later
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -87,9 +87,9 @@ def failure(
     kind: str = "transient",
     after: float | None = None,
     jitter: float = 0,
-    work: str = "vault",
+    lane: str = "vault",
 ) -> Failure:
-    return Failure(lane(work), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
+    return Failure(lane_of(lane), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
 
 
 def waits(code: str, **words: str) -> list[float]:
@@ -104,7 +104,7 @@ def test_what_a_ca_refused_is_tried_again_as_it_asks_for() -> None:
 
 
 def test_what_is_our_own_is_tried_again_within_the_hour() -> None:
-    """A repair is seen soon; an operator's mistake, also one in what the CA is told, is looked at like any other."""
+    """A repair is seen soon; an operator's mistake, also one that the CA refuses, is tried again like any other."""
     ours = [2, 5, 15, 60, 300, 900, 3600, 3600, 3600]
     assert waits("dns.x") == waits("mta.reload") == waits("ca.terms", kind="misconfigured") == ours
 
@@ -145,10 +145,10 @@ def test_dates_are_told_in_utc() -> None:
     assert schedule.date(START.wall) == "2027-01-01 00:00:00 UTC"
 
 
-@pytest.mark.parametrize("work", ["install postfix", "reload postfix", "verify postfix", "rollback postfix"])
-def test_a_deployment_that_stays_open_for_an_hour_wakes_somebody(work: str) -> None:
+@pytest.mark.parametrize("lane", ["install postfix", "reload postfix", "verify postfix", "rollback postfix"])
+def test_a_deployment_that_stays_open_for_an_hour_wakes_somebody(lane: str) -> None:
     """Counted from its first failure; what the CA or DNS does mends itself, or is told by a date."""
     hour = later(START, schedule.ALARM)
-    assert schedule.alarms(failure("mta.reload", 9, work=work), hour)
-    assert not schedule.alarms(failure("mta.reload", 9, work=work), later(START, schedule.ALARM - timedelta(seconds=1)))
-    assert not schedule.alarms(failure("ca.busy", 9, work="order ecdsa-p256"), hour)
+    assert schedule.alarms(failure("mta.reload", 9, lane=lane), hour)
+    assert not schedule.alarms(failure("mta.reload", 9, lane=lane), later(START, schedule.ALARM - timedelta(seconds=1)))
+    assert not schedule.alarms(failure("ca.busy", 9, lane="order ecdsa-p256"), hour)

@@ -88,7 +88,7 @@ def test_one_thing_that_is_not_over(harm: Callable[[Life], None]) -> None:
     harm(life)
     if len(life.spec.tlsa_names) == 2:
         [new] = [name for name in life.spec.tlsa_names if name != TLSA_NAME]
-        assert converged(life.spec, life.state), "withheld: nobody has looked at the new name yet"
+        assert converged(life.spec, life.state), "blocked: the new name was not observed yet"
         empty = Observation("example.org.", new, {"ns1./192.0.2.1": Answer(frozenset(), 3600)}, "secure")
         life.happens(ev.Observed(tlsa_name=new, observation=empty))
     assert not converged(life.spec, life.state)

@@ -35,13 +35,13 @@ def aliased(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
         return None
     path = ((PLACE, 3600),)
     observation = Observation("example.org.", PLACE, {"ns1": Answer(frozenset(), 3600, path)}, "secure", "", path)
-    return [ev.Observed(tlsa_name=step.tlsa_name, observation=observation, work=step.work)]
+    return [ev.Observed(tlsa_name=step.tlsa_name, observation=observation, lane=step.lane)]
 
 
 def stuck(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
     """Dovecot takes no new files."""
     if isinstance(step, st.Install) and step.server == "dovecot":
-        return [ev.Failed(work=step.work, kind="misconfigured", code="mta.config", detail="doveconf fails")]
+        return [ev.Failed(lane=step.lane, kind="misconfigured", code="mta.config", detail="doveconf fails")]
     return aliased(step, state)
 
 

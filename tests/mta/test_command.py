@@ -114,7 +114,7 @@ class TestCheck:
         with pytest.raises(Transient, match=r"service relay: .*/check: no end after 0\.2 s \[mta\.reload\]"):
             command(place, check="sleep 9", timeout_s=0.2).check(ECDSA)
 
-    def test_a_kind_of_key_without_a_file_is_told(self, place: Path) -> None:
+    def test_a_key_type_without_a_file_is_told(self, place: Path) -> None:
         with pytest.raises(Misconfigured, match=r"service relay: no file for rsa-2048 \[mta\.config\]"):
             command(place).check(frozenset({"rsa-2048"}))
 

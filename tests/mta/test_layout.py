@@ -705,8 +705,8 @@ class TestOptions:
     def test_other_modes_are_taken(self, mode: str) -> None:
         Layout("test mx1", {"rsa": "/a.pem"}, Access(mode=mode))
 
-    def test_kinds_of_keys(self) -> None:
-        with pytest.raises(Misconfigured, match=r"pem\.algorithm"):
+    def test_key_types(self) -> None:
+        with pytest.raises(Misconfigured, match=r"pem\.key_type"):
             Layout("test mx1", {"dsa": "/a.pem"})
         layout = Layout("test mx1", {"ecdsa": "/a.pem", "ecdsa-p384": "/b.pem"})
         assert [layout.of(f"ecdsa-p{bits}").combined for bits in (256, 384)] == ["/a.pem", "/b.pem"]

@@ -15,7 +15,7 @@ from certagent.mta.postfix.snimap import SniMap, entries
 
 
 class NoPostmap(SniMap):
-    """A map whose table is never made: only its text is looked at."""
+    """A map whose table is never made: only its text is read."""
 
     def _build(self, source: Path, *, judged: bool) -> None:
         (source.with_name(source.name + ".db")).touch()

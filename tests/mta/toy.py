@@ -41,7 +41,7 @@ class Toy:
 
     Options = Options
     directory = ""
-    capabilities = Capabilities(both_algorithms=True, sni=False, keeps_ports=True, one_step=True)
+    capabilities = Capabilities(both_key_types=True, sni=False, keeps_ports=True, one_step=True)
 
     def __init__(self, name: str, options: Options) -> None:
         self._who = f"toy {name}"

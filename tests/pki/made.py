@@ -129,7 +129,7 @@ def root() -> Pair:
 
 @cache
 def issuing() -> Pair:
-    """The intermediate that signs leaves; RSA, so that ECDSA leaves are signed by another kind of key."""
+    """The intermediate that signs leaves; RSA, so that ECDSA leaves are signed by another key type."""
     key = key_pem("rsa-2048", "Issuing")
     return certificate("Issuing", root(), key=key, ca=True, path_length=0, key_usage=usage(sign=True, ca=True))
 

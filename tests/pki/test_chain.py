@@ -189,7 +189,7 @@ def bad_signature() -> bytes:
 
 
 def bad_signature_kind() -> bytes:
-    """An issuer of the right name with another kind of key."""
+    """An issuer of the right name with another key type."""
     return join(leaf(), certificate("Issuing", root(), key=key_pem("ecdsa-p256", "forged"), ca=True))
 
 

@@ -38,7 +38,7 @@ def test_an_unknown_kind_is_refused() -> None:
     for key_type in ("", "rsa", "rsa-1024", "ed25519"):
         with pytest.raises(Misconfigured) as caught:
             keys.make(key_type)
-        assert caught.value.code == "pem.algorithm"
+        assert caught.value.code == "pem.key_type"
 
 
 def test_the_kinds_are_known_without_loading_cryptography() -> None:

@@ -106,7 +106,7 @@ class TestHandshake:
     @pytest.mark.parametrize("mode", ["smtp", "tls"])
     @pytest.mark.parametrize("chain", [EC, RSA])
     @pytest.mark.parametrize("version", [None, TLS12])
-    def test_each_kind_of_key_is_seen_beside_the_other(
+    def test_each_key_type_is_seen_beside_the_other(
         self, chain: chains.Chain, mode: Mode, version: ssl.TLSVersion | None
     ) -> None:
         context = servers.context(EC, RSA, version=version)
@@ -132,7 +132,7 @@ class TestHandshake:
         served = ask(servers.smtp(servers.context(EC, RSA, version=TLS12)), "rsa-2048")
         assert (spki(served), served.version) == (RSA.spki, "1.2")
 
-    def test_a_missing_kind_of_key_is_told(self) -> None:
+    def test_a_missing_key_type_is_told(self) -> None:
         for version in (None, TLS12, TLS13):
             told = why(ask(servers.smtp(servers.context(EC, version=version)), "rsa-2048"))
             assert told.startswith("TLS 1.3 or 1.2 handshake for an rsa certificate failed: ")
@@ -193,8 +193,8 @@ class TestHandshake:
         assert isinstance(leaf, Unknown)
         assert leaf.reached
 
-    def test_an_unknown_kind_of_key_is_told(self) -> None:
-        assert "pem.algorithm" in why(ask(servers.smtp(BOTH), "dsa-1024"))
+    def test_an_unknown_key_type_is_told(self) -> None:
+        assert "pem.key_type" in why(ask(servers.smtp(BOTH), "dsa-1024"))
 
 
 class TestSmtp:
@@ -428,7 +428,7 @@ class TestAll:
         with servers.serving(servers.smtp(BOTH)) as port:
             yield port
 
-    def test_every_address_and_every_kind_of_key_in_order(self, port: int) -> None:
+    def test_every_address_and_every_key_type_in_order(self, port: int) -> None:
         services = [Service("a.example", port, "smtp"), Service("b.example", port, "smtp", ("127.0.0.1",))]
         served = handshake.probe_all(services, lambda host: ("127.0.0.1", "127.0.0.2"), ["ecdsa-p256", "rsa-2048"], 5)
         assert [(one.host, one.address, one.key_type, one.version) for one in served] == [
@@ -464,7 +464,7 @@ class TestAll:
 
         assert [(spki(one), one.version) for one in ask_all(talk, "ecdsa-p256")] == [(EC.spki, "1.3")]
 
-    def test_a_missing_kind_of_key_is_told_once(self) -> None:
+    def test_a_missing_key_type_is_told_once(self) -> None:
         *well, missing = ask_all(servers.smtp(servers.context(EC)), "ecdsa-p256", "rsa-2048")
         assert [(spki(one), one.version) for one in well] == [(EC.spki, "1.3"), (EC.spki, "1.2")]
         assert why(missing).endswith(" alert handshake failure")
@@ -584,18 +584,18 @@ class TestChain:
     @pytest.mark.parametrize(
         ("sent", "told"),
         [
-            ([EC.leaf], "the wrong issuers: 0 in place of 2, or others"),
-            ([EC.leaf, EC.issuer], "the wrong issuers: 1 in place of 2, or others"),
+            ([EC.leaf], "the wrong issuers: 0 issuers in place of 2, or others"),
+            ([EC.leaf, EC.issuer], "the wrong issuers: 1 issuer in place of 2, or others"),
             ([EC.leaf, ROOT, EC.issuer], "the wrong issuers: in another order"),
-            ([EC.leaf, EC.issuer, RSA.issuer], "the wrong issuers: 2 in place of 2, or others"),
-            ([EC.leaf, EC.issuer, ROOT, ROOT], "the wrong issuers: 3 in place of 2, or others"),
+            ([EC.leaf, EC.issuer, RSA.issuer], "the wrong issuers: 2 issuers in place of 2, or others"),
+            ([EC.leaf, EC.issuer, ROOT, ROOT], "the wrong issuers: 3 issuers in place of 2, or others"),
         ],
     )
     def test_an_issuer_that_is_missing_misplaced_or_strange_is_told(self, sent: list[bytes], told: str) -> None:
         served = self.served(*sent)
         assert spki(served) == EC.spki
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
-        assert serving._tell(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
+        assert serving._difference(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
         finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
         assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
@@ -607,11 +607,11 @@ class TestChain:
         for leaves, told in (
             ({"ecdsa-p256": later}, f"serves certificate {served.chain.serial} in place of 1"),
             ({"ecdsa-p256": other}, f"serves another key, {EC.spki[:12]} in place of 000000000000"),
-            ({"rsa-2048": other}, "serves a kind of key that is not installed; take it out, or list both under keys"),
+            ({"rsa-2048": other}, "serves a key type that is not installed; take it out, or list both under keys"),
         ):
             generation = replace(self.GENERATION, chains=leaves)
             assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
-            assert serving._tell(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
+            assert serving._difference(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
             assert served_check._compare(served, leaves).outcome == "error"  # pyright: ignore[reportPrivateUsage]
         assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
 

@@ -139,7 +139,7 @@ def test_check_keeps_its_schema(tmp_path: Path) -> None:
 def test_renew_keeps_its_schema() -> None:
     """A step that was taken, and one that failed."""
     step = Reload(server="postfix", because="installed")
-    failed = ev.Failed(work=step.work, kind="transient", code="mta.reload", detail="cannot reload", hint="look")
+    failed = ev.Failed(lane=step.lane, kind="transient", code="mta.reload", detail="cannot reload", hint="look")
     taken = tuple(views.taken(StepReport("certificate", "mx1", 7, step, failure, 0.25)) for failure in (None, failed))
     document = views.Renewal(1, (views.RenewedCertificate("mx1", taken, 2.0, "tried again", ()),))
     [renewed] = keeps("renew", to_json(document))["certificates"]

@@ -24,7 +24,7 @@ from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
 from certagent.store.lock import Presence
 from tests.lifecycle.play import about
-from tests.lifecycle.play import lane as in_lane
+from tests.lifecycle.play import lane_of as in_lane
 
 NAME = "mx1.example.org"
 TLSA_NAME = f"_25._tcp.{NAME}."
@@ -142,7 +142,7 @@ class Given:
                     self.passes(max(step.delay, timedelta(seconds=1)))
                     continue
                 if step.changes:
-                    journal.append(NAME, ev.Intended(step=step, work=step.work))
+                    journal.append(NAME, ev.Intended(step=step, lane=step.lane))
                 state = journal.state(NAME)
                 journal.append(NAME, *forecast._ideal(step, spec, state, self._zone, journal.now()))  # pyright: ignore[reportPrivateUsage]
                 self.passes(timedelta(seconds=1))
@@ -168,7 +168,7 @@ class Given:
         concerns, quick = about(code, kind)
         self.journal(
             ev.Failed(
-                work=in_lane(lane),
+                lane=in_lane(lane),
                 concerns=concerns,
                 quick=quick,
                 kind=kind,
@@ -185,7 +185,7 @@ class Given:
         second = Unknown(silent) if silent else answer
         answers = {"ns1.example.org./192.0.2.1": answer, "ns2.example.org./192.0.2.2": second}
         observation = Observation("example.org.", TLSA_NAME, answers, security, why)
-        self.journal(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, work=in_lane(f"observe {TLSA_NAME}")))
+        self.journal(ev.Observed(tlsa_name=TLSA_NAME, observation=observation, lane=in_lane(f"observe {TLSA_NAME}")))
 
     def damaged(self) -> None:
         """The disk has lost the journal."""
@@ -213,7 +213,7 @@ def _caches(given: Given) -> None:
 def _served_by_others(given: Given) -> None:
     chain = Chain("cd" * 32, (), (NAME,), START - timedelta(days=40), START + timedelta(days=50), "0f")
     met = Served(NAME, "192.0.2.25", 25, "ecdsa-p256", chain, 0.01)
-    given.journal(ev.Inspected(server="postfix", served=(met,), work=in_lane("inspect postfix")))
+    given.journal(ev.Inspected(server="postfix", served=(met,), lane=in_lane("inspect postfix")))
 
 
 def _fleet(given: Given) -> None:
@@ -255,13 +255,13 @@ PHRASES: dict[str, Callable[[Given], None]] = {
         "reload postfix", "transient", "mta.reload", "postfix: the master process does not answer", "postfix status"
     ),
     "two hours pass": lambda given: given.passes(timedelta(hours=2)),
-    "DNS is looked at": lambda given: given.dns_answers(),
+    "DNS is observed": lambda given: given.dns_answers(),
     "a name server is silent": lambda given: given.dns_answers(silent="no answer within 5 s"),
     "DNSSEC is broken": lambda given: given.dns_answers(security="bogus", why="the signature has expired"),
     "somebody else's record is there too": lambda given: given.dns_answers(more=f"3 1 1 {'ef' * 32}"),
     "the zone is not signed": lambda given: given.dns_answers(security="insecure", why="no DS record"),
     "the mail server serves something else": lambda given: given.journal(
-        ev.VerifyFailed(server="postfix", generation="g1", served=(), work=in_lane("verify postfix"))
+        ev.VerifyFailed(server="postfix", generation="g1", served=(), lane=in_lane("verify postfix"))
     ),
     "the daemon runs": Given.daemon_runs,
     "52 certificates": _fleet,

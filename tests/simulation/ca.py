@@ -1,7 +1,7 @@
 """The simulated certificate authority and the vault; and cheap stand-ins for real keys and chains.
 
 `cheap()` replaces, while a simulation runs, key making, CSRs and chain building in `certagent.pki` by functions over
-small JSON values, and the clock, dice and threads of `act.py` by the world's. The agent's rules and gates stay real.
+small JSON values, and the clock, dice and threads of `agent/act` by the world's. The agent's rules and gates stay real.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def spki_of(key: bytes) -> str:
 
 
 class Dice:
-    """The world whose time and dice `act.py` uses now."""
+    """The world whose time and dice `agent/act` uses now."""
 
     def __init__(self) -> None:
         self.clock: Clock

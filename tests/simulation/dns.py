@@ -107,7 +107,7 @@ class Entry:
 
         What somebody made and somebody put right again between two looks is nobody's to see; nor what was there before
         the agent, and was gone from a server before that server's first answer. But what the agent itself has put an
-        end to, it must have looked at first.
+        end to, it must have observed first.
         """
         if self.first and not (self.met or self.live) and (self.retimed or not self.superseded):
             return True

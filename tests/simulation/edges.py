@@ -93,7 +93,7 @@ class Resolver:
         self._last[tlsa_name] = seen
         return seen
 
-    def settle_txt(self, name: str, values: Values, budget: timedelta) -> None:
+    def wait_for_txt(self, name: str, values: Values, budget: timedelta) -> None:
         """Whether the challenges are everywhere."""
         self.clock.go_on(0.3)
         zone = self.dns.zone_of(name)

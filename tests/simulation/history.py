@@ -377,7 +377,7 @@ class History:
             self._take_aliases_away()
             self.turn_and_sleep()
             self._change_provider()
-            # everything was looked at once more after the last thing that anybody did, or that comes late
+            # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last):
                 break
@@ -428,7 +428,7 @@ class History:
         self.clock.note(f"   . keys {[k.id for k in state.keys]} generations {[g.id for g in state.generations]}")
         for rule in RULES:
             for offer in rule(View.of(world.spec, journal.head, journal.now())):
-                cached = None if isinstance(offer, Wait) else journal.head.failure(offer.work)
+                cached = None if isinstance(offer, Wait) else journal.head.failure(offer.lane)
                 self.clock.note(f"   . {rule.__name__}: {type(offer).__name__} {offer.because} {cached or ''}")
 
     def _show(self, wait: Wait) -> None:

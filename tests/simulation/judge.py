@@ -85,7 +85,7 @@ class Judge:
         self.checks = 0
         """A set against a chain."""
         self.seen_at: dict[str, float] = {}
-        """When each TLSA name was last looked at, and each mail server last proven."""
+        """When each TLSA name was last observed, and each mail server last verified."""
         self.heard: set[str] = set()
         """The TLSA names of which some server has answered."""
         self._chains: dict[str, list[Chain]] = {}
@@ -204,7 +204,7 @@ class Judge:
                 self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
-            case ev.Failed() if event.work is None or event.work.verb != "observe":
+            case ev.Failed() if event.lane is None or event.lane.verb != "observe":
                 self.disturbed.append(self.clock.t)
             case _:
                 pass
@@ -233,7 +233,7 @@ class Judge:
     # -- the end
 
     def converged(self, spec: Spec, journal: Journal, since: float) -> bool:
-        """The agent says that everything is over, and has looked at everything since then."""
+        """The agent says that everything is over, and has observed everything since then."""
         mail_servers = {t.name for t in spec.mail_servers}
         everything = {*spec.tlsa_names, *journal.head.tlsa_names, *mail_servers}
         observed = all(self.seen_at.get(name, -1.0) > since for name in everything)

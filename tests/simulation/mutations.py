@@ -506,11 +506,11 @@ EQUIVALENT: dict[str, str] = {
     ),
     "change-not-noted": (
         "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
-        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `act.py` asks DNS "
-        "in the same breath as the swap."
+        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `agent/act` asks "
+        "DNS in the same breath as the swap."
     ),
     "act-gate-empty": (
-        "the gate in `act.py` asks the same question about the same state as the planner a moment before: it can only "
-        "differ where the planner is broken, too (`no-obstacles` breaks both)."
+        "the gate in `agent/act` asks the same question about the same state as the planner a moment before: it can "
+        "only differ where the planner is broken, too (`no-obstacles` breaks both)."
     ),
 }

@@ -47,7 +47,7 @@ class Life(RuleBasedStateMachine):
         self.clock = Fake()
         self.boots = 1
         self.really_s = self.kept_s = 0.0
-        """What was lived through since the journal began; and of that, what the last append has told it."""
+        """The elapsed time since the journal began, and of that, what the last append recorded."""
         self.states: list[States] = [{name: State(name=name) for name in NAMES}]
         """After each append, the first one before any."""
         self.wakes: dict[str, tuple[str, Instant]] = {}
@@ -221,7 +221,7 @@ class Life(RuleBasedStateMachine):
             journal.close()
 
     def refused(self, error: Error) -> None:
-        assert error.code in ("journal.damaged", "journal.foreign", "journal.version"), error
+        assert error.code in ("journal.damaged", "journal.other_program", "journal.version"), error
         assert error.hint
         assert str(self.place.parent) in error.detail
 

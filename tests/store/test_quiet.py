@@ -29,7 +29,7 @@ LAWS = settings(
 DELAYS = st.sampled_from([0.0, 1.0, 600.0, 4000.0, 86400.0, 1e6])
 
 
-def lived(history: list[tuple[ev.AnyEvent, float]]) -> tuple[State, Instant]:
+def replayed(history: list[tuple[ev.AnyEvent, float]]) -> tuple[State, Instant]:
     """The state after a history, and when that is."""
     clock = HandClock()
     state, now = State(name=NAME), Instant(clock.time, 0.0)
@@ -52,7 +52,7 @@ def test_once_more_does_what_the_last_time_does(
     history: list[tuple[ev.AnyEvent, float]], event: ev.AnyEvent, first_s: float, second_s: float
 ) -> None:
     """Seen, and seen twice again, is the same as seen and seen again at the last moment: what is between can go."""
-    state, then = lived([*history, (event, 1.0)])
+    state, then = replayed([*history, (event, 1.0)])
     once, twice = later(then, first_s), later(then, first_s + second_s)
     assert fold(fold(state, event, once), event, twice) == fold(state, event, twice)
 
@@ -64,7 +64,7 @@ def test_topics_do_not_meet(
 ) -> None:
     """Two of them, seen before, seen again in either order: the same state. So only the last dates need be kept."""
     assume(CERTIFICATE.topic(one) != CERTIFICATE.topic(other))
-    state, then = lived([*history, (one, 1.0), (other, 1.0)])
+    state, then = replayed([*history, (one, 1.0), (other, 1.0)])
     early, late = later(then, first_s), later(then, first_s + second_s)
     assert fold(fold(state, one, early), other, late) == fold(fold(state, other, late), one, early)
 

@@ -163,7 +163,7 @@ def test_a_file_of_another_program_is_refused_untouched(path: Path, clock: HandC
         db.execute("CREATE TABLE mail (id INTEGER)")
         db.execute(f"PRAGMA user_version={version}")
     before = path.read_bytes()
-    with pytest.raises(Misconfigured, match=r"another program.*journal\.foreign"):
+    with pytest.raises(Misconfigured, match=r"another program.*journal\.other_program"):
         opened(path, clock)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
@@ -180,7 +180,7 @@ def test_a_table_that_is_missing_is_damage(path: Path, clock: HandClock, journal
 
 def test_a_count_that_is_missing_is_damage(path: Path, clock: HandClock, journal: Certificates) -> None:
     """Waits could begin anew, or be over."""
-    harmed(path, "DELETE FROM lived")
+    harmed(path, "DELETE FROM elapsed")
     with pytest.raises(Misconfigured, match=r"elapsed time is missing.*journal\.damaged"):
         journal.now()
 

@@ -36,7 +36,7 @@ class _Txt:
         remove_txt(self._edges.zones, zone, name, values)
 
     def seen(self, name: str, values: frozenset[str], budget: timedelta) -> None:
-        self._edges.resolver().settle_txt(name, values, budget)
+        self._edges.resolver().wait_for_txt(name, values, budget)
 
 
 class _Means:
@@ -70,19 +70,19 @@ def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, 
     try:
         ready(order.challenges, edges)
     except NotYet as error:
-        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.work)
+        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
     try:
         edges.issuer(order.ca).answer(order.url)
     except Rejected as error:
-        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
-    return (ev.OrderReady(key_type=step.key_type, work=step.work),)
+        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
+    return (ev.OrderReady(key_type=step.key_type, lane=step.lane),)
 
 
 def _by_type(challenges: Sequence[Challenge], edges: Edges) -> Iterator[tuple[ChallengeType, list[Challenge]]]:
     """Each type that occurs, with its challenges.
 
     Raises:
-        Misconfigured: `ca.challenge_type`: the journal has a type that this version does not know.
+        Misconfigured: `ca.challenge_type`: The journal has a type that this version does not know.
     """
     means = _Means(edges)
     for name in dict.fromkeys(challenge.type for challenge in challenges):

@@ -25,43 +25,43 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
 
     `note` journals at once what must not be forgotten however the step ends.
     """
-    work = step.work
+    lane = step.lane
     match step:
         case st.MakeKeys():
             return (issuing.make_keys(step, spec, edges),)
         case st.PlaceOrder():
             return (issuing.place_order(step, spec, state, edges),)
         case st.AbandonOrder():
-            return (ev.OrderAbandoned(key_type=step.key_type, work=work),)
+            return (ev.OrderAbandoned(key_type=step.key_type, lane=lane),)
         case st.Present():
             challenges.present(state.orders[step.key_type].challenges, edges)
-            return (ev.Presented(key_type=step.key_type, work=work),)
+            return (ev.Presented(key_type=step.key_type, lane=lane),)
         case st.Respond():
             return challenges.respond(step, state, edges)
         case st.Finalize():
             return issuing.finalize(step, spec, state, edges, now)
         case st.CleanUp():
             challenges.clean_up(step.challenges, edges)
-            return (ev.CleanedUp(challenges=step.challenges, work=work),)
+            return (ev.CleanedUp(challenges=step.challenges, lane=lane),)
         case st.Observe():
             observation = edges.resolver().observe(
                 step.tlsa_name, expect=step.expect, gone=step.gone, budget=step.budget
             )
             return (
                 ev.Observed(
-                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, work=work
+                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, lane=lane
                 ),
             )
         case st.Publish():
             name = TlsaNames(spec, state)[step.tlsa_name]
             gate(gates.may_publish(name, step.values))
             records.write_tlsa(step, name, edges, note)
-            return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, work=work),)
+            return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)
         case st.Unpublish():
             name = TlsaNames(spec, state)[step.tlsa_name]
             gate(gates.may_unpublish(name, step.values))
             records.write_tlsa(step, name, edges, note)
-            return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, work=work),)
+            return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)
         case st.Inspect():
             return (serving.inspect(step, spec, edges),)
         case st.Install():
@@ -70,10 +70,10 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             mta = edges.servers[step.server]
             mta.restore(edges.vault.kept(spec.name, step.server))
             mta.reload()
-            return (ev.Restored(server=step.server, work=work),)
+            return (ev.Restored(server=step.server, lane=lane),)
         case st.Reload():
             edges.servers[step.server].reload()
-            return (ev.Reloaded(server=step.server, work=work),)
+            return (ev.Reloaded(server=step.server, lane=lane),)
         case st.Verify():
             return serving.verify(step, spec, state, edges)
         case st.FetchRenewalInfo():

@@ -30,7 +30,7 @@ def make_keys(step: st.MakeKeys, spec: Spec, edges: Edges) -> ev.KeysMade:
             key = keys.make(key_type)
             edges.vault.put_key(spec.name, step.keys, key_type, key)
         spki[key_type] = keys.spki_sha256(key)
-    return ev.KeysMade(keys=step.keys, spki=spki, work=step.work)
+    return ev.KeysMade(keys=step.keys, spki=spki, lane=step.lane)
 
 
 def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> ev.OrderPlaced:
@@ -57,7 +57,7 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
         url=order.url,
         challenges=order.challenges,
         ca=step.ca,
-        work=step.work,
+        lane=step.lane,
     )
 
 
@@ -72,7 +72,7 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
         _, chain = bundle.build(key, pem, names=spec.names, now=now.wall + SKEW)
     except (Rejected, Unsafe) as error:
         # the same order would give the same chain again
-        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.work)
+        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
     edges.vault.put_chain(spec.name, step.generation, step.key_type, pem)
     return (
         ev.Issued(
@@ -82,7 +82,7 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
             chain=chain,
             completes=step.completes,
             ca=order.ca,
-            work=step.work,
+            lane=step.lane,
         ),
     )
 
@@ -100,7 +100,7 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
         # RFC 9773 section 4.3.3: no answer that helps; six hours, though a CA that has no ARI today needs no more
         # than a day
         ask_again_s=86400,
-        work=step.work,
+        lane=step.lane,
     )
     if window is None:
         return nothing
@@ -116,7 +116,7 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
         at=at,
         ask_again_s=window.retry_after_s,
         explanation_url=window.explanation_url,
-        work=step.work,
+        lane=step.lane,
     )
 
 
@@ -132,4 +132,4 @@ def revoke(step: st.Revoke, spec: Spec, state: State, edges: Edges) -> ev.Revoke
     generation = state.generation(step.generation)
     for key_type in generation.chains if generation else ():
         edges.issuer(step.ca).revoke(edges.vault.chain(spec.name, step.generation, key_type), 1)
-    return ev.Revoked(generation=step.generation, ca=step.ca, work=step.work)
+    return ev.Revoked(generation=step.generation, ca=step.ca, lane=step.lane)

@@ -23,10 +23,10 @@ def gate(against: str | None) -> None:
         raise Unsafe("dane.gate", against, "certagent status shows what the servers answer and what is served")
 
 
-def failed(error: Error, work: Lane) -> ev.Failed:
+def failed(error: Error, lane: Lane) -> ev.Failed:
     """The event of an error; the jitter of its retry is drawn here, once."""
     return ev.Failed(
-        work=work,
+        lane=lane,
         kind=error.kind,
         code=error.code,
         detail=error.detail,

@@ -21,6 +21,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
+from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 
@@ -49,7 +50,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
             gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
-        return (*observed, failed(error, step.work))
+        return (*observed, failed(error, step.lane))
 
 
 def _install(
@@ -94,7 +95,11 @@ def _is_ours(der: bytes, state: State) -> bool:
 
 
 def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
-    """Every kind of key is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
+    """Every key type is looked for: what is served need not be of a kind that is configured.
+
+    Raises:
+        Transient: `mta.down`.
+    """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))
@@ -105,7 +110,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
         )
         detail = "; ".join(where[:4])
         raise Transient("mta.down", detail, _RUNNING)
-    return ev.Inspected(server=step.server, served=served, work=step.work)
+    return ev.Inspected(server=step.server, served=served, lane=step.lane)
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
@@ -125,23 +130,23 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         pause_s = min(pause_s * 2, 1.0)
     if not wrong and served:
         done = ev.Verified(
-            server=step.server, generation=step.generation, drained=step.drained, served=served, work=step.work
+            server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
         )
         return (done,)
-    detail = "; ".join(_tell(s, generation) for s in wrong[:4]) or "there is no address to verify"
+    detail = "; ".join(_difference(s, generation) for s in wrong[:4]) or "there is no address to verify"
     spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
     if spoke:
         hint = "look at the mail server's own log for TLS errors"
         error: Error = NotServed("mta.not_served", detail, hint)
         return (
             ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
-            failed(error, step.work),
+            failed(error, step.lane),
         )
     raise Transient("mta.down", detail, _RUNNING)
 
 
 def _left(server: str, generation: Generation, state: State) -> tuple[str, ...]:
-    """Kinds of key that were served here until now and are not in the generation: they must be gone."""
+    """Key types that were served here until now and are not in the generation: they must be gone."""
     kinds = {algorithm(key_type) for key_type in generation.chains}
     older = {algorithm(a): a for g in state.serving((server,)) for a in g.chains if algorithm(a) not in kinds}
     return tuple(older.values())
@@ -153,16 +158,20 @@ def _is(served: Served, generation: Generation) -> bool:
     return served.chain == generation.chains.get(served.key_type)
 
 
-def _tell(served: Served, generation: Generation) -> str:
+def _difference(served: Served, generation: Generation) -> str:
     if isinstance(served.chain, Unknown):
         return f"{served.where}: {served.chain.why}"
     expected = generation.chains.get(served.key_type)
     if expected is None:  # where one kind is installed, the server chooses
-        return f"{served.where}: serves a kind of key that is not installed; take it out, or list both under keys"
+        return f"{served.where}: serves a key type that is not installed; take it out, or list both under keys"
     if served.chain.spki != expected.spki:
         return f"{served.where}: serves another key, {served.chain.spki[:12]} in place of {expected.spki[:12]}"
     if served.chain.serial != expected.serial:
         return f"{served.where}: serves certificate {served.chain.serial} in place of {expected.serial}"
     sent, due = served.chain.issuers, expected.issuers
-    how = "in another order" if sorted(sent) == sorted(due) else f"{len(sent)} in place of {len(due)}, or others"
+    how = (
+        "in another order"
+        if sorted(sent) == sorted(due)
+        else f"{count(len(sent), 'issuer')} in place of {len(due)}, or others"
+    )
     return f"{served.where}: serves the right certificate with the wrong issuers: {how}"

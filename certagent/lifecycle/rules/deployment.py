@@ -25,10 +25,10 @@ def inspect(view: View) -> Iterator[Offer]:
         if at is None:  # also if no TLSA name is configured: one may be added while old processes live on
             yield Inspect(server=server.name, because="what it serves now is not known yet")
         elif at.phase == "restored":
-            yield Inspect(server=server.name, because="its own files were put back; what is served is looked at")
+            yield Inspect(server=server.name, because="its own files were put back; what is served is inspected again")
 
 
-# -- the swap --------------------------------------------------------------------------------------------------------
+# -- the swap ----------------------------------------------------------------------------------------------------------
 
 
 def deploy(view: View) -> Iterator[Offer]:
@@ -66,7 +66,7 @@ def _failing(state: State, server: MailServer) -> bool:
 
 
 def _longest(obstacles: list[gates.Obstacle], what: str, at_most: timedelta) -> Wait:
-    """The wait for the longest obstacle. One without a known end is looked at again by `observe`."""
+    """The wait for the longest obstacle. One without a known end is observed again by `observe`."""
     unknown = [o for o in obstacles if o.remaining is None]
     worst = unknown[0] if unknown else max(obstacles, key=lambda o: o.remaining or timedelta(0))
     return Wait(worst.remaining or at_most, f"{what}: {worst}", swap=True)
@@ -82,7 +82,7 @@ def _install(server: MailServer, generation: Generation, because: str, *, rollba
     )
 
 
-# -- what was begun is brought to its end ----------------------------------------------------------------------------
+# -- what was begun is brought to its end ------------------------------------------------------------------------------
 
 
 class Deployment(NamedTuple):
@@ -235,7 +235,7 @@ STAGES: dict[Phase, Stage] = {
 }
 
 
-# -- and verified now and then ---------------------------------------------------------------------------------------
+# -- and verified now and then -----------------------------------------------------------------------------------------
 
 
 def verify(view: View) -> Iterator[Offer]:

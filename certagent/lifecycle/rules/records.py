@@ -21,15 +21,15 @@ def observe(view: View) -> Iterator[Offer]:
     """After a change until every server follows; while caches are waited for; and now and then while nothing is due."""
     for name in view.names:
         if name.known.observation is None or name.known.observed_at is None:
-            yield _observe(name, "never looked at")
+            yield _observe(name, "never observed")
             continue
         if name.changed_since_observed:
-            yield _observe(name, "changed, and not seen since", budget=SETTLE)
+            yield _observe(name, "changed, and not observed since", budget=SETTLE)
             continue
         every, why = _interval(view, name)
         left = every - view.now.since(name.known.observed_at)
         if left > timedelta(0):
-            yield Wait(left, f"{name} is looked at again: {why}")
+            yield Wait(left, f"{name} is observed again: {why}")
         else:
             yield _observe(name, why)
 
@@ -71,7 +71,7 @@ def _observe(name: TlsaName, because: str, budget: timedelta = timedelta(0)) -> 
     )
 
 
-# -- records are added -----------------------------------------------------------------------------------------------
+# -- records are added -------------------------------------------------------------------------------------------------
 
 
 def publish(view: View) -> Iterator[Offer]:
@@ -113,7 +113,7 @@ def _why_publish(state: State, name: TlsaName) -> str:
     return "a record of what is served is missing"
 
 
-# -- records that nothing needs any more are removed -----------------------------------------------------------------
+# -- records that nothing needs any more are removed -------------------------------------------------------------------
 
 
 def unpublish(view: View) -> Iterator[Offer]:

@@ -86,7 +86,7 @@ def _too_late_to_roll(view: View) -> bool:
 
 
 def _lead(names: TlsaNames) -> timedelta:
-    """How long before a renewal its keys are published: the longest hold now in force, and time for servers to
+    """How long before a renewal its keys are published: the longest retire interval, and time for servers to
     follow.
     """
     retire_interval = _longest_retire_interval(names)

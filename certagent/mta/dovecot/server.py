@@ -1,10 +1,10 @@
-"""Dovecot 2.3 and 2.4: one combined file for each kind of key, named as certificate and as key, or two files.
+"""Dovecot 2.3 and 2.4: one combined file for each key type, named as certificate and as key, or two files.
 
 Dovecot reads the files when it starts and when it is reloaded, as root, and serves what it read then: nothing new is
 served before the reload, so two files may disagree for a moment (unless Dovecot is restarted in it). Seen with 2.3.19
 and 2.4.1:
 
-- A file is missing: it does not start; a reload says yes and changes nothing, and only its log tells.
+- A file is missing: it does not start; a reload says yes and changes nothing, and only its log says so.
 - A file is empty, or the key is another one's: it starts, a reload says yes, and then every handshake fails.
 - After a reload the old file is served for a few hundredths of a second more. Clients that are connected stay so.
 - A reload sends its signal to whatever process has the number in master.pid, be it Dovecot or not.
@@ -68,7 +68,12 @@ class Dovecot:
     directory = "/etc/dovecot/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Dovecot cannot use, `pem.algorithm` for an unknown kind of key."""
+        """One Dovecot, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that Dovecot cannot use.
+            Misconfigured: `pem.key_type`: For an unknown key type.
+        """
         self._who = f"dovecot {name}"
         self._options = options
         self._conf = Doveconf(self._who, options.config)
@@ -79,13 +84,17 @@ class Dovecot:
 
     @staticmethod
     def discover() -> list[Found]:
-        """See `Found`. Raises: `mta.config` if there is a configuration that Dovecot refuses."""
+        """See `Found`.
+
+        Raises:
+            Misconfigured: `mta.config`: There is a configuration that Dovecot refuses.
+        """
         return discovery.discover()
 
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
+        return Capabilities(both_key_types=True, sni=True, keeps_ports=True, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -103,10 +112,11 @@ class Dovecot:
         `advice` says when to name it. One that is named already may be missing: the first run puts it there.
 
         Raises:
-            mta.config: Too old; doveconf refuses the configuration, or Dovecot would at the next start or reload; `ssl`
-                is off; the top level or a block that is ours does not name an installed file, or names one that is
-                missing, would never be renewed, or hides another; with 2.3, two blocks contradict each other.
-            mta.files: See `Layout.check`.
+            Misconfigured: `mta.config`: Too old; doveconf refuses the configuration, or Dovecot would at the next start
+                or reload; `ssl` is off; the top level or a block that is ours does not name an installed file, or names
+                one that is missing, would never be renewed, or hides another; with 2.3, two blocks contradict each
+                other.
+            Misconfigured: `mta.files`: See `Layout.check`.
         """
         self._layout.check()
         settings = self._conf.read()
@@ -147,7 +157,8 @@ class Dovecot:
         """See `Server` and `Layout.install`.
 
         Raises:
-            mta.config: (also) The files are in their places, but Dovecot's settings do not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but Dovecot's settings do not name them,
+                see `check`.
         """
         self._layout.install(credentials)
         self._check_named(self._conf.read(), self._needed(credentials))
@@ -182,7 +193,7 @@ class Dovecot:
         start = self._conf.command("dovecot") if self._options.config else "systemctl start dovecot"
         raise Transient("mta.down", f"{self._who} is not running", f"run: {start}")
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _ours(self, settings: Settings) -> list[Block]:
         """The top level and the blocks that have to name our files."""
@@ -228,13 +239,13 @@ class Dovecot:
         return {key_type: self._pair(key_type, self._layout.of(key_type)) for key_type in sorted(key_types)}
 
     def _pair(self, kind: str, files: str | Files) -> Pair:
-        """Dovecot tells its paths in their shortest form."""
+        """Dovecot names its paths in their shortest form."""
         cert, key = pair_of(Files(combined=files) if isinstance(files, str) else files)
         if not cert or not key:
             raise self._conf.wrong(f"files.{kind}: Dovecot wants key and chain", "use combined, or fullchain and key")
         return Pair(os.path.normpath(cert), os.path.normpath(key))
 
-    # -- what the operator is to do ----------------------------------------------------------------------------------
+    # -- what the operator is to do ------------------------------------------------------------------------------------
 
     def _set(self, settings: Settings, block: Block, pairs: list[Pair], gone: Iterable[str] = ()) -> str:
         """The command that has a block name these files. What stands last in Dovecot's configuration counts; but 2.3

@@ -2,7 +2,7 @@
 
 Where each connection reads the files (see server.py), even a combined one is read twice, and a rename in between makes
 the handshake fail. The list is read once: `tls_certificate = ${readfile{/etc/exim4/tls/mail.list}{}}`. So the new
-files are written to the places that the list does not name; then the list is replaced, for all kinds of keys in one
+files are written to the places that the list does not name; then the list is replaced, for all key types in one
 step, and who has read the old one still finds the old files. They stay until the next time.
 """
 
@@ -45,7 +45,11 @@ class Listed:
     split = False
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access, path: str) -> None:
-        """Raises: as `Layout`; `mta.config` also if a file is not a combined one, or `path` is relative."""
+        """The files that the list names, as configured.
+
+        Raises:
+            Error: As `Layout`; `mta.config` also if a file is not a combined one, or `path` is relative.
+        """
         self._path = Path(path)
         combined = {kind: one.combined if isinstance(one, Files) else one for kind, one in files.items()}
         if apart := [kind for kind, file in combined.items() if not file]:
@@ -101,7 +105,7 @@ class Listed:
     def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Layout.install`; on any error nothing that is in use has changed.
 
-        Files of another kind of key that the list names, and that are not certagent's, stay in it.
+        Files of another key type that the list names, and that are not certagent's, stay in it.
         """
         _, unused = self._both()
         unused.install(credentials)

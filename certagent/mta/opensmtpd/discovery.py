@@ -32,7 +32,7 @@ _LOOPBACK = frozenset({"localhost", "lo", "lo0", "127.0.0.1", "::1"})
 
 _RESTARTS = "OpenSMTPD cannot reload: at each swap it is restarted, its ports are closed for a moment"
 
-_ONE_KIND = "it serves one kind of key for a name: do not ask for RSA and ECDSA"
+_ONE_KIND = "it serves one key type for a name: do not ask for RSA and ECDSA"
 
 
 def discover() -> list[Found]:

@@ -10,7 +10,7 @@ What the daemon does (seen with 6.8.0p2 and 7.4.0p1):
 - `smtpd -n` refuses a file that is missing, not root's, or wider than 0740 (a key) or 0755 (a certificate). It does not
   notice a key that does not fit: 7.4 then starts, and dies of the first client that begins TLS. The rehearsal before
   the swap stands against that.
-- It serves one kind of key for a name. 6.8 takes one `pki` a listener; 7.4 takes several, but chooses by the names in
+- It serves one key type for a name. 6.8 takes one `pki` a listener; 7.4 takes several, but chooses by the names in
   the certificates: of RSA and ECDSA for one name it serves one to who asks by SNI, the other to who does not.
 - SNI: 6.8 finds any `pki` whose NAME is asked for; 7.4 those of the listener, by the names in their certificates.
 - 6.8 with OpenSSL 3, as in Debian 12, fails every TLS handshake ("missing private key", its issue 1171); the package of
@@ -83,7 +83,11 @@ class OpenSmtpd:
     directory = discovery.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that OpenSMTPD cannot use, and as `Layout`."""
+        """One OpenSMTPD, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that OpenSMTPD cannot use, and as `Layout`.
+        """
         self._name = name
         self._options = options
         self._layout = Layout(f"opensmtpd {name}", options.files, options)
@@ -103,7 +107,7 @@ class OpenSmtpd:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=False, sni=True, keeps_ports=False, one_step=not self._layout.split)
+        return Capabilities(both_key_types=False, sni=True, keeps_ports=False, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -120,12 +124,12 @@ class OpenSmtpd:
         Files that were never installed need not be named yet; the daemon does not start with one that is missing.
 
         Raises:
-            mta.config: Several kinds of key; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no `pki` names
-                exactly the files of a kind of key, or no listener uses it; nothing is there to restart it.
+            Misconfigured: `mta.config`: Several key types; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no
+                `pki` names exactly the files of a key type, or no listener uses it; nothing is there to restart it.
         """
         if len({algorithm(key_type) for key_type in key_types}) > 1:
             hint = "leave one in `keys` of the certificate: rsa-2048 is understood by everyone"
-            raise self._wrong("OpenSMTPD serves one kind of key for a name, not RSA and ECDSA", hint)
+            raise self._wrong("OpenSMTPD serves one key type for a name, not RSA and ECDSA", hint)
         self._restart()
         version = self._version()
         if version < (7,) and _links_openssl_3(program("smtpd", "mta.config")):
@@ -153,7 +157,8 @@ class OpenSmtpd:
         """See `Server`; nothing reads the files before the restart.
 
         Raises:
-            mta.config: (also) The files are in their places, but smtpd.conf does not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but smtpd.conf does not name them, see
+                `check`.
         """
         self._layout.install(credentials)
         self._check_named(credentials, self._read(), self._version())
@@ -200,7 +205,7 @@ class OpenSmtpd:
             time.sleep(_POLL_S)
         self._ended_here = False
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_named(self, key_types: Iterable[str], conf: Conf, version: tuple[int, ...]) -> None:
         for key_type in key_types:
@@ -234,7 +239,7 @@ class OpenSmtpd:
     def _pair(self, key_type: str) -> Pair:
         return pair_of(self._layout.of(key_type))
 
-    # -- its programs ------------------------------------------------------------------------------------------------
+    # -- its programs --------------------------------------------------------------------------------------------------
 
     def _restart(self) -> list[str]:
         if self._options.restart:
@@ -246,7 +251,11 @@ class OpenSmtpd:
         return [program(_SYSTEMD[0], "mta.config"), *_SYSTEMD[1:]]
 
     def _version(self) -> tuple[int, ...]:
-        """Raises `mta.config` where `smtpd` is another one."""
+        """The version of `smtpd`.
+
+        Raises:
+            Misconfigured: `mta.config`: `smtpd` is another one.
+        """
         found = discovery.version(self._run("-h"))
         if found is None:
             raise self._wrong("smtpd is not OpenSMTPD", "install opensmtpd, or remove this mail server from the config")

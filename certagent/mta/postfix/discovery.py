@@ -71,7 +71,11 @@ class _Plan(Struct):
 
 
 def discover() -> list[Found]:
-    """See `Found`. Raises: `mta.config` where an instance is there and postconf cannot read it."""
+    """See `Found`.
+
+    Raises:
+        Misconfigured: `mta.config`: An instance is there and postconf cannot read it.
+    """
     try:
         default = Instance("postfix", None)
         listed = default.run("postmulti", "-l")
@@ -105,7 +109,7 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
     return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
 
 
-# -- what is there ---------------------------------------------------------------------------------------------------
+# -- what is there -----------------------------------------------------------------------------------------------------
 
 
 def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
@@ -179,7 +183,7 @@ def _names(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-# -- what is proposed ------------------------------------------------------------------------------------------------
+# -- what is proposed --------------------------------------------------------------------------------------------------
 
 
 def _plan(read: _Read) -> _Plan:
@@ -284,7 +288,7 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
     named_files = [*plan.options.get("chain_files", {}).values()]
     missing = [file for file in named_files if not Path(file).exists()]
     why = {
-        "main.cf": f"one file for each kind of key; only once {', '.join(missing)} is there: TLS stops without it"
+        "main.cf": f"one file for each key type; only once {', '.join(missing)} is there: TLS stops without it"
         if missing
         else "so that what certagent installs is served",
         "master.cf": "each service goes on using the files of main.cf, or the files that it names itself",

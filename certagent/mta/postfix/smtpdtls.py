@@ -22,7 +22,7 @@ from certagent.mta.reference import Pair, Words, compare, shown, to_come
 from certagent.pki.keytypes import algorithm
 
 _HOME = {"rsa": "cert", "ecdsa": "eccert"}
-"""The slot that is meant for a kind of key."""
+"""The slot that is meant for a key type."""
 
 _LISTED = Words("list", "lists", ": no TLS at all", "a second key of the same algorithm: no TLS at all")
 _NAMED = Words(

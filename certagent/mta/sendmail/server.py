@@ -4,7 +4,7 @@ may be two of each, separated by a comma: RSA and ECDSA. And CACertFile, which h
 What the daemon does (seen with 8.17.1.9):
 
 - Of ServerCertFile it takes the leaf only. What it sends after that, it looks up in CACertFile and CACertPath, a root
-  included. So certagent writes the issuers of all kinds of keys into one file for CACertFile, and CACertPath
+  included. So certagent writes the issuers of all key types into one file for CACertFile, and CACertPath
   has to be a directory without certificates; with /etc/ssl/certs the root is sent, too.
 - It reads the files when it starts. SIGHUP makes it execute itself anew, with another pid; sessions in progress, and
   handshakes that were begun, go on in separate processes. Its ports are closed until it has started (0.03 s to
@@ -72,7 +72,11 @@ class Sendmail:
     directory = sendmailcf.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
+        """One Sendmail, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that Sendmail cannot use, and as `Layout`.
+        """
         self._name = name
         self._options = options
         self._access = options
@@ -92,7 +96,7 @@ class Sendmail:
     @property
     def capabilities(self) -> Capabilities:
         """See `Server`."""
-        return Capabilities(both_algorithms=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
+        return Capabilities(both_key_types=True, sni=False, keeps_ports=False, one_step=not self._layout.split)
 
     @property
     def reload_command(self) -> str:
@@ -109,9 +113,9 @@ class Sendmail:
         Files that were never installed need not be named yet: with one that is missing there is no TLS at all.
 
         Raises:
-            mta.config: `sendmail -bt` fails; ServerCertFile and ServerKeyFile do not name an installed file, or name
-                one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
-            mta.files: What Sendmail would refuse: see above.
+            Misconfigured: `mta.config`: `sendmail -bt` fails; ServerCertFile and ServerKeyFile do not name an installed
+                file, or name one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
+            Misconfigured: `mta.files`: What Sendmail would refuse: see above.
         """
         self._layout.check()
         with pemfile.in_its_words():
@@ -139,7 +143,8 @@ class Sendmail:
         """See `Server`; nothing reads the files before the reload.
 
         Raises:
-            mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but sendmail.cf does not name them, see
+                `check`.
         """
         with (
             pemfile.in_its_words(),
@@ -200,7 +205,7 @@ class Sendmail:
                 raise Transient("mta.down", f"sendmail {self._name} does not listen after its reload", start)
             time.sleep(_POLL_S)
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_named(self, key_types: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
         needed = self._needed(key_types)
@@ -225,7 +230,7 @@ class Sendmail:
             raise self._wrong(problem, self._to_define(settings.pairs))
 
     def _check_safe(self, settings: Settings) -> None:
-        """Layout has looked at the directory itself; Sendmail looks at all above it, too."""
+        """Layout checks the directory itself; Sendmail checks all above it, too."""
         if int(self._access.mode, 8) & 0o070 and "groupreadablekeyfile" not in settings.dont_blame:
             what = f"sendmail {self._name}: with mode {self._access.mode} it refuses the key: Group readable file"
             hint = "set the mode to 0600, or add GroupReadableKeyFile to confDONT_BLAME_SENDMAIL in sendmail.mc"
@@ -243,7 +248,7 @@ class Sendmail:
                     raise Misconfigured("mta.files", what, hint)
 
     def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
-        """Those of the new files, and of the kinds of keys whose files stay."""
+        """Those of the new files, and of the key types whose files stay."""
         found = [credential.issuers for credential in credentials.values()]
         new = {pair.cert for pair in self._needed(credentials).values()}
         stay = {pair.cert for pair in self._needed(self._options.files).values()} - new
@@ -254,7 +259,7 @@ class Sendmail:
         """By key type, in an order that does not change."""
         return {key_type: pair_of(self._layout.of(key_type)) for key_type in sorted(key_types)}
 
-    # -- hints -------------------------------------------------------------------------------------------------------
+    # -- hints ---------------------------------------------------------------------------------------------------------
 
     def _to_define(self, pairs: Iterable[Pair]) -> str:
         """How to make it name exactly these."""
@@ -270,7 +275,7 @@ class Sendmail:
     def _wrong(self, what: str, hint: str) -> Misconfigured:
         return Misconfigured("mta.config", f"sendmail {self._name}: {what}", hint)
 
-    # -- its programs ------------------------------------------------------------------------------------------------
+    # -- its programs --------------------------------------------------------------------------------------------------
 
     def _program(self) -> str:
         return os.path.realpath(program("sendmail", "mta.config"))
