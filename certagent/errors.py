@@ -71,7 +71,7 @@ class Unsafe(Error):
     usual_hint = "nothing was changed; certagent status and certagent history NAME show the facts"
 
 
-# -- what decisions must know, by type -------------------------------------------------------------------------------
+# -- what decisions must know, by type ---------------------------------------------------------------------------------
 
 
 class NotYet(Transient):

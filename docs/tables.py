@@ -95,6 +95,8 @@ def _default(field: msgspec.inspect.Field) -> str:
     value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
     if value is None or value in ((), {}, ""):
         return "–"
+    if isinstance(value, float):
+        return f"`{value:g}`"
     return f"`{value if isinstance(value, str) else msgspec.json.encode(value).decode()}`"
 
 
@@ -294,10 +296,10 @@ def _doc(path: Path, *, whole: bool = False) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence, in one line."""
+    """The first sentence, in one line. One that leads to a list ends before the list."""
     plain = " ".join(text.split("\n\n", 1)[0].split())
-    end = re.search(r"(?<![A-Z])[.:](?= [A-Z`]|$)", plain)
-    return plain[: end.start() + 1] if end else plain
+    end = re.search(r"(?<![A-Z])\.(?= [A-Z`]|$)", plain)
+    return plain[: end.start() + 1] if end else f"{plain.rstrip('.:')}."
 
 
 def _cell(text: str) -> str:
@@ -309,12 +311,16 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
+    """Paragraphs and lists, each item of a list in its own lines."""
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
-        lines += [
-            "",
-            *textwrap.wrap(" ".join(paragraph.split()), WIDTH, break_long_words=False, break_on_hyphens=False),
-        ]
+        lines.append("")
+        for part in re.split(r"\n(?=- )", paragraph):
+            indent = "  " if part.startswith("- ") else ""
+            plain = " ".join(part.split())
+            lines += textwrap.wrap(
+                plain, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
     return lines[1:]
 
 

@@ -76,7 +76,11 @@ class Daemon:
         )
 
     def run(self) -> None:
-        """Look after all subjects until a signal ends it. Raises: `lock.busy` if a daemon runs already."""
+        """Look after all subjects until a signal ends it.
+
+        Raises:
+            Transient: `lock.busy`: A daemon runs already.
+        """
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         with self._presence.held():
             signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)  # thousands may wait there: enough

@@ -68,7 +68,11 @@ class Zones:
 
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `edges.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
+        """See `edges.Zones`.
+
+        Raises:
+            Misconfigured: `dns.no_provider`.
+        """
         matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
         if not matching:
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
@@ -146,7 +150,7 @@ class Wiring:
                 self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
 
-    # -- subjects ----------------------------------------------------------------------------------------------------
+    # -- subjects ------------------------------------------------------------------------------------------------------
 
     def subjects(self) -> Iterator[str]:
         """All that is configured, as `KIND/NAME`."""
@@ -236,7 +240,7 @@ class Wiring:
         `only`: certificate and name of a server; files that others share count for nothing.
 
         Raises:
-            config.value: (Misconfigured) Otherwise.
+            Misconfigured: `config.value`: Otherwise.
         """
         from certagent.mta.claims import clashes
 

@@ -67,7 +67,7 @@ class Trail(Struct, frozen=True):
     path: tuple[tuple[str, int], ...] = ()
 
 
-# -- how questions are asked -----------------------------------------------------------------------------------------
+# -- how questions are asked -------------------------------------------------------------------------------------------
 
 
 def _has_route(address: str) -> bool:
@@ -96,7 +96,7 @@ def _attempts(budget: timedelta) -> Iterator[None]:
         yield
 
 
-# -- the resolvers of the host ---------------------------------------------------------------------------------------
+# -- the resolvers of the host -----------------------------------------------------------------------------------------
 
 
 class Resolver:
@@ -189,9 +189,9 @@ class Resolver:
         Neither needs to exist yet, apart from the zone.
 
         Raises:
-            Transient: `dns.unreachable`, `dns.servfail`: nobody with authority answers; `dns.alias_differs`: the
+            Transient: `dns.unreachable`, `dns.servfail`: Nobody with authority answers; `dns.alias_differs`: the
                 servers do not agree where an alias leads.
-            Misconfigured: `dns.alias`: a loop, or too many hops.
+            Misconfigured: `dns.alias`: A loop, or too many hops.
         """
         trail = self._follow(self._atlas(), absolute(name), TXT)
         if trail.trouble:
@@ -201,7 +201,7 @@ class Resolver:
             raise Transient("dns.unreachable", f"nobody answers for {trail.zone}: {why}")
         return trail.zone, trail.name
 
-    # -- with authority
+    # -- with authority ------------------------------------------------------------------------------------------------
 
     def _atlas(self) -> _Atlas:
         return _Atlas(lambda name, rdtype: self._lookup(name, rdtype, even_bogus=True), self._ipv6)
@@ -253,7 +253,7 @@ class Resolver:
 
         return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
 
-    # -- through the recursive resolvers
+    # -- through the recursive resolvers -------------------------------------------------------------------------------
 
     def _nameservers(self) -> tuple[str, ...]:
         if self._configured:

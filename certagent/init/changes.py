@@ -83,11 +83,11 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     a change's own command fails.
 
     Raises:
-        mta.files: (Misconfigured) A file is not as it was when the change was proposed, or may not be replaced; nothing
-            was changed.
-        mta.config: (Misconfigured) The server's own check does not like the change, or its command fails; it was
+        Misconfigured: `mta.files`: A file is not as it was when the change was proposed, or may not be replaced;
+            nothing was changed.
+        Misconfigured: `mta.config`: The server's own check does not like the change, or its command fails; it was
             undone. Or the command is not installed, and nothing was changed.
-        mta.disk: (Transient) Disk full or failing; what was changed was put back.
+        Transient: `mta.disk`: Disk full or failing; what was changed was put back.
     """
     planned = list(zip(found.changes, outcomes(found), strict=True))
     due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
@@ -142,7 +142,11 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
 
 
 def _commands(changes: Iterable[Change]) -> list[list[str]]:
-    """Each once, with the full path of its program. Raises `mta.config` if one is not installed."""
+    """Each once, with the full path of its program.
+
+    Raises:
+        Misconfigured: `mta.config`: One is not installed.
+    """
     named = dict.fromkeys(change.generate for change in changes if change.generate)
     return [[program(name, "mta.config"), *arguments] for name, *arguments in named]
 

@@ -28,14 +28,21 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
 
     combined: str | None = None
+    """The key, the leaf and its issuers, in this order."""
     fullchain: str | None = None
+    """The leaf and its issuers."""
     cert: str | None = None
+    """The leaf."""
     chain: str | None = None
+    """The issuers."""
     key: str | None = None
+    """The key."""
     pkcs12: str | None = None
+    """All of it, as PKCS #12 (RFC 7292)."""
     password_file: str | None = None
     """Only certagent's user may read it; an end of line is not part of the password, which is UTF-8."""
     pkcs12_cipher: pkcs12.Cipher = "AES256_SHA256"
+    """How `pkcs12` is encrypted: AES-256, or Triple DES for software that cannot read it."""
 
     @property
     def named(self) -> dict[str, str]:

@@ -28,7 +28,8 @@ _MAX_PEM = 16 * 1024
 def make(key_type: str) -> Secret[bytes]:
     """A new private key as PEM.
 
-    Raises: `pem.key_type`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     if algorithm(key_type) == "rsa":
         return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa-"))))
@@ -38,7 +39,8 @@ def make(key_type: str) -> Secret[bytes]:
 def load(key: Secret[bytes]) -> PrivateKey:
     """The key itself, for the functions of this package.
 
-    Raises: `pem.key` for an encrypted, unsupported or unreadable one.
+    Raises:
+        Misconfigured: `pem.key`: For an encrypted, unsupported or unreadable one.
     """
     pem = key.reveal()
     if len(pem) > _MAX_PEM:
@@ -58,7 +60,8 @@ def load(key: Secret[bytes]) -> PrivateKey:
 def normal(key: Secret[bytes]) -> Secret[bytes]:
     """The same key as `make` would have written it.
 
-    Raises: `pem.key`.
+    Raises:
+        Misconfigured: `pem.key`.
     """
     return _pem(load(key))
 
@@ -66,7 +69,8 @@ def normal(key: Secret[bytes]) -> Secret[bytes]:
 def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
     """The name in `KEY_TYPES` of a public key, or of a private key's PEM.
 
-    Raises: `pem.key` for a kind that certagent does not handle.
+    Raises:
+        Misconfigured: `pem.key`: For a kind that certagent does not handle.
     """
     public = load(key).public_key() if isinstance(key, Secret) else key
     match public:
@@ -83,8 +87,10 @@ def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
 def spki_sha256(key: Secret[bytes]) -> str:
     """Lower-case hex of the SHA-256 of its SubjectPublicKeyInfo, as in TLSA `3 1 1`.
 
-    Raises: `pem.key`.
     Source: RFC 6698 section 2.1.2, selector 1.
+
+    Raises:
+        Misconfigured: `pem.key`.
     """
     spki = (
         load(key).public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -95,8 +101,10 @@ def spki_sha256(key: Secret[bytes]) -> str:
 def csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
     """A certificate request as PEM: empty subject, the names as dNSName SANs in sorted order, each once.
 
-    Raises: `pem.key`, `name.invalid`.
     Source: RFC 8555 section 7.4.
+
+    Raises:
+        Misconfigured: `pem.key`, `name.invalid`.
     """
     if not names:
         raise Misconfigured("name.invalid", "no name to order a certificate for", "list at least one under names:")

@@ -15,7 +15,8 @@ KEY_TYPES: Final = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-409
 def algorithm(key_type: str) -> Algorithm:
     """What a server holds at most one certificate of: all ECDSA curves count as one, all RSA sizes too.
 
-    Raises: `pem.key_type`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     if key_type not in KEY_TYPES:
         raise Misconfigured("pem.key_type", f"unknown key type: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")

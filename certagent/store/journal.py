@@ -76,7 +76,7 @@ class Journal(Generic[S, E]):
         """See `Store.now`."""
         return self.store.now()
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """Every subject of this kind that the journal knows."""
@@ -165,14 +165,16 @@ class Journal(Generic[S, E]):
         for at, seq in sorted(dated, key=lambda pair: (pair[0].elapsed_s, pair[1])):
             yield Entry(seq, at, None, recent[seq], again=True)
 
-    # -- writing -----------------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, name: str, *events: E, expected: int | None = None) -> Known[S]:
         """Append the events in one durable transaction; what is known after them.
 
         `expected`: the last row that the caller knows; without it, whichever is last now.
 
-        Raises: `journal.conflict` (Transient): there are newer rows; and those of `Store.append`.
+        Raises:
+            Transient: `journal.conflict`: There are newer rows.
+            Error: Those of `Store.append`.
         """
         subject = self._kind.subject(name)
         [found] = self.store.heads([subject])

@@ -82,7 +82,7 @@ def credentials(running: Running) -> dict[str, Credential]:
     return {key_type: issued(key_type, running.services[0].host) for key_type in running.key_types}
 
 
-# -- what there is ---------------------------------------------------------------------------------------------------
+# -- what there is -----------------------------------------------------------------------------------------------------
 
 
 def _der(pem: bytes) -> list[bytes]:
@@ -172,7 +172,7 @@ def _check(rule: MailServerCheck) -> MailServerCheck:
     return check
 
 
-# -- the rules -------------------------------------------------------------------------------------------------------
+# -- the rules ---------------------------------------------------------------------------------------------------------
 
 
 @_check

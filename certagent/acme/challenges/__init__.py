@@ -1,7 +1,7 @@
 """How a host shows a CA that it controls a name: one file for each challenge type (RFC 8555 section 8).
 
-`protocol`  what a type does: respond, present, ready, clean up; and what it may use of this host
-`dns01`     `dns-01`, a TXT record (RFC 8555 section 8.4)
+- `protocol`: what a type does (respond, present, ready, clean up), and what it may use of this host
+- `dns01`: `dns-01`, a TXT record (RFC 8555 section 8.4)
 
 To come: `http-01` (RFC 8555 section 8.3), `tls-alpn-01` (RFC 8737), `dns-persist-01`
 (draft-ietf-acme-dns-persist). A new type is its file and its line in `TYPES`.

@@ -30,7 +30,7 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
     carries what was read as its precondition.
 
     Raises:
-        Unsafe: `dane.gate`, `dns.not_atomic`: a set would come to be that breaks what is served.
+        Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served.
     """
     zone, name = _where(tlsa_name, edges)
     served = [*tlsa_name.served, *tlsa_name.names.unplaced_served]

@@ -32,15 +32,18 @@ from certagent.host.programs import check, run
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's part of the configuration."""
+    """A program that reads and writes DNS."""
 
     program: str
     """Absolute path; owned by root or certagent's user, and nobody else may write to it."""
     zones: tuple[str, ...]
+    """The zones that this provider writes. A name is in the longest zone that ends it."""
     protocol: Literal[1, 2] = 2
     """The version that the program speaks; see docs/how-to/dns-providers.md."""
     args: tuple[str, ...] = ()
+    """Arguments of the program."""
     timeout_s: float = 30.0
+    """How long one call of the program may take, in seconds."""
     env: dict[str, str] = {}
     """Added to the environment. Secrets belong in a file that only the program reads."""
 
@@ -49,7 +52,7 @@ class Command(ReadCompareWrite):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
-        Misconfigured: `dns.program`: the program cannot be run, or others may write to it.
+        Misconfigured: `dns.program`: The program cannot be run, or others may write to it.
     """
 
     Options = Options

@@ -41,16 +41,18 @@ MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's part of the config."""
+    """Dynamic update (RFC 2136), signed with TSIG (RFC 8945)."""
 
     server: str
     """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
     zones: tuple[str, ...]
+    """The zones that this provider writes. A name is in the longest zone that ends it."""
     key_file: str
     """As `tsig-keygen` writes it; nobody but its owner (root or certagent's user) may read it."""
     key_name: str = ""
     """Which key of the file; needed only if it has several."""
     timeout_s: float = 10.0
+    """How long one answer of the server may take, in seconds."""
 
 
 class Key(Struct, frozen=True):
@@ -65,8 +67,8 @@ class Rfc2136:
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
 
     Raises:
-        Usage: at construction: `secret.mode`, `secret.file`.
-        Misconfigured: at construction: `dns.options`; later: `dns.no_zone`.
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
     """
 
     Options = Options
@@ -191,7 +193,7 @@ def exchange(connection: socket.socket, wire: bytes) -> bytes:
     return answer
 
 
-# -- pure ------------------------------------------------------------------------------------------------------------
+# -- pure --------------------------------------------------------------------------------------------------------------
 
 
 def _delete(update: UpdateMessage, name: str, rdtype: RdType, value: str, was: RRset | None) -> None:
@@ -226,7 +228,7 @@ def rdata_text(rdtype: RdType, value: str) -> str:
     """The value as a zone file has it: a TXT as quoted strings (RFC 1035 section 5.1).
 
     Raises:
-        Rejected: `dns.rejected`: a TXT that fits no message.
+        Rejected: `dns.rejected`: A TXT that fits no message.
     """
     if rdtype != "TXT":
         return canonical(rdtype, value)
@@ -277,7 +279,7 @@ def keyring(key: Key, path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
     """The key as dnspython wants it.
 
     Raises:
-        Usage: `secret.file`: no base64, or an algorithm that RFC 8945 section 6 does not list.
+        Usage: `secret.file`: No base64, or an algorithm that RFC 8945 section 6 does not list.
     """
     name, algorithm = dns.name.from_text(key.name), dns.name.from_text(key.algorithm)
     if algorithm not in dns.tsig.mac_sizes:
@@ -301,7 +303,7 @@ def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
     return chosen[0]
 
 
-# -- the file --------------------------------------------------------------------------------------------------------
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 
 def key_text(path: Path) -> str:
