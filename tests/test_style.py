@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.words import ROOT
 
 PACKAGE = sorted((ROOT / "certagent").rglob("*.py"))
@@ -34,5 +36,70 @@ def test_tlsa_parameters_have_one_place() -> None:
         if _name(path) != "certagent/pki/tlsa.py" and not _name(path).startswith("certagent/testing/")
         for text in _texts(ast.parse(path.read_text(encoding="utf-8")))
         if PARAMETERS.search(str(text.value))
+    ]
+    assert found == []
+
+
+RAISES = re.compile(r"\n[ ]*Raises:\n(?P<entries>(?:[ ]+\S.*\n?)+)\s*\Z")
+ENTRY = re.compile(r"[A-Z]\w+: \S.*")
+
+
+def _documentation(tree: ast.Module) -> list[str]:
+    """The docstrings of a module, with what is in it."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [text for text in found if text]
+
+
+def _raises_in_other_words(text: str) -> bool:
+    """It says in prose, or in another form, what is raised."""
+    if not re.search(r"\bRaises(?: `|: |:\n|:\Z| [A-Z]\w+Error)", text):
+        return False
+    block = RAISES.search(text)
+    if block is None or text.count("Raises:") != 1:
+        return True
+    lines = block["entries"].splitlines()
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    entries = [line[indent:] for line in lines if not line[indent:].startswith(" ")]
+    return not all(ENTRY.match(entry) for entry in entries)
+
+
+def test_raises_is_the_last_section_and_names_the_class_first() -> None:
+    """Google style: `Class: `code`, `code`: when.`, one line per class or code."""
+    found = [
+        f"{_name(path)}: {text}"
+        for path in PACKAGE
+        for text in _documentation(ast.parse(path.read_text(encoding="utf-8")))
+        if _raises_in_other_words(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("It.\n\nRaises:\n    Misconfigured: `mta.config`: It is old.\n    Error: As `run`.", False),
+        ("It.\n\nRaises:\n    Misconfigured: `mta.config`: It is old, and\n        more.", False),
+        ("It raises nothing.", False),
+        ("It. Raises: `mta.config`.", True),
+        ("Raises `mta.config` if it is old.", True),
+        ("It.\n\nRaises:\n    mta.config: (Misconfigured) It is old.", True),
+        ("It.\n\nRaises:\n    OSError.", True),
+        ("It.\n\nRaises:\n    OSError: It is old.\n\nMore.", True),
+    ],
+)
+def test_other_forms_of_raises_are_found(text: str, wrong: bool) -> None:
+    """One form is right."""
+    assert _raises_in_other_words(text) is wrong
+
+
+def test_section_rules_have_one_form() -> None:
+    """`# -- subject ---…`, up to column 120."""
+    found = [
+        f"{_name(path)}:{number}: {line}"
+        for path in PACKAGE
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.match(r"\s*# ?[-=]{2,}|\s*#.*[-=]{4,}$", line)
+        and (len(line) != 120 or not re.fullmatch(r"\s*# -- \S.*\S -+", line))
     ]
     assert found == []

@@ -66,7 +66,11 @@ class Account:
         self._url: str | None = None
 
     def signer(self) -> Signer:
-        """The account's key; made and synced to disk when there is none. Raises: `ca.account`."""
+        """The account's key; made and synced to disk when there is none.
+
+        Raises:
+            Misconfigured: `ca.account`.
+        """
         with self._lock:
             if self._signer is None:
                 self._signer = self._load_key() or self._make_key()
@@ -79,7 +83,11 @@ class Account:
     def url(self, *, instead_of: str | None = None) -> str:
         """The account's URL; found or registered if it is not known, or known to be `instead_of` and gone.
 
-        May be called again after a crash at any line. Raises: `ca.account` and those of the transport.
+        May be called again after a crash at any line.
+
+        Raises:
+            Misconfigured: `ca.account`.
+            Error: Those of the transport.
         """
         with self._lock:
             self._url = self._url or self._remembered()
@@ -89,7 +97,7 @@ class Account:
                 self._write("account.json", msgspec.json.encode(known))
             return self._url
 
-    # ---- on disk ---------------------------------------------------------------------------------------------------
+    # -- on disk -------------------------------------------------------------------------------------------------------
 
     def _load_key(self) -> Signer | None:
         path = self._home / "account.key"
@@ -125,7 +133,7 @@ class Account:
             private_dir(self._home)
             replace.write(self._home / name, data, mode=0o600)
 
-    # ---- at the CA -------------------------------------------------------------------------------------------------
+    # -- at the CA -----------------------------------------------------------------------------------------------------
 
     def _register(self) -> str:
         """With a key that has an account, the CA answers with that one (RFC 8555 section 7.3.1)."""

@@ -83,7 +83,11 @@ class _Patience:
         self._next = FIRST_WAIT_S
 
     def wait(self, for_what: str, asked: float | None = None) -> None:
-        """Raises: `ca.slow` when the budget would be spent."""
+        """Wait, within the budget.
+
+        Raises:
+            Transient: `ca.slow`: The budget would be spent.
+        """
         pause = max(self._next, asked or 0.0)
         if time.monotonic() + pause > self._end:
             raise CaUnavailable("ca.slow", f"the CA is not done with {for_what}", retry_after_s=pause)
@@ -131,7 +135,7 @@ class Acme:
         self._challenge_types = challenge_types
         self._budget_s = order_budget_s
 
-    # ---- the Issuer's promises -------------------------------------------------------------------------------------
+    # -- the Issuer's promises -----------------------------------------------------------------------------------------
 
     def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
         """See Issuer. A CA that refuses with `replaces` is asked once more without: that only costs an exemption."""
@@ -224,7 +228,7 @@ class Acme:
             if refusal.type != "alreadyRevoked":
                 raise
 
-    # ---- requests --------------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------------
 
     def _post(self, url: str, payload: bytes = b"", accept: str = "*/*") -> Answer:
         """A request of the account; an account that the CA has forgotten is registered again, once."""
@@ -256,7 +260,7 @@ class Acme:
         """The challenge of an authorization, with its response; None if the authorization is valid already.
 
         Raises:
-            Rejected: `ca.rejected`: it is for a name that was not ordered, which this host does not vouch for.
+            Rejected: `ca.rejected`: It is for a name that was not ordered, which this host does not vouch for.
         """
         authorization, _ = self._read(url, _Authorization)
         challenge = self._open(authorization)

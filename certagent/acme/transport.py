@@ -114,7 +114,11 @@ class Answer:
     body: bytes
 
     def read(self, kind: type[T]) -> T:
-        """The body as JSON. Unknown fields are ignored (RFC 8555 section 7.1). Raises: `ca.garbage`."""
+        """The body as JSON. Unknown fields are ignored (RFC 8555 section 7.1).
+
+        Raises:
+            Transient: `ca.garbage`.
+        """
         try:
             return msgspec.json.decode(self.body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -122,7 +126,11 @@ class Answer:
 
     @property
     def location(self) -> str:
-        """The URL of what was made. Raises: `ca.garbage`."""
+        """The URL of what was made.
+
+        Raises:
+            Transient: `ca.garbage`.
+        """
         url = self.headers.get("Location")
         if not url:
             raise self.garbage("no Location")

@@ -41,7 +41,8 @@ class Subject(Protocol[S, E]):
     def act(self, step: Any, state: S, now: Instant, note: Note[E]) -> tuple[E, ...]:
         """Do the step; what happened. `note` journals at once what must not be forgotten however the step ends.
 
-        Raises: `Error`: it could not be done.
+        Raises:
+            Error: It could not be done.
         """
         ...
 

@@ -34,7 +34,10 @@ def turn(
     """Journal the request, take every step that can be taken now, and report each; what is waited for in the end.
 
     With `wait` it stays until the roll is over, or cannot go on without the operator. The lock is held only while steps
-    are taken. Raises: `lock.busy`.
+    are taken.
+
+    Raises:
+        Transient: `lock.busy`.
     """
     name = entry.spec.name
     subject = wiring.certificate(name)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
     from certagent.mta.server import Server
     from certagent.report.step import Problem
     from certagent.store.protocol import Store, Wake
-    from certagent.store.subject import SubjectKind
+    from certagent.store.subject import SubjectId, SubjectKind
     from certagent.store.vault import Vault
 
 BUILT_IN = {
@@ -68,7 +68,11 @@ class Zones:
 
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `edges.Zones`. Raises: `dns.no_provider` (Misconfigured)."""
+        """See `edges.Zones`.
+
+        Raises:
+            Misconfigured: `dns.no_provider`.
+        """
         matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
         if not matching:
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
@@ -146,29 +150,27 @@ class Wiring:
                 self._lock = Lock(self.state_dir() / "lock", taken=lease, left=store.release)
             return self._lock
 
-    # -- subjects ----------------------------------------------------------------------------------------------------
+    # -- subjects ------------------------------------------------------------------------------------------------------
 
-    def subjects(self) -> Iterator[str]:
-        """All that is configured, as `KIND/NAME`."""
+    def subjects(self) -> Iterator[SubjectId]:
+        """All that is configured."""
         return (one.kind.subject(name) for one in self.kinds.values() for name in one.names())
 
-    def knows(self, subject: str) -> bool:
+    def knows(self, subject: SubjectId) -> bool:
         """Whether it is configured."""
-        kind, _, name = subject.partition("/")
-        return kind in self.kinds and name in self.kinds[kind].names()
+        return subject.kind in self.kinds and subject.name in self.kinds[subject.kind].names()
 
-    def subject(self, subject: str) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
+    def subject(self, subject: SubjectId) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
         """One that is configured, and its journal."""
-        kind, _, name = subject.partition("/")
-        return self.kinds[kind].make(name), self._journal(kind)
+        return self.kinds[subject.kind].make(subject.name), self._journal(subject.kind)
 
-    def others(self) -> Iterator[tuple[str, tuple[Problem, ...], Wake | None]]:
+    def others(self) -> Iterator[tuple[SubjectId, tuple[Problem, ...], Wake | None]]:
         """What is configured beside certificates: the subject, what fails of it, and when it is looked after again."""
         wakes = self.store.wakes() if len(self.kinds) > 1 else {}
-        for name in self.subjects():
-            if not name.startswith(f"{CERTIFICATE.name}/"):
-                subject, journal = self.subject(name)
-                yield name, subject.failures(journal.state(subject.name)), wakes.get(name)
+        for one in self.subjects():
+            if one.kind != CERTIFICATE.name:
+                subject, journal = self.subject(one)
+                yield one, subject.failures(journal.state(one.name)), wakes.get(str(one))
 
     def certificate(self, name: str) -> Certificate:
         """The subject of a configured certificate."""
@@ -236,7 +238,7 @@ class Wiring:
         `only`: certificate and name of a server; files that others share count for nothing.
 
         Raises:
-            config.value: (Misconfigured) Otherwise.
+            Misconfigured: `config.value`: Otherwise.
         """
         from certagent.mta.claims import clashes
 

@@ -105,7 +105,7 @@ def _may_write(observation: Observation, edges: Edges) -> None:
     """Ask the provider to remove a value that is not there.
 
     Raises:
-        dns.…: See `dns.providers.protocol`.
+        Error: `dns.…`: See `dns.providers.protocol`.
     """
     absent = frozenset({tlsa.of_key(secrets.token_hex(32))})
     with edges.zones.writing(observation.zone, observation.name) as provider:

@@ -31,8 +31,8 @@ def wired(path: Path, names: tuple[str, ...]) -> tuple[Wiring, Iterator[Entry]]:
     """Read the configuration; the certificates of these names, or all.
 
     Raises:
-        config.…: (Usage) See `config.load`.
-        config.no_such: (Usage) A name is not configured.
+        Usage: `config.…`: See `config.load`.
+        Usage: `config.no_such`: A name is not configured.
     """
     from certagent.agent.wiring import Wiring
     from certagent.config.load import load

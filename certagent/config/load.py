@@ -60,7 +60,7 @@ def load(path: Path) -> Config:
     """Read and check the file; one that was found right before is not checked again.
 
     Raises:
-        config.file, config.mode, config.yaml, config.key, config.value: (Usage) See docs/errors.md.
+        Usage: `config.file`, `config.mode`, `config.yaml`, `config.key`, `config.value`: See docs/errors.md.
     """
     data = _read(path)
     found = cache.read(data, STATE_DIR, _Checked)

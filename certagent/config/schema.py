@@ -50,7 +50,7 @@ Name = Annotated[
 ]
 
 
-# -- the sections ----------------------------------------------------------------------------------------------------
+# -- the sections ------------------------------------------------------------------------------------------------------
 
 
 class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,7 +155,7 @@ class File(Keys, frozen=True, kw_only=True):
     """Certificates by name."""
 
 
-# -- what was read ---------------------------------------------------------------------------------------------------
+# -- what was read -----------------------------------------------------------------------------------------------------
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -200,7 +200,7 @@ class Config(msgspec.Struct, frozen=True):
         """The options of a plug-in, checked like everything else in the file.
 
         Raises:
-            config.key, config.value: (Usage) With file, line and key.
+            Usage: `config.key`, `config.value`: With file, line and key.
         """
         return Reader(self.path).convert(section.options, type_, section.place)
 

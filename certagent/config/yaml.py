@@ -51,7 +51,7 @@ class Reader:
         """The document as plain values.
 
         Raises:
-            config.yaml, config.key: (Usage) It is not YAML, or a key stands there twice.
+            Usage: `config.yaml`, `config.key`: It is not YAML, or a key stands there twice.
         """
         kind: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self._inspect(text, kind)
@@ -110,7 +110,7 @@ class Reader:
         """A value as a typed one.
 
         Raises:
-            config.key, config.value: (Usage) An unknown or missing key, or a value of another type.
+            Usage: `config.key`, `config.value`: An unknown or missing key, or a value of another type.
         """
         try:
             return msgspec.convert({} if value is None else value, type_)
@@ -139,7 +139,7 @@ class Reader:
         """A section with a `type`, whose other keys belong to a plug-in.
 
         Raises:
-            config.key: (Usage) It has no `type`.
+            Usage: `config.key`: It has no `type`.
         """
         if not isinstance(value, dict) or not isinstance(cast("dict[str, object]", value).get("type"), str):
             raise self.wrong("config.key", place, "type is missing", "name the plug-in: for example type: command")
@@ -150,7 +150,7 @@ class Reader:
         """A name in canonical form.
 
         Raises:
-            config.value: (Usage) `parse` refuses it.
+            Usage: `config.value`: `parse` refuses it.
         """
         try:
             return cast("str", parse(text))

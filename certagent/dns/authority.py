@@ -40,7 +40,7 @@ from certagent.dns.message import (
     records,
     rrset_of,
 )
-from certagent.errors import Error, Misconfigured, NotYet, Transient
+from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.unknown import Unknown
 
@@ -67,7 +67,7 @@ class Trail(Struct, frozen=True):
     path: tuple[tuple[str, int], ...] = ()
 
 
-# -- how questions are asked -----------------------------------------------------------------------------------------
+# -- how questions are asked -------------------------------------------------------------------------------------------
 
 
 def _has_route(address: str) -> bool:
@@ -96,7 +96,7 @@ def _attempts(budget: timedelta) -> Iterator[None]:
         yield
 
 
-# -- the resolvers of the host ---------------------------------------------------------------------------------------
+# -- the resolvers of the host -----------------------------------------------------------------------------------------
 
 
 class Resolver:
@@ -189,9 +189,9 @@ class Resolver:
         Neither needs to exist yet, apart from the zone.
 
         Raises:
-            Transient: `dns.unreachable`, `dns.servfail`: nobody with authority answers; `dns.alias_differs`: the
+            Transient: `dns.unreachable`, `dns.servfail`: Nobody with authority answers; `dns.alias_differs`: the
                 servers do not agree where an alias leads.
-            Misconfigured: `dns.alias`: a loop, or too many hops.
+            Misconfigured: `dns.alias`: A loop, or too many hops.
         """
         trail = self._follow(self._atlas(), absolute(name), TXT)
         if trail.trouble:
@@ -201,7 +201,7 @@ class Resolver:
             raise Transient("dns.unreachable", f"nobody answers for {trail.zone}: {why}")
         return trail.zone, trail.name
 
-    # -- with authority
+    # -- with authority ------------------------------------------------------------------------------------------------
 
     def _atlas(self) -> _Atlas:
         return _Atlas(lambda name, rdtype: self._lookup(name, rdtype, even_bogus=True), self._ipv6)
@@ -253,7 +253,7 @@ class Resolver:
 
         return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
 
-    # -- through the recursive resolvers
+    # -- through the recursive resolvers -------------------------------------------------------------------------------
 
     def _nameservers(self) -> tuple[str, ...]:
         if self._configured:
@@ -276,7 +276,7 @@ class Resolver:
             Transient: `dns.unreachable`, `dns.servfail`.
         """
         why: list[str] = []
-        code = "dns.unreachable"
+        answered = False
         for server in self._nameservers():
             # A bogus zone still has servers that must be asked: with CD the resolver tells (RFC 4035 section 3.2.2).
             for extra in (0, CD) if even_bogus else (0,):
@@ -287,8 +287,9 @@ class Resolver:
                 if response.rcode() in (NOERROR, NXDOMAIN):
                     return response
                 why.append(f"{server} says {response.rcode().name}")
-                code = "dns.servfail"
-        raise Transient(code, f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}")
+                answered = True
+        detail = f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}"
+        raise ServerFailure("dns.servfail", detail) if answered else Transient("dns.unreachable", detail)
 
     def _security(self, name: str) -> tuple[Security, str]:
         servers = self._nameservers()
@@ -349,11 +350,9 @@ class _Atlas:
             try:
                 if rrset_of(self._lookup(name_text(apex), SOA), name_text(apex), SOA):
                     return name_text(apex)
-            except Transient as error:
+            except ServerFailure as error:
                 # An alias that leads into a broken zone spoils the question, while its own zone is fine. Were the zone
                 # itself the broken one, the zone above is found, whose servers do not answer with authority.
-                if error.code != "dns.servfail":
-                    raise
                 failed = error
             apex = apex.parent()
         if failed:

@@ -22,7 +22,9 @@ _USER, _GROUP = 0x02, 0x08
 def has_acl(path: Path) -> bool:
     """Whether it has an ACL with named users or groups. Then the group bits of its mode are the ACL's mask, acl(5).
 
-    Raises: `store.path`, `store.disk`.
+    Raises:
+        Misconfigured: `store.path`.
+        Transient: `store.disk`.
     """
     with translated(path):
         return _attribute(path, _ACL) is not None
@@ -31,7 +33,8 @@ def has_acl(path: Path) -> bool:
 def named(fd: int, permissions: int) -> list[tuple[str, int]]:
     """The users and groups (`user`, 1000) that the ACL of an open file names, with any of these permissions (`rwx`).
 
-    Raises: OSError.
+    Raises:
+        OSError: The kernel refuses.
     """
     acl = _attribute(Path(f"/proc/self/fd/{fd}"), _ACL, follow=True)  # the descriptor may be one of O_PATH
     return [
@@ -42,7 +45,11 @@ def named(fd: int, permissions: int) -> list[tuple[str, int]]:
 
 
 def keep(old: Path, new: int, mode: int) -> None:
-    """Gives the new file the context and the ACL of the old one, if it has any. Raises: OSError."""
+    """Gives the new file the context and the ACL of the old one, if it has any.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     if not os.path.lexists(old):
         return
     context = _attribute(old, _CONTEXT)

@@ -20,8 +20,9 @@ def read_file(path: Path, limit_bytes: int = LIMIT_BYTES, *, links: bool = False
     """The content of a regular file; None if nothing has that name. Anybody may have written it: see `read_trusted`.
 
     Raises:
-        store.path: It is not readable, not a regular file, larger than `limit_bytes`, or a symlink without `links`.
-        store.disk: It cannot be read.
+        Misconfigured: `store.path`: It is not readable, not a regular file, larger than `limit_bytes`, or a symlink
+            without `links`.
+        Transient: `store.disk`: It cannot be read.
     """
     with translated(path), ExitStack() as cleanup:
         try:
@@ -39,9 +40,9 @@ def read_trusted(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
     """The content of a regular file that only root and this user may change, see `trust`.
 
     Raises:
-        store.path: (Untrusted) Somebody else may change it, or something on the way to it.
-        store.path: It is missing, not readable, not a regular file, or larger than `limit_bytes`.
-        store.disk: It cannot be read.
+        Untrusted: `store.path`: Somebody else may change it, or something on the way to it.
+        Misconfigured: `store.path`: It is missing, not readable, not a regular file, or larger than `limit_bytes`.
+        Transient: `store.disk`: It cannot be read.
     """
     with trust.opened(path) as fd, translated(path):
         return _read(path, fd, limit_bytes)
@@ -51,8 +52,9 @@ def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
     """The content of a secret file: as `read_trusted`, and only its owner may read it.
 
     Raises:
-        secret.mode: (Usage) Group or others may read it, or somebody else may change it.
-        store.path, store.disk: As `read_trusted`.
+        Usage: `secret.mode`: Group or others may read it, or somebody else may change it.
+        Misconfigured: `store.path`: As `read_trusted`.
+        Transient: `store.disk`: As `read_trusted`.
     """
     with _usage(), trust.opened(path, private=True) as fd, translated(path):
         return _read(path, fd, limit_bytes)
@@ -62,7 +64,8 @@ def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
 def private_file(path: Path) -> Generator[int]:
     """A descriptor of a file to lock, which nobody else can open. It is made if it is missing, and stays.
 
-    Raises: as `read_private`.
+    Raises:
+        Error: As `read_private`.
     """
     with translated(path), suppress(FileExistsError):
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -75,7 +78,9 @@ def private_file(path: Path) -> Generator[int]:
 def file_status(path: Path) -> os.stat_result | None:
     """The status of what has this name, also of a symlink itself; None if there is nothing.
 
-    Raises: `store.path`, `store.disk`.
+    Raises:
+        Misconfigured: `store.path`.
+        Transient: `store.disk`.
     """
     with translated(path):
         try:
@@ -87,7 +92,9 @@ def file_status(path: Path) -> os.stat_result | None:
 def remove_file(path: Path) -> None:
     """Removes the file, durably. Nothing happens if it is not there.
 
-    Raises: `store.path`, `store.disk`.
+    Raises:
+        Misconfigured: `store.path`.
+        Transient: `store.disk`.
     """
     with translated(path):
         path.unlink(missing_ok=True)
@@ -100,7 +107,8 @@ def private_dir(path: Path) -> None:
     The directory above must exist, so that a mistyped path is an error.
 
     Raises:
-        store.disk, store.path: As `write`; `store.path` also when others may write into it.
+        Misconfigured: `store.path`: As `write`; `store.path` also when others may write into it.
+        Transient: `store.disk`: As `write`; `store.path` also when others may write into it.
     """
     path = trust.followed(path.parent) / path.name
     with translated(path):

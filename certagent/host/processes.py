@@ -45,8 +45,8 @@ def pid_file(path: Path) -> PidFile | None:
     The server's own user may often write it, so look at the process before you believe it: see `runs`, `command_line`.
 
     Raises:
-        store.path: It holds no process number, or is too large, a symlink or no regular file.
-        store.disk: It cannot be read.
+        Misconfigured: `store.path`: It holds no process number, or is too large, a symlink or no regular file.
+        Transient: `store.disk`: It cannot be read.
     """
     content = read_file(path, _PID_FILE_BYTES)
     if content is None:
@@ -62,7 +62,7 @@ def running(binary: str) -> frozenset[int]:
     do not count.
 
     Raises:
-        mta.reload: (Transient) One may not be inspected and is called like this program. Others are another program's.
+        Transient: `mta.reload`: One may not be inspected and is called like this program. Others are another program's.
     """
     found: set[int] = set()
     for pid in _pids():
@@ -76,7 +76,11 @@ def running(binary: str) -> frozenset[int]:
 
 
 def runs(pid: int, binary: str) -> bool:
-    """Whether this process is there and runs this file. Raises: `mta.reload` if it may not be inspected."""
+    """Whether this process is there and runs this file.
+
+    Raises:
+        Transient: `mta.reload`: It may not be inspected.
+    """
     with _looking_at(pid):
         same_host = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
         return same_host and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == binary
@@ -84,7 +88,11 @@ def runs(pid: int, binary: str) -> bool:
 
 
 def listen(pids: Iterable[int]) -> bool:
-    """Whether one of them has a TCP socket that waits for clients. Raises: `mta.reload`, as `runs`."""
+    """Whether one of them has a TCP socket that waits for clients.
+
+    Raises:
+        Transient: `mta.reload`: As `runs`.
+    """
     for pid in pids:
         with _looking_at(pid):
             waiting = {f"socket:[{one.inode}]" for one in listening(Path(f"/proc/{pid}/net"))}
@@ -115,7 +123,11 @@ def named(pid: int, programs: Iterable[str]) -> bool:
 
 
 def command_line(pid: int) -> list[str]:
-    """Its arguments, which it may have changed itself. Raises: OSError."""
+    """Its arguments, which it may have changed itself.
+
+    Raises:
+        OSError: The process has ended, or may not be inspected.
+    """
     with open(f"/proc/{pid}/cmdline", "rb") as opened:
         return opened.read(_LIMIT_BYTES).decode(errors="replace").split("\0")
 
@@ -125,7 +137,11 @@ def _pids() -> list[int]:
 
 
 def _open_files(pid: int) -> list[str]:
-    """The links in its `fd`: `socket:[1234]`, a path, … Raises: OSError."""
+    """The links in its `fd`: `socket:[1234]`, a path, and others.
+
+    Raises:
+        OSError: The process has ended, or may not be inspected.
+    """
     found: list[str] = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):  # it was closed meanwhile

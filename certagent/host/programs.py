@@ -70,7 +70,7 @@ def program(name: str, code: str = "run.failed") -> str:
     """The absolute path of an installed program.
 
     Raises:
-        run.failed: (Misconfigured; or the `code` given) It is not installed.
+        Misconfigured: `run.failed`, or the `code` given: It is not installed.
     """
     found = shutil.which(name, path=PATH)
     if found is None:
@@ -82,8 +82,8 @@ def check(path: str, code: str = "run.failed") -> None:
     """Whether `run` would run this program.
 
     Raises:
-        run.failed: (Misconfigured; or the `code` given) It is missing, not executable, not given with its full path, or
-            somebody else may change it, its interpreter, or what is on the way to them.
+        Misconfigured: `run.failed`, or the `code` given: It is missing, not executable, not given with its full path,
+            or somebody else may change it, its interpreter, or what is on the way to them.
     """
     for _ in range(_INTERPRETERS):
         if not os.path.isabs(path):
@@ -119,8 +119,9 @@ def run(
     unknown after a Transient.
 
     Raises:
-        run.failed: (or the `code` given) Misconfigured: as `check`. Transient: the time is up, or the system has no
-            room for another process. Killed: a signal ended it.
+        Misconfigured: `run.failed`, or the `code` given: As `check`.
+        Transient: `run.failed`, or the `code` given: The time is up, or the system has no room for another process.
+        Killed: `run.failed`, or the `code` given: A signal ended it.
     """
     shown = shlex.join(argv)
     check(argv[0], code)
@@ -156,7 +157,8 @@ def beside(
     The answer is empty if there is none within the given seconds, or the program has ended. At the end of the block its
     standard input is closed, and it is killed `end_s` later. `group` is its group id.
 
-    Raises: as `run`, before the block.
+    Raises:
+        Error: As `run`, before the block.
     """
     check(argv[0])
     with _started(argv, subprocess.PIPE, subprocess.DEVNULL, env, "run.failed", group) as process:
@@ -273,7 +275,11 @@ def _line(fd: int, deadline: float) -> bytes:
 
 
 def _collect(process: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> tuple[bytes, bytes]:
-    """What it printed until it ended. Raises: TimeoutError at the deadline."""
+    """What it printed until it ended.
+
+    Raises:
+        TimeoutError: At the deadline.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     out, err = process.stdout.fileno(), process.stderr.fileno()

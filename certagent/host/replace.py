@@ -45,9 +45,9 @@ def write(
     `rehearse` is called with the complete file before it takes the name. What it raises is passed on.
 
     Raises:
-        store.disk: The disk is full, read-only or failing.
-        store.path: The directory is missing or not permitted. Or `path` is a symlink, has a second name, is immutable
-            or is no regular file. Or its context or ACL cannot be kept.
+        Transient: `store.disk`: The disk is full, read-only or failing.
+        Misconfigured: `store.path`: The directory is missing or not permitted. Or `path` is a symlink, has a second
+            name, is immutable or is no regular file. Or its context or ACL cannot be kept.
     """
     with prepared(path, data, mode=mode, owner=owner, keep=keep, rehearse=rehearse) as place:
         place()
@@ -65,7 +65,10 @@ def prepared(
 ) -> Generator[Callable[[], None]]:
     """The first half of `write`. It yields the second half, so that several files are ready before one is placed.
 
-    A file that was not placed is removed at the end of the block. Raises: as `write`.
+    A file that was not placed is removed at the end of the block.
+
+    Raises:
+        Error: As `write`.
     """
     with ExitStack() as cleanup:
         with translated(path):
@@ -97,7 +100,8 @@ def prepared(
 def replaceable(path: Path) -> None:
     """Raises what `write` would, as far as the directory and the old file show it. Changes nothing.
 
-    Raises: as `write`.
+    Raises:
+        Error: As `write`.
     """
     with translated(path), ExitStack() as cleanup:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -49,7 +49,11 @@ def listening(net: Path = Path("/proc/self/net")) -> list[Listener]:
 
 
 def _address(hexadecimal: str) -> str:
-    """The kernel prints words of four bytes in the byte order of the machine. Raises: ValueError."""
+    """The kernel prints words of four bytes in the byte order of the machine.
+
+    Raises:
+        ValueError: It is no address.
+    """
     if len(hexadecimal) not in {8, 32}:
         raise ValueError(hexadecimal)
     words = (hexadecimal[i : i + 8] for i in range(0, len(hexadecimal), 8))

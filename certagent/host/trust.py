@@ -56,7 +56,8 @@ class End(NamedTuple):
 def followed(path: Path) -> Path:
     """The path without symlinks. Its last component need not exist.
 
-    Raises: as `walked`.
+    Raises:
+        Error: As `walked`.
     """
     with walked(path) as end:
         return end.real
@@ -65,7 +66,8 @@ def followed(path: Path) -> Path:
 def trusted_dir(path: Path) -> None:
     """A directory in which nobody else can place a file, and on the way to which is no symlink.
 
-    Raises: as `walked`. Also `store.path` if it is missing, or is no directory.
+    Raises:
+        Error: As `walked`. Also `store.path` if it is missing, or is no directory.
     """
     with walked(path, links=False) as end:
         if end.status is None:
@@ -80,7 +82,8 @@ def trusted_dir(path: Path) -> None:
 def opened(path: Path, *, private: bool = False) -> Generator[int]:
     """A regular file that nobody else may change, and if `private` nobody else may read: a descriptor to read it.
 
-    Raises: as `walked`. Also `store.path` if it is missing, not readable, or no regular file.
+    Raises:
+        Error: As `walked`. Also `store.path` if it is missing, not readable, or no regular file.
     """
     with walked(path, forbidden=0o077 if private else _WRITERS) as end:
         fd = _open(path, end)
@@ -107,9 +110,10 @@ def walked(path: Path, *, links: bool = True, forbidden: int = _WRITERS) -> Gene
     A file may have none of the bits `forbidden` in its mode.
 
     Raises:
-        store.path: (Untrusted) Somebody else may change a component. The hint is the command that repairs it.
-        store.path: A directory is missing or is none; there are too many symlinks; there is one and `links` is false.
-        store.disk: It cannot be read.
+        Untrusted: `store.path`: Somebody else may change a component. The hint is the command that repairs it.
+        Misconfigured: `store.path`: A directory is missing or is none; there are too many symlinks; there is one and
+            `links` is false.
+        Transient: `store.disk`: It cannot be read.
     """
     with translated(path):
         end = _walk(path, links, forbidden)

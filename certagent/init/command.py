@@ -39,9 +39,10 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     error, so that the output can be piped into a file. With `apply` and no `output` it is not shown again.
 
     Raises:
-        config.file: (Usage) `output` exists, or cannot be written; nothing was changed.
-        mta.config: (Misconfigured) No mail server was found; or see `changes.apply`.
-        mta.files, mta.disk: See `changes.apply`.
+        Usage: `config.file`: `output` exists, or cannot be written; nothing was changed.
+        Misconfigured: `mta.config`: No mail server was found; or see `changes.apply`.
+        Misconfigured: `mta.files`: See `changes.apply`.
+        Transient: `mta.disk`: See `changes.apply`.
     """
     if output is not None and os.path.lexists(output):
         raise Usage("config.file", f"{output} exists, and is not overwritten", "name a file that is new")
@@ -83,8 +84,8 @@ def write(path: Path, text: str) -> None:
     """A new file with mode 0644: the configuration holds no secret.
 
     Raises:
-        config.file: (Usage) It exists already, or its directory is missing or not permitted.
-        store.disk: (Transient) Disk full or failing. Nothing is left behind.
+        Usage: `config.file`: It exists already, or its directory is missing or not permitted.
+        Transient: `store.disk`: Disk full or failing. Nothing is left behind.
     """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -104,7 +105,7 @@ def write(path: Path, text: str) -> None:
         raise Transient("store.disk", f"{path}: {error.strerror}", f"df -h {path.parent}") from error
 
 
-# -- the servers' own configuration ----------------------------------------------------------------------------------
+# -- the servers' own configuration ------------------------------------------------------------------------------------
 
 
 def _changes(seen: Survey, kinds: dict[str, Any], now: datetime, *, apply: bool) -> tuple[list[Outcome], list[Error]]:
@@ -139,7 +140,7 @@ def complaint(found: Found, plugin: Any, keys: tuple[str, ...]) -> Any:
     return ask
 
 
-# -- printing --------------------------------------------------------------------------------------------------------
+# -- printing ----------------------------------------------------------------------------------------------------------
 
 
 def next_steps(

@@ -189,7 +189,7 @@ def _ask(use: Resolvers, name: str, rdtype: RdataType) -> list[Any]:
     """The records at the end of the aliases. Checking is off: a bogus zone is to be described, not believed.
 
     Raises:
-        dns.unreachable: (Transient) No resolver has an answer.
+        Transient: `dns.unreachable`: No resolver has an answer.
     """
     query = dns.message.make_query(name, rdtype, use_edns=0, payload=1232, flags=RD | CD)
     why = "no resolver"

@@ -61,7 +61,7 @@ class InUse(Struct, frozen=True):
     """The file with its key, maybe the same one; "": not among those that the server names, or not to be read."""
 
 
-# -- mail servers ----------------------------------------------------------------------------------------------------
+# -- mail servers ------------------------------------------------------------------------------------------------------
 
 
 def plugins() -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _issuer(certificate: x509.Certificate) -> str:
     return re.sub(r"[^ -~]", "?", shown[:80]) or "somebody without a name"
 
 
-# -- addresses -------------------------------------------------------------------------------------------------------
+# -- addresses ---------------------------------------------------------------------------------------------------------
 
 
 def is_own(address: str) -> bool:

@@ -130,7 +130,7 @@ def _is_mx(name: str, certificate: Proposed, survey: Survey) -> bool:
     return any(_has_tlsa(s, survey) for f in certificate.servers for s in f.services if s.host == name)
 
 
-# -- one certificate -------------------------------------------------------------------------------------------------
+# -- one certificate ---------------------------------------------------------------------------------------------------
 
 
 def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
@@ -266,7 +266,7 @@ def _has_tlsa(service: Service, survey: Survey) -> bool | None:
     return seen.dane(survey.names.get(service.host), survey.resolvers)[0]
 
 
-# -- writing ---------------------------------------------------------------------------------------------------------
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def _comment(words: str, indent: int = 0) -> list[str]:

@@ -69,7 +69,7 @@ class Proposed(NamedTuple):
     servers: tuple[Found, ...]
 
 
-# -- looking ---------------------------------------------------------------------------------------------------------
+# -- looking -----------------------------------------------------------------------------------------------------------
 
 
 def take(kinds: dict[str, Any]) -> Survey:
@@ -128,7 +128,7 @@ def services(server: Found, known: dict[str, Name]) -> tuple[Service, ...]:
     return (*server.services, *(replace(mx, host=name, sni=()) for name in more))
 
 
-# -- what follows from it --------------------------------------------------------------------------------------------
+# -- what follows from it ----------------------------------------------------------------------------------------------
 
 
 def is_host(name: str) -> bool:
@@ -243,7 +243,7 @@ def tlsa_parameters(name: Name) -> frozenset[str]:
     return frozenset(tlsa.parameters(value) for value in _values(name))
 
 
-# -- saying ----------------------------------------------------------------------------------------------------------
+# -- saying ------------------------------------------------------------------------------------------------------------
 
 
 def findings(survey: Survey) -> Iterator[Finding]:

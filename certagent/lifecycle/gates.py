@@ -33,7 +33,7 @@ class Obstacle(Struct, frozen=True):
         return f"{self.tlsa_name} {self.why}"
 
 
-# -- the swap --------------------------------------------------------------------------------------------------------
+# -- the swap ----------------------------------------------------------------------------------------------------------
 
 
 def may_install(names: TlsaNames, server: str, generation: Generation, now: Instant) -> list[Obstacle]:
@@ -105,7 +105,7 @@ def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generatio
     return breaks(one) and not breaks(other)
 
 
-# -- records ---------------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------------
 
 
 def may_publish(name: TlsaName, values: Values) -> str | None:

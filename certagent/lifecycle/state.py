@@ -212,7 +212,7 @@ class State(Struct, frozen=True):
     past_values: tuple[Value, ...] = ()
     """TLSA values of keys and chains that are gone: still ours to remove where they turn up."""
 
-    # -- what follows from the fields --------------------------------------------------------------------------------
+    # -- what follows from the fields ----------------------------------------------------------------------------------
 
     def failure(self, lane: Lane) -> Failure | None:
         """What holds the lane back."""

@@ -182,7 +182,7 @@ class TlsaName:
     def __str__(self) -> str:
         return self.name
 
-    # -- where its records are
+    # -- where its records are -----------------------------------------------------------------------------------------
 
     @once
     def place(self) -> str:
@@ -218,7 +218,7 @@ class TlsaName:
         """It is not configured any more, and no other name has its records."""
         return not self.configured and self.place not in self.names.configured_places
 
-    # -- what is served and seen
+    # -- what is served and seen ---------------------------------------------------------------------------------------
 
     @property
     def served(self) -> list[Chain]:
@@ -282,7 +282,7 @@ class TlsaName:
         changed_at, observed_at = self.known.changed_at, self.known.observed_at
         return changed_at is not None and observed_at is not None and observed_at.elapsed_s <= changed_at.elapsed_s
 
-    # -- what should be published
+    # -- what should be published --------------------------------------------------------------------------------------
 
     @once
     def publication_blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons

@@ -49,8 +49,9 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Refuse a key's file, `target`, that has another owner or mode. `path` as configured; `owner`: the `ids`.
 
         Raises:
-            mta.files: (Misconfigured) It has, with the command that changes it.
-            store.path, store.disk: It cannot be read.
+            Misconfigured: `mta.files`: It has, with the command that changes it.
+            Misconfigured: `store.path`: It cannot be read.
+            Transient: `store.disk`: It cannot be read.
         """
         status = file_status(target)
         if status is None:
@@ -70,7 +71,11 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         )
 
     def ids(self, who: str) -> tuple[int, int]:
-        """The ids of user and group. Raises: `mta.files` if this host does not have them."""
+        """The ids of user and group.
+
+        Raises:
+            Misconfigured: `mta.files`: This host does not have them.
+        """
         name, group = self.owner, self.group
         try:
             user = pwd.getpwnam(name) if name else None

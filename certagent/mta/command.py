@@ -54,7 +54,12 @@ class Command:
     directory = ""
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises: `mta.config` for a command without an absolute path; what `Layout` raises."""
+        """The commands and files of one server, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For a command without an absolute path.
+            Error: What `Layout` raises.
+        """
         self._who = f"service {name}"
         self._options = options
         self._layout = Layout(self._who, options.files, options)
@@ -87,10 +92,10 @@ class Command:
         While one of the files is not there yet, `check` is not run: a configuration that names it cannot be sound.
 
         Raises:
-            mta.config: A key type has no file; a program is missing, or others may write to it or exchange it;
-                `check` exits with another status than 0 (the error has its last line).
-            mta.files: What `Layout.check` raises.
-            mta.reload: (Transient) `check` does not end in time.
+            Misconfigured: `mta.config`: A key type has no file; a program is missing, or others may write to it or
+                exchange it; `check` exits with another status than 0 (the error has its last line).
+            Misconfigured: `mta.files`: What `Layout.check` raises.
+            Transient: `mta.reload`: `check` does not end in time.
         """
         files = self._layout.paths(key_types)
         self._layout.check()
@@ -135,8 +140,8 @@ class Command:
         """See `Server`; where `reload` fails and `check` does not, `restart` is run.
 
         Raises:
-            mta.reload: (Transient) The command exits with another status than 0, or does not end in time.
-            mta.config: (Misconfigured) A program cannot be run, or others may write to it or exchange it.
+            Transient: `mta.reload`: The command exits with another status than 0, or does not end in time.
+            Misconfigured: `mta.config`: A program cannot be run, or others may write to it or exchange it.
         """
         try:
             self._succeed("reload", self._options.reload)

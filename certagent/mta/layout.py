@@ -42,9 +42,9 @@ class Layout:
         """`files` by key type, `ecdsa` and `rsa` (or in full, `ecdsa-p256`); a bare path is a combined file.
 
         Raises:
-            mta.config: A path is relative or used twice, the set of files is none of those above, the mode is wider
-                than 0640 or not octal.
-            pem.key_type: An unknown key type.
+            Misconfigured: `mta.config`: A path is relative or used twice, the set of files is none of those above, the
+                mode is wider than 0640 or not octal.
+            Misconfigured: `pem.key_type`: An unknown key type.
         """
         self._who = who
         self._files = {kind: Files(combined=f) if isinstance(f, str) else f for kind, f in files.items()}
@@ -69,7 +69,11 @@ class Layout:
             raise self._wrong(f"mode is {self._access.mode[:20]}", hint)
 
     def of(self, key_type: str) -> Files:
-        """The files of an algorithm. Raises: `mta.config` if none are configured, with the line to add."""
+        """The files of an algorithm.
+
+        Raises:
+            Misconfigured: `mta.config`: None are configured, with the line to add.
+        """
         found = self._files.get(key_type) or self._files.get(algorithm(key_type))
         if found is None:
             raise self._wrong(f"no file for {key_type}", f"add to its files:  {algorithm(key_type)}: /…/chain.pem")
@@ -97,7 +101,7 @@ class Layout:
         until now may be the very server that must.
 
         Raises:
-            mta.files: (Misconfigured) otherwise, with the command that puts it right.
+            Misconfigured: `mta.files`: Otherwise, with the command that puts it right.
         """
         with pemfile.in_its_words():
             chosen = self._chosen(None)
@@ -114,10 +118,10 @@ class Layout:
         the content already (a crash may have left it not yet durable); a PKCS#12 file keeps its bytes then.
 
         Raises:
-            mta.pem: (Unsafe) A file does not load, or its rehearsal fails; nothing was changed.
-            mta.files: (Misconfigured) What `check` refuses; nothing was changed. Also when a file has another owner or
+            Unsafe: `mta.pem`: A file does not load, or its rehearsal fails; nothing was changed.
+            Misconfigured: `mta.files`: What `check` refuses; nothing was changed. Also when a file has another owner or
                 mode right after it was placed.
-            mta.disk: (Transient) Disk full, read-only or failing. While the files are written nothing was changed;
+            Transient: `mta.disk`: Disk full, read-only or failing. While the files are written nothing was changed;
                 should a rename itself fail, some files may be new.
         """
         chosen = {key_type: self.of(key_type) for key_type in credentials}
@@ -144,13 +148,23 @@ class Layout:
         return found
 
     def saved(self) -> dict[str, Secret[bytes]]:
-        """See `Server.saved`. Raises: `mta.disk`, `mta.files`."""
+        """See `Server.saved`.
+
+        Raises:
+            Transient: `mta.disk`.
+            Misconfigured: `mta.files`.
+        """
         with pemfile.in_its_words():
             contents = {str(p): read_file(t, _LIMIT_BYTES) for p, t in self._targets(self._chosen(None)).items()}
         return {path: Secret(content) for path, content in contents.items() if content is not None}
 
     def restore(self, saved: Mapping[str, Secret[bytes]]) -> None:
-        """See `Server.restore`. All files are written before the first is placed. Raises: `mta.disk`, `mta.files`."""
+        """See `Server.restore`. All files are written before the first is placed.
+
+        Raises:
+            Transient: `mta.disk`.
+            Misconfigured: `mta.files`.
+        """
         if strange := sorted(saved.keys() - {str(path) for path in self.paths()}):
             hint = "the config was changed since: put the paths back as they were"
             raise Misconfigured("mta.files", f"{self._who}: {strange[0]} is none of its files", hint)
@@ -167,7 +181,7 @@ class Layout:
                 if str(path) not in saved:
                     remove_file(target)
 
-    # -- what is there -----------------------------------------------------------------------------------------------
+    # -- what is there -------------------------------------------------------------------------------------------------
 
     def _chosen(self, key_types: Iterable[str] | None) -> list[Files]:
         return list(self._files.values()) if key_types is None else [self.of(key_type) for key_type in key_types]
@@ -223,7 +237,7 @@ class Layout:
         key = pemfile.first_key(content["key" if one.key else "combined"])
         return leaf if leaf and key and _fits(leaf, key) else None
 
-    # -- what is to be there -----------------------------------------------------------------------------------------
+    # -- what is to be there -------------------------------------------------------------------------------------------
 
     def _contents(self, one: Files, credential: Credential, targets: Mapping[Path, Path]) -> dict[str, bytes]:
         if one.combined:

@@ -34,7 +34,7 @@ def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, sh
     file's name for the reader of an error, while it still has another one.
 
     Raises:
-        mta.pem: (Unsafe) It is not key, leaf, issuers; the key is encrypted or not the leaf's; the library refuses it;
+        Unsafe: `mta.pem`: It is not key, leaf, issuers; the key is encrypted or not the leaf's; the library refuses it;
             or another certificate than its first one is served.
     """
     shown = shown or path
@@ -56,7 +56,11 @@ def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, sh
 
 
 def rehearse_parts(leaf: Path, issuers: Path, key: Path, *, shown: Path) -> None:
-    """`rehearse` for a server that reads three files. Raises: as `rehearse`."""
+    """`rehearse` for a server that reads three files.
+
+    Raises:
+        Error: As `rehearse`.
+    """
     fd = os.memfd_create("chain", os.MFD_CLOEXEC)  # the TLS library reads leaf and issuers from one file only
     with os.fdopen(fd, "wb") as together:
         together.write(leaf.read_bytes() + issuers.read_bytes())

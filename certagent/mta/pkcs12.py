@@ -34,7 +34,7 @@ def make(credential: Credential, password: Secret[bytes], cipher: Cipher, old: b
     """The bundle of a credential. It is salted: `old` comes back if it has the same content and cipher already.
 
     Raises:
-        pem.key: (Misconfigured) The key cannot be read.
+        Misconfigured: `pem.key`: The key cannot be read.
         ValueError: A certificate cannot be read, or the password is empty or not UTF-8.
     """
     if old is not None and holds(old, credential, password) and (_TRIPLE_DES in old) == (cipher == "TripleDES_SHA1"):

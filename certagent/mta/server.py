@@ -45,11 +45,11 @@ class Server(Protocol):
     """One mail server on this host. Every method may be called again after a crash.
 
     Raises:
-        mta.config: (Misconfigured) Its own check fails, or it does not use the files installed here.
-        mta.files: (Misconfigured) Owner, mode, symlink.
-        mta.pem: (Unsafe) The file does not load, or its rehearsal handshake fails; nothing was changed.
-        mta.disk: (Transient) The disk is full or failing; the old file is untouched.
-        mta.reload, mta.down: (Transient) It cannot reload; it is not running.
+        Misconfigured: `mta.config`: Its own check fails, or it does not use the files installed here.
+        Misconfigured: `mta.files`: Owner, mode, symlink.
+        Unsafe: `mta.pem`: The file does not load, or its rehearsal handshake fails; nothing was changed.
+        Transient: `mta.disk`: The disk is full or failing; the old file is untouched.
+        Transient: `mta.reload`, `mta.down`: It cannot reload; it is not running.
     """
 
     @property
@@ -149,5 +149,9 @@ class Kind(Protocol):
     installed, and never raises for a host where it is not configured."""
 
     def __call__(self, name: str, options: Any) -> Server:
-        """One of them. Raises: `mta.config` for options that make no sense."""
+        """One of them.
+
+        Raises:
+            Misconfigured: `mta.config`: For options that make no sense.
+        """
         ...

@@ -42,7 +42,8 @@ Path = list[x509.Certificate]
 def facts(certificates: Sequence[bytes]) -> Chain:
     """The facts of a chain as served: DER, leaf first. Verifies nothing of it.
 
-    Raises: `pem.no_leaf`, `pem.parse`.
+    Raises:
+        Unsafe: `pem.no_leaf`, `pem.parse`.
     """
     if not certificates:
         raise BadChain("pem.no_leaf", "there is no certificate")
@@ -60,14 +61,14 @@ def build(
     what was asked for.
 
     Raises:
-        pem.key, name.invalid: (Misconfigured) The key cannot be read; a name is no host name.
-        pem.parse, pem.too_big: (Unsafe) It is not certificates in PEM and nothing else, or too many.
-        pem.no_leaf, pem.key_mismatch: (Unsafe) There is no certificate for this key (but one for another).
-        pem.signature, pem.incomplete, pem.self_signed, pem.stray: (Unsafe) There is no single path of issuers.
-        pem.not_yet_valid, pem.expired: (Unsafe) A certificate of the path is, at `now`.
-        pem.names: (Unsafe) The leaf does not cover one of `names`.
-        pem.leaf_is_ca, pem.not_ca: (Unsafe) Basic constraints.
-        pem.not_server_auth, pem.key_usage: (Unsafe) A certificate is not for a TLS server.
+        Misconfigured: `pem.key`, `name.invalid`: The key cannot be read; a name is no host name.
+        Unsafe: `pem.parse`, `pem.too_big`: It is not certificates in PEM and nothing else, or too many.
+        Unsafe: `pem.no_leaf`, `pem.key_mismatch`: There is no certificate for this key (but one for another).
+        Unsafe: `pem.signature`, `pem.incomplete`, `pem.self_signed`, `pem.stray`: There is no single path of issuers.
+        Unsafe: `pem.not_yet_valid`, `pem.expired`: A certificate of the path is, at `now`.
+        Unsafe: `pem.names`: The leaf does not cover one of `names`.
+        Unsafe: `pem.leaf_is_ca`, `pem.not_ca`: Basic constraints.
+        Unsafe: `pem.not_server_auth`, `pem.key_usage`: A certificate is not for a TLS server.
     """
     spki = keys.spki_sha256(key)
     with _readable():
@@ -83,7 +84,7 @@ def build(
         return Credential(keys.normal(key), first, b"".join(issuers)), _facts(path)
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -168,7 +169,7 @@ def _extent(der: bytes) -> tuple[int, int]:
     return start, int.from_bytes(der[2:start])
 
 
-# -- the path --------------------------------------------------------------------------------------------------------
+# -- the path ----------------------------------------------------------------------------------------------------------
 
 
 def _leaf(certificates: Sequence[x509.Certificate], spki: str) -> x509.Certificate:
@@ -221,7 +222,7 @@ def _self_signed(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer and _signed(certificate, certificate)
 
 
-# -- the rules -------------------------------------------------------------------------------------------------------
+# -- the rules ---------------------------------------------------------------------------------------------------------
 
 
 def _check(path: Path, names: Sequence[str], now: datetime) -> None:

@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from certagent.errors import Misconfigured
-from certagent.pki.keytypes import KEY_TYPES, algorithm
+from certagent.pki.keytypes import KEY_TYPES, algorithm, bits, named
 from certagent.pki.names import identifier
 from certagent.secret import Secret
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+_CURVES = {256: ec.SECP256R1, 384: ec.SECP384R1}
 
 _MAX_PEM = 16 * 1024
 """An RSA-4096 key has 3.3 KB; RSA-16384 would still fit."""
@@ -28,17 +30,19 @@ _MAX_PEM = 16 * 1024
 def make(key_type: str) -> Secret[bytes]:
     """A new private key as PEM.
 
-    Raises: `pem.key_type`.
+    Raises:
+        Misconfigured: `pem.key_type`.
     """
     if algorithm(key_type) == "rsa":
-        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa-"))))
-    return _pem(ec.generate_private_key(ec.SECP384R1() if key_type == "ecdsa-p384" else ec.SECP256R1()))
+        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=bits(key_type)))
+    return _pem(ec.generate_private_key(_CURVES[bits(key_type)]()))
 
 
 def load(key: Secret[bytes]) -> PrivateKey:
     """The key itself, for the functions of this package.
 
-    Raises: `pem.key` for an encrypted, unsupported or unreadable one.
+    Raises:
+        Misconfigured: `pem.key`: For an encrypted, unsupported or unreadable one.
     """
     pem = key.reveal()
     if len(pem) > _MAX_PEM:
@@ -58,7 +62,8 @@ def load(key: Secret[bytes]) -> PrivateKey:
 def normal(key: Secret[bytes]) -> Secret[bytes]:
     """The same key as `make` would have written it.
 
-    Raises: `pem.key`.
+    Raises:
+        Misconfigured: `pem.key`.
     """
     return _pem(load(key))
 
@@ -66,25 +71,30 @@ def normal(key: Secret[bytes]) -> Secret[bytes]:
 def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
     """The name in `KEY_TYPES` of a public key, or of a private key's PEM.
 
-    Raises: `pem.key` for a kind that certagent does not handle.
+    Raises:
+        Misconfigured: `pem.key`: For a kind that certagent does not handle.
     """
     public = load(key).public_key() if isinstance(key, Secret) else key
+    key_type = None
     match public:
-        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-            return "ecdsa-p256"
-        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
-            return "ecdsa-p384"
-        case rsa.RSAPublicKey() if f"rsa-{public.key_size}" in KEY_TYPES:
-            return f"rsa-{public.key_size}"
+        case ec.EllipticCurvePublicKey() if isinstance(public.curve, tuple(_CURVES.values())):
+            key_type = named("ecdsa", public.key_size)
+        case rsa.RSAPublicKey():
+            key_type = named("rsa", public.key_size)
         case _:
-            raise _bad_key("is of another kind")
+            pass
+    if key_type is None:
+        raise _bad_key("is of another kind")
+    return key_type
 
 
 def spki_sha256(key: Secret[bytes]) -> str:
     """Lower-case hex of the SHA-256 of its SubjectPublicKeyInfo, as in TLSA `3 1 1`.
 
-    Raises: `pem.key`.
     Source: RFC 6698 section 2.1.2, selector 1.
+
+    Raises:
+        Misconfigured: `pem.key`.
     """
     spki = (
         load(key).public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -95,8 +105,10 @@ def spki_sha256(key: Secret[bytes]) -> str:
 def csr(key: Secret[bytes], names: Sequence[str]) -> bytes:
     """A certificate request as PEM: empty subject, the names as dNSName SANs in sorted order, each once.
 
-    Raises: `pem.key`, `name.invalid`.
     Source: RFC 8555 section 7.4.
+
+    Raises:
+        Misconfigured: `pem.key`, `name.invalid`.
     """
     if not names:
         raise Misconfigured("name.invalid", "no name to order a certificate for", "list at least one under names:")

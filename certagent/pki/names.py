@@ -19,7 +19,10 @@ _MAX_NAME = 253
 def hostname(text: str) -> str:
     """The canonical form of a host name with at least two labels; one final dot is accepted and dropped.
 
-    Raises: `name.invalid`. For a name in another script the hint holds its A-label form (RFC 5890 section 2.3.2.1).
+    For a name in another script the hint holds its A-label form (RFC 5890 section 2.3.2.1).
+
+    Raises:
+        Misconfigured: `name.invalid`.
     """
     if not text.isascii():
         raise _invalid(text, "has letters outside ASCII", _a_label_hint(text))
@@ -39,8 +42,10 @@ def hostname(text: str) -> str:
 def identifier(text: str) -> str:
     """The canonical form of what a certificate is ordered for: a host name, or `*.` and a host name.
 
-    Raises: `name.invalid`.
     Source: RFC 8555 section 7.1.3 (a wildcard is one whole leftmost label).
+
+    Raises:
+        Misconfigured: `name.invalid`.
     """
     if text.startswith("*."):
         return "*." + hostname(text[2:])
@@ -55,8 +60,10 @@ def fqdn(host: str) -> str:
 def tlsa_name(host: str, port: int) -> str:
     """Where the TLSA records of a TCP service live: `_25._tcp.mx1.example.org.`.
 
-    Raises: `name.invalid`.
     Source: RFC 6698 section 3; for SMTP RFC 7672 section 2.2.3 (`host` is the MX host, `port` the real port).
+
+    Raises:
+        Misconfigured: `name.invalid`.
     """
     if not 1 <= port <= 65535:
         raise Misconfigured("name.invalid", f"{port} is not a TCP port", "use 1 to 65535")
@@ -66,8 +73,10 @@ def tlsa_name(host: str, port: int) -> str:
 def challenge_name(text: str) -> str:
     """Where the dns-01 answer for an identifier lives; a wildcard and its base share the name.
 
-    Raises: `name.invalid`.
     Source: RFC 8555 section 8.4.
+
+    Raises:
+        Misconfigured: `name.invalid`.
     """
     return _below("_acme-challenge.", identifier(text).removeprefix("*."))
 

@@ -33,8 +33,10 @@ _DIGEST_HEX = {1: 64, 2: 128}
 def canonical(text: str) -> str:
     """`usage selector matching-type hex` in lower case with single spaces; unknown numbers are kept, no hex is not.
 
-    Raises: `tlsa.invalid`.
     Source: RFC 6698 section 2.2 (unsigned 8-bit decimals; white space is allowed inside the hex).
+
+    Raises:
+        Rejected: `tlsa.invalid`.
     """
     fields = _fields(text)
     if not fields[3]:
@@ -45,7 +47,8 @@ def canonical(text: str) -> str:
 def parameters(value: str) -> str:
     """`3 1 1` of a record.
 
-    Raises: `tlsa.invalid`.
+    Raises:
+        Rejected: `tlsa.invalid`.
     """
     return "{} {} {}".format(*_fields(value))
 
@@ -54,7 +57,8 @@ def parameters(value: str) -> str:
 def of_key(spki_hex: str) -> str:
     """The record for a key, by the SHA-256 of its SubjectPublicKeyInfo; it needs no certificate, so it can be early.
 
-    Raises: `tlsa.invalid`.
+    Raises:
+        Rejected: `tlsa.invalid`.
     """
     return _sha256(DANE_EE_SPKI_SHA256, spki_hex)
 
@@ -64,8 +68,11 @@ def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
 
     `2 1 1` pins the topmost CA certificate of the served chain, the one that changes least; without one there is none.
 
-    Raises: `tlsa.parameters` for any other TLSA parameters, `tlsa.invalid`.
     Source: RFC 7671 section 5.2 (the trust anchor's certificate must be in the chain the server sends).
+
+    Raises:
+        Misconfigured: `tlsa.parameters`: For any other TLSA parameters.
+        Rejected: `tlsa.invalid`.
     """
     values: set[str] = set()
     for wanted in tlsa_parameters:
@@ -85,8 +92,10 @@ def records(leaf: Chain, tlsa_parameters: Iterable[str]) -> frozenset[str]:
 def matches(value: str, leaf: Chain) -> bool | None:
     """The record matches the served chain; None: the facts of a `Chain` cannot tell (`3 0 1`, `2 0 1`, `3 1 2`, …).
 
-    Raises: `tlsa.invalid`.
     Source: RFC 6698 section 2.1; `2 1 1` may match any CA certificate that is served (RFC 7671 section 5.2).
+
+    Raises:
+        Rejected: `tlsa.invalid`.
     """
     *numbers, digest = _fields(value)
     match numbers:
@@ -101,8 +110,10 @@ def matches(value: str, leaf: Chain) -> bool | None:
 def usable(value: str) -> bool:
     """An SMTP client can authenticate a server with it.
 
-    Raises: `tlsa.invalid`.
     Source: RFC 7672 section 3.1.3 (usages 0 and 1 are not), RFC 6698 section 4.1 (unknown parameters, malformed data).
+
+    Raises:
+        Rejected: `tlsa.invalid`.
     """
     usage, selector, matching, data = _fields(value)
     if usage not in {2, 3} or selector not in {0, 1} or not data:

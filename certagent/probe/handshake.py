@@ -189,7 +189,7 @@ def _meet(service: Service, address: str, client: _Client, deadline: float) -> t
     return certificates, version
 
 
-# -- TLS -------------------------------------------------------------------------------------------------------------
+# -- TLS ---------------------------------------------------------------------------------------------------------------
 
 _CIPHERS: Final = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}
 """What makes a server choose its certificate in TLS 1.2."""

@@ -87,9 +87,12 @@ class Stream:
 
 
 def begin(stream: Stream, mode: Mode) -> None:
-    """On return the next byte belongs to TLS. Raises: Unseen.
+    """On return the next byte belongs to TLS.
 
     The greeting may take as long as the whole probe: postscreen and others make clients wait for it on purpose.
+
+    Raises:
+        Unseen: The service does not come to it.
     """
     dialogue = {"smtp": _smtp, "imap": _imap, "pop3": _pop3, "sieve": _sieve}.get(mode)
     if dialogue:
@@ -132,7 +135,7 @@ def _printable(text: bytes) -> str:
     return re.sub(r"[^ -~]", "?", text[:160].decode("latin-1"))
 
 
-# -- SMTP ------------------------------------------------------------------------------------------------------------
+# -- SMTP --------------------------------------------------------------------------------------------------------------
 
 
 def _smtp(stream: Stream) -> None:
@@ -201,7 +204,7 @@ def _too_long() -> Unseen:
     return Unseen(f"a reply of more than {_LINES_LIMIT} lines")
 
 
-# -- IMAP ------------------------------------------------------------------------------------------------------------
+# -- IMAP --------------------------------------------------------------------------------------------------------------
 
 
 def _imap(stream: Stream) -> None:
@@ -243,7 +246,7 @@ def _tagged(stream: Stream, tag: str, command: str) -> list[bytes]:
     raise _too_long()
 
 
-# -- POP3 ------------------------------------------------------------------------------------------------------------
+# -- POP3 --------------------------------------------------------------------------------------------------------------
 
 
 def _pop3(stream: Stream) -> None:
@@ -278,7 +281,7 @@ def _pop3_lines(stream: Stream) -> list[bytes]:
     raise _too_long()
 
 
-# -- ManageSieve -----------------------------------------------------------------------------------------------------
+# -- ManageSieve -------------------------------------------------------------------------------------------------------
 
 
 def _sieve(stream: Stream) -> None:

@@ -36,7 +36,7 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
 
 
-# -- steps -----------------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------------------------------------------------------
 
 
 def step(certificate: str, taken: Taken) -> str:
@@ -62,7 +62,7 @@ def timeline(steps: Sequence[Planned]) -> str:
     return "\n".join(lines)
 
 
-# -- findings --------------------------------------------------------------------------------------------------------
+# -- findings ----------------------------------------------------------------------------------------------------------
 
 
 def finding(item: Finding) -> str:
@@ -81,7 +81,7 @@ def rehearsal(report: RehearsedCertificate) -> str:
     return "\n".join([*lines, timeline(report.plan), "the real run would succeed" if report.succeeds else stops])
 
 
-# -- status ----------------------------------------------------------------------------------------------------------
+# -- status ------------------------------------------------------------------------------------------------------------
 
 _VERDICTS: dict[Verdict, str] = {
     "well": "well",
@@ -233,7 +233,7 @@ def _next(view: Certificate) -> str:
     return f"next {date(view.next.at)}: {view.next.what}" if view.next else "next: now, as soon as certagent runs"
 
 
-# -- tlsa and history ------------------------------------------------------------------------------------------------
+# -- tlsa and history --------------------------------------------------------------------------------------------------
 
 
 def tlsa_record(record: TlsaRecord) -> str:

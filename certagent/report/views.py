@@ -25,7 +25,7 @@ from certagent.report.words import brief, step_words
 VERSION = 1
 
 
-# -- plan ------------------------------------------------------------------------------------------------------------
+# -- plan --------------------------------------------------------------------------------------------------------------
 
 
 class Planned(Struct, frozen=True):
@@ -75,7 +75,7 @@ def planned(foreseen: Iterable[Foreseen]) -> tuple[Planned, ...]:
     return tuple(result)
 
 
-# -- renew -----------------------------------------------------------------------------------------------------------
+# -- renew -------------------------------------------------------------------------------------------------------------
 
 
 class StepFailure(Struct, frozen=True):
@@ -139,7 +139,7 @@ def step_failure(failed: Failed) -> StepFailure:
     return StepFailure(failed.kind, failed.code, failed.detail, failed.hint)
 
 
-# -- renew --dry-run -------------------------------------------------------------------------------------------------
+# -- renew --dry-run ---------------------------------------------------------------------------------------------------
 
 
 class RehearsedCertificate(Struct, frozen=True):
@@ -175,7 +175,7 @@ def rehearsed(report: Rehearsal) -> RehearsedCertificate:
     )
 
 
-# -- check -----------------------------------------------------------------------------------------------------------
+# -- check -------------------------------------------------------------------------------------------------------------
 
 
 class CheckedCertificate(Struct, frozen=True):
@@ -204,7 +204,7 @@ def checked(name: str, findings: Iterable[Finding]) -> CheckedCertificate:
     return CheckedCertificate(name, _OUTCOMES[worst], every)
 
 
-# -- tlsa ------------------------------------------------------------------------------------------------------------
+# -- tlsa --------------------------------------------------------------------------------------------------------------
 
 
 class TlsaRecord(Struct, frozen=True):

@@ -57,7 +57,9 @@ class Lock:
 
         `purpose` is for the message to others.
 
-        Raises: `lock.busy` (Transient), `lock.file` (Misconfigured).
+        Raises:
+            Transient: `lock.busy`.
+            Misconfigured: `lock.file`.
         """
         deadline = time.monotonic() + timeout_s
         pause = _FIRST_PAUSE_S
@@ -109,7 +111,9 @@ class Presence:
     def held(self) -> Generator[None]:
         """Says inside the block that this process is the daemon.
 
-        Raises: `lock.daemon` (Usage) when another one runs, `lock.file`.
+        Raises:
+            Usage: `lock.daemon`: Another one runs.
+            Misconfigured: `lock.file`.
         """
         with ExitStack() as stack:
             try:
@@ -122,7 +126,8 @@ class Presence:
 def daemon_pid(path: Path) -> int | None:
     """The process that holds the `Presence` of this file; None when there is none, or it has only just begun.
 
-    Raises: `lock.file` (Misconfigured).
+    Raises:
+        Misconfigured: `lock.file`.
     """
     if not os.path.lexists(path):
         return None

@@ -95,8 +95,10 @@ class Store(Protocol):
         It happens only if the last row is `expected` and the lease is this store's; the statements that write check
         both. Without a lease one is taken, as by `lease`.
 
-        Raises: `journal.conflict` (Transient): another row came first; `lease.lost` (Transient): another writer has
-        the lease by now; `lock.busy`, as `lease`.
+        Raises:
+            Transient: `journal.conflict`: Another row came first.
+            Transient: `lease.lost`: Another writer has the lease by now.
+            Transient: `lock.busy`: As `lease`.
         """
         ...
 
@@ -106,7 +108,8 @@ class Store(Protocol):
 
         `alone`: no other process of this host can be a writer, so a lease that one of them has left is void.
 
-        Raises: `lock.busy` (Transient).
+        Raises:
+            Transient: `lock.busy`.
         """
         ...
 
@@ -138,14 +141,18 @@ LONGEST = timedelta(days=7)
 
 
 class Vault(Protocol):
-    """Where keys and chains are kept (`store/vault.py`)."""
+    """Where keys and chains are kept. Files are the first (`store/vault.py`); another one passes `vault_suite`."""
 
     def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
-        """Store a key durably; never over another one."""
+        """Store a key durably, never over another one. Raises: `vault.exists`."""
         ...
 
     def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
-        """The key. Raises: `vault.missing`."""
+        """The key.
+
+        Raises:
+            Misconfigured: `vault.missing`.
+        """
         ...
 
     def put_chain(self, certificate: str, generation_id: str, key_type: str, pem: bytes) -> None:
@@ -153,7 +160,11 @@ class Vault(Protocol):
         ...
 
     def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
-        """The chain. Raises: `vault.missing`."""
+        """The chain.
+
+        Raises:
+            Misconfigured: `vault.missing`.
+        """
         ...
 
     def drop_keys(self, certificate: str, keys_id: str) -> None:

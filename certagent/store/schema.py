@@ -52,7 +52,9 @@ def _digest(previous: bytes, content: bytes) -> bytes:
 def _from_1(db: sqlite3.Connection) -> None:
     """Version 1 knew certificates only, and neither host nor boot of a row. Its digests are checked on the way.
 
-    Raises: `ValueError` or `TypeError`, if it is damaged.
+    Raises:
+        ValueError: It is damaged.
+        TypeError: It is damaged.
     """
     row = db.execute("SELECT boot_id, boot_s, elapsed_s, digest FROM lived").fetchone()
     if row is None or row[3] != _digest(b"", repr(row[:3]).encode()):

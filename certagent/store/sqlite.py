@@ -65,7 +65,7 @@ class Sqlite:
         """See `Store`."""
         return damaged(self.path, detail)
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     @property
     def clock(self) -> ClockId:
@@ -120,7 +120,7 @@ class Sqlite:
         db.execute("INSERT OR REPLACE INTO elapsed VALUES (?,?,?,?)", (id_, reading.seconds, elapsed_s, digest))
         return id_
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def subjects(self) -> list[str]:
         """See `Store`."""
@@ -150,7 +150,7 @@ class Sqlite:
         ).fetchone()
         return Found(Head(*row) if row else None, last)
 
-    # -- when to look again ------------------------------------------------------------------------------------------
+    # -- when to look again --------------------------------------------------------------------------------------------
 
     def sleep(self, subject: str, delay: timedelta, why: str) -> None:
         """See `Store`."""
@@ -195,7 +195,7 @@ class Sqlite:
         now = self._now()
         return now.wall.timestamp(), now.elapsed_s
 
-    # -- writing -----------------------------------------------------------------------------------------------------
+    # -- writing -------------------------------------------------------------------------------------------------------
 
     def append(self, subject: str, expected: int, rows: Sequence[Row], head: Head) -> None:
         """See `Store`."""

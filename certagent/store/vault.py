@@ -44,7 +44,8 @@ class Vault:
     def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
         """Keep a key.
 
-        Raises: `vault.exists` (Unsafe) when another key is kept there.
+        Raises:
+            Unsafe: `vault.exists`: Another key is kept there.
         """
         path = self._path(certificate, keys_id, key_type, ".key")
         if os.path.lexists(path) and read_private(path, limit_bytes=_LIMIT_BYTES) != key.reveal():
@@ -54,7 +55,8 @@ class Vault:
     def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
         """The key as it was put.
 
-        Raises: `vault.missing` (Misconfigured).
+        Raises:
+            Misconfigured: `vault.missing`.
         """
         return Secret(_read(self._path(certificate, keys_id, key_type, ".key")))
 
@@ -65,7 +67,8 @@ class Vault:
     def chain(self, certificate: str, generation_id: str, key_type: str) -> bytes:
         """The chain as it was put.
 
-        Raises: `vault.missing` (Misconfigured).
+        Raises:
+            Misconfigured: `vault.missing`.
         """
         return _read(self._path(certificate, generation_id, key_type, ".pem"))
 
@@ -77,7 +80,8 @@ class Vault:
     def kept(self, certificate: str, server: str) -> dict[str, Secret[bytes]]:
         """The files as they were kept; none if none were.
 
-        Raises: `vault.kept` (Misconfigured) when they cannot be read.
+        Raises:
+            Misconfigured: `vault.kept`: They cannot be read.
         """
         path = self._path(certificate, "before", server, ".files")
         if not os.path.lexists(path):

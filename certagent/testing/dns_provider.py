@@ -230,7 +230,7 @@ def many_records_stay(provider: Provider, site: _Site) -> None:
     _has(provider, site.name, "TLSA", *tlsa)
 
 
-# -- preconditions ---------------------------------------------------------------------------------------------------
+# -- preconditions -----------------------------------------------------------------------------------------------------
 
 
 @_check
@@ -330,7 +330,7 @@ def _insist(provider: Provider, name: str, value: str, lock: Lock | nullcontext[
     raise AssertionError(f"{TRIES} times dns.changed, and nobody else writes any more")
 
 
-# -- capabilities ----------------------------------------------------------------------------------------------------
+# -- capabilities ------------------------------------------------------------------------------------------------------
 
 
 @_check

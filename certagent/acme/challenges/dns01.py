@@ -31,7 +31,7 @@ class Dns01:
         """The digest of the key authorization (RFC 8555 section 8.1).
 
         Raises:
-            Misconfigured: `name.invalid`: the identifier is no host name, or too long.
+            Misconfigured: `name.invalid`: The identifier is no host name, or too long.
         """
         digest = hashlib.sha256(f"{token}.{thumbprint}".encode()).digest()
         return Challenge("dns-01", identifier, challenge_name(identifier), encode_b64jose(digest))

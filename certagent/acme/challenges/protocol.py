@@ -31,7 +31,7 @@ class Txt(Protocol):
         """Return as soon as every authoritative server gives the values.
 
         Raises:
-            NotSeen: `dns.not_yet`: the budget is over.
+            NotSeen: `dns.not_yet`: The budget is over.
         """
         ...
 
@@ -69,7 +69,7 @@ class ChallengeType(Protocol):
         """Return as soon as the CA would find every response, wherever it asks.
 
         Raises:
-            NotSeen: `dns.not_yet`: a response cannot be seen.
+            NotSeen: `dns.not_yet`: A response cannot be seen.
         """
         ...
 

@@ -82,7 +82,7 @@ def _by_type(challenges: Sequence[Challenge], edges: Edges) -> Iterator[tuple[Ch
     """Each type that occurs, with its challenges.
 
     Raises:
-        Misconfigured: `ca.challenge_type`: the journal has a type that this version does not know.
+        Misconfigured: `ca.challenge_type`: The journal has a type that this version does not know.
     """
     means = _Means(edges)
     for name in dict.fromkeys(challenge.type for challenge in challenges):

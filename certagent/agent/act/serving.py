@@ -95,7 +95,11 @@ def _is_ours(der: bytes, state: State) -> bool:
 
 
 def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
-    """Every key type is looked for: what is served need not be of a kind that is configured. Raises: `mta.down`."""
+    """Every key type is looked for: what is served need not be of a kind that is configured.
+
+    Raises:
+        Transient: `mta.down`.
+    """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))

@@ -52,7 +52,7 @@ class Command(ReadCompareWrite):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
-        Misconfigured: `dns.program`: the program cannot be run, or others may write to it.
+        Misconfigured: `dns.program`: The program cannot be run, or others may write to it.
     """
 
     Options = Options

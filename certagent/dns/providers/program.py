@@ -101,7 +101,7 @@ def judge(program: str, request: Request | Question, result: Result, lost: str) 
     """The program's answer; `lost` is the code if there is no valid one.
 
     Raises:
-        Error: the one that the answer means.
+        Error: The one that the answer means.
     """
     if len(result.out.encode()) > MAX_ANSWER_BYTES:
         raise Transient(lost, f"{program}: printed more than {MAX_ANSWER_BYTES} bytes")

@@ -94,7 +94,7 @@ class Provider(Protocol):
         """Make sure that the values are there, provided that the set is still `was`, as `get` gave it.
 
         Raises:
-            Changed: `dns.changed` (Transient): it is another by now, and nothing was written.
+            Changed: `dns.changed`: It is another by now, and nothing was written.
         """
         ...
 
@@ -102,6 +102,6 @@ class Provider(Protocol):
         """Make sure that the values are not there, provided that the set is still `was`, as `get` gave it.
 
         Raises:
-            Changed: `dns.changed` (Transient): it is another by now, and nothing was written.
+            Changed: `dns.changed`: It is another by now, and nothing was written.
         """
         ...

@@ -67,8 +67,8 @@ class Rfc2136:
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
 
     Raises:
-        Usage: at construction: `secret.mode`, `secret.file`.
-        Misconfigured: at construction: `dns.options`; later: `dns.no_zone`.
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
     """
 
     Options = Options
@@ -193,7 +193,7 @@ def exchange(connection: socket.socket, wire: bytes) -> bytes:
     return answer
 
 
-# -- pure ------------------------------------------------------------------------------------------------------------
+# -- pure --------------------------------------------------------------------------------------------------------------
 
 
 def _delete(update: UpdateMessage, name: str, rdtype: RdType, value: str, was: RRset | None) -> None:
@@ -228,7 +228,7 @@ def rdata_text(rdtype: RdType, value: str) -> str:
     """The value as a zone file has it: a TXT as quoted strings (RFC 1035 section 5.1).
 
     Raises:
-        Rejected: `dns.rejected`: a TXT that fits no message.
+        Rejected: `dns.rejected`: A TXT that fits no message.
     """
     if rdtype != "TXT":
         return canonical(rdtype, value)
@@ -279,7 +279,7 @@ def keyring(key: Key, path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
     """The key as dnspython wants it.
 
     Raises:
-        Usage: `secret.file`: no base64, or an algorithm that RFC 8945 section 6 does not list.
+        Usage: `secret.file`: No base64, or an algorithm that RFC 8945 section 6 does not list.
     """
     name, algorithm = dns.name.from_text(key.name), dns.name.from_text(key.algorithm)
     if algorithm not in dns.tsig.mac_sizes:
@@ -303,7 +303,7 @@ def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
     return chosen[0]
 
 
-# -- the file --------------------------------------------------------------------------------------------------------
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 
 def key_text(path: Path) -> str:

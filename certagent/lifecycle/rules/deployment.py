@@ -28,7 +28,7 @@ def inspect(view: View) -> Iterator[Offer]:
             yield Inspect(server=server.name, because="its own files were put back; what is served is inspected again")
 
 
-# -- the swap --------------------------------------------------------------------------------------------------------
+# -- the swap ----------------------------------------------------------------------------------------------------------
 
 
 def deploy(view: View) -> Iterator[Offer]:
@@ -82,7 +82,7 @@ def _install(server: MailServer, generation: Generation, because: str, *, rollba
     )
 
 
-# -- what was begun is brought to its end ----------------------------------------------------------------------------
+# -- what was begun is brought to its end ------------------------------------------------------------------------------
 
 
 class Deployment(NamedTuple):
@@ -235,7 +235,7 @@ STAGES: dict[Phase, Stage] = {
 }
 
 
-# -- and verified now and then ---------------------------------------------------------------------------------------
+# -- and verified now and then -----------------------------------------------------------------------------------------
 
 
 def verify(view: View) -> Iterator[Offer]:

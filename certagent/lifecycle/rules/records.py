@@ -71,7 +71,7 @@ def _observe(name: TlsaName, because: str, budget: timedelta = timedelta(0)) -> 
     )
 
 
-# -- records are added -----------------------------------------------------------------------------------------------
+# -- records are added -------------------------------------------------------------------------------------------------
 
 
 def publish(view: View) -> Iterator[Offer]:
@@ -113,7 +113,7 @@ def _why_publish(state: State, name: TlsaName) -> str:
     return "a record of what is served is missing"
 
 
-# -- records that nothing needs any more are removed -----------------------------------------------------------------
+# -- records that nothing needs any more are removed -------------------------------------------------------------------
 
 
 def unpublish(view: View) -> Iterator[Offer]:

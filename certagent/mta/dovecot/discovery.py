@@ -41,7 +41,11 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 
 
 def discover() -> list[Found]:
-    """See `Found`. Raises: `mta.config` if there is a configuration that Dovecot refuses."""
+    """See `Found`.
+
+    Raises:
+        Misconfigured: `mta.config`: There is a configuration that Dovecot refuses.
+    """
     conf = Doveconf("dovecot", None)
     try:
         program("doveconf")
@@ -117,7 +121,7 @@ def _found(
     return Found("dovecot", name, options, services, tuple(names), uses, tuple(notes), changes)
 
 
-# -- what is there ---------------------------------------------------------------------------------------------------
+# -- what is there -----------------------------------------------------------------------------------------------------
 
 
 def _listeners(conf: Doveconf) -> list[_Listener]:
@@ -197,7 +201,7 @@ def _own_pairs(block: Block) -> tuple[Pair, ...]:
     return tuple(pair for pair in block.pairs if not block.where or pair.cert in block.own.values())
 
 
-# -- what is proposed ------------------------------------------------------------------------------------------------
+# -- what is proposed --------------------------------------------------------------------------------------------------
 
 
 def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any], dict[str, str]]:

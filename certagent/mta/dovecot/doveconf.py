@@ -105,7 +105,11 @@ class Doveconf:
         self._config = config
 
     def read(self) -> Settings:
-        """Raises: `mta.config`."""
+        """The version, if this Dovecot is new enough.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
         version = self.run("dovecot", "--version").out
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if not numbers or (number := (int(numbers[1]), int(numbers[2]))) < _OLDEST:
@@ -123,7 +127,11 @@ class Doveconf:
         )
 
     def file(self) -> Path:
-        """The main configuration file, which may not be there. Raises: `mta.config`."""
+        """The main configuration file, which may not be there.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
         out = self.run("doveconf", "-n").out
         file = _file(out)
         if file is None:
@@ -131,7 +139,11 @@ class Doveconf:
         return file
 
     def output(self, *arguments: str) -> str:
-        """What doveconf shows. Raises: `mta.config` if it refuses the configuration."""
+        """What doveconf shows.
+
+        Raises:
+            Misconfigured: `mta.config`: It refuses the configuration.
+        """
         result = self.run("doveconf", *arguments)
         if result.code != 0:
             raise self.wrong(f"its configuration is refused: {said(result)}", f"run: {self.command('doveconf')} -n")
@@ -146,7 +158,12 @@ class Doveconf:
         return place(result) if result.code != 0 else None
 
     def run(self, name: str, *arguments: str) -> Result:
-        """Raises: `mta.config`: it is not installed; `mta.reload`: it takes too long."""
+        """What the program printed.
+
+        Raises:
+            Misconfigured: `mta.config`: It is not installed.
+            Transient: `mta.reload`: It takes too long.
+        """
         argv = [program(name, "mta.config"), *self._instance(), *arguments]
         try:
             return run(argv, _TIMEOUT_S, code="mta.config", limit_bytes=_OUTPUT_LIMIT_BYTES)

@@ -68,7 +68,12 @@ class Dovecot:
     directory = "/etc/dovecot/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Dovecot cannot use, `pem.key_type` for an unknown key type."""
+        """One Dovecot, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that Dovecot cannot use.
+            Misconfigured: `pem.key_type`: For an unknown key type.
+        """
         self._who = f"dovecot {name}"
         self._options = options
         self._conf = Doveconf(self._who, options.config)
@@ -79,7 +84,11 @@ class Dovecot:
 
     @staticmethod
     def discover() -> list[Found]:
-        """See `Found`. Raises: `mta.config` if there is a configuration that Dovecot refuses."""
+        """See `Found`.
+
+        Raises:
+            Misconfigured: `mta.config`: There is a configuration that Dovecot refuses.
+        """
         return discovery.discover()
 
     @property
@@ -103,10 +112,11 @@ class Dovecot:
         `advice` says when to name it. One that is named already may be missing: the first run puts it there.
 
         Raises:
-            mta.config: Too old; doveconf refuses the configuration, or Dovecot would at the next start or reload; `ssl`
-                is off; the top level or a block that is ours does not name an installed file, or names one that is
-                missing, would never be renewed, or hides another; with 2.3, two blocks contradict each other.
-            mta.files: See `Layout.check`.
+            Misconfigured: `mta.config`: Too old; doveconf refuses the configuration, or Dovecot would at the next start
+                or reload; `ssl` is off; the top level or a block that is ours does not name an installed file, or names
+                one that is missing, would never be renewed, or hides another; with 2.3, two blocks contradict each
+                other.
+            Misconfigured: `mta.files`: See `Layout.check`.
         """
         self._layout.check()
         settings = self._conf.read()
@@ -147,7 +157,8 @@ class Dovecot:
         """See `Server` and `Layout.install`.
 
         Raises:
-            mta.config: (also) The files are in their places, but Dovecot's settings do not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but Dovecot's settings do not name them,
+                see `check`.
         """
         self._layout.install(credentials)
         self._check_named(self._conf.read(), self._needed(credentials))
@@ -182,7 +193,7 @@ class Dovecot:
         start = self._conf.command("dovecot") if self._options.config else "systemctl start dovecot"
         raise Transient("mta.down", f"{self._who} is not running", f"run: {start}")
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _ours(self, settings: Settings) -> list[Block]:
         """The top level and the blocks that have to name our files."""
@@ -234,7 +245,7 @@ class Dovecot:
             raise self._conf.wrong(f"files.{kind}: Dovecot wants key and chain", "use combined, or fullchain and key")
         return Pair(os.path.normpath(cert), os.path.normpath(key))
 
-    # -- what the operator is to do ----------------------------------------------------------------------------------
+    # -- what the operator is to do ------------------------------------------------------------------------------------
 
     def _set(self, settings: Settings, block: Block, pairs: list[Pair], gone: Iterable[str] = ()) -> str:
         """The command that has a block name these files. What stands last in Dovecot's configuration counts; but 2.3

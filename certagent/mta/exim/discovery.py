@@ -29,7 +29,7 @@ def discover() -> list[Found]:
     """The default instance; [] where Exim is not installed or has no configuration.
 
     Raises:
-        mta.config: (Misconfigured) Its configuration is broken.
+        Misconfigured: `mta.config`: Its configuration is broken.
     """
     exim = Instance(_NAME)
     try:
@@ -80,7 +80,7 @@ def discover() -> list[Found]:
     ]
 
 
-# -- files -----------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list[str]]:
@@ -185,7 +185,7 @@ def _text(file: str) -> str:
         return ""
 
 
-# -- services --------------------------------------------------------------------------------------------------------
+# -- services ----------------------------------------------------------------------------------------------------------
 
 
 def _services(settings: Mapping[str, str]) -> tuple[Service, ...]:

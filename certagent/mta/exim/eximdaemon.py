@@ -50,8 +50,8 @@ class Daemon(Struct, frozen=True):
         Nothing is sent to a process that is not an Exim daemon of that configuration: numbers are used again.
 
         Raises:
-            mta.down: (Transient) It does not run; the pid file names something else, or nothing.
-            mta.reload: (Transient) It may not be signalled; it ended of it; it does not listen again.
+            Transient: `mta.down`: It does not run; the pid file names something else, or nothing.
+            Transient: `mta.reload`: It may not be signalled; it ended of it; it does not listen again.
         """
         with self._found() as (process, started_with):
             elsewhere = any(argument.startswith("-oX") for argument in started_with)
@@ -65,7 +65,11 @@ class Daemon(Struct, frozen=True):
             self._wait(process, ports, before)
 
     def verify(self) -> None:
-        """Only sees that it runs. Raises: `mta.down`, `mta.reload`."""
+        """Only sees that it runs.
+
+        Raises:
+            Transient: `mta.down`, `mta.reload`.
+        """
         with self._found():
             pass
 

@@ -45,7 +45,11 @@ class Listed:
     split = False
 
     def __init__(self, who: str, files: Mapping[str, str | Files], access: Access, path: str) -> None:
-        """Raises: as `Layout`; `mta.config` also if a file is not a combined one, or `path` is relative."""
+        """The files that the list names, as configured.
+
+        Raises:
+            Error: As `Layout`; `mta.config` also if a file is not a combined one, or `path` is relative.
+        """
         self._path = Path(path)
         combined = {kind: one.combined if isinstance(one, Files) else one for kind, one in files.items()}
         if apart := [kind for kind, file in combined.items() if not file]:

@@ -92,7 +92,11 @@ class Exim:
     directory = "/etc/exim4/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises: see `Layout`; `mta.config` also for files that Exim cannot read: certificate and issuers apart."""
+        """One Exim, as configured.
+
+        Raises:
+            Error: See `Layout`; `mta.config` also for files that Exim cannot read: certificate and issuers apart.
+        """
         self._options = options
         self._exim = Instance(name, options.config, options.program)
         self._who = f"exim {name}"
@@ -133,9 +137,10 @@ class Exim:
         A file that was never installed must not be listed yet: one missing file ends TLS with every key.
 
         Raises:
-            mta.config: Too old; `exim -bV` fails; no port offers TLS; tls_certificate and tls_privatekey do not lead
-                to an installed file, or to one that would never be renewed or breaks the others.
-            mta.files: See `Layout.check`; also a directory that is closed to Exim's user.
+            Misconfigured: `mta.config`: Too old; `exim -bV` fails; no port offers TLS; tls_certificate and
+                tls_privatekey do not lead to an installed file, or to one that would never be renewed or breaks the
+                others.
+            Misconfigured: `mta.files`: See `Layout.check`; also a directory that is closed to Exim's user.
         """
         self._check_version(self._exim.build())
         settings = self._exim.settings()
@@ -188,8 +193,8 @@ class Exim:
         """See `Server`; each file belongs to the user as which Exim reads it.
 
         Raises:
-            mta.config: (also) The files are in their places, but Exim's settings do not name them, see `check`; or its
-                configuration cannot be read and nothing was changed.
+            Misconfigured: `mta.config`: Also if the files are in their places, but Exim's settings do not name them,
+                see `check`; or its configuration cannot be read and nothing was changed.
         """
         settings = self._exim.settings()
         self._check_readable(settings)
@@ -245,7 +250,7 @@ class Exim:
         """See `Found`; the default instance, whose daemon need not run."""
         return discovery.discover()
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_version(self, build: str) -> None:
         numbers = re.search(r"Exim version (\d+)\.(\d+)", build)

@@ -83,7 +83,11 @@ class OpenSmtpd:
     directory = discovery.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that OpenSMTPD cannot use, and as `Layout`."""
+        """One OpenSMTPD, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that OpenSMTPD cannot use, and as `Layout`.
+        """
         self._name = name
         self._options = options
         self._layout = Layout(f"opensmtpd {name}", options.files, options)
@@ -120,8 +124,8 @@ class OpenSmtpd:
         Files that were never installed need not be named yet; the daemon does not start with one that is missing.
 
         Raises:
-            mta.config: Several key types; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no `pki` names
-                exactly the files of a key type, or no listener uses it; nothing is there to restart it.
+            Misconfigured: `mta.config`: Several key types; it cannot serve TLS with its OpenSSL; `smtpd -n` fails; no
+                `pki` names exactly the files of a key type, or no listener uses it; nothing is there to restart it.
         """
         if len({algorithm(key_type) for key_type in key_types}) > 1:
             hint = "leave one in `keys` of the certificate: rsa-2048 is understood by everyone"
@@ -153,7 +157,8 @@ class OpenSmtpd:
         """See `Server`; nothing reads the files before the restart.
 
         Raises:
-            mta.config: (also) The files are in their places, but smtpd.conf does not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but smtpd.conf does not name them, see
+                `check`.
         """
         self._layout.install(credentials)
         self._check_named(credentials, self._read(), self._version())
@@ -200,7 +205,7 @@ class OpenSmtpd:
             time.sleep(_POLL_S)
         self._ended_here = False
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_named(self, key_types: Iterable[str], conf: Conf, version: tuple[int, ...]) -> None:
         for key_type in key_types:
@@ -234,7 +239,7 @@ class OpenSmtpd:
     def _pair(self, key_type: str) -> Pair:
         return pair_of(self._layout.of(key_type))
 
-    # -- its programs ------------------------------------------------------------------------------------------------
+    # -- its programs --------------------------------------------------------------------------------------------------
 
     def _restart(self) -> list[str]:
         if self._options.restart:
@@ -246,7 +251,11 @@ class OpenSmtpd:
         return [program(_SYSTEMD[0], "mta.config"), *_SYSTEMD[1:]]
 
     def _version(self) -> tuple[int, ...]:
-        """Raises `mta.config` where `smtpd` is another one."""
+        """The version of `smtpd`.
+
+        Raises:
+            Misconfigured: `mta.config`: `smtpd` is another one.
+        """
         found = discovery.version(self._run("-h"))
         if found is None:
             raise self._wrong("smtpd is not OpenSMTPD", "install opensmtpd, or remove this mail server from the config")

@@ -54,7 +54,11 @@ class Conf(Struct, frozen=True):
 
 
 def read(path: Path) -> Conf:
-    """Reads it, with the files it includes. Raises OSError if one cannot be read."""
+    """Reads it, with the files it includes.
+
+    Raises:
+        OSError: One cannot be read.
+    """
     pkis: dict[str, Pki] = {}
     listeners: list[Listener] = []
     for words in _statements(path, {}, set()):

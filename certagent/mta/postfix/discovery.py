@@ -71,7 +71,11 @@ class _Plan(Struct):
 
 
 def discover() -> list[Found]:
-    """See `Found`. Raises: `mta.config` where an instance is there and postconf cannot read it."""
+    """See `Found`.
+
+    Raises:
+        Misconfigured: `mta.config`: An instance is there and postconf cannot read it.
+    """
     try:
         default = Instance("postfix", None)
         listed = default.run("postmulti", "-l")
@@ -105,7 +109,7 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
     return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
 
 
-# -- what is there ---------------------------------------------------------------------------------------------------
+# -- what is there -----------------------------------------------------------------------------------------------------
 
 
 def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
@@ -179,7 +183,7 @@ def _names(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-# -- what is proposed ------------------------------------------------------------------------------------------------
+# -- what is proposed --------------------------------------------------------------------------------------------------
 
 
 def _plan(read: _Read) -> _Plan:

@@ -113,7 +113,11 @@ class Instance:
         self._arguments = ["-c", config_dir] if config_dir else []
 
     def read(self) -> Settings:
-        """What the configuration says now. Raises: `mta.config` if postconf cannot read it."""
+        """What the configuration says now.
+
+        Raises:
+            Misconfigured: `mta.config`: Postconf cannot read it.
+        """
         with ThreadPoolExecutor(max_workers=3) as pool:  # three programs that do not mind each other
             version = pool.submit(self.postconf, "-h", "mail_version")
             main = pool.submit(self.postconf, "-nx", *_NAMES)
@@ -125,7 +129,11 @@ class Instance:
             return Settings(version.result().strip(), own, found)
 
     def postconf(self, *arguments: str) -> str:
-        """What postconf prints. Raises: `mta.config`."""
+        """What postconf prints.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
         result = self.run("postconf", *arguments)
         if result.code != 0:
             raise self.wrong(f"postconf fails: {last_line(result)}", f"run: {self.command('postconf')} -n")
@@ -137,7 +145,9 @@ class Instance:
     def run(self, name: str, *arguments: str) -> Result:
         """Run one of Postfix's programs on this instance.
 
-        Raises: `mta.config` if it is not installed, `mta.reload` if it does not end.
+        Raises:
+            Misconfigured: `mta.config`: It is not installed.
+            Transient: `mta.reload`: It does not end.
         """
         argv = [program(name, "mta.config"), *self._arguments, *arguments]
         try:

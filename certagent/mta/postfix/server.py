@@ -92,7 +92,12 @@ class Postfix:
     directory = "/etc/postfix/tls"
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for options that make no sense, `pem.key_type` for an unknown key type."""
+        """One Postfix, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For options that make no sense.
+            Misconfigured: `pem.key_type`: For an unknown key type.
+        """
         self._options = options
         self._instance = Instance(named(name), options.config_dir)
         if bool(options.chain_files) == bool(options.cert_files):
@@ -136,10 +141,11 @@ class Postfix:
         Postfix refuse TLS with every key. `advice` says when to name it.
 
         Raises:
-            mta.config: Too old; `postfix check` fails; main.cf or a service in master.cf does not name an installed
-                file or SNI table, or names one that would never be renewed or breaks the others; no service offers
-                TLS, or one has a level that kills smtpd.
-            mta.files, mta.disk: As `Layout.check`, also for the SNI map.
+            Misconfigured: `mta.config`: Too old; `postfix check` fails; main.cf or a service in master.cf does not name
+                an installed file or SNI table, or names one that would never be renewed or breaks the others; no
+                service offers TLS, or one has a level that kills smtpd.
+            Misconfigured: `mta.files`: As `Layout.check`, also for the SNI map.
+            Transient: `mta.disk`: As `Layout.check`, also for the SNI map.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
             checked = pool.submit(self._instance.run, "postfix", "check")
@@ -167,8 +173,8 @@ class Postfix:
         """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
 
         Raises:
-            mta.config: (also) The files are in their places, but no SNI table can be made of them, or Postfix's
-                settings do not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but no SNI table can be made of them, or
+                Postfix's settings do not name them, see `check`.
         """
         self._layout.install(credentials)
         if self._sni:
@@ -206,7 +212,7 @@ class Postfix:
         hint = f"run: {check}; {reload}; it explains itself in the mail log"
         raise Transient("mta.reload", f"{self._instance.who} cannot reload: {last_line(result)}", hint)
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_version(self, settings: Settings) -> None:
         if self._options.chain_files is not None and not settings.at_least(CHAIN_FILES_SINCE):
@@ -254,7 +260,7 @@ class Postfix:
             hint = self._run({("main.cf", "smtpd_tls_security_level"): "may"})
             raise self._instance.wrong("no service offers STARTTLS: smtpd_tls_security_level is off", hint)
 
-    # -- what the operator should know -------------------------------------------------------------------------------
+    # -- what the operator should know ---------------------------------------------------------------------------------
 
     def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
         if self._options.chain_files is not None and not self._others(place):
@@ -293,10 +299,14 @@ class Postfix:
             f"{self._instance.set(changes)}",
         )
 
-    # -- SNI ---------------------------------------------------------------------------------------------------------
+    # -- SNI -----------------------------------------------------------------------------------------------------------
 
     def _sni_map(self, options: Sni) -> SniMap:
-        """Raises: `mta.config`, `name.invalid`."""
+        """The SNI map, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`, `name.invalid`.
+        """
         wrong = self._instance.wrong
         if self._options.chain_files is None:
             raise wrong("sni needs combined files", "write chain_files in place of cert_files")
@@ -348,7 +358,7 @@ class Postfix:
             if files != wanted:
                 yield Advice(f"{self._sni.path}: {name} leads to {' '.join(files)}; the next run changes that", "")
 
-    # -- names of files ----------------------------------------------------------------------------------------------
+    # -- names of files ------------------------------------------------------------------------------------------------
 
     def _names(self, key_types: Iterable[str] | None = None) -> list[str]:
         """The files of these algorithms, or all."""

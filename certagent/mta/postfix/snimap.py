@@ -70,11 +70,20 @@ class SniMap:
         )
 
     def files(self) -> dict[str, list[str]]:
-        """The chain files that the source gives now, by name. Raises: `mta.disk`, `mta.files`."""
+        """The chain files that the source gives now, by name.
+
+        Raises:
+            Transient: `mta.disk`.
+            Misconfigured: `mta.files`.
+        """
         return {key: value for key, value in entries(self._read()).items() if key in self._names}
 
     def leaves(self) -> dict[str, set[bytes]]:
-        """The certificates (DER) that Postfix finds, by name. Raises: `mta.config`."""
+        """The certificates (DER) that Postfix finds, by name.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
         found: dict[str, set[bytes]] = {}
         for name in self._names:
             blocks = _CERTIFICATE.findall(self._query(name, self.path).out)
@@ -85,7 +94,12 @@ class SniMap:
         return found
 
     def check(self) -> None:
-        """Source and table may be replaced, and nobody else may do it. Raises: `mta.disk`, `mta.files`."""
+        """Source and table may be replaced, and nobody else may do it.
+
+        Raises:
+            Transient: `mta.disk`.
+            Misconfigured: `mta.files`.
+        """
         with pemfile.in_its_words():
             trust.trusted_dir(trust.followed(self.path.parent))
             for path in (self.path, self._table):
@@ -95,10 +109,11 @@ class SniMap:
         """Make all names serve these files; may be repeated after any error or crash.
 
         Raises:
-            mta.config: postmap fails, or would leave out a line, also one of another certificate; the old source and
-                the old table are untouched.
-            mta.files, mta.disk: As `Layout.install`.
-            lock.busy: (Transient) Another process edits it for too long.
+            Misconfigured: `mta.config`: Postmap fails, or would leave out a line, also one of another certificate; the
+                old source and the old table are untouched.
+            Misconfigured: `mta.files`: As `Layout.install`.
+            Transient: `mta.disk`: As `Layout.install`.
+            Transient: `lock.busy`: Another process edits it for too long.
         """
         lines = {name: f"{name} {' '.join(map(str, files))}\n" for name in self._names}
         content = b"".join(file.read_bytes() for file in files)
@@ -106,7 +121,12 @@ class SniMap:
             self._place(_edited(self._read(), lines), expect=_digest(content.decode("ascii", "replace")))
 
     def saved(self) -> dict[str, Secret[bytes]]:
-        """The source, if there is one. Raises: `mta.disk`, `mta.files`."""
+        """The source, if there is one.
+
+        Raises:
+            Transient: `mta.disk`.
+            Misconfigured: `mta.files`.
+        """
         with pemfile.in_its_words():
             content = read_file(self.path, _LIMIT_BYTES)
         return {} if content is None else {str(self.path): Secret(content)}
@@ -117,7 +137,8 @@ class SniMap:
         Lines that others changed meanwhile stay. None: there was no source, and there is none afterwards unless it
         holds lines of others.
 
-        Raises: as `install`.
+        Raises:
+            Error: As `install`.
         """
         before = _text(content.reveal() if content else b"")
         with self._locked():
@@ -132,7 +153,7 @@ class SniMap:
             else:
                 self._place(text, expect=None)
 
-    # -- the source and its table ------------------------------------------------------------------------------------
+    # -- the source and its table --------------------------------------------------------------------------------------
 
     def _read(self) -> str:
         with pemfile.in_its_words():
@@ -271,7 +292,12 @@ def _flock(fd: int) -> bool:
 
 
 def _rename(new: Path, table: Path) -> None:
-    """Puts a table in its place, durably once the directory is synced. Raises: `store.path`, `store.disk`."""
+    """Puts a table in its place, durably once the directory is synced.
+
+    Raises:
+        Misconfigured: `store.path`.
+        Transient: `store.disk`.
+    """
     replace.replaceable(table)
     try:
         fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)

@@ -69,7 +69,11 @@ class Settings(Struct, frozen=True):
 
 
 def read(path: Path) -> Settings:
-    """Reads it. As in Sendmail, names are of any case and the last one counts. Raises OSError."""
+    """Reads it. As in Sendmail, names are of any case and the last one counts.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     single: dict[str, str] = {}
     ports: list[Port] = []
     for line in path.read_text(errors="replace").splitlines():

@@ -72,7 +72,11 @@ class Sendmail:
     directory = sendmailcf.DIRECTORY
 
     def __init__(self, name: str, options: Options) -> None:
-        """Raises `mta.config` for files that Sendmail cannot use, and as `Layout`."""
+        """One Sendmail, as configured.
+
+        Raises:
+            Misconfigured: `mta.config`: For files that Sendmail cannot use, and as `Layout`.
+        """
         self._name = name
         self._options = options
         self._access = options
@@ -109,9 +113,9 @@ class Sendmail:
         Files that were never installed need not be named yet: with one that is missing there is no TLS at all.
 
         Raises:
-            mta.config: `sendmail -bt` fails; ServerCertFile and ServerKeyFile do not name an installed file, or name
-                one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
-            mta.files: What Sendmail would refuse: see above.
+            Misconfigured: `mta.config`: `sendmail -bt` fails; ServerCertFile and ServerKeyFile do not name an installed
+                file, or name one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
+            Misconfigured: `mta.files`: What Sendmail would refuse: see above.
         """
         self._layout.check()
         with pemfile.in_its_words():
@@ -139,7 +143,8 @@ class Sendmail:
         """See `Server`; nothing reads the files before the reload.
 
         Raises:
-            mta.config: (also) The files are in their places, but sendmail.cf does not name them, see `check`.
+            Misconfigured: `mta.config`: Also if the files are in their places, but sendmail.cf does not name them, see
+                `check`.
         """
         with (
             pemfile.in_its_words(),
@@ -200,7 +205,7 @@ class Sendmail:
                 raise Transient("mta.down", f"sendmail {self._name} does not listen after its reload", start)
             time.sleep(_POLL_S)
 
-    # -- what check looks at -----------------------------------------------------------------------------------------
+    # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_named(self, key_types: Iterable[str], settings: Settings, *, stale: bool = False) -> None:
         needed = self._needed(key_types)
@@ -254,7 +259,7 @@ class Sendmail:
         """By key type, in an order that does not change."""
         return {key_type: pair_of(self._layout.of(key_type)) for key_type in sorted(key_types)}
 
-    # -- hints -------------------------------------------------------------------------------------------------------
+    # -- hints ---------------------------------------------------------------------------------------------------------
 
     def _to_define(self, pairs: Iterable[Pair]) -> str:
         """How to make it name exactly these."""
@@ -270,7 +275,7 @@ class Sendmail:
     def _wrong(self, what: str, hint: str) -> Misconfigured:
         return Misconfigured("mta.config", f"sendmail {self._name}: {what}", hint)
 
-    # -- its programs ------------------------------------------------------------------------------------------------
+    # -- its programs --------------------------------------------------------------------------------------------------
 
     def _program(self) -> str:
         return os.path.realpath(program("sendmail", "mta.config"))
