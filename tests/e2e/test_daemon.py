@@ -25,7 +25,7 @@ WORDS = {
     "event": {"event", "pid", "config", "certificate", "for_s", "because"},
     "report": {"about", "code", "error", "hint", "then"},
 }
-"""What the lines may say: see certagent/log.py."""
+"""What the lines may say: see certagent/report/log.py."""
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
 from certagent.store.schema import VERSION
 from certagent.store.sqlite import Sqlite
+from certagent.store.subject import SubjectId
 from tests.store.opened import Certificates, opened
 
 NAME = "mx1.example.org"
@@ -166,7 +167,7 @@ def connection(journal: Certificates) -> sqlite3.Connection:
 def due(journal: Certificates) -> tuple[list[str], timedelta | None]:
     """By their names."""
     subjects, following = journal.store.due()
-    return [subject.removeprefix("certificate/") for subject in subjects], following
+    return [SubjectId.parse(subject).name for subject in subjects], following
 
 
 def event(n: int) -> ev.AnyEvent:
