@@ -144,7 +144,11 @@ class Vault(Protocol):
     """Where keys and chains are kept. Files are the first (`store/vault.py`); another one passes `vault_suite`."""
 
     def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
-        """Store a key durably, never over another one. Raises: `vault.exists`."""
+        """Store a key durably, never over another one.
+
+        Raises:
+            Unsafe: `vault.exists`: Another key is kept there.
+        """
         ...
 
     def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:
