@@ -78,8 +78,10 @@ bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the
 	@$(BIN)/python -m tests.bench.startup
 	@$(BIN)/python -m tests.bench.renew
 
-scale: venv ## Measure what ten, a thousand and a hundred thousand certificates cost.
+scale: venv ## Measure what many certificates and many TLSA names cost, and how the journal grows.
 	@$(BIN)/python -m tests.bench.scale
+	@$(BIN)/python -m tests.bench.scale names
+	@$(BIN)/python -m tests.bench.growth
 
 servers: root setup ## Roll keys on every kind of mail server under new TLS connections without a pause; needs root.
 	@$(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_servers.py

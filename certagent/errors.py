@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-Concern = Literal["host", "ca", "key", "served"]
+Concern = Literal["host", "ca", "key", "served", "provider"]
 """What a failure concerns, for decisions; they never read a code. `ca`: the CA said no, or what it gave is no good, so
 that another try counts against its limits. `key`: a key or chain is not in the vault. `served`: a handshake met
-something else. `host`: all the rest: this host, its servers, DNS."""
+something else. `provider`: the DNS provider cannot make a change that is needed. `host`: all the rest: this
+host, its servers, DNS."""
 
 
 class Error(Exception):
@@ -76,6 +77,16 @@ class Unsafe(Error):
 
 class NotYet(Transient):
     """`dns.not_yet`: what was written cannot be seen at every authoritative server yet."""
+
+
+class ServerFailure(Transient):
+    """`dns.servfail`: a resolver answers, and answers that it cannot find out (RFC 1035 section 4.1.1)."""
+
+
+class NotAtomic(Unsafe):
+    """`dns.not_atomic`: the change needs several records at once, and the provider changes one at a time."""
+
+    concerns = "provider"
 
 
 class NotServed(Transient):

@@ -187,7 +187,7 @@ def test_mistakes_in_the_options_of_a_plug_in(config: Path, before: str, after: 
     assert said in error
 
 
-def test_a_state_directory_whose_parent_is_missing_is_told(config: Path) -> None:
+def test_a_state_directory_whose_parent_is_missing_is_reported(config: Path) -> None:
     """A mistyped path is not made."""
     config.write_text(config.read_text().replace("/state\n", "/no/such/state\n"))
     ended = run("status", config=config)
@@ -226,7 +226,7 @@ main.main()
     assert ended.stderr.startswith("certagent: interrupted; ")
 
 
-def test_a_damaged_journal_is_told_and_left_as_it_is(config: Path) -> None:
+def test_a_damaged_journal_is_reported_and_left_as_it_is(config: Path) -> None:
     """Exit 3, where it is, and to keep a copy; the file is not touched."""
     run("status", config=config)
     journal = config.parent / "state" / "journal.db"

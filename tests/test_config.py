@@ -171,7 +171,7 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("    ca: le\n", "", 11, "mx1.example.org", "ca is missing", "config.example.yaml"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_line_its_key_and_the_remedy(
+def test_a_mistake_is_reported_with_its_line_its_key_and_the_remedy(
     tmp_path: Path, before: str, after: str, line: int, key: str, said: str, hint: str
 ) -> None:
     """file:line: the whole path of the key: what is wrong there; and a hint."""

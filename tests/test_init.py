@@ -190,7 +190,7 @@ def test_servers_of_one_name_share_a_certificate_and_others_do_not(tmp_path: Pat
     assert {entry.spec.names for entry in proposed.certificates.values()} == {(NAME,), ("out.example.org",)}
 
 
-def test_a_name_that_no_ca_knows_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_name_that_no_ca_knows_is_left_out_and_reported(tmp_path: Path) -> None:
     """`debian` and `mx1.internal` get no certificate; where nothing else is left the operator is asked."""
     odd = Name("mx1.internal", ("127.0.0.1",), zone=".")
     server = replace(POSTFIX, names=(NAME, "debian", "mx1.internal"))
@@ -214,7 +214,7 @@ def test_a_further_name_that_receives_mail_is_looked_after_like_the_first(tmp_pa
     assert entry.spec.names == ("mail.example.net", NAME, "www.example.org")
 
 
-def test_behind_nat_the_inside_address_is_proven() -> None:
+def test_behind_nat_the_inside_address_is_verified() -> None:
     """Public addresses that are not this host's and cannot be reached: `addresses`, to be confirmed. Else nothing."""
     public = name(addresses=("127.0.0.1",))
     assert "addresses" not in proposal.text(seen(POSTFIX, names=(public,)), "today")
@@ -249,7 +249,7 @@ def test_without_dns_there_is_still_a_config(tmp_path: Path) -> None:
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
-def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
+def test_records_that_do_not_match_what_is_served_are_reported_loudly() -> None:
     """Senders defer mail at this very moment; where they match it is said too."""
     assert "error DNS _25._tcp" not in told(seen(POSTFIX))
     assert "what is served matches" in told(seen(POSTFIX))
@@ -257,7 +257,7 @@ def test_records_that_do_not_match_what_is_served_are_told_loudly() -> None:
     assert "no 3 1 1 record matches what is served" in wrong
 
 
-def test_what_is_not_accounted_for_is_told() -> None:
+def test_what_is_not_accounted_for_is_reported() -> None:
     """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
     failed = Finding("error", "mail server exim", "cannot be read", "look")
     silent = name()
@@ -465,7 +465,7 @@ def test_what_the_server_reads_is_made_anew_after_an_undo(generated: Generated) 
     assert generated.runs == 2
 
 
-def test_a_program_that_makes_nothing_new_of_the_change_is_told_with_its_words(generated: Generated) -> None:
+def test_a_program_that_makes_nothing_new_of_the_change_is_reported_with_its_words(generated: Generated) -> None:
     """It says yes all the same, as Debian's Makefile of Sendmail does."""
     error = generated.undone("echo nothing to\necho be done\necho really >&2")
     assert "its check fails, so it was undone: it does not name the new file; make-it " in error.detail
@@ -491,14 +491,14 @@ def test_a_program_that_fails_undoes_the_change(
     assert generated.read.read_text() == "a = 1\nb = 2\n"
 
 
-def test_a_program_that_fails_after_the_undo_too_is_told_loudly(generated: Generated) -> None:
+def test_a_program_that_fails_after_the_undo_too_is_reported_loudly(generated: Generated) -> None:
     """What the server reads then is not known: both failures are told, and what to run."""
     error = generated.undone("echo no disk; exit 1")
     assert "so it was undone: no disk; and then, with the old files, make-it " in error.detail
     assert error.hint.startswith("run it by hand: make-it ")
 
 
-def test_a_program_that_is_not_installed_is_told_before_anything_is_changed(generated: Generated) -> None:
+def test_a_program_that_is_not_installed_is_reported_before_anything_is_changed(generated: Generated) -> None:
     found = generated.found(COPIES)
     (generated.directory / "make-it").unlink()
     with pytest.raises(Misconfigured, match="make-it is not installed"):

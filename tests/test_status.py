@@ -164,7 +164,7 @@ def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
     assert status(place, text.MANY + 1).exit_code == 3
 
 
-def test_a_damaged_row_is_told(place: Path) -> None:
+def test_a_damaged_row_is_reported(place: Path) -> None:
     """Also among so many that nobody would look at it."""
     for name in names(2):
         happened(place, name, looked(HEARD))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -248,6 +249,18 @@ def test_nothing_is_done_twice_if_the_journal_has_moved_on(journal: Journal[Stat
 # ---- the daemon -----------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def handlers_kept() -> Generator[None]:
+    """The daemon's signal handlers go when it has ended."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_the_daemon_looks_after_it_beside_certificates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,17 +282,21 @@ def test_the_daemon_looks_after_it_beside_certificates(
     )
     monkeypatch.setattr(daemon, "Wiring", Both)
     running = daemon.Daemon(path)
-    loop = Thread(target=running._loop)  # pyright: ignore[reportPrivateUsage]
-    running._scheduler.start()  # pyright: ignore[reportPrivateUsage]
-    with caplog.at_level("INFO", "certagent"):
-        loop.start()
-        store = running._wiring.store  # pyright: ignore[reportPrivateUsage]
+    store = running._wiring.store  # pyright: ignore[reportPrivateUsage]
+
+    def end() -> None:
+        """What a signal leaves in the pipe ends it; no real one is sent, which could meet the test's own process."""
         try:
             until(lambda: set(store.wakes()) == {"counter/a", "counter/b"}, 10, "both have reached their goals")
         finally:
             os.write(running._signalled, bytes([signal.SIGTERM]))  # pyright: ignore[reportPrivateUsage]
-            loop.join()
-            running._scheduler.shutdown(wait=True)  # pyright: ignore[reportPrivateUsage]
+
+    ending = Thread(target=end)
+    with caplog.at_level("INFO", "certagent"), handlers_kept():
+        ending.start()
+        running.run()
+        ending.join()
+    assert set(store.wakes()) == {"counter/a", "counter/b"}
     assert dials == {"a": [3], "b": [3]}
     lines = [record.getMessage() for record in caplog.records if "counter=a" in record.getMessage()]
     assert [line.split()[1] for line in lines] == [f"seq={n}" for n in (2, 4, 6, 7)] + ["event=high", "event=wait"]
@@ -292,6 +309,13 @@ def test_the_daemon_looks_after_it_beside_certificates(
         "counter/b: NEEDS YOU; there is no dial [dial.gone]",
     ]
     assert shown.exit_code == 3
+    view = msgspec.json.decode(CliRunner().invoke(cli, ["status", "--json", "--config", str(path)]).stdout)
+    assert [(one["subject"], one["verdict"], one["failures"]) for one in view["others"]] == [
+        ("counter/a", "well", []),
+        ("counter/b", "needs_human", ["there is no dial [dial.gone]"]),
+    ]
+    assert view["others"][0]["next"]["what"] == "check interval"
+    assert view["others"][1]["next"] is None
     assert journal.names() == ["a", "b"]
     assert [journal.verify(name) for name in journal.names()] == [7, 8]
     assert msgspec.json.encode(journal.state("a").at) == b"3"

@@ -89,7 +89,7 @@ def test_the_longest_zone_wins(name: str, writer: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["example.com.", "myexample.org.", "org."])
-def test_a_name_that_nobody_writes_is_told_with_the_remedy(name: str) -> None:
+def test_a_name_that_nobody_writes_is_reported_with_the_remedy(name: str) -> None:
     """A label is a whole label: myexample.org is not in example.org."""
     with (
         pytest.raises(Misconfigured) as caught,
@@ -125,7 +125,7 @@ def test_two_providers_each_with_its_options(tmp_path: Path) -> None:
         ({"mta": "qmail"}, ":12: certificates.mx1.example.org.mail_servers.mta.type: unknown type 'qmail'", "postfix"),
     ],
 )
-def test_an_unknown_plug_in_is_told_with_those_that_are_known(
+def test_an_unknown_plug_in_is_reported_with_those_that_are_known(
     tmp_path: Path, changes: dict[str, str], place: str, known: str
 ) -> None:
     """With file, line and key; nothing was made."""

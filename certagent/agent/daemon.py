@@ -31,6 +31,7 @@ from certagent.errors import Error, Misconfigured
 from certagent.host.ending import ends_soon
 from certagent.report import log
 from certagent.store.lock import Presence
+from certagent.store.subject import SubjectId
 
 LOCK_S = 600.0
 """An operator's command may hold the lock for an issuance; ten minutes are longer than any step's own limits."""
@@ -56,14 +57,14 @@ class Daemon:
         # a handler of Python's runs only when the main thread does, which no signal wakes that another thread got
         self._signals, self._signalled = os.pipe()
         os.set_blocking(self._signalled, False)
-        self._busy: set[str] = set()
-        self._queued: set[str] = set()
+        self._busy: set[SubjectId] = set()
+        self._queued: set[SubjectId] = set()
         """Those whose turn is to begin as soon as a worker is free."""
         self._next: float | None = None
         """When the next tick is. Moments here are of `time.monotonic`, which nobody sets."""
-        self._said: dict[str, str] = {}
-        self._warned: set[tuple[str, str]] = set()
-        self._later: dict[str, float] = {}
+        self._said: dict[SubjectId, str] = {}
+        self._warned: set[tuple[SubjectId, str]] = set()
+        self._later: dict[SubjectId, float] = {}
         """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
         self._mutex = threading.Lock()
         self._ticking = threading.Lock()
@@ -130,15 +131,16 @@ class Daemon:
             if self._stop.is_set():
                 return
             try:
-                names, following = self._wiring.store.due()
+                texts, following = self._wiring.store.due()
             except Error as error:
                 _report("journal", error, "tried again in a minute")
-                names, following = [], RETRY
+                texts, following = [], RETRY
+            ids = map(SubjectId.parse, texts)
             now = time.monotonic()
             wiring = self._wiring
             with self._mutex:
                 later = dict(self._later)
-                due = {n for n in names if n not in later} | {n for n, at in later.items() if at <= now}
+                due = {n for n in ids if n not in later} | {n for n, at in later.items() if at <= now}
                 wanted = wiring.subjects() if everyone else filter(wiring.knows, due - self._busy)
                 begun = [n for n in wanted if n not in self._queued]
                 self._queued.update(begun)
@@ -160,7 +162,7 @@ class Daemon:
             date = datetime.now(UTC) + timedelta(seconds=moment - time.monotonic())
             self._scheduler.add_job(self._tick, "date", run_date=date, id="tick", replace_existing=True)
 
-    def _care(self, name: str) -> None:
+    def _care(self, name: SubjectId) -> None:
         """One subject's turn. If it is woken meanwhile, another one follows."""
         with self._mutex:
             self._queued.discard(name)
@@ -183,7 +185,7 @@ class Daemon:
             else:
                 self._tick()
 
-    def _turn(self, name: str) -> float | None:
+    def _turn(self, name: SubjectId) -> float | None:
         """When the next one is."""
         wiring = self._wiring
         if self._stop.is_set() or not wiring.knows(name):
@@ -208,10 +210,10 @@ class Daemon:
             self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
         return None  # `_later` has it
 
-    def _put_off(self, name: str, error: Error) -> None:
+    def _put_off(self, name: SubjectId, error: Error) -> None:
         with self._mutex:
             self._later[name] = time.monotonic() + RETRY.total_seconds()
-        _report(name, error, "tried again in a minute")
+        _report(str(name), error, "tried again in a minute")
 
 
 def _in_the_pipe(_number: int, _frame: FrameType | None) -> None:

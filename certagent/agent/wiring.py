@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
     from certagent.mta.server import Server
     from certagent.report.step import Problem
     from certagent.store.protocol import Store, Wake
-    from certagent.store.subject import SubjectKind
+    from certagent.store.subject import SubjectId, SubjectKind
     from certagent.store.vault import Vault
 
 BUILT_IN = {
@@ -152,27 +152,25 @@ class Wiring:
 
     # -- subjects ------------------------------------------------------------------------------------------------------
 
-    def subjects(self) -> Iterator[str]:
-        """All that is configured, as `KIND/NAME`."""
+    def subjects(self) -> Iterator[SubjectId]:
+        """All that is configured."""
         return (one.kind.subject(name) for one in self.kinds.values() for name in one.names())
 
-    def knows(self, subject: str) -> bool:
+    def knows(self, subject: SubjectId) -> bool:
         """Whether it is configured."""
-        kind, _, name = subject.partition("/")
-        return kind in self.kinds and name in self.kinds[kind].names()
+        return subject.kind in self.kinds and subject.name in self.kinds[subject.kind].names()
 
-    def subject(self, subject: str) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
+    def subject(self, subject: SubjectId) -> tuple[Subject[Any, Any], Journal[Any, Any]]:
         """One that is configured, and its journal."""
-        kind, _, name = subject.partition("/")
-        return self.kinds[kind].make(name), self._journal(kind)
+        return self.kinds[subject.kind].make(subject.name), self._journal(subject.kind)
 
-    def others(self) -> Iterator[tuple[str, tuple[Problem, ...], Wake | None]]:
+    def others(self) -> Iterator[tuple[SubjectId, tuple[Problem, ...], Wake | None]]:
         """What is configured beside certificates: the subject, what fails of it, and when it is looked after again."""
         wakes = self.store.wakes() if len(self.kinds) > 1 else {}
-        for name in self.subjects():
-            if not name.startswith(f"{CERTIFICATE.name}/"):
-                subject, journal = self.subject(name)
-                yield name, subject.failures(journal.state(subject.name)), wakes.get(name)
+        for one in self.subjects():
+            if one.kind != CERTIFICATE.name:
+                subject, journal = self.subject(one)
+                yield one, subject.failures(journal.state(one.name)), wakes.get(str(one))
 
     def certificate(self, name: str) -> Certificate:
         """The subject of a configured certificate."""

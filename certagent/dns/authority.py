@@ -40,7 +40,7 @@ from certagent.dns.message import (
     records,
     rrset_of,
 )
-from certagent.errors import Error, Misconfigured, NotYet, Transient
+from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.unknown import Unknown
 
@@ -276,7 +276,7 @@ class Resolver:
             Transient: `dns.unreachable`, `dns.servfail`.
         """
         why: list[str] = []
-        code = "dns.unreachable"
+        answered = False
         for server in self._nameservers():
             # A bogus zone still has servers that must be asked: with CD the resolver tells (RFC 4035 section 3.2.2).
             for extra in (0, CD) if even_bogus else (0,):
@@ -287,8 +287,9 @@ class Resolver:
                 if response.rcode() in (NOERROR, NXDOMAIN):
                     return response
                 why.append(f"{server} says {response.rcode().name}")
-                code = "dns.servfail"
-        raise Transient(code, f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}")
+                answered = True
+        detail = f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}"
+        raise ServerFailure("dns.servfail", detail) if answered else Transient("dns.unreachable", detail)
 
     def _security(self, name: str) -> tuple[Security, str]:
         servers = self._nameservers()
@@ -349,11 +350,9 @@ class _Atlas:
             try:
                 if rrset_of(self._lookup(name_text(apex), SOA), name_text(apex), SOA):
                     return name_text(apex)
-            except Transient as error:
+            except ServerFailure as error:
                 # An alias that leads into a broken zone spoils the question, while its own zone is fine. Were the zone
                 # itself the broken one, the zone above is found, whose servers do not answer with authority.
-                if error.code != "dns.servfail":
-                    raise
                 failed = error
             apex = apex.parent()
         if failed:

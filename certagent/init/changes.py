@@ -32,6 +32,10 @@ _SAID_LIMIT = 1000
 """Characters of what it said that are shown."""
 
 
+class Refused(Misconfigured):
+    """`mta.config`: the server's own check, or a command that belongs to the change, says no."""
+
+
 class Outcome(Struct, frozen=True):
     """One change and what became of it. `later`: it names files that are not there yet; `there`: nothing to do."""
 
@@ -93,10 +97,10 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
     done: dict[str, Outcome] = {}
     said = complaint() if due else ""
+    commands = _commands(change for change, _ in due)
     with _translated():
         for change, _ in due:
             _still(change)
-        commands = _commands(change for change, _ in due)
         with _generated_again(commands), ExitStack() as undo:
             for change, outcome in due:
                 done[change.file] = _make(change, outcome, now, undo)
@@ -107,7 +111,7 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
             if failed:
                 detail = f"{found.name}: with the change to {', '.join(done)} {failed} fails, so it was undone: {words}"
                 hint = "make the change by hand, or report the difference shown above"
-                raise Misconfigured("mta.config", detail, hint)
+                raise Refused("mta.config", detail, hint)
             undo.pop_all()
     return [done.get(change.file, outcome) for change, outcome in planned]
 
@@ -177,7 +181,7 @@ def _generated_again(commands: list[list[str]]) -> Generator[None]:
         if failed:
             why = error.detail if isinstance(error, Error) else type(error).__name__
             detail = f"{why}; and then, with the old files, {failed} fails: {words}"
-            raise Misconfigured("mta.config", detail, f"run it by hand: {failed}") from error
+            raise Refused("mta.config", detail, f"run it by hand: {failed}") from error
         raise
 
 
@@ -237,11 +241,12 @@ def _translated() -> Generator[None]:
     """Translate the errors of the store, and of the disk, into those of `mta/server.py`."""
     try:
         yield
+    except Refused:
+        raise
     except OSError as error:
         hint = f"look at it: df -h; ls -ld {error.filename or '/etc'}"
         raise Transient("mta.disk", f"{error.filename}: {error.strerror}", hint) from error
     except Transient as error:
         raise Transient("mta.disk", error.detail, error.hint) from error
     except Misconfigured as error:
-        code = "mta.config" if error.code == "mta.config" else "mta.files"
-        raise Misconfigured(code, error.detail, error.hint) from error
+        raise Misconfigured("mta.files", error.detail, error.hint) from error

@@ -46,7 +46,7 @@ class Failed(Event, frozen=True):
     retry_after_s: float | None = None
     """How long the other side asked to wait, in seconds."""
     concerns: Concern = "host"
-    """`ca`, `key`, `served` or `host`: whose limits count, and what is done about it (see `errors.Concern`)."""
+    """Whose limits count, and what is done about it (see `errors.Concern`)."""
     quick: bool = False
     """Of the CA: nothing was refused, so the first retry comes soon."""
     jitter: float = 0.0

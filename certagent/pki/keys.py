@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from certagent.errors import Misconfigured
-from certagent.pki.keytypes import KEY_TYPES, algorithm
+from certagent.pki.keytypes import KEY_TYPES, algorithm, bits, named
 from certagent.pki.names import identifier
 from certagent.secret import Secret
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+_CURVES = {256: ec.SECP256R1, 384: ec.SECP384R1}
 
 _MAX_PEM = 16 * 1024
 """An RSA-4096 key has 3.3 KB; RSA-16384 would still fit."""
@@ -32,8 +34,8 @@ def make(key_type: str) -> Secret[bytes]:
         Misconfigured: `pem.key_type`.
     """
     if algorithm(key_type) == "rsa":
-        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa-"))))
-    return _pem(ec.generate_private_key(ec.SECP384R1() if key_type == "ecdsa-p384" else ec.SECP256R1()))
+        return _pem(rsa.generate_private_key(public_exponent=65537, key_size=bits(key_type)))
+    return _pem(ec.generate_private_key(_CURVES[bits(key_type)]()))
 
 
 def load(key: Secret[bytes]) -> PrivateKey:
@@ -73,15 +75,17 @@ def key_type_of(key: PublicKeyTypes | Secret[bytes]) -> str:
         Misconfigured: `pem.key`: For a kind that certagent does not handle.
     """
     public = load(key).public_key() if isinstance(key, Secret) else key
+    key_type = None
     match public:
-        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-            return "ecdsa-p256"
-        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
-            return "ecdsa-p384"
-        case rsa.RSAPublicKey() if f"rsa-{public.key_size}" in KEY_TYPES:
-            return f"rsa-{public.key_size}"
+        case ec.EllipticCurvePublicKey() if isinstance(public.curve, tuple(_CURVES.values())):
+            key_type = named("ecdsa", public.key_size)
+        case rsa.RSAPublicKey():
+            key_type = named("rsa", public.key_size)
         case _:
-            raise _bad_key("is of another kind")
+            pass
+    if key_type is None:
+        raise _bad_key("is of another kind")
+    return key_type
 
 
 def spki_sha256(key: Secret[bytes]) -> str:

@@ -8,7 +8,16 @@ from certagent.errors import Misconfigured
 
 Algorithm = Literal["ecdsa", "rsa"]
 
-KEY_TYPES: Final = ("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
+_TABLE: Final[dict[str, tuple[Algorithm, int]]] = {
+    "ecdsa-p256": ("ecdsa", 256),
+    "ecdsa-p384": ("ecdsa", 384),
+    "rsa-2048": ("rsa", 2048),
+    "rsa-3072": ("rsa", 3072),
+    "rsa-4096": ("rsa", 4096),
+}
+"""The algorithm, and the bits of the curve or of the modulus."""
+
+KEY_TYPES: Final = tuple(_TABLE)
 """What public CAs sign and what every mail server loads. Source: CA/B TLS Baseline Requirements section 6.1.5."""
 
 
@@ -18,6 +27,24 @@ def algorithm(key_type: str) -> Algorithm:
     Raises:
         Misconfigured: `pem.key_type`.
     """
-    if key_type not in KEY_TYPES:
-        raise Misconfigured("pem.key_type", f"unknown key type: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")
-    return "ecdsa" if key_type.startswith("ecdsa-") else "rsa"
+    return _row(key_type)[0]
+
+
+def bits(key_type: str) -> int:
+    """Of the curve (RFC 5480 section 2.1.1.1), or of the modulus.
+
+    Raises:
+        Misconfigured: `pem.key_type`.
+    """
+    return _row(key_type)[1]
+
+
+def named(algorithm: Algorithm, bits: int) -> str | None:
+    """The name of such a key; None if certagent does not handle it."""
+    return next((name for name, row in _TABLE.items() if row == (algorithm, bits)), None)
+
+
+def _row(key_type: str) -> tuple[Algorithm, int]:
+    if row := _TABLE.get(key_type):
+        return row
+    raise Misconfigured("pem.key_type", f"unknown key type: {key_type[:40]!r}", f"use {', '.join(KEY_TYPES)}")

@@ -23,6 +23,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.report.step import Problem
 from certagent.store.protocol import Wake
+from certagent.store.subject import SubjectId
 
 VERSION = 1
 
@@ -202,13 +203,13 @@ def status(
     return Status(VERSION, verdict, now.wall, daemon, certificates, others)
 
 
-def other(subject: str, failed: Iterable[Problem], wake: Wake | None) -> Other:
+def other(subject: SubjectId, failed: Iterable[Problem], wake: Wake | None) -> Other:
     """The view of a subject of any kind."""
     failing = tuple(failed)
     needs_human = any(f.kind in (Misconfigured.kind, Unsafe.kind) for f in failing)
     verdict: Verdict = "needs_human" if needs_human else "failing" if failing else "well"
     details = tuple(f"{f.detail} [{f.code}]" for f in failing)
-    return Other(subject, verdict, details, Next(wake.at, wake.why) if wake else None)
+    return Other(str(subject), verdict, details, Next(wake.at, wake.why) if wake else None)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

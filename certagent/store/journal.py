@@ -22,7 +22,7 @@ from certagent.errors import Transient
 from certagent.facts.moment import ClockId, Instant
 from certagent.store import chain
 from certagent.store.protocol import Found, Head, Row, Store, Wake
-from certagent.store.subject import E, S, SubjectKind
+from certagent.store.subject import E, S, SubjectId, SubjectKind
 
 
 class Known(msgspec.Struct, Generic[S], frozen=True):
@@ -88,19 +88,19 @@ class Journal(Generic[S, E]):
 
     def read(self, name: str) -> Known[S]:
         """The state, and the row it rests on."""
-        [found] = self.store.heads([self._kind.subject(name)])
+        [found] = self.store.heads([self._subject(name)])
         return self._known(name, found)[0]
 
     def states(self, names: Iterable[str]) -> Iterator[S]:
         """What is known of each of these, in their order; as `state`, but for thousands."""
         rest = iter(names)
         while some := list(islice(rest, _PORTION)):
-            heads = self.store.heads([self._kind.subject(name) for name in some])
+            heads = self.store.heads([self._subject(name) for name in some])
             yield from [self._known(name, found)[0].state for name, found in zip(some, heads, strict=True)]
 
     def history(self, name: str, after: int = 0) -> Iterator[Entry[E]]:
         """Every event after that number, each checked against the one before it; then what was seen again since."""
-        subject = self._kind.subject(name)
+        subject = self._subject(name)
         rows, found = self.store.read(subject, after)
         yield from self._entries(subject, rows, after)
         topics = self._known(name, found)[1]
@@ -109,7 +109,7 @@ class Journal(Generic[S, E]):
 
     def verify(self, name: str) -> int:
         """Fold every event again and compare with the stored state; the number of rows."""
-        subject = self._kind.subject(name)
+        subject = self._subject(name)
         rows, found = self.store.read(subject, 0)
         known, topics = self._known(name, found)
         state, recent = self._kind.new(name), dict[int, E]()
@@ -123,7 +123,7 @@ class Journal(Generic[S, E]):
         return known.seq
 
     def _known(self, name: str, found: Found) -> tuple[Known[S], Topics]:
-        subject = self._kind.subject(name)
+        subject = self._subject(name)
         if found.head is None and found.last is None:
             return Known(0, self._kind.new(name)), {}
         if found.head is None or found.last is None or not chain.belongs(found.head, found.last):
@@ -176,7 +176,7 @@ class Journal(Generic[S, E]):
             Transient: `journal.conflict`: There are newer rows.
             Error: Those of `Store.append`.
         """
-        subject = self._kind.subject(name)
+        subject = self._subject(name)
         [found] = self.store.heads([subject])
         known, topics = self._known(name, found)
         if expected is not None and expected != known.seq:
@@ -208,7 +208,7 @@ class Journal(Generic[S, E]):
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:
         """See `Store.sleep`."""
-        self.store.sleep(self._kind.subject(name), delay, why)
+        self.store.sleep(self._subject(name), delay, why)
 
     def wakes(self) -> dict[str, Wake]:
         """See `Store.wakes`, by name."""
@@ -218,9 +218,12 @@ class Journal(Generic[S, E]):
         """Close the store."""
         self.store.close()
 
-    def _name(self, subject: str) -> str | None:
-        kind, _, name = subject.partition("/")
-        return name if kind == self._kind.name else None
+    def _subject(self, name: str) -> str:
+        return str(self._kind.subject(name))
+
+    def _name(self, text: str) -> str | None:
+        subject = SubjectId.parse(text)
+        return subject.name if subject.kind == self._kind.name else None
 
 
 class _Written:

@@ -141,10 +141,10 @@ LONGEST = timedelta(days=7)
 
 
 class Vault(Protocol):
-    """Where keys and chains are kept (`store/vault.py`)."""
+    """Where keys and chains are kept. Files are the first (`store/vault.py`); another one passes `vault_suite`."""
 
     def put_key(self, certificate: str, keys_id: str, key_type: str, key: Secret[bytes]) -> None:
-        """Store a key durably; never over another one."""
+        """Store a key durably, never over another one. Raises: `vault.exists`."""
         ...
 
     def key(self, certificate: str, keys_id: str, key_type: str) -> Secret[bytes]:

@@ -7,7 +7,7 @@ A subject is named `KIND/NAME`; `certificate/mx1.example.org` is of the first ki
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +15,22 @@ from certagent.facts.moment import Instant
 
 S = TypeVar("S")
 E = TypeVar("E")
+
+
+class SubjectId(NamedTuple):
+    """What a subject is called. The store has it as text; it is made of text only here."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The subject of that text. A kind has no slash in it; a name may have some."""
+        kind, _, name = text.partition("/")
+        return cls(kind, name)
 
 
 class SubjectKind(Struct, Generic[S, E], frozen=True):
@@ -35,6 +51,6 @@ class SubjectKind(Struct, Generic[S, E], frozen=True):
     changes only its own part of the state, and twice in a row does what the last one does.
     """
 
-    def subject(self, name: str) -> str:
-        """The whole name, as the journal has it."""
-        return f"{self.name}/{name}"
+    def subject(self, name: str) -> SubjectId:
+        """The subject of this kind with that name."""
+        return SubjectId(self.name, name)

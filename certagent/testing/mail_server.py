@@ -39,6 +39,7 @@ from certagent.facts.tls import Service
 from certagent.mta.server import Server, directories
 from certagent.pki import bundle
 from certagent.pki.credential import Credential
+from certagent.pki.keytypes import algorithm
 from certagent.probe.handshake import probe_all
 from certagent.secret import Secret
 from certagent.testing.credentials import issued
@@ -46,6 +47,8 @@ from certagent.testing.credentials import issued
 SERVED_S = 15.0
 """Until the new certificate is met everywhere after a reload: Exim loads files 5 s after the last change."""
 PROBE_S = 10.0
+_RELOAD_S = 60.0
+"""A reload is done in seconds, a restart in ten; longer, and the command waits for somebody."""
 _SYSTEMD = Path("/run/systemd/system")
 """Is there on a host that systemd runs; sd_booted(3)."""
 
@@ -333,15 +336,25 @@ def a_full_disk_leaves_the_old_files(running: Running) -> None:
 
 @_check
 def the_reload_command_does_it_too(running: Running) -> None:
-    """An operator who types `reload_command` has the new files served. One of systemd is tried only if that runs."""
+    """An operator who types `reload_command` has the new files served.
+
+    If it is of systemd, and systemd does not run here, the check is skipped.
+    """
     command = running.server.reload_command
     assert command
     if shlex.split(command)[0] == "systemctl" and not _SYSTEMD.is_dir():
-        return
+        import pytest  # an author's tests have it; who only reads the suite need not
+
+        pytest.skip(f"systemd does not run here, so {command} cannot be tried")
     new = credentials(running)
     running.server.install(new)
     done = subprocess.run(
-        ["/bin/sh", "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        ["/bin/sh", "-c", command],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_RELOAD_S,
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     _await(running, new)
@@ -353,7 +366,7 @@ def it_can_what_it_says(running: Running) -> None:
     file with a key has the certificate or not; no connection is refused during a reload that keeps the ports.
     """
     can = running.server.capabilities
-    algorithms = {key_type.partition("-")[0] for key_type in running.key_types}
+    algorithms = set(map(algorithm, running.key_types))
     assert can.both_key_types is not True or algorithms == {"ecdsa", "rsa"}, "the test configures one algorithm"
     if can.both_key_types is False:
         both = frozenset({"ecdsa-p256", "rsa-2048"})

@@ -304,7 +304,7 @@ class TestRefusals:
         assert detail.isprintable()
         assert len(detail) <= 500
 
-    def test_subproblems_are_told(self, ca: Ca, acme: Acme) -> None:
+    def test_subproblems_are_reported(self, ca: Ca, acme: Acme) -> None:
         """RFC 8555 section 6.7.1."""
         sub = {"type": "urn:ietf:params:acme:error:caa", "detail": "no", "identifier": {"type": "dns", "value": NAME}}
         body = {"type": "urn:ietf:params:acme:error:compound", "detail": "two", "subproblems": [sub]}
@@ -353,7 +353,7 @@ class TestRefusals:
         error = caught(Misconfigured, acme.order, CSR)
         assert "missing.pem" in error.detail
 
-    def test_the_proxys_password_is_not_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_proxys_password_is_not_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.setenv("https_proxy", "http://user:hunter2@127.0.0.1:1")
@@ -430,7 +430,7 @@ class TestAccountFiles:
     def test_half_a_binding_is_refused(self, ca: Ca, tmp_path: Path) -> None:
         assert caught(Misconfigured, Acme, ca.directory, tmp_path, eab_kid="kid-1").code == "ca.account"
 
-    def test_a_mac_key_that_is_none_is_not_told(self, ca: Ca, tmp_path: Path) -> None:
+    def test_a_mac_key_that_is_none_is_not_reported(self, ca: Ca, tmp_path: Path) -> None:
         key = Secret("hunter2 is no base64url: ä")
         acme = Acme(ca.directory, tmp_path / "a", ca_bundle=ca.ca_bundle, eab_kid="kid-1", eab_key=key)
         error = caught(Misconfigured, acme.order, CSR)

@@ -87,7 +87,7 @@ def copied(store: Sqlite, name: str) -> None:
     """A hundred more of the same size."""
     db = store._db  # pyright: ignore[reportPrivateUsage]
     for number in range(COPIES):
-        subjects = (CERTIFICATE.subject(f"{name[: -len(str(number))]}{number}"), CERTIFICATE.subject(name))
+        subjects = [str(CERTIFICATE.subject(n)) for n in (f"{name[: -len(str(number))]}{number}", name)]
         for table, columns in (
             ("event", "seq, wall, elapsed_s, clock, body, digest"),
             ("head", "seq, state, again, digest, wake_at, wake_s, why"),

@@ -225,7 +225,7 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
             continue
         template = some[number // len(KINDS) % len(some)]
         *bodies, state = template.of(number, name)
-        subject, last, rows = CERTIFICATE.subject(name), b"", list[Row]()
+        subject, last, rows = str(CERTIFICATE.subject(name)), b"", list[Row]()
         for (seq, at, elapsed_s), body in zip(template.rows, bodies, strict=True):
             last = chain.row_digest(last, subject, seq, at, elapsed_s, clock, body)
             rows.append(Row(seq, at, elapsed_s, clock, body, last))

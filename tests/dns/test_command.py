@@ -107,7 +107,7 @@ class TestProtocol:
         assert (type(error), error.code) == (Changed, "dns.changed")
         assert "now none" in error.detail
 
-    def test_what_the_program_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_the_program_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One JSON object, the arguments as they are, and nothing of certagent's environment."""
         monkeypatch.setenv("LEAK", "1")
         out = tmp_path / "out"

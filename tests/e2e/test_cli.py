@@ -64,7 +64,7 @@ def test_a_rehearsal_that_would_fail_says_where_and_exits_3(site: Site) -> None:
     assert site.challenges() == [[], []]
 
 
-def test_a_lifetime_that_is_too_short_for_a_roll_is_told(site: Site, pebble: Pebble) -> None:
+def test_a_lifetime_that_is_too_short_for_a_roll_is_reported(site: Site, pebble: Pebble) -> None:
     """160 hours, a TTL of a day and no standby key: said before the first run, and no reason to refuse it."""
     pebble.stop()
     pebble.start(validity_seconds=160 * 3600)

@@ -183,7 +183,7 @@ class TestHaProxy:
         haproxy.command.restore(saved)
         old_keys_stay(haproxy)
 
-    def test_a_bad_configuration_is_told_before_the_swap(self, haproxy: HaProxy) -> None:
+    def test_a_bad_configuration_is_reported_before_the_swap(self, haproxy: HaProxy) -> None:
         haproxy.config.write_text(haproxy.text + "nonsense\n")
         with pytest.raises(Misconfigured, match=r"service mx2: its check fails: .*\[mta\.config\]") as caught:
             haproxy.command.check(frozenset(BOTH))
@@ -191,7 +191,7 @@ class TestHaProxy:
         haproxy.config.write_text(haproxy.text)
         haproxy.command.check(frozenset(BOTH))
 
-    def test_one_that_is_down_is_told_and_restarted_only_where_the_config_says_how(self, haproxy: HaProxy) -> None:
+    def test_one_that_is_down_is_reported_and_restarted_only_where_the_config_says_how(self, haproxy: HaProxy) -> None:
         haproxy.stop()
         options = haproxy.options
         no_restart = Options(files=options.files, check=options.check, reload=options.reload)

@@ -62,7 +62,7 @@ class TestCheck:
         [("", ""), ("ecdsa", ""), ("other", "rsa"), ("other-rsa", "ecdsa"), ("other-rsa", "other")],
         ids=["nothing", "one", "another", "other kind first", "both others"],
     )
-    def test_an_installed_file_that_is_not_named_is_told_and_the_remedy_works(
+    def test_an_installed_file_that_is_not_named_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path, named: tuple[str, str]
     ) -> None:
         main, alternative = (
@@ -75,7 +75,7 @@ class TestCheck:
         dovecot.check(BOTH)
         until(lambda: everywhere() == keys_of(OLD, OLD_RSA), 5, "both are served")
 
-    def test_a_key_of_another_file_is_told_and_the_remedy_works(
+    def test_a_key_of_another_file_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path
     ) -> None:
         imap.configure(
@@ -88,7 +88,7 @@ class TestCheck:
         do_as_told(error.hint)
         dovecot.check(BOTH)
 
-    def test_a_second_certificate_of_the_same_kind_is_told_and_the_remedy_works(
+    def test_a_second_certificate_of_the_same_kind_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path
     ) -> None:
         imap.configure(imap.pair(tls / "ecdsa.pem") + imap.pair(tls / "other.pem", "alt_"))
@@ -102,7 +102,9 @@ class TestCheck:
         dovecot.check(ECDSA)
         until(lambda: served("ecdsa-p256") == OLD.spki, 5, "ours is served")
 
-    def test_a_file_that_nothing_would_renew_is_told_and_the_remedy_works(self, dovecot: Dovecot, tls: Path) -> None:
+    def test_a_file_that_nothing_would_renew_is_reported_and_the_remedy_works(
+        self, dovecot: Dovecot, tls: Path
+    ) -> None:
         error = wrong(lambda: dovecot.check(ECDSA))
         assert f"names {tls}/rsa.pem, which nothing renews" in error.detail
         do_as_told(error.hint)
@@ -148,14 +150,14 @@ class TestCheck:
         imap.start()
         assert everywhere() == keys_of(NEW, NEW_RSA)
 
-    def test_a_missing_file_of_somebody_else_is_told(self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path) -> None:
+    def test_a_missing_file_of_somebody_else_is_reported(self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path) -> None:
         (tls / "gone.pem").unlink(missing_ok=True)
         imap.add(f"local_name {B} {{\n{imap.pair(tls / 'gone.pem')}}}\n")
         error = wrong(lambda: dovecot.check(BOTH))
         assert f"local_name {B}: " in error.detail
         assert f"names {tls}/gone.pem, which is missing: Dovecot does not start" in error.detail
 
-    def test_a_missing_file_beside_ours_is_told_and_the_remedy_works(
+    def test_a_missing_file_beside_ours_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, options: Options, tls: Path
     ) -> None:
         only_ecdsa = Dovecot("imap", Options(files={"ecdsa": options.files["ecdsa"]}, config=options.config))
@@ -165,7 +167,7 @@ class TestCheck:
         do_as_told(error.hint)
         only_ecdsa.check(ECDSA)
 
-    def test_a_protocol_with_files_of_its_own_is_told_and_the_remedy_works(
+    def test_a_protocol_with_files_of_its_own_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, options: Options, tls: Path
     ) -> None:
         imap.add(f"protocol pop3 {{\n{imap.pair(tls / 'other.pem')}}}\n")
@@ -177,7 +179,7 @@ class TestCheck:
         dovecot.check(BOTH)
         until(lambda: everywhere() == keys_of(OLD, OLD_RSA), 5, "every port serves ours")
 
-    def test_a_block_in_a_block_is_told_and_the_remedy_works(
+    def test_a_block_in_a_block_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path
     ) -> None:
         imap.add(f"local {IMAP} {{\n protocol imap {{\n{imap.pair(tls / 'other.pem')}}}\n}}\n")
@@ -189,7 +191,7 @@ class TestCheck:
         dovecot.check(BOTH)
         until(lambda: everywhere() == keys_of(OLD, OLD_RSA), 5, "every port serves ours")
 
-    def test_no_tls_at_all_is_told_and_the_remedy_works(self, imap: lab.Dovecot, dovecot: Dovecot) -> None:
+    def test_no_tls_at_all_is_reported_and_the_remedy_works(self, imap: lab.Dovecot, dovecot: Dovecot) -> None:
         imap.add("ssl = no")  # without the end of the line
         dovecot.reload()
         until(lambda: served("ecdsa-p256") == "Connection refused", 5, "no TLS")
@@ -198,7 +200,7 @@ class TestCheck:
         dovecot.check(BOTH)
         until(lambda: everywhere() == keys_of(OLD, OLD_RSA), 5, "TLS is back")
 
-    def test_a_configuration_that_dovecot_refuses_is_told_without_what_it_holds(
+    def test_a_configuration_that_dovecot_refuses_is_reported_without_what_it_holds(
         self, imap: lab.Dovecot, dovecot: Dovecot
     ) -> None:
         imap.add("doveadm_password = geheim\nnonsense = yes\n")
@@ -216,7 +218,7 @@ class TestCheck:
         assert "with the key (a value that is no absolute path)" in error.detail
         assert OLD.key.decode().splitlines()[1][:10] not in repr(error)
 
-    def test_the_sign_of_the_other_version_is_told_and_the_remedy_works(
+    def test_the_sign_of_the_other_version_is_reported_and_the_remedy_works(
         self, imap: lab.Dovecot, dovecot: Dovecot, tls: Path
     ) -> None:
         """2.3 takes a path without `<` for the certificate itself, and 2.4 one with it."""
@@ -259,7 +261,7 @@ class TestCheck:
         monkeypatch.setattr(doveconf, "_OUTPUT_LIMIT_BYTES", 64 << 10)
         assert "too long to be read" in wrong(lambda: dovecot.check(BOTH)).detail
 
-    def test_too_old_a_version_is_told(self, dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_old_a_version_is_reported(self, dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(conf: Doveconf, name: str, *arguments: str) -> Result:
             return Result(0, f"{said}\n", "") if name == "dovecot" else real(conf, name, *arguments)
 
@@ -325,7 +327,7 @@ class TestInstall:
         finally:
             subprocess.run(["umount", tls], check=True)
 
-    def test_a_file_whose_mode_another_process_changed_is_told(self, dovecot: Dovecot, tls: Path) -> None:
+    def test_a_file_whose_mode_another_process_changed_is_reported(self, dovecot: Dovecot, tls: Path) -> None:
         (tls / "ecdsa.pem").chmod(0o644)
         with pytest.raises(Misconfigured, match=r"\[mta\.files\]") as caught:
             dovecot.check(BOTH)

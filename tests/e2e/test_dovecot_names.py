@@ -81,7 +81,7 @@ class TestNames:
         both.check(BOTH)
         until(lambda: everywhere(A) == everywhere(B) == keys_of(OLD, OLD_RSA), 5, "ours are served under both")
 
-    def test_a_name_without_a_block_is_told_and_the_remedy_works(self, imap: lab.Dovecot, tls: Path) -> None:
+    def test_a_name_without_a_block_is_reported_and_the_remedy_works(self, imap: lab.Dovecot, tls: Path) -> None:
         write(tls / "a.pem", NEW.pem)
         options = Options(files={"ecdsa": f"{tls}/a.pem"}, config=str(imap.config), top_level=False, local_name=(A,))
         error = wrong(lambda: Dovecot("a", options).check(ECDSA))
@@ -95,7 +95,7 @@ class TestNames:
         notes = [what for what, _ in dovecot.advice(BOTH)]
         assert notes == [f"local_name {n} names {tls}/{n}.pem, which is not renewed here" for n in (A, B)]
 
-    def test_blocks_that_contradict_each_other_are_told(
+    def test_blocks_that_contradict_each_other_are_reported(
         self, imap: lab.Dovecot, dovecot: Dovecot, named: dict[str, chains.Chain], tls: Path
     ) -> None:
         imap.add(f"protocol pop3 {{\n{imap.pair(tls / 'ecdsa.pem')}}}\n")
@@ -199,13 +199,13 @@ class TestDiscover:
         assert top.options["other_blocks"] == [" / ".join(blocks)]
         assert {service.port for service in top.services} == ports
 
-    def test_a_block_for_one_of_all_addresses_is_told(self, default: lab.Dovecot, tls: Path) -> None:
+    def test_a_block_for_one_of_all_addresses_is_reported(self, default: lab.Dovecot, tls: Path) -> None:
         default.add(f"listen = *\nlocal {IMAP} {{\n{default.pair(tls / 'other.pem')}}}\n")
         top = Dovecot.discover()[0]
         assert {(service.port, service.addresses) for service in top.services} == {(port, ()) for port in SERVICES}
         assert f"local {IMAP}: if {HOST} leads there, give its services the other `addresses`" in top.notes
 
-    def test_a_configuration_that_dovecot_refuses_is_told(self, default: lab.Dovecot) -> None:
+    def test_a_configuration_that_dovecot_refuses_is_reported(self, default: lab.Dovecot) -> None:
         default.add("nonsense = yes\n")
         assert "Unknown setting: nonsense" in wrong(Dovecot.discover).detail
 

@@ -151,7 +151,7 @@ class TestCheck:
         exim.check(BOTH)
 
     @pytest.mark.parametrize("listed", ["{tls}/ecdsa.pem", "{tls}/old.pem:{tls}/ecdsa.pem", "/gone.pem", ""])
-    def test_an_installed_file_that_is_not_listed_is_told_and_the_remedy_works(
+    def test_an_installed_file_that_is_not_listed_is_reported_and_the_remedy_works(
         self, dual: lab.Exim, exim: Exim, tls: Path, listed: str
     ) -> None:
         put(tls / "old.pem", NEW_RSA.pem)
@@ -163,7 +163,7 @@ class TestCheck:
         until(lambda: serves(OLD, OLD_RSA), 10, "both are served")
 
     @each_build
-    def test_lists_that_do_not_fit_each_other_are_told_and_the_remedy_works(
+    def test_lists_that_do_not_fit_each_other_are_reported_and_the_remedy_works(
         self, dual: lab.Exim, tls: Path, build: str
     ) -> None:
         """With OpenSSL a list of keys in another order works, and only the certificate without a key fails."""
@@ -189,7 +189,7 @@ class TestCheck:
         until(lambda: serves(OLD, OLD_RSA), 10, "both are served")
 
     @each_build
-    def test_a_foreign_file_that_breaks_tls_is_told_and_the_remedy_works(
+    def test_a_unmanaged_file_that_breaks_tls_is_reported_and_the_remedy_works(
         self, dual: lab.Exim, exim: Exim, tls: Path, build: str
     ) -> None:
         second = put(tls / "second.pem", NEW.pem)
@@ -206,7 +206,7 @@ class TestCheck:
             do_as_told(error)
             until(lambda: serves(OLD, OLD_RSA), 10, "both are served")
 
-    def test_a_file_that_nothing_would_renew_is_told(self, exim: Exim, tls: Path) -> None:
+    def test_a_file_that_nothing_would_renew_is_reported(self, exim: Exim, tls: Path) -> None:
         error = wrong(exim, ECDSA)
         assert f"leads to {tls}/rsa.pem, which nothing renews" in error.detail
         do_as_told(error)
@@ -229,7 +229,7 @@ class TestCheck:
         until(lambda: serves(NEW, NEW_RSA), 10, "both are served")
 
     @each_build
-    def test_the_default_of_a_self_signed_certificate_is_told_and_the_remedy_works(
+    def test_the_default_of_a_self_signed_certificate_is_reported_and_the_remedy_works(
         self, dual: lab.Exim, exim: Exim
     ) -> None:
         dual.configure({})
@@ -237,7 +237,9 @@ class TestCheck:
         do_as_told(wrong(exim))
         exim.check(BOTH)
 
-    def test_nobody_being_offered_tls_is_told_and_the_remedy_works(self, dual: lab.Exim, exim: Exim, tls: Path) -> None:
+    def test_nobody_being_offered_tls_is_reported_and_the_remedy_works(
+        self, dual: lab.Exim, exim: Exim, tls: Path
+    ) -> None:
         settings = {"tls_certificate": f"{tls}/ecdsa.pem : {tls}/rsa.pem", "tls_advertise_hosts": ""}
         dual.configure(settings)
         exim.check(BOTH)  # port 465 is for TLS alone
@@ -247,7 +249,9 @@ class TestCheck:
         do_as_told(error)
         exim.check(BOTH)
 
-    def test_a_broken_configuration_is_told_and_changes_nothing(self, dual: lab.Exim, exim: Exim, tls: Path) -> None:
+    def test_a_broken_configuration_is_reported_and_changes_nothing(
+        self, dual: lab.Exim, exim: Exim, tls: Path
+    ) -> None:
         dual.config.write_text("nonsense = 1\n")
         error = wrong(exim)
         assert "its own check fails: Exim configuration error" in error.detail
@@ -258,7 +262,7 @@ class TestCheck:
         assert serves(OLD, OLD_RSA)
 
     @each_build
-    def test_a_key_that_exims_user_cannot_read_is_told_and_the_remedy_works(
+    def test_a_key_that_exims_user_cannot_read_is_reported_and_the_remedy_works(
         self, exim: Exim, dual: lab.Exim, tls: Path
     ) -> None:
         shutil.chown(tls / "ecdsa.pem", "root")
@@ -270,7 +274,7 @@ class TestCheck:
         exim.check(BOTH)
         until(lambda: serves(OLD, OLD_RSA), 10, "both are served")
 
-    def test_a_directory_that_hides_the_files_is_told_and_nothing_is_installed(self, exim: Exim, tls: Path) -> None:
+    def test_a_directory_that_hides_the_files_is_reported_and_nothing_is_installed(self, exim: Exim, tls: Path) -> None:
         tls.chmod(0o700)
         error = wrong(exim, code="mta.files")
         assert f"{tls} is closed to its user {lab.USER}" in error.detail
@@ -280,7 +284,7 @@ class TestCheck:
         subprocess.run(["sh", "-c", error.hint.removeprefix("run: ")], check=True)
         exim.check(BOTH)
 
-    def test_an_owner_that_shuts_exim_out_is_told(self, dual: lab.Exim, tls: Path) -> None:
+    def test_an_owner_that_shuts_exim_out_is_reported(self, dual: lab.Exim, tls: Path) -> None:
         closed = Options(
             {"ecdsa": str(tls / "ecdsa.pem")}, config=str(dual.config), program=str(dual.program), owner="root"
         )
@@ -388,7 +392,7 @@ class TestInstall:
         assert serves(OLD, OLD_RSA)
 
     @each_build
-    def test_a_key_that_does_not_fit_ends_tls_with_every_key_until_it_is_mended(self, exim: Exim, tls: Path) -> None:
+    def test_a_key_that_does_not_fit_ends_tls_with_every_key_until_it_is_fixed(self, exim: Exim, tls: Path) -> None:
         """As somebody else may have left it: neither Exim's own check nor SIGHUP says a word."""
         put(tls / "ecdsa.pem", NEW.key + OLD.leaf + OLD.issuer)
         exim.reload()
@@ -453,7 +457,7 @@ class TestSni:
         (tls / f"{OTHER}.pem").write_bytes(OLD_RSA.pem)
         assert all(NO_TLS in why for why in served(host=OTHER).values())
 
-    def test_a_name_that_leads_elsewhere_is_told(self, exims: tuple[Exim, Exim], start: Start, tls: Path) -> None:
+    def test_a_name_that_leads_elsewhere_is_reported(self, exims: tuple[Exim, Exim], start: Start, tls: Path) -> None:
         swapped = Options(
             {"rsa": f"{tls}/{OTHER}.pem"},
             config=exims[0]._options.config,  # pyright: ignore[reportPrivateUsage]
@@ -463,7 +467,9 @@ class TestSni:
         error = wrong(Exim("mx2", swapped), frozenset({"rsa-2048"}))
         assert f"tls_certificate for {HOST} does not lead to {tls}/{OTHER}.pem" in error.detail
 
-    def test_what_only_a_connection_knows_is_told_and_not_judged(self, dual: lab.Exim, exim: Exim, tls: Path) -> None:
+    def test_what_only_a_connection_knows_is_reported_and_not_judged(
+        self, dual: lab.Exim, exim: Exim, tls: Path
+    ) -> None:
         by_port = "${{if eq{{$received_port}}{{25}}{{{}}}{{/other.pem}}}}"
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem : {tls}/rsa.pem")})
         exim.check(BOTH)
@@ -472,7 +478,7 @@ class TestSni:
         dual.configure({"tls_certificate": by_port.format(f"{tls}/ecdsa.pem")})
         assert f"does not name {tls}/rsa.pem, which is installed" in wrong(exim).detail
 
-    def test_an_expression_that_fails_is_told(self, dual: lab.Exim, exim: Exim) -> None:
+    def test_an_expression_that_fails_is_reported(self, dual: lab.Exim, exim: Exim) -> None:
         dual.configure({"tls_certificate": "${if eq{$tls_in_sni}{x}{/x.pem}"})
         assert '"if"' in wrong(exim).detail
 
@@ -648,14 +654,14 @@ class TestReload:
         until(lambda: not dual.running(), 5, "this is what the signal would have done")
         dual.config.write_text(sound)
 
-    def test_a_daemon_that_ends_of_the_signal_is_told(self, dual: lab.Exim, exim: Exim) -> None:
+    def test_a_daemon_that_ends_of_the_signal_is_reported(self, dual: lab.Exim, exim: Exim) -> None:
         text = dual.config.read_text()
         dual.config.write_text(text.replace("25 : 465 : 587", "25 : nonsense"))  # `exim -bV` does not see it
         with pytest.raises(Transient, match=r"the daemon ended when SIGHUP made it read.*\[mta\.reload\]"):
             exim.reload()
         until(lambda: not dual.running(), 5, "it has ended")
 
-    def test_a_daemon_that_is_deaf_after_the_signal_is_told(
+    def test_a_daemon_that_is_deaf_after_the_signal_is_reported(
         self, dual: lab.Exim, exim: Exim, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("certagent.mta.exim.eximdaemon._RESTART_S", 0.5)

@@ -278,7 +278,7 @@ def test_separate_files_are_offered_the_change_that_makes_a_swap_atomic(
         assert "--- /etc/postfix" not in again.err
 
 
-def test_what_is_wrong_today_is_told_and_the_proposal_is_made_all_the_same(
+def test_what_is_wrong_today_is_reported_and_the_proposal_is_made_all_the_same(
     host: Host, ecdsa: certificates.Pair
 ) -> None:
     """A record that matches nothing that is served, a secondary that is silent, an IMAP server nobody knows."""
@@ -442,7 +442,7 @@ class TestEveryServer:
         assert list(debian.parent.glob(f"{debian.name}*")) == []
         assert list(GENERATED.parent.iterdir()) == [GENERATED]
 
-    def test_a_change_that_exims_configuration_was_not_made_of_is_told(self, debian: Path) -> None:
+    def test_a_change_that_exims_configuration_was_not_made_of_is_reported(self, debian: Path) -> None:
         """By hand, or with a crash between the two: there is nothing left to write."""
         [found] = discovery.discover()
         [change] = found.changes

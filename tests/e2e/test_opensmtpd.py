@@ -125,23 +125,23 @@ class TestCheck:
         server.check(RSA)
         assert (lab.pid, CONFIG.read_bytes(), pem.stat()) == before
 
-    def test_what_it_refuses_itself_is_told(self, lab: Lab, server: OpenSmtpd) -> None:
+    def test_what_it_refuses_itself_is_reported(self, lab: Lab, server: OpenSmtpd) -> None:
         replace("match for local", "match nonsense")
         error = wrong(server)
         assert "syntax error" in error.detail
         assert error.hint == f"run: smtpd -n -f {CONFIG}"
 
-    def test_an_installed_file_that_is_not_named_is_told(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
+    def test_an_installed_file_that_is_not_named_is_reported(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
         replace(f'"{pem}"', f'"{pem.parent}/other.pem"')
         error = wrong(server)
         assert f"no pki names {pem}, which is installed" in error.detail
         assert f'pki NAME cert "{pem}" and pki NAME key "{pem}"' in error.hint
 
-    def test_a_pki_with_only_one_of_the_files_is_told(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
+    def test_a_pki_with_only_one_of_the_files_is_reported(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
         replace(f'key "{pem}"', f'key "{pem.parent}/other.pem"')
         assert f"pki {NAME} has only one of the certificate" in wrong(server).detail
 
-    def test_a_listener_that_uses_other_certificates_only_is_told(self, lab: Lab, server: OpenSmtpd) -> None:
+    def test_a_listener_that_uses_other_certificates_only_is_reported(self, lab: Lab, server: OpenSmtpd) -> None:
         replace(f"pki {NAME} pki {SNI}", f"pki {SNI}")
         assert f"no listener offers TLS with pki {NAME}" in wrong(server).detail
 
@@ -149,7 +149,7 @@ class TestCheck:
         both = OpenSmtpd("smtpd", Options({"rsa": str(pem), "ecdsa": str(pem.parent / "ec.pem")}))
         assert "one key type for a name" in wrong(both, frozenset({"rsa-2048", "ecdsa-p256"})).detail
 
-    def test_a_file_that_the_daemon_would_refuse_is_told(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
+    def test_a_file_that_the_daemon_would_refuse_is_reported(self, lab: Lab, server: OpenSmtpd, pem: Path) -> None:
         for owner, mode in ((0, 0o644), (1, 0o600)):
             os.chown(pem, owner, -1)
             pem.chmod(mode)
@@ -157,7 +157,7 @@ class TestCheck:
             with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
                 server.check(RSA)
 
-    def test_without_systemd_and_a_restart_command_it_is_told(self, lab: Lab, pem: Path) -> None:
+    def test_without_systemd_and_a_restart_command_it_is_reported(self, lab: Lab, pem: Path) -> None:
         assert "nothing is known to restart it" in wrong(OpenSmtpd("smtpd", Options({"rsa": str(pem)}))).detail
 
     def test_files_that_it_cannot_use_are_refused(self) -> None:
@@ -169,7 +169,7 @@ class TestCheck:
             with pytest.raises(Misconfigured, match=r"\[mta\.config\]"):
                 OpenSmtpd("smtpd", Options({"rsa": files}, owner=owner))
 
-    def test_debian_12s_own_cannot_serve_tls_and_is_told(self, place: Path, pem: Path) -> None:
+    def test_debian_12s_own_cannot_serve_tls_and_is_reported(self, place: Path, pem: Path) -> None:
         lab = Lab(place / "smtpd", {NAME: (pem, pem)}, version="6.8")
         try:
             lab.start()
@@ -313,7 +313,7 @@ class TestReload:
         server.reload()  # it was stopped from here: it may be started from here
         assert all_serve(OLD)
 
-    def test_a_restart_command_that_does_nothing_is_told(self, lab: Lab, pem: Path, fast: None) -> None:
+    def test_a_restart_command_that_does_nothing_is_reported(self, lab: Lab, pem: Path, fast: None) -> None:
         server = OpenSmtpd("smtpd", Options({"rsa": str(pem)}, restart=("/bin/true",)))
         with pytest.raises(Transient, match=r"goes on unrestarted: nothing after .* \[mta\.reload\]"):
             server.reload()

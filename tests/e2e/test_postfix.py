@@ -94,7 +94,7 @@ class TestCheck:
         "listed",
         ["{tls}/ecdsa.pem", "{tls}/old.pem, {tls}/ecdsa.pem", "{tls}/old.key, {tls}/old.crt", "/gone.pem", ""],
     )
-    def test_an_installed_file_that_is_not_listed_is_told_and_the_remedy_works(
+    def test_an_installed_file_that_is_not_listed_is_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, tls: Path, listed: str
     ) -> None:
         (tls / "old.pem").write_bytes(NEW_RSA.pem)
@@ -118,7 +118,7 @@ class TestCheck:
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
     @pytest.mark.parametrize("other", ["gone", "of the same algorithm"])
-    def test_another_file_that_stops_all_tls_is_told_and_the_remedy_works(
+    def test_another_file_that_stops_all_tls_is_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, tls: Path, other: str
     ) -> None:
         if other == "of the same algorithm":
@@ -194,14 +194,14 @@ class TestCheck:
         postfix.check(EC)
         until(lambda: all_serve(NEW, OLD_RSA), 5, "the new key, and the one of another kind")
 
-    def test_a_file_that_nothing_would_renew_is_told(self, receiver: Receiver, postfix: Postfix, tls: Path) -> None:
+    def test_a_file_that_nothing_would_renew_is_reported(self, receiver: Receiver, postfix: Postfix, tls: Path) -> None:
         error = wrong(postfix, frozenset({"ecdsa-p256"}))
         assert f"lists {tls}/rsa.pem, which nothing renews" in error.detail
         do_as_told(error.hint)
         postfix.check(frozenset({"ecdsa-p256"}))
 
     @pytest.mark.parametrize("own", ["smtpd_tls_chain_files=/etc/own.pem", "smtpd_tls_chain_files="])
-    def test_a_service_with_files_of_its_own_is_told_and_the_remedy_works(
+    def test_a_service_with_files_of_its_own_is_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, options: Options, own: str
     ) -> None:
         override(receiver, own)
@@ -212,7 +212,7 @@ class TestCheck:
         do_as_told(error.hint)
         postfix.check(BOTH)
 
-    def test_an_old_style_file_of_a_service_has_no_effect_and_is_told(
+    def test_an_old_style_file_of_a_service_has_no_effect_and_is_reported(
         self, receiver: Receiver, postfix: Postfix
     ) -> None:
         override(receiver, "smtpd_tls_cert_file=/etc/own.pem")
@@ -242,7 +242,7 @@ class TestCheck:
         assert "too long to be read" in wrong(postfix).detail
 
     @pytest.mark.parametrize("level", ["nonsense", "dane"])
-    def test_a_level_that_kills_smtpd_is_told(self, receiver: Receiver, postfix: Postfix, level: str) -> None:
+    def test_a_level_that_kills_smtpd_is_reported(self, receiver: Receiver, postfix: Postfix, level: str) -> None:
         set_main(receiver, "smtpd_tls_security_level", level)
         assert f"main.cf: smtpd_tls_security_level = {level} is unknown" in wrong(postfix).detail
         set_main(receiver, "smtpd_tls_security_level", "may")
@@ -250,7 +250,7 @@ class TestCheck:
         assert f"{SUBMISSION}: smtpd_tls_security_level = {level}" in wrong(postfix).detail
 
     @pytest.mark.parametrize("level", ["", "none"])
-    def test_no_starttls_anywhere_is_told_and_the_remedy_works(
+    def test_no_starttls_anywhere_is_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, level: str
     ) -> None:
         set_main(receiver, "smtpd_tls_security_level", level)
@@ -269,14 +269,14 @@ class TestCheck:
         receiver.configure("master.cf", (receiver.config_dir / "master.cf").read_text().replace("=encrypt", "=none"))
         postfix.check(BOTH)
 
-    def test_a_configuration_that_postfix_refuses_is_told(self, receiver: Receiver, postfix: Postfix) -> None:
+    def test_a_configuration_that_postfix_refuses_is_reported(self, receiver: Receiver, postfix: Postfix) -> None:
         receiver.configure("main.cf", (receiver.config_dir / "main.cf").read_text() + "\n=x broken\n")
         assert wrong(postfix).hint.startswith("run: post")
 
-    def test_an_instance_that_does_not_exist_is_told(self, options: Options) -> None:
+    def test_an_instance_that_does_not_exist_is_reported(self, options: Options) -> None:
         wrong(Postfix("mx2", Options(options.chain_files, "/nonexistent")))
 
-    def test_a_key_type_without_a_file_is_told(self, options: Options, tls: Path) -> None:
+    def test_a_key_type_without_a_file_is_reported(self, options: Options, tls: Path) -> None:
         error = wrong(Postfix("mx1", Options({"ecdsa-p256": str(tls / "ecdsa.pem")}, options.config_dir)))
         assert "no file for rsa-2048" in error.detail
 
@@ -285,7 +285,7 @@ class TestCheck:
             with pytest.raises(Misconfigured, match="relative or used twice"):
                 Postfix("mx1", Options(files))
 
-    def test_too_old_a_version_is_told(self, postfix: Postfix, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_old_a_version_is_reported(self, postfix: Postfix, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(instance: Instance, *arguments: str) -> str:
             return version if "mail_version" in arguments else real(instance, *arguments)
 
@@ -351,7 +351,7 @@ class TestInstall:
         finally:
             subprocess.run(["umount", tls], check=True)
 
-    def test_a_file_made_unreadable_by_another_process_is_told_and_left(self, postfix: Postfix, tls: Path) -> None:
+    def test_a_file_made_unreadable_by_another_process_is_reported_and_left(self, postfix: Postfix, tls: Path) -> None:
         for change in (["chmod", "0"], ["chown", "mail:mail"]):
             subprocess.run([*change, tls / "ecdsa.pem"], check=True)
             with pytest.raises(Misconfigured, match=r"ecdsa\.pem.*\[mta\.files\]"):
@@ -387,7 +387,7 @@ class TestReload:
 
 
 class TestProbe:
-    def test_broken_tls_is_told_in_the_words_of_postfix(self, receiver: Receiver, tls: Path) -> None:
+    def test_broken_tls_is_reported_in_the_words_of_postfix(self, receiver: Receiver, tls: Path) -> None:
         for path in tls.iterdir():
             path.write_bytes(b"")
         receiver.reload()

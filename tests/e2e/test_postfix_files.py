@@ -121,7 +121,7 @@ class TestTwoFiles:
         postfix.reload()
         until(lambda: served([None], NEW), 5, "the new key")
 
-    def test_chain_files_that_disable_them_are_told_and_the_remedy_works(
+    def test_chain_files_that_disable_them_are_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, tls: Path
     ) -> None:
         set_main(receiver, "smtpd_tls_chain_files", str(private(tls / "other.pem", OTHER.pem)))
@@ -142,7 +142,7 @@ class TestTwoFiles:
             ("smtpd_tls_key_file", "{tls}/other.pem", "does not name {tls}/rsa.crt with the key {tls}/rsa.key"),
         ],
     )
-    def test_what_stops_our_files_is_told_and_the_remedy_works(
+    def test_what_stops_our_files_is_reported_and_the_remedy_works(
         self, receiver: Receiver, postfix: Postfix, tls: Path, setting: str, value: str, why: str
     ) -> None:
         private(tls / "other.pem", OTHER.pem)
@@ -156,7 +156,7 @@ class TestTwoFiles:
         postfix.check(BOTH)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "ours")
 
-    def test_a_pair_that_nothing_renews_is_told(self, postfix: Postfix, receiver: Receiver) -> None:
+    def test_a_pair_that_nothing_renews_is_reported(self, postfix: Postfix, receiver: Receiver) -> None:
         only = frozenset({"ecdsa-p256"})
         error = wrong(postfix, only)
         assert "which nothing renews" in error.detail
@@ -164,7 +164,7 @@ class TestTwoFiles:
         postfix.check(only)
         until(lambda: served([None], OLD), 5, "the key that is renewed")
 
-    def test_a_service_with_a_pair_of_its_own_is_told_and_the_remedy_works(
+    def test_a_service_with_a_pair_of_its_own_is_reported_and_the_remedy_works(
         self, receiver: Receiver, options: Options, tls: Path
     ) -> None:
         private(tls / "other.pem", OTHER.pem)
@@ -205,7 +205,7 @@ class TestTwoFiles:
 
 
 class TestServices:
-    def test_postscreen_serves_what_tlsproxy_was_told(self, receiver: Receiver, tls: Path) -> None:
+    def test_postscreen_serves_what_tlsproxy_was_reported(self, receiver: Receiver, tls: Path) -> None:
         chain, other = private(tls / "ecdsa.pem", OLD.pem), private(tls / "other.pem", OTHER.pem)
         set_main(receiver, "smtpd_tls_chain_files", str(chain))
         set_main(receiver, "tlsproxy_tls_chain_files", str(other))
@@ -227,7 +227,9 @@ class TestServices:
         until(lambda: met(address=MX2) == OLD.der, 10, "postscreen serves ours")
 
     @pytest.mark.parametrize("name", ["postscreen", "tlsproxy"])
-    def test_a_level_that_kills_another_daemon_is_told(self, receiver: Receiver, postfix: Postfix, name: str) -> None:
+    def test_a_level_that_kills_another_daemon_is_reported(
+        self, receiver: Receiver, postfix: Postfix, name: str
+    ) -> None:
         set_main(receiver, f"{name}_tls_security_level", "nonsense")
         assert f"main.cf: {name}_tls_security_level = nonsense is unknown: {name} dies of it" in wrong(postfix).detail
 

@@ -201,7 +201,7 @@ def test_names_of_an_sni_map_are_found() -> None:
     assert server(one)
 
 
-def test_every_port_and_name_that_is_proposed_is_proven(place: Path) -> None:
+def test_every_port_and_name_that_is_proposed_is_verified(place: Path) -> None:
     """Submission has a certificate of its own, and so has one name of the map."""
     private(ETC / "combined.pem", OLD.pem)
     private(ETC / "own.pem", chains.make().pem)

@@ -217,7 +217,7 @@ def test_two_certificates_that_edit_the_map_at_once_lose_nothing(receiver: Recei
     assert failed == []
 
 
-def test_what_is_not_there_yet_is_told(receiver: Receiver, tls: Path) -> None:
+def test_what_is_not_there_yet_is_reported(receiver: Receiver, tls: Path) -> None:
     a, b = entries(receiver, tls)
     a.check(EC)
     b.check(EC)
@@ -231,7 +231,7 @@ def test_what_is_not_there_yet_is_told(receiver: Receiver, tls: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "code"), [("ro,mode=755", "mta.disk"), ("mode=777", "mta.files")])
-def test_a_directory_where_no_map_can_be_placed_is_told_by_the_check(
+def test_a_directory_where_no_map_can_be_placed_is_reported_by_the_check(
     receiver: Receiver, place: Path, tls: Path, mode: str, code: str
 ) -> None:
     """Before the files of the certificate are placed, which are in another one."""
@@ -264,7 +264,7 @@ def test_options_that_make_no_sense_are_refused(options: Options, why: str) -> N
         Postfix("mx1", options)
 
 
-def test_a_type_that_this_postfix_lacks_is_told(receiver: Receiver, tls: Path) -> None:
+def test_a_type_that_this_postfix_lacks_is_reported(receiver: Receiver, tls: Path) -> None:
     a, _ = entries(receiver, tls, "cdb")
     if "cdb" in Instance("postfix", str(receiver.config_dir)).postconf("-m").split():
         pytest.skip("this Postfix has it")

@@ -135,14 +135,14 @@ class TestPostfix:
             ("smtpd_discard_ehlo_keywords", "starttls", "STARTTLS is not offered: "),
         ],
     )
-    def test_a_refusal_is_told_as_what_it_means(
+    def test_a_refusal_is_reported_as_what_it_means(
         self, run: Callable[..., AbstractContextManager[Receiver]], setting: str, value: str, told: str
     ) -> None:
         with run(**{setting: value}):
             (found,) = why(MAIL[0])
             assert found.startswith(told)
 
-    def test_a_greeting_of_554_is_told_as_what_it_means(
+    def test_a_greeting_of_554_is_reported_as_what_it_means(
         self, run: Callable[..., AbstractContextManager[Receiver]]
     ) -> None:
         with run() as receiver:
@@ -152,7 +152,7 @@ class TestPostfix:
             (found,) = until(lambda: why(MAIL[0]), 5, "the setting has an effect")
             assert found.startswith("greeting: no SMTP service for this host here (its own words: 554 5.7.1 ")
 
-    def test_too_many_connections_are_told_as_what_they_are(
+    def test_too_many_connections_are_reported_as_what_they_are(
         self, run: Callable[..., AbstractContextManager[Receiver]]
     ) -> None:
         limit = {"smtpd_client_connection_count_limit": "1", "smtpd_client_event_limit_exceptions": ""}
@@ -163,7 +163,7 @@ class TestPostfix:
         assert [text for text in found if not (text.startswith(told) and "(its own words: 421 4.7.0 " in text)] == []
         assert found
 
-    def test_a_key_that_does_not_load_is_told_as_that(
+    def test_a_key_that_does_not_load_is_reported_as_that(
         self, run: Callable[..., AbstractContextManager[Receiver]], files: list[Path]
     ) -> None:
         with run() as receiver:
@@ -249,14 +249,14 @@ class TestDovecot:
         assert {one.address for one in served if one.chain == sent(OF[one.key_type])} == {"::1", IMAP}
         assert [one.where for one in served if isinstance(one.chain, Unknown)] == []
 
-    def test_no_tls_is_told(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
+    def test_no_tls_is_reported(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
         with run("ssl = no\n"):
             for box in BOXES:
                 if box.mode != "tls":
                     (found,) = why(box)
                     assert found.startswith("STARTTLS is not offered: ")
 
-    def test_a_key_that_does_not_load_is_told(
+    def test_a_key_that_does_not_load_is_reported(
         self, run: Callable[..., AbstractContextManager[Dovecot]], files: list[Path]
     ) -> None:
         with run() as server:

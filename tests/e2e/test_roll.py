@@ -58,7 +58,7 @@ class TestFirst:
         assert kinds.count("Publish!") == 1
         site.assert_converged()
 
-    def test_the_key_in_service_and_the_stand_by_are_published(self, site: Site) -> None:
+    def test_the_key_in_service_and_the_standby_are_published(self, site: Site) -> None:
         """Steady state: a record of what is served, and of the key that serves next."""
         site.run("renew", "--wait")
         state = site.state()
@@ -97,7 +97,7 @@ class TestFirst:
 
 
 class TestRoll:
-    def test_with_a_stand_by_nothing_waits_for_caches_and_no_mail_is_deferred(self, site: Site, sender: Sender) -> None:
+    def test_with_a_standby_nothing_waits_for_caches_and_no_mail_is_deferred(self, site: Site, sender: Sender) -> None:
         """The standby key is in every cache when the renewal comes: swap at once, old record last."""
         site.run("renew", "--wait")
         until(lambda: not waits_for_caches(site), 10, "the standby is in every cache")
@@ -122,7 +122,7 @@ class TestRoll:
         kinds = site.kinds()
         assert kinds.index("Unpublish!") > [i for i, k in enumerate(kinds) if k == "Verified"][-1]
 
-    def test_without_a_stand_by_the_swap_waits_until_no_cache_lacks_the_new_key(
+    def test_without_a_standby_the_swap_waits_until_no_cache_lacks_the_new_key(
         self, site: Site, sender: Sender
     ) -> None:
         """A roll with TTL 5 s: the new key serves two TTLs after the last server showed its record, not earlier."""
@@ -278,7 +278,7 @@ class TestAliases:
 
 class TestTakeOver:
     @pytest.mark.parametrize("standby", [True, False])
-    def test_a_foreign_certificate_with_its_record_is_taken_over_without_a_mismatch(
+    def test_a_unmanaged_certificate_with_its_record_is_taken_over_without_a_mismatch(
         self, site: Site, sender: Sender, standby: bool
     ) -> None:
         """What was served and published before certagent came stays covered until no cache needs it."""
@@ -405,7 +405,7 @@ class TestEnds:
         again = site.run("abort", NAME, code=3)
         assert again.errors == [f"{NAME}: there is no roll to give up [abort.too_late]"]
 
-    def test_compromised_keys_are_replaced_by_the_stand_by_at_once_and_revoked(self, site: Site) -> None:
+    def test_compromised_keys_are_replaced_by_the_standby_at_once_and_revoked(self, site: Site) -> None:
         """Emergency with a standby: swap without a wait, then revoke (reason keyCompromise)."""
         site.run("renew", "--wait")
         until(lambda: not waits_for_caches(site), 10, "the standby is in every cache")
@@ -422,7 +422,7 @@ class TestEnds:
         assert revoked_by(site.pebble, serial)
         site.assert_converged()
 
-    def test_without_a_stand_by_compromised_keys_wait_unless_the_operator_accepts_deferrals(self, site: Site) -> None:
+    def test_without_a_standby_compromised_keys_wait_unless_the_operator_accepts_deferrals(self, site: Site) -> None:
         """An explicit choice: caches that lack the new key are not waited for only where that was said."""
         site.dane |= {"ttl": "30s"}
         site.certificate["standby"] = False

@@ -159,13 +159,15 @@ class TestCheck:
         lab.kill()
         server.check(BOTH)
 
-    def test_what_it_refuses_itself_is_told(self, lab: Lab, server: Sendmail) -> None:
+    def test_what_it_refuses_itself_is_reported(self, lab: Lab, server: Sendmail) -> None:
         CONFIG.write_text(CONFIG.read_text() + "\nO Nonsense=1\n?\n")
         error = wrong(server)
         assert "sendmail -bt refuses it" in error.detail
         assert error.hint == f"run: sendmail -C {CONFIG} -bt </dev/null"
 
-    def test_an_installed_file_that_is_not_named_is_told_and_the_remedy_works(self, lab: Lab, server: Sendmail) -> None:
+    def test_an_installed_file_that_is_not_named_is_reported_and_the_remedy_works(
+        self, lab: Lab, server: Sendmail
+    ) -> None:
         lab.pairs = [(RSA, RSA)]
         lab.configure()
         error = wrong(server)
@@ -174,7 +176,7 @@ class TestCheck:
         server.check(BOTH)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
-    def test_another_file_of_the_same_kind_or_missing_is_told_and_the_remedy_works(
+    def test_another_file_of_the_same_kind_or_missing_is_reported_and_the_remedy_works(
         self, lab: Lab, server: Sendmail
     ) -> None:
         written(TLS / "other.pem", NEW.pem)
@@ -189,7 +191,7 @@ class TestCheck:
             do_as_told(lab, error)
             server.check(BOTH)
 
-    def test_a_file_that_nothing_would_renew_is_told(self, lab: Lab, server: Sendmail) -> None:
+    def test_a_file_that_nothing_would_renew_is_reported(self, lab: Lab, server: Sendmail) -> None:
         error = wrong(server, frozenset({"rsa-2048"}))
         assert f"names {ECDSA}, which nothing renews" in error.detail
         do_as_told(lab, error)
@@ -198,13 +200,13 @@ class TestCheck:
     def test_a_file_of_others_and_another_kind_stays(self, lab: Lab) -> None:
         Sendmail("mx", Options({"rsa": str(RSA)}, str(ISSUERS))).check(frozenset({"rsa-2048"}))
 
-    def test_half_of_ours_is_told(self, lab: Lab, server: Sendmail) -> None:
+    def test_half_of_ours_is_reported(self, lab: Lab, server: Sendmail) -> None:
         in_cf(f"ServerKeyFile={ECDSA},", f"ServerKeyFile={TLS}/other.pem,")
         written(TLS / "other.pem", OLD.pem)
         assert "or half of ours" in wrong(server).detail
 
     @pytest.mark.parametrize("option", ["CACertPath", "CACertFile"])
-    def test_without_a_ca_there_is_no_tls_which_is_told_and_the_remedy_works(
+    def test_without_a_ca_there_is_no_tls_which_is_reported_and_the_remedy_works(
         self, lab: Lab, server: Sendmail, option: str
     ) -> None:
         CONFIG.write_text(re.sub(rf"(?m)^O {option}=.*", "", CONFIG.read_text()))
@@ -216,11 +218,11 @@ class TestCheck:
         server.check(BOTH)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
-    def test_a_path_from_which_the_root_would_be_sent_is_told(self, lab: Lab, server: Sendmail) -> None:
+    def test_a_path_from_which_the_root_would_be_sent_is_reported(self, lab: Lab, server: Sendmail) -> None:
         in_cf(f"CACertPath={TLS}", "CACertPath=/etc/ssl/certs")
         assert "it sends the root from there, too" in wrong(server).detail
 
-    def test_a_directory_above_that_others_may_write_is_told(self, lab: Lab, server: Sendmail, place: Path) -> None:
+    def test_a_directory_above_that_others_may_write_is_reported(self, lab: Lab, server: Sendmail, place: Path) -> None:
         file = place / "ecdsa.pem"  # below /var/tmp
         written(file, OLD.pem)
         lab.pairs = [(file, file)]
@@ -230,7 +232,7 @@ class TestCheck:
         server = Sendmail("mx", Options({"ecdsa": str(file)}, str(ISSUERS)))
         assert "others may write into /var/tmp" in wrong(server, frozenset({"ecdsa-p256"}), "mta.files").detail
 
-    def test_a_key_that_the_group_may_read_is_told_unless_it_is_allowed(self, lab: Lab) -> None:
+    def test_a_key_that_the_group_may_read_is_reported_unless_it_is_allowed(self, lab: Lab) -> None:
         for path in (ECDSA, RSA):
             path.chmod(0o640)
         hangup(lab)
@@ -242,7 +244,7 @@ class TestCheck:
         server.check(BOTH)
         until(lambda: all_serve(OLD, OLD_RSA), 5, "both are served")
 
-    def test_a_key_of_another_user_stops_tls_and_is_told(self, lab: Lab) -> None:
+    def test_a_key_of_another_user_stops_tls_and_is_reported(self, lab: Lab) -> None:
         os.chown(ECDSA, 8, -1)
         hangup(lab)
         until(no_tls, 5, "no TLS")

@@ -80,16 +80,16 @@ class TestDoor:
 
 
 class TestPostfix:
-    def test_two_names_and_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    def test_two_names_and_both_key_types_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
         rolls("Postfix", servers.postfix, place, lab_dns, pebble)
 
 
 class TestExim:
-    def test_both_kinds_of_keys_roll_under_load_by_sighup(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    def test_both_key_types_roll_under_load_by_sighup(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
         rolls("Exim by SIGHUP", servers.exim_by_signal, place, lab_dns, pebble)
 
     @pytest.mark.parametrize("build", exim.BUILDS)
-    def test_two_names_and_both_kinds_of_keys_roll_under_load(
+    def test_two_names_and_both_key_types_roll_under_load(
         self, place: Path, lab_dns: Dns, pebble: Pebble, build: str
     ) -> None:
         skip_without(exim.missing(build))
@@ -98,7 +98,7 @@ class TestExim:
 
 class TestDovecot:
     @pytest.mark.parametrize("version", dovecot.VERSIONS)
-    def test_two_names_and_both_kinds_of_keys_roll_under_load(
+    def test_two_names_and_both_key_types_roll_under_load(
         self, place: Path, lab_dns: Dns, pebble: Pebble, version: str
     ) -> None:
         skip_without(dovecot.missing(version))
@@ -143,7 +143,7 @@ def children(pid: int) -> list[int]:
 
 
 class TestSendmail:
-    def test_both_kinds_of_keys_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    def test_both_key_types_roll_under_load(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
         rolls("Sendmail", servers.send_mail, place, lab_dns, pebble)
 
 

@@ -191,7 +191,7 @@ def test_a_process_that_may_not_be_inspected_is_no_server_that_is_down(lab: Lab,
 
 
 @each()
-def test_a_directory_that_the_unit_does_not_name_is_told_before_anything_is_changed(lab: Lab, place: Path) -> None:
+def test_a_directory_that_the_unit_does_not_name_is_reported_before_anything_is_changed(lab: Lab, place: Path) -> None:
     """By the server's check, with the setting that the unit lacks."""
     error = renewed(lab, place, writable=lab.needs)
     assert (error["code"], lab.file.read_bytes()) == ("mta.disk", OLD.pem)

@@ -114,7 +114,7 @@ class TestWrite:
             with pytest.raises(Misconfigured, match="not a regular file"):
                 replace.write(tmp_path / name, b"new")
 
-    def test_a_missing_directory_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_directory_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(Misconfigured, match=r"No such file.*store\.path"):
             replace.write(tmp_path / "none" / "file", b"new")
 
@@ -292,7 +292,7 @@ def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, fla
     assert caught.value.hint == f"chattr -ia {path}"
 
 
-def test_a_read_only_mount_is_told_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_mount_is_reported_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a service's sandbox: with the setting that its unit lacks."""
 
     def read_only(_: int) -> SimpleNamespace:
@@ -328,7 +328,7 @@ def test_a_file_system_without_flags_has_no_immutable_files() -> None:
     replace.replaceable(Path("/proc/self/status"))
 
 
-def test_attributes_that_cannot_be_read_are_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributes_that_cannot_be_read_are_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To take them for none would lose somebody's access."""
 
     def fail(*_: object, **__: object) -> bytes:

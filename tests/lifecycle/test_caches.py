@@ -173,7 +173,7 @@ def test_what_a_change_superseded_is_held_with_the_ttl_the_provider_had() -> Non
     assert caches.with_set(raised, frozenset(), 5, seen, START) == raised
 
 
-def test_a_set_hurts_triple_by_triple_and_unusable_records_never() -> None:
+def test_a_set_breaks_triple_by_triple_and_unusable_records_never() -> None:
     """RFC 7671 section 8, RFC 7672 sections 2.2 and 3.1.3."""
     chain = chain_of("aa", "ca")
     unusable = {"1 1 1 " + "ff" * 32, "0 0 1 " + "ff" * 32, "3 1 1 abcd", "3 2 1 " + "ff" * 32}
@@ -187,7 +187,7 @@ def test_a_set_hurts_triple_by_triple_and_unusable_records_never() -> None:
     assert caches.unmatched(B | {other_anchor, anchor}, chain_of("bb", "ca", "cb")) == frozenset()
 
 
-def test_what_cannot_be_told_counts_as_a_mismatch_of_the_new_chain_and_as_a_match_of_the_old() -> None:
+def test_what_cannot_be_reported_counts_as_a_mismatch_of_the_new_chain_and_as_a_match_of_the_old() -> None:
     """A digest of the certificate may match what is served, and says nothing of what is to be."""
     undecidable = {"3 0 1 " + "ee" * 32}
     assert caches.unmatched(undecidable, chain_of("aa")) == {"3 0 1"}

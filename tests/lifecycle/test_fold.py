@@ -373,7 +373,7 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
     assert other.state.failing == ()
 
 
-def test_settled_is_what_clients_are_known_to_have_met() -> None:
+def test_converged_is_what_clients_are_known_to_have_met() -> None:
     """A generation under way, or one whose proof failed, is served perhaps; nobody may rest on it."""
     life = Life.published()
     life.happens(ev.Requested(what="rotate"))

@@ -63,7 +63,7 @@ def test_what_is_foreseen_from_nothing_is_what_then_happens(standby: bool, tlsa_
     assert foreseen[-1].step.delay > timedelta(days=1)
 
 
-def test_a_renewal_without_a_stand_by_is_foreseen_to_publish_two_ttls_before_it_swaps() -> None:
+def test_a_renewal_without_a_standby_is_foreseen_to_publish_two_ttls_before_it_swaps() -> None:
     """And on the day that is the certificate's: a third of its 90 days left."""
     life = Life.published(replace(SPEC, standby=False))
     foreseen = told(life)

@@ -64,7 +64,7 @@ def ages(life: Life, share: float) -> Life:
         (90 * 24, 8 * 86400, False, False),
     ],
 )
-def test_a_lifetime_too_short_for_a_roll_is_told(hours: int, ttl_s: int, standby: bool, fits: bool) -> None:
+def test_a_lifetime_too_short_for_a_roll_is_reported(hours: int, ttl_s: int, standby: bool, fits: bool) -> None:
     spec = replace(SPEC, standby=standby, ttl_s=ttl_s)
     why = rotation.no_time_to_roll(spec, Life(spec).state, chain_of("aa", life=timedelta(hours=hours)))
     assert (why is None) == fits
@@ -119,7 +119,7 @@ def test_a_generation_that_a_journal_left_incomplete_is_ordered_anew() -> None:
     assert order(life.offers(issuance.issue)).key_type == ECDSA
 
 
-def test_what_is_told_twice_is_made_once() -> None:
+def test_what_is_reported_twice_is_made_once() -> None:
     life = Life.published()
     newest, keys = life.state.newest, life.state.keys
     assert newest
@@ -227,7 +227,7 @@ def test_what_is_changed_in_the_config_waits_for_no_renewal() -> None:
     assert life.now.wall - newest.issued_at.wall < DAY
 
 
-def test_a_lost_stand_by_key_does_not_let_the_certificate_run_out() -> None:
+def test_a_lost_standby_key_does_not_let_the_certificate_run_out() -> None:
     """It is waited for, since a backup may have it; then the keys in service serve on."""
     life = Life.published()
     life.fails("order ecdsa-p256", "vault.missing", "misconfigured")
@@ -407,7 +407,7 @@ def test_the_last_chance_is_there_also_where_an_algorithm_was_taken_out() -> Non
 # -- the next keys ---------------------------------------------------------------------------------------------------
 
 
-def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> None:
+def test_a_standby_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> None:
     """Not before everything is proven; one is enough."""
     life = Life()
     life.until(st.Install)
@@ -419,7 +419,7 @@ def test_a_stand_by_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> No
     assert life.offers(rotation.make_keys) == []
 
 
-def test_without_a_stand_by_the_next_keys_are_made_in_time_for_caches() -> None:
+def test_without_a_standby_the_next_keys_are_made_in_time_for_caches() -> None:
     """The longest hold in force, and time for servers to follow, before the renewal."""
     life = Life.published(BARE)
     early = wait(life.offers(rotation.make_keys))

@@ -10,20 +10,40 @@ from certagent.lifecycle.lane import Lane
 from tests.lifecycle.play import Life, lane_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "certagent"
+PEOPLE = PACKAGE.parent / "tests" / "simulation" / "history.py"
+"""What operators do in the simulated world. Its judge asserts codes, and decides nothing."""
 DECIDES = [
-    p for folder in ("lifecycle", "agent", "report", "cli", "checks", "acme") for p in (PACKAGE / folder).rglob("*.py")
+    path
+    for path in (*PACKAGE.rglob("*.py"), PEOPLE)
+    if PACKAGE / "testing" not in path.parents  # its checks say which code is wanted, and decide nothing
 ]
 SPELLING = {"code", "lane"}
 
 
 def reads(tree: ast.AST) -> list[ast.AST]:
-    """Comparisons of `….code` and text methods of `….code`, and `….lane`."""
+    """Comparisons of `….code` with anything but a number, and text methods of `….code` and `….lane`.
+
+    The number is the exit status of a program, also under a name of the file.
+    """
     found: list[ast.AST] = []
+    numbers = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, int)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=left, comparators=others):
                 sides = [left, *others]
-                if any(isinstance(s, ast.Attribute) and s.attr == "code" for s in sides):
+                rest = [s for s in sides if not (isinstance(s, ast.Attribute) and s.attr == "code")]
+                numeric = all(
+                    (isinstance(s, ast.Constant) and isinstance(s.value, int))
+                    or (isinstance(s, ast.Name) and s.id in numbers)
+                    for s in rest
+                )
+                if len(rest) < len(sides) and not (rest and numeric):
                     found.append(node)
             case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=attribute), attr=method)):
                 if attribute in SPELLING and method in {"startswith", "endswith", "partition", "split", "removeprefix"}:
@@ -38,7 +58,7 @@ def reads(tree: ast.AST) -> list[ast.AST]:
 def test_no_decision_reads_the_spelling_of_a_code() -> None:
     """What must be known of a failure is a field, an event or a type."""
     places = [
-        f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 0)}"
+        f"{path.relative_to(PACKAGE.parent)}:{getattr(node, 'lineno', 0)}"
         for path in DECIDES
         for node in reads(ast.parse(path.read_text(encoding="utf-8")))
     ]
@@ -51,9 +71,13 @@ def test_such_a_reading_is_found() -> None:
         'failure.code == "a.b"',
         'if error.code in ("a", "b"): ...',
         'x.code.startswith("ca.")',
+        "error.code != KNOWN",
+        "one.code == other.code",
         "w.lane.partition(' ')",
     ):
         assert len(reads(ast.parse(text))) == 1, text
+    for text in ("result.code != 0", "DOWN = 75\nresult.code == DOWN"):
+        assert not reads(ast.parse(text)), text
 
 
 def test_lanes_are_values_with_words_for_people() -> None:

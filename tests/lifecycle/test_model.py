@@ -27,7 +27,7 @@ def test_a_wait_is_measured_in_elapsed_time_whatever_the_wall_says() -> None:
         ("1.3", "mail.example.net", ", TLS 1.3, SNI mail.example.net"),
     ],
 )
-def test_a_handshake_is_told_by_where_it_was_made_and_by_its_name_where_that_is_another(
+def test_a_handshake_is_reported_by_where_it_was_made_and_by_its_name_where_that_is_another(
     version: str, sni: str | None, words: str
 ) -> None:
     met = Served("mx1.example.org", "192.0.2.25", 25, "ecdsa-p256", chain_of("aa"), 0.01, sni, version)

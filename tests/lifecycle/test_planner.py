@@ -110,7 +110,7 @@ def test_first_publication_serves_and_proves_before_it_publishes() -> None:
     assert kinds(Life()) == ["Install", "Verify", "Verify", "Publish"]
 
 
-def test_a_roll_with_a_stand_by_key_waits_for_nothing() -> None:
+def test_a_roll_with_a_standby_key_waits_for_nothing() -> None:
     """Its record was in every cache long before."""
     life = Life.published()
     life.happens(ev.Requested(what="rotate"))
@@ -120,7 +120,7 @@ def test_a_roll_with_a_stand_by_key_waits_for_nothing() -> None:
     assert kinds(life) == ["Install", "Verify", "Verify", "Publish", "Unpublish", "Delete"]
 
 
-def test_a_roll_without_a_stand_by_key_publishes_and_waits_two_ttls() -> None:
+def test_a_roll_without_a_standby_key_publishes_and_waits_two_ttls() -> None:
     """RFC 7671 section 8.1; and the first of both tells what is waited for."""
     life = Life.published(replace(SPEC, standby=False))
     life.happens(ev.Requested(what="rotate"))

@@ -141,7 +141,7 @@ def test_a_change_that_is_not_to_be_seen_is_made_again_more_and_more_seldom() ->
     assert [schedule.write_again(n).total_seconds() for n in (1, 2, 3, 7, 8, 99)] == [2, 5, 15, 3600, 3600, 3600]
 
 
-def test_dates_are_told_in_utc() -> None:
+def test_dates_are_reported_in_utc() -> None:
     assert schedule.date(START.wall) == "2027-01-01 00:00:00 UTC"
 
 

@@ -16,7 +16,7 @@ from certagent.lifecycle.steps import Present, Publish
 from tests.lifecycle.play import CA, RSA, SPEC, TLSA_NAME, Life, chain_of
 
 
-def test_a_life_is_settled_at_its_end_and_at_no_moment_before() -> None:
+def test_a_life_is_converged_at_its_end_and_at_no_moment_before() -> None:
     """From the first step on."""
     life = Life()
     moments = life.until_quiet()
@@ -94,7 +94,7 @@ def test_one_thing_that_is_not_over(harm: Callable[[Life], None]) -> None:
     assert not converged(life.spec, life.state)
 
 
-def test_the_stand_by_key_is_waited_for_where_it_is_wanted() -> None:
+def test_the_standby_key_is_waited_for_where_it_is_wanted() -> None:
     """Only with TLSA names is there one."""
     bare = Life.published(replace(SPEC, standby=False))
     assert converged(bare.spec, bare.state)

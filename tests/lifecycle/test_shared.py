@@ -49,7 +49,7 @@ def shared(life: Life) -> frozenset[str]:
     return life.zone.get(PLACE, frozenset())
 
 
-def test_the_first_records_wait_until_every_server_of_them_is_proven() -> None:
+def test_the_first_records_wait_until_every_server_of_them_is_verified() -> None:
     life = Life(TWO)
     life.until_quiet(stuck, limit=60)
     assert life.state.mail_servers["postfix"].phase == "drained"

@@ -101,7 +101,7 @@ class TestCheck:
             ("printf 'a\\033[31mb'; exit 1", r"its check fails: a \[31mb"),
         ],
     )
-    def test_one_that_says_no_is_told_in_its_last_words(self, place: Path, text: str, said: str) -> None:
+    def test_one_that_says_no_is_reported_in_its_last_words(self, place: Path, text: str, said: str) -> None:
         with pytest.raises(Misconfigured, match=rf"service relay: {said} \[mta\.config\]") as caught:
             command(place, check=text).check(ECDSA)
         assert caught.value.hint == f"run: {place}/check"
@@ -114,11 +114,11 @@ class TestCheck:
         with pytest.raises(Transient, match=r"service relay: .*/check: no end after 0\.2 s \[mta\.reload\]"):
             command(place, check="sleep 9", timeout_s=0.2).check(ECDSA)
 
-    def test_a_key_type_without_a_file_is_told(self, place: Path) -> None:
+    def test_a_key_type_without_a_file_is_reported(self, place: Path) -> None:
         with pytest.raises(Misconfigured, match=r"service relay: no file for rsa-2048 \[mta\.config\]"):
             command(place).check(frozenset({"rsa-2048"}))
 
-    def test_files_that_cannot_be_placed_are_told_before_the_check_is_run(self, place: Path) -> None:
+    def test_files_that_cannot_be_placed_are_reported_before_the_check_is_run(self, place: Path) -> None:
         one = command(place, check="exit 0")
         place.chmod(0o777)
         with pytest.raises(Misconfigured, match=r"mta\.files"):
@@ -181,7 +181,7 @@ class TestReload:
         command(place, check="exit 0", restart="exit 0").reload()
         assert ran(place) == ["reload"]
 
-    def test_a_failure_is_told_in_its_last_words(self, place: Path) -> None:
+    def test_a_failure_is_reported_in_its_last_words(self, place: Path) -> None:
         with pytest.raises(Transient, match=r"service relay: reload fails: not running \[mta\.reload\]") as caught:
             command(place, reload="echo not running >&2; exit 1").reload()
         assert caught.value.hint == f"run: {place}/reload"
@@ -208,7 +208,7 @@ class TestReload:
             command(place, reload="exit 1", check=check, restart="exit 0", timeout_s=timeout_s).reload()
         assert ran(place) == ["reload", "check"]
 
-    def test_a_restart_that_fails_is_told(self, place: Path) -> None:
+    def test_a_restart_that_fails_is_reported(self, place: Path) -> None:
         with pytest.raises(Transient, match=r"restart fails: exit status 4 \[mta\.reload\]"):
             command(place, reload="exit 1", restart="exit 4").reload()
 
@@ -242,7 +242,7 @@ def test_files_are_those_of_the_layout(place: Path) -> None:
     assert one.installed() == {"ecdsa-p256": OLD.der}
 
 
-def test_two_files_are_told_to_be_two(place: Path) -> None:
+def test_two_files_are_reported_to_be_two(place: Path) -> None:
     given = {"files": {"ecdsa": {"fullchain": f"{place}/f", "key": f"{place}/k"}}, "reload": ["/bin/true"]}
     notes = Command("x", msgspec.convert(given, Options)).advice(ECDSA)
     assert notes[-1][0].startswith("key and certificate are in two files")

@@ -152,7 +152,7 @@ class TestShapes:
         assert NEW.key in done.stdout
         assert -1 < done.stdout.find(NEW.leaf) < done.stdout.find(NEW.issuer)
 
-    def test_what_is_installed_is_told_and_put_back_byte_for_byte(self, layout: Layout) -> None:
+    def test_what_is_installed_is_reported_and_put_back_byte_for_byte(self, layout: Layout) -> None:
         layout.check()
         assert layout.installed() == {"ecdsa-p256": OLD.der}
         before = {path: path.read_bytes() for path in layout.paths()}
@@ -170,7 +170,7 @@ class TestShapes:
         layout.restore({})
         layout.check()
 
-    def test_both_kinds_of_keys_in_shapes_of_their_own(self, place: Path) -> None:
+    def test_both_key_types_in_shapes_of_their_own(self, place: Path) -> None:
         layout = Layout("test mx1", {"rsa": files(place, "parts", "rsa"), "ecdsa-p256": str(place / "ecdsa.pem")})
         layout.install({"rsa-2048": RSA.credential, "ecdsa-p256": NEW.credential})
         assert layout.installed() == {"rsa-2048": RSA.der, "ecdsa-p256": NEW.der}
@@ -665,7 +665,7 @@ class TestRestore:
         with pytest.raises(Misconfigured, match=r"larger than 1048576 bytes \[mta\.files\]"):
             layout.saved()
 
-    def test_a_file_that_cannot_be_read_is_told_not_taken_for_missing(self, layout: Layout) -> None:
+    def test_a_file_that_cannot_be_read_is_reported_not_taken_for_missing(self, layout: Layout) -> None:
         """Else `restore` would remove it."""
         path = layout.paths()[0]
         path.unlink()
@@ -691,13 +691,13 @@ class TestOptions:
             ({"rsa": Files(pkcs12="/p")}, "files.rsa has pkcs12"),
         ],
     )
-    def test_a_set_of_files_that_is_none_is_told(self, given: dict[str, str | Files], match: str) -> None:
+    def test_a_set_of_files_that_is_none_is_reported(self, given: dict[str, str | Files], match: str) -> None:
         with pytest.raises(Misconfigured, match=match) as caught:
             Layout("test mx1", given)
         assert (caught.value.code, caught.value.detail.startswith("test mx1: ")) == ("mta.config", True)
 
     @pytest.mark.parametrize("mode", ["0644", "0660", "0700", "0200", "600 ", "", "1600", "0o600", "888"])
-    def test_a_mode_wider_than_0640_or_that_is_none_is_told(self, mode: str) -> None:
+    def test_a_mode_wider_than_0640_or_that_is_none_is_reported(self, mode: str) -> None:
         with pytest.raises(Misconfigured, match=r"mode is .*\[mta\.config\]"):
             Layout("test mx1", {"rsa": "/a.pem"}, Access(mode=mode))
 

@@ -149,7 +149,7 @@ def test_a_directory_that_others_could_exchange_is_refused(path: Path, tmp_path:
     assert place.read_bytes() == OTHER.pem
 
 
-def test_a_full_disk_is_told_in_the_words_of_a_mail_server(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_the_words_of_a_mail_server(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -92,7 +92,7 @@ def test_a_chain_needs_its_key_and_its_topmost_ca() -> None:
         (f"1 1 1 {A}", None),
     ],
 )
-def test_a_match_is_told_only_where_the_facts_decide_it(value: str, *, answer: bool | None) -> None:
+def test_a_match_is_reported_only_where_the_facts_decide_it(value: str, *, answer: bool | None) -> None:
     """RFC 6698 section 2.1."""
     assert tlsa.matches(value, CHAIN) is answer
 

@@ -124,7 +124,7 @@ class TestHandshake:
 
     @pytest.mark.parametrize(("chain", "key_type"), [(EC, "ecdsa-p256"), (RSA, "rsa-2048")])
     @pytest.mark.parametrize("newest", ["1.2", "1.3"])
-    def test_the_version_is_told(self, chain: chains.Chain, key_type: str, newest: str) -> None:
+    def test_the_version_is_reported(self, chain: chains.Chain, key_type: str, newest: str) -> None:
         served = ask(servers.smtp(BOTH), key_type, newest=newest)
         assert (spki(served), served.version) == (chain.spki, newest)
 
@@ -132,7 +132,7 @@ class TestHandshake:
         served = ask(servers.smtp(servers.context(EC, RSA, version=TLS12)), "rsa-2048")
         assert (spki(served), served.version) == (RSA.spki, "1.2")
 
-    def test_a_missing_key_type_is_told(self) -> None:
+    def test_a_missing_key_type_is_reported(self) -> None:
         for version in (None, TLS12, TLS13):
             told = why(ask(servers.smtp(servers.context(EC, version=version)), "rsa-2048"))
             assert told.startswith("TLS 1.3 or 1.2 handshake for an rsa certificate failed: ")
@@ -142,13 +142,13 @@ class TestHandshake:
     def test_a_server_without_any_certificate_fails_the_handshake(self) -> None:
         assert "handshake for an ecdsa certificate failed" in why(ask(servers.smtp(servers.context())))
 
-    def test_alone_the_server_chooses_and_what_it_chooses_is_told_with_its_own_kind(self) -> None:
+    def test_alone_the_server_chooses_and_what_it_chooses_is_reported_with_its_own_kind(self) -> None:
         served = ask(servers.smtp(BOTH), "rsa-2048", alone=True)
         assert (spki(served), served.key_type, served.version) == (EC.spki, "ecdsa-p256", "1.3")
         served = ask(servers.smtp(servers.context(RSA)), "rsa-4096", alone=True)
         assert (spki(served), served.key_type) == (RSA.spki, "rsa-4096")
 
-    def test_a_key_of_neither_kind_is_told(self) -> None:
+    def test_a_key_of_neither_kind_is_reported(self) -> None:
         assert why(ask(servers.smtp(servers.context(ed25519())), alone=True)) == (
             "the server shows a key that is neither RSA nor ECDSA"
         )
@@ -178,14 +178,14 @@ class TestHandshake:
             (b"421 Too many\r\n", f"greeting: {BUSY} (its own words: 421 Too many)"),
         ],
     )
-    def test_what_is_not_tls_is_told(self, junk: bytes, told: str) -> None:
+    def test_what_is_not_tls_is_reported(self, junk: bytes, told: str) -> None:
         def talk(connection: socket.socket) -> None:
             connection.recv(9999)
             connection.sendall(junk)
 
         assert why(ask(talk, mode="tls")).startswith(told)
 
-    def test_a_reset_is_told(self) -> None:
+    def test_a_reset_is_reported(self) -> None:
         def talk(connection: socket.socket) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
@@ -193,7 +193,7 @@ class TestHandshake:
         assert isinstance(leaf, Unknown)
         assert leaf.reached
 
-    def test_an_unknown_key_type_is_told(self) -> None:
+    def test_an_unknown_key_type_is_reported(self) -> None:
         assert "pem.key_type" in why(ask(servers.smtp(BOTH), "dsa-1024"))
 
 
@@ -224,7 +224,7 @@ class TestSmtp:
             (servers.hang_up, "connection closed before TLS", ""),
         ],
     )
-    def test_an_answer_is_told_as_what_it_means(self, talk: servers.Talk, told: str, words: str) -> None:
+    def test_an_answer_is_reported_as_what_it_means(self, talk: servers.Talk, told: str, words: str) -> None:
         reached = not told.startswith(BEFORE_TLS)
         assert ask(talk).chain == Unknown(told + f" (its own words: {words})" * bool(words), reached)
 
@@ -309,7 +309,9 @@ class TestOtherProtocols:
             ("sieve", servers.hang_up, "connection closed before TLS", ""),
         ],
     )
-    def test_an_answer_is_told_as_what_it_means(self, mode: Mode, talk: servers.Talk, told: str, words: str) -> None:
+    def test_an_answer_is_reported_as_what_it_means(
+        self, mode: Mode, talk: servers.Talk, told: str, words: str
+    ) -> None:
         served = ask(talk, mode=mode)
         reached = not told.startswith(BEFORE_TLS)
         assert served.chain == Unknown(told + f" (its own words: {words})" * bool(words), reached)
@@ -415,7 +417,7 @@ class TestTime:
         assert got == [b"QUIT\r\n", b""]
 
 
-def test_a_closed_port_is_told() -> None:
+def test_a_closed_port_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     served = handshake.probe(Service(HOST, port, "smtp"), "127.0.0.1", "rsa-2048", 5)
@@ -464,7 +466,7 @@ class TestAll:
 
         assert [(spki(one), one.version) for one in ask_all(talk, "ecdsa-p256")] == [(EC.spki, "1.3")]
 
-    def test_a_missing_key_type_is_told_once(self) -> None:
+    def test_a_missing_key_type_is_reported_once(self) -> None:
         *well, missing = ask_all(servers.smtp(servers.context(EC)), "ecdsa-p256", "rsa-2048")
         assert [(spki(one), one.version) for one in well] == [(EC.spki, "1.3"), (EC.spki, "1.2")]
         assert why(missing).endswith(" alert handshake failure")
@@ -591,7 +593,7 @@ class TestChain:
             ([EC.leaf, EC.issuer, ROOT, ROOT], "the wrong issuers: 3 issuers in place of 2, or others"),
         ],
     )
-    def test_an_issuer_that_is_missing_misplaced_or_strange_is_told(self, sent: list[bytes], told: str) -> None:
+    def test_an_issuer_that_is_missing_misplaced_or_strange_is_reported(self, sent: list[bytes], told: str) -> None:
         served = self.served(*sent)
         assert spki(served) == EC.spki
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
@@ -599,7 +601,7 @@ class TestChain:
         finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
         assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
-    def test_another_certificate_another_key_and_another_kind_are_told(self) -> None:
+    def test_another_certificate_another_key_and_another_kind_are_reported(self) -> None:
         served = self.served(EC.leaf, EC.issuer, self.ROOT)
         assert isinstance(served.chain, Chain)
         later = replace(self.INSTALLED, serial="1", not_before=self.INSTALLED.not_before + timedelta(days=1))
@@ -655,7 +657,7 @@ class TestReply:
         assert next(left) == b"250 of the next reply"
 
     @given(st.lists(st.binary(max_size=40)))
-    def test_anything_else_fails_and_what_is_told_is_printable(self, lines: list[bytes]) -> None:
+    def test_anything_else_fails_and_what_is_reported_is_printable(self, lines: list[bytes]) -> None:
         left = iter([*lines, *[b"220-x"] * 101])
         try:
             code, texts = starttls.reply(lambda: next(left))

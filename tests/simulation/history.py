@@ -390,7 +390,7 @@ class History:
         world = self.world
         if world.provider.capabilities.atomic:
             return
-        if any(f.code == "dns.not_atomic" for f in world.journal.head.failing):
+        if any(f.concerns == "provider" for f in world.journal.head.failing):
             self.clock.note("   ? another provider, whose changes are atomic")
             self.clock.stirred_at = self.clock.t
             world.provider.capabilities = replace(world.provider.capabilities, atomic=True)

@@ -157,7 +157,7 @@ def remembered(memory: Memory) -> list[Any]:
     kinds: tuple[tuple[Callable[[Quick], Quick], Any, tuple[str, ...]], ...] = (
         (lru_cache(MANY), tlsa, ("of_key", "parameters", "usable")),
         (lru_cache(MANY), caches, ("retire_interval_of", "_names")),
-        (lru_cache(MANY), schedule, ("tell",)),
+        (lru_cache(MANY), schedule, ("date",)),
         (memory.of_first, caches, ("known", "complete")),
         (lambda f: memory.of_parts(f, _all), TlsaName, ("already_served",)),
         (lambda f: memory.of_parts(f, _due), schedule, ("due",)),

@@ -33,6 +33,7 @@ from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import MakeKeys, Publish
 from certagent.store.schema import VERSION
 from certagent.store.sqlite import Sqlite
+from certagent.store.subject import SubjectId
 from tests.store.opened import Certificates, opened
 
 NAME = "mx1.example.org"
@@ -166,7 +167,7 @@ def connection(journal: Certificates) -> sqlite3.Connection:
 def due(journal: Certificates) -> tuple[list[str], timedelta | None]:
     """By their names."""
     subjects, following = journal.store.due()
-    return [subject.removeprefix("certificate/") for subject in subjects], following
+    return [SubjectId.parse(subject).name for subject in subjects], following
 
 
 def event(n: int) -> ev.AnyEvent:
@@ -264,7 +265,7 @@ def chained(previous: bytes, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("state", [b"{}", b'{"name": "x", "keys_made": "many"}', b"not JSON", b"\xff"])
-def test_a_state_that_does_not_read_is_told_even_if_it_is_whole(written: Path, clock: Fake, state: bytes) -> None:
+def test_a_state_that_does_not_read_is_reported_even_if_it_is_whole(written: Path, clock: Fake, state: bytes) -> None:
     """As another version of certagent may have written it."""
     with sqlite3.connect(written) as db:
         [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
@@ -282,7 +283,7 @@ def test_a_state_that_does_not_read_is_told_even_if_it_is_whole(written: Path, c
         ("some day", b'{"type": "Reloaded", "server": "postfix"}'),
     ],
 )
-def test_an_event_that_does_not_read_is_told_even_if_it_is_whole(
+def test_an_event_that_does_not_read_is_reported_even_if_it_is_whole(
     written: Path, clock: Fake, at: str, body: bytes
 ) -> None:
     """An event of a certagent to come is not skipped."""
@@ -317,7 +318,7 @@ def test_a_state_that_is_not_the_fold_of_its_events_is_found_by_verifying(writte
         judged(written, clock)
 
 
-def test_text_that_is_no_text_is_told(written: Path, clock: Fake) -> None:
+def test_text_that_is_no_text_is_reported(written: Path, clock: Fake) -> None:
     """A damaged name or date of a row that nothing else looks at."""
     with sqlite3.connect(written) as db:
         db.execute("UPDATE head SET subject = CAST(x'ff66' AS TEXT)")
@@ -721,7 +722,7 @@ def test_threads_share_one_journal(place: Path, clock: Fake) -> None:
     journal.close()
 
 
-def test_a_disk_that_is_full_is_told_and_nothing_is_half_written(place: Path, clock: Fake) -> None:
+def test_a_disk_that_is_full_is_reported_and_nothing_is_half_written(place: Path, clock: Fake) -> None:
     """`store.disk`, transient; the journal is as before, and goes on when there is room (SQLite's own page limit)."""
     journal = opened(place / "journal.db", clock)
     before = journal.append(NAME, event(1))
@@ -766,7 +767,9 @@ def test_a_disk_that_fails_at_the_last_write_leaves_nothing_half_written(place: 
     journal.close()
 
 
-def test_another_writer_that_holds_the_file_is_told(place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_writer_that_holds_the_file_is_reported(
+    place: Path, clock: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not waited for without end."""
     monkeypatch.setattr("certagent.store.dbfile._BUSY_S", 0.1)
     journal = opened(place / "journal.db", clock)

@@ -95,7 +95,7 @@ def test_threads_of_one_process_share_it(path: Path) -> None:
         assert not free(path)
 
 
-def test_another_process_is_told_of(path: Path) -> None:
+def test_another_process_is_reported_of(path: Path) -> None:
     with another_process("lock", path) as process, pytest.raises(Transient) as caught, Lock(path).held(0, "status"):
         pass
     assert caught.value.code == "lock.busy"

@@ -79,7 +79,7 @@ def test_what_is_missing_is_named(vault: Vault, tmp_path: Path) -> None:
         vault.chain("mx1", "g1", KEY_TYPE)
 
 
-def test_a_key_that_others_can_read_is_told(vault: Vault, tmp_path: Path) -> None:
+def test_a_key_that_others_can_read_is_reported(vault: Vault, tmp_path: Path) -> None:
     vault.put_key("mx1", "k1", KEY_TYPE, KEY)
     (tmp_path / "vault/mx1/k1/ecdsa-p256.key").chmod(0o644)
     with pytest.raises(Misconfigured) as caught:
@@ -113,7 +113,7 @@ def test_dropping_removes_what_a_killed_write_left(vault: Vault, tmp_path: Path)
     assert files(tmp_path) == set()
 
 
-def test_a_disk_that_fails_while_dropping_is_told(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_while_dropping_is_reported(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     vault.put_key("mx1", "k1", KEY_TYPE, KEY)
 
     def fail(fd: int) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from certagent.agent.act.outcome import Note
 from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Capabilities, Changed, Provider
-from certagent.errors import Transient, Unsafe
+from certagent.errors import NotAtomic, Transient, Unsafe
 from certagent.facts.dns import Value
 from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
@@ -94,7 +94,7 @@ def _first(
     if order is None:
         against = f"{tlsa_name}: several keys are served, and this provider makes no change of several records at once"
         hint = "use a provider whose changes are atomic, or list one type of key until the change is made"
-        raise Unsafe("dns.not_atomic", against, hint)
+        raise NotAtomic("dns.not_atomic", against, hint)
     return frozenset(order[:1])
 
 
