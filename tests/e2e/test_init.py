@@ -377,7 +377,7 @@ def guests(etc: None, place: Path) -> Iterator[dict[str, str]]:
 def default_exim(exim: Exim) -> Generator[None]:
     """What `exim4` means on this host is this one, with its configuration where Debian's is."""
     first_in_path = Path("/usr/local/sbin")
-    subprocess.run(["mount", "-t", "tmpfs", "lab", first_in_path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "lab", first_in_path], check=True)
     try:
         (first_in_path / "exim4").symlink_to(exim.program)
         exim.config = Path("/etc/exim4/exim4.conf")
