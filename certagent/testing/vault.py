@@ -129,14 +129,14 @@ def files_of_somebody_else_are_kept(open_vault: Open) -> None:
     """By path, for each mail server of each certificate; those kept last count. None were kept: an empty mapping."""
     vault = open_vault()
     first = {"/etc/one.pem": Secret(b"one"), "/etc/two.pem": Secret(b"\0two\xff")}
-    assert vault.kept("a", "postfix") == {}
-    for certificate, server in (("a", "postfix"), ("a", "dovecot"), ("b", "postfix")):
+    assert vault.kept("a", "one") == {}
+    for certificate, server in (("a", "one"), ("a", "two"), ("b", "one")):
         vault.keep(certificate, server, first)
-    vault.keep("a", "postfix", {"/etc/three.pem": Secret(b"three")})
+    vault.keep("a", "one", {"/etc/three.pem": Secret(b"three")})
     vault.drop_keys("a", "1")
     vault.drop_chain("a", "1")
-    assert _shown(open_vault().kept("a", "postfix")) == {"/etc/three.pem": b"three"}
-    assert _shown(open_vault().kept("a", "dovecot")) == _shown(open_vault().kept("b", "postfix")) == _shown(first)
+    assert _shown(open_vault().kept("a", "one")) == {"/etc/three.pem": b"three"}
+    assert _shown(open_vault().kept("a", "two")) == _shown(open_vault().kept("b", "one")) == _shown(first)
 
 
 def _shown(files: Mapping[str, Secret[bytes]]) -> dict[str, bytes]:
