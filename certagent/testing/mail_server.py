@@ -22,141 +22,39 @@ import socket
 import stat
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from msgspec import Struct
-
 from certagent.errors import Error, Misconfigured, Transient, Unsafe
-from certagent.facts.tls import Service
-from certagent.mta.server import Server, directories
-from certagent.pki import bundle
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
-from certagent.probe.handshake import probe_all
 from certagent.secret import Secret
 from certagent.testing.credentials import issued
+from certagent.testing.running import (
+    PROBE_S,
+    Running,
+    changed,
+    claimed,
+    credentials,
+    deploy,
+    files,
+    leaves,
+    refuses,
+    unchanged,
+    until_served,
+)
 
-SERVED_S = 15.0
-"""Until the new certificate is met everywhere after a reload: Exim loads files 5 s after the last change."""
-PROBE_S = 10.0
 _RELOAD_S = 60.0
 """A reload is done in seconds, a restart in ten; longer, and the command waits for somebody."""
 _SYSTEMD = Path("/run/systemd/system")
 """Is there on a host that systemd runs; sd_booted(3)."""
 
-
-class Running(Struct, frozen=True):
-    """A mail server that runs, as its author's test has started it."""
-
-    server: Server
-    services: Sequence[Service]
-    """Where it is met, with addresses."""
-    key_types: tuple[str, ...] = ("ecdsa-p256",)
-    """Those whose files are configured; an ECDSA and an RSA one if it serves both."""
-    unnamed: Server | None = None
-    """The same one, configured with files that its own settings do not name; None: it cannot tell, and says so."""
-    by_name: Running | None = None
-    """The same daemon with other files, for clients that ask for another name; None: no SNI is configured."""
-
-
 MailServerCheck = Callable[[Running], None]
 _checks: list[MailServerCheck] = []
-
-
-class Kept(NamedTuple):
-    """What a file is."""
-
-    content: bytes
-    mode: int
-    owner: tuple[int, int]
-    inode: int
-
-
-def credentials(running: Running) -> dict[str, Credential]:
-    """A new certificate for each key type, by a new CA."""
-    return {key_type: issued(key_type, running.services[0].host) for key_type in running.key_types}
-
-
-# -- what there is -----------------------------------------------------------------------------------------------------
-
-
-def _der(pem: bytes) -> list[bytes]:
-    return [certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(pem)]
-
-
-def _leaves(new: Mapping[str, Credential]) -> dict[str, bytes]:
-    return {key_type: _der(credential.leaf)[0] for key_type, credential in new.items()}
-
-
-def _served(running: Running, new: Mapping[str, Credential]) -> str:
-    """What is not met as it should be; "" if all is."""
-    addresses = {service.host: service.addresses for service in running.services}
-    met = probe_all(list(running.services), lambda host: addresses[host], running.key_types, PROBE_S)
-    wrong = [f"{one.where}: {one.chain}" for one in met if one.chain != bundle.facts(_der(new[one.key_type].fullchain))]
-    return "; ".join(wrong) if met else "no handshake was made"
-
-
-def _await(running: Running, new: Mapping[str, Credential]) -> None:
-    deadline = time.monotonic() + SERVED_S
-    while wrong := _served(running, new):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {SERVED_S:g} s: {wrong}")
-        time.sleep(0.05)
-
-
-def _deploy(running: Running) -> dict[str, Credential]:
-    """Installs new certificates, reloads, and waits until they are met."""
-    new = credentials(running)
-    running.server.install(new)
-    running.server.reload()
-    _await(running, new)
-    return new
-
-
-def _files(running: Running) -> dict[str, Kept]:
-    """Everything in the directories that are written into, by real path."""
-    found: dict[str, Kept] = {}
-    for directory in directories([running.server]):
-        for path in directory.iterdir() if directory.is_dir() else ():
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                owner = status.st_uid, status.st_gid
-                found[str(path)] = Kept(path.read_bytes(), stat.S_IMODE(status.st_mode), owner, status.st_ino)
-    return found
-
-
-def _changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> set[str]:
-    return {path for path in {*before, *after} if before.get(path) != after.get(path)}
-
-
-def _claimed(running: Running) -> set[str]:
-    return {os.path.realpath(claim.path) for claim in running.server.claims()}
-
-
-@contextmanager
-def _unchanged(running: Running) -> Generator[None]:
-    before = _files(running)
-    yield
-    if changed := _changed(before, _files(running)):
-        raise AssertionError(f"changed: {sorted(changed)}")
-
-
-def _refuses(kinds: type[Error], codes: set[str], call: Callable[[], object]) -> None:
-    try:
-        call()
-    except kinds as error:
-        if error.code not in codes or not error.hint:
-            raise AssertionError(f"expected one of {sorted(codes)} with a hint, got {error!r}") from error
-        return
-    raise AssertionError(f"nothing was raised; expected one of {sorted(codes)}")
 
 
 def _check(rule: MailServerCheck) -> MailServerCheck:
@@ -164,12 +62,12 @@ def _check(rule: MailServerCheck) -> MailServerCheck:
 
     @wraps(rule)
     def check(running: Running) -> None:
-        _deploy(running)
+        deploy(running)
         try:
             rule(running)
         finally:
             with suppress(Error, AssertionError):
-                _deploy(running)
+                deploy(running)
 
     _checks.append(check)
     return check
@@ -181,7 +79,7 @@ def _check(rule: MailServerCheck) -> MailServerCheck:
 @_check
 def check_accepts_a_sound_configuration(running: Running) -> None:
     """`check` and `advice` raise nothing for a configuration that names the files, and change nothing."""
-    with _unchanged(running):
+    with unchanged(running):
         running.server.check(frozenset(running.key_types))
         for what, _ in running.server.advice(frozenset(running.key_types)):
             assert what
@@ -195,8 +93,8 @@ def check_refuses_files_that_are_not_named(running: Running) -> None:
     other = running.unnamed
     if other is None:
         return
-    _refuses(Misconfigured, {"mta.config"}, lambda: other.install(credentials(running)))
-    _refuses(Misconfigured, {"mta.config"}, lambda: other.check(frozenset(running.key_types)))
+    refuses(Misconfigured, {"mta.config"}, lambda: other.install(credentials(running)))
+    refuses(Misconfigured, {"mta.config"}, lambda: other.check(frozenset(running.key_types)))
     for claim in other.claims():
         Path(claim.path).unlink(missing_ok=True)
 
@@ -204,7 +102,7 @@ def check_refuses_files_that_are_not_named(running: Running) -> None:
 @_check
 def what_is_installed_is_served_after_the_reload(running: Running) -> None:
     """A fresh handshake meets the new certificate with its issuers in their order, for each key type and service."""
-    _deploy(running)
+    deploy(running)
 
 
 @_check
@@ -212,21 +110,21 @@ def installed_says_what_is_there(running: Running) -> None:
     """`installed` gives the leaf of each key type; one whose file is gone or damaged is missing, and nothing raises."""
     new = credentials(running)
     running.server.install(new)
-    assert running.server.installed() == _leaves(new)
+    assert running.server.installed() == leaves(new)
     saved = running.server.saved()
     for path in saved:
         content, mode = Path(path).read_bytes(), Path(path).stat().st_mode
         Path(path).write_bytes(b"damaged")
-        assert running.server.installed().items() <= _leaves(new).items()
+        assert running.server.installed().items() <= leaves(new).items()
         Path(path).unlink()
-        assert running.server.installed().items() <= _leaves(new).items()
+        assert running.server.installed().items() <= leaves(new).items()
         Path(path).touch(mode=stat.S_IMODE(mode))
         Path(path).write_bytes(content)
     for path in saved:
         Path(path).unlink()
     assert running.server.installed() == {}
     running.server.restore(saved)
-    assert running.server.installed() == _leaves(new)
+    assert running.server.installed() == leaves(new)
 
 
 @_check
@@ -235,15 +133,15 @@ def installing_again_changes_nothing_that_is_served(running: Running) -> None:
     new = credentials(running)
     for _ in range(3):
         running.server.install(new)
-        assert running.server.installed() == _leaves(new)
+        assert running.server.installed() == leaves(new)
     running.server.reload()
-    _await(running, new)
+    until_served(running, new)
 
 
 @_check
 def what_does_not_fit_is_refused_and_nothing_changes(running: Running) -> None:
     """Another key, no leaf, a damaged key, leaf or issuer: `mta.pem`; no file changes, and the old ones are served."""
-    old = _deploy(running)
+    old = deploy(running)
     for key_type, good in credentials(running).items():
         other = issued(key_type, running.services[0].host)
         broken = (
@@ -257,24 +155,24 @@ def what_does_not_fit_is_refused_and_nothing_changes(running: Running) -> None:
         )
         for one in broken:
             new = {**credentials(running), key_type: one}
-            with _unchanged(running):
-                _refuses(Unsafe, {"mta.pem"}, lambda new=new: running.server.install(new))
+            with unchanged(running):
+                refuses(Unsafe, {"mta.pem"}, lambda new=new: running.server.install(new))
     running.server.reload()
-    _await(running, old)
+    until_served(running, old)
 
 
 @_check
 def restore_puts_back_what_was_saved(running: Running) -> None:
     """Every file that `saved` gave is back, byte for byte; one that was not there is removed; the old is served."""
-    old = _deploy(running)
+    old = deploy(running)
     saved = running.server.saved()
     running.server.install(credentials(running))
     running.server.restore(saved)
     again = running.server.saved()
     assert {p: c.reveal() for p, c in again.items()} == {p: c.reveal() for p, c in saved.items()}
-    assert running.server.installed() == _leaves(old)
+    assert running.server.installed() == leaves(old)
     running.server.reload()
-    _await(running, old)
+    until_served(running, old)
     running.server.restore({})
     assert running.server.saved() == {}
     running.server.restore(saved)
@@ -283,12 +181,12 @@ def restore_puts_back_what_was_saved(running: Running) -> None:
 @_check
 def the_claimed_files_are_those_that_change(running: Running) -> None:
     """Two installations replace every file that `claims` names, and no other beside them; nothing is left behind."""
-    before = _files(running)
-    changed: set[str] = set()
+    before = files(running)
+    replaced: set[str] = set()
     for _ in range(2):
         running.server.install(credentials(running))
-        changed |= _changed(before, _files(running))
-    assert changed == _claimed(running), f"changed {sorted(changed)}, claimed {sorted(_claimed(running))}"
+        replaced |= changed(before, files(running))
+    assert replaced == claimed(running), f"replaced {sorted(replaced)}, claimed {sorted(claimed(running))}"
 
 
 @_check
@@ -297,7 +195,7 @@ def a_key_is_never_open_to_others(running: Running) -> None:
     read what holds a key.
     """
     made: list[str] = []
-    before, real = _files(running), os.open
+    before, real = files(running), os.open
 
     def watched(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
         fd = real(path, flags, mode, **more)
@@ -312,8 +210,8 @@ def a_key_is_never_open_to_others(running: Running) -> None:
     finally:
         os.umask(umask)
     assert not made, f"made open to others: {made}"
-    after = _files(running)
-    for path in _changed(before, after):
+    after = files(running)
+    for path in changed(before, after):
         kept = after[path]
         assert b"PRIVATE KEY" not in kept.content or not kept.mode & 0o137, f"{path}: {kept.mode:o}"
 
@@ -321,17 +219,17 @@ def a_key_is_never_open_to_others(running: Running) -> None:
 @_check
 def a_full_disk_leaves_the_old_files(running: Running) -> None:
     """When a file cannot be written, or the first cannot take its place, `mta.disk` is raised; no file has changed."""
-    old = _deploy(running)
+    old = deploy(running)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for name in ("fsync", "rename"):
-        with _unchanged(running), patch.object(os, name, full), patch.object(os, "replace", full):
-            _refuses(Transient, {"mta.disk"}, lambda: running.server.install(credentials(running)))
-    assert running.server.installed() == _leaves(old)
+        with unchanged(running), patch.object(os, name, full), patch.object(os, "replace", full):
+            refuses(Transient, {"mta.disk"}, lambda: running.server.install(credentials(running)))
+    assert running.server.installed() == leaves(old)
     running.server.reload()
-    _await(running, old)
+    until_served(running, old)
 
 
 @_check
@@ -357,7 +255,7 @@ def the_reload_command_does_it_too(running: Running) -> None:
         timeout=_RELOAD_S,
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
-    _await(running, new)
+    until_served(running, new)
 
 
 @_check
@@ -370,18 +268,18 @@ def it_can_what_it_says(running: Running) -> None:
     assert can.both_key_types is not True or algorithms == {"ecdsa", "rsa"}, "the test configures one algorithm"
     if can.both_key_types is False:
         both = frozenset({"ecdsa-p256", "rsa-2048"})
-        _refuses(Misconfigured, {"mta.config"}, lambda: running.server.check(both))
-    holding = [kept.content for path, kept in _files(running).items() if path in _claimed(running)]
+        refuses(Misconfigured, {"mta.config"}, lambda: running.server.check(both))
+    holding = [kept.content for path, kept in files(running).items() if path in claimed(running)]
     alone = [c for c in holding if b"PRIVATE KEY" in c and b"CERTIFICATE" not in c]
     assert can.one_step == (not alone), f"{len(alone)} files hold a key alone"
     assert can.sni is not False or not running.by_name, "it serves a second name all the same"
     if running.by_name:
-        other, _ = _deploy(running.by_name), _deploy(running)
-        _await(running.by_name, other)
+        other, _ = deploy(running.by_name), deploy(running)
+        until_served(running.by_name, other)
     if can.keeps_ports:
         with _connecting(running) as refused:
             for _ in range(3):
-                _deploy(running)
+                deploy(running)
         assert not refused, f"{len(refused)} connections failed: {refused[0]}"
 
 
