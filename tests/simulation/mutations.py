@@ -227,8 +227,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unplaced-forgotten",
         "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
-        "lifecycle.tlsaname:TlsaName.newly_unmatched",
-        "_distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served",
+        "lifecycle.tlsaname:TlsaName.minded",
+        "_distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
         "self.served",
     ),
     Mutant(
