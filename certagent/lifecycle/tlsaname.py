@@ -213,10 +213,7 @@ class TlsaName:
 
     @once
     def placed(self) -> bool:
-        """Its records are at its places and surely nowhere else: every server has been heard for long enough.
-
-        A server that was silent, or disagreed about an alias, may have led anywhere until it was heard.
-        """
+        """Its records are at its places and surely nowhere else: every server was heard and agreed for long enough."""
         known, again = self.known, self.known.complete_again_at
         if not (known.observation and known.observed_at and caches.complete(known.observation)):
             return False
@@ -361,8 +358,9 @@ class TlsaName:
 
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
-        hidden = frozenset[Value]()  # a hidden primary may be empty
-        pairs = (*product(set(self.sets), self.minded), *product((hidden,), self.served))
+        unplaced = (chain for name in self.names.unplaced for chain in name.served)
+        hidden = product((frozenset[Value](),), _distinct((*self.served, *unplaced)))  # a hidden primary may be empty
+        pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
         return sorted(frozenset[str]().union(*unmatched))
 

@@ -170,10 +170,12 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
         theirs = [senders.met(spec, state, history, name) for name in senders.anywhere(spec, state, history)]
         known = known and all(name in state.mail_servers for names in theirs for name in names)
-        unmatched = senders.worse(frozenset[str](), values, chains)
+        unplaced = [name for name in spec.tlsa_names if not senders.places(history, name)]
+        nowhere = [c for name in unplaced for found in senders.met(spec, state, history, name).values() for c in found]
+        unmatched = senders.worse(frozenset[str](), values, [*chains, *nowhere])
         chains += [chain for names in theirs for found in names.values() for chain in found]
         unmatched = unmatched or any(senders.worse(before, before | values, chains) for before in sets)
-        placed = all(senders.places(history, name) for name in spec.tlsa_names)
+        placed = not unplaced
         allowed = bool(sets) and known and (begun or (secure and placed and drained and one)) and not unmatched
         assert (gates.may_publish(TlsaNames(spec, state)[tlsa_name], values) is None) == allowed
 
