@@ -308,8 +308,8 @@ class TlsaName:
     def publication_blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons
         """Why nothing is published yet here, and DANE is not in force; None if it is, or may begin.
 
-        A first publication that comes before the key is served cuts every DANE sender off. One in a zone that senders
-        cannot validate is of no use (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
+        The first records cut every DANE sender off if they come before the key is served (RFC 7671 section 8.1), and
+        are of no use in a zone that senders cannot validate (RFC 7672 sections 2.2 and 2.2.1).
         """
         seen, names = self.known.observation, self.names
         if seen is None:
@@ -323,9 +323,9 @@ class TlsaName:
         if seen.security != "secure":
             return f"not known to be signed: {seen.security}, {seen.why}"
         if names.unplaced:
-            anywhere = ", ".join(map(str, names.unplaced))
-            return f"where {anywhere} leads is not known yet: the records may be the same"
-        return None if self.shared.verified else "first publication: the key is served and verified first"
+            return f"where {', '.join(map(str, names.unplaced))} leads is not known yet: the records may be the same"
+        same = all(name.shared.verified == self.shared.verified for name in names.anywhere)
+        return None if same and self.shared.verified else "first publication: the key is served and verified first"
 
     @once
     def desired(self) -> Values:
@@ -359,7 +359,7 @@ class TlsaName:
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
         unplaced = (chain for name in self.names.unplaced for chain in name.served)
-        hidden = product((frozenset[Value](),), _distinct((*self.served, *unplaced)))  # a hidden primary may be empty
+        hidden = product((frozenset[Value](),), (*self.served, *unplaced))  # a hidden primary may be empty
         pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
         return sorted(frozenset[str]().union(*unmatched))

@@ -167,3 +167,22 @@ def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
         life.passes(timedelta(hours=hours))
         life.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=moved))
         assert [name.name for name in TlsaNames(TWO, life.state)[TLSA_NAME].shared.names] == together
+
+
+def test_the_first_records_wait_while_a_server_of_another_name_is_not_heard() -> None:
+    """It may lead to them, and what is served there is not verified."""
+
+    def partly(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
+        if not isinstance(step, st.Observe) or step.tlsa_name != IMAPS:
+            return stuck(step, state)
+        answers: dict[str, Answer | Unknown] = {"ns1": Answer(frozenset(), 3600), "ns2": Unknown("it disagrees")}
+        observation = Observation("example.org.", IMAPS, answers, "secure")
+        return [ev.Observed(tlsa_name=IMAPS, observation=observation, lane=step.lane)]
+
+    life = Life(TWO)
+    life.until_quiet(partly, limit=60)
+    name = life.names[TLSA_NAME]
+    assert name.shared.verified
+    assert not life.names.unplaced
+    assert list(map(str, name.shared.names)) == [TLSA_NAME]
+    assert name.publication_blocked == "first publication: the key is served and verified first"

@@ -291,8 +291,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "newly-unmatched-never",
         "no set comes to be with TLSA parameters that match nothing served",
         "lifecycle.tlsaname:TlsaName.newly_unmatched",
-        "caches.unmatched(before | values, chain) - caches.unmatched(before, chain)",
-        "()",
+        "caches.unmatched(old | values, chain) - caches.unmatched(old, chain)",
+        "frozenset[str]()",
     ),
     Mutant(
         "surplus-never",
