@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "publish-before-serving",
         "the first publication comes after the key is served",
         "lifecycle.tlsaname:TlsaName.publication_blocked",
-        'None if self.shared.verified else "first publication: the key is served and verified first"',
+        'None if same and self.shared.verified else "first publication: the key is served and verified first"',
         "None",
     ),
     Mutant(
