@@ -130,6 +130,12 @@ def retire_interval_of(ttl_s: int, safety_margin: timedelta) -> timedelta:
     return max(2 * ttl, ttl + max(safety_margin, GRAIN))
 
 
+def longest_interval(cached: Iterable[CachedSet], safety_margin: timedelta) -> timedelta:
+    """How long caches may keep what nobody saw behind an alias that nobody saw: the largest TTLs known count."""
+    ttl_s = max((item.ttl_s + sum(hop_s for _, hop_s in item.path) for item in cached), default=0)
+    return retire_interval_of(ttl_s, safety_margin)
+
+
 def still_cached(
     cached: Iterable[CachedSet], path: tuple[str, ...], safety_margin: timedelta, now: Instant
 ) -> list[CachedSet]:

@@ -71,6 +71,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Observed():
             known = state.tlsa_name(event.tlsa_name)
             cached = caches.after(known.cached, event.observation, now)
+            before = known.observation
+            again = before and not caches.complete(before) and caches.complete(event.observation)
             change, other = (None if c and _seen(c, event.observation) else c for c in (known.change, known.other))
             observed = replace(
                 known,
@@ -78,6 +80,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
                 cached=cached,
                 observation=event.observation,
                 observed_at=now,
+                complete_again_at=now if again else known.complete_again_at,
                 change=change,
                 other=other,
             )

@@ -125,10 +125,10 @@ def may_unpublish(name: TlsaName, values: Values) -> str | None:
     if unplaced := name.names.unplaced:
         anywhere = ", ".join(map(str, unplaced))
         return f"{name}: where {anywhere} leads is not known yet: the records may be the same"
-    if unknown := name.shared.unknown_servers:
+    if unknown := name.shared.unknown_servers or name.names.unknown_anywhere:
         return f"{name}: what {', '.join(unknown)} serves is not known yet"
     for before in name.sets:
-        for chain in name.served:
+        for chain in name.minded:
             unmatched = caches.unmatched(before - values, chain) - caches.unmatched(before, chain)
             if unmatched:
                 parameters = ", ".join(sorted(unmatched))

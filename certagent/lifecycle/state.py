@@ -96,6 +96,8 @@ class TlsaState(Struct, frozen=True):
     cached: tuple[caches.CachedSet, ...] = ()
     observation: Observation | None = None
     observed_at: Instant | None = None
+    complete_again_at: Instant | None = None
+    """The first complete round after one that was not: until then a server may have led elsewhere."""
     changed_at: Instant | None = None
     """The last attempt to add or remove values; an observation before it is out of date."""
     change: Change | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import product
 
 from certagent.facts.dns import Value
 from certagent.facts.moment import Instant
@@ -62,14 +63,19 @@ class TlsaNames:
         return [name for name in self.configured if not name.places]
 
     @once
-    def unplaced_unknown(self) -> list[str]:
-        """Mail servers that answer at an unplaced name and of which nothing is known yet."""
-        return list(dict.fromkeys(server for name in self.unplaced for server in name.shared.unknown_servers))
+    def anywhere(self) -> list[TlsaName]:
+        """Configured names whose records may be those of any other: a server that was not heard may lead there."""
+        return [name for name in self.configured if not name.placed]
 
     @once
-    def unplaced_served(self) -> list[Chain]:
-        """The chains that a client may meet at an unplaced name."""
-        return _distinct(chain for name in self.unplaced for chain in name.served)
+    def unknown_anywhere(self) -> list[str]:
+        """Mail servers that answer at one of those names and of which nothing is known yet."""
+        return list(dict.fromkeys(server for name in self.anywhere for server in name.shared.unknown_servers))
+
+    @once
+    def served_anywhere(self) -> list[Chain]:
+        """The chains that a client may meet at one of those names."""
+        return _distinct(chain for name in self.anywhere for chain in name.served)
 
     @once
     def ours(self) -> Values:
@@ -205,6 +211,15 @@ class TlsaName:
             elsewhere = caches.still_cached(elsewhere, self.path, self.names.spec.safety_margin, known.observed_at)
         return frozenset(found.union(map(self._end, elsewhere)))
 
+    @once
+    def placed(self) -> bool:
+        """Its records are at its places and surely nowhere else: every server was heard and agreed for long enough."""
+        known, again = self.known, self.known.complete_again_at
+        if not (known.observation and known.observed_at and caches.complete(known.observation)):
+            return False
+        wait = caches.longest_interval(known.cached, self.names.spec.safety_margin)
+        return again is None or known.observed_at.since(again) >= wait
+
     def _end(self, item: caches.CachedSet) -> str:
         return item.path[-1][0] if item.path else self.name
 
@@ -224,6 +239,11 @@ class TlsaName:
     def served(self) -> list[Chain]:
         """The chains that a client of the service may meet now; none if any mail server is unknown yet."""
         return self.shared.served
+
+    @once
+    def minded(self) -> list[Chain]:
+        """The chains that a change of its records must match: also those of names whose records may be these."""
+        return _distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served
 
     def already_served(self, chain: Chain) -> bool:
         """Every mail server surely served a chain already that has the records of this one."""
@@ -288,13 +308,13 @@ class TlsaName:
     def publication_blocked(self) -> str | None:  # noqa: PLR0911 -- a list of reasons
         """Why nothing is published yet here, and DANE is not in force; None if it is, or may begin.
 
-        A first publication that comes before the key is served cuts every DANE sender off. One in a zone that senders
-        cannot validate is of no use (RFC 7671 section 8.1, RFC 7672 sections 2.2 and 2.2.1).
+        The first records cut every DANE sender off if they come before the key is served (RFC 7671 section 8.1), and
+        are of no use in a zone that senders cannot validate (RFC 7672 sections 2.2 and 2.2.1).
         """
         seen, names = self.known.observation, self.names
         if seen is None:
             return "its authoritative servers were not asked yet"
-        if unknown := self.shared.unknown_servers or names.unplaced_unknown:
+        if unknown := self.shared.unknown_servers or names.unknown_anywhere:
             return f"what {', '.join(unknown)} serves is not known yet"
         if not self.sets:
             return "none of its authoritative servers was heard"
@@ -303,9 +323,9 @@ class TlsaName:
         if seen.security != "secure":
             return f"not known to be signed: {seen.security}, {seen.why}"
         if names.unplaced:
-            anywhere = ", ".join(map(str, names.unplaced))
-            return f"where {anywhere} leads is not known yet: the records may be the same"
-        return None if self.shared.verified else "first publication: the key is served and verified first"
+            return f"where {', '.join(map(str, names.unplaced))} leads is not known yet: the records may be the same"
+        same = all(name.shared.verified == self.shared.verified for name in names.anywhere)
+        return None if same and self.shared.verified else "first publication: the key is served and verified first"
 
     @once
     def desired(self) -> Values:
@@ -337,18 +357,12 @@ class TlsaName:
         return values if unmatched or lacking or not values <= self.seen_somewhere else frozenset()
 
     def newly_unmatched(self, values: Values) -> list[str]:
-        """TLSA parameters that would match nothing served once the values are added, and do not fail already.
-
-        What is served at an unplaced name counts, too: its records may be these.
-        """
-        chains = _distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served
-        unmatched = {
-            parameters
-            for before in {frozenset[Value](), *self.sets}  # a hidden primary may be empty
-            for chain in chains
-            for parameters in caches.unmatched(before | values, chain) - caches.unmatched(before, chain)
-        }
-        return sorted(unmatched)
+        """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
+        unplaced = (chain for name in self.names.unplaced for chain in name.served)
+        hidden = product((frozenset[Value](),), (*self.served, *unplaced))  # a hidden primary may be empty
+        pairs = (*product(set(self.sets), self.minded), *hidden)
+        unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
+        return sorted(frozenset[str]().union(*unmatched))
 
     @once
     def surplus(self) -> Values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from itertools import product
+from itertools import pairwise, product
 
 from certagent.facts.dns import Answer
 from certagent.facts.moment import Instant
@@ -159,6 +159,22 @@ def places(history: History, tlsa_name: str) -> Set:
         ):
             found.add(tlsa_name)
     return frozenset(found | ({name} if ends else set()))
+
+
+def anywhere(spec: Spec, state: State, history: History) -> list[str]:
+    """The names that some sender may find at any place: a server that was not heard may have led there."""
+    return [name for name in spec.tlsa_names if not _placed(spec, state, history, name)]
+
+
+def _placed(spec: Spec, state: State, history: History, tlsa_name: str) -> bool:
+    rounds = looks(history, tlsa_name)
+    if not rounds or not everyone(rounds[-1][1]):
+        return False
+    again = [then for (_, one), (then, event) in pairwise(rounds) if everyone(event) and not everyone(one)]
+    known = state.tlsa_name(tlsa_name).cached
+    ttl = timedelta(seconds=max(item.ttl_s + sum(hop_s for _, hop_s in item.path) for item in known))
+    over = max(2 * ttl, ttl + spec.safety_margin, ttl + timedelta(seconds=3))
+    return not again or rounds[-1][0].since(again[-1]) >= over
 
 
 def answered(history: History, tlsa_name: str) -> Set:

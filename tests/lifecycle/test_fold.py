@@ -230,6 +230,7 @@ def test_news_of_what_is_not_known_changes_nothing() -> None:
     strays: tuple[ev.AnyEvent, ...] = (
         ev.Presented(key_type=RSA),
         ev.OrderReady(key_type=RSA),
+        ev.Failed(lane=None, kind="transient", code="vault.lost", detail="of no step"),
         ev.Reloaded(server="other"),
         ev.Verified(server="other", generation="g1", drained=True, served=()),
         ev.Verified(server="postfix", generation="g9", drained=True, served=()),

@@ -134,8 +134,9 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
         met = senders.met(spec, state, history, tlsa_name)
         rounds = senders.looks(history, tlsa_name)
         sets = [a.values for a in senders.answers(rounds[-1][1])] if rounds else []
-        chains = [chain for chains in met.values() for chain in chains]
-        unknown = any(name not in state.mail_servers for name in met)
+        anywhere = [senders.met(spec, state, history, name) for name in senders.anywhere(spec, state, history)]
+        chains = [chain for found in (met, *anywhere) for chains in found.values() for chain in chains]
+        unknown = any(name not in state.mail_servers for found in (met, *anywhere) for name in found)
         unmatched = any(senders.worse(before, before - values, chains) for before in sets)
         unplaced = not all(senders.places(history, name) for name in spec.tlsa_names)
         assert (gates.may_unpublish(TlsaNames(spec, state)[tlsa_name], values) is None) == (
@@ -159,20 +160,23 @@ def test_records_are_added_exactly_where_they_hurt_no_sender(
         chains = [chain for chains in met.values() for chain in chains]
         begun = any(sets)
         secure = bool(sets) and rounds[-1][1].observation.security == "secure"
-        at = [state.mail_servers.get(name) for name in met]
+        anywhere = senders.anywhere(spec, state, history)
+        theirs = [senders.met(spec, state, history, name) for name in anywhere]
+        everyone = list(dict.fromkeys(name for found in (met, *theirs) for name in found))
+        at = [state.mail_servers.get(name) for name in everyone]
         known = all(at)
         configured = {server.name for server in spec.mail_servers}  # what left the config is verified no more
         drained = all(
             a and a.phase == "drained" and n in configured and f"{n}.example.org:25" in a.services
-            for n, a in zip(met, at, strict=True)
+            for n, a in zip(everyone, at, strict=True)
         )
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
-        anywhere = [name for name in spec.tlsa_names if not senders.places(history, name)]
-        theirs = [senders.met(spec, state, history, name) for name in anywhere]
-        known = known and all(name in state.mail_servers for names in theirs for name in names)
+        unplaced = [name for name in spec.tlsa_names if not senders.places(history, name)]
+        nowhere = [c for name in unplaced for found in senders.met(spec, state, history, name).values() for c in found]
+        unmatched = senders.worse(frozenset[str](), values, [*chains, *nowhere])
         chains += [chain for names in theirs for found in names.values() for chain in found]
-        unmatched = any(senders.worse(before, before | values, chains) for before in [frozenset[str](), *sets])
-        placed = not anywhere
+        unmatched = unmatched or any(senders.worse(before, before | values, chains) for before in sets)
+        placed = not unplaced
         allowed = bool(sets) and known and (begun or (secure and placed and drained and one)) and not unmatched
         assert (gates.may_publish(TlsaNames(spec, state)[tlsa_name], values) is None) == allowed
 

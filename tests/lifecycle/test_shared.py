@@ -127,6 +127,36 @@ def test_a_new_kind_of_record_minds_what_is_served_where_the_records_may_be_the_
     assert gates.may_publish(TlsaNames(pinned, life.state)[TLSA_NAME], issuer) is None
 
 
+def test_a_name_with_a_server_that_was_not_heard_may_share_any_records() -> None:
+    """A server that disagrees about an alias leads elsewhere, and caches go there until the TTL is over."""
+    life = Life(replace(TWO, tlsa_parameters=("3 1 1", "2 1 1")))
+    old, issuer = frozenset({"3 1 1 " + "ee" * 32}), frozenset({"2 1 1 " + "ca" * 32})
+    life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee", "ca")),)))
+    life.happens(ev.Inspected(server="dovecot", served=(served(chain_of("dd", "cb")),)))
+
+    def seen(tlsa_name: str, target: str, values: frozenset[str], **others: Unknown) -> None:
+        path = ((target, 3600),)
+        answers: dict[str, Answer | Unknown] = {"ns1": Answer(values, 600, path), **others}
+        observation = Observation("example.org.", target, answers, "secure", "", path)
+        life.happens(ev.Observed(tlsa_name=tlsa_name, observation=observation))
+
+    def against() -> tuple[str | None, str | None]:
+        postfix = life.names[TLSA_NAME]
+        assert bool(postfix.missing & issuer) == (gates.may_publish(postfix, issuer) is None)
+        return gates.may_publish(postfix, issuer), gates.may_unpublish(postfix, frozenset({"3 1 1 " + "dd" * 32}))
+
+    adds = f"{TLSA_NAME}: no record of type 2 1 1 would match what is served now"
+    removes = f"{TLSA_NAME}: without these no record of type 3 1 1 would match what is served"
+    seen(TLSA_NAME, PLACE, old | {"3 1 1 " + "dd" * 32})
+    seen(IMAPS, "_other.example.org.", old, ns2=Unknown("it disagrees about the alias"))
+    assert against() == (adds, removes), "ns2 may lead to the same place"
+    seen(IMAPS, "_other.example.org.", old)
+    assert against() == (adds, removes), "caches may have the alias that ns2 gave until now"
+    life.passes(timedelta(seconds=2 * 4200))
+    seen(IMAPS, "_other.example.org.", old)
+    assert against() == (None, None)
+
+
 def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
     """For its TTL a cache takes the old way, and keeps what it finds there for as long as that may live."""
     life = Life(TWO)
@@ -137,3 +167,22 @@ def test_where_an_alias_led_counts_while_caches_may_follow_it() -> None:
         life.passes(timedelta(hours=hours))
         life.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=moved))
         assert [name.name for name in TlsaNames(TWO, life.state)[TLSA_NAME].shared.names] == together
+
+
+def test_the_first_records_wait_while_a_server_of_another_name_is_not_heard() -> None:
+    """It may lead to them, and what is served there is not verified."""
+
+    def partly(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
+        if not isinstance(step, st.Observe) or step.tlsa_name != IMAPS:
+            return stuck(step, state)
+        answers: dict[str, Answer | Unknown] = {"ns1": Answer(frozenset(), 3600), "ns2": Unknown("it disagrees")}
+        observation = Observation("example.org.", IMAPS, answers, "secure")
+        return [ev.Observed(tlsa_name=IMAPS, observation=observation, lane=step.lane)]
+
+    life = Life(TWO)
+    life.until_quiet(partly, limit=60)
+    name = life.names[TLSA_NAME]
+    assert name.shared.verified
+    assert not life.names.unplaced
+    assert list(map(str, name.shared.names)) == [TLSA_NAME]
+    assert name.publication_blocked == "first publication: the key is served and verified first"

@@ -227,8 +227,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unplaced-forgotten",
         "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
-        "lifecycle.tlsaname:TlsaName.newly_unmatched",
-        "_distinct((*self.served, *self.names.unplaced_served)) if self.names.unplaced else self.served",
+        "lifecycle.tlsaname:TlsaName.minded",
+        "_distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
         "self.served",
     ),
     Mutant(
@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "publish-before-serving",
         "the first publication comes after the key is served",
         "lifecycle.tlsaname:TlsaName.publication_blocked",
-        'None if self.shared.verified else "first publication: the key is served and verified first"',
+        'None if same and self.shared.verified else "first publication: the key is served and verified first"',
         "None",
     ),
     Mutant(
@@ -291,8 +291,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "newly-unmatched-never",
         "no set comes to be with TLSA parameters that match nothing served",
         "lifecycle.tlsaname:TlsaName.newly_unmatched",
-        "caches.unmatched(before | values, chain) - caches.unmatched(before, chain)",
-        "()",
+        "caches.unmatched(old | values, chain) - caches.unmatched(old, chain)",
+        "frozenset[str]()",
     ),
     Mutant(
         "surplus-never",

@@ -33,11 +33,10 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
         Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served.
     """
     zone, name = _where(tlsa_name, edges)
-    served = [*tlsa_name.served, *tlsa_name.names.unplaced_served]
     with edges.zones.writing(zone, name) as provider:
         left = step.values
         while left:
-            left = _try_again(partial(_change_tlsa, step, name, left, served, provider, note))
+            left = _try_again(partial(_change_tlsa, step, name, left, tlsa_name.minded, provider, note))
 
 
 def _change_tlsa(
