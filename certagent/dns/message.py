@@ -6,7 +6,7 @@ Standards: RFC 1034 section 4.3 (authority), RFC 2308 section 2 (no data), RFC 1
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 import dns.exception
@@ -21,6 +21,7 @@ from dns.rdatatype import CNAME, DNAME, RdataType
 from dns.rrset import RRset
 from msgspec import Struct
 
+from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
 
@@ -45,6 +46,18 @@ def absolute(name: str) -> str:
 def zone_of(name: str, zones: Iterable[str]) -> str | None:
     """The longest of `zones` that holds the name."""
     return max((z for z in zones if z == "." or f".{name}".endswith(f".{z}")), key=len, default=None)
+
+
+def one_of_zones(name: str, zones: Collection[str]) -> str:
+    """The longest of a provider's zones that holds the name.
+
+    Raises:
+        Misconfigured: `dns.no_zone`: None does.
+    """
+    zone = zone_of(name, zones)
+    if zone is None:
+        raise Misconfigured("dns.no_zone", f"{name} is in none of the zones {', '.join(zones)}", "list its zone")
+    return zone
 
 
 def canonical(rdtype: str, value: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
 from certagent.errors import Missing, Rejected, Unsafe
@@ -107,16 +109,13 @@ def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edge
     old = state.renewals.get(step.key_type)
     same = old and old.generation == step.generation and (old.drawn.start, old.drawn.end) == (window.start, window.end)
     at = old.drawn.at if old and same else _draw(window.start, window.end)
-    return ev.RenewalInfo(
-        generation=step.generation,
-        key_type=step.key_type,
-        ca=step.ca,
+    return replace(
+        nothing,
         start=window.start,
         end=window.end,
         at=at,
         ask_again_s=window.retry_after_s,
         explanation_url=window.explanation_url,
-        lane=step.lane,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from certagent.dns.message import absolute, canonical, zone_of
+from certagent.dns.message import absolute, canonical, one_of_zones
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.program import (
     MAX_ANSWER_BYTES,
@@ -27,7 +27,7 @@ from certagent.dns.providers.program import (
     rrset,
 )
 from certagent.dns.providers.protocol import Capabilities, RdType, RRset
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Transient
 from certagent.host.programs import check, run
 
 
@@ -73,7 +73,7 @@ class Command(ReadCompareWrite):
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`."""
-        request = Request(self._options.protocol, "get", self._zone(name), name, rdtype)
+        request = Request(self._options.protocol, "get", one_of_zones(name, self.zones), name, rdtype)
         return rrset(self._call(request, "dns.unreachable").rrset, rdtype)
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
@@ -108,16 +108,10 @@ class Command(ReadCompareWrite):
         was: Was | UnsetType | None = UNSET,
     ) -> None:
         wanted = tuple(sorted({canonical(rdtype, value) for value in values}))
-        request = Request(self._options.protocol, action, self._zone(name), name, rdtype, wanted, ttl_s, was)
+        request = Request(
+            self._options.protocol, action, one_of_zones(name, self.zones), name, rdtype, wanted, ttl_s, was
+        )
         self._call(request, "dns.unknown_outcome")
-
-    def _zone(self, name: str) -> str:
-        zone = zone_of(name, self.zones)
-        if zone is None:
-            raise Misconfigured(
-                "dns.no_zone", f"{name} is in none of the zones {', '.join(self.zones)}", "list its zone"
-            )
-        return zone
 
     def _call(self, request: Request | Question, lost: str) -> Reply:
         options = self._options

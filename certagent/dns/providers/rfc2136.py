@@ -31,7 +31,7 @@ from dns.rdatatype import RdataType
 from dns.update import UpdateMessage
 from msgspec import Struct
 
-from certagent.dns.message import absolute, canonical, records, value_text, zone_of
+from certagent.dns.message import absolute, canonical, one_of_zones, records, value_text
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.host.files import read_private
@@ -85,7 +85,7 @@ class Rfc2136:
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """Asks the primary itself, signed."""
-        self._zone(name)
+        one_of_zones(name, self.zones)
         query = dns.message.make_query(name, rdtype, flags=0)  # no recursion: what this server has
         response = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
@@ -121,21 +121,13 @@ class Rfc2136:
 
     def _provided(self, name: str, rdtype: RdType, was: RRset | None) -> UpdateMessage:
         """An update that happens only if the set is still the one that was read."""
-        update = UpdateMessage(self._zone(name))
+        update = UpdateMessage(one_of_zones(name, self.zones))
         if was is None:
             update.absent(name, rdtype)
         else:
             for text in was.own or (rdata_text(rdtype, value) for value in sorted(was.values)):
                 update.present(name, rdtype, text)
         return update
-
-    def _zone(self, name: str) -> str:
-        zone = zone_of(name, self.zones)
-        if zone is None:
-            raise Misconfigured(
-                "dns.no_zone", f"{name} is in none of the zones {', '.join(self.zones)}", "list its zone"
-            )
-        return zone
 
     def _update(self, update: Message, name: str, rdtype: RdType) -> None:
         rcode = self._send(update, "dns.unknown_outcome").rcode()
