@@ -162,6 +162,12 @@ class Ca:
         self.urgent = False
         """ARI: everything issued so far is to be renewed at once (a revocation)."""
         self.urgent_before = -1.0
+        self.hurries = False
+        """ARI: whatever was issued is to be renewed at once."""
+        self.antique = False
+        """ARI: a window from before the certificate began."""
+        self.limit_s: float | None = None
+        """The next order is refused once, with this Retry-After."""
         self.ari = clock.rng.random() < 0.6
         self.orders: dict[str, dict[str, Any]] = {}
         self.revoked: Callable[[Chain], None] = nobody
@@ -172,6 +178,9 @@ class Ca:
         clock = self.clock
         clock.hazard(f"before the CA is asked: {what}")
         clock.go_on(0.5)
+        if self.limit_s is not None and what == "order":
+            limit_s, self.limit_s = self.limit_s, None
+            raise CaLimit("ca.rate_limited", "429", retry_after_s=limit_s)
         if not clock.hostile:
             return
         if self.down:
@@ -268,8 +277,10 @@ class Ca:
         if now > chain.not_after:
             return None
         issued = chain.not_before + timedelta(hours=1)
-        if (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
-            return Window(now - timedelta(days=2), now - timedelta(days=1), None, 3600.0)
+        if self.antique:
+            return Window(chain.not_before - timedelta(days=2), chain.not_before - timedelta(days=1), None, 3600.0)
+        if self.hurries or (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
+            return Window(now - timedelta(hours=1), now - timedelta(minutes=30), None, 3600.0)
         if not self.ari:
             return None
         third = chain.not_after - self.life / 3
