@@ -58,8 +58,8 @@ def renew(
     """Do now what is due, for the certificates named or for all.
 
     Whatever was begun is brought as far as it can go. What has to wait for caches goes on in `certagent run`, in the
-    next `certagent renew`, or here with --wait. What is in DNS and what is served is checked first. What failed before is
-    tried again at once; where a CA said no, only with --force, --rotate or --compromised.
+    next `certagent renew`, or here with --wait. What is in DNS and what is served is checked first.
+    What failed before is tried again at once; where a CA said no, only with --force, --rotate or --compromised.
 
     With --dry-run challenge records are written and removed again. No TLSA record, no file of a mail server and no
     journal entry is changed, and nothing is reloaded. It exits with 3 if the real run would fail.

@@ -17,8 +17,10 @@ SHORT_LIFE = timedelta(days=10)
 _MINUTE = 60.0
 CA_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 1440 * _MINUTE)
 """Let's Encrypt's integration guide: one minute, ten, a hundred, then daily; remembered across restarts."""
-RENEWAL_INFO_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 360 * _MINUTE)
-"""RFC 9773 section 4.3.3: what may pass soon with back-off; what lasts after six hours."""
+RENEWAL_INFO_BACKOFF_S = (*CA_BACKOFF_S[:-1], 360 * _MINUTE)
+"""To ask when to renew counts against no limit. RFC 9773 section 4.3.3: six hours where the CA has no answer; a day
+would find out about a revocation too late.
+"""
 TRIES_LEFT = 6
 """How often a CA is asked at least, whatever wait it wants, between the last chance and the end of what is served."""
 HURRY = (timedelta(hours=1), timedelta(hours=6), timedelta(days=1), timedelta(days=7))
@@ -128,10 +130,9 @@ def retry_after(failure: Failure, in_service: Iterable[Chain] = ()) -> timedelta
     again like any other failure: the repair may be made at any time.
     """
     steps = BACKOFF_S
-    if failure.lane.advisory:
-        steps = RENEWAL_INFO_BACKOFF_S
-    elif of_the_ca(failure):
-        steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
+    if of_the_ca(failure):
+        steps = RENEWAL_INFO_BACKOFF_S if failure.lane.advisory else CA_BACKOFF_S
+        steps = (5.0, *steps) if failure.quick else steps
     wait = steps[min(failure.count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     most = at_most(failure, in_service) if of_the_ca(failure) else None
