@@ -100,7 +100,7 @@ def renew(
             if not as_json:
                 _print_wait(name, last)
     finally:
-        _wake_daemon(wiring)  # also if it is ended: what was begun is not left until the daemon's next look
+        _wake_daemon(wiring)  # also if it is ended: the daemon goes on at once with what was begun
     if as_json:
         every = tuple(results[entry.spec.name] for entry in chosen)
         click.echo(text.to_json(views.Renewal(views.VERSION, every)))
