@@ -26,6 +26,10 @@ OBSERVE_AT_MOST = timedelta(minutes=15)
 interval if that is less."""
 ALARM = timedelta(hours=1)
 """A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
+SILENT_TRIES = 3
+"""So often a response is looked for at every server. Then those that do not answer are passed over: a CA asks others."""
+LAGGING = timedelta(days=1)
+"""So long a server that answers without the response is waited for: a CA that asks it refuses, and counts that."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then what is known of a withdrawn name is kept."""
 FRESH = timedelta(seconds=60)
@@ -83,10 +87,10 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is tried again like
     any other failure: the repair may be made at any time.
     """
-    steps = BACKOFF_S
+    steps, count = BACKOFF_S, failure.count
     if of_the_ca(failure):
-        steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
-    wait = steps[min(failure.count, len(steps)) - 1]
+        steps, count = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S, failure.refusals
+    wait = steps[min(count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     return timedelta(seconds=wait) - now.since(failure.at)
 
