@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-import requests
 from acme import jws
 from josepy.errors import DeserializationError
 from josepy.json_util import decode_b64jose
@@ -28,7 +27,9 @@ from josepy.jwa import JWASignature
 from josepy.jwk import JWK
 from msgspec import Struct
 
+from certagent.acme.https import Https
 from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient
+from certagent.host import deadline
 
 T = TypeVar("T")
 
@@ -177,15 +178,11 @@ class Answer:
 
 
 class Transport:
-    """Requests to one CA. Every request ends within `timeout_s` without a sign of life."""
+    """Requests to one CA. What a request may take, and what of the environment counts: see `Https`."""
 
-    def __init__(self, directory: str, *, ca_bundle: Path | None, timeout_s: float, user_agent: str) -> None:
+    def __init__(self, directory: str, https: Https) -> None:
         self._url = directory
-        self._verify = str(ca_bundle) if ca_bundle else True
-        self._timeout_s = timeout_s
-        self._session = requests.Session()  # keeps the connection; honours the proxy variables
-        self._session.adapters.pop("http://")  # RFC 8555 section 6.1: nothing but https, also after a redirect
-        self._session.headers["User-Agent"] = user_agent  # RFC 8555 section 6.1
+        self._https = https
         self._lock = threading.RLock()
         self._nonce: str | None = None
         self._directory: Directory | None = None
@@ -193,7 +190,7 @@ class Transport:
 
     def directory(self) -> Directory:
         """The CA's endpoints, asked for once a day."""
-        with self._lock:
+        with self._alone():
             now = time.monotonic()
             if self._directory is None or now - self._read_at > DIRECTORY_MAX_AGE_S:
                 self._directory = self.get(self._url).read(Directory)
@@ -215,7 +212,7 @@ class Transport:
         raise CaUnavailable("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
 
     def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
-        with self._lock:
+        with self._alone():
             signed = jws.JWS.sign(payload, signer.key, signer.key_type, self._take_nonce(), url, account)
             headers = {"Content-Type": "application/jose+json", "Accept": accept}
             return self._request("POST", url, signed.json_dumps().encode(), headers)
@@ -230,7 +227,7 @@ class Transport:
         return decode_b64jose(nonce)
 
     def _request(self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        with self._lock:
+        with self._alone():
             answer = self._send(method, url, data, headers)
             self._nonce = _nonce(answer) or self._nonce
         if not 200 <= answer.status < 300:
@@ -238,27 +235,22 @@ class Transport:
         return answer
 
     def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
-        # A redirected POST would arrive without its body, so only what is unsigned follows one.
-        follow = method == "GET"
+        place = _place(url)
+        response = self._https.request(method, url, data, headers, place=place, limit_bytes=ANSWER_MAX_BYTES)
+        answer = Answer(place, response.status, response.headers, response.body)
+        if len(answer.body) > ANSWER_MAX_BYTES:
+            raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
+        return answer
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """One request at a time; the others wait for it, but not beyond the end of their step."""
+        while not self._lock.acquire(timeout=deadline.left(threading.TIMEOUT_MAX)):
+            pass
         try:
-            with self._session.request(
-                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s,
-                allow_redirects=follow, stream=True,
-            ) as response:  # fmt: skip
-                answer = Answer(_place(url), response.status_code, response.headers, b"")
-                body = b""
-                for piece in response.iter_content(16 * 1024):
-                    body += piece
-                    if len(body) > ANSWER_MAX_BYTES:
-                        raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
-                return Answer(answer.place, answer.status, answer.headers, body)
-        except requests.RequestException as error:
-            # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
-            hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
-            raise CaUnavailable("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
-        except OSError:
-            detail = f"the ca_bundle cannot be read: {self._verify}"
-            raise Misconfigured("ca.account", detail, "name a PEM file") from None
+            yield
+        finally:
+            self._lock.release()
 
 
 def short(problem_type: str) -> str:
@@ -284,13 +276,3 @@ def _nonce(answer: Answer) -> str | None:
 def _place(url: str) -> str:
     parts = urlsplit(url)
     return clean(parts.netloc.rpartition("@")[2] + parts.path)
-
-
-def _root_cause(error: BaseException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    inner = error
-    while following := inner.__cause__ or inner.__context__:
-        inner = following
-    # gaierror, refused connections, TLS alerts: an OSError of the system. Anything else is named, not quoted.
-    return clean(str(inner)) if isinstance(inner, OSError) and inner is not error else type(inner).__name__

@@ -19,7 +19,6 @@ from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.errors import Misconfigured, Usage
-from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
@@ -203,7 +202,8 @@ class Wiring:
             self.state_dir() / "accounts" / _directory_name(directory),
             contact=ca.contact,
             agree_tos=ca.agree_tos,
-            ca_bundle=trust.followed(Path(ca.ca_bundle)) if ca.ca_bundle else None,
+            ca_bundle=Path(ca.ca_bundle) if ca.ca_bundle else None,
+            proxy=ca.proxy,
             eab_kid=ca.eab_kid,
             eab_key=_eab(ca),
             user_agent=f"certagent/{__version__}",
