@@ -1,7 +1,7 @@
 """One HTTPS request, bounded in time and size. What it does stands in the configuration alone.
 
-Nothing of the environment counts: no `~/.netrc`, whose passwords would go to the CA; no variables for a proxy, for a CA
-bundle, or for a file of TLS secrets (SSLKEYLOGFILE). A failure is that of the side that failed: the CA's or the proxy's.
+Nothing of the environment counts: no `~/.netrc`, whose passwords would go to the CA; no variable for a proxy, for a CA
+bundle, or for a file of TLS secrets (SSLKEYLOGFILE). A failure is told as that of the CA, or of the proxy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import certifi
 import urllib3
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ProxyError, TimeoutError
+from urllib3.exceptions import HTTPError, ProxyError
 
 from certagent.errors import CaUnavailable, Error, Misconfigured
 from certagent.host import deadline
@@ -55,12 +55,14 @@ class Https:
 
         Raises:
             CaUnavailable: `ca.unreachable`: No answer, or not all of it in time.
+            CaUnavailable: `ca.garbage`: No host can have this name.
             CaUnavailable: `ca.proxy`: The proxy is away, or does not let it through.
             Misconfigured: `ca.account`: The CA bundle cannot be read, or somebody else may change it.
             Overdue: `step.overdue`: Nothing is left of the step.
         """
         total_s = deadline.left(SILENCES * self._timeout_s)
         hint = "check the network and the firewall; for a private CA its ca_bundle; if there must be a proxy, its proxy"
+        response = None
         with _cutting(total_s) as cut:
             try:
                 response = self._sent(method, url, data, headers, limit_bytes)
@@ -68,7 +70,7 @@ class Https:
                 self._connections = None  # the CA bundle may have been exchanged
                 if not cut.over:
                     raise self._failed(place, error, hint) from None
-        if cut.over:
+        if response is None or cut.over:
             self._connections = None
             raise CaUnavailable("ca.unreachable", f"{place}: no end of its answer within {total_s:g} s", hint)
         return response
@@ -103,7 +105,7 @@ class Https:
         else:
             try:
                 context.load_verify_locations(cadata=read_trusted(self._ca_bundle).decode("ascii", "replace"))
-            except ssl.SSLError:
+            except (ssl.SSLError, ValueError):  # ValueError: there is nothing in it
                 what = f"the ca_bundle holds no certificates: {self._ca_bundle}"
                 raise Misconfigured("ca.account", what, "name a PEM file") from None
             except Error as error:
@@ -114,20 +116,22 @@ class Https:
             if self._proxy
             else urllib3.PoolManager(ssl_context=context)
         )
-        pools.pool_classes_by_scheme = {"https": _Pool}
+        pools.pool_classes_by_scheme = {**pools.pool_classes_by_scheme, "https": _Pool}
         pools.key_fn_by_scheme.pop("http")  # RFC 8555 section 6.1: nothing but https
         return pools
 
     def _failed(self, place: str, error: Exception, hint: str) -> CaUnavailable:
         """In the system's own words: the library's may have too much in them."""
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            return CaUnavailable("ca.garbage", f"{place}: cannot be asked ({type(error).__name__})")
         chain: list[BaseException] = [error]
         while following := chain[-1].__cause__ or chain[-1].__context__:
             chain.append(following)
         inner = chain[-1]
-        if isinstance(error, TimeoutError):
+        if isinstance(error, urllib3.exceptions.TimeoutError):
             why = "no answer in time"
         elif isinstance(inner, OSError) and inner is not error:  # gaierror, refused connections, TLS alerts
-            why = str(inner)
+            why = inner.strerror or str(inner)
         else:  # named, not quoted
             why = type(error).__name__
         if self._proxy and (isinstance(error, ProxyError) or why.startswith("Tunnel connection failed")):
@@ -153,27 +157,17 @@ def _cutting(limit_s: float) -> Generator[deadline.Cut]:
 class _Connection(HTTPSConnection):
     """One that can be cut from outside, from the first byte on: the proxy's, the handshake's, the answer's."""
 
-    _wire: socket.socket | None = None
-    """A duplicate: TLS takes the socket itself over."""
-
     def _new_conn(self) -> socket.socket:
         connection = deadline.connected(self._dns_host, self.port, cast("float", self.timeout))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are two writes
-        self._wire = connection.dup()
-        _cut.get().add(self._wire)
+        _cut.get().add(connection.fileno())
         return connection
 
     def request(self, *args: Any, **more: Any) -> None:
-        if self._wire is not None:  # it may be kept from another request
-            _cut.get().add(self._wire)
+        if self.sock is not None:  # it may be kept from another request
+            _cut.get().add(self.sock.fileno())
         super().request(*args, **more)
-
-    def close(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-        super().close()
 
 
 class _Pool(HTTPSConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = cast("Any", _Connection)

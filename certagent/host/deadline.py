@@ -82,12 +82,13 @@ class Cut:
         self.over = False
         """Then what was read may be less than what was sent: a stream that was cut looks ended."""
 
-    def add(self, connection: socket.socket) -> None:
-        """From now on it is shut down with the others; at once if the time is over."""
+    def add(self, connection: int) -> None:
+        """From now on this descriptor's connection is shut down with the others; at once if the time is over."""
         with self._mutex:
-            self._connections.append(connection)
+            # a duplicate is the same connection, and stays with us when TLS takes it over or its owner closes it
+            self._connections.append(socket.socket(fileno=os.dup(connection)))
             if self.over:
-                _shut(connection)
+                _shut(self._connections[-1])
 
     def now(self) -> None:
         """The time is over. Who reads meets the end of the stream, who writes an OSError."""
@@ -95,6 +96,12 @@ class Cut:
             self.over = True
             for connection in self._connections:
                 _shut(connection)
+
+    def done(self) -> None:
+        """The block is over."""
+        with self._mutex:
+            while self._connections:
+                self._connections.pop().close()
 
 
 @contextmanager
@@ -112,6 +119,7 @@ def cutting(limit_s: float) -> Generator[Cut]:
         yield cut
     finally:
         timer.cancel()
+        cut.done()
 
 
 def connected(host: str, port: int, limit_s: float) -> socket.socket:

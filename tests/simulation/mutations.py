@@ -415,6 +415,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "None",
     ),
     Mutant(
+        "ari-asked-daily",
+        "a CA that gave no answer is asked for its window again within six hours",
+        "lifecycle.schedule",
+        "360 * _MINUTE",
+        "1440 * _MINUTE",
+    ),
+    Mutant(
         "ari-unheard",
         "the CA's window is heeded",
         "lifecycle.schedule:due",
