@@ -183,6 +183,7 @@ KINDS = {
     "CaRefusal": "rejected",
     "Missing": "misconfigured",
     "BadChain": "unsafe",
+    "Overdue": "transient",
 }
 _CODE = re.compile(r"[a-z]+\.[a-z_]+")
 

@@ -1,7 +1,7 @@
 """One HTTPS request, bounded in time and size. What it does stands in the configuration alone.
 
 Nothing of the environment counts: no `~/.netrc`, whose passwords would go to the CA; no variable for a proxy, for a CA
-bundle, or for a file of TLS secrets (SSLKEYLOGFILE). A failure is told as that of the CA, or of the proxy.
+bundle, or for a file of TLS secrets (SSLKEYLOGFILE). An error says which side failed: the CA or the proxy.
 """
 
 from __future__ import annotations

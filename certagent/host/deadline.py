@@ -1,7 +1,7 @@
 """A whole has an end, not only each of its waits: it is kept from outside, by another thread.
 
-A limit for each answer bounds nothing: whoever sends one byte a second keeps every one of them, for weeks. Here a step
-has a total. What it waits for ends with it: `left` bounds the waits that know their length, `cutting` shuts down
+A limit for each answer bounds nothing: a peer that sends one byte a second keeps every one of them, for weeks. Here a
+step has a total. What it waits for ends with it: `left` bounds the waits that know their length, `cutting` shuts down
 connections.
 
 Threads that a step starts do not know its end by themselves: see `carried`.
