@@ -45,6 +45,11 @@ class Fault:
     """A byte now and then, for ever."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
+
+
 Reply = tuple[int, Any] | tuple[int, Any, Mapping[str, str]]
 
 
@@ -60,9 +65,8 @@ class Service:
         self.ca_file.write_bytes(pair.chain_file)
         self.ca_file.chmod(0o600)
         self._over = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # a client that hangs up is no news
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.ca_file)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
