@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 BUILT_IN = {
     "certagent.dns_providers": {
         "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
+        "powerdns": "certagent.dns.providers.powerdns:PowerDns",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

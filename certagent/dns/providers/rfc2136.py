@@ -31,6 +31,7 @@ from dns.update import UpdateMessage
 from msgspec import Struct
 
 from certagent.dns.message import absolute, canonical, one_of_zones, records, value_text
+from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.host import deadline
@@ -73,6 +74,16 @@ class Rfc2136:
 
     Options = Options
     capabilities = Capabilities(precondition="values")
+    about = About(
+        title="RFC 2136: BIND, Knot, PowerDNS and others",
+        rights=(
+            "A TSIG key that may change the TLSA and TXT records of the names in question, and nothing else. In BIND:"
+            " update-policy. docs/how-to/tsig-key.md has the lines for BIND, Knot and PowerDNS."
+        ),
+        access="Run `tsig-keygen certagent > /etc/certagent/tsig.key`, chmod 600; the server needs the same key.",
+        limits="Signatures of other kinds (GSS-TSIG, SIG(0)) are not supported. The primary must answer over TCP.",
+        example="type: rfc2136\nserver: 192.0.2.1\nkey_file: /etc/certagent/tsig.key\nzones: [example.org]",
+    )
 
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
