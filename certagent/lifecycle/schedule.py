@@ -43,6 +43,10 @@ ALARM = timedelta(hours=1)
 """A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
 UNSHOWN = timedelta(hours=1)
 """A change that the provider accepted and no server shows by then: servers follow within minutes, or by a mistake."""
+SILENT_TRIES = 3
+"""So often a response is looked for at every server. Then those that are silent are passed over: a CA asks others."""
+LAGGING = timedelta(days=1)
+"""So long a server that answers without the response is waited for: a CA that asks it refuses, and counts that."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then what is known of a withdrawn name is kept."""
 FRESH = timedelta(seconds=60)
@@ -129,11 +133,11 @@ def retry_after(failure: Failure, in_service: Iterable[Chain] = ()) -> timedelta
     Retry-After is honoured if it is longer (RFC 9110 section 10.2.3), but for `at_most`. An operator's mistake is tried
     again like any other failure: the repair may be made at any time.
     """
-    steps = BACKOFF_S
+    steps, count = BACKOFF_S, failure.count
     if of_the_ca(failure):
         steps = RENEWAL_INFO_BACKOFF_S if failure.lane.advisory else CA_BACKOFF_S
-        steps = (5.0, *steps) if failure.quick else steps
-    wait = steps[min(failure.count, len(steps)) - 1]
+        steps, count = (5.0, *steps) if failure.quick else steps, failure.refusals
+    wait = steps[min(count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     most = at_most(failure, in_service) if of_the_ca(failure) else None
     return min(timedelta(seconds=wait), most) if most else timedelta(seconds=wait)

@@ -89,7 +89,11 @@ def failure(
     jitter: float = 0,
     lane: str = "vault",
 ) -> Failure:
-    return Failure(lane_of(lane), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
+    concerns, quick = about(code, kind)
+    refusals = count if concerns == "ca" else 0
+    return Failure(
+        lane_of(lane), kind, code, "", "", count, START, START, after, jitter, concerns, quick, refusals=refusals
+    )
 
 
 def waits(code: str, **words: str) -> list[float]:

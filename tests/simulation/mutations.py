@@ -436,6 +436,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "chain.not_after",
     ),
     Mutant(
+        "silent-server-stops-challenges",
+        "a name server that does not answer this host is passed over: the CA judges",
+        "lifecycle.rules.issuance:_waits_for",
+        'return ("answering", "the responses are in place; a server that does not answer is passed over")',
+        'return ("all", "")',
+    ),
+    Mutant(
+        "no-last-try-at-the-ca",
+        "when time runs out the CA is asked although no server was heard",
+        "agent.act.challenges:respond",
+        'step.waits_for == "none"',
+        "False",
+    ),
+    Mutant(
         "challenges-left",
         "challenges are taken away",
         "lifecycle.rules.issuance:clean_up",
