@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import cast
 
 import pytest
@@ -220,14 +220,16 @@ def test_a_ca_that_hurries_is_said_with_its_page() -> None:
     life = Life.published()
     for _ in range(schedule.HURRIES):
         assert life.state.newest
-        window: dict[str, datetime] = dict.fromkeys(("start", "end", "at"), life.now.wall)
+        now = life.now.wall
         drawn = ev.RenewalInfo(
             generation=life.state.newest.id,
             key_type=ECDSA,
             ca=CA,
+            start=now,
+            end=now,
+            at=now,
             ask_again_s=60,
             explanation_url="https://ca.example/why",
-            **window,
         )
         life.happens(drawn)
         life.until(st.Install)
