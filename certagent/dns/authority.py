@@ -173,9 +173,11 @@ class Resolver:
         CAs ask from several networks, so one server that lags is enough to fail (Baseline Requirements 3.2.2.9).
 
         Raises:
-            Transient: `dns.unreachable`, `dns.servfail`; `dns.not_yet`, with the servers that lack a value.
+            Transient: `dns.unreachable`, `dns.servfail`.
+            NotYet: `dns.not_yet`, with the servers that lack a value.
         """
         name, atlas = absolute(name), self._atlas()
+        said: dict[str, Said] = {}
         lacking: dict[str, str] = {}
         for _ in _attempts(budget):
             said = self._ask_all(atlas.servers(atlas.zone(name)), name, TXT)
@@ -184,7 +186,8 @@ class Resolver:
             if not lacking:
                 return
         words = "; ".join(f"{key} {why}" for key, why in sorted(lacking.items()))
-        raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}")
+        seen = len(lacking) < len(said) and all(isinstance(said[key], Unknown) for key in lacking)
+        raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}", seen=seen)
 
     def final(self, name: str) -> tuple[str, str]:
         """The zone and name where a record for `name` is to be written: the end of its aliases (RFC 8555 section 8.4).
