@@ -107,6 +107,9 @@ def _ca(reader: Reader, name: str, value: object) -> Ca:
         if url is not None and not is_https(url):
             hint = "ACME is HTTPS (RFC 8555 section 6.1)"
             raise reader.wrong("config.value", ("ca", name, key), f"{url!r} is no https URL", hint)
+    if ca.proxy is not None and not _is_proxy(ca.proxy):
+        hint = "write http://host:port; a proxy that wants a password is not supported: the configuration has no secret"
+        raise reader.wrong("config.value", ("ca", name, "proxy"), "it is no address of a proxy", hint)
     return ca
 
 
@@ -189,6 +192,15 @@ def _services(reader: Reader, value: object, place: Place) -> Iterator[tuple[Ser
         _addresses(reader, keys.addresses, ip_address, "for example 192.0.2.1 or 2001:db8::1", (*here, "addresses"))
         sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in keys.sni)
         yield Service(host, keys.port, keys.mode, keys.addresses, sni), keys.tlsa
+
+
+def _is_proxy(url: str) -> bool:
+    host_and_port = url.removeprefix("http://").removesuffix("/")
+    try:
+        endpoint.server(host_and_port)
+    except ValueError:
+        return False
+    return url.startswith("http://") and host_and_port.rpartition(":")[2].isdigit() and not host_and_port.endswith("]")
 
 
 def _addresses(

@@ -28,6 +28,7 @@ from certagent.dns import endpoint
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
+from certagent.host.deadline import left
 
 # The library refuses a whole answer for one TLSA record whose digest has a wrong length. Such a record is a fact: a
 # client leaves it out (RFC 6698 section 4.1), and only who sees it can say so.
@@ -168,11 +169,15 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
     """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`.
 
     `address`: as `endpoint.address` reads it.
+
+    Raises:
+        Overdue: `step.overdue`: Nothing is left of the step.
     """
     try:
         host, port = endpoint.address(address)
     except ValueError:
         return Unknown("is no address")
+    timeout_s = left(timeout_s)
     try:
         for share in (0.3, 0.7):
             try:
