@@ -21,7 +21,7 @@ import msgspec
 import certagent.acme.ari
 from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
-from certagent.agent.act import issuing, outcome, serving
+from certagent.agent.act import issuing, outcome
 from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Chain
@@ -58,12 +58,6 @@ class Dice:
         """Another history."""
         self.clock = clock
         self.memory.delete()
-
-    def monotonic(self) -> float:
-        return self.clock.t
-
-    def sleep(self, seconds: float) -> None:
-        self.clock.go_on(seconds)
 
     def random(self) -> float:
         return self.clock.rng.random()
@@ -132,7 +126,6 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(bundle, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.acme.ari, "certificate_id", spki_of),
-        patch.object(serving, "time", NOW),
         patch.object(issuing, "random", NOW),
         patch.object(outcome, "random", NOW),
         patch.object(dns01, "ThreadPoolExecutor", _Pool),
