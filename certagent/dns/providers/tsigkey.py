@@ -1,7 +1,7 @@
 """TSIG keys in a file as BIND reads it: `key "name" { algorithm hmac-sha256; secret "base64"; };`.
 
 Words are in quotes or not, in any case; comments are of all three kinds; other statements are passed over, but for
-`include`, which is refused: the key of another file would be believed without a look at who may change it. No error
+`include`, which is refused: nobody would have checked who may change the other file. No error
 quotes a word of the file besides the names of its keys, since any word may be the secret in a wrong place.
 
 Source: the BIND 9 Administrator Reference Manual, "Configuration File Grammar" and "key"; RFC 8945 section 6.
