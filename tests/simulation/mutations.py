@@ -550,16 +550,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "drift-backs-off",
         "what is put in place of something else is verified at once",
-        "lifecycle.fold:_over_with_a_swap",
+        "lifecycle.fold:_intended",
         "old.phase == 'drifted'",
         "False",
     ),
     Mutant(
-        "inspection-fails-for-ever",
-        "an inspection that failed is over once the server is swapped",
-        "lifecycle.fold:_over_with_a_swap",
-        "Lane('inspect', server)",
-        "Lane('inspect', '')",
+        "fails-for-good",
+        "what failed at a mail server is over once it is verified to serve the newest certificate",
+        "lifecycle.fold:_verified",
+        "_of_others(state, (event.server,))",
+        "_without(state, Lane('install', event.server))",
     ),
 )
 
