@@ -352,9 +352,9 @@ def _deleting(state: State, step: Delete) -> State:
 
 def _requested(state: State, event: ev.Requested, now: Instant) -> State:
     # the operator was there: what waits for a retry is tried at once, but a CA that refused is not asked again sooner,
-    # unless the request is for a certificate
+    # unless the request is for a certificate, or the CA wanted something of the operator
     wants = event.what in ("renew", "rotate", "emergency")
-    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and not wants)
+    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and f.kind != "misconfigured" and not wants)
     requested = state.requested if event.what == "retry" else event
     return replace(state, requested=requested, failing=failing, asked_at=now)
 

@@ -516,7 +516,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "deaf-to-the-operator",
         "a CA that wants a pause is asked all the same if the operator wants a certificate now",
         "lifecycle.fold:_requested",
-        "schedule.of_the_ca(f) and (not wants)",
+        "schedule.of_the_ca(f) and f.kind != 'misconfigured' and (not wants)",
         "schedule.of_the_ca(f)",
     ),
     Mutant(
