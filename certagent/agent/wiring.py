@@ -44,6 +44,10 @@ BUILT_IN = {
     "certagent.dns_providers": {
         "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
         "powerdns": "certagent.dns.providers.powerdns:PowerDns",
+        "cloudflare": "certagent.dns.providers.cloudflare:Cloudflare",
+        "desec": "certagent.dns.providers.desec:Desec",
+        "hetzner": "certagent.dns.providers.hetzner:Hetzner",
+        "gandi": "certagent.dns.providers.gandi:Gandi",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

@@ -11,8 +11,8 @@ from certagent.dns.providers.protocol import Changed, Provider
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
-from tests.dns.fakes.known import KNOWN, TOKEN, Known
-from tests.dns.fakes.service import Fault, Service
+from tests.dns.fakes.known import KNOWN, Known
+from tests.dns.fakes.service import TOKEN, Fault, Service
 from tests.lab import certificates
 
 ZONE = "example.org."

@@ -162,6 +162,10 @@ class Api:
         """Key, rights or zone are not right."""
         return Misconfigured("dns.refused", printable(f"{self._service}: {detail}"), hint or self._rights)
 
+    def said(self, words: str) -> str:
+        """The service's own words, fit to be printed."""
+        return printable(f"{self._service}: {words}")
+
     def _lost(self, code: str, detail: str) -> Transient:
         return Transient(code, printable(f"{self._service} ({self._host}): {detail}"))
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.lab import certificates
 
+TOKEN = "the-token-of-the-test"
 TEAPOT = 418
 """The request is not in the description of the API."""
 
