@@ -124,7 +124,7 @@ def test_two_providers_each_with_its_options(tmp_path: Path) -> None:
         (
             {"two": "route66"},
             ":6: dns.providers.two.type: unknown type 'route66'",
-            "known: cloudflare, command, desec, ",
+            "known: cloudflare, command",
         ),
         ({"mta": "qmail"}, ":12: certificates.mx1.example.org.mail_servers.mta.type: unknown type 'qmail'", "postfix"),
     ],
