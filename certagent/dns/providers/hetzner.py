@@ -88,8 +88,8 @@ class Hetzner(ReadCompareWrite[list[str]]):
         ),
         access="Make a token in the console, under Security of the project. Write it into the file.",
         limits=(
-            "TTLs begin at 60 s. TLSA records are of use only in a signed zone, and certagent publishes in no other: see"
-            " first whether Hetzner signs yours."
+            "TTLs begin at 60 s. TLSA records are of use only in a signed zone, and certagent publishes in no other:"
+            " see first whether Hetzner signs yours."
         ),
         example="type: hetzner\ntoken_file: /etc/certagent/hetzner.token\nzones: [example.org]",
         name_servers=("ns.hetzner.com.", "hetzner.de."),
