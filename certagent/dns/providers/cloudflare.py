@@ -14,9 +14,9 @@ from msgspec.structs import astuple
 from certagent.dns.message import absolute, canonical, one_of_zones
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
-from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import Api, HttpOptions, token
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.single import Record, RecordByRecord
 
 _RIGHTS = "at Cloudflare: a token with the permissions Zone:Read and DNS:Edit for this zone"
 _PAGE = 100
@@ -70,7 +70,7 @@ class _Zones(Struct):
     result: list[_Zone]
 
 
-class Cloudflare(ReadCompareWrite[list[_Record]]):
+class Cloudflare(RecordByRecord):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
 
     Raises:
@@ -107,44 +107,42 @@ class Cloudflare(ReadCompareWrite[list[_Record]]):
             rights=_RIGHTS,
             timeout_s=options.timeout_s,
             ca_file=options.ca_file,
+            denials=("invalid request headers", "could not route"),  # a token that is none; an unknown zone
         )
 
-    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, list[_Record]]:
-        """All pages. Each record has a TTL; a cache keeps the set for the least of them, or for the largest."""
+    def records(self, name: str, rdtype: RdType) -> list[Record]:
+        """All pages. A filter that the service passes over does no harm."""
         found: list[_Record] = []
-        plain = name.rstrip(".")
+        plain, place = name.rstrip("."), self._place(name)
         for page in range(1, _PAGES_MAX + 1):
             query = {"type": rdtype, "name": plain, "per_page": _PAGE, "page": page}
-            part = self._api.call("GET", self._place(name), query=query).read(_Records)
+            part = self._api.call("GET", place, query=query).read(_Records)
             found += [r for r in part.result if (r.name.lower().rstrip("."), r.type) == (plain, rdtype)]
             if page >= part.result_info.total_pages:
                 break
-        if not found:
-            return None, []
-        ttl_s = max(_AUTOMATIC_S if record.ttl == _AUTOMATIC_TTL else record.ttl for record in found)
-        return RRset(frozenset(self._text(rdtype, record) for record in found), ttl_s), found
+        ttls = ((_AUTOMATIC_S if record.ttl == _AUTOMATIC_TTL else record.ttl) for record in found)
+        return [Record(r.id, name, rdtype, self._text(rdtype, r), ttl_s) for r, ttl_s in zip(found, ttls, strict=True)]
 
-    def write(self, name: str, rdtype: RdType, change: Change, records: list[_Record]) -> None:
-        """What is new comes first: a set is never smaller in between than it was or will be."""
-        place = self._place(name)
-        for record in records if not change.removed else ():
-            if record.ttl != change.ttl_s:
-                self._api.call("PATCH", f"{place}/{record.id}", {"ttl": change.ttl_s})
-        for value in sorted(change.added):
-            body: dict[str, object] = {"type": rdtype, "name": name.rstrip("."), "ttl": change.ttl_s}
-            if rdtype == "TLSA":
-                usage, selector, matching_type, certificate = value.split(" ")
-                numbers = int(usage), int(selector), int(matching_type)
-                body["data"] = _Data(*numbers, certificate)
-            else:
-                body["content"] = value_of(rdtype, value)
-            self._api.call("POST", place, body)
-        for record in records:
-            if self._text(rdtype, record) in change.removed:
-                self._api.call("DELETE", f"{place}/{record.id}", accept=(404,))
+    def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:
+        """TLSA has its fields apart."""
+        body: dict[str, object] = {"type": rdtype, "name": name.rstrip("."), "ttl": ttl_s}
+        if rdtype == "TLSA":
+            usage, selector, matching_type, certificate = value.split(" ")
+            body["data"] = _Data(int(usage), int(selector), int(matching_type), certificate)
+        else:
+            body["content"] = value_of(rdtype, value)
+        self._api.call("POST", self._place(name), body)
+
+    def retime(self, record: Record, ttl_s: int) -> None:
+        """See `RecordByRecord`."""
+        self._api.call("PATCH", f"{self._place(record.name)}/{record.id}", {"ttl": ttl_s})
+
+    def delete(self, record: Record) -> None:
+        """See `RecordByRecord`."""
+        self._api.call("DELETE", f"{self._place(record.name)}/{record.id}", accept=(404,))
 
     def _text(self, rdtype: RdType, record: _Record) -> str:
-        """TLSA has its fields apart; its `content` is for people."""
+        """Of a TLSA, `content` is for people."""
         if rdtype == "TLSA" and record.data:
             return canonical(rdtype, " ".join(map(str, astuple(record.data))))
         return text_of(rdtype, record.content)

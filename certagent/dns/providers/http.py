@@ -86,6 +86,25 @@ def token(path: str) -> str:
     return text
 
 
+def credentials(path: str, *names: str) -> dict[str, str]:
+    """What a private file says in lines such as `name = value`, for services that want more than a token.
+
+    Raises:
+        Usage: `secret.mode`, `secret.file`.
+        Misconfigured: `store.path`.
+    """
+    text = read_private(Path(path), TOKEN_MAX_BYTES).decode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if equals and not name.startswith("#"):
+            found[name] = value
+    wanted = ", ".join(f"{name} = …" for name in names)
+    if any(not found.get(name) or not found[name].isprintable() for name in names):
+        raise Usage("secret.file", f"{path} has not all that is needed", f"a line for each: {wanted}")
+    return {name: found[name] for name in names}
+
+
 class Api:
     """The API of one service, for one account."""
 
@@ -99,9 +118,11 @@ class Api:
         rights: str,
         timeout_s: float,
         ca_file: str | None = None,
+        denials: tuple[str, ...] = (),
     ) -> None:
         """`headers` gives those of each request, the token among them. `words` finds what the service says in the JSON
-        of an error. `rights` is the hint where the service refuses the token.
+        of an error. `rights` is the hint where the service refuses the token. `denials` are words in what it says,
+        in lower case, that speak of token, rights or zone whatever the status is.
 
         Raises:
             Misconfigured: `dns.options`.
@@ -117,6 +138,7 @@ class Api:
         self._headers = headers
         self._words = words
         self._rights = rights
+        self._denials = denials
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._tls_context: ssl.SSLContext | None = None
@@ -212,7 +234,7 @@ class Api:
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
-        if status in (401, 403):
+        if status in (401, 403) or any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
         if status == 429:
             return limited(detail, _seconds(retry_after))

@@ -10,9 +10,10 @@ from certagent.dns.providers.cloudflare import Cloudflare
 from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
+from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, powerdns
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, porkbun, powerdns
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -26,6 +27,8 @@ class Known(NamedTuple):
     fake: Callable[[Path], Any]
     foreign: Callable[[Any], None]
     """Puts 200 records of other people into the zone, on more than one page where there are pages."""
+    secret: str = "{}"
+    """What the file with the token holds, around it."""
 
     def provider(self, fake: Service, token_file: Path, timeout_s: float, zone: str) -> Provider:
         """For a fake and a file with its token; with the time limit, for the zone."""
@@ -50,6 +53,12 @@ def _in_cloudflare(fake: cloudflare.Cloudflare) -> None:
     fake.unfiltered = True
 
 
+def _in_porkbun(fake: porkbun.Porkbun) -> None:
+    for number in range(OTHERS):
+        record = {"id": str(number), "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": "600"}
+        fake.records[str(number)] = record
+
+
 def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
     """They are asked for single sets."""
     for number in range(OTHERS):
@@ -62,5 +71,6 @@ KNOWN: tuple[Known, ...] = (
     Known("desec", Desec, desec.Desec, _elsewhere),
     Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
     Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
 )
 """In the order of the documentation."""
