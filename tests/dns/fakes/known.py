@@ -10,10 +10,11 @@ from certagent.dns.providers.cloudflare import Cloudflare
 from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
+from certagent.dns.providers.netcup import Netcup
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, porkbun, powerdns
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -59,6 +60,12 @@ def _in_porkbun(fake: porkbun.Porkbun) -> None:
         fake.records[str(number)] = record
 
 
+def _in_netcup(fake: netcup.Netcup) -> None:
+    for number in range(OTHERS):
+        record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
+        fake.records.append(record)
+
+
 def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
     """They are asked for single sets."""
     for number in range(OTHERS):
@@ -71,6 +78,7 @@ KNOWN: tuple[Known, ...] = (
     Known("desec", Desec, desec.Desec, _elsewhere),
     Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
     Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
 )
 """In the order of the documentation."""
