@@ -12,7 +12,7 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -199,8 +199,10 @@ class Api:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
         connection = http.client.HTTPConnection(self._host, self._port or (443 if self._tls else 80))
         sent, over = False, f"no answer within {self._timeout_s:g} s"
+        stack = ExitStack()
+        cut = stack.enter_context(cutting(self._timeout_s))
         try:
-            with cutting(self._timeout_s) as cut:
+            with stack:
                 connection.sock = connected(self._host, connection.port, self._timeout_s)
                 cut.add(connection.sock.fileno())
                 if self._tls:
@@ -214,7 +216,7 @@ class Api:
             raise self.wrong(detail, "if the API has a private CA, name it as ca_file") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else "") or "no answer that is HTTP"
-            late = isinstance(error, TimeoutError) or (sent and cut.over)
+            late = isinstance(error, TimeoutError) or cut.over
             raise self._lost(lost if sent else "dns.unreachable", over if late else why) from None
         finally:
             connection.close()
