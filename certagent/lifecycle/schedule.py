@@ -17,6 +17,8 @@ CA_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 1440 * _MINUTE)
 """Let's Encrypt's integration guide: one minute, ten, a hundred, then daily; remembered across restarts."""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
+SWAP_BACKOFF_S = (*BACKOFF_S, 1440 * _MINUTE)
+"""A swap that was taken back since its verification failed: each try is two swaps and two reloads that clients meet."""
 JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""
 SOON = timedelta(seconds=1)
@@ -86,6 +88,8 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     steps = BACKOFF_S
     if of_the_ca(failure):
         steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
+    elif failure.lane.verb == "install" and failure.concerns == "served":
+        steps = SWAP_BACKOFF_S
     wait = steps[min(failure.count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     return timedelta(seconds=wait) - now.since(failure.at)

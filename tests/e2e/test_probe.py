@@ -196,9 +196,7 @@ class TestPostfix:
             (found,) = why(replace(friend, source=(SPARE,)))
             assert found.startswith(f"STARTTLS is not offered to {SPARE}: ")
 
-    def test_a_service_says_how_long_it_may_take(
-        self, run: Callable[..., AbstractContextManager[Receiver]]
-    ) -> None:
+    def test_a_service_says_how_long_it_may_take(self, run: Callable[..., AbstractContextManager[Receiver]]) -> None:
         with run() as receiver:
             more(receiver, smtpd_delay_reject="no", smtpd_client_restrictions="sleep 2")
             impatient = replace(MAIL[0], timeout_s=1.0)
