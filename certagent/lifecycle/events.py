@@ -208,6 +208,10 @@ class VerifyFailed(Event, frozen=True):
     server: str
     generation: str
     served: tuple[Served, ...]
+    drained: bool = False
+    """Processes from before the reload are gone by now."""
+    worse: bool = True
+    """False: each answer without a certificate was so before the swap, or is that of a service that is new."""
 
 
 class RenewalInfo(Event, frozen=True):
