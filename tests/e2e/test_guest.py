@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.site import NAME, Site
-from tests.lab.addresses import MX1
+from tests.lab.addresses import MX1, SPARE, ZONE
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 from tests.lab.wait import until
@@ -47,3 +48,32 @@ def test_a_port_that_never_offered_tls_holds_back_no_other(site: Site) -> None:
         assert "[mta.not_offered]" in site.run("renew", code=1).err
         assert site.served() == new
     assert len(new) == 1
+
+
+def test_the_rehearsal_ends_as_the_real_run_does(site: Site) -> None:
+    """Whatever keeps a service from being met: no listener, no address, no TLS, EHLO refused, the PROXY protocol."""
+    for port, options, service, code, status in (
+        (2501, (), {"addresses": [SPARE]}, "mta.down", 1),
+        (2502, (), {"host": f"nowhere.{ZONE}"}, "mta.down", 1),
+        (2503, ("smtpd_tls_security_level=none",), {}, "mta.not_offered", 1),
+        (2504, ("smtpd_delay_reject=no", "smtpd_helo_restrictions=reject"), {}, "mta.turned_away", 1),
+        (2505, ("smtpd_upstream_proxy_protocol=haproxy", "smtpd_upstream_proxy_timeout=1s"), {"proxy": "v2"}, "", 0),
+    ):
+        add(site, port, *options, **service)
+        rehearsed = site.run("renew", "--dry-run", code=status)
+        assert (f"[{code}]" in rehearsed.out) == bool(code), rehearsed
+        site.run("renew", code=status)
+        site.server["services"].pop()
+        site.write()
+
+
+def test_a_file_that_is_a_mount_point_is_found_before_the_first_run(site: Site) -> None:
+    """As in a container to which the one file was given."""
+    file = site.files["ecdsa"]
+    subprocess.run(["mount", "--bind", file, file], check=True)
+    try:
+        rehearsed = site.run("renew", "--dry-run", code=3)
+        assert f"{file} is a mount point" in rehearsed.out
+    finally:
+        subprocess.run(["umount", file], check=True)
+    site.run("renew", "--dry-run")

@@ -224,7 +224,11 @@ def test_every_port_and_name_that_is_proposed_is_verified(place: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "row", "setting"),
     [
-        ("", "10465 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_tls_wrappermode=yes", "smtpd"),
+        (
+            "",
+            "10465 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_tls_wrappermode=yes",
+            "smtpd",
+        ),
         ("smtpd_upstream_proxy_protocol = haproxy\n", "10465 inet n - n - - smtpd", "smtpd"),
         ("postscreen_upstream_proxy_protocol = haproxy\n", "10465 inet n - n - 1 postscreen", "postscreen"),
     ],
