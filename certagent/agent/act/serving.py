@@ -25,7 +25,7 @@ from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 _BUSY = "certagent tries again; let this host connect more often"
-_NOT_OFFERED = "it is not the new certificate: have TLS offered there to this host, or take that service out"
+NOT_OFFERED = "it is not the new certificate: have TLS offered there to this host, or take that service out"
 _TURNED_AWAY = "let this host in, or say in its service how clients come: ehlo, source"
 
 
@@ -107,7 +107,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))
     if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
-        raise _unmet(missed, edges.servers[step.server])
+        raise unmet(missed, edges.servers[step.server])
     return ev.Inspected(server=step.server, served=served, lane=step.lane)
 
 
@@ -130,17 +130,17 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         return (done,)
     spoke = [s for s in wrong if isinstance(s.chain, Chain) or s.chain.reached]
     if not spoke:
-        raise _unmet(wrong, edges.servers[step.server])
+        raise unmet(wrong, edges.servers[step.server])
     at = state.mail_servers[step.server]
-    worse = not all(_as_before(s, at) for s in spoke)
-    detail = "; ".join(_difference(s, generation) for s in (spoke if worse else wrong)[:4])
+    as_before = all(_as_before(s, at) for s in spoke)
+    detail = "; ".join(_difference(s, generation) for s in (wrong if as_before else spoke)[:4])
     error: Error
-    if worse:
-        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+    if as_before:
+        error = Transient("mta.not_offered", detail, NOT_OFFERED)
     else:
-        error = Transient("mta.not_offered", detail, _NOT_OFFERED)
+        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
     met = ev.VerifyFailed(
-        server=step.server, generation=step.generation, served=served, drained=step.drained, worse=worse
+        server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )
     return met, failed(error, step.lane)
 
@@ -151,7 +151,7 @@ def _as_before(served: Served, at: Installation) -> bool:
     return served.unseen is not None and (new or served.unseen in at.before)
 
 
-def _unmet(missed: Sequence[Served], server: Server) -> Transient:
+def unmet(missed: Sequence[Served], server: Server) -> Transient:
     """Nobody came to TLS. `mta.busy`: later it may; `mta.turned_away`: not like this; `mta.down`: nobody was met."""
     why = {f"{one.place}: {one.chain.why}": one.chain.refusal for one in missed if isinstance(one.chain, Unknown)}
     detail = "; ".join(sorted(why)[:4]) or "there is no address to verify"
