@@ -210,8 +210,8 @@ class VerifyFailed(Event, frozen=True):
     served: tuple[Served, ...]
     drained: bool = False
     """Processes from before the reload are gone by now."""
-    worse: bool = True
-    """False: each answer without a certificate was so before the swap, or is that of a service that is new."""
+    as_before: bool = False
+    """Nothing but answers without a certificate, each as before the swap, or of a service that is new."""
 
 
 class RenewalInfo(Event, frozen=True):

@@ -341,7 +341,7 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     if old is None or old.generation != event.generation:
         return state
     unseen = _unseen(event.served) if event.drained else old.unseen
-    if old.phase == "drained" and not event.worse:
+    if old.phase == "drained" and event.as_before:
         return _server(state, event.server, unseen=unseen)
     # of a generation that was verified before: another program or person has replaced it
     phase = "drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"

@@ -315,12 +315,12 @@ NOT_OFFERED = Unknown("STARTTLS is not offered to 192.0.2.1: TLS is off", reache
 ANSWERS = (served(NOT_OFFERED),)
 
 
-def swapped(life: Life, *, worse: bool = True, drained: bool = False) -> Life:
+def swapped(life: Life, *, drained: bool = False) -> Life:
     """g2 is installed and reloaded, and a port shows no certificate."""
     life.does(st.Install(server="postfix", generation="g2", because=""))
     life.happens(ev.Installed(server="postfix", generation="g2"))
     life.happens(ev.Reloaded(server="postfix"))
-    life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=ANSWERS, drained=drained, worse=worse))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=ANSWERS, drained=drained))
     return life
 
 
@@ -364,7 +364,7 @@ def test_what_was_put_back_gives_the_same_answer_so_the_swap_is_not_its_cause() 
 
 def test_a_new_service_that_offers_no_tls_changes_nothing_that_is_served() -> None:
     life = swapping()
-    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=ANSWERS, drained=True, worse=False))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=ANSWERS, drained=True, as_before=True))
     assert life.state.mail_servers["postfix"].phase == "drained"
 
 

@@ -663,7 +663,7 @@ class TestNotOffered:
             ("drained", (HOST,), False, "mta.not_served"),
         ],
     )
-    def test_only_what_became_worse_is_put_back(
+    def test_only_what_the_swap_brought_is_put_back(
         self, phase: Phase, services: tuple[str, ...], before: bool, code: str
     ) -> None:
         with servers.serving(servers.smtp(ehlo=b"250 mx1\r\n")) as port:
@@ -684,7 +684,11 @@ class TestNotOffered:
             first, failed = dispatch.act(step, spec, state, edges, now, lambda _: None)
         assert isinstance(first, ev.VerifyFailed)
         assert isinstance(failed, ev.Failed)
-        assert (failed.code, failed.concerns == "served", first.worse) == (code, *[code == "mta.not_served"] * 2)
+        assert (failed.code, failed.concerns == "served", first.as_before) == (
+            code,
+            code == "mta.not_served",
+            code == "mta.not_offered",
+        )
 
 
 class TestReply:

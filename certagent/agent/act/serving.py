@@ -132,15 +132,15 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     if not spoke:
         raise unmet(wrong, edges.servers[step.server])
     at = state.mail_servers[step.server]
-    worse = not all(_as_before(s, at) for s in spoke)
-    detail = "; ".join(_difference(s, generation) for s in (spoke if worse else wrong)[:4])
+    as_before = all(_as_before(s, at) for s in spoke)
+    detail = "; ".join(_difference(s, generation) for s in (wrong if as_before else spoke)[:4])
     error: Error
-    if worse:
-        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
-    else:
+    if as_before:
         error = Transient("mta.not_offered", detail, NOT_OFFERED)
+    else:
+        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
     met = ev.VerifyFailed(
-        server=step.server, generation=step.generation, served=served, drained=step.drained, worse=worse
+        server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )
     return met, failed(error, step.lane)
 
