@@ -10,7 +10,6 @@ RFC 7671 section 8.1 (records are everywhere before the wait begins), RFC 6840 s
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,17 +21,18 @@ from typing import TypeVar
 import dns.exception
 import dns.message
 import dns.name
-import dns.resolver
 from dns.flags import AD, CD, RD
 from dns.message import Message, QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
+from certagent.dns import endpoint
 from certagent.dns.message import (
     MAX_RECORDS,
     Alias,
     Said,
+    TooMany,
     absolute,
     exchange,
     majority,
@@ -106,8 +106,8 @@ class Resolver:
     """Asks; see the module.
 
     Args:
-        nameservers: addresses of recursive resolvers; None: those of /etc/resolv.conf, read at each call because it
-            changes under a process that runs for months.
+        nameservers: recursive resolvers, as `endpoint.address` reads them; None: those of /etc/resolv.conf, read at
+            each call because it changes under a process that runs for months.
         trust_ad: whether their AD bit is believed; None: if all of them are on this host.
         timeout_s: for one question; a lossy path may take twice that.
         ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
@@ -197,7 +197,7 @@ class Resolver:
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`: Nobody with authority answers; `dns.alias_differs`: the
                 servers do not agree where an alias leads.
-            Misconfigured: `dns.alias`: A loop, or too many hops.
+            Misconfigured: `dns.alias`: A loop, or too many hops; `dns.too_many`: old records are to be removed there.
         """
         trail = self._follow(self._atlas(), absolute(name), TXT)
         if trail.trouble:
@@ -231,6 +231,10 @@ class Resolver:
             for key, s in said.items():
                 if isinstance(s, Unknown):
                     odd[key] = s
+                elif isinstance(s, TooMany):
+                    odd[key] = Unknown(s.why)
+                    hint = f"remove the {rdtype.name} records at {name} that are no longer used"
+                    trouble = Misconfigured("dns.too_many", f"{key} {s.why}", hint)
                 elif (s.target if isinstance(s, Alias) else "") != target:
                     trouble = Transient(
                         "dns.alias_differs", f"the servers of {zone} disagree about the alias at {name}"
@@ -262,12 +266,7 @@ class Resolver:
     # -- through the recursive resolvers -------------------------------------------------------------------------------
 
     def _nameservers(self) -> tuple[str, ...]:
-        if self._configured:
-            return self._configured
-        try:
-            return tuple(str(server) for server in dns.resolver.Resolver().nameservers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise Misconfigured("dns.no_resolver", "/etc/resolv.conf names no name server") from error
+        return self._configured or endpoint.resolvers()
 
     def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
         # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
@@ -299,7 +298,7 @@ class Resolver:
 
     def _security(self, name: str) -> tuple[Security, str]:
         servers = self._nameservers()
-        local = all(ipaddress.ip_address(server).is_loopback for server in servers)
+        local = all(map(endpoint.is_loopback, servers))
         if not (local if self._trust_ad is None else self._trust_ad):  # RFC 4035 section 4.9.3: only over a safe path
             return "unknown", f"the AD bit of {', '.join(servers)} could be forged on the way: it is not on this host"
         why = ""
