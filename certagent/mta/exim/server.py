@@ -47,7 +47,7 @@ from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, View
-from certagent.mta.exim.eximdaemon import Daemon
+from certagent.mta.exim.eximdaemon import Daemon, started_per_connection
 from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
@@ -226,7 +226,8 @@ class Exim:
         """See `Server`; on return the daemon listens again, if that can be seen, or its watch had the time it takes.
 
         No signal is sent with a configuration that Exim would not read: the daemon would end of it. Nor to a process
-        that is not this Exim's daemon, whatever the pid file says.
+        that is not this Exim's daemon, whatever the pid file says. Nor where inetd or systemd listens in its place and
+        starts a process for each connection, which reads the new files.
         """
         try:
             self._exim.build()
@@ -243,8 +244,11 @@ class Exim:
             configs=frozenset({settings["config_file"], self._options.config or settings["config_file"]}),
             start=self._start(),
         )
+        ports = eximconf.ports(settings["daemon_smtp_ports"]) or [25]
+        if started_per_connection([*ports, *eximconf.ports(settings["tls_on_connect_ports"])]):
+            return
         if self._options.hangup:
-            daemon.hang_up(eximconf.ports(settings["daemon_smtp_ports"]))
+            daemon.hang_up(ports)
         else:
             daemon.verify()
             if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:
