@@ -29,7 +29,17 @@ _RESTART_S = 35.0
 """To listen again: 25 ms, or the 30 s after which Exim tries again; more is an address that is not there."""
 
 _STARTERS = frozenset(
-    {"systemd", "systemd-socket-", "inetd", "xinetd", "rlinetd", "tcpserver", "tcpsvd", "s6-tcpserver4", "s6-tcpserver6"}
+    {
+        "systemd",
+        "systemd-socket-",
+        "inetd",
+        "xinetd",
+        "rlinetd",
+        "tcpserver",
+        "tcpsvd",
+        "s6-tcpserver4",
+        "s6-tcpserver6",
+    }
 )
 """Who listens in Exim's place and starts it for each connection, as the kernel calls it (with 15 characters)."""
 

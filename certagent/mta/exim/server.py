@@ -52,7 +52,7 @@ from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki import names
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
@@ -169,13 +169,13 @@ class Exim:
                 what = (
                     f"tls_certificate does not read {self._options.list} yet: the first run writes it and stops there"
                 )
-                found.append(Advice(what, self._set_later(settings, [])))
+                found.append(Stop(what, self._set_later(settings, [])))
             return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
             new, keep = to_come(view.pairs, needed)
             if new:
                 what = f"{view.where} does not lead to {shown(new)} yet: the first run installs it and stops there"
-                found.append(Advice(what, self._set_later(settings, keep)))
+                found.append(Stop(what, self._set_later(settings, keep)))
         if unknown:
             what = (
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
