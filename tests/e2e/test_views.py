@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.query
