@@ -29,6 +29,7 @@ from certagent.dns.message import (
     MAX_RECORDS,
     Alias,
     Said,
+    TooMany,
     absolute,
     exchange,
     majority,
@@ -102,8 +103,8 @@ class Resolver:
     """Asks; see the module.
 
     Args:
-        nameservers: addresses of recursive resolvers; None: those of /etc/resolv.conf, read at each call because it
-            changes under a process that runs for months.
+        nameservers: recursive resolvers, as `endpoint.address` reads them; None: those of /etc/resolv.conf, read at
+            each call because it changes under a process that runs for months.
         trust_ad: whether their AD bit is believed; None: if all of them are on this host.
         timeout_s: for one question; a lossy path may take twice that.
         ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
@@ -197,7 +198,7 @@ class Resolver:
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`: Nobody with authority answers; `dns.alias_differs`: the
                 servers do not agree where an alias leads.
-            Misconfigured: `dns.alias`: A loop, or too many hops.
+            Misconfigured: `dns.alias`: A loop, or too many hops; `dns.too_many`: old records are to be removed there.
         """
         trail = self._follow(self._atlas(), absolute(name), TXT)
         if trail.trouble:
@@ -231,6 +232,10 @@ class Resolver:
             for key, s in said.items():
                 if isinstance(s, Unknown):
                     odd[key] = s
+                elif isinstance(s, TooMany):
+                    odd[key] = Unknown(s.why)
+                    hint = f"remove the {rdtype.name} records at {name} that are no longer used"
+                    trouble = Misconfigured("dns.too_many", f"{key} {s.why}", hint)
                 elif (s.target if isinstance(s, Alias) else "") != target:
                     trouble = Transient(
                         "dns.alias_differs", f"the servers of {zone} disagree about the alias at {name}"

@@ -9,19 +9,18 @@ Standards: RFC 4035 section 4.9.3 (whose AD bit), RFC 6840 section 5.7 (AD in qu
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Iterator, Mapping
 
 import dns.message
 import dns.name
-import dns.resolver
 from dns.flags import AD, CD, RD
 from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import DS, SOA, TLSA, RdataType
 
+from certagent.dns import endpoint
 from certagent.dns.message import exchange, name_text, rrset_of
-from certagent.errors import Misconfigured, ServerFailure, Transient
+from certagent.errors import ServerFailure, Transient
 from certagent.facts.dns import Answer, Security
 from certagent.facts.unknown import Unknown
 
@@ -86,7 +85,7 @@ class Recursive:
         `zones`: those that its aliases lead through, the last one included.
         """
         servers = self._nameservers()
-        local = all(ipaddress.ip_address(server).is_loopback for server in servers)
+        local = all(map(endpoint.is_loopback, servers))
         if not (local if self._trust_ad is None else self._trust_ad):  # RFC 4035 section 4.9.3: only over a safe path
             return "unknown", f"the AD bit of {', '.join(servers)} could be forged on the way: it is not on this host"
         why = ""
@@ -98,12 +97,7 @@ class Recursive:
         return "unknown", why
 
     def _nameservers(self) -> tuple[str, ...]:
-        if self._configured:
-            return self._configured
-        try:
-            return tuple(str(server) for server in dns.resolver.Resolver().nameservers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise Misconfigured("dns.no_resolver", "/etc/resolv.conf names no name server") from error
+        return self._configured or endpoint.resolvers()
 
     def _judge(self, server: str, name: str, response: Message, zones: Collection[str]) -> tuple[Security, str]:
         if response.rcode() in (NOERROR, NXDOMAIN):

@@ -97,6 +97,24 @@ def prepared(
         yield place
 
 
+def move(new: Path, path: Path, mode: int = 0o600) -> None:
+    """Gives `path` a file that another program wrote beside it, durably, in one step.
+
+    Raises:
+        Error: As `write`.
+    """
+    with translated(path), ExitStack() as cleanup:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        cleanup.callback(os.close, directory)
+        _refuse_unusual(path, directory)
+        fd = os.open(new.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        cleanup.callback(os.close, fd)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+        os.rename(new.name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
+
+
 def replaceable(path: Path) -> None:
     """Raises what `write` would, as far as the directory and the old file show it. Changes nothing.
 

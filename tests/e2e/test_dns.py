@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+from tests.dns.test_tsigkey import AS_BIND
 from tests.lab import namespace
 from tests.lab.addresses import (
     ALIAS_ZONE,
@@ -73,6 +75,19 @@ class TestObserve:
         for owner in (f"_25._tcp.nowhere.{ZONE}.", f"mx1.{ZONE}."):
             empty = Answer(frozenset(), 0)
             assert resolver.observe(owner).answers == {NS1: empty, NS2: empty}
+
+    def test_a_record_that_nobody_can_use_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """A digest of a wrong length hides no other record, and can be removed."""
+        owner, short = f"_25._tcp.short.{ZONE}.", "3 1 1 aabb"
+        lab_dns.update(owner, "TLSA", [A, short])
+        observation = resolver.observe(owner, expect=frozenset({A, short}), budget=SOON)
+        assert [observation.answers[ns] for ns in (NS1, NS2)] == [Answer(frozenset({A, short}), 5)] * 2
+        assert observation.security == "secure"
+        provider = rfc2136(lab_dns)
+        provider.remove(owner, "TLSA", frozenset({short}), provider.get(owner, "TLSA"))
+        left = provider.get(owner, "TLSA")
+        assert left is not None
+        assert left.values == {A}
 
     def test_a_lagging_secondary_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Without its update a secondary shows the old set, for as long as the budget is; then it is in step."""
@@ -201,6 +216,15 @@ class TestPlaces:
         lab_dns.settle()
         assert resolver.final(name) == (f"{ALIAS_ZONE}.", end)
 
+    def test_final_among_too_many_old_values(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The set that is to be cleaned is named."""
+        name = f"_acme-challenge.crowded.{ZONE}."
+        lab_dns.update(name, "TXT", [f'"{n}"' for n in range(70)])
+        lab_dns.settle()
+        with pytest.raises(Misconfigured, match=r"70 records.*dns\.too_many") as caught:
+            resolver.final(name)
+        assert f"TXT records at {name}" in caught.value.hint
+
     def test_final_with_no_server_left(self, lab_dns: Dns, resolver: Resolver) -> None:
         """It is Transient, not a guess."""
         resolver.final(f"a.{INSECURE_ZONE}.")
@@ -220,6 +244,13 @@ class TestPlaces:
         assert caught.value.code == "dns.not_yet"
         assert NS2 in caught.value.detail
         assert NS1 not in caught.value.detail
+
+    @pytest.mark.parametrize("text", ["127.0.0.1:53", "127.0.0.1"])
+    def test_a_resolver_may_have_a_port(self, lab_dns: Dns, text: str) -> None:
+        assert Resolver((text,)).addresses(f"mx1.{ZONE}.") == (MX1,)
+        assert Resolver((text,)).observe(f"_25._tcp.mx1.{ZONE}.").security == "secure"
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            Resolver(("127.0.0.1:5399", "localhost")).addresses(f"mx1.{ZONE}.")
 
     def test_addresses(self, lab_dns: Dns, resolver: Resolver) -> None:
         """A host without addresses and a resolver without answers are told apart."""
@@ -299,6 +330,13 @@ class TestRfc2136:
     @each_check
     def test_knot_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
         check(rfc2136(lab_dns, server=KNOT, zone=KNOT_ZONE), f"{KNOT_ZONE}.")
+
+    @pytest.mark.parametrize("text", [text for text, _, _ in AS_BIND])
+    def test_bind_reads_key_files_alike(self, text: str) -> None:
+        check = subprocess.run(
+            ["named-checkconf", "/dev/stdin"], input=text, text=True, capture_output=True, check=False
+        )
+        assert check.returncode == 0, check.stdout
 
     def test_a_key_without_the_right(self, lab_dns: Dns) -> None:
         """The hint is the line that BIND needs."""

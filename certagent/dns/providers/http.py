@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from certagent import __version__
 from certagent.dns.providers.program import printable
+from certagent.dns.providers.protocol import Seconds
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.host.files import read_private, read_trusted
 
@@ -45,7 +46,7 @@ class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     token_file: str
     """File with the token alone; nobody but its owner (root or certagent's user) may read it."""
-    timeout_s: float = 30.0
+    timeout_s: Seconds = 30.0
     """How long one request may take as a whole, in seconds."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: the system's."""

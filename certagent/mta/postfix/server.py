@@ -178,15 +178,25 @@ class Postfix:
         )
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
-        """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
+        """See `Server`; the SNI map is locked, and its table made and compared, before the first file is placed.
 
         Raises:
-            Misconfigured: `mta.config`: Also if the files are in their places, but no SNI table can be made of them, or
-                Postfix's settings do not name them, see `check`.
+            Misconfigured: `mta.config`: No SNI table can be made. Also if the files are in their places, but Postfix's
+                settings do not name them, see `check`.
+            Transient: `lock.busy`: Another process edits the SNI map for too long.
         """
-        self._layout.install(credentials)
-        if self._sni:
-            self._sni.install(self._layout.paths(sorted(credentials)))
+        if self._sni is None:
+            self._layout.install(credentials)
+        else:
+            paths = self._layout.paths(sorted(credentials))
+            with (
+                self._sni.locked(),
+                self._layout.prepared(credentials) as new,
+                self._sni.prepared(paths, new.files) as place_map,
+                self._layout.together(),
+            ):
+                new.place()
+                place_map()
         self._check_served(credentials, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:

@@ -157,6 +157,7 @@ class Sendmail:
         with (
             pemfile.in_its_words(),
             replace.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+            self._layout.together(),
         ):
             self._layout.install(credentials)
             place()
