@@ -43,7 +43,14 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 BUILT_IN = {
     "certagent.dns_providers": {
         "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
+        "knot": "certagent.dns.providers.knot:Knot",
         "powerdns": "certagent.dns.providers.powerdns:PowerDns",
+        "cloudflare": "certagent.dns.providers.cloudflare:Cloudflare",
+        "desec": "certagent.dns.providers.desec:Desec",
+        "hetzner": "certagent.dns.providers.hetzner:Hetzner",
+        "gandi": "certagent.dns.providers.gandi:Gandi",
+        "netcup": "certagent.dns.providers.netcup:Netcup",
+        "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

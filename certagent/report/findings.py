@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 
 Outcome = Literal["ok", "note", "warning", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "note", "warning", "error")
+"""By severity."""
 
 
 class Finding(Struct, frozen=True):
@@ -27,6 +30,11 @@ class Finding(Struct, frozen=True):
     what: str
     detail: str
     hint: str = ""
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order of severity, else as they come."""
+    return sorted(findings, key=lambda finding: -OUTCOMES.index(finding.outcome))
 
 
 def dnssec(tlsa_name: str, observation: Observation) -> Finding:

@@ -109,6 +109,11 @@ class Dns:
         (primary / f"{EXPIRED_ZONE}.zone").write_text(expired.sign(zones.child(EXPIRED_ZONE, self.ttl), expired=True))
         self._ds = {INSECURE_ZONE: [], EXPIRED_ZONE: expired.ds()}
 
+    @property
+    def knot_socket(self) -> Path:
+        """The control socket of knotd."""
+        return self._directory / "knot" / "knot.sock"
+
     def _start_bind(self, role: str) -> None:
         directory = self._directory / role
         (directory / "named.conf").write_text(self._render(f"{role}.conf"))

@@ -32,6 +32,7 @@ from certagent.lifecycle.state import Generation, Installation, State
 from certagent.lifecycle.steps import Verify
 from certagent.pki.bundle import facts
 from certagent.probe import handshake, starttls
+from certagent.report.findings import Finding
 from tests.lab.wait import until
 from tests.lifecycle.play import SPEC
 from tests.mta import chains, servers
@@ -584,10 +585,17 @@ class TestChain:
     def served(self, *certificates: bytes) -> Served:
         return ask(servers.smtp(servers.context(b"".join((EC.key, *certificates)))))
 
+    def checked(self, served: Served, installed: Generation | None) -> Finding:
+        at = Installation(generation=installed.id if installed else None, phase="drained")
+        state = State(name="mx", generations=(installed,) if installed else ())
+        now = self.INSTALLED.not_before
+        [finding] = served_check._compare(served, at, state, now)  # pyright: ignore[reportPrivateUsage]
+        return finding
+
     def test_the_whole_chain_is_right(self) -> None:
         served = self.served(EC.leaf, EC.issuer, self.ROOT)
         assert serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
-        assert served_check._compare(served, self.GENERATION.chains).outcome == "ok"  # pyright: ignore[reportPrivateUsage]
+        assert self.checked(served, self.GENERATION).outcome == "ok"
 
     @pytest.mark.parametrize(
         ("sent", "told"),
@@ -604,7 +612,7 @@ class TestChain:
         assert spki(served) == EC.spki
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
         assert serving._difference(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
-        finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
+        finding = self.checked(served, self.GENERATION)
         assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
     def test_another_certificate_another_key_and_another_kind_are_reported(self) -> None:
@@ -620,8 +628,8 @@ class TestChain:
             generation = replace(self.GENERATION, chains=leaves)
             assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
             assert serving._difference(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
-            assert served_check._compare(served, leaves).outcome == "error"  # pyright: ignore[reportPrivateUsage]
-        assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
+            assert self.checked(served, generation).outcome == "error"
+        assert self.checked(served, None).outcome == "note"
 
 
 class TestKindThatWent:
