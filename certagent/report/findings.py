@@ -67,6 +67,8 @@ class Rehearsal(Struct, frozen=True):
     written: tuple[str, ...]
     removed: tuple[str, ...]
     timeline: tuple[Foreseen, ...]
+    kind: str = ""
+    """The kind of the failure with which the real run would end; "" if it would not fail."""
 
     @property
     def failed(self) -> bool:
