@@ -272,8 +272,10 @@ def commands() -> dict[str, click.Command]:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command
-        parts = command.commands if isinstance(command, click.Group) else {}
-        found |= {f"{name} {part}": one for part, one in parts.items()} or {name: command}
+        if isinstance(command, click.Group):
+            found |= {f"{name} {part}": one for part, one in command.commands.items()}
+        else:
+            found[name] = command
     return found
 
 

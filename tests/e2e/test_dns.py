@@ -174,8 +174,11 @@ class TestObserve:
         """Its servers are asked all the same, and it is called bogus: signatures over, or a wrong DS."""
         observation = resolver.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
         assert (observation.security, set(observation.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
+        owner = f"_25._tcp.bogus.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A])
+        lab_dns.settle()
         lab_dns.parent(ZONE, "bad")
-        observation = resolver.observe(f"_25._tcp.mx1.{ZONE}.")
+        observation = resolver.observe(owner)
         assert observation.security == "bogus"
         assert all(isinstance(observation.answers[key], Answer) for key in (NS1, NS2))
 
