@@ -43,6 +43,8 @@ def dnssec(tlsa_name: str, observation: Observation) -> Finding:
     if observation.security == "secure":
         return Finding("ok", f"DNSSEC {tlsa_name}", f"secure{why}")
     hint = "senders use TLSA records only if DNSSEC validates (RFC 7672 section 2.2)"
+    if observation.security == "unknown":
+        hint = "let a validating resolver run on this host; or set dns.trust_ad, or dns.public_view if it is true"
     return Finding("error", f"DNSSEC {tlsa_name}", f"{observation.security}{why}", hint)
 
 
@@ -65,6 +67,8 @@ class Rehearsal(Struct, frozen=True):
     written: tuple[str, ...]
     removed: tuple[str, ...]
     timeline: tuple[Foreseen, ...]
+    kind: str = ""
+    """The kind of the failure with which the real run would end; "" if it would not fail."""
 
     @property
     def failed(self) -> bool:

@@ -154,6 +154,8 @@ class RehearsedCertificate(Struct, frozen=True):
     removed: tuple[str, ...]
     plan: tuple[Planned, ...]
     """The real run."""
+    kind: str
+    """The kind of the failure with which the real run would end; "" if it would not fail."""
 
 
 class RehearsalReport(Struct, frozen=True):
@@ -172,6 +174,7 @@ def rehearsed(report: Rehearsal) -> RehearsedCertificate:
         written=report.written,
         removed=report.removed,
         plan=planned(report.timeline),
+        kind=report.kind,
     )
 
 
