@@ -208,6 +208,13 @@ class VerifyFailed(Event, frozen=True):
     served: tuple[Served, ...]
 
 
+class Met(Event, frozen=True):
+    """What handshakes met just before a swap or a first publication, where it was not what the journal says."""
+
+    server: str
+    served: tuple[Served, ...]
+
+
 class RenewalInfo(Event, frozen=True):
     """When the CA wants the certificate renewed (RFC 9773)."""
 
@@ -288,6 +295,7 @@ AnyEvent = (
     | Reloaded
     | Verified
     | VerifyFailed
+    | Met
     | RenewalInfo
     | Revoked
     | Deleted

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import KeyType
+from certagent.facts.tls import Chain, KeyType, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
@@ -106,6 +106,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _verified(state, event, now)
         case ev.VerifyFailed():
             return _verify_failed(state, event)
+        case ev.Met():
+            return _met(state, event.server, event.served)
         case ev.RenewalInfo():
             return replace(
                 state, renewals={**state.renewals, event.key_type: Renewal(event.generation, event, asked_at=now)}
@@ -300,7 +302,15 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
     only = (event.generation,)
     services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
     new = replace(
-        old, serves=only, met=only, phase="drained", verified_at=now, services=services, rejected=rejected, kept=False
+        old,
+        serves=only,
+        met=only,
+        phase="drained",
+        verified_at=now,
+        services=services,
+        rejected=rejected,
+        strange=(),
+        kept=False,
     )
     return replace(state, mail_servers={**state.mail_servers, event.server: new})
 
@@ -310,9 +320,21 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     if old is None or old.generation != event.generation:
         return state
     # of a generation that was verified before: another program or person has replaced it
-    return _server(
-        state, event.server, phase="drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
-    )
+    phase = "drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
+    return _server(_met(state, event.server, event.served), event.server, phase=phase)
+
+
+def _met(state: State, server: str, served: tuple[Served, ...]) -> State:
+    """Chains that no record can tell from one that may be served are no surprise; all others are."""
+    old = state.mail_servers.get(server)
+    if old is None:
+        return state
+    expected = {(c.spki, c.issuers) for g in state.serving((server,)) for c in g.chains.values()}
+    strange = {(c.spki, c.issuers): c for c in old.strange}
+    for chain in (one.chain for one in served):
+        if isinstance(chain, Chain) and (chain.spki, chain.issuers) not in expected:
+            strange.setdefault((chain.spki, chain.issuers), chain)
+    return state if len(strange) == len(old.strange) else _server(state, server, strange=tuple(strange.values()))
 
 
 def _deleting(state: State, step: Delete) -> State:

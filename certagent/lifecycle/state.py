@@ -144,6 +144,10 @@ class Installation(Struct, frozen=True):
     """As `host:port`, where the last verification that nothing else is served met the generation."""
     rejected: str | None = None
     """The generation that was taken back, since its verification failed or caches forbade it by then."""
+    strange: tuple[Chain, ...] = ()
+    """What handshakes met where something else was expected: somebody else's doing. Until it is verified that nothing
+    but certagent's is served, what was served before exempts from no gate. These are no generations, and their records
+    are not ours: none is added or removed."""
     kept: bool = False
     """Files of somebody else were replaced and are in the vault, to be put back if the verification fails."""
 

@@ -138,7 +138,14 @@ class Shared:
         """The chains that a client may meet now; none if any mail server is unknown yet."""
         if self.unknown_servers:
             return []
-        return _distinct(chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+        known = (chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+        return _distinct((*known, *self.strange))
+
+    @once
+    def strange(self) -> list[Chain]:
+        """Chains among these that were met where others were expected."""
+        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
+        return [chain for at in found if at for chain in at.strange]
 
     @once
     def converged(self) -> list[list[Chain]]:
@@ -154,7 +161,7 @@ class Shared:
         ids: set[str] = set()
         for name in self.mail_servers:
             server, at = configured.get(name), self._state.mail_servers.get(name)
-            if server is None or at is None or at.phase != "drained" or not at.met_everywhere(server):
+            if server is None or at is None or at.phase != "drained" or at.strange or not at.met_everywhere(server):
                 return None
             ids |= set(at.serves)
         return self._state.generation(ids.pop()) if len(ids) == 1 else None
@@ -333,9 +340,12 @@ class TlsaName:
 
         Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for
         a name that is withdrawn (unless its alias leads to the records of others). Nothing yet if a first publication
-        has to wait.
+        has to wait. Records of what was met unexpectedly stay with the others, but only where they are already.
         """
-        return frozenset() if self.withdrawn or self.publication_blocked else self.shared.values
+        if self.withdrawn or self.publication_blocked:
+            return frozenset()
+        strange = {v for chain in self.shared.strange for v in tlsa.records(chain, self.names.spec.tlsa_parameters)}
+        return self.shared.values | (self.seen_somewhere & strange)
 
     @once
     def missing(self) -> Values:
@@ -359,10 +369,16 @@ class TlsaName:
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
         unplaced = (chain for name in self.names.unplaced for chain in name.served)
-        hidden = product((frozenset[Value](),), (*self.served, *unplaced))  # a hidden primary may be empty
+        expected = (chain for chain in self.served if chain not in self.shared.strange)
+        hidden = product((frozenset[Value](),), (*expected, *unplaced))  # a hidden primary may be empty
         pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
         return sorted(frozenset[str]().union(*unmatched))
+
+    def lacks_parameters(self, values: Values) -> bool:
+        """Some server gives a set in which they are the first of their TLSA parameters."""
+        wanted = set(map(tlsa.parameters, values))
+        return any(wanted - set(map(tlsa.parameters, before)) for before in self.sets)
 
     @once
     def surplus(self) -> Values:

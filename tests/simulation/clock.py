@@ -9,6 +9,7 @@ import heapq
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -189,6 +190,16 @@ class Journal:
     def reopened(self) -> None:
         """A new process reads the file: what was written must read as it was."""
         self.head = _STATE.decode(msgspec.json.encode(self.head, order="sorted"))
+
+    def saved(self) -> tuple[Any, ...]:
+        """All of it, as a backup has it."""
+        return self.first, list(self.rows), self.head, self._elapsed
+
+    def bring_back(self, saved: tuple[Any, ...]) -> None:
+        """It is as it was then."""
+        self.first, rows, self.head, self._elapsed = saved
+        self.rows = list(rows)
+        self._last = (-1.0, 0.0, 0, Instant(BASE, 0.0))
 
     def verify(self) -> None:
         """Nothing that was journaled is lost: the rows as they stand in the file fold to the same state."""

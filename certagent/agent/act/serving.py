@@ -37,6 +37,10 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     observed: list[ev.AnyEvent] = []
     try:
         if not step.accept_deferrals:
+            if TlsaNames(spec, state).at(step.server):
+                observed += surprises((step.server,), generation, spec, state, edges, now)
+            for event in observed:
+                state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
                 observation = edges.resolver().observe(
                     name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
@@ -44,13 +48,34 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                 observed.append(
                     ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
                 )
-            for event in observed:
-                state = fold(state, event, now)
+                state = fold(state, observed[-1], now)
             against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
             gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
         return (*observed, failed(error, step.lane))
+
+
+def surprises(
+    servers: tuple[str, ...], generation: Generation | None, spec: Spec, state: State, edges: Edges, now: Instant
+) -> list[ev.AnyEvent]:
+    """What these mail servers serve at this very moment, where the journal has it otherwise.
+
+    A host whose addresses cannot be looked up shows nothing new.
+    """
+    events: list[ev.AnyEvent] = []
+    for server in spec.mail_servers:
+        if server.name not in servers:
+            continue
+        kinds = dict.fromkeys(generation.chains if generation else ())
+        kinds |= {key_type: None for one in state.serving((server.name,)) for key_type in one.chains}
+        try:
+            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, tuple(kinds))))
+        except Error:
+            continue
+        if fold(state, met, now) != state:
+            events.append(met)
+    return events
 
 
 def _install(
