@@ -12,12 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
 import msgspec
 import requests
@@ -27,8 +27,10 @@ from josepy.json_util import decode_b64jose
 from josepy.jwa import JWASignature
 from josepy.jwk import JWK
 from msgspec import Struct
+from urllib3.exceptions import HTTPError
 
-from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient
+from certagent.acme.weburl import is_https, place
+from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient, printable
 
 T = TypeVar("T")
 
@@ -36,7 +38,10 @@ ANSWER_MAX_BYTES = 256 * 1024  # a chain is below 20 KiB, everything else smalle
 DETAIL_MAX_CHARS = 500  # a CA's words go to the journal and the terminal
 NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusal; at 60 % refusals 1 in 27000 gives up
 DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
+REDIRECTS_MAX = 5  # a directory that has moved leads to the new one in one or two
 RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
+HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+"""Source: RFC 9110 section 5.6.7."""
 ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
 
 
@@ -134,20 +139,14 @@ class Answer:
         url = self.headers.get("Location")
         if not url:
             raise self.garbage("no Location")
+        if not is_https(url):  # it goes into the journal
+            raise self.garbage(f"Location: {place(url)}: no https URL")
         return url
 
     @property
     def retry_after_s(self) -> float | None:
         """Seconds or a date (RFC 9110 section 10.2.3); None if absent or unreadable."""
-        value = self.headers.get("Retry-After", "").strip()
-        if value.isdecimal():
-            return min(float(value), RETRY_AFTER_MAX_S)
-        try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+        return retry_after_s(self.headers.get("Retry-After", ""), datetime.now(UTC))
 
     def garbage(self, why: str) -> Transient:
         """The Error for an answer that is no ACME."""
@@ -176,6 +175,13 @@ class Answer:
         return Refusal(text, kind)
 
 
+class _Session(requests.Session):
+    """One that leaves redirects alone: the library reads them whole, whatever their size, and trips over odd ones."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
 class Transport:
     """Requests to one CA. Every request ends within `timeout_s` without a sign of life."""
 
@@ -183,7 +189,7 @@ class Transport:
         self._url = directory
         self._verify = str(ca_bundle) if ca_bundle else True
         self._timeout_s = timeout_s
-        self._session = requests.Session()  # keeps the connection; honours the proxy variables
+        self._session = _Session()  # keeps the connection; honours the proxy variables
         self._session.adapters.pop("http://")  # RFC 8555 section 6.1: nothing but https, also after a redirect
         self._session.headers["User-Agent"] = user_agent  # RFC 8555 section 6.1
         self._lock = threading.RLock()
@@ -212,7 +218,7 @@ class Transport:
             except Refusal as refusal:
                 if refusal.type != "badNonce":
                     raise
-        raise CaUnavailable("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
+        raise CaUnavailable("ca.busy", f"{place(url)}: refuses every nonce, its own included")
 
     def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
         with self._lock:
@@ -238,14 +244,27 @@ class Transport:
         return answer
 
     def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
-        # A redirected POST would arrive without its body, so only what is unsigned follows one.
-        follow = method == "GET"
+        """The answer of the CA. A redirected POST would arrive without its body: only a GET follows redirects."""
+        answer = self._ask(method, url, data, headers)
+        for _ in range(REDIRECTS_MAX if method == "GET" else 0):
+            to = answer.headers.get("Location")
+            if answer.status not in _REDIRECTS or to is None:
+                break
+            try:
+                url = urljoin(url, to)
+            except ValueError:
+                raise answer.garbage("its redirect names no URL") from None
+            answer = self._ask(method, url, data, headers)
+        return answer
+
+    def _ask(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+        if not is_https(url):
+            raise CaUnavailable("ca.garbage", f"{place(url)}: the CA gave this as a URL, and it is no https URL")
         try:
             with self._session.request(
-                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s,
-                allow_redirects=follow, stream=True,
-            ) as response:  # fmt: skip
-                answer = Answer(_place(url), response.status_code, response.headers, b"")
+                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s, stream=True
+            ) as response:
+                answer = Answer(place(url), response.status_code, response.headers, b"")
                 body = b""
                 for piece in response.iter_content(16 * 1024):
                     body += piece
@@ -255,10 +274,16 @@ class Transport:
         except requests.RequestException as error:
             # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
             hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
-            raise CaUnavailable("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
+            raise CaUnavailable("ca.unreachable", f"{place(url)}: {_root_cause(error)}", hint) from None
         except OSError:
             detail = f"the ca_bundle cannot be read: {self._verify}"
             raise Misconfigured("ca.account", detail, "name a PEM file") from None
+        except (ValueError, HTTPError) as error:  # such as a host name that cannot be
+            detail = f"{place(url)}: cannot be asked ({type(error).__name__})"
+            raise CaUnavailable("ca.garbage", detail) from None
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def short(problem_type: str) -> str:
@@ -268,8 +293,20 @@ def short(problem_type: str) -> str:
 
 def clean(text: str) -> str:
     """Fit to be printed: one line without control characters, of bounded length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * DETAIL_MAX_CHARS]).split())
+    line = " ".join(printable(text[: 4 * DETAIL_MAX_CHARS]).split())
     return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"
+
+
+def retry_after_s(value: str, now: datetime) -> float | None:
+    """Seconds or a date (RFC 9110 section 10.2.3), from 0 to a week; None if it is neither."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), RETRY_AFTER_MAX_S)
+    for form in HTTP_DATES:
+        with suppress(ValueError):
+            seconds = (datetime.strptime(value, form).replace(tzinfo=UTC) - now).total_seconds()
+            return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+    return None
 
 
 def _nonce(answer: Answer) -> str | None:
@@ -279,11 +316,6 @@ def _nonce(answer: Answer) -> str | None:
         return nonce if decode_b64jose(nonce) else None
     except DeserializationError:
         return None
-
-
-def _place(url: str) -> str:
-    parts = urlsplit(url)
-    return clean(parts.netloc.rpartition("@")[2] + parts.path)
 
 
 def _root_cause(error: BaseException) -> str:

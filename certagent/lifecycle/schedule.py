@@ -15,6 +15,10 @@ SHORT_LIFE = timedelta(days=10)
 _MINUTE = 60.0
 CA_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 1440 * _MINUTE)
 """Let's Encrypt's integration guide: one minute, ten, a hundred, then daily; remembered across restarts."""
+RENEWAL_INFO_BACKOFF_S = (*CA_BACKOFF_S[:-1], 360 * _MINUTE)
+"""To ask when to renew counts against no limit. RFC 9773 section 4.3.3: six hours where the CA has no answer; a day
+would find out about a revocation too late.
+"""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
 JITTER = 0.1
@@ -85,7 +89,8 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     """
     steps = BACKOFF_S
     if of_the_ca(failure):
-        steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
+        steps = RENEWAL_INFO_BACKOFF_S if failure.lane.verb == "renewal info" else CA_BACKOFF_S
+        steps = (5.0, *steps) if failure.quick else steps
     wait = steps[min(failure.count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     return timedelta(seconds=wait) - now.since(failure.at)

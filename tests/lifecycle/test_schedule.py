@@ -103,6 +103,12 @@ def test_what_a_ca_refused_is_tried_again_as_it_asks_for() -> None:
     assert waits("ca.unreachable") == waits("ca.busy") == [5, 60, 600, 6000, *[86400] * 5]
 
 
+def test_a_ca_that_does_not_say_when_to_renew_is_asked_again_within_six_hours() -> None:
+    """RFC 9773 section 4.3.3: it counts against no limit, and a revocation is not to be missed for a day."""
+    assert waits("ca.rejected", lane="renewal info") == [60, 600, 6000, *[21600] * 6]
+    assert waits("ca.unreachable", lane="renewal info") == [5, 60, 600, 6000, *[21600] * 5]
+
+
 def test_what_is_our_own_is_tried_again_within_the_hour() -> None:
     """A repair is seen soon; an operator's mistake, also one that the CA refuses, is tried again like any other."""
     ours = [2, 5, 15, 60, 300, 900, 3600, 3600, 3600]

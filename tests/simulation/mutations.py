@@ -228,7 +228,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "unplaced-forgotten",
         "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
         "lifecycle.tlsaname:TlsaName.minded",
-        "_distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
+        "distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
         "self.served",
     ),
     Mutant(
@@ -262,8 +262,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "publish-half-verified",
         "first publication: every mail server serves it, and nothing else",
-        "lifecycle.tlsaname:Shared.verified",
-        'server is None or at is None or at.phase != "drained" or not at.met_everywhere(server)',
+        "lifecycle.shared:Shared.verified",
+        'server is None or at is None or at.phase != "drained" or at.strange or not at.met_everywhere(server)',
         "at is None",
     ),
     Mutant(
@@ -276,14 +276,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "old-record-dropped",
         "what is still served keeps its record",
-        "lifecycle.tlsaname:Shared.values",
+        "lifecycle.shared:Shared.values",
         "values |= records(generation, spec.tlsa_parameters)",
         "pass",
     ),
     Mutant(
         "next-keys-unpublished",
         "the next keys are published ahead",
-        "lifecycle.tlsaname:Shared.values",
+        "lifecycle.shared:Shared.values",
         "state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters",
         "False",
     ),
@@ -374,9 +374,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "strange-serves-nobody",
         "a set that matches only what was met unexpectedly holds a swap back",
-        "lifecycle.tlsaname:Shared.served",
-        "_distinct((*known, *self.strange))",
-        "_distinct(known)",
+        "lifecycle.shared:Shared.served",
+        "distinct((*known, *self.strange))",
+        "distinct(known)",
     ),
     Mutant(
         "strange-dns-unasked",
@@ -389,7 +389,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "swap-on-memory",
         "what is served is asked in the same breath as the swap",
         "agent.act.serving:install_unless",
-        "observed += surprises((step.server,), generation, spec, state, edges, now)",
+        "observed += surprises((step.server,), spec, state, edges, now)",
         "pass",
     ),
     Mutant(
@@ -460,7 +460,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "revoke-served",
         "nothing is revoked while it may be served",
         "lifecycle.rules.disposal:revoke",
-        "generation.revoke and generation.id not in served",
+        "generation.revoke and generation.id not in served and not met",
         "generation.revoke",
     ),
     Mutant(
@@ -469,6 +469,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.issuance:_wanted",
         "_fallback(view)",
         "None",
+    ),
+    Mutant(
+        "ari-asked-daily",
+        "a CA that gave no answer is asked for its window again within six hours",
+        "lifecycle.schedule",
+        "360 * _MINUTE",
+        "1440 * _MINUTE",
     ),
     Mutant(
         "ari-unheard",
@@ -502,7 +509,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "abort-deletes-served",
         "an abort never touches what is installed",
         "lifecycle.rules.disposal:abort",
-        "{g.keys for g in state.generations if g.id in installed}",
+        "strange | {chain.spki for g in state.generations if g.id in installed for chain in g.chains.values()}",
         "set()",
     ),
     Mutant(

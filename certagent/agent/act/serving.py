@@ -38,7 +38,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     try:
         if not step.accept_deferrals:
             if TlsaNames(spec, state).at(step.server):
-                observed += surprises((step.server,), generation, spec, state, edges, now)
+                observed += surprises((step.server,), spec, state, edges, now)
             for event in observed:
                 state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
@@ -56,10 +56,8 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
         return (*observed, failed(error, step.lane))
 
 
-def surprises(
-    servers: tuple[str, ...], generation: Generation | None, spec: Spec, state: State, edges: Edges, now: Instant
-) -> list[ev.AnyEvent]:
-    """What these mail servers serve at this very moment, where the journal has it otherwise.
+def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges, now: Instant) -> list[ev.AnyEvent]:
+    """What these mail servers serve at this very moment, of every key type, where the journal has it otherwise.
 
     A host whose addresses cannot be looked up shows nothing new.
     """
@@ -67,10 +65,8 @@ def surprises(
     for server in spec.mail_servers:
         if server.name not in servers:
             continue
-        kinds = dict.fromkeys(generation.chains if generation else ())
-        kinds |= {key_type: None for one in state.serving((server.name,)) for key_type in one.chains}
         try:
-            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, tuple(kinds))))
+            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, _every_kind(spec))))
         except Error:
             continue
         if fold(state, met, now) != state:
@@ -126,8 +122,7 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
         Transient: `mta.down`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
-    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
-    served = tuple(edges.probe(services, tuple(kinds.values())))
+    served = tuple(edges.probe(services, _every_kind(spec)))
     missed = [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]
     if missed:
         where = sorted(
@@ -136,6 +131,11 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
         detail = "; ".join(where[:4])
         raise Transient("mta.down", detail, _RUNNING)
     return ev.Inspected(server=step.server, served=served, lane=step.lane)
+
+
+def _every_kind(spec: Spec) -> tuple[str, ...]:
+    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
+    return tuple(kinds.values())
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
