@@ -146,22 +146,28 @@ class Backup(NamedTuple):
     vault: tuple[dict[Any, Any], ...]
 
 
+def backup(world: World) -> Backup:
+    """The state directory as it is now."""
+    journal, vault = world.journal, world.vault
+    return Backup(journal.saved(), (dict(vault.keys), dict(vault.chains), dict(vault.files)))
+
+
 def old_state(world: World) -> None:
     """The state directory is saved, and brought back later: the journal is that of then, and so are keys and chains."""
-    journal, vault = world.journal, world.vault
-    backup = Backup(journal.saved(), (dict(vault.keys), dict(vault.chains), dict(vault.files)))
-    world.clock.at(world.rng.choice((1, 1, 10, 40)) * 86400 * world.rng.random(), partial(_ask, world, backup))
+    saved = backup(world)
+    world.clock.at(world.rng.choice((1, 1, 10, 40)) * 86400 * world.rng.random(), partial(_ask, world, saved))
 
 
-def _ask(world: World, backup: Backup) -> None:
-    world.ask(partial(_bring_back, backup))
+def _ask(world: World, saved: Backup) -> None:
+    world.ask(partial(bring_back, saved))
 
 
-def _bring_back(backup: Backup, world: World) -> None:
+def bring_back(saved: Backup, world: World) -> None:
+    """The state directory is as it was then."""
     world.clock.note("   ! an old state directory is brought back")
     lost = world.journal.head
-    world.journal.bring_back(backup.journal)
-    world.vault.keys, world.vault.chains, world.vault.files = (dict(each) for each in backup.vault)
+    world.journal.bring_back(saved.journal)
+    world.vault.keys, world.vault.chains, world.vault.files = (dict(each) for each in saved.vault)
     world.judge.forgotten(lost, world.journal.head)
     for zone in world.zones:
         zone.stray_txt |= {(c.name, c.value) for c in lost.challenges}
