@@ -1,9 +1,9 @@
 """`renew --dry-run`: everything against a test CA; nothing changes that a mail client or a sender could notice.
 
 Real are the CA's challenges and the responses to them (put in place, seen everywhere, taken away), a certificate for a
-throw-away key, its verification, the mail server's check, and every question to DNS. That TLSA records may be written
-is tried by removing a value that is not there. Never done: TLSA records added or removed, files installed, a server
-reloaded, the journal written.
+throw-away key, its verification, the mail server's check, handshakes with every service, and every question to DNS.
+That TLSA records may be written is tried by removing a value that is not there. Never done: TLSA records added or
+removed, files installed, a server reloaded, the journal written.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 
 from certagent.acme.challenges import TYPES
 from certagent.agent.act import challenges as act
+from certagent.agent.act import serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
-from certagent.errors import Error, Misconfigured
+from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain
@@ -28,7 +29,7 @@ from certagent.lifecycle import caches
 from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
-from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.spec import MailServer, Spec
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
@@ -39,6 +40,8 @@ class _Run:
 
     def __init__(self, report: Callable[[Finding], None]) -> None:
         self.findings: list[Finding] = []
+        self.kinds: set[str] = set()
+        """Of the errors that were met: what the real run would end with."""
         self.written: list[str] = []
         self.removed: list[str] = []
         self._report = report
@@ -57,7 +60,16 @@ class _Run:
         try:
             yield
         except Error as error:
+            self.kinds.add(error.kind)
             self.found(Finding("error", what, str(error), error.hint))
+
+    @property
+    def kind(self) -> str:
+        """The worst; an error that was not met but seen (a zone without DNSSEC) needs the operator."""
+        if {Misconfigured.kind, Unsafe.kind} & self.kinds:
+            return Misconfigured.kind
+        seen = any(finding.outcome == "error" for finding in self.findings)
+        return min(self.kinds, default=Misconfigured.kind if seen else "")
 
 
 def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
@@ -72,6 +84,10 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             edges.check(server, key_types)
             run.ok(what, "its configuration is sound")
             run.found(*(Finding("note", what, *advice) for advice in edges.servers[server].advice(key_types)))
+    for mail_server in spec.mail_servers:
+        what = f"services of {mail_server.name}"
+        with run.trying(what):
+            run.found(*_services(what, mail_server, spec, edges))
     for tlsa_name in spec.tlsa_names:
         with run.trying(f"DNS {tlsa_name}"):
             observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
@@ -84,7 +100,29 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))
     timeline = tuple(forecast(spec, state, now))
-    return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline)
+    return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline, run.kind)
+
+
+def _services(what: str, server: MailServer, spec: Spec, edges: Edges) -> Iterator[Finding]:
+    """Every service is met as the real run meets it.
+
+    Raises:
+        Transient: `mta.down`, `mta.busy`, `mta.turned_away`: Some cannot be met.
+        Transient: `mta.not_offered`: Some show no certificate where the others of this server do.
+    """
+    served = edges.probe(server.services, spec.key_types)
+    if missed := [one for one in served if isinstance(one.chain, Unknown) and not one.chain.reached]:
+        raise serving.unmet(missed, edges.servers[server.name])
+    places = dict.fromkeys(one.place for one in served)
+    shown = {one.place for one in served if isinstance(one.chain, Chain)}
+    without = {one.place: one.chain.why for one in served if isinstance(one.chain, Unknown) and one.place not in shown}
+    if shown and without:
+        detail = "; ".join(f"{place}: {why}" for place, why in without.items())
+        raise Transient("mta.not_offered", detail, serving.NOT_OFFERED)
+    for place, why in without.items():
+        yield Finding("note", what, f"{place} shows no certificate yet: {why}")
+    if shown:
+        yield Finding("ok", what, f"met at {', '.join(places)}")
 
 
 def _answers(tlsa_name: str, observation: Observation, spec: Spec) -> Iterator[Finding]:
@@ -128,8 +166,7 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         csr = keys.csr(key, spec.names)
         order = issuer.order(csr, profile=spec.profile)
         with _presented(run, edges, order.challenges or _made_up(spec)) as challenges:
-            act.ready(challenges, edges)
-            run.ok(f"challenge {key_type}", "its response is seen everywhere")
+            _seen(run, f"challenge {key_type}", challenges, edges)
             issuer.answer(order.url)
         pem = issuer.finalize(order.url, csr)
         credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
@@ -138,6 +175,18 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         issuers = f"{count(len(chain.issuers), 'issuer')} in order"
         run.ok(f"certificate {key_type}", f"issued by {directory}, {life}, {issuers}, loads and serves")
         yield key_type, chain
+
+
+def _seen(run: _Run, what: str, challenges: Sequence[Challenge], edges: Edges) -> None:
+    """The responses are seen wherever this host gets an answer; a renewal passes over what is silent, too."""
+    try:
+        act.ready(challenges, edges)
+    except NotYet as error:
+        if not error.seen:
+            raise
+        run.found(Finding("warning", what, error.detail, "a renewal waits for it for a while, then lets the CA judge"))
+    else:
+        run.ok(what, "its response is seen everywhere")
 
 
 def _made_up(spec: Spec) -> tuple[Challenge, ...]:

@@ -91,6 +91,8 @@ class OrderReady(Event, frozen=True):
     """The CA has seen the challenges."""
 
     key_type: KeyType
+    passed_over: str = ""
+    """Where this host itself did not see the responses, in words."""
 
 
 class OrderAbandoned(Event, frozen=True):
@@ -206,6 +208,10 @@ class VerifyFailed(Event, frozen=True):
     server: str
     generation: str
     served: tuple[Served, ...]
+    drained: bool = False
+    """Processes from before the reload are gone by now."""
+    as_before: bool = False
+    """Nothing but answers without a certificate, each as before the swap, or of a service that is new."""
 
 
 class Met(Event, frozen=True):
@@ -269,7 +275,10 @@ class Requested(Event, frozen=True):
     """The operator asked for something."""
 
     what: Literal["retry", "renew", "rotate", "emergency", "abort"]
-    """`retry`: only that what failed is tried again without waiting."""
+    """`retry`: only that what failed is tried again without waiting.
+
+    With each of these DNS is observed and what is served is verified anew.
+    """
     accept_deferrals: bool = False
     """Do not wait for caches: senders with an old set defer mail."""
 

@@ -6,11 +6,13 @@ same state. What is *intended* counts as possibly done until an outcome says oth
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from msgspec.structs import replace
 
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain, KeyType, Served
+from certagent.facts.tls import KeyType, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
@@ -56,8 +58,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Presented():
             return _order(state, event.key_type, presented=True)
         case ev.ResponseNotSeen(key_type=key_type):
-            orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
-            return replace(state, orders=orders)
+            return _not_seen(state, key_type, now)
         case ev.OrderReady():
             return _order(state, event.key_type, ready=True)
         case ev.OrderAbandoned():
@@ -125,7 +126,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
                 state, tlsa_names=tlsa_names, mail_servers=mail_servers, failing=failing, pending_delete=None
             )
         case ev.Requested():  # pragma: no branch -- the last of AnyEvent; pyright holds the match to be whole
-            return _requested(state, event)
+            return _requested(state, event, now)
 
 
 def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line per step
@@ -143,15 +144,18 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             old = state.mail_servers.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
             changed = old.generation != generation
+            swap = changed or old.phase == "drifted"
             new = replace(
                 old,
+                unseen=old.before if rollback else old.unseen,
+                before=old.unseen if swap and not rollback else old.before,
                 serves=serves,
                 generation=generation,
                 previous=old.generation if changed else old.previous,
                 phase="installing",
                 rejected=old.generation if rollback else old.rejected,
             )
-            failing = _put_back(state, name) if rollback else state.failing
+            failing = _put_back(state, name) if rollback else _without(state, *_over_with_a_swap(old, name))
             return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:
             old = state.mail_servers[name]
@@ -175,7 +179,7 @@ def _changing(
         after = answer.values - values if removes else answer.values | values
         cached = caches.with_set(cached, after, max(answer.ttl_s, ttl_s), known.observation, now)
     old = known.tried(values, removes=removes)
-    change = Change(values, removes, old.tries + 1 if old else 1, now)
+    change = Change(values, removes, old.tries + 1 if old else 1, now, old.first_at if old else now)
     other = next((c for c in (known.change, known.other) if c and c.removes != removes), None)
     return _tlsa_name(state, name, replace(known, cached=cached, changed_at=now, change=change, other=other))
 
@@ -190,6 +194,13 @@ def _seen(change: Change, observation: Observation) -> bool:
 
 def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
     return tuple(f for f in state.failing if f.lane not in lanes)
+
+
+def _over_with_a_swap(old: Installation, server: str) -> Iterator[Lane]:
+    """What failed of what is superseded now: nobody would try it again, and the next verification is of the new."""
+    yield Lane("inspect", server)
+    if old.phase == "drifted":
+        yield Lane("verify", server)
 
 
 def _put_back(state: State, server: str) -> tuple[Failure, ...]:
@@ -220,6 +231,7 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         jitter=event.jitter,
         concerns=event.concerns,
         quick=event.quick,
+        refusals=(old.refusals if old else 0) + (event.concerns == "ca"),
     )
     return replace(state, failing=(*_without(state, event.lane), failure))
 
@@ -229,6 +241,15 @@ def _order(state: State, key_type: KeyType, *, presented: bool | None = None, re
     if old is None:
         return state
     new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
+    return replace(state, orders={**state.orders, key_type: new})
+
+
+def _not_seen(state: State, key_type: KeyType, now: Instant) -> State:
+    old = state.orders.get(key_type)
+    if old is None:
+        return state
+    since = old.not_seen_since or now
+    new = replace(old, presented=False, not_seen=old.not_seen + 1, not_seen_since=since)
     return replace(state, orders={**state.orders, key_type: new})
 
 
@@ -262,6 +283,7 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
         generations=(*generations, generation),
         renewals={},
         requested=None,
+        hurried=state.hurried + 1 if schedule.hurried(state, now) else 0,
     )
 
 
@@ -282,7 +304,7 @@ def _inspected(state: State, event: ev.Inspected, now: Instant) -> State:
     met = (*serves, *(id_ for id_ in old.met if id_ not in serves))
     # after files were put back, processes that read the others may live on
     serves += [id_ for id_ in old.serves if id_ not in serves]
-    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected)
+    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected, unseen=_unseen(event.served))
     return replace(
         state, generations=tuple(generations), mail_servers={**state.mail_servers, event.server: installation}
     )
@@ -294,23 +316,24 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
     if newest:
-        state = replace(state, failing=_without(state, Lane("install", event.server)))
+        state = replace(state, failing=_without(state, *(Lane(v, event.server) for v in ("install", "rollback"))))
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
-        return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected)
+        return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected, unseen=())
     only = (event.generation,)
-    services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
     new = replace(
         old,
         serves=only,
         met=only,
         phase="drained",
         verified_at=now,
-        services=services,
+        services=tuple(sorted({f"{one.host}:{one.port}" for one in event.served})),
         rejected=rejected,
         strange=(),
         kept=False,
+        unseen=(),
+        before=(),
     )
     return replace(state, mail_servers={**state.mail_servers, event.server: new})
 
@@ -319,22 +342,21 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
+    unseen = _unseen(event.served) if event.drained else old.unseen
+    if old.phase == "drained" and event.as_before:
+        return _server(state, event.server, unseen=unseen)
     # of a generation that was verified before: another program or person has replaced it
     phase = "drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
-    return _server(_met(state, event.server, event.served), event.server, phase=phase)
+    return _server(_met(state, event.server, event.served), event.server, phase=phase, unseen=unseen)
 
 
 def _met(state: State, server: str, served: tuple[Served, ...]) -> State:
-    """Chains that no record can tell from one that may be served are no surprise; all others are."""
-    old = state.mail_servers.get(server)
-    if old is None:
-        return state
-    expected = {(c.spki, c.issuers) for g in state.serving((server,)) for c in g.chains.values()}
-    strange = {(c.spki, c.issuers): c for c in old.strange}
-    for chain in (one.chain for one in served):
-        if isinstance(chain, Chain) and (chain.spki, chain.issuers) not in expected:
-            strange.setdefault((chain.spki, chain.issuers), chain)
-    return state if len(strange) == len(old.strange) else _server(state, server, strange=tuple(strange.values()))
+    known = state.mail_servers[server].strange if server in state.mail_servers else ()
+    return _server(state, server, strange=(*known, *state.surprises(server, served)))
+
+
+def _unseen(served: Iterable[Served]) -> tuple[str, ...]:
+    return tuple(sorted({one.unseen for one in served if one.unseen}))
 
 
 def _deleting(state: State, step: Delete) -> State:
@@ -358,10 +380,13 @@ def _deleting(state: State, step: Delete) -> State:
     )
 
 
-def _requested(state: State, event: ev.Requested) -> State:
-    # the operator was there: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
-    failing = tuple(f for f in state.failing if schedule.of_the_ca(f))
-    return replace(state, requested=state.requested if event.what == "retry" else event, failing=failing)
+def _requested(state: State, event: ev.Requested, now: Instant) -> State:
+    # the operator was there: what waits for a retry is tried at once, but a CA that refused is not asked again sooner,
+    # unless the request is for a certificate
+    wants = event.what in ("renew", "rotate", "emergency")
+    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and not wants)
+    requested = state.requested if event.what == "retry" else event
+    return replace(state, requested=requested, failing=failing, asked_at=now)
 
 
 def _tlsa_name(state: State, name: str, tlsa_name: TlsaState) -> State:

@@ -67,7 +67,7 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
         found.append(Obstacle(name, None, "changed, and not observed since"))
     if not caches.complete(seen):
         found.append(Obstacle(name, None, _not_heard(seen)))
-    found += _broken(name, chains, name.served, now)
+    found += _broken(name, chains, name.met, now)
     if seen.security == "bogus":
         found.append(Obstacle(name, None, f"DNSSEC is broken: {seen.why}"))
     return found

@@ -30,6 +30,7 @@ from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.byhand import at_once, old_state, roll_by_hand, take_away
 from tests.simulation.clock import Crash, Violation, nobody
+from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
 from tests.simulation.mischief import (
     ANYTIME,
@@ -39,6 +40,7 @@ from tests.simulation.mischief import (
     cut_off,
     deaf_for_days,
     gives_up,
+    inside,
     meddle,
     raise_ttl,
     regress,
@@ -76,6 +78,8 @@ SHAPES = (
     Shape(6, True, (30, 60), (0,), (0,), 0.9, 0.2, first=(there_and_back, rotate)),
     Shape(8, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(unresolved,)),
     Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
+    Shape(6, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(inside,)),
+    Shape(4, True, (16, 40), (0, 1), (1, 2), 0.7, 0.4, first=(inside, rotate)),
     Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
     Shape(8, True, (16, 40), (0, 1), (0,), 0.9, 0.2, kinds=(alias, raise_ttl), first=(alias, rotate)),
@@ -208,26 +212,19 @@ class History:
 
     def live(self) -> None:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
-        world, clock = self.world, self.clock
         self.peace()
         self.until_converged("after the faults")
-        if world.rng.random() < 0.1:
-            world.ca.urgent_before = clock.t
-            before = world.journal.head.generations_made
-            clock.note("   ! everything is to be renewed (ARI)")
-            end = clock.t + 86400 + 60
-            while world.journal.head.generations_made == before:
-                if clock.t > end:
-                    raise Violation("an urgent renewal did not happen within a day")
-                self.turn_and_sleep()
-            self.until_converged("after an urgent renewal")
+        draw = self.world.rng.random()
+        if draw < 0.4:
+            DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
+            self.until_converged("after what was asked for")
 
     # -- the agent's turns
 
     def turn_and_sleep(self) -> None:
         """The agent's turn, mischief, and the time until the next."""
         world, clock, rng = self.world, self.clock, self.world.rng
-        delay = self._turn()
+        delay = self.turn()
         if clock.hostile and (self.left or self.requests):
             self._draw(delay)
         end = clock.t + delay
@@ -241,7 +238,7 @@ class History:
         if rng.random() < 0.5:  # somebody edits, and it takes a while until the agent is told
             clock.go_on(rng.uniform(0, 5))
 
-    def _turn(self) -> float:
+    def turn(self) -> float:
         world, clock, rng = self.world, self.clock, self.world.rng
         try:
             while world.between:
@@ -342,7 +339,12 @@ class History:
                 clock.stirred_at = clock.t
                 host.restart()
         for zone in world.zones:
-            if zone.away or zone.security != "secure" or any(s.deaf or s.refuses or s.stuck for s in zone.servers):
+            if (
+                zone.away
+                or zone.inside
+                or zone.security != "secure"
+                or any(s.deaf or s.refuses or s.stuck for s in zone.servers)
+            ):
                 clock.stirred_at = clock.t
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):

@@ -56,7 +56,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.Publish():
             name = TlsaNames(spec, state)[step.tlsa_name]
             if name.lacks_parameters(step.values):  # then they must match what is served at this very moment
-                for event in serving.surprises(name.shared.mail_servers, spec, state, edges, now):
+                for event in serving.surprises(name.shared.mail_servers, spec, state, edges):
                     note(event)
                     state = fold(state, event, now)
                 name = TlsaNames(spec, state)[step.tlsa_name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 from certagent.agent.act.outcome import failed, gate
@@ -16,7 +16,7 @@ from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Generation, State
+from certagent.lifecycle.state import Generation, Installation, State
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
@@ -24,6 +24,9 @@ from certagent.pki.keytypes import algorithm
 from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
+_BUSY = "certagent tries again; let this host connect more often"
+NOT_OFFERED = "it is not the new certificate: have TLS offered there to this host, or take that service out"
+_TURNED_AWAY = "let this host in, or say in its service how clients come: ehlo, source"
 
 
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
@@ -38,7 +41,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     try:
         if not step.accept_deferrals:
             if TlsaNames(spec, state).at(step.server):
-                observed += surprises((step.server,), spec, state, edges, now)
+                observed += surprises((step.server,), spec, state, edges)
             for event in observed:
                 state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
@@ -56,7 +59,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
         return (*observed, failed(error, step.lane))
 
 
-def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges, now: Instant) -> list[ev.AnyEvent]:
+def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges) -> list[ev.AnyEvent]:
     """What these mail servers serve at this very moment, of every key type, where the journal has it otherwise.
 
     A host whose addresses cannot be looked up shows nothing new.
@@ -69,7 +72,7 @@ def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges, 
             met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, _every_kind(spec))))
         except Error:
             continue
-        if fold(state, met, now) != state:
+        if state.surprises(server.name, met.served):
             events.append(met)
     return events
 
@@ -119,17 +122,12 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
     """Every key type is looked for: what is served need not be of a kind that is configured.
 
     Raises:
-        Transient: `mta.down`.
+        Transient: `mta.down`, `mta.busy`, `mta.turned_away`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     served = tuple(edges.probe(services, _every_kind(spec)))
-    missed = [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]
-    if missed:
-        where = sorted(
-            {f"{s.host} [{s.address}]:{s.port}: {s.chain.why}" for s in missed if isinstance(s.chain, Unknown)}
-        )
-        detail = "; ".join(where[:4])
-        raise Transient("mta.down", detail, _RUNNING)
+    if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
+        raise unmet(missed, edges.servers[step.server])
     return ev.Inspected(server=step.server, served=served, lane=step.lane)
 
 
@@ -144,30 +142,51 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     assert generation is not None, "a verification is planned only for what the state knows"
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     key_types = (*generation.chains, *(_left(step.server, generation, state) if step.drained else ()))
-    deadline = time.monotonic() + step.budget.total_seconds()
-    pause_s = 0.02
-    while True:
-        served = tuple(edges.probe(services, key_types))
-        wrong = [s for s in served if not _is(s, generation)]
-        if not wrong or time.monotonic() >= deadline:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, 1.0)
+
+    def is_wrong(served: Served) -> bool:
+        return not _is(served, generation)
+
+    served = tuple(edges.probe(services, key_types, wrong=is_wrong, budget_s=step.budget.total_seconds()))
+    wrong = [s for s in served if is_wrong(s)]
     if not wrong and served:
         done = ev.Verified(
             server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
         )
         return (done,)
-    detail = "; ".join(_difference(s, generation) for s in wrong[:4]) or "there is no address to verify"
-    spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
-    if spoke:
-        hint = "look at the mail server's own log for TLS errors"
-        error: Error = NotServed("mta.not_served", detail, hint)
-        return (
-            ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
-            failed(error, step.lane),
-        )
-    raise Transient("mta.down", detail, _RUNNING)
+    spoke = [s for s in wrong if isinstance(s.chain, Chain) or s.chain.reached]
+    if not spoke:
+        raise unmet(wrong, edges.servers[step.server])
+    at = state.mail_servers[step.server]
+    as_before = all(_as_before(s, at) for s in spoke)
+    detail = "; ".join(_difference(s, generation) for s in (wrong if as_before else spoke)[:4])
+    error: Error
+    if as_before:
+        error = Transient("mta.not_offered", detail, NOT_OFFERED)
+    else:
+        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+    met = ev.VerifyFailed(
+        server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
+    )
+    return met, failed(error, step.lane)
+
+
+def _as_before(served: Served, at: Installation) -> bool:
+    """No certificate is shown, as before the swap; or a service is new, and its first answer is that."""
+    new = at.phase == "drained" and f"{served.host}:{served.port}" not in at.services
+    return served.unseen is not None and (new or served.unseen in at.before)
+
+
+def unmet(missed: Sequence[Served], server: Server) -> Transient:
+    """Nobody came to TLS. `mta.busy`: later it may; `mta.turned_away`: not like this; `mta.down`: nobody was met."""
+    why = {f"{one.place}: {one.chain.why}": one.chain.refusal for one in missed if isinstance(one.chain, Unknown)}
+    detail = "; ".join(sorted(why)[:4]) or "there is no address to verify"
+    refusals = {*why.values()}
+    if "busy" in refusals:
+        limits = server.connection_limits
+        return Transient("mta.busy", detail, f"{_BUSY}: {limits}" if limits else _BUSY)
+    if "host" in refusals:
+        return Transient("mta.turned_away", detail, _TURNED_AWAY)
+    return Transient("mta.down", detail, _RUNNING)
 
 
 def _left(server: str, generation: Generation, state: State) -> tuple[str, ...]:

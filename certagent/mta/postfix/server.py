@@ -130,6 +130,14 @@ class Postfix:
         """See `Server`."""
         return self._instance.command("postfix", "reload")
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return (
+            "add its address to smtpd_client_event_limit_exceptions (smtpd_client_connection_rate_limit, "
+            "smtpd_client_connection_count_limit, postscreen_client_connection_count_limit)"
+        )
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()))
@@ -170,15 +178,25 @@ class Postfix:
         )
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
-        """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
+        """See `Server`; the SNI map is locked, and its table made and compared, before the first file is placed.
 
         Raises:
-            Misconfigured: `mta.config`: Also if the files are in their places, but no SNI table can be made of them, or
-                Postfix's settings do not name them, see `check`.
+            Misconfigured: `mta.config`: No SNI table can be made. Also if the files are in their places, but Postfix's
+                settings do not name them, see `check`.
+            Transient: `lock.busy`: Another process edits the SNI map for too long.
         """
-        self._layout.install(credentials)
-        if self._sni:
-            self._sni.install(self._layout.paths(sorted(credentials)))
+        if self._sni is None:
+            self._layout.install(credentials)
+        else:
+            paths = self._layout.paths(sorted(credentials))
+            with (
+                self._sni.locked(),
+                self._layout.prepared(credentials) as new,
+                self._sni.prepared(paths, new.files) as place_map,
+                self._layout.together(),
+            ):
+                new.place()
+                place_map()
         self._check_served(credentials, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:
