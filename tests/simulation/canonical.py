@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -85,13 +85,13 @@ class Text:
                 self._say(getattr(thing.func, "__qualname__", "?"))
                 self._write([getattr(thing.func, "__self__", None), *thing.args, *sorted(thing.keywords.items())])
             case frozenset() | set():
-                known = sorted((self._names.get(str(v)[6:], "?"), str(v)) for v in thing)
-                self._write([v for _, v in known])
+                values = map(str, cast("Iterable[object]", thing))
+                self._write([v for _, v in sorted((self._names.get(v[6:], "?"), v) for v in values)])
             case dict():
-                self._write(sorted(thing.items(), key=str))
+                self._write(sorted(cast("dict[object, object]", thing).items(), key=str))
             case list() | tuple():
                 self._say("[")
-                for item in thing:
+                for item in cast("Iterable[object]", thing):
                     self._write(item)
                 self._say("]")
             case _:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 
@@ -33,7 +33,6 @@ from tests.simulation.mail import Shown
 from tests.simulation.mischief import alias, rotate
 from tests.simulation.world import TTLS, World
 
-T = TypeVar("T")
 AFTER = 100
 """At most so many steps and waits after the last event: a roll has about forty."""
 CHECKS = 2
@@ -72,11 +71,11 @@ class Still(random.Random):
     def sample(self, population: Any, k: int, *, counts: Any = None) -> list[Any]:
         return list(population)[:k]
 
-    def choice(self, seq: Sequence[T]) -> T:
+    def choice(self, seq: Any) -> Any:
         if tuple(seq)[:2] == (0.0, 1.0):
             return seq[1]  # of how long an old process lives: as long as it may
         asked = next((name for name, these in _ASKED.items() if these == tuple(seq)), "")
-        return cast("T", self.wanted.get(asked, seq[0]))
+        return self.wanted.get(asked, seq[0])
 
     def shuffle(self, x: Any) -> None:
         """As it is."""
@@ -111,7 +110,7 @@ class Explored(History):
         """One step of the agent, or the time until something is due."""
         clock = self.clock
         self.halt = self.world.steps + 1
-        delay = self._turn()
+        delay = self.turn()
         self.quiet += delay > CHECK_INTERVAL.total_seconds() / 2
         if delay:
             due = clock.next_event()
@@ -164,9 +163,9 @@ def _secondary(**flags: bool) -> Event:
     return event
 
 
-def _asked(what: Any, **more: bool) -> Event:
+def _asked(what: Any, *, accept_deferrals: bool = False) -> Event:
     def event(history: Explored) -> bool:
-        history.world.journal.append("mail", ev.Requested(what=what, **more))
+        history.world.journal.append("mail", ev.Requested(what=what, accept_deferrals=accept_deferrals))
         return True
 
     return event

@@ -333,8 +333,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "inspection-forgotten",
         "what was served before certagent came counts",
         "lifecycle.fold:_inspected",
-        "Installation(serves=tuple(serves), met=met, rejected=old.rejected)",
-        "Installation(serves=(), met=met, rejected=old.rejected)",
+        "Installation(serves=tuple(serves), met=met, rejected=old.rejected, unseen=_unseen(event.served))",
+        "Installation(serves=(), met=met, rejected=old.rejected, unseen=_unseen(event.served))",
     ),
     Mutant(
         "put-back-is-all-there-is",
