@@ -142,11 +142,11 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             old = state.mail_servers.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
             changed = old.generation != generation
-            swap = changed or old.phase == "drifted"
+            drifted = old.phase == "drifted"
             new = replace(
                 old,
                 unseen=old.before if rollback else old.unseen,
-                before=old.unseen if swap and not rollback else old.before,
+                before=old.unseen if (changed or drifted) and not rollback else old.before,
                 serves=serves,
                 generation=generation,
                 previous=old.generation if changed else old.previous,
@@ -154,7 +154,7 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
                 rejected=old.generation if rollback else old.rejected,
             )
             # what is put in place of something else is verified at once
-            over = [Lane("verify", name)] if old.phase == "drifted" else []
+            over = [Lane("verify", name)] if drifted else []
             failing = _put_back(state, name) if rollback else _without(state, *over)
             return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:

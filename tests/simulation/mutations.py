@@ -614,8 +614,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "drift-backs-off",
         "what is put in place of something else is verified at once",
         "lifecycle.fold:_intended",
-        "old.phase == 'drifted'",
-        "False",
+        "[Lane('verify', name)] if drifted else []",
+        "[]",
     ),
     Mutant(
         "fails-for-good",
