@@ -12,11 +12,10 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Event, Timer
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -27,6 +26,7 @@ from certagent import __version__
 from certagent.dns.providers.program import printable
 from certagent.dns.providers.protocol import Seconds
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.host import deadline
 from certagent.host.files import read_private, read_trusted
 
 T = TypeVar("T")
@@ -173,37 +173,41 @@ class Api:
         data = None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
-        connection = self._connection()
-        cut, sent = Event(), False
-        try:
-            with _cut_after(self._timeout_s, connection, cut):
-                connection.connect()
-                sent = True
-                connection.request(method, target, data, headers)
-                response = connection.getresponse()
-                text = response.read(ANSWER_MAX_BYTES + 1)
-        except ssl.SSLCertVerificationError as error:
-            detail = f"{self._host} shows a certificate that is not trusted: {error.verify_message}"
-            raise self.wrong(detail, "if the API has a private CA, name it as ca_file") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            why = (error.strerror if isinstance(error, OSError) else "") or "no answer that is HTTP"
-            if cut.is_set() or isinstance(error, TimeoutError):
-                why = f"no answer within {self._timeout_s:g} s"
-            raise self._lost(lost if sent else "dns.unreachable", why) from None
-        finally:
-            connection.close()
-        if cut.is_set():
-            raise self._lost(lost, f"no answer within {self._timeout_s:g} s")
+        sent, late = False, f"no answer within {self._timeout_s:g} s"
+        with deadline.cutting(self._timeout_s) as cut:
+            try:
+                with closing(self._connection(cut)) as connection:
+                    sent = True
+                    connection.request(method, target, data, headers)
+                    response = connection.getresponse()
+                    text = response.read(ANSWER_MAX_BYTES + 1)
+            except ssl.SSLCertVerificationError as error:
+                detail = f"{self._host} shows a certificate that is not trusted: {error.verify_message}"
+                raise self.wrong(detail, "if the API has a private CA, name it as ca_file") from None
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                why = (error.strerror if isinstance(error, OSError) else "") or "no answer that is HTTP"
+                why = late if cut.over or isinstance(error, TimeoutError) else why
+                raise self._lost(lost if sent else "dns.unreachable", why) from None
+        if cut.over:
+            raise self._lost(lost, late)
         if len(text) > ANSWER_MAX_BYTES:
             raise self._lost(lost, f"an answer of more than {ANSWER_MAX_BYTES} bytes")
         return response.status, response.headers.get("Retry-After", ""), text
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        if self._context is None:
+    def _connection(self, cut: deadline.Cut) -> http.client.HTTPConnection:
+        """It can be cut from the first byte of the handshake on."""
+        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = kind(self._host, self._port)
+        wire = deadline.connected(self._host, connection.port, self._timeout_s)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        cut.add(wire.fileno())
+        if self._tls and self._context is None:
             self._context = _context(self._ca_file)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
+        with ExitStack() as undo:
+            undo.callback(wire.close)
+            connection.sock = self._context.wrap_socket(wire, server_hostname=self._host) if self._context else wire
+            undo.pop_all()
+        return connection
 
     def _refused(self, status: int, data: Any, retry_after: str, lost: str) -> Error:
         said = ""
@@ -256,22 +260,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def _cut_after(seconds: float, connection: http.client.HTTPConnection, cut: Event) -> Generator[None]:
-    """Ends whatever the connection waits for. A time limit of the socket begins anew with each byte."""
-
-    def end() -> None:
-        cut.set()
-        if connection.sock:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
