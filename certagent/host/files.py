@@ -28,13 +28,15 @@ def read_file(path: Path, limit_bytes: int = LIMIT_BYTES, *, links: bool = False
     """
     with translated(path), ExitStack() as cleanup:
         try:
-            # O_NONBLOCK: a FIFO must not wait for a writer
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
+            # O_PATH opens nothing: a FIFO would wait for a writer, and a device would act (a watchdog ends the host)
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
         except FileNotFoundError:
             return None
-        cleanup.callback(os.close, fd)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        cleanup.callback(os.close, found)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
             raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        cleanup.callback(os.close, fd)
         return _read(path, fd, limit_bytes)
 
 
