@@ -173,6 +173,26 @@ def _refuse_unusual(path: Path, directory: int) -> None:
         raise Misconfigured("store.path", f"{path} has {status.st_nlink} names (hard links)", hint)
     if attributes.immutable(path.name, directory):
         raise Misconfigured("store.path", f"{path} is immutable", f"chattr -ia {path}")
+    if _is_mount_point(path.name, directory):
+        hint = f"mount its directory in place of the file: {path.parent}"
+        raise Misconfigured("store.path", f"{path} is a mount point, which no rename replaces", hint)
+
+
+def _is_mount_point(name: str, directory: int) -> bool:
+    """The file is in another mount than its directory, as in a container to which one file was given."""
+    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return _mount_of(file) != _mount_of(directory)
+    finally:
+        os.close(file)
+
+
+def _mount_of(descriptor: int) -> str:
+    """The number of its mount; proc_pid_fdinfo(5). "" if this host does not say."""
+    with suppress(OSError):
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        return next((line for line in lines if line.startswith("mnt_id:")), "")
+    return ""
 
 
 def _create(name: str, directory: int) -> tuple[int, str]:
