@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import MailServer, Spec
+from certagent.mta.server import Advice, Stop
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
@@ -46,8 +47,10 @@ class _Run:
         self.removed: list[str] = []
         self._report = report
 
-    def found(self, *findings: Finding) -> None:
+    def found(self, *findings: Finding, kind: str = Misconfigured.kind) -> None:
+        """`kind`: of the failure that an error among them is for the real run."""
         for finding in findings:
+            self.kinds |= {kind} if finding.outcome == "error" else set()
             self.findings.append(finding)
             self._report(finding)
 
@@ -60,16 +63,18 @@ class _Run:
         try:
             yield
         except Error as error:
-            self.kinds.add(error.kind)
-            self.found(Finding("error", what, str(error), error.hint))
+            self.found(Finding("error", what, str(error), error.hint), kind=error.kind)
+
+    def advised(self, what: str, advice: Iterable[Advice]) -> None:
+        """At some of it the real run stops."""
+        for one in advice:
+            self.found(Finding("error" if isinstance(one, Stop) else "note", what, *one))
 
     @property
     def kind(self) -> str:
-        """The worst; an error that was not met but seen (a zone without DNSSEC) needs the operator."""
-        if {Misconfigured.kind, Unsafe.kind} & self.kinds:
-            return Misconfigured.kind
-        seen = any(finding.outcome == "error" for finding in self.findings)
-        return min(self.kinds, default=Misconfigured.kind if seen else "")
+        """The worst: what needs the operator."""
+        needed = {Misconfigured.kind, Unsafe.kind} & self.kinds
+        return min(needed or self.kinds, default="")
 
 
 def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
@@ -83,7 +88,7 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
         with run.trying(what):
             edges.check(server, key_types)
             run.ok(what, "its configuration is sound")
-            run.found(*(Finding("note", what, *advice) for advice in edges.servers[server].advice(key_types)))
+            run.advised(what, edges.servers[server].advice(key_types))
     for mail_server in spec.mail_servers:
         what = f"services of {mail_server.name}"
         with run.trying(what):
@@ -92,7 +97,8 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
         with run.trying(f"DNS {tlsa_name}"):
             observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
             state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
-            run.found(*_answers(tlsa_name, observation, spec), dnssec(tlsa_name, observation))
+            run.found(*_answers(tlsa_name, observation, spec), kind=Transient.kind)
+            run.found(dnssec(tlsa_name, observation))
             _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
