@@ -43,7 +43,7 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
 
 
 def _refuse_to_uncover(found: RRset | None, values: frozenset[Value], zone: str, name: str, edges: Edges) -> None:
-    """A wildcard answers for a name as soon as that has no records (RFC 4592 section 2.2.1), with keys of its own."""
+    """A wildcard answers for a name as soon as that has no records (RFC 4592 section 2.2.1), with other keys."""
     if found is None or not found.values <= values:
         return
     if wildcards := edges.resolver().wildcards(zone, name):
