@@ -20,9 +20,10 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
-from certagent.init import changes, command, domain, host, proposal, survey
+from certagent.init import changes, command, domain, findings, host, proposal, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
+from certagent.init.names import Names
 from certagent.init.survey import Survey
 from certagent.mta.server import Change, Found
 from certagent.report.findings import Finding
@@ -46,7 +47,7 @@ def name(security: Security = "secure", values: tuple[str, ...] = (MATCHING,), t
         "mail_for": ("example.org",),
         "zone": "example.org.",
         "primary": "ns1.example.org.",
-        "tlsa": Observation("example.org.", f"_25._tcp.{NAME}.", answers, security),
+        "tlsa": {25: Observation("example.org.", f"_25._tcp.{NAME}.", answers, security)},
     }
     return Name(**facts | more)
 
@@ -57,14 +58,16 @@ def served(*kinds: str, port: int = 25, address: str = "127.0.0.1") -> tuple[Ser
 
 
 def seen(*found: Found, names: tuple[Name, ...] = (name(),), use: Resolvers = VALIDATING, **more: Any) -> Survey:
+    in_use: dict[str, tuple[InUse, ...]] = {f.name: () for f in found} | more.pop("in_use", {})
+    known = Names(found, in_use, {n.name: n for n in names})
     facts: dict[str, Any] = {
         "found": found,
         "idle": (),
         "failed": (),
         "resolvers": use,
-        "names": {n.name: n for n in names},
-        "served": {f.name: served("ecdsa", "rsa") for f in found},
-        "in_use": {f.name: () for f in found},
+        "names": known,
+        "services": known.services(more.pop("met", lambda _name, _service: frozenset())),
+        "served": {f.name: served("ecdsa", "rsa") + served("ecdsa", port=465) for f in found},
         "strangers": (),
         "silent": (),
     }
@@ -80,7 +83,7 @@ def read(text: str, place: Path) -> Config:
 
 
 def told(survey_: Survey) -> str:
-    return "\n".join(f"{f.outcome} {f.what}: {f.detail}" for f in survey.findings(survey_))
+    return "\n".join(f"{f.outcome} {f.what}: {f.detail}" for f in findings.of(survey_))
 
 
 # -- the text --------------------------------------------------------------------------------------------------------
@@ -196,7 +199,8 @@ def test_a_name_that_no_ca_knows_is_left_out_and_reported(tmp_path: Path) -> Non
     server = replace(POSTFIX, names=(NAME, "debian", "mx1.internal"))
     text = proposal.text(seen(server, names=(name(), odd)), "today")
     assert read(text, tmp_path).certificates[NAME].spec.names == (NAME,)
-    assert "Left out: debian, mx1.internal" in text
+    assert "TODO: debian is left out: no full name in DNS" in text
+    assert "TODO: mx1.internal is left out: no CA can issue for what is not in public DNS" in text
     nameless = replace(POSTFIX, names=("debian",), services=(Service("debian", 25, "smtp"),))
     asked = proposal.text(seen(nameless, names=()), "today")
     assert list(read(asked, tmp_path).certificates) == ["mx1.example.org"]
@@ -231,7 +235,7 @@ def test_behind_nat_the_inside_address_is_verified() -> None:
 def test_silent_name_servers_are_not_taken_for_empty_ones(tmp_path: Path) -> None:
     """What was not heard is unknown: the records are looked for before each change of a key."""
     answers: dict[str, Answer | Unknown] = {"ns1.example.org./192.0.2.53": Unknown("gave no answer")}
-    silent = name(tlsa=Observation("example.org.", f"_25._tcp.{NAME}.", answers, "unknown"))
+    silent = name(tlsa={25: Observation("example.org.", f"_25._tcp.{NAME}.", answers, "unknown")})
     spec = read(proposal.text(seen(POSTFIX, names=(silent,)), "now"), tmp_path).certificates[NAME].spec
     assert set(spec.tlsa_names) == {f"_25._tcp.{NAME}."}
 
@@ -261,8 +265,8 @@ def test_what_is_not_accounted_for_is_reported() -> None:
     """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
     failed = Finding("error", "mail server exim", "cannot be read", "look")
     silent = name()
-    assert silent.tlsa
-    silent = replace(silent, tlsa=replace(silent.tlsa, answers={"ns2.example.org./192.0.2.54": Unknown("no answer")}))
+    answers: dict[str, Answer | Unknown] = {"ns2.example.org./192.0.2.54": Unknown("no answer")}
+    silent = replace(silent, tlsa={25: replace(silent.tlsa[25], answers=answers)})
     idle = (replace(POSTFIX, type="dovecot", name="dovecot"),)
     strange = seen(
         POSTFIX, names=(silent,), idle=idle, failed=(failed,), strangers=((143, "imapd"),), silent=(("postfix", 465),)

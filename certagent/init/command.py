@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from certagent.errors import Error, Misconfigured, Transient, Usage
-from certagent.init import changes, host, proposal, survey
+from certagent.init import changes, findings, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
 from certagent.init.report import Next, report
@@ -53,11 +53,11 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     kinds = host.plugins()
     seen = survey.take(kinds)
     now = datetime.now(UTC)
-    findings = list(survey.findings(seen))
+    told = list(findings.of(seen))
     text = proposal.text(seen, f"{now:%Y-%m-%d %H:%M} UTC")
     shows_text = output is None and not apply
     say = _Say(quiet=as_json, err=shows_text)
-    say.findings(findings)
+    say.findings(told)
     if not seen.found:
         hint = "is it installed? run this on the mail server itself; config.example.yaml is the place to start by hand"
         raise Misconfigured("mta.config", "no mail server was found on this host", hint)
@@ -72,7 +72,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     following = next_steps(seen, kinds, text, output, done)
     say.next(following)
     if as_json:
-        click.echo(to_json(report(seen, findings, text, done, following)))
+        click.echo(to_json(report(seen, told, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
@@ -219,7 +219,7 @@ def _seeds(seen: Survey, done: list[Outcome]) -> tuple[list[Next], set[str]]:
         mine: list[Next] = []
         files: set[str] = set()
         for kind, target in survey.files(server):
-            used = next((u for u in seen.in_use[server.name] if algorithm(u.key_type) == kind and u.key), None)
+            used = next((u for u in seen.names.in_use[server.name] if algorithm(u.key_type) == kind and u.key), None)
             if used and not set(target.values()).isdisjoint(lacking.get(server.name, ())):
                 what = f"put the {kind.upper()} certificate of today where it will be"
                 reader = zip(("owner", "group"), server.reader, strict=True)

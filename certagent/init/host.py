@@ -4,7 +4,6 @@ in use, and which addresses are its own. It reads, and changes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
@@ -26,6 +24,7 @@ from certagent.errors import Error
 from certagent.host.files import read_file
 from certagent.mta import pemfile
 from certagent.mta.server import Found, Server
+from certagent.pki.bundle import facts
 from certagent.pki.keys import key_type_of, spki_sha256
 from certagent.report.findings import Finding
 from certagent.secret import Secret
@@ -50,6 +49,10 @@ _KEY_LIMIT_BYTES = 64 << 10
 """A key and its chain are some kB."""
 
 
+ITSELF = "itself"
+"""The issuer of a certificate that nobody else has signed."""
+
+
 class InUse(Struct, frozen=True):
     """A certificate that a server uses now."""
 
@@ -59,6 +62,10 @@ class InUse(Struct, frozen=True):
     not_after: datetime
     key: str = ""
     """The file with its key, maybe the same one; "": not among those that the server names, or not to be read."""
+    names: tuple[str, ...] = ()
+    """Its dNSName SANs."""
+    spki: str = ""
+    """The SHA-256 of its public key, as `Chain.spki`."""
 
 
 # -- mail servers ------------------------------------------------------------------------------------------------------
@@ -125,18 +132,13 @@ def in_use(found: Found) -> list[InUse]:
         leaf = pemfile.leaf_der(Path(file))
         try:
             if leaf:
-                certificate = x509.load_der_x509_certificate(leaf)
-                key_type = key_type_of(certificate.public_key())
-                key = keys.get(hashlib.sha256(_public_der(certificate)).hexdigest(), "")
-                seen.append(InUse(file, key_type, _issuer(certificate), certificate.not_valid_after_utc, key))
+                certificate, chain = x509.load_der_x509_certificate(leaf), facts([leaf])
+                key_type, issuer = key_type_of(certificate.public_key()), _issuer(certificate)
+                key = keys.get(chain.spki, "")
+                seen.append(InUse(file, key_type, issuer, chain.not_after, key, chain.names, chain.spki))
         except (ValueError, Error):  # a certificate that certagent would not have made
             continue
     return seen
-
-
-def _public_der(certificate: x509.Certificate) -> bytes:
-    """Its SubjectPublicKeyInfo."""
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _key(file: str) -> str:
@@ -150,7 +152,7 @@ def _key(file: str) -> str:
 def _issuer(certificate: x509.Certificate) -> str:
     """`Let's Encrypt (R11)`; in printable ASCII, since a stranger wrote it."""
     if certificate.issuer == certificate.subject:
-        return "itself"
+        return ITSELF
     parts = [
         str(attribute.value)
         for oid in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
@@ -158,6 +160,14 @@ def _issuer(certificate: x509.Certificate) -> str:
     ]
     shown = f"{parts[0]} ({parts[1]})" if len(parts) > 1 else "".join(parts)
     return re.sub(r"[^ -~]", "?", shown[:80]) or "somebody without a name"
+
+
+def mail_name() -> str:
+    """The domain of this host's own mail, as Debian's packages know it; "" if nobody has said. Its MX may be here."""
+    try:
+        return (read_file(Path("/etc/mailname"), _KEY_LIMIT_BYTES, links=True) or b"").decode("ascii").strip().lower()
+    except (Error, ValueError):
+        return ""
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
