@@ -189,7 +189,7 @@ class Wiring:
         done.
         """
         self.providers()
-        self._refuse_shared_files()
+        self.refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
 
@@ -232,7 +232,7 @@ class Wiring:
             for claim in server.claims()
         ]
 
-    def _refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
+    def refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
         """Each file has one mail server that writes it: it must keep the gates of that server.
 
         `only`: certificate and name of a server; files that others share count for nothing.
@@ -291,7 +291,7 @@ class Wiring:
             zones=self.zones,
             vault=self.vault,
             servers=self.servers(certificate),
-            alone=lambda server: self._refuse_shared_files((certificate, server)),
+            alone=lambda server: self.refuse_shared_files((certificate, server)),
             ahead=self._ahead,
         )
 

@@ -9,15 +9,23 @@ from datetime import timedelta
 from certagent.facts.dns import Answer
 from certagent.facts.tls import Chain, Service
 from certagent.facts.unknown import Unknown
-from certagent.init import domain, host
+from certagent.init import domain, host, others
 from certagent.init.domain import Name
 from certagent.init.survey import CA, Survey, dane, observed, tlsa_parameters, ttl_s
 from certagent.lifecycle import caches
+from certagent.mta.claims import identity
 from certagent.mta.server import Found
 from certagent.pki import tlsa
 from certagent.pki.names import tlsa_name
 from certagent.report.findings import Finding
 from certagent.report.words import brief, count
+
+_STRANGER = "if it presents this host's certificate, add it under mail_servers (type: command fits anything)"
+
+_CONTAINER = (
+    "add it under mail_servers (type: command); give it the directory of its files, not single files: "
+    "a file that is mounted by itself is not replaced by a rename"
+)
 
 
 def of(survey: Survey) -> Iterator[Finding]:
@@ -45,8 +53,10 @@ def _elsewhere(survey: Survey) -> Iterator[Finding]:
     for port, program in survey.strangers:
         who = program or "something"
         what = f"port {port} ({host.PORTS[port]})"
-        hint = "if it presents this host's certificate, add it under mail_servers (type: command fits anything)"
-        yield Finding("note", what, f"{who} listens there, and no mail server above accounts for it", hint)
+        detail, hint = f"{who} listens there, and no mail server above accounts for it", _STRANGER
+        if who in others.CONTAINERS:
+            detail, hint = f"{who} listens there for a container: the mail server in it is not looked at", _CONTAINER
+        yield Finding("note", what, detail, hint)
 
 
 def _names(survey: Survey) -> Iterator[Finding]:
@@ -75,6 +85,9 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
         reported.add(value)
         facts = [f"{u.key_type} by {u.issuer}, until {u.not_after:%Y-%m-%d}" for f, u in used.items() if f in value]
         yield Finding("ok", what, "; ".join([f"{setting} = {value}", *facts]))
+    for file in host.used(server):
+        if readers := survey.shared.get(identity(file)):
+            yield Finding("note", what, f"{file} is read by {readers}: new files are proposed, and this one is left")
     silent = [port for name, port in survey.silent if name == server.name]
     if silent:
         yield Finding("note", what, f"nothing listens at its ports {', '.join(map(str, silent))}: is it running?")

@@ -13,10 +13,13 @@ from datetime import timedelta
 import yaml
 
 from certagent.facts.tls import Chain, Service
+from certagent.init import host, others
 from certagent.init import survey as seen
 from certagent.init.domain import MX_PORT, is_host
+from certagent.init.host import ITSELF
 from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
+from certagent.mta.claims import identity
 from certagent.mta.server import Found
 from certagent.pki.keytypes import algorithm
 from certagent.pki.names import challenge_name, tlsa_name
@@ -212,7 +215,7 @@ def _server(server: Found, certificate: Proposed, survey: Survey) -> Iterator[st
     yield f"        type: {server.type}"
     for setting, value in server.uses.items():
         yield from _comment(f"Uses now: {setting} = {value}", 8)
-    for note in (*server.notes, *_about_others(server)):
+    for note in (*server.notes, *_about_others(server, survey)):
         yield from _comment(f"{note[:1].upper()}{note[1:].rstrip('.')}.", 8)
     for change in server.changes:
         yield from _comment(f"{change.file} must change: `certagent init` shows how, and why.", 8)
@@ -238,12 +241,15 @@ def _is_dead(service: Service, server: Found, survey: Survey) -> bool:
     return bool(met) and not any(isinstance(one.chain, Chain) for one in met)
 
 
-def _about_others(server: Found) -> Iterator[str]:
-    if any("/etc/letsencrypt/" in value for value in server.uses.values()):
-        yield (
-            "TODO: certbot renews what it uses now. Once certagent serves it, see that no hook of certbot touches it "
-            "any more (certbot certificates, certbot delete --cert-name NAME)"
-        )
+def _about_others(server: Found, survey: Survey) -> Iterator[str]:
+    """Who else has a hand in its files: after a swap nothing else may write them or name others."""
+    files = host.used(server)
+    known = others.renewers(files, [word for one in files for word in survey.shared.get(identity(one), "").split(", ")])
+    for one in known:
+        yield f"TODO: {one.name} has to do with what it uses now. Once certagent serves it: {one.remedy}"
+    signed = [used.file for used in survey.names.in_use[server.name] if used.issuer != ITSELF]
+    if signed and not known:
+        yield f"TODO: whatever renews {signed[0]} today must leave it, and the settings that name it, alone from now on"
 
 
 def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterator[str]:

@@ -17,6 +17,7 @@ from certagent.init import domain, host
 from certagent.init.domain import MX_PORT, Name, Resolvers, is_host
 from certagent.init.names import Met, Names
 from certagent.lifecycle import caches
+from certagent.mta.claims import Identity
 from certagent.mta.server import Found
 from certagent.pki import tlsa
 from certagent.pki.keytypes import KEY_TYPES, algorithm
@@ -54,6 +55,8 @@ class Survey(Struct, frozen=True):
     """Ports where something listens that no mail server accounts for, with the program if it is known."""
     silent: tuple[tuple[str, int], ...]
     """Mail servers and their ports at which nothing listens."""
+    shared: dict[Identity, str] = {}
+    """Files that have more than one reader, and who that is."""
 
 
 class Proposed(NamedTuple):
@@ -73,7 +76,7 @@ def take(kinds: dict[str, Any]) -> Survey:
     with ThreadPoolExecutor(3) as pool:
         listeners = pool.submit(sockets.listening)
         resolving = pool.submit(domain.resolvers)
-        everyone, failed = host.discover(kinds)
+        everyone, failed, shared = host.discover(kinds)
         ports = {listener.port for listener in listeners.result()}
         running = [server for server in everyone if ports & {s.port for s in server.services}]
         found = running or everyone
@@ -101,6 +104,7 @@ def take(kinds: dict[str, Any]) -> Survey:
             served={server.name: met for server, met in zip(found, served, strict=True)},
             strangers=tuple(_strangers(found, listeners.result())),
             silent=tuple((f.name, port) for f in found for port in sorted({s.port for s in f.services} - ports)),
+            shared=shared,
         )
 
 

@@ -14,6 +14,9 @@ from msgspec import Struct
 
 Holder = TypeVar("Holder")
 
+Identity = tuple[int, int] | str
+"""Of a file: its device and inode; the path of one that is not there."""
+
 
 class Claim(Struct, frozen=True):
     """A file that a mail server writes."""
@@ -36,6 +39,15 @@ def clashes(claims: Iterable[tuple[Holder, Claim]]) -> Iterator[tuple[tuple[Hold
                 yield earlier, (holder, claim)
                 break
             parts[claim.entry] = holder, claim
+
+
+def identity(path: str) -> Identity:
+    """Which file it is now, whatever it is called."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.normpath(path)
+    return status.st_dev, status.st_ino
 
 
 class _Directory(NamedTuple):

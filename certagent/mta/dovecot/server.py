@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Settings, conflicts, lines, place
 from certagent.mta.files import Files
@@ -83,13 +83,13 @@ class Dovecot:
         self._pairs = {kind: self._pair(kind, files) for kind, files in options.files.items()}
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`.
 
         Raises:
             Misconfigured: `mta.config`: There is a configuration that Dovecot refuses.
         """
-        return discovery.discover()
+        return discovery.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from certagent.errors import Transient
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.postfix import discovery, smtpdtls
@@ -111,9 +111,9 @@ class Postfix:
         self._sni = self._sni_map(options.sni) if options.sni else None
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`: every instance that `postmulti -l` lists, or the one there is."""
-        return discovery.discover()
+        return discovery.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:
