@@ -430,7 +430,7 @@ class Generated:
         program = self.directory / "make-it"
         program.write_text(f'#!/bin/sh\necho run >>"$0.runs"\n{script}\n')
         program.chmod(0o755)
-        found = changing(self.source, f"a = 1\nb = {self.pem}\n", options={"files": {"ecdsa": str(self.pem)}})
+        found = changing(self.source, f"a = 1\nb = {self.pem}\n", options={"chain_files": {"ecdsa": str(self.pem)}})
         new = Change(str(self.source.with_name("new.cf")), "", "x\n", "new")
         generate = (str(program), str(self.source), str(self.read))
         return replace(found, changes=tuple(replace(change, generate=generate) for change in (*found.changes, new)))

@@ -85,6 +85,11 @@ class Names(NamedTuple):
         one = self.known.get(name)
         return bool(one and ((port == MX_PORT and one.mail_for) or self.records(name, port)))
 
+    def leads_to(self, name: str, service: Service) -> bool:
+        """Whether a client that looks the name up comes to where the service listens, as far as that is known."""
+        one = self.known.get(name)
+        return not (one and one.addresses and service.addresses) or not set(service.addresses).isdisjoint(one.addresses)
+
     # -- where each service is met -------------------------------------------------------------------------------------
 
     def services(self, met: Met) -> dict[str, tuple[Service, ...]]:
@@ -105,11 +110,18 @@ class Names(NamedTuple):
             for port, group in groupby(sorted(services, key=_port), key=_port):
                 mine = list(group)
                 more = [name for (name, at), taker in taken.items() if (at, taker) == (port, server)]
-                if port == MX_PORT and more:  # no sender of mail looks at the others
-                    mine = [one for one in mine if one.host in more] or [replace(mine[0], host=more[0])]
                 there = {one.host for one in mine}
-                found[server] += mine + [replace(mine[0], host=name, sni=()) for name in more if name not in there]
+                extra = [self._renamed(mine, name) for name in more if name not in there]
+                if port == MX_PORT and more:  # no sender of mail looks at the others
+                    asked = tuple(dict.fromkeys(name for one in mine for name in one.sni))
+                    mine = [one for one in mine if one.host in more]
+                    extra[:1] = [one if mine else replace(one, sni=asked) for one in extra[:1]]
+                found[server] += mine + extra
         return {server: tuple(dict.fromkeys(services)) for server, services in found.items()}
+
+    def _renamed(self, services: list[Service], name: str) -> Service:
+        """One of them, by another name that leads there."""
+        return replace(next(one for one in services if self.leads_to(name, one)), host=name, sni=())
 
     def _host(self, server: Found, service: Service, here: frozenset[str], met: Met) -> str:
         """The name by which to verify a service: the server's own, unless the certificate in use is not good for it."""
@@ -117,7 +129,8 @@ class Names(NamedTuple):
 
         def rank(name: str) -> tuple[bool, ...]:
             good = any(covers(pattern, name) for pattern in certified)
-            return (name not in here, not good, name != service.host, not self.receives(name, MX_PORT))
+            near = name in here and self.leads_to(name, service)
+            return (not near, not good, name != service.host, not self.receives(name, MX_PORT))
 
         others = (n for n in sorted(here) if self.receives(n, MX_PORT) or any(covers(one, n) for one in certified))
         candidates = filter(is_host, dict.fromkeys([service.host, *self.of(server), *others]))
@@ -139,12 +152,13 @@ class Names(NamedTuple):
         return not keys or bool(keys & {one.spki for one in self.in_use[server.name]})
 
     def _taker(self, name: str, port: int, chosen: Mapping[str, list[Service]], met: Met) -> str:
-        """The entry whose certificate is met there under this name; the first if that is not to be seen."""
-        at = {server: one for server, services in chosen.items() for one in services if one.port == port}
+        """The entry whose certificate is met there under this name; the first if that is not to be seen, "" if none."""
+        there = ((server, one) for server, services in chosen.items() for one in services if one.port == port)
+        at = {server: one for server, one in there if self.leads_to(name, one)}
         keys = met(name, next(iter(at.values()))) if len(at) > 1 else frozenset[str]()
         owners = [server for server in at if keys & {one.spki for one in self.in_use[server]}]
         named = [server.name for server in self.found if server.name in at and name in self.of(server)]
-        return [*owners, *named, *at][0]
+        return [*owners, *named, *at, ""][0]
 
     # -- what a certificate is for -------------------------------------------------------------------------------------
 
@@ -174,6 +188,11 @@ class Names(NamedTuple):
                 yield LeftOut(name, f"the MX of {', '.join(one.mail_for)}, {where}", todo)
             elif why := self._why_not(name, here):
                 yield LeftOut(name, *why)
+            elif one and one.mail_for:
+                what = (
+                    f"the MX of {', '.join(one.mail_for)}: no mail server above listens at {', '.join(one.addresses)}"
+                )
+                yield LeftOut(name, what, "if one does, add it to names and to services (port 25, tlsa: true)")
 
     def _why_not(self, name: str, here: frozenset[str], *, sure: bool = False) -> tuple[str, str] | None:
         """Why it is not for a certificate, and what to do; None: it is. `sure`: a CA has certified it, or it is met."""
