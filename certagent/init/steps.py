@@ -71,7 +71,8 @@ def _keep(text: str, output: Path | None) -> list[Next]:
             Next("compare it with the configuration there is", f"certagent init 2>/dev/null | diff -u {DEFAULT} -")
         )
     elif output is None:
-        steps.append(Next("keep the proposal", f"certagent init --output {DEFAULT}"))
+        made = "" if DEFAULT.parent.is_dir() else f"install -d {DEFAULT.parent} && "
+        steps.append(Next("keep the proposal", f"{made}certagent init --output {DEFAULT}"))
     if (todo := text.count("TODO:")) and (output or not DEFAULT.exists()):
         steps.append(
             Next(f"fill in what is marked TODO, {count(todo, 'place')}", f"grep -n TODO {shlex.quote(str(path))}")

@@ -33,6 +33,9 @@ EXAMPLE = "mx1.example.org"
 
 USUAL = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
 
+_ANYBODY = ("", "systemd", "inetd", "xinetd")
+"""Whoever listens on behalf of others, or is not shown."""
+
 _PROBE_S = 10.0
 """For one handshake: postscreen and others let clients wait for the greeting, some seconds at most."""
 
@@ -78,7 +81,7 @@ def take(kinds: dict[str, Any]) -> Survey:
         resolving = pool.submit(domain.resolvers)
         everyone, failed, shared = host.discover(kinds)
         ports = {listener.port for listener in listeners.result()}
-        running = [server for server in everyone if ports & {s.port for s in server.services}]
+        running = [server for server in everyone if _runs(server, kinds, listeners.result())]
         found = running or everyone
         use = resolving.result()
         in_use = {server.name: tuple(host.in_use(server)) for server in found}
@@ -106,6 +109,13 @@ def take(kinds: dict[str, Any]) -> Survey:
             silent=tuple((f.name, port) for f in found for port in sorted({s.port for s in f.services} - ports)),
             shared=shared,
         )
+
+
+def _runs(server: Found, kinds: dict[str, Any], listeners: Iterable[sockets.Listener]) -> bool:
+    """Whether something listens at its ports, and is not known to be another program."""
+    ports, programs = {service.port for service in server.services}, getattr(kinds[server.type], "programs", ())
+    theirs = (listener for listener in listeners if listener.port in ports)
+    return any(not programs or processes.holder(one.inode) in {*programs, *_ANYBODY} for one in theirs)
 
 
 def _met(known: Mapping[str, Name]) -> Met:

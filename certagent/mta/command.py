@@ -52,6 +52,7 @@ class Command:
 
     Options = Options
     directory = ""
+    programs = ()
 
     def __init__(self, name: str, options: Options) -> None:
         """The commands and files of one server, as configured.

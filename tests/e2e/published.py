@@ -114,7 +114,7 @@ class Published(Site):
             yield
 
     def _records(self, stack: ExitStack) -> None:
-        for record, values in self.host.get("dns", {}).items():
+        for record, values in sorted(self.host.get("dns", {}).items(), key=lambda one: one[0].endswith(" MX")):
             name, rdtype = record.split()
             old = self.dns.values(PRIMARY, name, rdtype)
             stack.callback(self.dns.update, name, rdtype, old)

@@ -66,6 +66,7 @@ class Dovecot:
 
     Options = Options
     directory = "/etc/dovecot/tls"
+    programs = ("dovecot", "imap-login", "pop3-login", "anvil", "log", "config", "stats")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Dovecot, as configured.

@@ -90,6 +90,7 @@ class Exim:
 
     Options = Options
     directory = "/etc/exim4/tls"
+    programs = ("exim4", "exim")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Exim, as configured.

@@ -81,6 +81,7 @@ class OpenSmtpd:
 
     Options = Options
     directory = discovery.DIRECTORY
+    programs = ("smtpd",)
 
     def __init__(self, name: str, options: Options) -> None:
         """One OpenSMTPD, as configured.

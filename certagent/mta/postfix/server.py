@@ -90,6 +90,7 @@ class Postfix:
 
     Options = Options
     directory = "/etc/postfix/tls"
+    programs = ("master", "smtpd", "postscreen")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Postfix, as configured.

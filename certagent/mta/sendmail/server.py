@@ -70,6 +70,7 @@ class Sendmail:
 
     Options = Options
     directory = sendmailcf.DIRECTORY
+    programs = ("sendmail", "sendmail-mta")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Sendmail, as configured.
