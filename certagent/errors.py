@@ -1,7 +1,8 @@
 """Every failure certagent can meet, sorted by what the caller does next.
 
 Edges translate the exceptions of libraries, servers and programs into one of the four kinds at their border; nothing
-else leaves an edge. An error never carries a secret: `detail` and `hint` are printed, logged and journaled as they are.
+else leaves an edge. An error never carries a secret, nor what a terminal would obey: `detail` and `hint` are printed,
+logged and journaled as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ something else. `provider`: the DNS provider cannot make a change that is needed
 host, its servers, DNS."""
 
 
+def printable(text: str) -> str:
+    """One line, in which every character can be seen: `?` for control characters, and for marks that turn the text
+    around or are of no width. The words of a CA, a server or a program may hold any.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 class Error(Exception):
     """A failure with a stable `code` (``area.what``), a `detail` that names the place, and a `hint`: the remedy."""
 
@@ -26,10 +36,11 @@ class Error(Exception):
     """The hint if the place that raises has nothing better to say."""
 
     def __init__(self, code: str, detail: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
+        detail, hint = printable(detail), printable(hint or self.usual_hint)
         super().__init__(code, detail, hint)
         self.code = code
         self.detail = detail
-        self.hint = hint or self.usual_hint
+        self.hint = hint
         self.retry_after_s = retry_after_s
         """What the other side asked for (RFC 9110 section 10.2.3, Retry-After); None if it did not."""
 
@@ -77,6 +88,11 @@ class Unsafe(Error):
 
 class NotYet(Transient):
     """`dns.not_yet`: what was written cannot be seen at every authoritative server yet."""
+
+    def __init__(self, code: str, detail: str, hint: str = "", *, seen: bool = False) -> None:
+        super().__init__(code, detail, hint)
+        self.seen = seen
+        """Every server that answers has it, and at least one does."""
 
 
 class ServerFailure(Transient):

@@ -16,6 +16,7 @@ from cryptography import x509
 from msgspec import Struct
 
 from certagent.acme.issuer import Window
+from certagent.acme.weburl import is_https
 
 # RFC 9773 section 4.3.2: Retry-After is what the CA wants, limits are the client's; below a minute is a burden for the
 # CA, above a day a revocation would be noticed too late. None: six hours (section 4.3.3).
@@ -59,7 +60,8 @@ def window(body: bytes, retry_after_s: float | None) -> Window:
         raise ValueError("the suggested window ends before it starts")
     asked = RETRY_AFTER_DEFAULT_S if retry_after_s is None else retry_after_s
     clamped = min(max(asked, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
-    return Window(suggested.start, suggested.end, info.explanation_url, clamped)
+    page = info.explanation_url
+    return Window(suggested.start, suggested.end, page if page and is_https(page) else None, clamped)
 
 
 def _base64url(data: bytes) -> str:

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
 import msgspec
-import requests
 from acme import jws
 from josepy.errors import DeserializationError
 from josepy.json_util import decode_b64jose
@@ -28,7 +26,10 @@ from josepy.jwa import JWASignature
 from josepy.jwk import JWK
 from msgspec import Struct
 
-from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient
+from certagent.acme.https import Https
+from certagent.acme.weburl import is_https, place
+from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient, printable
+from certagent.host import deadline
 
 T = TypeVar("T")
 
@@ -36,7 +37,10 @@ ANSWER_MAX_BYTES = 256 * 1024  # a chain is below 20 KiB, everything else smalle
 DETAIL_MAX_CHARS = 500  # a CA's words go to the journal and the terminal
 NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusal; at 60 % refusals 1 in 27000 gives up
 DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
+REDIRECTS_MAX = 5  # a directory that has moved leads to the new one in one or two
 RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
+HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+"""Source: RFC 9110 section 5.6.7."""
 ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
 
 
@@ -134,20 +138,14 @@ class Answer:
         url = self.headers.get("Location")
         if not url:
             raise self.garbage("no Location")
+        if not is_https(url):  # it goes into the journal
+            raise self.garbage(f"Location: {place(url)}: no https URL")
         return url
 
     @property
     def retry_after_s(self) -> float | None:
         """Seconds or a date (RFC 9110 section 10.2.3); None if absent or unreadable."""
-        value = self.headers.get("Retry-After", "").strip()
-        if value.isdecimal():
-            return min(float(value), RETRY_AFTER_MAX_S)
-        try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+        return retry_after_s(self.headers.get("Retry-After", ""), datetime.now(UTC))
 
     def garbage(self, why: str) -> Transient:
         """The Error for an answer that is no ACME."""
@@ -177,15 +175,11 @@ class Answer:
 
 
 class Transport:
-    """Requests to one CA. Every request ends within `timeout_s` without a sign of life."""
+    """Requests to one CA. What a request may take, and what of the environment counts: see `Https`."""
 
-    def __init__(self, directory: str, *, ca_bundle: Path | None, timeout_s: float, user_agent: str) -> None:
+    def __init__(self, directory: str, https: Https) -> None:
         self._url = directory
-        self._verify = str(ca_bundle) if ca_bundle else True
-        self._timeout_s = timeout_s
-        self._session = requests.Session()  # keeps the connection; honours the proxy variables
-        self._session.adapters.pop("http://")  # RFC 8555 section 6.1: nothing but https, also after a redirect
-        self._session.headers["User-Agent"] = user_agent  # RFC 8555 section 6.1
+        self._https = https
         self._lock = threading.RLock()
         self._nonce: str | None = None
         self._directory: Directory | None = None
@@ -193,7 +187,7 @@ class Transport:
 
     def directory(self) -> Directory:
         """The CA's endpoints, asked for once a day."""
-        with self._lock:
+        with self._alone():
             now = time.monotonic()
             if self._directory is None or now - self._read_at > DIRECTORY_MAX_AGE_S:
                 self._directory = self.get(self._url).read(Directory)
@@ -212,10 +206,10 @@ class Transport:
             except Refusal as refusal:
                 if refusal.type != "badNonce":
                     raise
-        raise CaUnavailable("ca.busy", f"{_place(url)}: refuses every nonce, its own included")
+        raise CaUnavailable("ca.busy", f"{place(url)}: refuses every nonce, its own included")
 
     def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
-        with self._lock:
+        with self._alone():
             signed = jws.JWS.sign(payload, signer.key, signer.key_type, self._take_nonce(), url, account)
             headers = {"Content-Type": "application/jose+json", "Accept": accept}
             return self._request("POST", url, signed.json_dumps().encode(), headers)
@@ -230,7 +224,7 @@ class Transport:
         return decode_b64jose(nonce)
 
     def _request(self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        with self._lock:
+        with self._alone():
             answer = self._send(method, url, data, headers)
             self._nonce = _nonce(answer) or self._nonce
         if not 200 <= answer.status < 300:
@@ -238,27 +232,41 @@ class Transport:
         return answer
 
     def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
-        # A redirected POST would arrive without its body, so only what is unsigned follows one.
-        follow = method == "GET"
+        """The answer of the CA. A redirected POST would arrive without its body: only a GET follows redirects."""
+        answer = self._ask(method, url, data, headers)
+        for _ in range(REDIRECTS_MAX if method == "GET" else 0):
+            to = answer.headers.get("Location")
+            if answer.status not in _REDIRECTS or to is None:
+                break
+            try:
+                url = urljoin(url, to)
+            except ValueError:
+                raise answer.garbage("its redirect names no URL") from None
+            answer = self._ask(method, url, data, headers)
+        return answer
+
+    def _ask(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+        where = place(url)
+        if not is_https(url):
+            raise CaUnavailable("ca.garbage", f"{where}: the CA gave this as a URL, and it is no https URL")
+        response = self._https.request(method, url, data, headers, place=where, limit_bytes=ANSWER_MAX_BYTES)
+        answer = Answer(where, response.status, response.headers, response.body)
+        if len(answer.body) > ANSWER_MAX_BYTES:
+            raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
+        return answer
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """One request at a time; the others wait for it, but not beyond the end of their step."""
+        while not self._lock.acquire(timeout=deadline.left(threading.TIMEOUT_MAX)):
+            pass
         try:
-            with self._session.request(
-                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s,
-                allow_redirects=follow, stream=True,
-            ) as response:  # fmt: skip
-                answer = Answer(_place(url), response.status_code, response.headers, b"")
-                body = b""
-                for piece in response.iter_content(16 * 1024):
-                    body += piece
-                    if len(body) > ANSWER_MAX_BYTES:
-                        raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
-                return Answer(answer.place, answer.status, answer.headers, body)
-        except requests.RequestException as error:
-            # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
-            hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
-            raise CaUnavailable("ca.unreachable", f"{_place(url)}: {_root_cause(error)}", hint) from None
-        except OSError:
-            detail = f"the ca_bundle cannot be read: {self._verify}"
-            raise Misconfigured("ca.account", detail, "name a PEM file") from None
+            yield
+        finally:
+            self._lock.release()
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def short(problem_type: str) -> str:
@@ -268,8 +276,20 @@ def short(problem_type: str) -> str:
 
 def clean(text: str) -> str:
     """Fit to be printed: one line without control characters, of bounded length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * DETAIL_MAX_CHARS]).split())
+    line = " ".join(printable(text[: 4 * DETAIL_MAX_CHARS]).split())
     return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"
+
+
+def retry_after_s(value: str, now: datetime) -> float | None:
+    """Seconds or a date (RFC 9110 section 10.2.3), from 0 to a week; None if it is neither."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), RETRY_AFTER_MAX_S)
+    for form in HTTP_DATES:
+        with suppress(ValueError):
+            seconds = (datetime.strptime(value, form).replace(tzinfo=UTC) - now).total_seconds()
+            return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+    return None
 
 
 def _nonce(answer: Answer) -> str | None:
@@ -279,18 +299,3 @@ def _nonce(answer: Answer) -> str | None:
         return nonce if decode_b64jose(nonce) else None
     except DeserializationError:
         return None
-
-
-def _place(url: str) -> str:
-    parts = urlsplit(url)
-    return clean(parts.netloc.rpartition("@")[2] + parts.path)
-
-
-def _root_cause(error: BaseException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    inner = error
-    while following := inner.__cause__ or inner.__context__:
-        inner = following
-    # gaierror, refused connections, TLS alerts: an OSError of the system. Anything else is named, not quoted.
-    return clean(str(inner)) if isinstance(inner, OSError) and inner is not error else type(inner).__name__

@@ -117,6 +117,9 @@ def _ca(reader: Reader, name: str, value: object) -> Ca:
         if url is not None and not re.match(r"https://[^/\s]+/", url):
             hint = "ACME is HTTPS (RFC 8555 section 6.1)"
             raise reader.wrong("config.value", ("ca", name, key), f"{url!r} is no https URL", hint)
+    if ca.proxy is not None and not re.fullmatch(r"http://[^/\s@]+:[0-9]{1,5}/?", ca.proxy):
+        hint = "write http://host:port; a proxy that wants a password is not supported: the configuration has no secret"
+        raise reader.wrong("config.value", ("ca", name, "proxy"), "it is no address of a proxy", hint)
     return ca
 
 

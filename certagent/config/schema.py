@@ -72,6 +72,9 @@ class Ca(Keys, frozen=True):
     """Addresses for the account, such as `mailto:postmaster@example.org`."""
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
+    proxy: str | None = None
+    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. None is used but this one: variables such
+    as https_proxy count for nothing."""
     eab_kid: str | None = None
     """Key identifier of an external account (RFC 8555 section 7.3.4)."""
     eab_key_file: str | None = None

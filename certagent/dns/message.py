@@ -24,6 +24,7 @@ from msgspec import Struct
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
+from certagent.host.deadline import left
 
 MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 
@@ -116,7 +117,12 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknown:
-    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`."""
+    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`.
+
+    Raises:
+        Overdue: `step.overdue`: Nothing is left of the step.
+    """
+    timeout_s = left(timeout_s)
     try:
         for share in (0.3, 0.7):
             try:

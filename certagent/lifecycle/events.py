@@ -91,6 +91,8 @@ class OrderReady(Event, frozen=True):
     """The CA has seen the challenges."""
 
     key_type: KeyType
+    passed_over: str = ""
+    """Where this host itself did not see the responses, in words."""
 
 
 class OrderAbandoned(Event, frozen=True):

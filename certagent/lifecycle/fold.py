@@ -56,8 +56,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Presented():
             return _order(state, event.key_type, presented=True)
         case ev.ResponseNotSeen(key_type=key_type):
-            orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
-            return replace(state, orders=orders)
+            return _not_seen(state, key_type, now)
         case ev.OrderReady():
             return _order(state, event.key_type, ready=True)
         case ev.OrderAbandoned():
@@ -218,6 +217,7 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         jitter=event.jitter,
         concerns=event.concerns,
         quick=event.quick,
+        refusals=(old.refusals if old else 0) + (event.concerns == "ca"),
     )
     return replace(state, failing=(*_without(state, event.lane), failure))
 
@@ -227,6 +227,15 @@ def _order(state: State, key_type: KeyType, *, presented: bool | None = None, re
     if old is None:
         return state
     new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
+    return replace(state, orders={**state.orders, key_type: new})
+
+
+def _not_seen(state: State, key_type: KeyType, now: Instant) -> State:
+    old = state.orders.get(key_type)
+    if old is None:
+        return state
+    since = old.not_seen_since or now
+    new = replace(old, presented=False, not_seen=old.not_seen + 1, not_seen_since=since)
     return replace(state, orders={**state.orders, key_type: new})
 
 

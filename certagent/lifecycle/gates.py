@@ -63,7 +63,7 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
         found.append(Obstacle(name, None, "changed, and not observed since"))
     if not caches.complete(seen):
         found.append(Obstacle(name, None, _not_heard(seen)))
-    broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains))
+    broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.met) for chain in chains))
     found += [_cached(name, item, now) for item in broken]
     if seen.security == "bogus":
         found.append(Obstacle(name, None, f"DNSSEC is broken: {seen.why}"))

@@ -15,6 +15,10 @@ SHORT_LIFE = timedelta(days=10)
 _MINUTE = 60.0
 CA_BACKOFF_S = (_MINUTE, 10 * _MINUTE, 100 * _MINUTE, 1440 * _MINUTE)
 """Let's Encrypt's integration guide: one minute, ten, a hundred, then daily; remembered across restarts."""
+RENEWAL_INFO_BACKOFF_S = (*CA_BACKOFF_S[:-1], 360 * _MINUTE)
+"""To ask when to renew counts against no limit. RFC 9773 section 4.3.3: six hours where the CA has no answer; a day
+would find out about a revocation too late.
+"""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
 JITTER = 0.1
@@ -26,6 +30,10 @@ OBSERVE_AT_MOST = timedelta(minutes=15)
 interval if that is less."""
 ALARM = timedelta(hours=1)
 """A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
+SILENT_TRIES = 3
+"""So often a response is looked for at every server. Then those that are silent are passed over: a CA asks others."""
+LAGGING = timedelta(days=1)
+"""So long a server that answers without the response is waited for: a CA that asks it refuses, and counts that."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then what is known of a withdrawn name is kept."""
 FRESH = timedelta(seconds=60)
@@ -83,10 +91,11 @@ def retry_in(failure: Failure, now: Instant) -> timedelta:
     Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is tried again like
     any other failure: the repair may be made at any time.
     """
-    steps = BACKOFF_S
+    steps, count = BACKOFF_S, failure.count
     if of_the_ca(failure):
-        steps = (5.0, *CA_BACKOFF_S) if failure.quick else CA_BACKOFF_S
-    wait = steps[min(failure.count, len(steps)) - 1]
+        steps = RENEWAL_INFO_BACKOFF_S if failure.lane.verb == "renewal info" else CA_BACKOFF_S
+        steps, count = (5.0, *steps) if failure.quick else steps, failure.refusals
+    wait = steps[min(count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     return timedelta(seconds=wait) - now.since(failure.at)
 

@@ -76,6 +76,9 @@ class Order(Struct, frozen=True):
     ca: str
     presented: bool = False
     ready: bool = False
+    not_seen: int = 0
+    """How often the responses could not be seen at every authoritative server."""
+    not_seen_since: Instant | None = None
 
 
 class Change(Struct, frozen=True):
@@ -175,6 +178,8 @@ class Failure(Struct, frozen=True):
     jitter: float
     concerns: Concern
     quick: bool
+    refusals: int
+    """How many of them concerned the CA."""
 
 
 class Renewal(Struct, frozen=True):

@@ -8,7 +8,7 @@ A view is frozen, and made anew for each pass of the planner. Each fact is worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import product
 
@@ -17,8 +17,9 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
 from certagent.lifecycle import caches
 from certagent.lifecycle.once import once
+from certagent.lifecycle.shared import Shared, distinct
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Generation, State, TlsaState, records
+from certagent.lifecycle.state import State, TlsaState
 from certagent.pki import tlsa
 
 Values = frozenset[Value]
@@ -44,6 +45,10 @@ class TlsaNames:
     def configured(self) -> list[TlsaName]:
         """Those that the configuration has."""
         return [name for name in self if name.configured]
+
+    def serving(self, servers: tuple[str, ...]) -> bool:
+        """Some of these mail servers serve something."""
+        return bool(self._state.serving(servers))
 
     def at(self, server: str) -> list[TlsaName]:
         """The TLSA names whose records count for a mail server."""
@@ -75,7 +80,7 @@ class TlsaNames:
     @once
     def served_anywhere(self) -> list[Chain]:
         """The chains that a client may meet at one of those names."""
-        return _distinct(chain for name in self.anywhere for chain in name.served)
+        return distinct(chain for name in self.anywhere for chain in name.served)
 
     @once
     def ours(self) -> Values:
@@ -111,66 +116,6 @@ class TlsaNames:
             for place in name.places:
                 found.setdefault(place, []).append(name)
         return found
-
-
-class Shared:
-    """What is common to TLSA names whose aliases lead to one place, or led there while caches may know it."""
-
-    def __init__(self, names: list[TlsaName], spec: Spec, state: State) -> None:
-        self.names = names
-        self._spec = spec
-        self._state = state
-
-    @once
-    def mail_servers(self) -> tuple[str, ...]:
-        """Those that answer, under whatever name; at a name that is not configured any more, those that did."""
-        spec, state = self._spec, self._state
-        every = (*(server.name for server in spec.mail_servers), *state.mail_servers)
-        return tuple(dict.fromkeys(s for n in self.names for s in n.mail_servers or n.known.mail_servers or every))
-
-    @once
-    def unknown_servers(self) -> list[str]:
-        """Mail servers that answer and of which nothing is known yet."""
-        return [server for server in self.mail_servers if server not in self._state.mail_servers]
-
-    @once
-    def served(self) -> list[Chain]:
-        """The chains that a client may meet now; none if any mail server is unknown yet."""
-        if self.unknown_servers:
-            return []
-        return _distinct(chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
-
-    @once
-    def converged(self) -> list[list[Chain]]:
-        """For each mail server the chains that it surely served."""
-        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
-        generations = ((self._state.generation(id_) for id_ in (at.converged if at else ())) for at in found)
-        return [[chain for g in some if g for chain in g.chains.values()] for some in generations]
-
-    @once
-    def verified(self) -> Generation | None:
-        """The one generation that every mail server serves, and surely nothing else; None otherwise."""
-        configured = {server.name: server for server in self._spec.mail_servers}
-        ids: set[str] = set()
-        for name in self.mail_servers:
-            server, at = configured.get(name), self._state.mail_servers.get(name)
-            if server is None or at is None or at.phase != "drained" or not at.met_everywhere(server):
-                return None
-            ids |= set(at.serves)
-        return self._state.generation(ids.pop()) if len(ids) == 1 else None
-
-    @once
-    def values(self) -> Values:
-        """Records of everything that may be served, of the newest generation, and of the next keys."""
-        spec, state = self._spec, self._state
-        values: set[Value] = set()
-        for generation in state.serving(self.mail_servers):
-            values |= records(generation, spec.tlsa_parameters)
-        if state.newest:
-            values |= records(state.newest, spec.tlsa_parameters)
-        if state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters:
-            values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
-        return frozenset(values)
 
 
 class TlsaName:
@@ -241,9 +186,18 @@ class TlsaName:
         return self.shared.served
 
     @once
+    def met(self) -> list[Chain]:
+        """The chains that may fail its clients already; none if its own mail servers are known to serve nothing.
+
+        What others serve who share its records fails their clients, and says nothing of those that come here.
+        """
+        own = self.mail_servers or self.shared.mail_servers
+        return self.served if self.names.serving(own) else []
+
+    @once
     def minded(self) -> list[Chain]:
         """The chains that a change of its records must match: also those of names whose records may be these."""
-        return _distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served
+        return distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served
 
     def already_served(self, chain: Chain) -> bool:
         """Every mail server surely served a chain already that has the records of this one."""
@@ -393,8 +347,3 @@ def place(known: TlsaState, tlsa_name: str) -> str:
     """Where the records of a TLSA name are, as last seen."""
     seen = known.observation
     return seen.name if seen and caches.known(seen) else tlsa_name
-
-
-def _distinct(chains: Iterable[Chain]) -> list[Chain]:
-    """Without those that no record can tell from another."""
-    return list({(chain.spki, chain.issuers): chain for chain in chains}.values())

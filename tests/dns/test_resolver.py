@@ -144,6 +144,16 @@ class TestServers:
         """There is never an empty set of answers, which would look like agreement."""
         assert Scripted({}).observe(NAME).answers == {"example.org./-": Unknown("has no name servers")}
 
+    @pytest.mark.parametrize(("names", "each"), [(1, 65), (40, 2), (65, 1), (100, 1)])
+    def test_of_too_many_addresses_some_are_asked_and_that_is_said(self, names: int, each: int) -> None:
+        """Whoever names ten thousand does not stop the daemon; and none that was not asked counts as heard."""
+        servers = [f"ns{n:02}.example.org." for n in range(names)]
+        known = {("example.org.", "NS"): "|".join(servers)}
+        known |= {(s, "A"): "|".join(f"192.0.{n}.{i + 1}" for i in range(each)) for n, s in enumerate(servers)}
+        answers = Scripted(known).observe(NAME).answers
+        assert len(answers) == module.MAX_ADDRESSES + 1
+        assert "not all were asked" in str(answers["example.org./-"])
+
     def test_names_are_compared_without_case_and_dot(self) -> None:
         """A name that is written otherwise is the same name."""
         observation = Scripted(NS).observe("_25._TCP.mx1.example.ORG")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import dns.rdata
 import dns.rdataclass
@@ -11,7 +15,7 @@ import pytest
 
 from certagent.dns.message import value_text
 from certagent.dns.providers.rfc2136 import Options, Rfc2136, parse_keys, parse_server, rdata_text
-from certagent.errors import Misconfigured, Rejected
+from certagent.errors import Misconfigured, Rejected, Transient
 
 SECRET = "////////////////////////////////cGFkZGluZyE="
 KEY = f'key "dane-key" {{\n\talgorithm hmac-sha256;\n\tsecret "{SECRET}";\n}};\n'
@@ -136,3 +140,25 @@ class TestValues:
         ):
             with pytest.raises(Misconfigured, match=r"dns\.no_zone"):
                 call()
+
+
+class TestTime:
+    @pytest.mark.parametrize("beginning", [b"", b"\xff\xff"])
+    def test_a_server_that_drips_is_cut_off(self, key_file: Path, beginning: bytes) -> None:
+        """Each byte comes in time; all of them would take an hour."""
+
+        def drip() -> None:
+            with server.accept()[0] as client, suppress(OSError):
+                client.sendall(beginning)
+                while not gone.wait(0.05):
+                    client.sendall(b"\x01")
+
+        gone = Event()
+        with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(2) as pool:
+            pool.submit(drip)
+            where = f"127.0.0.1:{server.getsockname()[1]}"
+            options = Options(server=where, zones=("example.org",), key_file=str(key_file), timeout_s=1)
+            with pytest.raises(Transient, match="gave no answer within 1 s") as caught:
+                pool.submit(Rfc2136(options).add, "a.example.org.", "TXT", frozenset({"x"}), 60, None).result(60)
+            gone.set()
+        assert caught.value.code == "dns.unknown_outcome"

@@ -14,6 +14,8 @@ import pytest
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.command import Command
 from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.powerdns import Options as HttpOptions
+from certagent.dns.providers.powerdns import PowerDns as HttpApi
 from certagent.dns.providers.protocol import Changed
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.errors import Misconfigured, Transient
@@ -39,9 +41,9 @@ from tests.lab.wait import until
 
 NS1, NS2 = f"ns1.{ZONE}./{PRIMARY}", f"ns2.{ZONE}./{SECONDARY}"
 ALIAS_NS1, ALIAS_NS2 = f"ns1.{ALIAS_ZONE}./{PRIMARY}", f"ns2.{ALIAS_ZONE}./{SECONDARY}"
+PDNSUTIL = Path(__file__).resolve().parents[2] / "hooks" / "dns-pdnsutil"
 A, B = f"3 1 1 {'a' * 64}", f"3 1 1 {'b' * 64}"
 SOON = timedelta(seconds=5)
-HOOK = Path(__file__).resolve().parents[2] / "hooks" / "dns-powerdns"
 each_check = pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
 
 
@@ -363,72 +365,55 @@ class TestRfc2136:
             provider.remove(f"x.{ZONE}.", "TXT", frozenset({"x"}), None)
 
 
-def command(ini: Path) -> Command:
-    return Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=(PDNS_ZONE,)))
+def http_api(server: PowerDns, place: Path, zone: str = PDNS_ZONE) -> HttpApi:
+    return HttpApi(HttpOptions(url=server.url, zones=(zone,), token_file=str(server.token(place / "token"))))
 
 
 class TestPowerDns:
+    """Its HTTP API; what can go wrong with a request is in tests/dns/test_http_providers.py."""
+
     @each_check
     def test_it_keeps_the_rules(self, powerdns: PowerDns, place: Path, check: DnsCheck) -> None:
-        check(command(powerdns.ini(place / "ini")), f"{PDNS_ZONE}.")
+        check(http_api(powerdns, place), f"{PDNS_ZONE}.")
 
     def test_it_is_in_dns(self, powerdns: PowerDns, place: Path, lab_dns: Dns) -> None:
         """What the API took is what the server answers, and it is signed."""
         name = f"_25._tcp.mx1.{PDNS_ZONE}."
-        command(powerdns.ini(place / "ini")).add(name, "TLSA", frozenset({A, B}), 60, None)
+        http_api(powerdns, place).add(name, "TLSA", frozenset({A, B}), 60, None)
         answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
         assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
         assert [(len(r), r.ttl) for r in answer if r.rdtype.name == "TLSA"] == [(2, 60)]
 
-    def test_two_at_once(self, powerdns: PowerDns, place: Path) -> None:
-        """The lock keeps read, compare and write of two runs apart: one is done, the others have to read again."""
-        provider, name = command(powerdns.ini(place / "ini")), f"_acme-challenge.two.{PDNS_ZONE}."
-        refused: list[str] = []
-
-        def add(value: str) -> None:
-            try:
-                provider.add(name, "TXT", frozenset({value}), 60, None)
-            except Changed:
-                refused.append(value)
-
-        values = {f"value-{n}" for n in range(8)}
-        threads = [threading.Thread(target=add, args=(v,)) for v in values]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        rrset = provider.get(name, "TXT")
-        assert rrset is not None
-        assert rrset.values == values - set(refused)
-        assert len(refused) == 7
-
     def test_a_wrong_key(self, powerdns: PowerDns, place: Path) -> None:
         """The operator has to repair it, and the key is not shown."""
+        provider = http_api(powerdns, place)
+        (place / "token").write_text("wrong-secret")
         with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
-            command(powerdns.ini(place / "ini", api_key="wrong-secret")).get(f"x.{PDNS_ZONE}.", "TXT")
+            provider.get(f"x.{PDNS_ZONE}.", "TXT")
         assert "wrong-secret" not in repr(caught.value)
 
     def test_a_zone_that_is_not_there(self, powerdns: PowerDns, place: Path) -> None:
-        ini = powerdns.ini(place / "ini")
-        provider = Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=("other.example",)))
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
-            provider.add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+            http_api(powerdns, place, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
 
-    def test_an_ini_file_open_to_others(self, powerdns: PowerDns, place: Path) -> None:
-        ini = powerdns.ini(place / "ini")
-        ini.chmod(0o640)
-        with pytest.raises(Misconfigured, match="open to others"):
-            command(ini).get(f"x.{PDNS_ZONE}.", "TXT")
 
-    def test_a_server_that_is_away_or_silent(self, powerdns: PowerDns, place: Path) -> None:
-        """Nobody knows whether the change happened."""
-        name, values = f"x.{PDNS_ZONE}.", frozenset({"x"})
-        with pytest.raises(Transient, match="refused"):
-            command(powerdns.ini(place / "away", url=f"http://{SPARE}:8081")).add(name, "TXT", values, 60, None)
-        provider = command(powerdns.ini(place / "silent", timeout_s=0.3))
-        powerdns.pause()
-        try:
-            with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
-                provider.add(name, "TXT", values, 60, None)
-        finally:
-            powerdns.resume()
+class TestPdnsutil:
+    """hooks/dns-pdnsutil, at the database of the same server."""
+
+    @each_check
+    def test_it_keeps_the_rules(self, powerdns: PowerDns, check: DnsCheck) -> None:
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=(PDNS_ZONE,))
+        check(Command(options), f"{PDNS_ZONE}.")
+
+    def test_it_is_in_dns(self, powerdns: PowerDns, lab_dns: Dns) -> None:
+        """Signed; the server's caches are switched off here."""
+        name = f"_25._tcp.mx2.{PDNS_ZONE}."
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=(PDNS_ZONE,))
+        Command(options).add(name, "TLSA", frozenset({A, B}), 60, None)
+        answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
+        assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
+
+    def test_a_zone_that_is_not_there(self, powerdns: PowerDns) -> None:
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=("other.example",))
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            Command(options).get("x.other.example.", "TXT")

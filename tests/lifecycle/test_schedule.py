@@ -89,7 +89,11 @@ def failure(
     jitter: float = 0,
     lane: str = "vault",
 ) -> Failure:
-    return Failure(lane_of(lane), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
+    concerns, quick = about(code, kind)
+    refusals = count if concerns == "ca" else 0
+    return Failure(
+        lane_of(lane), kind, code, "", "", count, START, START, after, jitter, concerns, quick, refusals=refusals
+    )
 
 
 def waits(code: str, **words: str) -> list[float]:
@@ -101,6 +105,12 @@ def test_what_a_ca_refused_is_tried_again_as_it_asks_for() -> None:
     """Let's Encrypt's integration guide: a minute, ten, a hundred, daily. Where nothing was refused, once at once."""
     assert waits("ca.rejected") == waits("pem.chain") == [60, 600, 6000, *[86400] * 6]
     assert waits("ca.unreachable") == waits("ca.busy") == [5, 60, 600, 6000, *[86400] * 5]
+
+
+def test_a_ca_that_does_not_say_when_to_renew_is_asked_again_within_six_hours() -> None:
+    """RFC 9773 section 4.3.3: it counts against no limit, and a revocation is not to be missed for a day."""
+    assert waits("ca.rejected", lane="renewal info") == [60, 600, 6000, *[21600] * 6]
+    assert waits("ca.unreachable", lane="renewal info") == [5, 60, 600, 6000, *[21600] * 5]
 
 
 def test_what_is_our_own_is_tried_again_within_the_hour() -> None:

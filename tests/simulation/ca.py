@@ -165,6 +165,8 @@ class Ca:
         self.ari = clock.rng.random() < 0.6
         self.orders: dict[str, dict[str, Any]] = {}
         self.revoked: Callable[[Chain], None] = nobody
+        self.sees: Callable[[Challenge], bool] = bool
+        """Whether a response is where the CA looks: it asks servers that do not answer the agent, too."""
         self.faults = 0
         self._count = 0
 
@@ -201,7 +203,7 @@ class Ca:
         challenges = (
             () if reused else tuple(Challenge("dns-01", n, f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
         )
-        self.orders[url] = {"ready": reused, "pem": None}
+        self.orders[url] = {"ready": reused, "pem": None, "challenges": challenges}
         self.clock.hazard("after the CA has an order")
         return Order(url, challenges, None)
 
@@ -209,7 +211,7 @@ class Ca:
         """See `Issuer`."""
         self._enter("answer")
         order = self._find(url)
-        if self.clock.chance(0.03):
+        if self.clock.chance(0.03) or not all(map(self.sees, order["challenges"])):
             self.faults += 1
             del self.orders[url]
             raise CaRefusal("ca.challenge_failed", "the TXT was not there")

@@ -204,6 +204,8 @@ class Judge:
                 self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
+            case ev.Failed() if event.code == "dns.not_yet":
+                pass  # the CA judges: what this host cannot see is no reason to let a certificate run out
             case ev.Failed() if event.lane is None or event.lane.verb != "observe":
                 self.disturbed.append(self.clock.t)
             case _:

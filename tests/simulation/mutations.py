@@ -228,7 +228,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "unplaced-forgotten",
         "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
         "lifecycle.tlsaname:TlsaName.minded",
-        "_distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
+        "distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
         "self.served",
     ),
     Mutant(
@@ -262,7 +262,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "publish-half-verified",
         "first publication: every mail server serves it, and nothing else",
-        "lifecycle.tlsaname:Shared.verified",
+        "lifecycle.shared:Shared.verified",
         'server is None or at is None or at.phase != "drained" or not at.met_everywhere(server)',
         "at is None",
     ),
@@ -276,14 +276,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "old-record-dropped",
         "what is still served keeps its record",
-        "lifecycle.tlsaname:Shared.values",
+        "lifecycle.shared:Shared.values",
         "values |= records(generation, spec.tlsa_parameters)",
         "pass",
     ),
     Mutant(
         "next-keys-unpublished",
         "the next keys are published ahead",
-        "lifecycle.tlsaname:Shared.values",
+        "lifecycle.shared:Shared.values",
         "state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters",
         "False",
     ),
@@ -415,6 +415,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "None",
     ),
     Mutant(
+        "ari-asked-daily",
+        "a CA that gave no answer is asked for its window again within six hours",
+        "lifecycle.schedule",
+        "360 * _MINUTE",
+        "1440 * _MINUTE",
+    ),
+    Mutant(
         "ari-unheard",
         "the CA's window is heeded",
         "lifecycle.schedule:due",
@@ -427,6 +434,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.schedule:backstop",
         "chain.not_after - (life / 2 if life < SHORT_LIFE else life / 3)",
         "chain.not_after",
+    ),
+    Mutant(
+        "silent-server-stops-challenges",
+        "a name server that does not answer this host is passed over: the CA judges",
+        "lifecycle.rules.issuance:_waits_for",
+        'return ("answering", "the responses are in place; a server that does not answer is passed over")',
+        'return ("all", "")',
+    ),
+    Mutant(
+        "no-last-try-at-the-ca",
+        "when time runs out the CA is asked although no server was heard",
+        "agent.act.challenges:respond",
+        'step.waits_for == "none"',
+        "False",
     ),
     Mutant(
         "challenges-left",

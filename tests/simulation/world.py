@@ -13,6 +13,7 @@ from typing import cast
 
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured
+from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Served, Service
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
@@ -65,6 +66,7 @@ class World:
         self.judge = Judge(clock, self.dns, self.hosts, self.answers)
         self.journal.seen = self.judge.event
         self.ca.revoked = self.judge.revoked
+        self.ca.sees = self._response_is_there
         self.vault.dropping = self.judge.dropping
         self._serve_before(life)
         self._publish_before()
@@ -164,6 +166,10 @@ class World:
         if directory not in self.spec.cas:
             raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}")
         return self.ca
+
+    def _response_is_there(self, challenge: Challenge) -> bool:
+        zone = self.dns.zone_of(challenge.name)
+        return not zone.away and (challenge.name, challenge.value) in zone.txt
 
     def _resolver(self) -> Resolver:
         return self.resolver

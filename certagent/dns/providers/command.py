@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from certagent.dns.message import absolute, canonical, one_of_zones
+from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.program import (
     MAX_ANSWER_BYTES,
@@ -48,7 +49,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Added to the environment. Secrets belong in a file that only the program reads."""
 
 
-class Command(ReadCompareWrite):
+class Command(ReadCompareWrite[None]):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
@@ -56,6 +57,13 @@ class Command(ReadCompareWrite):
     """
 
     Options = Options
+    about = About(
+        title="A program of yours",
+        rights="What the program needs. Keep its secret in its own file, which only root may read.",
+        access="See docs/how-to/dns-providers.md for what it reads and prints; hooks/ has some that are ready.",
+        limits="What it can do is what it says of itself.",
+        example="type: command\nprogram: /usr/local/lib/certagent/my-dns\nzones: [example.org]",
+    )
 
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
@@ -71,10 +79,10 @@ class Command(ReadCompareWrite):
             self._capabilities = reply.capabilities or Capabilities()
         return self._capabilities
 
-    def get(self, name: str, rdtype: RdType) -> RRset | None:
-        """See `Provider`."""
+    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, None]:
+        """The set as the program has it."""
         request = Request(self._options.protocol, "get", one_of_zones(name, self.zones), name, rdtype)
-        return rrset(self._call(request, "dns.unreachable").rrset, rdtype)
+        return rrset(self._call(request, "dns.unreachable").rrset, rdtype), None
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`."""
@@ -90,7 +98,7 @@ class Command(ReadCompareWrite):
         else:
             self._write("remove", name, rdtype, values, was=precondition(was))
 
-    def write(self, name: str, rdtype: RdType, change: Change) -> None:
+    def write(self, name: str, rdtype: RdType, change: Change, records: None) -> None:  # noqa: ARG002
         """One change in version 1 of the protocol, which knows no precondition."""
         if change.removed:
             self._write("remove", name, rdtype, change.removed)

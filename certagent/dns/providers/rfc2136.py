@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from pathlib import Path
 
 import dns.exception
@@ -32,8 +31,10 @@ from dns.update import UpdateMessage
 from msgspec import Struct
 
 from certagent.dns.message import absolute, canonical, one_of_zones, records, value_text
+from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.host import deadline
 from certagent.host.files import read_private
 from certagent.secret import Secret
 
@@ -73,6 +74,16 @@ class Rfc2136:
 
     Options = Options
     capabilities = Capabilities(precondition="values")
+    about = About(
+        title="RFC 2136: BIND, Knot, PowerDNS and others",
+        rights=(
+            "A TSIG key that may change the TLSA and TXT records of the names in question, and nothing else. In BIND:"
+            " update-policy. docs/how-to/tsig-key.md has the lines for BIND, Knot and PowerDNS."
+        ),
+        access="Run `tsig-keygen certagent > /etc/certagent/tsig.key`, chmod 600; the server needs the same key.",
+        limits="Signatures of other kinds (GSS-TSIG, SIG(0)) are not supported. The primary must answer over TCP.",
+        example="type: rfc2136\nserver: 192.0.2.1\nkey_file: /etc/certagent/tsig.key\nzones: [example.org]",
+    )
 
     def __init__(self, options: Options) -> None:
         self.zones = tuple(absolute(zone) for zone in options.zones)
@@ -139,15 +150,16 @@ class Rfc2136:
     def _send(self, message: Message, lost: str) -> Message:
         """The server's answer, whose signature is checked; `lost` is the code for "sent, but no answer"."""
         message.use_tsig(self._keyring)
-        end = time.monotonic() + self._timeout_s
-        try:
-            connection = socket.create_connection((self._host, self._port), self._timeout_s)
-        except OSError as error:
-            raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
-        with connection:
-            connection.settimeout(max(0.1, end - time.monotonic()))
+        late = f"{self._where} gave no answer within {self._timeout_s:g} s"
+        with deadline.cutting(self._timeout_s) as cut:
             try:
-                return answer_to(message, exchange(connection, message.to_wire()))
+                connection = deadline.connected(self._host, self._port, self._timeout_s)
+            except OSError as error:
+                raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
+            cut.add(connection.fileno())
+            try:
+                with connection:
+                    return answer_to(message, exchange(connection, message.to_wire()))
             except dns.tsig.PeerBadTime:
                 hint = "the clocks of this host and the server differ: run NTP on both"
                 raise Misconfigured("dns.refused", f"{self._where} says BADTIME", hint) from None
@@ -155,10 +167,9 @@ class Rfc2136:
                 hint = f"key name, algorithm and secret must be the same there as in the key file ({self._key.name})"
                 said = type(error).__name__.removeprefix("Peer").upper()
                 raise Misconfigured("dns.refused", f"{self._where} says {said} to the TSIG key", hint) from None
-            except TimeoutError:
-                raise Transient(lost, f"{self._where} gave no answer within {self._timeout_s:g} s") from None
             except (dns.exception.DNSException, OSError, EOFError) as error:
-                raise Transient(lost, f"{self._where} gave no valid answer: {error or type(error).__name__}") from None
+                odd = f"{self._where} gave no valid answer: {error or type(error).__name__}"
+                raise Transient(lost, late if cut.over or isinstance(error, TimeoutError) else odd) from None
 
     def _error(self, rcode: Rcode, name: str, rdtype: RdType) -> Error:
         said = f"{self._where} says {rcode.name} to {name} {rdtype}"

@@ -56,7 +56,7 @@ def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
 
 def _matters(names: TlsaNames, name: TlsaName, item: caches.CachedSet) -> bool:
     """Something waits until no cache can have the set: a chain that it would break with, or a withdrawal."""
-    return not name.configured or any(caches.breaks(item.values, chain, name.served) for chain in names.coming)
+    return not name.configured or any(caches.breaks(item.values, chain, name.met) for chain in names.coming)
 
 
 def _observe(name: TlsaName, because: str, budget: timedelta = timedelta(0)) -> Observe:
