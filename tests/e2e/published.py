@@ -253,6 +253,14 @@ class Published(Site):
         if not program.exists():
             program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m certagent "$@"\n')
             program.chmod(0o755)
+        systemctl = bin_ / "systemctl"  # there is no systemd here; the daemons that have no command of their own
+        pids = f"{self.place}/exim/exim.pid /run/exim4/exim.pid"
+        systemctl.write_text(
+            '#!/bin/sh\ncase "$*" in\n'
+            f'"reload exim4") for f in {pids}; do [ ! -e "$f" ] || exec kill -HUP "$(cat "$f")"; done;;\n'
+            '*) exec /usr/local/sbin/systemctl "$@";;\nesac\n'
+        )
+        systemctl.chmod(0o755)
         path = f"{bin_}:{os.environ['PATH']}"
         found = {**super().environment, "PATH": path}
         found.pop("CERTAGENT_CONFIG", None)
