@@ -6,10 +6,12 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.host import processes
 from certagent.mta import present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
@@ -64,7 +66,7 @@ def discover(shared: Collection[Identity] = ()) -> list[Found]:
         new = _new(settings, kinds)
         files = {**new}
         changes, by_hand = _changes(exim, settings, list(new.values()))
-    services = _services(settings)
+    services = _services({**settings, **_started(settings)})
     return [
         Found(
             type="exim",
@@ -141,11 +143,11 @@ def _changes(
     """What makes Exim serve the new files; or why that has to be done by hand, and how."""
     remedy = exim.remedy(settings, [Pair(file, file) for file in files])
     before = _text(remedy.file)
-    main = eximconf.main_section(before)
+    main, macros = eximconf.main_section(before), exim.macros()
     set_elsewhere = not eximconf.is_generated(settings) and [
         name
         for name in ("tls_certificate", "tls_privatekey")
-        if settings[name] and not re.search(rf"(?m)^[ \t]*(?:hide[ \t]+)?{name}[ \t]*=", main)
+        if settings[name] and not eximconf.is_set(main, name, macros)
     ]
     if "$" in settings["tls_certificate"]:
         what = "write where tls_certificate is to lead to the new files; only you know. Without a name"
@@ -155,7 +157,7 @@ def _changes(
             f"{set_elsewhere[0]} is set where {remedy.file} does not say it: in a file that it includes, or by a macro"
         )
         return (), (Advice(what, str(remedy)),)
-    after = eximconf.changed(before, remedy.settings)
+    after = eximconf.changed(before, remedy.settings, macros)
     generated = eximconf.is_generated(settings)
     if after == before and generated and settings["tls_certificate"] != eximconf.listing(files):
         return (), (Advice(f"{remedy.file} names the new files already; make use of it", remedy.command),)
@@ -180,6 +182,26 @@ def _text(file: str) -> str:
 
 
 # -- services ----------------------------------------------------------------------------------------------------------
+
+
+def _started(settings: Mapping[str, str]) -> dict[str, str]:
+    """Where the running daemon listens by its option -oX, over its settings.
+
+    Source: the Exim specification, section 13.4: what has neither a dot nor a colon in it is a port.
+    """
+    given: list[str] = []
+    with suppress(Error):
+        for pid in processes.running(os.path.realpath(settings["exim_path"])):
+            with suppress(OSError):
+                words = iter(processes.command_line(pid))
+                given += [next(words, "") for word in words if word == "-oX"]
+    listed = eximconf.items(given[0]) if given else []
+    ports = [item for item in listed if not re.search(r"[.:]", item)]
+    addresses = [item for item in listed if item not in ports]
+    return {
+        **({"daemon_smtp_ports": " : ".join(ports)} if ports else {}),
+        **({"local_interfaces": f"<; {' ; '.join(addresses)}"} if addresses else {}),
+    }
 
 
 def _services(settings: Mapping[str, str]) -> tuple[Service, ...]:
