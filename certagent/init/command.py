@@ -52,13 +52,13 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     kinds = host.plugins()
     seen = survey.take(kinds)
     now = datetime.now(UTC)
-    told, text = list(findings.of(seen)), ""
+    found, text = list(findings.of(seen)), ""
     if seen.found:
         text = proposal.text(seen, f"{now:%Y-%m-%d %H:%M} UTC")
-        told += objections(seen, kinds, text, output or DEFAULT)
+        found += objections(seen, kinds, text, output or DEFAULT)
     shows_text = output is None and not apply and bool(seen.found)
     say = _Say(quiet=as_json, err=output is None and not apply)
-    say.findings(told)
+    say.findings(found)
     if output is not None and seen.found:
         write(output, text)
     if shows_text and not as_json:
@@ -70,15 +70,15 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     following = next_steps(seen, kinds, text, output, done) if seen.found else []
     say.next(following)
     if as_json:
-        click.echo(to_json(report(seen, told, text, done, following)))
+        click.echo(to_json(report(seen, found, text, done, following)))
     for failure in failures[:-1]:
         click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
         raise failures[-1]
-    return _status(seen, told, done, apply=apply)
+    return _status(seen, found, done, apply=apply)
 
 
-def _status(seen: Survey, told: list[Finding], done: list[Outcome], *, apply: bool) -> int:
+def _status(seen: Survey, found: list[Finding], done: list[Outcome], *, apply: bool) -> int:
     """0 only if all was found out, and with `apply` all is made.
 
     Raises:
@@ -91,7 +91,7 @@ def _status(seen: Survey, told: list[Finding], done: list[Outcome], *, apply: bo
         raise Misconfigured("mta.config", "no mail server was found on this host", hint)
     if apply and (any(one.state == "later" for one in done) or any(one.by_hand for one in seen.found)):
         return 3  # what is left stands in what to do next
-    return 1 if seen.failed or any(one.what == _PROPOSAL for one in told) else 0
+    return 1 if seen.failed or any(one.what == _PROPOSAL for one in found) else 0
 
 
 def objections(seen: Survey, kinds: Mapping[str, Any], text: str, path: Path) -> list[Finding]:

@@ -55,7 +55,7 @@ def _elsewhere(survey: Survey) -> Iterator[Finding]:
         what = f"port {port} ({host.PORTS[port]})"
         detail, hint = f"{who} listens there, and no mail server above accounts for it", _STRANGER
         if who in others.CONTAINERS:
-            detail, hint = f"{who} listens there for a container: the mail server in it is not looked at", _CONTAINER
+            detail, hint = f"{who} listens there for a container: the mail server in it is not observed", _CONTAINER
         yield Finding("note", what, detail, hint)
 
 

@@ -34,7 +34,7 @@ EXAMPLE = "mx1.example.org"
 USUAL = {"ecdsa": "ecdsa-p256", "rsa": "rsa-2048"}
 
 _ANYBODY = ("", "systemd", "inetd", "xinetd")
-"""Whoever listens on behalf of others, or is not shown."""
+"""What listens on behalf of others, or is not shown."""
 
 _PROBE_S = 10.0
 """For one handshake: postscreen and others let clients wait for the greeting, some seconds at most."""

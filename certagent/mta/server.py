@@ -155,7 +155,7 @@ class Kind(Protocol):
     directory: str
     """Where `discover` proposes new files; "": nowhere. certagent's unit lets it write there."""
     programs: tuple[str, ...]
-    """Its processes that hold a listening socket, as the kernel calls them: another program's are not this server."""
+    """Its processes that have a listening socket, as the kernel calls them: another program's are not this server."""
     discover: Discover
     """The mail servers of this kind on this host. It reads and changes nothing. It gives [] if the server is not
     installed, and never raises for a host where it is not configured."""

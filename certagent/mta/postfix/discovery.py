@@ -63,7 +63,7 @@ class _Read(Struct, frozen=True):
 
 
 class _Others(NamedTuple):
-    """Names of an SNI map that have a certificate of their own."""
+    """Names of an SNI map that have another certificate."""
 
     map: str
     """As it stands in tls_server_sni_maps."""
