@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
@@ -200,7 +201,25 @@ def _services(reader: Reader, value: object, place: Place) -> Iterator[tuple[Ser
         keys = reader.convert(item, ServiceKeys, here)
         host = reader.name(keys.host, (*here, "host"), names.hostname)
         sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in keys.sni)
-        yield Service(host, keys.port, keys.mode, keys.addresses, sni), keys.tlsa
+        ehlo = reader.name(keys.ehlo, (*here, "ehlo"), names.hostname) if keys.ehlo else ""
+        for key, addresses in (("addresses", keys.addresses), ("source", keys.source)):
+            _refuse_names(reader, addresses, (*here, key))
+        if len({":" in address for address in keys.source}) < len(keys.source):
+            raise reader.wrong("config.value", (*here, "source"), "two addresses of one family", "give one for each")
+        timeout = _at_most(reader, keys.timeout, timedelta(minutes=10), (*here, "timeout")).total_seconds()
+        yield (
+            Service(host, keys.port, keys.mode, keys.addresses, sni, ehlo, keys.source, timeout, keys.proxy or ""),
+            keys.tlsa,
+        )
+
+
+def _refuse_names(reader: Reader, addresses: tuple[str, ...], place: Place) -> None:
+    for address in addresses:
+        try:
+            ip_address(address)
+        except ValueError:
+            hint = "an IPv4 or IPv6 address, without a port"
+            raise reader.wrong("config.value", place, f"{address!r} is no address", hint) from None
 
 
 def _ttl(reader: Reader, text: str, place: Place) -> int:
@@ -213,6 +232,7 @@ def _ttl(reader: Reader, text: str, place: Place) -> int:
 def _at_most(reader: Reader, text: str, limit: timedelta, place: Place) -> timedelta:
     value = duration(text)
     if value > limit:
-        detail = f"{text} is more than {limit.days}d"
+        most = f"{limit.days}d" if limit.days else f"{limit.seconds // 60}m"
+        detail = f"{text} is more than {most}"
         raise reader.wrong("config.value", place, detail, "longer waits leave no time to renew")
     return value

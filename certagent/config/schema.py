@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -107,6 +107,15 @@ class ServiceKeys(Keys, frozen=True):
     """Names that clients ask for in TLS; `none` stands for clients that ask for none; empty: the host alone."""
     tlsa: bool = False
     """Keep TLSA records for this host and port."""
+    ehlo: str | None = None
+    """The name that certagent gives in EHLO; without it this host's, or its address."""
+    source: tuple[str, ...] = ()
+    """Addresses of this host to connect from: one for IPv4, one for IPv6; without one the system chooses."""
+    timeout: Duration = "30s"
+    """How long one connection may take; servers may keep their greeting back for minutes (RFC 5321 section
+    4.5.3.2.1)."""
+    proxy: Literal["v2"] | None = None
+    """It wants to hear the PROXY protocol first, as behind a load balancer."""
 
 
 class Dane(Keys, frozen=True):

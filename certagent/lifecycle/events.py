@@ -264,7 +264,10 @@ class Requested(Event, frozen=True):
     """The operator asked for something."""
 
     what: Literal["retry", "renew", "rotate", "emergency", "abort"]
-    """`retry`: only that what failed is tried again without waiting."""
+    """`retry`: only that what failed is tried again without waiting.
+
+    With each of these DNS is observed and what is served is verified anew.
+    """
     accept_deferrals: bool = False
     """Do not wait for caches: senders with an old set defer mail."""
 

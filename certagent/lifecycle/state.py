@@ -89,6 +89,8 @@ class Change(Struct, frozen=True):
     tries: int
     at: Instant | None = None
     """The last try."""
+    first_at: Instant | None = None
+    """The first one: since then the world does not show what the provider accepted."""
 
 
 class TlsaState(Struct, frozen=True):
@@ -214,6 +216,10 @@ class State(Struct, frozen=True):
     failing: tuple[Failure, ...] = ()
     """At most one for each lane."""
     requested: ev.Requested | None = None
+    asked_at: Instant | None = None
+    """When the operator was there last: DNS is observed and what is served verified anew."""
+    hurried: int = 0
+    """Renewals in a row that the CA wanted long before their time."""
     pending_delete: Delete | None = None
     """What is being deleted: unknown from the intent on, deleted for sure with the outcome."""
     past_values: tuple[Value, ...] = ()
@@ -269,6 +275,17 @@ class State(Struct, frozen=True):
         """The generations that may be served by these mail servers now."""
         ids = {id_ for t in mail_servers if t in self.mail_servers for id_ in self.mail_servers[t].serves}
         return [g for g in self.generations if g.id in ids]
+
+    @property
+    def in_service(self) -> list[Chain]:
+        """The chains of what may be served anywhere, also of what others put there, and of the newest generation."""
+        ids = {id_ for at in self.mail_servers.values() for id_ in at.serves}
+        newest = self.newest
+        return [c for g in self.generations if g.id in ids or g is newest for c in g.chains.values()]
+
+    def asked_since(self, then: Instant | None) -> bool:
+        """The operator was there after this was seen last."""
+        return then is not None and self.asked_at is not None and then.elapsed_s < self.asked_at.elapsed_s
 
     @property
     def made(self) -> frozenset[Value]:

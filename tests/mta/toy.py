@@ -43,6 +43,7 @@ class Toy:
     Options = Options
     directory = ""
     programs = ()
+    connection_limits = ""
     capabilities = Capabilities(both_key_types=True, sni=False, keeps_ports=True, one_step=True)
 
     def __init__(self, name: str, options: Options) -> None:

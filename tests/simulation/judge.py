@@ -257,6 +257,8 @@ class Judge:
         for chain in newest.chains.values():
             if not lately and self.clock.true_wall() > chain.not_after - (chain.not_after - chain.not_before) / 6:
                 raise Violation("at the end a renewal is overdue")
+        if left := [str(failure.lane) for failure in state.failing if failure.lane.at_mail_server]:
+            raise Violation(f"at the end {', '.join(left)} fails for good, though all is well")
         wanted = self._wanted(spec, state, newest.chains)
         for tlsa_name in self.known:
             ours = provider.published - self.unmanaged_values

@@ -174,8 +174,23 @@ class World:
     def _resolver(self) -> Resolver:
         return self.resolver
 
-    def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
-        return probe(self.clock, self.hosts, services, key_types)
+    def _probe(
+        self,
+        services: tuple[Service, ...],
+        key_types: tuple[str, ...],
+        *,
+        wrong: Callable[[Served], bool] = lambda _: False,
+        budget_s: float = 0.0,
+    ) -> list[Served]:
+        """What was right once is not met again: it may be otherwise when the last is."""
+        served = probe(self.clock, self.hosts, services, key_types)
+        deadline, pause_s = self.clock.t + budget_s, 0.02
+        while any(map(wrong, served)) and self.clock.t < deadline:
+            self.clock.go_on(min(pause_s, deadline - self.clock.t))
+            pause_s *= 2
+            again = probe(self.clock, self.hosts, services, key_types)
+            served = [new if wrong(old) else old for old, new in zip(served, again, strict=True)]
+        return served
 
     def report(self, report: StepReport) -> None:
         """After every step of the agent."""

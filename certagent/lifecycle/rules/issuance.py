@@ -95,12 +95,8 @@ def _ca(spec: Spec, state: State) -> str:
 
 
 def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
-    for lane in (Lane("validation", key_type), Lane("issuance", key_type)):
-        failure = state.failure(lane)
-        left = schedule.retry_in(failure, now) if failure else timedelta(0)
-        if failure and left > timedelta(0):
-            return Wait(left, f"{lane}: {schedule.tried(failure)}: {failure.detail}")
-    return None
+    failures = map(state.failure, (Lane("validation", key_type), Lane("issuance", key_type)))
+    return next((wait for f in failures if f and (wait := schedule.held_back(f, now, state))), None)
 
 
 def _wanted(view: View) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table
@@ -129,10 +125,7 @@ def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str 
     if because := rotation.at_once(spec, state, newest):
         return because
     moment, why = schedule.due(state) or (now.wall, "")
-    # a CA whose certificates are past their renewal date when they come must not be asked without end
-    rest = min(chain.not_after - chain.not_before for chain in newest.chains.values()) / 4
-    earliest = min(rest, timedelta(hours=1)) - now.since(newest.issued_at)
-    left = max(moment - now.wall, earliest)
+    left = max(moment - now.wall, schedule.earliest(state, newest) - now.since(newest.issued_at))
     if left > timedelta(0):
         return Wait(left, f"renewal is due {schedule.date(moment)}: {why}")
     return f"renewal is due: {why}"

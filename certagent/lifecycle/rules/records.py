@@ -26,6 +26,9 @@ def observe(view: View) -> Iterator[Offer]:
         if name.changed_since_observed:
             yield _observe(name, "changed, and not observed since", budget=SETTLE)
             continue
+        if view.state.asked_since(name.known.observed_at):
+            yield _observe(name, "the operator asked")
+            continue
         every, why = _interval(view, name)
         left = every - view.now.since(name.known.observed_at)
         if left > timedelta(0):
