@@ -276,6 +276,8 @@ def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterato
             10,
         )
         keys["addresses"] = list(inside)
+    if service.proxy:
+        keys["proxy"] = service.proxy
     if service.sni:
         keys["sni"] = [name or "none" for name in service.sni]
     yield f"          - {_flow(keys)}"
