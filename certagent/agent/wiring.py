@@ -249,6 +249,11 @@ class Wiring:
             place = ("certificates", other[0], "mail_servers", other[1])
             writer = f"certificates.{one[0]}.mail_servers.{one[1]}"
             entry = f" ({claim.entry})" if claim.entry else ""
+            if not claim.written:
+                what = f"{claim.path}: {claim.entry} is that of {writer} already"
+                raise self.config.wrong(
+                    place, what, "let clients get one of them by name only (SNI), or in other services only"
+                )
             same = "" if earlier.path == claim.path else f", as {earlier.path}: they are one file"
             hint = "give each its own file, or list the services of both under one mail server"
             raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)

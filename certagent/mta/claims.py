@@ -25,6 +25,8 @@ class Claim(Struct, frozen=True):
     """Absolute; symlinks in it are followed to find the file that is meant."""
     entry: str = ""
     """The one part of the file that is written, such as a name in a table of SNI; "": the whole file."""
+    written: bool = True
+    """False: nothing is written. It is what this server alone may serve: two that want it would undo each other."""
 
 
 def clashes(claims: Iterable[tuple[Holder, Claim]]) -> Iterator[tuple[tuple[Holder, Claim], tuple[Holder, Claim]]]:

@@ -68,7 +68,9 @@ class Server(Protocol):
         ...
 
     def claims(self) -> tuple[Claim, ...]:
-        """Every file that `install` and `restore` may write, whatever is on the disk now. Runs nothing."""
+        """Every file that `install` and `restore` may write, whatever is on the disk now, and what no other server may
+        serve. Runs nothing.
+        """
         ...
 
     def check(self, key_types: frozenset[str]) -> None:
@@ -105,7 +107,8 @@ class Server(Protocol):
 
 def directories(servers: Iterable[Server]) -> list[Path]:
     """The directories that must be writable to certagent, sorted; a unit of systemd lists them."""
-    return sorted({Path(os.path.realpath(claim.path)).parent for server in servers for claim in server.claims()})
+    written = (claim.path for server in servers for claim in server.claims() if claim.written)
+    return sorted({Path(os.path.realpath(path)).parent for path in written})
 
 
 class Change(Struct, frozen=True):

@@ -109,7 +109,12 @@ class Dovecot:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        return self._layout.claims()
+        config = self._options.config or "/etc/dovecot/dovecot.conf"
+        served = self._pairs if self._options.top_level else ()
+        alone = (
+            Claim(config, f"the {kind.partition('-')[0]} certificate of all clients", written=False) for kind in served
+        )
+        return (*self._layout.claims(), *alone)
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.

@@ -141,7 +141,13 @@ class Postfix:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()))
+        elsewhere = self._only or "main.cf" in self._options.other_services
+        served = () if elsewhere else self._options.chain_files or self._pairs()
+        config = os.path.join(self._options.config_dir or "/etc/postfix", "main.cf")
+        alone = (
+            Claim(config, f"the {kind.partition('-')[0]} certificate of all clients", written=False) for kind in served
+        )
+        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()), *alone)
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
