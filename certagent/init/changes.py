@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -149,7 +150,7 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
         return structs.replace(outcome, state="made")
     status = path.stat()
     mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-    backup = path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}")
+    backup = _free(path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}"))
 
     def put_back() -> None:
         if _text(path) != change.before:
@@ -160,6 +161,12 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
     undo.callback(put_back)
     replace.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
     return structs.replace(outcome, state="made", backup=str(backup))
+
+
+def _free(path: Path) -> Path:
+    """The path; with a number behind it where a change of the same second has taken it."""
+    names = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
 
 
 def _commands(changes: Iterable[Change]) -> list[list[str]]:

@@ -94,7 +94,7 @@ class Published(Site):
             self._records(stack)
             for server in (self._sendmail, self._debian_exim):
                 server(stack)
-            for one in self.host.get("certificates", ()):
+            for one in () if {"sendmail", "debian_exim"} & self.host.keys() else self.host.get("certificates", ()):
                 _certificate(one)
             for path, text in self.host.get("files", {}).items():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
