@@ -8,8 +8,7 @@ unknown keys, keys that stand twice, bare numbers as durations and names that ar
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import cast
 
 import msgspec
 
+from certagent.acme.weburl import is_https
 from certagent.config import cache
 from certagent.config.schema import (
     STATE_DIR,
@@ -32,6 +32,7 @@ from certagent.config.schema import (
     duration,
 )
 from certagent.config.yaml import Reader, Section
+from certagent.dns import endpoint
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
@@ -104,6 +105,7 @@ def _check(path: Path, data: bytes) -> _Checked:
     top = reader.convert(reader.parse(text), File, ())
     cas = {name: _ca(reader, name, value) for name, value in top.ca.items()}
     dns = reader.convert(top.dns, Dns, ("dns",))
+    _addresses(reader, dns.resolvers, endpoint.address, endpoint.EXAMPLE, ("dns", "resolvers"))
     providers = {name: reader.section(value, ("dns", "providers", name)) for name, value in dns.providers.items()}
     certificates = {name: _entry(reader, name, value, cas) for name, value in top.certificates.items()}
     if not os.path.isabs(top.state_dir):
@@ -115,10 +117,10 @@ def _check(path: Path, data: bytes) -> _Checked:
 def _ca(reader: Reader, name: str, value: object) -> Ca:
     ca = reader.convert(value, Ca, ("ca", name))
     for key, url in (("directory", ca.directory), ("staging", ca.staging)):
-        if url is not None and not re.match(r"https://[^/\s]+/", url):
+        if url is not None and not is_https(url):
             hint = "ACME is HTTPS (RFC 8555 section 6.1)"
             raise reader.wrong("config.value", ("ca", name, key), f"{url!r} is no https URL", hint)
-    if ca.proxy is not None and not re.fullmatch(r"http://[^/\s@]+:[0-9]{1,5}/?", ca.proxy):
+    if ca.proxy is not None and not _is_proxy(ca.proxy):
         hint = "write http://host:port; a proxy that wants a password is not supported: the configuration has no secret"
         raise reader.wrong("config.value", ("ca", name, "proxy"), "it is no address of a proxy", hint)
     return ca
@@ -200,6 +202,7 @@ def _services(reader: Reader, value: object, place: Place) -> Iterator[tuple[Ser
         here = (*place, "services", str(number))
         keys = reader.convert(item, ServiceKeys, here)
         host = reader.name(keys.host, (*here, "host"), names.hostname)
+        _addresses(reader, keys.addresses, ip_address, "for example 192.0.2.1 or 2001:db8::1", (*here, "addresses"))
         sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in keys.sni)
         ehlo = reader.name(keys.ehlo, (*here, "ehlo"), names.hostname) if keys.ehlo else ""
         for key, addresses in (("addresses", keys.addresses), ("source", keys.source)):
@@ -220,6 +223,25 @@ def _refuse_names(reader: Reader, addresses: tuple[str, ...], place: Place) -> N
         except ValueError:
             hint = "an IPv4 or IPv6 address, without a port"
             raise reader.wrong("config.value", place, f"{address!r} is no address", hint) from None
+
+
+def _is_proxy(url: str) -> bool:
+    host_and_port = url.removeprefix("http://").removesuffix("/")
+    try:
+        endpoint.server(host_and_port)
+    except ValueError:
+        return False
+    return url.startswith("http://") and host_and_port.rpartition(":")[2].isdigit() and not host_and_port.endswith("]")
+
+
+def _addresses(
+    reader: Reader, texts: tuple[str, ...], parse: Callable[[str], object], example: str, place: Place
+) -> None:
+    for text in texts:
+        try:
+            parse(text)
+        except ValueError:
+            raise reader.wrong("config.value", place, f"{text!r} is no address", example) from None
 
 
 def _ttl(reader: Reader, text: str, place: Place) -> int:

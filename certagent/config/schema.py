@@ -24,10 +24,13 @@ STATE_DIR = "/var/lib/certagent"
 
 T = TypeVar("T")
 
+_DURATION = "([0-9]{1,7}[dhms]){1,9}"
+"""So short that no sum of them is too long for a timedelta."""
+
 Duration = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(\d+(d|h|m|s))+$",
+        pattern=rf"^{_DURATION}$",
         title="a duration with its unit",
         description="such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
     ),
@@ -35,7 +38,7 @@ Duration = Annotated[
 Rotation = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(every_renewal|never|(\d+(d|h|m|s))+)$",
+        pattern=rf"^(every_renewal|never|{_DURATION})$",
         title="every_renewal, never, or a duration",
         description="such as 90d: keys older than that are rolled",
     ),
@@ -43,7 +46,7 @@ Rotation = Annotated[
 Name = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$(?!\n)",
         title="a name of at most 63 characters",
         description="lower-case letters, digits, dot, hyphen, underscore: it becomes the name of a file",
     ),
@@ -85,9 +88,12 @@ class Dns(Keys, frozen=True):
     """How DNS is read, and which providers may change it."""
 
     resolvers: tuple[str, ...] = ()
-    """Addresses of the recursive resolvers; none: those of /etc/resolv.conf."""
+    """Addresses of the recursive resolvers, with a port if it is not 53: `127.0.0.1`, `192.0.2.1:5353`, `[::1]:5353`;
+    none: those of /etc/resolv.conf."""
     trust_ad: bool | None = None
     """Whether their AD bit is believed; by default only if all of them are on this host."""
+    public_view: bool = False
+    """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
     providers: dict[Name, dict[str, Any]] = {}
     """Each has a `type` and the options of that type."""
 
@@ -224,4 +230,4 @@ class Config(msgspec.Struct, frozen=True):
 def duration(text: str) -> timedelta:
     """`1h30m` is 90 minutes. The pattern was checked before."""
     units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall(r"(\d+)([dhms])", text)), timedelta())
+    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall("([0-9]+)([dhms])", text)), timedelta())

@@ -7,20 +7,20 @@ Standards: RFC 5321 section 5.1 (MX), RFC 1035 section 3.3.13 (SOA), RFC 8659 (C
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import dns.exception
 import dns.message
-import dns.resolver
 from dns.flags import AD, CD, RD
 from dns.message import QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import CAA, MX, SOA, TLSA, RdataType
 from msgspec import Struct, structs
 
+from certagent.dns import endpoint
 from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
 from certagent.errors import Error, Misconfigured, Transient
@@ -79,11 +79,10 @@ def resolvers() -> Resolvers:
 
     None answer: `addresses` is empty.
     """
-    try:
-        listed = tuple(str(server) for server in dns.resolver.Resolver().nameservers)
-    except dns.resolver.NoResolverConfiguration:
-        listed = ()
-    here = bool(listed) and all(ipaddress.ip_address(server).is_loopback for server in listed)
+    listed: tuple[str, ...] = ()
+    with suppress(Misconfigured):
+        listed = endpoint.resolvers()
+    here = bool(listed) and all(map(endpoint.is_loopback, listed))
     shown = ", ".join(listed) or "none"
     if here and all(_validates(server) for server in listed):
         return Resolvers(listed, validates=True, why=f"{shown} of /etc/resolv.conf is on this host and validates")
@@ -111,7 +110,8 @@ def is_host(name: str) -> bool:
 
 def look_up(names: Iterable[str], ports: Iterable[int], use: Resolvers) -> dict[str, Name]:
     """What DNS says of each name, and of the MX names of their domains; TLSA records are looked for at these ports."""
-    resolver, asked = Resolver(use.addresses), sorted(ports)
+    # it shows what there is; the first swap asks again
+    resolver, asked = Resolver(use.addresses, public_view=True), sorted(ports)
 
     def work(name: str) -> Name:
         return _look_up(name, asked, use, resolver)

@@ -43,6 +43,11 @@ def clashes(claims: Iterable[tuple[Holder, Claim]]) -> Iterator[tuple[tuple[Hold
             parts[claim.entry] = holder, claim
 
 
+def for_all(config: str, kinds: Iterable[str]) -> tuple[Claim, ...]:
+    """That a server's certificates of these algorithms are those of all its clients, as its configuration has them."""
+    return tuple(Claim(config, f"the {kind} certificate of all clients", written=False) for kind in kinds)
+
+
 def identity(path: str) -> Identity:
     """Which file it is now, whatever it is called."""
     try:

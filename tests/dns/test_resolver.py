@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import dns.flags
 import dns.message
+import dns.rdataclass
 import dns.rrset
 import pytest
 from dns.rdatatype import TLSA, TXT
 
 from certagent.dns import authority as module
 from certagent.dns.authority import Resolver
-from certagent.dns.message import Alias, absolute, majority, read, zone_of
+from certagent.dns.message import Alias, TooMany, absolute, majority, read, zone_of
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
@@ -66,9 +67,31 @@ class TestRead:
         """A referral, or somebody's cache."""
         assert isinstance(read(response(f"{NAME}|60|TLSA|3 1 1 {A}", aa=False), NAME, TLSA), Unknown)
 
-    def test_too_many_records_are_unknown(self) -> None:
+    def test_too_many_records_are_counted_and_named(self) -> None:
         many = "|".join(f"3 1 1 {n:064x}" for n in range(65))
-        assert isinstance(read(response(f"{NAME}|60|TLSA|{many}"), NAME, TLSA), Unknown)
+        said = read(response(f"{NAME}|60|TLSA|{many}"), NAME, TLSA)
+        assert said == TooMany(f"gives 65 records for {NAME} TLSA, and 64 are read at most")
+
+    def test_records_of_another_class_do_not_count(self) -> None:
+        """The question was for class IN."""
+        message = response(f"{NAME}|60|TLSA|3 1 1 {A}")
+        message.answer[0].rdclass = dns.rdataclass.CH
+        assert read(message, NAME, TLSA) == Answer(frozenset(), 0)
+
+    @pytest.mark.parametrize("rdtype", [f"TLSA|3 1 1 {A}", "CNAME|t.example.net."])
+    @pytest.mark.parametrize("ttl", [2**31 - 1, 2**31, 2**32 - 1])
+    def test_a_ttl_of_any_size_is_counted_as_caches_may(self, rdtype: str, ttl: int) -> None:
+        """RFC 2181 section 8 makes 0 of it, RFC 8767 section 4 takes it as it is."""
+        message = response(f"{NAME}|{ttl}|{rdtype}")
+        came = read(dns.message.from_wire(message.to_wire()), NAME, TLSA)
+        assert isinstance(came, Answer | Alias)
+        assert came.ttl_s == ttl
+
+    def test_the_longest_ttl_of_a_set_counts(self) -> None:
+        """A set has one TTL (RFC 2181 section 5.2); a server that gives several leaves the choice to each cache."""
+        message = response(f"{NAME}|60|TLSA|3 1 1 {A}", f"{NAME}|600|TLSA|3 1 1 {A[2:]}bb")
+        came = read(dns.message.from_wire(message.to_wire()), NAME, TLSA)
+        assert came == Answer(frozenset({f"3 1 1 {A}", f"3 1 1 {A[2:]}bb"}), 600)
 
 
 class TestNames:
@@ -97,8 +120,9 @@ class Scripted(Resolver):
     """A recursive resolver that knows one zone, and authoritative servers that are only listed."""
 
     def __init__(self, records: dict[tuple[str, str], str], *, ipv6: bool | None = None) -> None:
-        super().__init__(("127.0.0.1",), trust_ad=False, timeout_s=0.1, ipv6=ipv6)
+        super().__init__(("127.0.0.1",), trust_ad=False, timeout_s=0.1, ipv6=ipv6, public_view=True)
         self.records = {("example.org.", "SOA"): "ns1. root. 1 1 1 1 1", **records}
+        self.recursive.ask = self._recurse  # pyright: ignore
 
     def _recurse(self, server: str, name: str, rdtype: object, extra: int = 0) -> dns.message.Message:
         message = dns.message.make_response(dns.message.make_query(name, rdtype))  # pyright: ignore

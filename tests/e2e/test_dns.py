@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.command import Command
 from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.knot import Knot
+from certagent.dns.providers.knot import Options as KnotOptions
 from certagent.dns.providers.powerdns import Options as HttpOptions
 from certagent.dns.providers.powerdns import PowerDns as HttpApi
 from certagent.dns.providers.protocol import Changed
@@ -22,6 +25,7 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+from tests.dns.test_tsigkey import AS_BIND
 from tests.lab import namespace
 from tests.lab.addresses import (
     ALIAS_ZONE,
@@ -73,6 +77,19 @@ class TestObserve:
         for owner in (f"_25._tcp.nowhere.{ZONE}.", f"mx1.{ZONE}."):
             empty = Answer(frozenset(), 0)
             assert resolver.observe(owner).answers == {NS1: empty, NS2: empty}
+
+    def test_a_record_that_nobody_can_use_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """A digest of a wrong length hides no other record, and can be removed."""
+        owner, short = f"_25._tcp.short.{ZONE}.", "3 1 1 aabb"
+        lab_dns.update(owner, "TLSA", [A, short])
+        observation = resolver.observe(owner, expect=frozenset({A, short}), budget=SOON)
+        assert [observation.answers[ns] for ns in (NS1, NS2)] == [Answer(frozenset({A, short}), 5)] * 2
+        assert observation.security == "secure"
+        provider = rfc2136(lab_dns)
+        provider.remove(owner, "TLSA", frozenset({short}), provider.get(owner, "TLSA"))
+        left = provider.get(owner, "TLSA")
+        assert left is not None
+        assert left.values == {A}
 
     def test_a_lagging_secondary_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Without its update a secondary shows the old set, for as long as the budget is; then it is in step."""
@@ -157,8 +174,11 @@ class TestObserve:
         """Its servers are asked all the same, and it is called bogus: signatures over, or a wrong DS."""
         observation = resolver.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
         assert (observation.security, set(observation.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
+        owner = f"_25._tcp.bogus.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A])
+        lab_dns.settle()
         lab_dns.parent(ZONE, "bad")
-        observation = resolver.observe(f"_25._tcp.mx1.{ZONE}.")
+        observation = resolver.observe(owner)
         assert observation.security == "bogus"
         assert all(isinstance(observation.answers[key], Answer) for key in (NS1, NS2))
 
@@ -198,6 +218,15 @@ class TestPlaces:
         lab_dns.settle()
         assert resolver.final(name) == (f"{ALIAS_ZONE}.", end)
 
+    def test_final_among_too_many_old_values(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The set that is to be cleaned is named."""
+        name = f"_acme-challenge.crowded.{ZONE}."
+        lab_dns.update(name, "TXT", [f'"{n}"' for n in range(70)])
+        lab_dns.settle()
+        with pytest.raises(Misconfigured, match=r"70 records.*dns\.too_many") as caught:
+            resolver.final(name)
+        assert f"TXT records at {name}" in caught.value.hint
+
     def test_final_with_no_server_left(self, lab_dns: Dns, resolver: Resolver) -> None:
         """It is Transient, not a guess."""
         resolver.final(f"a.{INSECURE_ZONE}.")
@@ -217,6 +246,13 @@ class TestPlaces:
         assert caught.value.code == "dns.not_yet"
         assert NS2 in caught.value.detail
         assert NS1 not in caught.value.detail
+
+    @pytest.mark.parametrize("text", ["127.0.0.1:53", "127.0.0.1"])
+    def test_a_resolver_may_have_a_port(self, lab_dns: Dns, text: str) -> None:
+        assert Resolver((text,)).addresses(f"mx1.{ZONE}.") == (MX1,)
+        assert Resolver((text,)).observe(f"_25._tcp.mx1.{ZONE}.").security == "secure"
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            Resolver(("127.0.0.1:5399", "localhost")).addresses(f"mx1.{ZONE}.")
 
     def test_addresses(self, lab_dns: Dns, resolver: Resolver) -> None:
         """A host without addresses and a resolver without answers are told apart."""
@@ -296,6 +332,13 @@ class TestRfc2136:
     @each_check
     def test_knot_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
         check(rfc2136(lab_dns, server=KNOT, zone=KNOT_ZONE), f"{KNOT_ZONE}.")
+
+    @pytest.mark.parametrize("text", [text for text, _, _ in AS_BIND])
+    def test_bind_reads_key_files_alike(self, text: str) -> None:
+        check = subprocess.run(
+            ["named-checkconf", "/dev/stdin"], input=text, text=True, capture_output=True, check=False
+        )
+        assert check.returncode == 0, check.stdout
 
     def test_a_key_without_the_right(self, lab_dns: Dns) -> None:
         """The hint is the line that BIND needs."""
@@ -395,6 +438,53 @@ class TestPowerDns:
     def test_a_zone_that_is_not_there(self, powerdns: PowerDns, place: Path) -> None:
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
             http_api(powerdns, place, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+
+
+def knot(dns: Dns, zone: str = KNOT_ZONE, socket: str = "") -> Knot:
+    return Knot(KnotOptions(zones=(zone,), socket=socket or str(dns.knot_socket)))
+
+
+class TestKnot:
+    """By knotc, in transactions."""
+
+    @each_check
+    def test_it_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
+        check(knot(lab_dns), f"{KNOT_ZONE}.")
+
+    def test_it_is_in_dns(self, lab_dns: Dns) -> None:
+        """Signed, when the change is committed."""
+        name = f"_25._tcp.mx3.{KNOT_ZONE}."
+        knot(lab_dns).add(name, "TLSA", frozenset({A, B}), 60, None)
+        answer = lab_dns.ask(KNOT, name, "TLSA").answer
+        assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
+
+    @pytest.mark.parametrize(("owner", "left"), [("_25._tcp.mx4", False), ("www", True)])
+    def test_a_transaction_that_was_left_open(self, lab_dns: Dns, owner: str, left: bool) -> None:
+        """One that changes this set alone is certagent's own, of a run that was killed; any other is left alone."""
+        knotc = ["knotc", "-s", str(lab_dns.knot_socket)]
+        subprocess.run([*knotc, "zone-begin", KNOT_ZONE], check=True)
+        subprocess.run([*knotc, "zone-set", KNOT_ZONE, owner, "60", "TLSA", *B.split()], check=True)
+        provider, name = knot(lab_dns), f"_25._tcp.mx4.{KNOT_ZONE}."
+        try:
+            if left:
+                with pytest.raises(Transient, match="transaction of somebody else"):
+                    provider.add(name, "TLSA", frozenset({A}), 60, None)
+                return
+            provider.add(name, "TLSA", frozenset({A}), 60, None)
+            found = provider.get(name, "TLSA")
+            assert found
+            assert found.values == {A}
+        finally:
+            done = subprocess.run([*knotc, "zone-abort", KNOT_ZONE], check=False).returncode
+            assert (done == 0) == left
+
+    def test_a_zone_that_is_not_there(self, lab_dns: Dns) -> None:
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            knot(lab_dns, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+
+    def test_nobody_there(self, lab_dns: Dns, place: Path) -> None:
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            knot(lab_dns, socket=str(place / "none.sock")).get(f"x.{KNOT_ZONE}.", "TXT")
 
 
 class TestPdnsutil:

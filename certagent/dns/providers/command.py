@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from certagent.dns.message import absolute, canonical, one_of_zones
+from certagent.dns.message import canonical, one_of_zones
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.program import (
@@ -27,7 +27,7 @@ from certagent.dns.providers.program import (
     printable,
     rrset,
 )
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Seconds, zones_of
 from certagent.errors import Transient
 from certagent.host.programs import check, run
 
@@ -43,7 +43,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """The version that the program speaks; see docs/how-to/dns-providers.md."""
     args: tuple[str, ...] = ()
     """Arguments of the program."""
-    timeout_s: float = 30.0
+    timeout_s: Seconds = 30.0
     """How long one call of the program may take, in seconds."""
     env: dict[str, str] = {}
     """Added to the environment. Secrets belong in a file that only the program reads."""
@@ -53,6 +53,7 @@ class Command(ReadCompareWrite[None]):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
+        Misconfigured: `dns.options`: `zones` are none.
         Misconfigured: `dns.program`: The program cannot be run, or others may write to it.
     """
 
@@ -66,13 +67,13 @@ class Command(ReadCompareWrite[None]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self.zones = zones_of(options.zones)
         self._options = options
         self._capabilities: Capabilities | None = None if options.protocol > 1 else Capabilities()
         check(options.program, "dns.program")
 
     @property
-    def capabilities(self) -> Capabilities:
+    def capabilities(self) -> Capabilities:  # pyright: ignore[reportIncompatibleVariableOverride] -- never assigned
         """What the program says that it can do; it is asked once."""
         if self._capabilities is None:
             reply = self._call(Question(), "dns.unreachable")

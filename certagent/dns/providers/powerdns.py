@@ -10,12 +10,12 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, one_of_zones
+from certagent.dns.message import one_of_zones
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import Api, HttpOptions, token
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, zones_of
 from certagent.errors import Error
 
 _RIGHTS = "the token is the `api-key` of pdns.conf; see also webserver-allow-from there"
@@ -71,7 +71,7 @@ class PowerDns(ReadCompareWrite[list[_Record]]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self.zones = zones_of(options.zones)
         self._server = f"/api/v1/servers/{options.server_id}/zones"
         token(options.token_file)
         self._api = Api(

@@ -24,13 +24,13 @@ from pathlib import Path
 
 from certagent.errors import Transient
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim, Identity
+from certagent.mta.claims import Claim, Identity, for_all
 from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Settings, conflicts, lines, place
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
@@ -110,11 +110,7 @@ class Dovecot:
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         config = self._options.config or "/etc/dovecot/dovecot.conf"
-        served = self._pairs if self._options.top_level else ()
-        alone = (
-            Claim(config, f"the {kind.partition('-')[0]} certificate of all clients", written=False) for kind in served
-        )
-        return (*self._layout.claims(), *alone)
+        return (*self._layout.claims(), *for_all(config, self._layout.kinds if self._options.top_level else ()))
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.
@@ -152,7 +148,7 @@ class Dovecot:
             new, keep = to_come(block.pairs, needed)
             if new:
                 what = f"{block.name} does not name {shown(new)} yet: the first run installs it and stops there"
-                found.append(Advice(what, self._set(settings, block, keep)))
+                found.append(Stop(what, self._set(settings, block, keep)))
             if named := [pair for pair in needed.values() if pair in block.pairs and not pair.exists]:
                 what = f"{block.name} names {shown(named)}, which the first run installs; until then Dovecot does not "
                 hint = "let it run until then, or start it after"

@@ -67,6 +67,11 @@ def discover(shared: Collection[Identity] = ()) -> list[Found]:
         files = {**new}
         changes, by_hand = _changes(exim, settings, list(new.values()))
     services = _services({**settings, **_started(settings)})
+    if behind := exim.proxied():
+        notes.append(
+            f"hosts_proxy = {behind}: clients from there must speak the PROXY protocol. If this host is one of them, "
+            "write each service with proxy: v2."
+        )
     return [
         Found(
             type="exim",

@@ -26,6 +26,7 @@ from certagent.mta.claims import Identity
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
+    PROXY,
     SNI_MAPS,
     SWITCHES,
     Instance,
@@ -59,7 +60,7 @@ class _Read(Struct, frozen=True):
     settings: Settings
     facts: dict[str, str]
     listens: list[tuple[str, str]]
-    """Each service that speaks SMTP on the network (`submission`), and whether its column says chroot."""
+    """Each service that speaks SMTP on the network (`submission`), and its program."""
 
 
 class _Others(NamedTuple):
@@ -111,7 +112,7 @@ def _found(name: str, directory: Path, main: Path, shared: Collection[Identity],
     instance = Instance(named(name), None if directory == main else str(directory))
     lines = parse(instance.postconf("-x", "myhostname", "inet_interfaces"))
     rows = [line.split(None, 8) for line in instance.postconf("-M").splitlines()]
-    listens = [(row[0], row[4]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
+    listens = [(row[0], row[7]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
     read = _Read(instance, directory, instance.read(), {n: v for _, n, v in lines}, listens)
     plan = _plan(read, shared)
     if directory != main:
@@ -147,7 +148,7 @@ def _services(read: _Read, plan: _Plan, sni_map: str = "") -> tuple[Service, ...
     if not _names([host]):
         plan.notes.append(f"myhostname = {host} is not a full host name: senders cannot ask for it")
     sni = _names([host, *plan.sni_names])
-    for name, _ in read.listens:
+    for name, program in read.listens:
         if f"{name}/inet" in plan.options.get("other_services", ()):
             continue
         where, _, port_name = name.rpartition(":")
@@ -159,6 +160,10 @@ def _services(read: _Read, plan: _Plan, sni_map: str = "") -> tuple[Service, ...
         proposed = {_LEVEL[1]: level} if level else {}
         effective = {**read.settings.main, **proposed, **read.settings.services.get(f"{name}/inet", {})}
         if sni_map and sni_map not in words(effective.get(SNI_MAPS, "")):
+            continue
+        if protocol := effective.get(PROXY[program]):
+            what = f"{name} is left out: it waits for the PROXY protocol ({PROXY[program]} = {protocol})"
+            plan.notes.append(f"{what}; if this host may speak that, write it with proxy: v2")
             continue
         asked = sni if len(sni) > 1 and plan.sni_map in words(effective.get(SNI_MAPS, "")) else ()
         if effective.get("smtpd_tls_wrappermode") == "yes":
