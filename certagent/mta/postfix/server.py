@@ -141,9 +141,9 @@ class Postfix:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        config = f"{self._options.config_dir or '/etc/postfix'}/main.cf"
-        served = () if self._only or "main.cf" in self._options.other_services else self._layout.kinds
-        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()), *for_all(config, served))
+        main = f"{self._options.config_dir or '/etc/postfix'}/main.cf"
+        alone = () if self._only or "main.cf" in self._options.other_services else for_all(main, self._layout.kinds)
+        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()), *alone)
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
@@ -391,8 +391,7 @@ class Postfix:
 
     def _pairs(self) -> dict[str, Pair]:
         """Certificate and key of each kind in cert_files."""
-        found = self._options.cert_files or {}
-        return {kind: pair_of(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
+        return {kind: pair_of(self._layout.of(kind)) for kind in self._options.cert_files or {}}
 
     def _run(self, remedy: Mapping[Setting, str | None]) -> str:
         return f"run: {self._instance.set(remedy)}"
