@@ -49,10 +49,9 @@ from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
 from certagent.secret import Secret
 
+_LEVELS_OFF = frozenset({"", "none"})
 _LEVELS_ON = frozenset({"may", "encrypt", "verify", "secure", "fingerprint"})
 """smtpd takes the last three for `encrypt`, with a warning."""
-
-_LEVELS_OFF = frozenset({"", "none"})
 
 
 class Sni(Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,8 +140,8 @@ class Postfix:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        main = f"{self._options.config_dir or '/etc/postfix'}/main.cf"
-        alone = () if self._only or "main.cf" in self._options.other_services else for_all(main, self._layout.kinds)
+        kinds = () if self._only or "main.cf" in self._options.other_services else self._layout.kinds
+        alone = for_all(f"{self._options.config_dir or '/etc/postfix'}/main.cf", kinds)
         return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()), *alone)
 
     def check(self, key_types: frozenset[str]) -> None:
