@@ -18,6 +18,7 @@ from msgspec.structs import replace as replace_fields
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.host.files import read_text
 from certagent.host.programs import program
 from certagent.mta import pemfile, present
 from certagent.mta.access import Access
@@ -264,4 +265,4 @@ def _changes(settings: Settings, blocks: list[Block], edits: Mapping[str, str]) 
 
 
 def _text(file: Path) -> str:
-    return file.read_bytes().decode("utf-8", "surrogateescape")
+    return read_text(file, errors="surrogateescape")

@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
 from certagent.host import processes
+from certagent.host.files import read_text
 from certagent.mta import present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
@@ -181,8 +181,8 @@ def _uses(pairs: Sequence[Pair], settings: Mapping[str, str]) -> dict[str, str]:
 
 def _text(file: str) -> str:
     try:
-        return Path(file).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
+        return read_text(file, errors="surrogateescape")
+    except Error:
         return ""
 
 

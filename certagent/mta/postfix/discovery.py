@@ -5,9 +5,7 @@ What must change is worked out by `postconf` on a private copy of main.cf and ma
 
 from __future__ import annotations
 
-import shutil
 import socket
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -20,6 +18,7 @@ from msgspec.structs import replace as replaced
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Service
 from certagent.host import replace, trust
+from certagent.host.files import copied, read_text, scratch
 from certagent.mta import present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
@@ -121,8 +120,8 @@ def _found(name: str, directory: Path, main: Path, shared: Collection[Identity],
         plan.notes.append("postmulti has this instance switched off")
     others = list(_sni(read, plan))
     services = _services(read, plan)
-    with tempfile.TemporaryDirectory(prefix="certagent-") as copy:
-        changes = _changes(read, plan, Path(copy))
+    with scratch() as copy:
+        changes = _changes(read, plan, copy)
     names = _names([read.facts["myhostname"], *plan.sni_names])
     apart = [place for place in read.settings.places() if place.name in plan.options.get("other_services", ())]
     elsewhere = [
@@ -279,8 +278,8 @@ def _sni(read: _Read, plan: _Plan) -> Iterator[_Others]:
     for one in words(read.settings.main.get(SNI_MAPS, "")):
         kind, _, source = one.partition(":")
         try:
-            lines = snimap.entries(Path(source).read_text(errors="replace")) if kind in snimap.TABLES else None
-        except OSError:
+            lines = snimap.entries(read_text(source)) if kind in snimap.TABLES else None
+        except Error:
             lines = None
         if lines is None:
             plan.notes.append(f"{SNI_MAPS}: {one} cannot be read here")
@@ -334,7 +333,7 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
         return ()
     files = [read.config_dir / name for name in ("main.cf", "master.cf")]
     for file in files:
-        shutil.copy2(file, copy)  # with its date: Postfix waits until a new file is some seconds old
+        copied(file, copy)  # with its date: Postfix waits until a new file is some seconds old
     editor = Instance(read.instance.who, str(copy))
     for arguments in edits(plan.remedy):
         editor.postconf(*arguments)
@@ -351,4 +350,4 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
 
 
 def _text(file: Path) -> str:
-    return file.read_bytes().decode("utf-8", "surrogateescape")
+    return read_text(file, errors="surrogateescape")
