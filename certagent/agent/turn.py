@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-import click
-
 from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.schema import Entry
@@ -17,6 +15,7 @@ from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.schedule import alarms
 from certagent.report.step import StepReport
+from certagent.report.terminal import say
 from certagent.report.words import brief
 
 LOCK_S = 300.0
@@ -74,7 +73,7 @@ def _sleep(end: float, word: str, wait: Wait, quiet: bool, said: str) -> None:
     """Until the plan goes on; on a terminal with the time left, elsewhere a line for each new reason."""
     if quiet or not sys.stderr.isatty():
         if not quiet and wait.because != said:
-            click.echo(f"{word} {brief(wait.delay)}: {wait.because}", err=True)
+            say(f"{word} {brief(wait.delay)}: {wait.because}", err=True)
         time.sleep(max(0.0, end - time.monotonic()))
         return
     from rich.console import Console

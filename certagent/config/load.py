@@ -16,7 +16,6 @@ from typing import cast
 
 import msgspec
 
-from certagent.acme.weburl import is_https
 from certagent.config import cache
 from certagent.config.schema import (
     STATE_DIR,
@@ -32,15 +31,15 @@ from certagent.config.schema import (
     duration,
 )
 from certagent.config.yaml import Reader, Section
-from certagent.dns import endpoint
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
 from certagent.host.trust import Untrusted
 from certagent.lifecycle.spec import MailServer, Spec
-from certagent.pki import names
+from certagent.pki import endpoint, names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
+from certagent.pki.weburl import is_https
 
 MAX_BYTES = 64 * 1024 * 1024
 """A hundred thousand certificates fit in half of it; more is not a configuration."""

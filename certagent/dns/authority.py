@@ -27,7 +27,7 @@ from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
-from certagent.dns import endpoint
+from certagent.dns import resolvconf
 from certagent.dns.message import (
     MAX_RECORDS,
     Alias,
@@ -45,6 +45,7 @@ from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transi
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import carried, left
+from certagent.pki import endpoint
 
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
 MAX_THREADS = 32  # 13 name servers with two addresses each fit
@@ -266,7 +267,7 @@ class Resolver:
     # -- through the recursive resolvers -------------------------------------------------------------------------------
 
     def _nameservers(self) -> tuple[str, ...]:
-        return self._configured or endpoint.resolvers()
+        return self._configured or resolvconf.resolvers()
 
     def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
         # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).

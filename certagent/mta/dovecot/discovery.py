@@ -22,6 +22,7 @@ from certagent.host import replace, trust
 from certagent.host.programs import program
 from certagent.mta import pemfile
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
+from certagent.mta.ports import port_of
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
 
@@ -137,7 +138,7 @@ def _listeners(conf: Doveconf) -> list[_Listener]:
         mode = "tls" if values.get("ssl") == "yes" else mode
         own = re.split(r"[,\s]+", values.get("address") or values.get("listen") or "")
         bound = own if any(own) else listen
-        port = int(values.get("port", "0"))
+        port = port_of(values.get("port", "0"))
         if protocol in protocols and mode and port and not set(bound) <= _LOOPBACK:
             listeners.append((protocol, port, mode, bound))
     return listeners
