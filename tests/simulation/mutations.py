@@ -450,6 +450,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "False",
     ),
     Mutant(
+        "any-view-is-the-worlds",
+        "that there are no records counts only if it was validated",
+        "dns.recursive:proven",
+        'if security in ("secure", "insecure"): ...',
+        "if True: ...",
+    ),
+    Mutant(
         "challenges-left",
         "challenges are taken away",
         "lifecycle.rules.issuance:clean_up",
