@@ -29,7 +29,7 @@ _GENERATE_S = 60.0
 """For a program that makes a configuration: a second; longer if it makes databases as well."""
 
 _SECRET = ("pass", "secret", "token", "credential", "apikey", "api_key", "hide ", "private")
-"""Parts of the names of settings that hold secrets."""
+"""Parts of the names of secret settings."""
 
 _SAID_LIMIT = 1000
 """Characters of what it said that are shown."""

@@ -1,4 +1,4 @@
-"""What is printed: nothing that a terminal obeys, whoever wrote it. A name in a certificate, the words of a CA or of a
+"""What is printed: nothing that a terminal obeys. A name in a certificate, the words of a CA or of a
 program may hold any character.
 """
 
