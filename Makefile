@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate mutants lock fuzz clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ simulate: venv ## Run N simulated histories of a hostile world (N=20000) from se
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
 	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000)
+
+fuzz: venv ## Give each parser odd bytes FOR so many seconds (20), drawn from SEED (any); only certagent's errors may come out.
+	@$(BIN)/python -m tests.fuzz.run $(if $(FOR),FOR=$(FOR)) $(if $(SEED),SEED=$(SEED))
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.
