@@ -30,7 +30,7 @@ from certagent.config.schema import (
     ServiceKeys,
     duration,
 )
-from certagent.config.yaml import Reader, Section
+from certagent.config.yaml import MAX_BYTES, Reader, Section
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
@@ -40,9 +40,6 @@ from certagent.pki import endpoint, names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
 from certagent.pki.weburl import is_https
-
-MAX_BYTES = 64 * 1024 * 1024
-"""A hundred thousand certificates fit in half of it; more is not a configuration."""
 
 Place = tuple[str, ...]
 

@@ -6,7 +6,8 @@ import ipaddress
 from contextlib import suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured
+from certagent.errors import Error, Misconfigured
+from certagent.host.files import read_text
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _MAX_RESOLVERS = 3
@@ -22,8 +23,8 @@ def resolvers() -> tuple[str, ...]:
         Misconfigured: `dns.no_resolver`: There is none.
     """
     try:
-        lines = _RESOLV_CONF.read_text(errors="replace").splitlines()
-    except OSError:
+        lines = read_text(_RESOLV_CONF).splitlines()
+    except Error:
         lines = []
     found: list[str] = []
     for words in map(str.split, lines):

@@ -178,7 +178,7 @@ def parsers() -> dict[str, Parser]:
             in_file(sendmailcf.read), (b"O DaemonPortOptions=Port=smtp, Addr=::1, M=Ea\nO PidFile=/p\n",)
         ),
         "smtp reply": Parser(smtp_reply, (b"250-mx\n250-SIZE\n250 STARTTLS\n",), (Error, Unseen)),
-        "smtpd.conf": Parser(in_file(smtpdconf.read), (conf,), (OSError,)),
+        "smtpd.conf": Parser(in_file(smtpdconf.read), (conf,)),
         "sni map": Parser(lambda data: snimap.entries(text(data)), (b"# x\nmx1.a /k /c\n  /d\nb /e\n",)),
         "tsig key": Parser(lambda data: tsigkey.parse(text(data), "f"), (key,)),
         "url": Parser(url, (b"https://ca.example:8443/dir?x", b"https://[::1]/", b"https://u:p@a/")),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from certagent.errors import Error
 from certagent.mta import pemfile
 from certagent.mta.exim import eximconf
 from certagent.mta.opensmtpd import smtpdconf
@@ -40,7 +41,7 @@ def test_odd_words_in_the_files_of_daemons(tmp_path: Path, odd: str) -> None:
     """They name no port, and end nothing."""
     file = tmp_path / "conf"
     file.write_text(f"listen on lo port {odd} tls\ninclude {odd}\n", errors="surrogateescape")
-    with suppress(OSError):  # what is included is not there
+    with suppress(Error):  # what is included is not there
         assert [one.port for one in smtpdconf.read(file).listeners] == [0]
     file.write_text(f"O DaemonPortOptions=Port={odd}, Addr={odd}\n", errors="surrogateescape")
     assert [(one.port, one.address) for one in sendmailcf.read(file).ports] == [(25, "")]

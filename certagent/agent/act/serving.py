@@ -40,6 +40,10 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     observed: list[ev.AnyEvent] = []
     try:
         if not step.accept_deferrals:
+            if TlsaNames(spec, state).at(step.server):
+                observed += surprises((step.server,), spec, state, edges)
+            for event in observed:
+                state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
                 observation = edges.resolver().observe(
                     name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
@@ -47,13 +51,30 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                 observed.append(
                     ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
                 )
-            for event in observed:
-                state = fold(state, event, now)
+                state = fold(state, observed[-1], now)
             against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
             gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
         return (*observed, failed(error, step.lane))
+
+
+def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges) -> list[ev.AnyEvent]:
+    """What these mail servers serve at this very moment, of every key type, where the journal has it otherwise.
+
+    A host whose addresses cannot be looked up shows nothing new.
+    """
+    events: list[ev.AnyEvent] = []
+    for server in spec.mail_servers:
+        if server.name not in servers:
+            continue
+        try:
+            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, _every_kind(spec))))
+        except Error:
+            continue
+        if state.surprises(server.name, met.served):
+            events.append(met)
+    return events
 
 
 def _install(
@@ -104,11 +125,15 @@ def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
         Transient: `mta.down`, `mta.busy`, `mta.turned_away`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
-    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
-    served = tuple(edges.probe(services, tuple(kinds.values())))
+    served = tuple(edges.probe(services, _every_kind(spec)))
     if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
         raise unmet(missed, edges.servers[step.server])
     return ev.Inspected(server=step.server, served=served, lane=step.lane)
+
+
+def _every_kind(spec: Spec) -> tuple[str, ...]:
+    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
+    return tuple(kinds.values())
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
