@@ -30,7 +30,7 @@ HURRIES = 3
 """So many in a row are no revocation any more: somebody must ask the CA."""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
-SWAP_BACKOFF_S = (*BACKOFF_S, 1440 * _MINUTE)
+SWAP_BACKOFF_S = (*BACKOFF_S[3:], 1440 * _MINUTE)
 """A swap that was taken back since its verification failed: each try is two swaps and two reloads that clients meet."""
 JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""
@@ -104,11 +104,13 @@ def wished(state: State, newest: Generation, key_type: KeyType) -> datetime | No
 
 
 def hurried(state: State, now: Instant) -> bool:
-    """Whether a generation that comes now does so at the CA's wish alone, in the first quarter of the life before."""
+    """Whether a generation that comes now does so at the CA's wish alone, in the first third of the life before: a
+    little later than `earliest` ever is, and well before any renewal that is due.
+    """
     newest = state.newest
     if newest is None or state.requested:
         return False
-    early = [(key_type, c) for key_type, c in newest.chains.items() if now.wall < c.not_before + quarter(c)]
+    early = [(a, c) for a, c in newest.chains.items() if now.wall < c.not_before + (c.not_after - c.not_before) / 3]
     return any((at := wished(state, newest, key_type)) and at <= now.wall for key_type, _ in early)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from certagent.agent.act.outcome import failed, gate
 from certagent.agent.edges import Edges
-from certagent.errors import Error, NotServed, Transient, Unsafe
+from certagent.errors import BadChain, Error, NotServed, Transient, Unsafe
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
@@ -89,7 +89,10 @@ def _install(
     for key_type, chain in generation.chains.items():
         key = edges.vault.key(spec.name, generation.keys, key_type)
         stored = edges.vault.chain(spec.name, step.generation, key_type)
-        credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        try:
+            credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        except BadChain as error:  # it was good when it came: this is no matter of the CA
+            raise Unsafe(error.code, error.detail, error.hint) from None
         if found != chain:
             raise Unsafe("vault.changed", f"{step.generation}: the stored {key_type} chain is not the one issued", "")
     kept = _keep(step.server, mta, spec, state, edges)
@@ -163,7 +166,8 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     if as_before:
         error = Transient("mta.not_offered", detail, NOT_OFFERED)
     else:
-        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+        hint = "look at the mail server's own log for TLS errors, and whether its ciphers allow the key type"
+        error = NotServed("mta.not_served", detail, hint)
     met = ev.VerifyFailed(
         server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )
