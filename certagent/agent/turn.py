@@ -22,6 +22,10 @@ LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""
 
 
+_SWAPS = ("install", "inspect", "observe")
+"""What is misconfigured in these stands against a swap: files, names that it would drop, records of others."""
+
+
 def turn(
     wiring: Wiring,
     entry: Entry,
@@ -50,7 +54,7 @@ def turn(
             last = advance(subject, wiring.journal, report=report)
         assert last is not None, "nothing here asks it to stop"
         state = wiring.journal.state(name)
-        stuck = any(f.kind == "misconfigured" and f.lane.verb == "install" for f in state.failing)
+        stuck = any(f.kind == "misconfigured" and f.lane.verb in _SWAPS for f in state.failing)
         if not wait or stuck or converged(entry.spec, state):
             return last
         _sleep(last, quiet, said)

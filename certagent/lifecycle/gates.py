@@ -22,12 +22,14 @@ from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
 class Obstacle(Struct, frozen=True):
     """Why a swap cannot be made now.
 
-    `remaining`: how long it certainly lasts; None: until something is observed to change.
+    `remaining`: how long it certainly lasts; None: until something is observed to change. `lasting`: only the operator
+    can end it.
     """
 
     tlsa_name: TlsaName
     remaining: timedelta | None
     why: str
+    lasting: bool = False
 
     def __str__(self) -> str:
         return f"{self.tlsa_name} {self.why}"
@@ -50,8 +52,35 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
     found: list[Obstacle] = []
     for name in names:
         if not all(map(name.already_served, chains)):
-            found += _at(name, chains, now)
+            found += undeclared(name, chains, now) if name.undeclared else _at(name, chains, now)
     return found
+
+
+def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
+    """What stands against these chains at a name whose records somebody else keeps.
+
+    Records of what is served hold the swap back until they match both keys or are gone from all caches. Such records
+    are looked for just before a swap. Most of these names have none, so it is enough that one server answers, and a
+    silent one may give what it ever gave. If nobody answers the key stays, and a renewal keeps it; but what was there
+    before certagent must not expire for that.
+    """
+    seen = name.known.observation
+    found: list[Obstacle] = []
+    for item in _broken(name, chains, now):
+        given = any(item.values == values for values in name.sets)
+        found.append(Obstacle(name, None, _KEPT, lasting=True) if given else _cached(name, item, now))
+    if not name.sets and not all(map(name.key_served, chains)) and not name.shared.runs_out(now):
+        found.append(Obstacle(name, None, _not_heard(seen) if seen else "its authoritative servers were not asked yet"))
+    return found
+
+
+def refused(name: TlsaName, generation: Generation, now: Instant) -> Obstacle | None:
+    """What stands against a swap at such a name and is no matter of time."""
+    against = obstacles([name], list(generation.chains.values()), now)
+    return next((o for o in against if o.remaining is None), None)
+
+
+_KEPT = "has records of what is served, and certagent does not keep them: the service has no `tlsa: true`"
 
 
 def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
@@ -63,11 +92,15 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
         found.append(Obstacle(name, None, "changed, and not observed since"))
     if not caches.complete(seen):
         found.append(Obstacle(name, None, _not_heard(seen)))
-    broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains))
-    found += [_cached(name, item, now) for item in broken]
+    found += [_cached(name, item, now) for item in _broken(name, chains, now)]
     if seen.security == "bogus":
         found.append(Obstacle(name, None, f"DNSSEC is broken: {seen.why}"))
     return found
+
+
+def _broken(name: TlsaName, chains: list[Chain], now: Instant) -> list[caches.CachedSet]:
+    """The sets that caches may hold and that one of these chains would break."""
+    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains)]
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:

@@ -93,6 +93,8 @@ class TlsaState(Struct, frozen=True):
 
     mail_servers: tuple[str, ...] = ()
     """The mail servers that answer there, as of when the name was last configured."""
+    undeclared: bool = False
+    """No service asks for records there: all that is known is what others keep there."""
     cached: tuple[caches.CachedSet, ...] = ()
     observation: Observation | None = None
     observed_at: Instant | None = None
@@ -138,6 +140,9 @@ class Installation(Struct, frozen=True):
     generation: str | None = None
     previous: str | None = None
     phase: Phase = "inspected"
+    inspected: tuple[str, ...] = ()
+    """Those that were met when it was last inspected."""
+    inspected_at: Instant | None = None
     reloaded_at: Instant | None = None
     verified_at: Instant | None = None
     services: tuple[str, ...] = ()

@@ -64,6 +64,10 @@ class Resolver:
             path = (*path, (server, ttl_s))
             name = server
 
+    def heard_now(self, tlsa_name: str) -> dict[str, Answer]:
+        """What the servers that the agent can ask give now."""
+        return {label: said for label, said in self._trail(tlsa_name)[2].items() if isinstance(said, Answer)}
+
     def observe(self, tlsa_name: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Observation:
         """One round, again until it is as expected or the budget is over."""
         clock, wanted = self.clock, expect or frozenset[str]()

@@ -348,6 +348,8 @@ class History:
                 strange = set(world.judge.unmanaged_values)
                 if not tlsa_names & set(world.spec.tlsa_names):
                     strange |= rr.content - world.provider.published
+                if not tlsa_names & world.judge.known:
+                    strange |= rr.content
                 if rr.content & strange:
                     clock.stirred_at = clock.t
                     values = rr.content - strange
@@ -377,6 +379,7 @@ class History:
             self._take_aliases_away()
             self.turn_and_sleep()
             self._change_provider()
+            self._give_up_names()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last):
@@ -394,6 +397,12 @@ class History:
             self.clock.note("   ? another provider, whose changes are atomic")
             self.clock.stirred_at = self.clock.t
             world.provider.capabilities = replace(world.provider.capabilities, atomic=True)
+
+    def _give_up_names(self) -> None:
+        """What people do who were told that the new certificate lacks a name."""
+        if any(f.kind == "misconfigured" and f.lane.verb == "inspect" for f in self.world.journal.head.failing):
+            self.clock.stirred_at = self.clock.t
+            self.world.give_up_names()
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from certagent.agent.act.outcome import failed, gate
 from certagent.agent.edges import Edges
-from certagent.errors import Error, NotServed, Transient, Unsafe
+from certagent.errors import Error, Misconfigured, NotServed, Transient, Unsafe
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.dropped import dropped, in_words
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State
@@ -42,7 +45,12 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                     name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
                 )
                 observed.append(
-                    ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
+                    ev.Observed(
+                        tlsa_name=name.name,
+                        observation=observation,
+                        mail_servers=name.mail_servers,
+                        undeclared=name.undeclared,
+                    )
                 )
             for event in observed:
                 state = fold(state, event, now)
@@ -94,23 +102,45 @@ def _is_ours(der: bytes, state: State) -> bool:
     return tlsa.of_key(bundle.facts([der]).spki) in state.made
 
 
-def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
+def inspect(step: st.Inspect, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """Every key type is looked for: what is served need not be of a kind that is configured.
+
+    Names that the new certificate would take away are a failure as well. Of a server that does not answer everywhere,
+    those in the files count.
 
     Raises:
         Transient: `mta.down`.
+        Misconfigured: `mta.drops_names`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))
+    chains = [one.chain for one in served if isinstance(one.chain, Chain)]
     missed = [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]
     if missed:
+        if lost := dropped(spec, [*chains, *_files_of_others(step.server, state, edges)], spec.names, now.wall):
+            raise _drops_names(step.server, spec, lost)
         where = sorted(
             {f"{s.host} [{s.address}]:{s.port}: {s.chain.why}" for s in missed if isinstance(s.chain, Unknown)}
         )
         detail = "; ".join(where[:4])
         raise Transient("mta.down", detail, _RUNNING)
-    return ev.Inspected(server=step.server, served=served, lane=step.lane)
+    inspected = ev.Inspected(server=step.server, served=served, lane=step.lane)
+    if lost := dropped(spec, chains, spec.names, now.wall):
+        return replace(inspected, lane=None), failed(_drops_names(step.server, spec, lost), step.lane)
+    return (inspected,)
+
+
+def _drops_names(server: str, spec: Spec, names: tuple[str, ...]) -> Misconfigured:
+    detail, hint = in_words(spec, names)
+    return Misconfigured("mta.drops_names", f"{server}: {detail}", hint)
+
+
+def _files_of_others(server: str, state: State, edges: Edges) -> list[Chain]:
+    from certagent.pki import bundle
+
+    leaves = edges.servers[server].installed().values()
+    return [bundle.facts([der]) for der in leaves if not _is_ours(der, state)]
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
