@@ -19,6 +19,7 @@ from certagent.acme.challenges import TYPES
 from certagent.agent.act import challenges as act
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
+from certagent.checks import undeclared
 from certagent.errors import Error, Misconfigured
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
@@ -32,6 +33,9 @@ from certagent.lifecycle.spec import Spec
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
+
+KINDS = ("ecdsa-p256", "rsa-2048")
+"""One key type of each algorithm: what is served need not be of a kind that is configured."""
 
 
 class _Run:
@@ -80,6 +84,9 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
+    with run.trying("what is served"):
+        every = [one for server in spec.mail_servers for one in edges.probe(server.services, KINDS)]
+        run.found(*undeclared.findings(spec, state, every, edges, now.wall, ahead=True))
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))

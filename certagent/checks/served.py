@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from certagent.agent.edges import Edges
+from certagent.checks import undeclared
 from certagent.errors import Error
 from certagent.facts.dns import Answer
+from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
@@ -21,20 +23,23 @@ from certagent.report.findings import Finding, dnssec, no_time_to_roll
 from certagent.report.words import count
 
 
-def run(spec: Spec, state: State, edges: Edges) -> list[Finding]:
+def run(spec: Spec, state: State, edges: Edges, now: Instant) -> list[Finding]:
     """Every finding about one certificate."""
     found: list[Finding] = []
+    every: list[Served] = []
     met: dict[str, list[Chain]] = {}
     for server in spec.mail_servers:
         found += _configuration(server.name, frozenset(spec.key_types), edges)
         at = state.mail_servers.get(server.name)
         installed = state.generation(at.generation) if at and at.generation else None
         for served in edges.probe(server.services, spec.key_types):
+            every.append(served)
             found.append(_compare(served, installed.chains if installed else None))
             if isinstance(served.chain, Chain):
                 met.setdefault(tlsa_name(served.host, served.port), []).append(served.chain)
     for name in spec.tlsa_names:
         found += _records(name, met.get(name, []), edges)
+    found += undeclared.findings(spec, state, every, edges, now.wall)
     newest = state.newest
     for key_type, chain in (newest.chains if newest else {}).items():
         found += no_time_to_roll(spec, state, key_type, chain)

@@ -103,7 +103,8 @@ def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     found: list[views.CheckedCertificate] = []
     for entry in entries:
         name = entry.spec.name
-        findings = served.run(entry.spec, wiring.journal.state(name), wiring.edges(name))
+        state, now = wiring.journal.state(name), wiring.journal.now()
+        findings = served.run(entry.spec, state, wiring.edges(name), now)
         found.append(views.checked(name, findings))
         if not as_json:
             click.echo("\n".join([name, *map(text.finding, findings)]))

@@ -126,7 +126,7 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
             tlsa_name = names.tlsa_name(service.host, service.port)
             answering.setdefault(tlsa_name, []).append(server)
             declared |= {tlsa_name} if tlsa else set()
-    # whoever answers at a name that has records must match them, whichever of the services asks for them
+    # every mail server that answers at a name with records must match them, whichever service asks for them
     tlsa_names = {n: tuple(dict.fromkeys(servers)) for n, servers in answering.items() if n in declared}
     if DANE_EE_SPKI_SHA256 not in dane.records:
         ee, ta = DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256

@@ -17,6 +17,7 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.state import Generation
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
+from certagent.pki.names import service_of
 
 
 class Obstacle(Struct, frozen=True):
@@ -78,6 +79,12 @@ def refused(name: TlsaName, generation: Generation, now: Instant) -> Obstacle | 
     """What stands against a swap at such a name and is no matter of time."""
     against = obstacles([name], list(generation.chains.values()), now)
     return next((o for o in against if o.remaining is None), None)
+
+
+def remedy(name: str) -> str:
+    """What the operator does about records that he did not declare."""
+    service = service_of(name)
+    return f"set `tlsa: true` at the service {service}, and certagent keeps its records; or take them out of DNS"
 
 
 _KEPT = "has records of what is served, and certagent does not keep them: the service has no `tlsa: true`"

@@ -35,6 +35,7 @@ from tests.simulation.mischief import (
     BETWEEN,
     Mischief,
     alias,
+    away,
     cut_off,
     deaf_for_days,
     gives_up,
@@ -43,6 +44,7 @@ from tests.simulation.mischief import (
     regress,
     rotate,
     there_and_back,
+    unasked,
     unresolved,
 )
 from tests.simulation.world import World
@@ -79,6 +81,8 @@ SHAPES = (
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
     Shape(8, True, (16, 40), (0, 1), (0,), 0.9, 0.2, kinds=(alias, raise_ttl), first=(alias, rotate)),
     Shape(8, True, (16, 40), (1, 2, 3), (0, 1), 0.9, 0.2, kinds=(meddle, meddle, regress), first=(rotate,)),
+    Shape(4, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, kinds=(unasked, away), first=(away,)),
+    Shape(4, True, (8, 26), (0, 1), (0, 1), 0.7, 0.4, kinds=(unasked, meddle), first=(unasked, rotate)),
     Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, 1.0, first=(deaf_for_days,)),

@@ -333,8 +333,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "inspection-forgotten",
         "what was served before certagent came counts",
         "lifecycle.fold:_inspected",
-        "Installation(serves=tuple(serves), met=met, rejected=old.rejected)",
-        "Installation(serves=(), met=met, rejected=old.rejected)",
+        "Installation(serves=tuple(serves), met=met, inspected=inspected, inspected_at=now, rejected=old.rejected)",
+        "Installation(serves=(), met=met, inspected=inspected, inspected_at=now, rejected=old.rejected)",
     ),
     Mutant(
         "put-back-is-all-there-is",

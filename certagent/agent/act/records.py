@@ -23,7 +23,6 @@ from certagent.lifecycle.setchange import harmless, one_at_a_time
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
-from certagent.pki.names import service_of
 
 ATTEMPTS = 3
 """How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
@@ -54,8 +53,7 @@ def _refusal(against: gates.Obstacle) -> Error:
         hint = "the key is kept until one of its servers answers, or what is served is about to expire"
         return Transient("dns.unreachable", f"nobody can say whether there are TLSA records: {against}", hint)
     values = ", ".join(sorted(against.tlsa_name.seen_somewhere))
-    hint = f"set `tlsa: true` at the service {service_of(against.tlsa_name.name)}: certagent then keeps the records"
-    return Misconfigured("dane.undeclared", f"{against}: {values}", f"{hint}; or take them out of DNS")
+    return Misconfigured("dane.undeclared", f"{against}: {values}", gates.remedy(against.tlsa_name.name))
 
 
 def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note) -> None:
