@@ -89,6 +89,11 @@ class Unsafe(Error):
 class NotYet(Transient):
     """`dns.not_yet`: what was written cannot be seen at every authoritative server yet."""
 
+    def __init__(self, code: str, detail: str, hint: str = "", *, seen: bool = False) -> None:
+        super().__init__(code, detail, hint)
+        self.seen = seen
+        """Every server that answers has it, and at least one does."""
+
 
 class ServerFailure(Transient):
     """`dns.servfail`: a resolver answers, and answers that it cannot find out (RFC 1035 section 4.1.1)."""

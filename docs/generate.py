@@ -2,7 +2,8 @@
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the manual page these are comments of
 mdoc. tests/test_docs.py holds every page to it. `draw` has the parts of a roll, `tables` those of a reader who
-looks something up, `manual` those of the manual page. Each JSON schema is a file.
+looks something up, `providers` that of the DNS providers, `manual` those of the manual page. Each JSON schema is a
+file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import draw
 import manual
+import providers
 import tables
 
 from certagent.cli.schema import TITLES, made
@@ -22,7 +24,7 @@ from certagent.report.text import to_json
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "packaging" / "man" / "certagent.1"])
 SCHEMAS = ROOT / "docs" / "reference" / "schemas"
-PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS, **manual.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS, **providers.PARTS, **manual.PARTS}
 _PART = re.compile(
     r"""(?mx) ( ^ (?:<!-- | \.\\") \s generated:\ ([a-z-]+) (?:\ -->)? \n )  # where it begins, and its name
         .*? ( ^ (?:<!-- | \.\\") \s end (?:\ -->)? $ )  # where it ends""",

@@ -86,7 +86,7 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     looking._scheduler.start()
     looking._tick(everyone=True)
     assert done.wait(30)
-    with looking._ticking:  # as `_loop` does at SIGTERM
+    with looking._ticking:  # as `run` does at SIGTERM
         looking._stop.set()
     looking._scheduler.shutdown(wait=True)
     looking._wiring.store.close()

@@ -22,10 +22,11 @@ import yaml
 
 import certagent
 from certagent.agent.certificate import CERTIFICATE
+from certagent.agent.wiring import BUILT_IN
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
-from certagent.dns.providers import command, program, rfc2136
+from certagent.dns.providers import command, powerdns, program, rfc2136
 from certagent.dns.providers.protocol import Capabilities
 from certagent.mta import command as service
 from certagent.mta.dovecot import server as dovecot
@@ -71,7 +72,7 @@ def example(directory: Path, *, every_key: bool) -> Config:
 def plugins(read: Config) -> dict[type, msgspec.Struct]:
     """The options of every plug-in in the example, by their class."""
     [entry] = read.certificates.values()
-    providers = {"rfc2136": rfc2136.Options, "command": command.Options}
+    providers = {"rfc2136": rfc2136.Options, "powerdns": powerdns.Options, "command": command.Options}
     found = [(providers[s.type], s) for s in read.providers.values()]
     found += [(SERVERS[s.type], s) for s in entry.mail_servers.values()]
     return {kind: read.options(section, kind) for kind, section in found}
@@ -80,7 +81,7 @@ def plugins(read: Config) -> dict[type, msgspec.Struct]:
 def test_example_parses(tmp_path: Path) -> None:
     """The example can be used as it is, once names and paths are changed."""
     read = example(tmp_path, every_key=False)
-    assert set(plugins(read)) == {rfc2136.Options, command.Options, postfix.Options}
+    assert set(plugins(read)) == {rfc2136.Options, powerdns.Options, command.Options, postfix.Options}
     assert read.state_dir == Path("/var/lib/certagent")
 
 
@@ -92,7 +93,7 @@ def test_example_with_every_key_on(tmp_path: Path) -> None:
 SECTIONS = [Ca, Dns, ServiceKeys, Dane, Certificate]
 
 
-@pytest.mark.parametrize("section", [*SECTIONS, rfc2136.Options, command.Options, *SERVERS.values()])
+@pytest.mark.parametrize("section", [*SECTIONS, rfc2136.Options, powerdns.Options, command.Options, *SERVERS.values()])
 def test_example_has_every_key(section: type) -> None:
     """Every key of every section is in the example, with a line of explanation before it or on a neighbour."""
     shown = text("config.example.yaml")
@@ -104,7 +105,7 @@ def test_example_has_every_key(section: type) -> None:
 def test_example_defaults() -> None:
     """A key that is off shows its default, unless the text above says that it does not."""
     defaults: defaultdict[str, list[object]] = defaultdict(list)
-    for section in (*SECTIONS, rfc2136.Options, command.Options, *SERVERS.values()):
+    for section in (*SECTIONS, rfc2136.Options, powerdns.Options, command.Options, *SERVERS.values()):
         for field in msgspec.structs.fields(section):
             default = cast("object", field.default)
             is_tuple = isinstance(default, tuple)
@@ -183,6 +184,7 @@ KINDS = {
     "CaRefusal": "rejected",
     "Missing": "misconfigured",
     "BadChain": "unsafe",
+    "Overdue": "transient",
 }
 _CODE = re.compile(r"[a-z]+\.[a-z_]+")
 
@@ -435,6 +437,18 @@ def test_capabilities_of_the_page() -> None:
     defaults = msgspec.structs.asdict(Capabilities())
     found = {name: value.strip("`") if "`" in value else msgspec.json.decode(value) for name, value in rows}
     assert found == defaults
+
+
+@pytest.mark.parametrize("name", BUILT_IN["certagent.dns_providers"])
+def test_what_is_said_of_a_provider(name: str, tmp_path: Path) -> None:
+    """Its example is a section of the configuration, and its words are sentences."""
+    module, _, attribute = BUILT_IN["certagent.dns_providers"][name].partition(":")
+    provider = getattr(importlib.import_module(module), attribute)
+    for words in (provider.about.rights, provider.about.access, provider.about.limits):
+        assert re.fullmatch(r"[A-Z`].*\.", words, re.DOTALL), words
+    section = yaml.safe_load(provider.about.example)
+    assert section.pop("type") == name
+    assert msgspec.convert(section, provider.Options).zones == ("example.org",)
 
 
 def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:

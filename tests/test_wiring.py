@@ -121,7 +121,7 @@ def test_two_providers_each_with_its_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "place", "known"),
     [
-        ({"two": "route66"}, ":6: dns.providers.two.type: unknown type 'route66'", "command, rfc2136"),
+        ({"two": "route66"}, ":6: dns.providers.two.type: unknown type 'route66'", "command, powerdns, rfc2136"),
         ({"mta": "qmail"}, ":12: certificates.mx1.example.org.mail_servers.mta.type: unknown type 'qmail'", "postfix"),
     ],
 )

@@ -27,10 +27,12 @@ from certagent.acme import ari
 from certagent.acme.account import Account, Application, Binding, signer
 from certagent.acme.challenges import TYPES
 from certagent.acme.challenges.protocol import ChallengeType
+from certagent.acme.https import Https
 from certagent.acme.issuer import Order, Window
 from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
 from certagent.errors import CaRefusal, CaUnavailable, Misconfigured, Rejected
 from certagent.facts.challenge import Challenge
+from certagent.host import deadline
 from certagent.secret import Secret
 
 T = TypeVar("T")
@@ -89,7 +91,7 @@ class _Patience:
             Transient: `ca.slow`: The budget would be spent.
         """
         pause = max(self._next, asked or 0.0)
-        if time.monotonic() + pause > self._end:
+        if time.monotonic() + pause > self._end or pause > deadline.left(pause):
             raise CaUnavailable("ca.slow", f"the CA is not done with {for_what}", retry_after_s=pause)
         time.sleep(pause)
         self._next = min(self._next * WAIT_GROWTH, LONGEST_WAIT_S)
@@ -104,6 +106,7 @@ class Acme:
         contact: mail addresses or URLs that the CA may write to.
         agree_tos: the operator has agreed to the CA's terms of service.
         ca_bundle: the CA of the directory's own HTTPS certificate, if it is a private one.
+        proxy: the HTTP proxy that leads there, `http://host:port`, if there is one.
         eab_kid: external account binding, with `eab_key` in base64url.
         challenge_types: those that this host can meet; the first that the CA offers is taken.
         timeout_s: the longest silence within one request.
@@ -118,6 +121,7 @@ class Acme:
         contact: tuple[str, ...] = (),
         agree_tos: bool = False,
         ca_bundle: Path | None = None,
+        proxy: str | None = None,
         eab_kid: str | None = None,
         eab_key: Secret[str] | None = None,
         challenge_types: Mapping[str, type[ChallengeType]] = TYPES,
@@ -130,7 +134,8 @@ class Acme:
         if (eab_kid is None) != (eab_key is None):
             raise Misconfigured("ca.account", "the external account binding needs both a key id and a MAC key")
         binding = Binding(eab_kid, eab_key) if eab_kid is not None and eab_key is not None else None
-        self._transport = Transport(directory, ca_bundle=ca_bundle, timeout_s=timeout_s, user_agent=user_agent)
+        https = Https(ca_bundle=ca_bundle, proxy=proxy, timeout_s=timeout_s, user_agent=user_agent)
+        self._transport = Transport(directory, https)
         self._account = Account(self._transport, directory, account_dir, Application(contact, agree_tos, binding))
         self._challenge_types = challenge_types
         self._budget_s = order_budget_s

@@ -11,26 +11,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urljoin
 
 import msgspec
-import requests
 from acme import jws
 from josepy.errors import DeserializationError
 from josepy.json_util import decode_b64jose
 from josepy.jwa import JWASignature
 from josepy.jwk import JWK
 from msgspec import Struct
-from urllib3.exceptions import HTTPError
 
+from certagent.acme.https import Https
 from certagent.acme.weburl import is_https, place
 from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient, printable
+from certagent.host import deadline
 
 T = TypeVar("T")
 
@@ -175,23 +174,12 @@ class Answer:
         return Refusal(text, kind)
 
 
-class _Session(requests.Session):
-    """One that leaves redirects alone: the library reads them whole, whatever their size, and trips over odd ones."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        return None
-
-
 class Transport:
-    """Requests to one CA. Every request ends within `timeout_s` without a sign of life."""
+    """Requests to one CA. What a request may take, and what of the environment counts: see `Https`."""
 
-    def __init__(self, directory: str, *, ca_bundle: Path | None, timeout_s: float, user_agent: str) -> None:
+    def __init__(self, directory: str, https: Https) -> None:
         self._url = directory
-        self._verify = str(ca_bundle) if ca_bundle else True
-        self._timeout_s = timeout_s
-        self._session = _Session()  # keeps the connection; honours the proxy variables
-        self._session.adapters.pop("http://")  # RFC 8555 section 6.1: nothing but https, also after a redirect
-        self._session.headers["User-Agent"] = user_agent  # RFC 8555 section 6.1
+        self._https = https
         self._lock = threading.RLock()
         self._nonce: str | None = None
         self._directory: Directory | None = None
@@ -199,7 +187,7 @@ class Transport:
 
     def directory(self) -> Directory:
         """The CA's endpoints, asked for once a day."""
-        with self._lock:
+        with self._alone():
             now = time.monotonic()
             if self._directory is None or now - self._read_at > DIRECTORY_MAX_AGE_S:
                 self._directory = self.get(self._url).read(Directory)
@@ -221,7 +209,7 @@ class Transport:
         raise CaUnavailable("ca.busy", f"{place(url)}: refuses every nonce, its own included")
 
     def _post_once(self, url: str, payload: bytes, signer: Signer, account: str | None, accept: str) -> Answer:
-        with self._lock:
+        with self._alone():
             signed = jws.JWS.sign(payload, signer.key, signer.key_type, self._take_nonce(), url, account)
             headers = {"Content-Type": "application/jose+json", "Accept": accept}
             return self._request("POST", url, signed.json_dumps().encode(), headers)
@@ -236,7 +224,7 @@ class Transport:
         return decode_b64jose(nonce)
 
     def _request(self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        with self._lock:
+        with self._alone():
             answer = self._send(method, url, data, headers)
             self._nonce = _nonce(answer) or self._nonce
         if not 200 <= answer.status < 300:
@@ -258,29 +246,24 @@ class Transport:
         return answer
 
     def _ask(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+        where = place(url)
         if not is_https(url):
-            raise CaUnavailable("ca.garbage", f"{place(url)}: the CA gave this as a URL, and it is no https URL")
+            raise CaUnavailable("ca.garbage", f"{where}: the CA gave this as a URL, and it is no https URL")
+        response = self._https.request(method, url, data, headers, place=where, limit_bytes=ANSWER_MAX_BYTES)
+        answer = Answer(where, response.status, response.headers, response.body)
+        if len(answer.body) > ANSWER_MAX_BYTES:
+            raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
+        return answer
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """One request at a time; the others wait for it, but not beyond the end of their step."""
+        while not self._lock.acquire(timeout=deadline.left(threading.TIMEOUT_MAX)):
+            pass
         try:
-            with self._session.request(
-                method, url, data=data, headers=headers, verify=self._verify, timeout=self._timeout_s, stream=True
-            ) as response:
-                answer = Answer(place(url), response.status_code, response.headers, b"")
-                body = b""
-                for piece in response.iter_content(16 * 1024):
-                    body += piece
-                    if len(body) > ANSWER_MAX_BYTES:
-                        raise answer.garbage(f"longer than {ANSWER_MAX_BYTES} bytes")
-                return Answer(answer.place, answer.status, answer.headers, body)
-        except requests.RequestException as error:
-            # The library's sentence may have the proxy's password in it: only the system's own words are passed on.
-            hint = "check the network, the proxy variables and, for a private CA, its ca_bundle"
-            raise CaUnavailable("ca.unreachable", f"{place(url)}: {_root_cause(error)}", hint) from None
-        except OSError:
-            detail = f"the ca_bundle cannot be read: {self._verify}"
-            raise Misconfigured("ca.account", detail, "name a PEM file") from None
-        except (ValueError, HTTPError) as error:  # such as a host name that cannot be
-            detail = f"{place(url)}: cannot be asked ({type(error).__name__})"
-            raise CaUnavailable("ca.garbage", detail) from None
+            yield
+        finally:
+            self._lock.release()
 
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -316,13 +299,3 @@ def _nonce(answer: Answer) -> str | None:
         return nonce if decode_b64jose(nonce) else None
     except DeserializationError:
         return None
-
-
-def _root_cause(error: BaseException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    inner = error
-    while following := inner.__cause__ or inner.__context__:
-        inner = following
-    # gaierror, refused connections, TLS alerts: an OSError of the system. Anything else is named, not quoted.
-    return clean(str(inner)) if isinstance(inner, OSError) and inner is not error else type(inner).__name__

@@ -93,6 +93,8 @@ class Daemon:
                 self._loop()
             finally:
                 with ends_soon():
+                    with self._ticking:  # the shutdown waits for every turn, and none of them may wait for it
+                        self._stop.set()
                     self._scheduler.shutdown(wait=True)
                 log.logger.info(log.line([("event", "stop")]))
 
@@ -104,8 +106,6 @@ class Daemon:
                 continue
             number = os.read(self._signals, 1)[0]
             if number in (signal.SIGTERM, signal.SIGINT):
-                with self._ticking:  # the scheduler's shutdown waits for every turn, and none of them may wait for it
-                    self._stop.set()
                 return
             with self._mutex:
                 self._later.clear()  # the process that had the lock may be done

@@ -54,6 +54,21 @@ class Zones(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """What meets the services (`probe/handshake.py`)."""
+
+    def __call__(
+        self,
+        services: tuple[Service, ...],
+        key_types: tuple[str, ...],
+        *,
+        wrong: Callable[[Served], bool] = lambda _: False,
+        budget_s: float = 0.0,
+    ) -> list[Served]:
+        """One round at every service; what is `wrong` is asked again, for as long as the budget."""
+        ...
+
+
 class Edges:
     """The edges of one certificate.
 
@@ -69,7 +84,7 @@ class Edges:
         zones: Zones,
         vault: Vault,
         servers: Mapping[str, Server],
-        probe: Callable[[tuple[Service, ...], tuple[str, ...]], list[Served]] | None = None,
+        probe: Probe | None = None,
         alone: Callable[[str], None] | None = None,
         ahead: Callable[[], Executor] | None = None,
     ) -> None:
@@ -102,7 +117,15 @@ class Edges:
         if early is None or early.cancel() or old or early.exception() is not None:
             self.servers[server].check(key_types)
 
-    def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
+    def _probe(
+        self,
+        services: tuple[Service, ...],
+        key_types: tuple[str, ...],
+        *,
+        wrong: Callable[[Served], bool] = lambda _: False,
+        budget_s: float = 0.0,
+    ) -> list[Served]:
         from certagent.probe.handshake import probe_all  # loads the TLS library
 
-        return probe_all(services, self.resolver().addresses, key_types, PROBE_S)
+        addresses = self.resolver().addresses
+        return probe_all(services, addresses, key_types, PROBE_S, wrong=wrong, budget_s=budget_s)

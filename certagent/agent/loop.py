@@ -14,6 +14,7 @@ from datetime import timedelta
 from certagent.agent.subject import E, S, Subject
 from certagent.errors import Error
 from certagent.facts.wait import Wait
+from certagent.host import deadline
 from certagent.report.step import Step, StepReport
 from certagent.store.journal import Journal, Known
 
@@ -68,7 +69,8 @@ def _take(step: Step, subject: Subject[S, E], journal: Journal[S, E], known: Kno
         if spins:
             detail = f"{type(step).__name__} does not get on"
             raise Error("internal.spin", detail, "please report this with the journal")
-        events = subject.act(step, known.state, journal.now(), note)
+        with deadline.total(deadline.STEP_S):
+            events = subject.act(step, known.state, journal.now(), note)
     except Error as error:
         events = (subject.failed(step, error),)
     except Exception as error:  # noqa: BLE001 -- a defect here must not end the care for other subjects

@@ -19,7 +19,6 @@ from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
 from certagent.errors import Misconfigured, Usage
-from certagent.host import trust
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.secret import Secret
@@ -44,6 +43,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 BUILT_IN = {
     "certagent.dns_providers": {
         "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
+        "powerdns": "certagent.dns.providers.powerdns:PowerDns",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {
@@ -203,7 +203,8 @@ class Wiring:
             self.state_dir() / "accounts" / _directory_name(directory),
             contact=ca.contact,
             agree_tos=ca.agree_tos,
-            ca_bundle=trust.followed(Path(ca.ca_bundle)) if ca.ca_bundle else None,
+            ca_bundle=Path(ca.ca_bundle) if ca.ca_bundle else None,
+            proxy=ca.proxy,
             eab_kid=ca.eab_kid,
             eab_key=_eab(ca),
             user_agent=f"certagent/{__version__}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     help="With --compromised: swap before caches know the new key. Senders with an old TLSA set defer mail meanwhile.",
 )
 @click.option("--wait", is_flag=True, help="Stay until the roll is over, TTLs included, or needs you.")
-@click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to do.")
+@click.option("--exit-unchanged", is_flag=True, help="Exit with 4 if there was nothing to change.")
 @with_json
 def renew(
     path: Path,
@@ -57,7 +58,8 @@ def renew(
     """Do now what is due, for the certificates named or for all.
 
     Whatever was begun is brought as far as it can go. What has to wait for caches goes on in `certagent run`, in the
-    next `certagent renew`, or here with --wait. What failed before is tried again at once, unless a CA said no.
+    next `certagent renew`, or here with --wait. What is in DNS and what is served is checked first.
+    What failed before is tried again at once; where a CA said no, only with --force, --rotate or --compromised.
 
     With --dry-run challenge records are written and removed again. No TLSA record, no file of a mail server and no
     journal entry is changed, and nothing is reloaded. It exits with 3 if the real run would fail.
@@ -68,7 +70,7 @@ def renew(
     wiring.check()
     if dry_run:
         _rehearse(wiring, entries, as_json)
-    from certagent.agent.turn import turn
+    from certagent.agent.turn import turns
     from certagent.lifecycle import events as ev
     from certagent.report import text, views
     from certagent.report.status import failures
@@ -76,28 +78,33 @@ def renew(
     what = "emergency" if compromised else "rotate" if rotate else "renew" if force else "retry"
     request = ev.Requested(what=what, accept_deferrals=accept_deferrals)
     guard_signals()
-    worst, steps_taken = Exit.DONE, 0
-    results: list[views.RenewedCertificate] = []
-    for entry in entries:
-        name = entry.spec.name
-        taken: list[views.Taken] = []
+    worst, changed = Exit.DONE, False
+    taken: defaultdict[str, list[views.Taken]] = defaultdict(list)
+    results: dict[str, views.RenewedCertificate] = {}
 
-        def report(step: StepReport, taken: list[views.Taken] = taken) -> None:
-            taken.append(views.taken(step))
-            if not as_json:
-                _print_step(step.name, taken[-1])
-
-        last = turn(wiring, entry, report, request, wait=wait, quiet=as_json)
-        failing = tuple(failures(wiring.journal.state(name), wiring.journal.now()))
-        worst = max(worst, *(exit_status(failure.kind) for failure in failing), Exit.DONE)
-        steps_taken += len(taken)
-        results.append(views.RenewedCertificate(name, tuple(taken), last.delay.total_seconds(), last.because, failing))
+    def report(step: StepReport) -> None:
+        nonlocal changed
+        changed = changed or step.step.changes
+        taken[step.name].append(views.taken(step))
         if not as_json:
-            _print_wait(name, last)
-    _wake_daemon(wiring)
+            _print_step(step.name, taken[step.name][-1])
+
+    chosen = tuple(entries)
+    try:
+        for entry, last in turns(wiring, chosen, report, request, wait=wait, quiet=as_json):
+            name = entry.spec.name
+            failing = tuple(failures(wiring.journal.state(name), wiring.journal.now()))
+            worst = max(worst, *(exit_status(failure.kind) for failure in failing if not failure.note), Exit.DONE)
+            delay_s = last.delay.total_seconds()
+            results[name] = views.RenewedCertificate(name, tuple(taken[name]), delay_s, last.because, failing)
+            if not as_json:
+                _print_wait(name, last)
+    finally:
+        _wake_daemon(wiring)  # also if it is ended: the daemon goes on at once with what was begun
     if as_json:
-        click.echo(text.to_json(views.Renewal(views.VERSION, tuple(results))))
-    unchanged = exit_unchanged and not steps_taken and worst == Exit.DONE
+        every = tuple(results[entry.spec.name] for entry in chosen)
+        click.echo(text.to_json(views.Renewal(views.VERSION, every)))
+    unchanged = exit_unchanged and not changed and worst == Exit.DONE
     sys.exit(Exit.UNCHANGED if unchanged else worst)
 
 

@@ -8,14 +8,15 @@ unknown keys, keys that stand twice, bare numbers as durations and names that ar
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
+from certagent.acme.weburl import is_https
 from certagent.config import cache
 from certagent.config.schema import (
     STATE_DIR,
@@ -31,6 +32,7 @@ from certagent.config.schema import (
     duration,
 )
 from certagent.config.yaml import Reader, Section
+from certagent.dns import endpoint
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
@@ -90,6 +92,7 @@ def _check(path: Path, data: bytes) -> _Checked:
     top = reader.convert(reader.parse(text), File, ())
     cas = {name: _ca(reader, name, value) for name, value in top.ca.items()}
     dns = reader.convert(top.dns, Dns, ("dns",))
+    _addresses(reader, dns.resolvers, endpoint.address, endpoint.EXAMPLE, ("dns", "resolvers"))
     providers = {name: reader.section(value, ("dns", "providers", name)) for name, value in dns.providers.items()}
     certificates = {name: _entry(reader, name, value, cas) for name, value in top.certificates.items()}
     if not os.path.isabs(top.state_dir):
@@ -101,9 +104,12 @@ def _check(path: Path, data: bytes) -> _Checked:
 def _ca(reader: Reader, name: str, value: object) -> Ca:
     ca = reader.convert(value, Ca, ("ca", name))
     for key, url in (("directory", ca.directory), ("staging", ca.staging)):
-        if url is not None and not re.match(r"https://[^/\s]+/", url):
+        if url is not None and not is_https(url):
             hint = "ACME is HTTPS (RFC 8555 section 6.1)"
             raise reader.wrong("config.value", ("ca", name, key), f"{url!r} is no https URL", hint)
+    if ca.proxy is not None and not _is_proxy(ca.proxy):
+        hint = "write http://host:port; a proxy that wants a password is not supported: the configuration has no secret"
+        raise reader.wrong("config.value", ("ca", name, "proxy"), "it is no address of a proxy", hint)
     return ca
 
 
@@ -188,8 +194,46 @@ def _services(reader: Reader, value: object, place: Place) -> Iterator[tuple[Ser
         here = (*place, "services", str(number))
         keys = reader.convert(item, ServiceKeys, here)
         host = reader.name(keys.host, (*here, "host"), names.hostname)
+        _addresses(reader, keys.addresses, ip_address, "for example 192.0.2.1 or 2001:db8::1", (*here, "addresses"))
         sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in keys.sni)
-        yield Service(host, keys.port, keys.mode, keys.addresses, sni), keys.tlsa
+        ehlo = reader.name(keys.ehlo, (*here, "ehlo"), names.hostname) if keys.ehlo else ""
+        for key, addresses in (("addresses", keys.addresses), ("source", keys.source)):
+            _refuse_names(reader, addresses, (*here, key))
+        if len({":" in address for address in keys.source}) < len(keys.source):
+            raise reader.wrong("config.value", (*here, "source"), "two addresses of one family", "give one for each")
+        timeout = _at_most(reader, keys.timeout, timedelta(minutes=10), (*here, "timeout")).total_seconds()
+        yield (
+            Service(host, keys.port, keys.mode, keys.addresses, sni, ehlo, keys.source, timeout, keys.proxy or ""),
+            keys.tlsa,
+        )
+
+
+def _refuse_names(reader: Reader, addresses: tuple[str, ...], place: Place) -> None:
+    for address in addresses:
+        try:
+            ip_address(address)
+        except ValueError:
+            hint = "an IPv4 or IPv6 address, without a port"
+            raise reader.wrong("config.value", place, f"{address!r} is no address", hint) from None
+
+
+def _is_proxy(url: str) -> bool:
+    host_and_port = url.removeprefix("http://").removesuffix("/")
+    try:
+        endpoint.server(host_and_port)
+    except ValueError:
+        return False
+    return url.startswith("http://") and host_and_port.rpartition(":")[2].isdigit() and not host_and_port.endswith("]")
+
+
+def _addresses(
+    reader: Reader, texts: tuple[str, ...], parse: Callable[[str], object], example: str, place: Place
+) -> None:
+    for text in texts:
+        try:
+            parse(text)
+        except ValueError:
+            raise reader.wrong("config.value", place, f"{text!r} is no address", example) from None
 
 
 def _ttl(reader: Reader, text: str, place: Place) -> int:
@@ -202,6 +246,7 @@ def _ttl(reader: Reader, text: str, place: Place) -> int:
 def _at_most(reader: Reader, text: str, limit: timedelta, place: Place) -> timedelta:
     value = duration(text)
     if value > limit:
-        detail = f"{text} is more than {limit.days}d"
+        most = f"{limit.days}d" if limit.days else f"{limit.seconds // 60}m"
+        detail = f"{text} is more than {most}"
         raise reader.wrong("config.value", place, detail, "longer waits leave no time to renew")
     return value

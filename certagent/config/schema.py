@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,10 +24,13 @@ STATE_DIR = "/var/lib/certagent"
 
 T = TypeVar("T")
 
+_DURATION = "([0-9]{1,7}[dhms]){1,9}"
+"""So short that no sum of them is too long for a timedelta."""
+
 Duration = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(\d+(d|h|m|s))+$",
+        pattern=rf"^{_DURATION}$",
         title="a duration with its unit",
         description="such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
     ),
@@ -35,7 +38,7 @@ Duration = Annotated[
 Rotation = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^(every_renewal|never|(\d+(d|h|m|s))+)$",
+        pattern=rf"^(every_renewal|never|{_DURATION})$",
         title="every_renewal, never, or a duration",
         description="such as 90d: keys older than that are rolled",
     ),
@@ -43,7 +46,7 @@ Rotation = Annotated[
 Name = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$(?!\n)",
         title="a name of at most 63 characters",
         description="lower-case letters, digits, dot, hyphen, underscore: it becomes the name of a file",
     ),
@@ -72,6 +75,9 @@ class Ca(Keys, frozen=True):
     """Addresses for the account, such as `mailto:postmaster@example.org`."""
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
+    proxy: str | None = None
+    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. None is used but this one: variables such
+    as https_proxy count for nothing."""
     eab_kid: str | None = None
     """Key identifier of an external account (RFC 8555 section 7.3.4)."""
     eab_key_file: str | None = None
@@ -82,7 +88,8 @@ class Dns(Keys, frozen=True):
     """How DNS is read, and which providers may change it."""
 
     resolvers: tuple[str, ...] = ()
-    """Addresses of the recursive resolvers; none: those of /etc/resolv.conf."""
+    """Addresses of the recursive resolvers, with a port if it is not 53: `127.0.0.1`, `192.0.2.1:5353`, `[::1]:5353`;
+    none: those of /etc/resolv.conf."""
     trust_ad: bool | None = None
     """Whether their AD bit is believed; by default only if all of them are on this host."""
     providers: dict[Name, dict[str, Any]] = {}
@@ -104,6 +111,15 @@ class ServiceKeys(Keys, frozen=True):
     """Names that clients ask for in TLS; `none` stands for clients that ask for none; empty: the host alone."""
     tlsa: bool = False
     """Keep TLSA records for this host and port."""
+    ehlo: str | None = None
+    """The name that certagent gives in EHLO; without it this host's, or its address."""
+    source: tuple[str, ...] = ()
+    """Addresses of this host to connect from: one for IPv4, one for IPv6; without one the system chooses."""
+    timeout: Duration = "30s"
+    """How long one connection may take; servers may keep their greeting back for minutes (RFC 5321 section
+    4.5.3.2.1)."""
+    proxy: Literal["v2"] | None = None
+    """It wants to hear the PROXY protocol first, as behind a load balancer."""
 
 
 class Dane(Keys, frozen=True):
@@ -214,4 +230,4 @@ class Config(msgspec.Struct, frozen=True):
 def duration(text: str) -> timedelta:
     """`1h30m` is 90 minutes. The pattern was checked before."""
     units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall(r"(\d+)([dhms])", text)), timedelta())
+    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall("([0-9]+)([dhms])", text)), timedelta())

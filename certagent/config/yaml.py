@@ -1,6 +1,7 @@
 """A YAML file with the line of each key, so that every error names file, line and key.
 
-What YAML can do beyond a configuration is refused before it is built: aliases, deep nesting, tags that make no sense.
+What YAML can do beyond a configuration is refused before it is built: aliases, tags, deep nesting. So are numbers that
+it reads otherwise than people do, and characters that nobody sees.
 All errors are `config.…` (Usage).
 """
 
@@ -19,6 +20,10 @@ from certagent.errors import Error, Usage
 
 MAX_DEPTH = 20
 """The deepest key of a configuration is at 7."""
+
+_INT = "tag:yaml.org,2002:int"
+_NO_TAG = (None, "!")
+"""`!` alone says that a value is text, as quotes do."""
 
 T = TypeVar("T")
 
@@ -65,13 +70,15 @@ class Reader:
             loader.dispose()
 
     def _inspect(self, text: str, kind: Any) -> None:
-        """Before anything is built: no aliases (a few make a document of gigabytes), and no deep nesting."""
+        """Before anything is built: no aliases (a few make a document of gigabytes), no tags, and no deep nesting."""
         depth = 0
         try:
             for event in cast("Iterable[yaml.Event]", yaml.parse(text, Loader=kind)):  # pyright: ignore[reportUnknownMemberType]
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if isinstance(event, yaml.AliasEvent):
                     problem, hint = "an alias (*) is not used here", "write it out"
+                elif getattr(event, "tag", None) not in _NO_TAG:
+                    problem, hint = "a tag (!) is not used here", "put the value in quotes"
                 elif depth > MAX_DEPTH:
                     problem, hint = "nested too deeply", "see config.example.yaml"
                 else:
@@ -91,6 +98,9 @@ class Reader:
         if isinstance(node, yaml.MappingNode):
             result: dict[str, object] = {}
             for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode) or not str(key_node.value).isprintable():
+                    self._lines[place] = key_node.start_mark.line + 1
+                    raise self.wrong("config.key", place, "a key here is no name", "see config.example.yaml")
                 key = str(key_node.value)
                 here = (*place, key)
                 if key in result:
@@ -101,9 +111,14 @@ class Reader:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*place, str(i))) for i, item in enumerate(node.value)]
+        text = cast("str", node.value)
+        if not text.replace("\n", "").replace("\t", "").isprintable():
+            raise self.wrong("config.value", place, "it holds a character that cannot be seen", "write it anew by hand")
+        if node.tag == _INT and not _is_decimal(text):  # YAML takes 0465 for 309, and 1:30 for 90
+            raise self.wrong("config.value", place, f"{text} is no plain number", "write digits alone, or use quotes")
         try:
             return loader.construct_object(node)
-        except (ValueError, OverflowError, TypeError):
+        except (ValueError, OverflowError, TypeError, LookupError, AttributeError):
             raise self.wrong("config.yaml", place, "not a value of its kind", "put it in quotes") from None
 
     def convert(self, value: object, type_: type[T], place: tuple[str, ...]) -> T:
@@ -156,6 +171,11 @@ class Reader:
             return cast("str", parse(text))
         except Error as error:
             raise self.wrong("config.value", place, error.detail, error.hint) from None
+
+
+def _is_decimal(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and (digits == "0" or not digits.startswith("0"))
 
 
 def _expected(type_: type, key: str) -> tuple[str, str] | None:

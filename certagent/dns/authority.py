@@ -10,28 +10,29 @@ RFC 7671 section 8.1 (records are everywhere before the wait begins), RFC 6840 s
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import islice
 from typing import TypeVar
 
 import dns.exception
 import dns.message
 import dns.name
-import dns.resolver
 from dns.flags import AD, CD, RD
 from dns.message import Message, QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
+from certagent.dns import endpoint
 from certagent.dns.message import (
     MAX_RECORDS,
     Alias,
     Said,
+    TooMany,
     absolute,
     exchange,
     majority,
@@ -43,9 +44,11 @@ from certagent.dns.message import (
 from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.unknown import Unknown
+from certagent.host.deadline import carried, left
 
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
 MAX_THREADS = 32  # 13 name servers with two addresses each fit
+MAX_ADDRESSES = 64  # of the name servers of a zone, in all: asked twice over, that takes seconds
 UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
 
@@ -82,16 +85,16 @@ def _has_route(address: str) -> bool:
 
 def _parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     with ThreadPoolExecutor(MAX_THREADS, "dns") as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(carried(function), items))
 
 
 def _attempts(budget: timedelta) -> Iterator[None]:
     """At once, then again after growing pauses until the budget is over."""
-    end = time.monotonic() + budget.total_seconds()
+    end = time.monotonic() + left(budget.total_seconds())
     pause = FIRST_PAUSE_S
     yield
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(pause, left))
+    while (rest_s := end - time.monotonic()) > 0:
+        time.sleep(min(pause, rest_s))
         pause = min(2 * pause, LONGEST_PAUSE_S)
         yield
 
@@ -103,8 +106,8 @@ class Resolver:
     """Asks; see the module.
 
     Args:
-        nameservers: addresses of recursive resolvers; None: those of /etc/resolv.conf, read at each call because it
-            changes under a process that runs for months.
+        nameservers: recursive resolvers, as `endpoint.address` reads them; None: those of /etc/resolv.conf, read at
+            each call because it changes under a process that runs for months.
         trust_ad: whether their AD bit is believed; None: if all of them are on this host.
         timeout_s: for one question; a lossy path may take twice that.
         ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
@@ -170,9 +173,11 @@ class Resolver:
         CAs ask from several networks, so one server that lags is enough to fail (Baseline Requirements 3.2.2.9).
 
         Raises:
-            Transient: `dns.unreachable`, `dns.servfail`; `dns.not_yet`, with the servers that lack a value.
+            Transient: `dns.unreachable`, `dns.servfail`.
+            NotYet: `dns.not_yet`, with the servers that lack a value.
         """
         name, atlas = absolute(name), self._atlas()
+        said: dict[str, Said] = {}
         lacking: dict[str, str] = {}
         for _ in _attempts(budget):
             said = self._ask_all(atlas.servers(atlas.zone(name)), name, TXT)
@@ -181,7 +186,8 @@ class Resolver:
             if not lacking:
                 return
         words = "; ".join(f"{key} {why}" for key, why in sorted(lacking.items()))
-        raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}")
+        seen = len(lacking) < len(said) and all(isinstance(said[key], Unknown) for key in lacking)
+        raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}", seen=seen)
 
     def final(self, name: str) -> tuple[str, str]:
         """The zone and name where a record for `name` is to be written: the end of its aliases (RFC 8555 section 8.4).
@@ -191,7 +197,7 @@ class Resolver:
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`: Nobody with authority answers; `dns.alias_differs`: the
                 servers do not agree where an alias leads.
-            Misconfigured: `dns.alias`: A loop, or too many hops.
+            Misconfigured: `dns.alias`: A loop, or too many hops; `dns.too_many`: old records are to be removed there.
         """
         trail = self._follow(self._atlas(), absolute(name), TXT)
         if trail.trouble:
@@ -225,6 +231,10 @@ class Resolver:
             for key, s in said.items():
                 if isinstance(s, Unknown):
                     odd[key] = s
+                elif isinstance(s, TooMany):
+                    odd[key] = Unknown(s.why)
+                    hint = f"remove the {rdtype.name} records at {name} that are no longer used"
+                    trouble = Misconfigured("dns.too_many", f"{key} {s.why}", hint)
                 elif (s.target if isinstance(s, Alias) else "") != target:
                     trouble = Transient(
                         "dns.alias_differs", f"the servers of {zone} disagree about the alias at {name}"
@@ -256,12 +266,7 @@ class Resolver:
     # -- through the recursive resolvers -------------------------------------------------------------------------------
 
     def _nameservers(self) -> tuple[str, ...]:
-        if self._configured:
-            return self._configured
-        try:
-            return tuple(str(server) for server in dns.resolver.Resolver().nameservers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise Misconfigured("dns.no_resolver", "/etc/resolv.conf names no name server") from error
+        return self._configured or endpoint.resolvers()
 
     def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
         # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
@@ -293,7 +298,7 @@ class Resolver:
 
     def _security(self, name: str) -> tuple[Security, str]:
         servers = self._nameservers()
-        local = all(ipaddress.ip_address(server).is_loopback for server in servers)
+        local = all(map(endpoint.is_loopback, servers))
         if not (local if self._trust_ad is None else self._trust_ad):  # RFC 4035 section 4.9.3: only over a safe path
             return "unknown", f"the AD bit of {', '.join(servers)} could be forged on the way: it is not on this host"
         why = ""
@@ -321,12 +326,12 @@ class Resolver:
 
 
 def _targets(response: Message) -> list[str]:
-    """The end of an answer's aliases: addresses, or names of servers."""
+    """The end of an answer's aliases: addresses, or names of servers; one more than is asked shows that there are."""
     try:
         rrset = response.resolve_chaining().answer if isinstance(response, QueryMessage) else None
     except dns.exception.DNSException:  # a broken chain leads nowhere
         return []
-    return sorted(record.to_text().lower() for record in records(rrset))[:MAX_RECORDS] if rrset else []
+    return sorted(record.to_text().lower() for record in records(rrset))[: MAX_RECORDS + 1] if rrset else []
 
 
 class _Atlas:
@@ -360,12 +365,18 @@ class _Atlas:
         return "."
 
     def servers(self, zone: str) -> Servers:
-        """Every address of every name server of the zone."""
+        """Every address of every name server of the zone. Of too many some are asked, and the rest is one `Unknown`."""
         if zone not in self._servers:
+            names = _targets(self._lookup(zone, NS))
             found: Servers = {}
-            for one in _parallel(self._addresses, _targets(self._lookup(zone, NS))):
+            for one in _parallel(self._addresses, names):
                 found |= one
-            self._servers[zone] = found or {f"{zone}/-": Unknown("has no name servers")}
+            self._servers[zone] = dict(islice(found.items(), MAX_ADDRESSES))
+            if len(found) > MAX_ADDRESSES or len(names) > MAX_RECORDS:
+                why = f"has name servers with more than {MAX_ADDRESSES} addresses: not all were asked"
+                self._servers[zone][f"{zone}/-"] = Unknown(why)
+            if not found:
+                self._servers[zone] = {f"{zone}/-": Unknown("has no name servers")}
         return self._servers[zone]
 
     def _addresses(self, host: str) -> Servers:

@@ -5,25 +5,34 @@ Standards: RFC 1034 section 4.3 (authority), RFC 2308 section 2 (no data), RFC 1
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import cast
 
 import dns.exception
 import dns.name
 import dns.query
+import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 from dns.flags import AA
 from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdata import Rdata
-from dns.rdatatype import CNAME, DNAME, RdataType
+from dns.rdataclass import IN
+from dns.rdatatype import CNAME, DNAME, RRSIG, RdataType
 from dns.rrset import RRset
 from msgspec import Struct
 
+from certagent.dns import endpoint
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
+from certagent.host.deadline import left
+
+# The library refuses a whole answer for one TLSA record whose digest has a wrong length. Such a record is a fact: a
+# client leaves it out (RFC 6698 section 4.1), and only who sees it can say so.
+setattr(dns.rdtypes.ANY.TLSA.TLSA, "_cert_length_by_mtype", {})  # noqa: B010
 
 MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 
@@ -35,12 +44,27 @@ class Alias(Struct, frozen=True):
     ttl_s: int
 
 
-Said = Answer | Alias | Unknown
+class TooMany(Struct, frozen=True):
+    """More records than `MAX_RECORDS` in one answer."""
+
+    why: str
+
+
+Said = Answer | Alias | TooMany | Unknown
 
 
 def absolute(name: str) -> str:
     """Lower case, with the final dot: names are compared as text here."""
     return name.lower().rstrip(".") + "."
+
+
+def is_name(text: str) -> bool:
+    """Whether a name can be written so. Source: RFC 1035 sections 2.3.4 and 5.1."""
+    try:
+        dns.name.from_text(text)
+    except (dns.exception.DNSException, ValueError):  # of the root's name with more after it: ValueError
+        return False
+    return bool(text) and text.isascii() and text.isprintable() and not any(c in " \\" for c in text)
 
 
 def zone_of(name: str, zones: Iterable[str]) -> str | None:
@@ -81,16 +105,16 @@ def read(response: Message, name: str, rdtype: RdataType) -> Said:
         return Unknown(f"says {response.rcode().name}")
     if not response.flags & AA:  # a referral or somebody's cache (RFC 1034 section 4.3.1)
         return Unknown("does not answer with authority")
-    if sum(map(len, response.answer)) > MAX_RECORDS:
-        return Unknown(f"gives more than {MAX_RECORDS} records")
+    if (count := sum(len(rrset) for rrset in response.answer if rrset.rdtype != RRSIG)) > MAX_RECORDS:
+        return TooMany(f"gives {count} records for {name} {rdtype.name}, and {MAX_RECORDS} are read at most")
     # The alias comes before the rcode: NXDOMAIN is then about the end of the chain (RFC 6604 section 3).
     if alias := rrset_of(response, name, CNAME):
         # Caches keep a DNAME for its own TTL, whatever the CNAME made from it says (RFC 6672 section 3.1).
         below = dns.name.from_text(name)
-        dnames = [r.ttl for r in response.answer if r.rdtype == DNAME and below.is_subdomain(r.name)]
-        return Alias(records(alias)[0].to_text().lower(), max(alias.ttl, *dnames, 0))
+        dnames = [ttl_of(response, r) for r in response.answer if r.rdtype == DNAME and below.is_subdomain(r.name)]
+        return Alias(records(alias)[0].to_text().lower(), max(ttl_of(response, alias), *dnames, 0))
     if rrset := rrset_of(response, name, rdtype):
-        return Answer(frozenset(map(value_text, records(rrset))), rrset.ttl)
+        return Answer(frozenset(map(value_text, records(rrset))), ttl_of(response, rrset))
     return Answer(frozenset(), 0)
 
 
@@ -101,8 +125,34 @@ def majority(said: Iterable[Said]) -> str:
 
 
 def rrset_of(response: Message, name: str, rdtype: RdataType) -> RRset | None:
-    """The RRset of that name and type in the answer section, if it is there."""
-    return next((r for r in response.answer if r.rdtype == rdtype and name_text(r.name) == name and len(r)), None)
+    """The RRset of that name and type in the answer section, if it is there; of class IN, as the question was."""
+    wanted = (r for r in response.answer if (r.rdclass, r.rdtype) == (IN, rdtype) and len(r))
+    return next((r for r in wanted if name_text(r.name) == name), None)
+
+
+def ttl_of(response: Message, rrset: RRset) -> int:
+    """The longest TTL in the set, as it came.
+
+    A value of 2^31 and more is 0 by RFC 2181 section 8, and so it is for dnspython. By RFC 8767 section 4 a cache takes
+    it for what it says. So it is taken here: what a cache may hold is counted, not what it should.
+    """
+    came = (ttl for name, rdtype, ttl in _ttls(response.wire or b"") if (name, rdtype) == (rrset.name, rrset.rdtype))
+    return max(came, default=rrset.ttl)
+
+
+def _ttls(wire: bytes) -> Iterator[tuple[dns.name.Name, int, int]]:
+    """Name, type and TTL of each record in the answer section of a sound message. Source: RFC 1035 section 4.1."""
+    if not wire:  # a message that did not come over the network
+        return
+    questions, answers = struct.unpack_from("!2H", wire, 4)
+    at = 12
+    for _ in range(questions):
+        at += dns.name.from_wire(wire, at)[1] + 4
+    for _ in range(answers):
+        name, size = dns.name.from_wire(wire, at)
+        rdtype, _, ttl, length = struct.unpack_from("!HHIH", wire, at + size)
+        at += size + 10 + length
+        yield name, rdtype, ttl
 
 
 def records(rrset: RRset) -> list[Rdata]:
@@ -116,13 +166,24 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknown:
-    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`."""
+    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`.
+
+    `address`: as `endpoint.address` reads it.
+
+    Raises:
+        Overdue: `step.overdue`: Nothing is left of the step.
+    """
+    try:
+        host, port = endpoint.address(address)
+    except ValueError:
+        return Unknown("is no address")
+    timeout_s = left(timeout_s)
     try:
         for share in (0.3, 0.7):
             try:
                 # What does not fit the question (a forgery, garbage) is passed over, and waiting goes on.
                 return dns.query.udp_with_fallback(
-                    query, address, timeout_s * share, ignore_unexpected=True, ignore_errors=True
+                    query, host, timeout_s * share, port, ignore_unexpected=True, ignore_errors=True
                 )[0]
             except dns.exception.Timeout:
                 continue

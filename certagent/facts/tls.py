@@ -26,6 +26,14 @@ class Service(Struct, frozen=True):
     """Addresses to verify; empty: every A and AAAA of `host`."""
     sni: tuple[str, ...] = ()
     """Names to ask for in TLS (RFC 6066 section 3), one handshake each; "" asks for none. Empty: `host` alone."""
+    ehlo: str = ""
+    """The name to give in EHLO; "": this host's, or its address."""
+    source: tuple[str, ...] = ()
+    """Addresses to connect from, at most one per family; of a family without one: as the system chooses."""
+    timeout_s: float = 0.0
+    """How long one connection may take; 0: as long as is usual."""
+    proxy: Literal["", "v2"] = ""
+    """The version of the PROXY protocol that it wants to hear first; "": none."""
 
 
 class Chain(Struct, frozen=True, tag=True):
@@ -62,10 +70,14 @@ class Served(Struct, frozen=True):
     """The version of TLS that was spoken, `1.2` or `1.3`; "" where none was."""
 
     @property
+    def place(self) -> str:
+        """For people: `mx1.example.org [192.0.2.1]:25`."""
+        return f"{self.host} [{self.address}]:{self.port}" if self.address else f"{self.host}:{self.port}"
+
+    @property
     def where(self) -> str:
         """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI if it is not the host."""
-        at = f"{self.host} [{self.address}]" if self.address else self.host
-        parts = [f"{at}:{self.port} {self.key_type}"]
+        parts = [f"{self.place} {self.key_type}"]
         parts += [f"TLS {self.version}"] if self.version else []
         parts += [f"SNI {self.sni or 'none'}"] if self.sni not in (None, self.host) else []
         return ", ".join(parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -11,3 +13,5 @@ class Unknown(Struct, frozen=True, tag=True):
     why: str
     reached: bool = False
     """Of a service: it came to TLS, but showed no certificate. False where nobody was there, or it turned us away."""
+    refusal: Literal["", "busy", "host"] = ""
+    """Of a service that turned us away before TLS: `busy`, for now; `host`, since it does not talk to this host so."""

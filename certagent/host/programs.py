@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import trust
+from certagent.host import deadline, trust
 from certagent.host.oserrors import translated
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -122,9 +122,11 @@ def run(
         Misconfigured: `run.failed`, or the `code` given: As `check`.
         Transient: `run.failed`, or the `code` given: The time is up, or the system has no room for another process.
         Killed: `run.failed`, or the `code` given: A signal ended it.
+        Overdue: `step.overdue`: Nothing is left of the step; it was not started.
     """
     shown = shlex.join(argv)
     check(argv[0], code)
+    timeout_s = deadline.left(timeout_s)
     given = os.memfd_create("stdin") if text else os.open(os.devnull, os.O_RDONLY)  # a file: nobody waits to write it
     try:
         if text:

@@ -7,23 +7,23 @@ Standards: RFC 5321 section 5.1 (MX), RFC 1035 section 3.3.13 (SOA), RFC 8659 (C
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import dns.exception
 import dns.message
-import dns.resolver
 from dns.flags import AD, CD, RD
 from dns.message import QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import CAA, MX, SOA, RdataType
 from msgspec import Struct
 
+from certagent.dns import endpoint
 from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
-from certagent.errors import Error, Transient
+from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
 from certagent.pki.names import challenge_name
@@ -72,11 +72,10 @@ def resolvers() -> Resolvers:
 
     None answer: `addresses` is empty.
     """
-    try:
-        listed = tuple(str(server) for server in dns.resolver.Resolver().nameservers)
-    except dns.resolver.NoResolverConfiguration:
-        listed = ()
-    here = bool(listed) and all(ipaddress.ip_address(server).is_loopback for server in listed)
+    listed: tuple[str, ...] = ()
+    with suppress(Misconfigured):
+        listed = endpoint.resolvers()
+    here = bool(listed) and all(map(endpoint.is_loopback, listed))
     shown = ", ".join(listed) or "none"
     if here and all(_validates(server) for server in listed):
         return Resolvers(listed, validates=True, why=f"{shown} of /etc/resolv.conf is on this host and validates")

@@ -91,6 +91,8 @@ class OrderReady(Event, frozen=True):
     """The CA has seen the challenges."""
 
     key_type: KeyType
+    passed_over: str = ""
+    """Where this host itself did not see the responses, in words."""
 
 
 class OrderAbandoned(Event, frozen=True):
@@ -264,7 +266,10 @@ class Requested(Event, frozen=True):
     """The operator asked for something."""
 
     what: Literal["retry", "renew", "rotate", "emergency", "abort"]
-    """`retry`: only that what failed is tried again without waiting."""
+    """`retry`: only that what failed is tried again without waiting.
+
+    With each of these DNS is observed and what is served is verified anew.
+    """
     accept_deferrals: bool = False
     """Do not wait for caches: senders with an old set defer mail."""
 

@@ -6,6 +6,8 @@ same state. What is *intended* counts as possibly done until an outcome says oth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from certagent.facts.dns import Observation, Value
@@ -56,8 +58,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Presented():
             return _order(state, event.key_type, presented=True)
         case ev.ResponseNotSeen(key_type=key_type):
-            orders = {a: replace(o, presented=False) if a == key_type else o for a, o in state.orders.items()}
-            return replace(state, orders=orders)
+            return _not_seen(state, key_type, now)
         case ev.OrderReady():
             return _order(state, event.key_type, ready=True)
         case ev.OrderAbandoned():
@@ -124,7 +125,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
                 state, tlsa_names=tlsa_names, mail_servers=mail_servers, failing=failing, pending_delete=None
             )
         case ev.Requested():  # pragma: no branch -- the last of AnyEvent; pyright holds the match to be whole
-            return _requested(state, event)
+            return _requested(state, event, now)
 
 
 def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa: PLR0911 -- one line per step
@@ -150,7 +151,7 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
                 phase="installing",
                 rejected=old.generation if rollback else old.rejected,
             )
-            failing = _put_back(state, name) if rollback else state.failing
+            failing = _put_back(state, name) if rollback else _without(state, *_over_with_a_swap(old, name))
             return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:
             old = state.mail_servers[name]
@@ -174,7 +175,7 @@ def _changing(
         after = answer.values - values if removes else answer.values | values
         cached = caches.with_set(cached, after, max(answer.ttl_s, ttl_s), known.observation, now)
     old = known.tried(values, removes=removes)
-    change = Change(values, removes, old.tries + 1 if old else 1, now)
+    change = Change(values, removes, old.tries + 1 if old else 1, now, old.first_at if old else now)
     other = next((c for c in (known.change, known.other) if c and c.removes != removes), None)
     return _tlsa_name(state, name, replace(known, cached=cached, changed_at=now, change=change, other=other))
 
@@ -189,6 +190,13 @@ def _seen(change: Change, observation: Observation) -> bool:
 
 def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
     return tuple(f for f in state.failing if f.lane not in lanes)
+
+
+def _over_with_a_swap(old: Installation, server: str) -> Iterator[Lane]:
+    """What failed of what is superseded now: nobody would try it again, and the next verification is of the new."""
+    yield Lane("inspect", server)
+    if old.phase == "drifted":
+        yield Lane("verify", server)
 
 
 def _put_back(state: State, server: str) -> tuple[Failure, ...]:
@@ -219,6 +227,7 @@ def _failed(state: State, event: ev.Failed, now: Instant) -> State:
         jitter=event.jitter,
         concerns=event.concerns,
         quick=event.quick,
+        refusals=(old.refusals if old else 0) + (event.concerns == "ca"),
     )
     return replace(state, failing=(*_without(state, event.lane), failure))
 
@@ -228,6 +237,15 @@ def _order(state: State, key_type: KeyType, *, presented: bool | None = None, re
     if old is None:
         return state
     new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
+    return replace(state, orders={**state.orders, key_type: new})
+
+
+def _not_seen(state: State, key_type: KeyType, now: Instant) -> State:
+    old = state.orders.get(key_type)
+    if old is None:
+        return state
+    since = old.not_seen_since or now
+    new = replace(old, presented=False, not_seen=old.not_seen + 1, not_seen_since=since)
     return replace(state, orders={**state.orders, key_type: new})
 
 
@@ -261,6 +279,7 @@ def _issued(state: State, event: ev.Issued, now: Instant) -> State:
         generations=(*generations, generation),
         renewals={},
         requested=None,
+        hurried=state.hurried + 1 if schedule.hurried(state, now) else 0,
     )
 
 
@@ -340,10 +359,13 @@ def _deleting(state: State, step: Delete) -> State:
     )
 
 
-def _requested(state: State, event: ev.Requested) -> State:
-    # the operator was there: what waits for a retry is tried at once, but what a CA refused is not asked again sooner
-    failing = tuple(f for f in state.failing if schedule.of_the_ca(f))
-    return replace(state, requested=state.requested if event.what == "retry" else event, failing=failing)
+def _requested(state: State, event: ev.Requested, now: Instant) -> State:
+    # the operator was there: what waits for a retry is tried at once, but a CA that refused is not asked again sooner,
+    # unless the request is for a certificate
+    wants = event.what in ("renew", "rotate", "emergency")
+    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and not wants)
+    requested = state.requested if event.what == "retry" else event
+    return replace(state, requested=requested, failing=failing, asked_at=now)
 
 
 def _tlsa_name(state: State, name: str, tlsa_name: TlsaState) -> State:

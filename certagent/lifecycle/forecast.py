@@ -1,4 +1,5 @@
 """The planner run ahead in an ideal world: every step succeeds at once, every server follows at once, nobody else acts.
+What has failed by now waits for its retry, as in the real run, and then succeeds.
 
 It is a promise about the rules, not about the world: the same rules decide again with what is really seen.
 """
@@ -43,7 +44,6 @@ class Foreseen(Struct, frozen=True):
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
     spec = replace(spec, check_interval=_FAR)  # the routine observations between would only hide what matters
-    state = replace(state, failing=())
     names = TlsaNames(spec, state)
     zone = {name.place: name.seen_somewhere for name in (*names, *names.undeclared)}
     first = state.newest

@@ -107,7 +107,7 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
 
 def _broken(name: TlsaName, chains: list[Chain], now: Instant) -> list[caches.CachedSet]:
     """The sets that caches may hold and that one of these chains would break."""
-    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.served) for chain in chains)]
+    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.met) for chain in chains)]
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:

@@ -42,6 +42,11 @@ class Lane(Struct, frozen=True, order=True):
         return f"{self.verb} {self.subject}".rstrip()
 
     @property
+    def advisory(self) -> bool:
+        """What fails here is a note: the CA's advice when to renew, which certagent does without."""
+        return self.verb == "renewal info"
+
+    @property
     def at_mail_server(self) -> bool:
         """The subject is a mail server."""
         return self.verb in DEPLOYMENT

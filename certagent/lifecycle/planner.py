@@ -12,8 +12,6 @@ House rules:
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from msgspec.structs import replace
 
 from certagent.facts.moment import Instant
@@ -54,10 +52,10 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
                 waits.append(offer)
                 continue
             failure = state.failure(offer.lane)
-            left = schedule.retry_in(failure, now) if failure else timedelta(0)
-            if failure is None or left <= timedelta(0):
+            held_back = schedule.held_back(failure, now, state) if failure else None
+            if held_back is None:
                 return offer
-            waits.append(Wait(left, f"{offer.lane}: {schedule.tried(failure)}: {failure.detail}"))
+            waits.append(held_back)
     first = min(waits, key=lambda w: w.delay)
     swap = next((w for w in waits if w.swap), first)
     return first if swap is first else replace(first, because=f"{swap.because}; meanwhile {first.because}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, KeyType
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Failure, State
+from certagent.lifecycle.state import Failure, Generation, State
+from certagent.lifecycle.steps import Wait
 
 SHORT_LIFE = timedelta(days=10)
 """Below this a certificate is short-lived (CA/B Baseline Requirements 1.6.1)."""
@@ -19,6 +21,13 @@ RENEWAL_INFO_BACKOFF_S = (*CA_BACKOFF_S[:-1], 360 * _MINUTE)
 """To ask when to renew counts against no limit. RFC 9773 section 4.3.3: six hours where the CA has no answer; a day
 would find out about a revocation too late.
 """
+TRIES_LEFT = 6
+"""How often a CA is asked at least, whatever wait it wants, between the last chance and the end of what is served."""
+HURRY = (timedelta(hours=1), timedelta(hours=6), timedelta(days=1), timedelta(days=7))
+"""How old a certificate becomes at least before the CA's wish replaces it, by how often this came in a row: a
+revocation is met within the hour, and a CA that errs for long cannot make a key and TLSA records each hour."""
+HURRIES = 3
+"""So many in a row are no revocation any more: somebody must ask the CA."""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
 JITTER = 0.1
@@ -28,8 +37,16 @@ SOON = timedelta(seconds=1)
 OBSERVE_AT_MOST = timedelta(minutes=15)
 """While caches are waited for, a server that regresses is noticed within this, or an eighth of the retire
 interval if that is less."""
+BRIEF = timedelta(hours=1)
+"""A longer wait is shown by its date."""
 ALARM = timedelta(hours=1)
 """A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
+UNSHOWN = timedelta(hours=1)
+"""A change that the provider accepted and no server shows by then: servers follow within minutes, or by a mistake."""
+SILENT_TRIES = 3
+"""So often a response is looked for at every server. Then those that are silent are passed over: a CA asks others."""
+LAGGING = timedelta(days=1)
+"""So long a server that answers without the response is waited for: a CA that asks it refuses, and counts that."""
 LATE = timedelta(hours=1)
 """A change whose answer was lost may be applied as long after; until then what is known of a withdrawn name is kept."""
 FRESH = timedelta(seconds=60)
@@ -66,9 +83,9 @@ def due(state: State) -> tuple[datetime, str] | None:
         return None
     moments: list[tuple[datetime, str]] = []
     for key_type, chain in newest.chains.items():
-        renewal = state.renewals.get(key_type)
-        if renewal and renewal.drawn.at and renewal.generation == newest.id:
-            moments.append((min(renewal.drawn.at, last_chance(chain)), "the CA's renewal window (RFC 9773)"))
+        at = wished(state, newest, key_type)
+        if at:
+            moments.append((min(at, last_chance(chain)), "the CA's renewal window (RFC 9773)"))
         else:
             life = chain.not_after - chain.not_before
             share = "half" if life < SHORT_LIFE else "a third"
@@ -76,29 +93,83 @@ def due(state: State) -> tuple[datetime, str] | None:
     return min(moments)
 
 
+def wished(state: State, newest: Generation, key_type: KeyType) -> datetime | None:
+    """The moment drawn in the CA's window. One that ended before the certificate began says nothing about it."""
+    renewal, chain = state.renewals.get(key_type), newest.chains[key_type]
+    if renewal is None or renewal.generation != newest.id or renewal.drawn.end is None:
+        return None
+    return renewal.drawn.at if renewal.drawn.end > chain.not_before else None
+
+
+def hurried(state: State, now: Instant) -> bool:
+    """Whether a generation that comes now does so at the CA's wish alone, in the first quarter of the life before."""
+    newest = state.newest
+    if newest is None or state.requested:
+        return False
+    early = [(key_type, c) for key_type, c in newest.chains.items() if now.wall < c.not_before + quarter(c)]
+    return any((at := wished(state, newest, key_type)) and at <= now.wall for key_type, _ in early)
+
+
+def quarter(chain: Chain) -> timedelta:
+    """Of the lifetime."""
+    return (chain.not_after - chain.not_before) / 4
+
+
+def earliest(state: State, newest: Generation) -> timedelta:
+    """How old the newest generation becomes at least: a CA whose certificates are past their renewal date when they
+    come must not be asked without end.
+    """
+    return min(*map(quarter, newest.chains.values()), HURRY[min(state.hurried, len(HURRY) - 1)])
+
+
 def of_the_ca(failure: Failure) -> bool:
     """The CA refused, or its chain does not verify, which is its doing too: another order counts against its limits."""
     return failure.concerns == "ca"
 
 
-def retry_in(failure: Failure, now: Instant) -> timedelta:
-    """How long until a failed line of work may be tried again; zero or less: now.
+def retry_after(failure: Failure, in_service: Iterable[Chain] = ()) -> timedelta:
+    """How long after its last failure a line of work may be tried again.
 
-    Retry-After is honoured if it is longer (RFC 9110 section 10.2.3). An operator's mistake is tried again like
-    any other failure: the repair may be made at any time.
+    Retry-After is honoured if it is longer (RFC 9110 section 10.2.3), but for `at_most`. An operator's mistake is tried
+    again like any other failure: the repair may be made at any time.
     """
-    steps = BACKOFF_S
+    steps, count = BACKOFF_S, failure.count
     if of_the_ca(failure):
-        steps = RENEWAL_INFO_BACKOFF_S if failure.lane.verb == "renewal info" else CA_BACKOFF_S
-        steps = (5.0, *steps) if failure.quick else steps
-    wait = steps[min(failure.count, len(steps)) - 1]
+        steps = RENEWAL_INFO_BACKOFF_S if failure.lane.advisory else CA_BACKOFF_S
+        steps, count = (5.0, *steps) if failure.quick else steps, failure.refusals
+    wait = steps[min(count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
-    return timedelta(seconds=wait) - now.since(failure.at)
+    most = at_most(failure, in_service) if of_the_ca(failure) else None
+    return min(timedelta(seconds=wait), most) if most else timedelta(seconds=wait)
 
 
-def tried(failure: Failure) -> str:
-    """How often, for people."""
-    return "tried once" if failure.count == 1 else f"tried {failure.count} times"
+def at_most(failure: Failure, in_service: Iterable[Chain]) -> timedelta | None:
+    """The longest wait for a CA with which `TRIES_LEFT` are left before what is served runs out; never under a minute:
+    a certificate that nobody can renew in time is no reason to hammer the CA.
+    """
+    waits: list[timedelta] = []
+    for chain in in_service:
+        late = last_chance(chain)
+        waits.append(max(late - failure.at.wall, (chain.not_after - late) / TRIES_LEFT, timedelta(seconds=_MINUTE)))
+    return min(waits, default=None)
+
+
+def retry_in(failure: Failure, now: Instant, in_service: Iterable[Chain] = ()) -> timedelta:
+    """How long until then; zero or less: now."""
+    return retry_after(failure, in_service) - now.since(failure.at)
+
+
+def held_back(failure: Failure, now: Instant, state: State) -> Wait | None:
+    """The wait for a line of work that failed; None if it may be tried again."""
+    in_service = state.in_service
+    left = retry_in(failure, now, in_service)
+    if left <= timedelta(0):
+        return None
+    tried = "tried once" if failure.count == 1 else f"tried {failure.count} times"
+    wait = retry_after(failure, in_service)
+    if wait > BRIEF:
+        tried += f", next {date(failure.at.wall + wait)}"
+    return Wait(left, f"{failure.lane}: {tried}: {failure.detail}")
 
 
 def write_again(tries: int) -> timedelta:

@@ -76,6 +76,9 @@ class Order(Struct, frozen=True):
     ca: str
     presented: bool = False
     ready: bool = False
+    not_seen: int = 0
+    """How often the responses could not be seen at every authoritative server."""
+    not_seen_since: Instant | None = None
 
 
 class Change(Struct, frozen=True):
@@ -86,6 +89,8 @@ class Change(Struct, frozen=True):
     tries: int
     at: Instant | None = None
     """The last try."""
+    first_at: Instant | None = None
+    """The first one: since then the world does not show what the provider accepted."""
 
 
 class TlsaState(Struct, frozen=True):
@@ -180,6 +185,8 @@ class Failure(Struct, frozen=True):
     jitter: float
     concerns: Concern
     quick: bool
+    refusals: int
+    """How many of them concerned the CA."""
 
 
 class Renewal(Struct, frozen=True):
@@ -214,6 +221,10 @@ class State(Struct, frozen=True):
     failing: tuple[Failure, ...] = ()
     """At most one for each lane."""
     requested: ev.Requested | None = None
+    asked_at: Instant | None = None
+    """When the operator was there last: DNS is observed and what is served verified anew."""
+    hurried: int = 0
+    """Renewals in a row that the CA wanted long before their time."""
     pending_delete: Delete | None = None
     """What is being deleted: unknown from the intent on, deleted for sure with the outcome."""
     past_values: tuple[Value, ...] = ()
@@ -269,6 +280,17 @@ class State(Struct, frozen=True):
         """The generations that may be served by these mail servers now."""
         ids = {id_ for t in mail_servers if t in self.mail_servers for id_ in self.mail_servers[t].serves}
         return [g for g in self.generations if g.id in ids]
+
+    @property
+    def in_service(self) -> list[Chain]:
+        """The chains of what may be served anywhere, also of what others put there, and of the newest generation."""
+        ids = {id_ for at in self.mail_servers.values() for id_ in at.serves}
+        newest = self.newest
+        return [c for g in self.generations if g.id in ids or g is newest for c in g.chains.values()]
+
+    def asked_since(self, then: Instant | None) -> bool:
+        """The operator was there after this was seen last."""
+        return then is not None and self.asked_at is not None and then.elapsed_s < self.asked_at.elapsed_s
 
     @property
     def made(self) -> frozenset[Value]:

@@ -7,7 +7,7 @@ Every step is idempotent: done twice, also after a crash in the middle, it leave
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
@@ -81,6 +81,10 @@ class Present(Step, frozen=True):
     key_type: KeyType
 
 
+WaitsFor = Literal["all", "answering", "none"]
+"""Which authoritative servers must show a response before the CA looks: all, those that answer, or none."""
+
+
 class Respond(Step, frozen=True):
     """See that the responses are in place, then let the CA look at them."""
 
@@ -88,6 +92,8 @@ class Respond(Step, frozen=True):
     SUBJECT: ClassVar[str] = "key_type"
 
     key_type: KeyType
+    waits_for: WaitsFor = "all"
+    """Whose sight of the responses it needs; in the end the CA judges, which asks from elsewhere."""
 
 
 class Finalize(Step, frozen=True):

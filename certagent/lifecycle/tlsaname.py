@@ -50,6 +50,10 @@ class TlsaNames:
         """Those that the configuration has."""
         return [name for name in self if name.configured]
 
+    def serving(self, servers: tuple[str, ...]) -> bool:
+        """Some of these mail servers serve something."""
+        return bool(self._state.serving(servers))
+
     def at(self, server: str) -> list[TlsaName]:
         """The TLSA names whose records count for a mail server."""
         return self._by_server.get(server, [])
@@ -194,6 +198,15 @@ class TlsaName:
     def served(self) -> list[Chain]:
         """The chains that a client of the service may meet now; none if any mail server is unknown yet."""
         return self.shared.served
+
+    @once
+    def met(self) -> list[Chain]:
+        """The chains that may fail its clients already; none if its own mail servers are known to serve nothing.
+
+        What others serve who share its records fails their clients, and says nothing of those that come here.
+        """
+        own = self.mail_servers or self.shared.mail_servers
+        return self.served if self.names.serving(own) else []
 
     @once
     def minded(self) -> list[Chain]:

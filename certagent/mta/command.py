@@ -82,6 +82,11 @@ class Command:
         """See `Server`."""
         return shlex.join(self._options.reload)
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return ""
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return self._layout.claims()

@@ -62,6 +62,11 @@ class Server(Protocol):
         """What an operator types for `reload`."""
         ...
 
+    @property
+    def connection_limits(self) -> str:
+        """How to let this host connect more often, for a hint: the settings that limit one client; "" if unknown."""
+        ...
+
     def claims(self) -> tuple[Claim, ...]:
         """Every file that `install` and `restore` may write, whatever is on the disk now. Runs nothing."""
         ...

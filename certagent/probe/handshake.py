@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
@@ -35,15 +34,13 @@ from certagent.facts.tls import Chain, KeyType, Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.pki.bundle import facts
 from certagent.pki.keytypes import Algorithm, algorithm
-from certagent.probe import starttls
-from certagent.probe.starttls import Stream, TurnedAway, Unseen
+from certagent.probe import pace, starttls
+from certagent.probe.starttls import Busy, Stream, TurnedAway, Unseen
 
 Version = Literal["1.2", "1.3"]
 
-_WORKERS = 8
-"""Side by side: Exim takes 20 connections in all (smtp_accept_max), and mail shall find room among them; Postfix takes
-50 from one client (smtpd_client_connection_count_limit).
-"""
+_ALL_S = 480.0
+"""All that is asked in one call: a step ends within ten minutes, however long one connection may take."""
 
 _QUIT_S = 1.0
 """How long to wait for the answer to a goodbye: only manners, it shows nothing."""
@@ -86,7 +83,8 @@ def probe(
     except _Absent:
         leaf = _ABSENT
     except Unseen as unseen:
-        leaf = Unknown(str(unseen), reached=not isinstance(unseen, TurnedAway))
+        refusal = "busy" if isinstance(unseen, Busy) else "host" if isinstance(unseen, TurnedAway) else ""
+        leaf = Unknown(str(unseen), reached=not refusal, refusal=refusal)
     except TimeoutError:
         leaf = Unknown(f"no answer within {timeout_s:g} s")
     except (OSError, ValueError, UnsupportedAlgorithm, x509.InvalidVersion, Error) as error:  # of odd certificates
@@ -101,9 +99,13 @@ def probe_all(
     addresses_of: Callable[[str], tuple[str, ...]],
     key_types: Sequence[KeyType],
     timeout_s: float,
+    *,
+    wrong: Callable[[Served], bool] = lambda _: False,
+    budget_s: float = 0.0,
 ) -> list[Served]:
     """Probes every service at every address under every name for every algorithm, some side by side; always in the same
-    order. There is at least one answer for each of them.
+    order. There is at least one answer for each of them, unless the server turns this host away (`pace.ask`). What is
+    `wrong` is asked again, for as long as the budget.
 
     A server that does not speak TLS 1.2, or not 1.3, is reported once, with the version it speaks. A host without an
     address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each algorithm: it must
@@ -111,6 +113,13 @@ def probe_all(
     """
     found: list[Served] = []
     jobs: list[Callable[[], Served]] = []
+    until = time.monotonic() + _ALL_S
+
+    def one(service: Service, address: str, key_type: KeyType, *, sni: str, newest: Version, alone: bool) -> Served:
+        left_s = max(0.0, until - time.monotonic())
+        most_s = min(service.timeout_s or timeout_s, left_s)
+        return probe(service, address, key_type, most_s, sni=sni, newest=newest, alone=alone)
+
     for service in services:
         why = f"{service.host} has no address"
         addresses = service.addresses
@@ -119,7 +128,7 @@ def probe_all(
         except Error as error:
             why = str(error)
         jobs += [
-            partial(probe, service, address, key_type, timeout_s, sni=sni, newest=newest, alone=len(key_types) == 1)
+            partial(one, service, address, key_type, sni=sni, newest=newest, alone=len(key_types) == 1)
             for address in addresses
             for sni in service.sni or (service.host,)
             for key_type in key_types
@@ -128,9 +137,8 @@ def probe_all(
         if not addresses:
             found += [Served(service.host, "", service.port, key_type, Unknown(why), 0.0) for key_type in key_types]
 
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="probe") as pool:
-        answers = [pool.submit(job) for job in jobs]
-    found += [served for answer in answers if (served := answer.result()).chain != _ABSENT]
+    answers = pace.ask(jobs, wrong=lambda one: one.chain != _ABSENT and wrong(one), budget_s=budget_s)
+    found += [served for served in answers if served.chain != _ABSENT]
     return list({replace(served, took_s=0.0): served for served in found}.values())
 
 
@@ -175,8 +183,9 @@ def _kind(certificate: x509.Certificate) -> Algorithm:
 
 def _meet(service: Service, address: str, client: _Client, deadline: float) -> tuple[list[x509.Certificate], Version]:
     """One connection; the certificates as they were sent, and the version that was spoken."""
-    with Stream(address, service.port, deadline) as stream:
-        starttls.begin(stream, service.mode)
+    source = next((one for one in service.source if (":" in one) == (":" in address)), "")
+    with Stream(address, service.port, deadline, source) as stream:
+        starttls.begin(stream, service.mode, ehlo=service.ehlo, proxy=service.proxy == "v2")
         connection = _handshake(stream, client)
         certificates = connection.get_peer_cert_chain(as_cryptography=True) or []
         version: Version = "1.3" if connection.get_protocol_version() == SSL.TLS1_3_VERSION else "1.2"

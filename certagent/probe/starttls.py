@@ -32,16 +32,21 @@ class Unseen(Exception):
 
 
 class TurnedAway(Unseen):
-    """It never came to TLS, so nothing is known of it: the server is busy, or does not talk to this host."""
+    """It never came to TLS, so nothing is known of it: the server does not talk to this host."""
+
+
+class Busy(TurnedAway):
+    """Not for now, and maybe later: too many connections, or another trouble that passes."""
 
 
 class Stream:
     """A connection whose every wait ends at one deadline (TimeoutError), however slowly the other side drips."""
 
-    def __init__(self, address: str, port: int, deadline: float) -> None:
+    def __init__(self, address: str, port: int, deadline: float, source: str = "") -> None:
+        """`source`: the address of this host to connect from; "": as the system chooses."""
         self.deadline = deadline
         self._buffer = b""
-        self._socket = socket.create_connection((address, port), self._left())
+        self._socket = socket.create_connection((address, port), self._left(), (source, 0) if source else None)
 
     def __enter__(self) -> Stream:
         return self
@@ -86,17 +91,32 @@ class Stream:
         return str(self._socket.getsockname()[0])
 
 
-def begin(stream: Stream, mode: Mode) -> None:
+PROXY_V2_LOCAL: Final = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+"""The PROXY protocol, version 2, section 2.2: LOCAL, so the connection is the sender's own, and no address follows."""
+
+
+def begin(stream: Stream, mode: Mode, *, ehlo: str = "", proxy: bool = False) -> None:
     """On return the next byte belongs to TLS.
 
     The greeting may take as long as the whole probe: postscreen and others make clients wait for it on purpose.
+    `ehlo`: the name to give; "": this host's, or its address. `proxy`: begin with the PROXY protocol.
 
     Raises:
         Unseen: The service does not come to it.
     """
-    dialogue = {"smtp": _smtp, "imap": _imap, "pop3": _pop3, "sieve": _sieve}.get(mode)
-    if dialogue:
-        dialogue(stream)
+    if proxy:
+        stream.send(PROXY_V2_LOCAL)
+    match mode:
+        case "smtp":
+            _smtp(stream, ehlo or _own_name(stream))
+        case "imap":
+            _imap(stream)
+        case "pop3":
+            _pop3(stream)
+        case "sieve":
+            _sieve(stream)
+        case "tls":
+            pass
     if early := stream.pending():
         # RFC 3207 section 4.2 and its likes: what came in the clear must not be taken for what comes under TLS.
         raise in_the_clear(early)
@@ -108,7 +128,7 @@ def in_the_clear(received: bytes) -> Unseen:
     """
     words = _printable(received.partition(b"\n")[0].rstrip())
     if re.match("421[ -]", words):
-        return _refused("greeting", _SMTP_MEANING["421"], words)
+        return _refused("greeting", _SMTP_MEANING["421"], words, busy=True)
     return _refused("TLS", "the server goes on in the clear", words)
 
 
@@ -120,13 +140,19 @@ GOODBYE: Final[Mapping[Mode, bytes]] = {
 }
 """How to leave, under TLS. Behind `tls` there may be any protocol, so nothing is said."""
 
-_NOT_OFFERED = "STARTTLS is not offered: TLS is off in the server's settings, or it has no certificate"
+
+def _not_offered(stream: Stream) -> Unseen:
+    """An answer to this host: others may be offered it (Exim's tls_advertise_hosts)."""
+    why = "TLS is off in the server's settings or kept from this host, or it has no certificate"
+    return Unseen(f"STARTTLS is not offered to {stream.own_address()}: {why}")
+
+
 _TLS_REFUSED = "TLS not available: the server cannot use its certificate or key, or TLS is off"
 _TURNED_AWAY = "it turns this host away: busy, shutting down, too many connections, or not allowed"
 
 
-def _refused(asked: str, meaning: str, words: str) -> Unseen:
-    kind = Unseen if asked in ("STARTTLS", "STLS", "TLS") else TurnedAway
+def _refused(asked: str, meaning: str, words: str, *, busy: bool = False) -> Unseen:
+    kind = Busy if busy else Unseen if asked in ("STARTTLS", "STLS", "TLS") else TurnedAway
     return kind(f"{asked}: {meaning} (its own words: {words[:200]})")
 
 
@@ -138,12 +164,12 @@ def _printable(text: bytes) -> str:
 # -- SMTP --------------------------------------------------------------------------------------------------------------
 
 
-def _smtp(stream: Stream) -> None:
+def _smtp(stream: Stream, name: str) -> None:
     _expect(stream, "220", "greeting")
-    stream.send(f"EHLO {_own_name(stream)}\r\n".encode())
+    stream.send(f"EHLO {name}\r\n".encode())
     offers = _expect(stream, "250", "EHLO")
     if not any(line.upper().split()[:1] == ["STARTTLS"] for line in offers[1:]):
-        raise Unseen(_NOT_OFFERED)
+        raise _not_offered(stream)
     stream.send(b"STARTTLS\r\n")
     _expect(stream, "220", "STARTTLS")
 
@@ -152,11 +178,12 @@ _SMTP_MEANING = {
     "greeting 521": "this server takes no mail at all",  # RFC 7504 section 3
     "greeting 554": "no SMTP service for this host here",  # RFC 5321 section 3.1
     "STARTTLS 454": "TLS not available: the server cannot use its certificate or key",  # RFC 3207 section 4
+    "greeting 421 4.3.0": "an internal error; a port for the PROXY protocol says so to others: set proxy: v2",
     "421": "it closes the connection: busy, shutting down, or too many connections from this host; try again",
     "450": "not now (greylisting does that); try again",
     "451": "not now, it has an internal trouble; try again",
     "500": "it does not know this command",
-    "501": "it refuses the syntax, or the name that this host gives in EHLO (see hostname -f)",
+    "501": "it refuses the syntax, or the name that this host gives in EHLO (see hostname -f, or set ehlo)",
     "502": "it does not know this command",
     "530": "STARTTLS or a login must come first; if this port is for TLS from the first byte, use mode: tls",
     "550": "it refuses this host",
@@ -169,9 +196,11 @@ def _expect(stream: Stream, code: str, asked: str) -> list[str]:
     """The lines of the next reply, without its code, if that is `code`."""
     got, lines = reply(stream.line)
     if got != code:
-        meaning = _SMTP_MEANING.get(f"{asked} {got}") or _SMTP_MEANING.get(got)
+        more = f"{asked} {got} {lines[0].partition(' ')[0]}"
+        meaning = _SMTP_MEANING.get(more) or _SMTP_MEANING.get(f"{asked} {got}") or _SMTP_MEANING.get(got)
         meaning = meaning or ("not now; try again" if got.startswith("4") else f"not the {code} that belongs here")
-        raise _refused(asked, meaning, f"{got} {' '.join(lines)}")
+        busy = got == "421" or (got.startswith("4") and asked != "STARTTLS")
+        raise _refused(asked, meaning, f"{got} {' '.join(lines)}", busy=busy)
     return lines
 
 
@@ -214,13 +243,13 @@ def _imap(stream: Stream) -> None:
         raise Unseen(f"not an IMAP greeting: {_printable(line)}")
     word = match[1].upper()
     if word == b"BYE":
-        raise _refused("greeting", _TURNED_AWAY, _printable(line))
+        raise _refused("greeting", _TURNED_AWAY, _printable(line), busy=True)
     if word == b"PREAUTH":  # RFC 9051 section 7.1.4: STARTTLS is for those who are not logged in
         raise _refused("greeting", "logged in from the start (PREAUTH), where TLS cannot begin", _printable(line))
     listed = re.search(rb"\[CAPABILITY ([^\]]*)\]", line, re.IGNORECASE)
     offers = [listed[1]] if listed else _tagged(stream, "a1", "CAPABILITY")
     if b"STARTTLS" not in b" ".join(offers).upper().split():
-        raise Unseen(_NOT_OFFERED)
+        raise _not_offered(stream)
     _tagged(stream, "a2", "STARTTLS")
 
 
@@ -252,10 +281,10 @@ def _tagged(stream: Stream, tag: str, command: str) -> list[bytes]:
 def _pop3(stream: Stream) -> None:
     words = _pop3_status(stream)
     if words is not None:
-        raise _refused("greeting", _TURNED_AWAY, words)
+        raise _refused("greeting", _TURNED_AWAY, words, busy=True)
     stream.send(b"CAPA\r\n")
     if _pop3_status(stream) is None and b"STLS" not in _pop3_lines(stream):  # an old server may not know CAPA
-        raise Unseen(_NOT_OFFERED)
+        raise _not_offered(stream)
     stream.send(b"STLS\r\n")
     words = _pop3_status(stream)
     if words is not None:
@@ -287,7 +316,7 @@ def _pop3_lines(stream: Stream) -> list[bytes]:
 def _sieve(stream: Stream) -> None:
     offers = _sieve_reply(stream, "greeting")
     if not any(re.match(rb'"STARTTLS"(?: |$)', line, re.IGNORECASE) for line in offers):
-        raise Unseen(_NOT_OFFERED)
+        raise _not_offered(stream)
     stream.send(b"STARTTLS\r\n")
     _sieve_reply(stream, "STARTTLS")
 
@@ -314,5 +343,5 @@ def _sieve_reply(stream: Stream, asked: str) -> list[bytes]:
         words += b" " + more
     if word != b"OK":
         meaning = _TLS_REFUSED if (word, asked) == (b"NO", "STARTTLS") else _TURNED_AWAY
-        raise _refused(asked, meaning, _printable(words))
+        raise _refused(asked, meaning, _printable(words), busy=asked == "greeting")
     return lines

@@ -132,6 +132,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             return [f"put the challenges into DNS ({happened.key_type})"]
         case ev.ResponseNotSeen():
             return [f"the responses to the challenges cannot be seen ({happened.key_type})"]
+        case ev.OrderReady(passed_over=passed_over) if passed_over:
+            return [f"the CA has seen the challenges ({happened.key_type}), this host not everywhere", passed_over]
         case ev.OrderReady():
             return [f"the CA has seen the challenges ({happened.key_type})"]
         case ev.OrderAbandoned():

@@ -126,6 +126,10 @@ class Failure(Struct, frozen=True):
     hint: str
     alarm: bool
     """It has lasted so long that somebody must look."""
+    again_at: Date
+    """When it is tried again."""
+    note: bool
+    """It is the CA's advice, which certagent does without: nothing is wrong for that."""
 
 
 class Next(Struct, frozen=True):
@@ -263,6 +267,7 @@ def _verdict(
 
 def failures(state: State, now: Instant) -> Iterator[Failure]:
     """What fails, by lane."""
+    in_service = state.in_service
     for failure in sorted(state.failing, key=lambda one: one.lane):
         yield Failure(
             lane=str(failure.lane),
@@ -274,6 +279,8 @@ def failures(state: State, now: Instant) -> Iterator[Failure]:
             detail=failure.detail,
             hint=failure.hint,
             alarm=schedule.alarms(failure, now),
+            again_at=failure.at.wall + schedule.retry_after(failure, in_service),
+            note=failure.lane.advisory,
         )
 
 

@@ -372,15 +372,6 @@ class TestRefusals:
         error = caught(Misconfigured, acme.order, CSR)
         assert "missing.pem" in error.detail
 
-    def test_the_proxys_password_is_not_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("no_proxy", raising=False)
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        monkeypatch.setenv("https_proxy", "http://user:hunter2@127.0.0.1:1")
-        error = caught(Transient, Acme("https://ca.example/dir", tmp_path / "a").order, CSR)
-        assert error.code == "ca.unreachable"
-        assert "hunter2" not in repr(error) + str(error) + repr(error.__cause__)
-        assert "refused" in error.detail
-
     def test_a_redirect_to_http_is_not_followed(self, ca: Ca, acme: Acme) -> None:
         """RFC 8555 section 6.1."""
         ca.once("/dir", answer(Reply(302, b"", {"Location": "http://127.0.0.1:1/dir"})))

@@ -17,7 +17,7 @@ from certagent.agent.act import challenges as acts
 from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import RRset
-from certagent.errors import Misconfigured, Rejected
+from certagent.errors import Misconfigured, NotYet, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
@@ -99,6 +99,35 @@ class TestDns01:
         assert sorted(zone.asked) == ["c", "shared."]
         acts.clean_up(challenges[:1], edges)
         assert zone.written == {"shared.": {"value b"}, "c": {"value c"}}
+
+
+@pytest.mark.parametrize(
+    ("seen", "waits_for", "asked"),
+    [
+        (True, "all", False),
+        (True, "answering", True),
+        (False, "answering", False),
+        (False, "none", True),
+    ],
+)
+def test_the_ca_is_asked_although_a_server_is_silent(seen: bool, waits_for: st.WaitsFor, asked: bool) -> None:
+    """It is said where the response was not seen; and one that is not seen is put there again."""
+
+    class Silent(Zone):
+        def wait_for_txt(self, name: str, values: frozenset[str], budget: object) -> None:
+            raise NotYet("dns.not_yet", "ns2 gave no answer", seen=seen or name == "_acme-challenge.a.")
+
+    class Issuer:
+        def answer(self, url: str) -> None: ...
+
+    life = Life()
+    found = tuple(Challenge("dns-01", name, f"_acme-challenge.{name}.", "x") for name in ("a", "b"))
+    life.happens(ev.OrderPlaced(key_type="ecdsa-p256", keys="k1", url="", challenges=found, ca=CA))
+    step = st.Respond(key_type="ecdsa-p256", waits_for=waits_for, because="")
+    first, *_ = act(step, life.spec, life.state, edges_of(Silent(), Issuer()), life.now, life.happens)
+    both = "ns2 gave no answer; ns2 gave no answer"
+    ready = ev.OrderReady(key_type="ecdsa-p256", passed_over=both, lane=step.lane)
+    assert first == (ready if asked else ev.ResponseNotSeen(key_type="ecdsa-p256"))
 
 
 class Toy:

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import dns.flags
 import dns.message
+import dns.rdataclass
 import dns.rrset
 import pytest
 from dns.rdatatype import TLSA, TXT
 
 from certagent.dns import authority as module
 from certagent.dns.authority import Resolver
-from certagent.dns.message import Alias, absolute, majority, read, zone_of
+from certagent.dns.message import Alias, TooMany, absolute, majority, read, zone_of
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
@@ -66,9 +67,31 @@ class TestRead:
         """A referral, or somebody's cache."""
         assert isinstance(read(response(f"{NAME}|60|TLSA|3 1 1 {A}", aa=False), NAME, TLSA), Unknown)
 
-    def test_too_many_records_are_unknown(self) -> None:
+    def test_too_many_records_are_counted_and_named(self) -> None:
         many = "|".join(f"3 1 1 {n:064x}" for n in range(65))
-        assert isinstance(read(response(f"{NAME}|60|TLSA|{many}"), NAME, TLSA), Unknown)
+        said = read(response(f"{NAME}|60|TLSA|{many}"), NAME, TLSA)
+        assert said == TooMany(f"gives 65 records for {NAME} TLSA, and 64 are read at most")
+
+    def test_records_of_another_class_do_not_count(self) -> None:
+        """The question was for class IN."""
+        message = response(f"{NAME}|60|TLSA|3 1 1 {A}")
+        message.answer[0].rdclass = dns.rdataclass.CH
+        assert read(message, NAME, TLSA) == Answer(frozenset(), 0)
+
+    @pytest.mark.parametrize("rdtype", [f"TLSA|3 1 1 {A}", "CNAME|t.example.net."])
+    @pytest.mark.parametrize("ttl", [2**31 - 1, 2**31, 2**32 - 1])
+    def test_a_ttl_of_any_size_is_counted_as_caches_may(self, rdtype: str, ttl: int) -> None:
+        """RFC 2181 section 8 makes 0 of it, RFC 8767 section 4 takes it as it is."""
+        message = response(f"{NAME}|{ttl}|{rdtype}")
+        came = read(dns.message.from_wire(message.to_wire()), NAME, TLSA)
+        assert isinstance(came, Answer | Alias)
+        assert came.ttl_s == ttl
+
+    def test_the_longest_ttl_of_a_set_counts(self) -> None:
+        """A set has one TTL (RFC 2181 section 5.2); a server that gives several leaves the choice to each cache."""
+        message = response(f"{NAME}|60|TLSA|3 1 1 {A}", f"{NAME}|600|TLSA|3 1 1 {A[2:]}bb")
+        came = read(dns.message.from_wire(message.to_wire()), NAME, TLSA)
+        assert came == Answer(frozenset({f"3 1 1 {A}", f"3 1 1 {A[2:]}bb"}), 600)
 
 
 class TestNames:
@@ -143,6 +166,16 @@ class TestServers:
     def test_a_zone_without_servers_is_unknown(self) -> None:
         """There is never an empty set of answers, which would look like agreement."""
         assert Scripted({}).observe(NAME).answers == {"example.org./-": Unknown("has no name servers")}
+
+    @pytest.mark.parametrize(("names", "each"), [(1, 65), (40, 2), (65, 1), (100, 1)])
+    def test_of_too_many_addresses_some_are_asked_and_that_is_said(self, names: int, each: int) -> None:
+        """Whoever names ten thousand does not stop the daemon; and none that was not asked counts as heard."""
+        servers = [f"ns{n:02}.example.org." for n in range(names)]
+        known = {("example.org.", "NS"): "|".join(servers)}
+        known |= {(s, "A"): "|".join(f"192.0.{n}.{i + 1}" for i in range(each)) for n, s in enumerate(servers)}
+        answers = Scripted(known).observe(NAME).answers
+        assert len(answers) == module.MAX_ADDRESSES + 1
+        assert "not all were asked" in str(answers["example.org./-"])
 
     def test_names_are_compared_without_case_and_dot(self) -> None:
         """A name that is written otherwise is the same name."""

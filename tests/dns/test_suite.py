@@ -75,7 +75,7 @@ class ZoneTtl(Right):
         return 300
 
 
-class Compares(ReadCompareWrite):
+class Compares(ReadCompareWrite[None]):
     """Cannot check anything, and uses the base for such services."""
 
     zones = (ZONE,)
@@ -85,11 +85,11 @@ class Compares(ReadCompareWrite):
         self.records: dict[tuple[str, RdType], RRset] = {}
         self.calls: list[str] = []
 
-    def get(self, name: str, rdtype: RdType) -> RRset | None:
+    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, None]:
         self.calls.append("read")
-        return self.records.get((name, rdtype))
+        return self.records.get((name, rdtype)), None
 
-    def write(self, name: str, rdtype: RdType, change: Change) -> None:
+    def write(self, name: str, rdtype: RdType, change: Change, records: None) -> None:
         self.calls.append("write")
         self.records.pop((name, rdtype), None)
         if change.after:
@@ -363,8 +363,8 @@ class TestReadCompareWrite:
         """What is read after the write is not what was written: nobody knows what became of either change."""
 
         class Overtaken(Compares):
-            def write(self, name: str, rdtype: RdType, change: Change) -> None:
-                super().write(name, rdtype, change)
+            def write(self, name: str, rdtype: RdType, change: Change, records: None) -> None:
+                super().write(name, rdtype, change, records)
                 self.records[name, rdtype] = RRset(frozenset({"3 1 1 bb"}), 60)
 
         with pytest.raises(Exception, match=r"dns\.unknown_outcome"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ import pytest
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.command import Command
 from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.powerdns import Options as HttpOptions
+from certagent.dns.providers.powerdns import PowerDns as HttpApi
 from certagent.dns.providers.protocol import Changed
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+from tests.dns.test_tsigkey import AS_BIND
 from tests.lab import namespace
 from tests.lab.addresses import (
     ALIAS_ZONE,
@@ -39,9 +43,9 @@ from tests.lab.wait import until
 
 NS1, NS2 = f"ns1.{ZONE}./{PRIMARY}", f"ns2.{ZONE}./{SECONDARY}"
 ALIAS_NS1, ALIAS_NS2 = f"ns1.{ALIAS_ZONE}./{PRIMARY}", f"ns2.{ALIAS_ZONE}./{SECONDARY}"
+PDNSUTIL = Path(__file__).resolve().parents[2] / "hooks" / "dns-pdnsutil"
 A, B = f"3 1 1 {'a' * 64}", f"3 1 1 {'b' * 64}"
 SOON = timedelta(seconds=5)
-HOOK = Path(__file__).resolve().parents[2] / "hooks" / "dns-powerdns"
 each_check = pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
 
 
@@ -71,6 +75,19 @@ class TestObserve:
         for owner in (f"_25._tcp.nowhere.{ZONE}.", f"mx1.{ZONE}."):
             empty = Answer(frozenset(), 0)
             assert resolver.observe(owner).answers == {NS1: empty, NS2: empty}
+
+    def test_a_record_that_nobody_can_use_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """A digest of a wrong length hides no other record, and can be removed."""
+        owner, short = f"_25._tcp.short.{ZONE}.", "3 1 1 aabb"
+        lab_dns.update(owner, "TLSA", [A, short])
+        observation = resolver.observe(owner, expect=frozenset({A, short}), budget=SOON)
+        assert [observation.answers[ns] for ns in (NS1, NS2)] == [Answer(frozenset({A, short}), 5)] * 2
+        assert observation.security == "secure"
+        provider = rfc2136(lab_dns)
+        provider.remove(owner, "TLSA", frozenset({short}), provider.get(owner, "TLSA"))
+        left = provider.get(owner, "TLSA")
+        assert left is not None
+        assert left.values == {A}
 
     def test_a_lagging_secondary_is_seen(self, lab_dns: Dns, resolver: Resolver) -> None:
         """Without its update a secondary shows the old set, for as long as the budget is; then it is in step."""
@@ -196,6 +213,15 @@ class TestPlaces:
         lab_dns.settle()
         assert resolver.final(name) == (f"{ALIAS_ZONE}.", end)
 
+    def test_final_among_too_many_old_values(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """The set that is to be cleaned is named."""
+        name = f"_acme-challenge.crowded.{ZONE}."
+        lab_dns.update(name, "TXT", [f'"{n}"' for n in range(70)])
+        lab_dns.settle()
+        with pytest.raises(Misconfigured, match=r"70 records.*dns\.too_many") as caught:
+            resolver.final(name)
+        assert f"TXT records at {name}" in caught.value.hint
+
     def test_final_with_no_server_left(self, lab_dns: Dns, resolver: Resolver) -> None:
         """It is Transient, not a guess."""
         resolver.final(f"a.{INSECURE_ZONE}.")
@@ -215,6 +241,13 @@ class TestPlaces:
         assert caught.value.code == "dns.not_yet"
         assert NS2 in caught.value.detail
         assert NS1 not in caught.value.detail
+
+    @pytest.mark.parametrize("text", ["127.0.0.1:53", "127.0.0.1"])
+    def test_a_resolver_may_have_a_port(self, lab_dns: Dns, text: str) -> None:
+        assert Resolver((text,)).addresses(f"mx1.{ZONE}.") == (MX1,)
+        assert Resolver((text,)).observe(f"_25._tcp.mx1.{ZONE}.").security == "secure"
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            Resolver(("127.0.0.1:5399", "localhost")).addresses(f"mx1.{ZONE}.")
 
     def test_addresses(self, lab_dns: Dns, resolver: Resolver) -> None:
         """A host without addresses and a resolver without answers are told apart."""
@@ -295,6 +328,13 @@ class TestRfc2136:
     def test_knot_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
         check(rfc2136(lab_dns, server=KNOT, zone=KNOT_ZONE), f"{KNOT_ZONE}.")
 
+    @pytest.mark.parametrize("text", [text for text, _, _ in AS_BIND])
+    def test_bind_reads_key_files_alike(self, text: str) -> None:
+        check = subprocess.run(
+            ["named-checkconf", "/dev/stdin"], input=text, text=True, capture_output=True, check=False
+        )
+        assert check.returncode == 0, check.stdout
+
     def test_a_key_without_the_right(self, lab_dns: Dns) -> None:
         """The hint is the line that BIND needs."""
         provider = rfc2136(lab_dns, key="acme-key")
@@ -363,72 +403,55 @@ class TestRfc2136:
             provider.remove(f"x.{ZONE}.", "TXT", frozenset({"x"}), None)
 
 
-def command(ini: Path) -> Command:
-    return Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=(PDNS_ZONE,)))
+def http_api(server: PowerDns, place: Path, zone: str = PDNS_ZONE) -> HttpApi:
+    return HttpApi(HttpOptions(url=server.url, zones=(zone,), token_file=str(server.token(place / "token"))))
 
 
 class TestPowerDns:
+    """Its HTTP API; what can go wrong with a request is in tests/dns/test_http_providers.py."""
+
     @each_check
     def test_it_keeps_the_rules(self, powerdns: PowerDns, place: Path, check: DnsCheck) -> None:
-        check(command(powerdns.ini(place / "ini")), f"{PDNS_ZONE}.")
+        check(http_api(powerdns, place), f"{PDNS_ZONE}.")
 
     def test_it_is_in_dns(self, powerdns: PowerDns, place: Path, lab_dns: Dns) -> None:
         """What the API took is what the server answers, and it is signed."""
         name = f"_25._tcp.mx1.{PDNS_ZONE}."
-        command(powerdns.ini(place / "ini")).add(name, "TLSA", frozenset({A, B}), 60, None)
+        http_api(powerdns, place).add(name, "TLSA", frozenset({A, B}), 60, None)
         answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
         assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
         assert [(len(r), r.ttl) for r in answer if r.rdtype.name == "TLSA"] == [(2, 60)]
 
-    def test_two_at_once(self, powerdns: PowerDns, place: Path) -> None:
-        """The lock keeps read, compare and write of two runs apart: one is done, the others have to read again."""
-        provider, name = command(powerdns.ini(place / "ini")), f"_acme-challenge.two.{PDNS_ZONE}."
-        refused: list[str] = []
-
-        def add(value: str) -> None:
-            try:
-                provider.add(name, "TXT", frozenset({value}), 60, None)
-            except Changed:
-                refused.append(value)
-
-        values = {f"value-{n}" for n in range(8)}
-        threads = [threading.Thread(target=add, args=(v,)) for v in values]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        rrset = provider.get(name, "TXT")
-        assert rrset is not None
-        assert rrset.values == values - set(refused)
-        assert len(refused) == 7
-
     def test_a_wrong_key(self, powerdns: PowerDns, place: Path) -> None:
         """The operator has to repair it, and the key is not shown."""
+        provider = http_api(powerdns, place)
+        (place / "token").write_text("wrong-secret")
         with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
-            command(powerdns.ini(place / "ini", api_key="wrong-secret")).get(f"x.{PDNS_ZONE}.", "TXT")
+            provider.get(f"x.{PDNS_ZONE}.", "TXT")
         assert "wrong-secret" not in repr(caught.value)
 
     def test_a_zone_that_is_not_there(self, powerdns: PowerDns, place: Path) -> None:
-        ini = powerdns.ini(place / "ini")
-        provider = Command(CommandOptions(program=str(HOOK), args=(str(ini),), zones=("other.example",)))
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
-            provider.add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+            http_api(powerdns, place, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
 
-    def test_an_ini_file_open_to_others(self, powerdns: PowerDns, place: Path) -> None:
-        ini = powerdns.ini(place / "ini")
-        ini.chmod(0o640)
-        with pytest.raises(Misconfigured, match="open to others"):
-            command(ini).get(f"x.{PDNS_ZONE}.", "TXT")
 
-    def test_a_server_that_is_away_or_silent(self, powerdns: PowerDns, place: Path) -> None:
-        """Nobody knows whether the change happened."""
-        name, values = f"x.{PDNS_ZONE}.", frozenset({"x"})
-        with pytest.raises(Transient, match="refused"):
-            command(powerdns.ini(place / "away", url=f"http://{SPARE}:8081")).add(name, "TXT", values, 60, None)
-        provider = command(powerdns.ini(place / "silent", timeout_s=0.3))
-        powerdns.pause()
-        try:
-            with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
-                provider.add(name, "TXT", values, 60, None)
-        finally:
-            powerdns.resume()
+class TestPdnsutil:
+    """hooks/dns-pdnsutil, at the database of the same server."""
+
+    @each_check
+    def test_it_keeps_the_rules(self, powerdns: PowerDns, check: DnsCheck) -> None:
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=(PDNS_ZONE,))
+        check(Command(options), f"{PDNS_ZONE}.")
+
+    def test_it_is_in_dns(self, powerdns: PowerDns, lab_dns: Dns) -> None:
+        """Signed; the server's caches are switched off here."""
+        name = f"_25._tcp.mx2.{PDNS_ZONE}."
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=(PDNS_ZONE,))
+        Command(options).add(name, "TLSA", frozenset({A, B}), 60, None)
+        answer = lab_dns.ask(ADDRESS, name, "TLSA").answer
+        assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
+
+    def test_a_zone_that_is_not_there(self, powerdns: PowerDns) -> None:
+        options = CommandOptions(program=str(PDNSUTIL), args=(powerdns.config_dir,), zones=("other.example",))
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            Command(options).get("x.other.example.", "TXT")

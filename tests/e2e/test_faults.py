@@ -146,11 +146,16 @@ class TestCa:
 
 
 class TestDns:
-    def test_a_silent_secondary_stops_the_challenge(self, site: Site) -> None:
-        """The CA asks from anywhere: without every server the challenge is not answered; told which one is silent."""
+    def test_a_silent_secondary_delays_the_challenge_and_no_more(self, site: Site) -> None:
+        """The CA asks from anywhere: the silent server is named, waited for, and then passed over. The CA judges."""
+        before = len(site.kinds())
         with old_one_serves(site):
             site.dns.stop_secondary()
             one_error(site.run("renew", "--force", code=1), rf"{re.escape(NS2)} gave no answer.*\[dns\.not_yet\]")
+            until(lambda: site.run("renew", code=None) and "Issued" in site.kinds()[before:], 120, "it is issued")
+            ready = [e["event"] for e in site.history() if e["event"]["type"] == "OrderReady"][-1]
+            assert f"{NS2} gave no answer" in ready["passed_over"]
+            assert NS2 in site.run("history", NAME).out
         goes_on(site)
 
     @pytest.mark.parametrize(

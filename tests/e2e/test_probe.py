@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.pki.bundle import facts
-from certagent.probe import handshake
-from tests.lab.addresses import IMAP, MX1, MX2, ZONE
+from certagent.probe import handshake, pace
+from tests.lab.addresses import IMAP, MX1, MX2, SPARE, ZONE
 from tests.lab.dovecot import Dovecot
 from tests.lab.exim import Exim
 from tests.lab.postfix import Receiver
@@ -68,6 +69,13 @@ def why(service: Service) -> set[str]:
     """Why nothing was seen, where somebody took the connection."""
     served = handshake.probe_all([service], lambda _: (), KINDS, 10)
     return {one.chain.why for one in served if isinstance(one.chain, Unknown)} - {"Connection refused"}
+
+
+def more(receiver: Receiver, **settings: str) -> None:
+    """Settings with which it does not greet everybody at once."""
+    main = (receiver.config_dir / "main.cf").read_text()
+    receiver.configure("main.cf", main + "".join(f"\n{name} = {value}\n" for name, value in settings.items()))
+    receiver.reload()
 
 
 @pytest.fixture
@@ -131,8 +139,8 @@ class TestPostfix:
         ("setting", "value", "told"),
         [
             ("smtpd_helo_restrictions", "reject", "EHLO: it refuses this host (its own words: 554 5"),
-            ("smtpd_tls_security_level", "none", "STARTTLS is not offered: "),
-            ("smtpd_discard_ehlo_keywords", "starttls", "STARTTLS is not offered: "),
+            ("smtpd_tls_security_level", "none", "STARTTLS is not offered to 127.0.0."),
+            ("smtpd_discard_ehlo_keywords", "starttls", "STARTTLS is not offered to 127.0.0."),
         ],
     )
     def test_a_refusal_is_reported_as_what_it_means(
@@ -146,22 +154,67 @@ class TestPostfix:
         self, run: Callable[..., AbstractContextManager[Receiver]]
     ) -> None:
         with run() as receiver:
-            main = (receiver.config_dir / "main.cf").read_text()
-            receiver.configure("main.cf", f"{main}\nsmtpd_client_restrictions = reject\n")
-            receiver.reload()
+            more(receiver, smtpd_client_restrictions="reject")
             (found,) = until(lambda: why(MAIL[0]), 5, "the setting has an effect")
             assert found.startswith("greeting: no SMTP service for this host here (its own words: 554 5.7.1 ")
 
     def test_too_many_connections_are_reported_as_what_they_are(
-        self, run: Callable[..., AbstractContextManager[Receiver]]
+        self, run: Callable[..., AbstractContextManager[Receiver]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(pace, "PAUSES_S", (0.01, 0.02))
         limit = {"smtpd_client_connection_count_limit": "1", "smtpd_client_event_limit_exceptions": ""}
         with run(**limit), socket.create_connection((MX1, 25), 5) as other:
             assert other.recv(4) == b"220 "
-            found = why(MAIL[0])
+            served = handshake.probe_all(MAIL[:1], lambda _: (), KINDS, 10)
+        found = [one.chain for one in served if isinstance(one.chain, Unknown)]
         told = "greeting: it closes the connection: busy, shutting down, or too many connections from this host"
-        assert [text for text in found if not (text.startswith(told) and "(its own words: 421 4.7.0 " in text)] == []
-        assert found
+        assert [c for c in found if not (c.why.startswith(told) and "(its own words: 421 4.7.0 " in c.why)] == []
+        assert {chain.refusal for chain in found} == {"busy"}
+
+    @pytest.mark.parametrize("limit", ["smtpd_client_connection_count_limit", "smtpd_client_connection_rate_limit"])
+    def test_limits_on_one_client_are_kept_and_all_is_met(
+        self, run: Callable[..., AbstractContextManager[Receiver]], limit: str
+    ) -> None:
+        settings = {limit: "3", "smtpd_client_event_limit_exceptions": "", "anvil_rate_time_unit": "2s"}
+        with run(**settings):
+            assert see(MAIL[:1]) == due(MAIL[:1])
+
+    def test_ehlo_and_source_are_as_the_service_says(
+        self, run: Callable[..., AbstractContextManager[Receiver]]
+    ) -> None:
+        """A name that only some give, and STARTTLS that only some are offered: both are answers to this client."""
+        settings = {
+            "smtpd_delay_reject": "no",
+            "smtpd_helo_restrictions": "check_helo_access inline:{friend.example=OK}, reject",
+            "smtpd_discard_ehlo_keyword_address_maps": f"inline:{{{SPARE}=starttls}}",
+        }
+        with run(**settings):
+            (found,) = why(MAIL[0])
+            assert found.startswith("EHLO: it refuses this host (its own words: 554 5")
+            friend = replace(MAIL[0], ehlo="friend.example", source=(MX1,))
+            assert see([friend]) == due([friend])
+            (found,) = why(replace(friend, source=(SPARE,)))
+            assert found.startswith(f"STARTTLS is not offered to {SPARE}: ")
+
+    def test_a_service_says_how_long_it_may_take(self, run: Callable[..., AbstractContextManager[Receiver]]) -> None:
+        with run() as receiver:
+            more(receiver, smtpd_delay_reject="no", smtpd_client_restrictions="sleep 2")
+            impatient = replace(MAIL[0], timeout_s=1.0)
+            until(lambda: why(impatient) == {"no answer within 1 s"}, 5, "the setting has an effect")
+            patient = replace(MAIL[0], timeout_s=60.0)
+            assert {one.chain for one in handshake.probe_all([patient], lambda _: (), KINDS, 1)} == {
+                sent(chain) for chain in OF.values()
+            }
+
+    def test_a_port_for_the_proxy_protocol_is_met_in_it(
+        self, run: Callable[..., AbstractContextManager[Receiver]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pace, "PAUSES_S", (0.01,))
+        with run() as receiver:
+            more(receiver, smtpd_upstream_proxy_protocol="haproxy", smtpd_upstream_proxy_timeout="1s")
+            behind = [replace(service, proxy="v2") for service in MAIL]
+            until(lambda: see(behind) == due(behind), 5, "the setting has an effect")
+            assert [text for text in why(MAIL[0]) if "421 4.3.0" not in text or "proxy: v2" not in text] == []
 
     def test_a_key_that_does_not_load_is_reported_as_that(
         self, run: Callable[..., AbstractContextManager[Receiver]], files: list[Path]
@@ -242,6 +295,15 @@ class TestDovecot:
         of = {HOST: sent(OF["ecdsa-p256"]), OTHER: sent(STRANGER), "": sent(OF["ecdsa-p256"])}
         assert shown == {(box.port, name, of[name]) for box in boxes for name in names}
 
+    def test_a_listener_for_the_proxy_protocol_is_met_in_it(
+        self, run: Callable[..., AbstractContextManager[Dovecot]]
+    ) -> None:
+        listener = "inet_listener pop3 {\nhaproxy = yes\n}\ninet_listener pop3s {\nhaproxy = yes\n}\n"
+        with run(f"service pop3-login {{\n{listener}}}\nhaproxy_trusted_networks = 127.0.0.0/8\n"):
+            behind = [replace(box, proxy="v2") for box in BOXES[2:4]]
+            assert see(behind) == due(behind)
+            assert why(BOXES[2])
+
     def test_ipv6(self, run: Callable[..., AbstractContextManager[Dovecot]]) -> None:
         boxes = [Service(s.host, s.port, s.mode, ("::1", IMAP)) for s in BOXES]
         with run(f"listen = {IMAP}, ::1\n"):
@@ -254,7 +316,7 @@ class TestDovecot:
             for box in BOXES:
                 if box.mode != "tls":
                     (found,) = why(box)
-                    assert found.startswith("STARTTLS is not offered: ")
+                    assert found.startswith("STARTTLS is not offered to 127.0.0.")
 
     def test_a_key_that_does_not_load_is_reported(
         self, run: Callable[..., AbstractContextManager[Dovecot]], files: list[Path]

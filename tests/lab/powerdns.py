@@ -87,11 +87,20 @@ class PowerDns:
     def resume(self) -> None:
         self._server.resume()
 
-    def ini(self, path: Path, **options: object) -> Path:
-        """A file with the options of hooks/dns-powerdns."""
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return f"http://{ADDRESS}:{API_PORT}"
+
+    @property
+    def config_dir(self) -> str:
+        """The option of pdnsutil that finds its configuration."""
+        return f"--config-dir={self._directory}"
+
+    def token(self, path: Path) -> Path:
+        """A file with the key of the API."""
         path.touch(0o600)
-        options = {"url": f"http://{ADDRESS}:{API_PORT}", "api_key": self.api_key, **options}
-        path.write_text("[powerdns]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
+        path.write_text(self.api_key)
         return path
 
     def keyfile(self, path: Path) -> Path:

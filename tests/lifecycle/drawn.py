@@ -135,6 +135,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "key_type": st.sampled_from(KEY_TYPES),
     "key_types": st.sampled_from([("ecdsa-p256",), KEY_TYPES]),
     "spki": st.dictionaries(st.sampled_from(KEY_TYPES), st.sampled_from(SPKI).map(lambda key: key * 32)),
+    "waits_for": st.sampled_from(["all", "answering", "none"]),
+    "passed_over": st.text(max_size=5),
     "url": st.just("https://ca.example/order/1"),
     "ca": st.sampled_from([*SPEC.cas * 3, "https://other.example/directory"]),
     "challenges": CHALLENGES.map(tuple),

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import get_args
 
 import msgspec
+import pytest
 from hypothesis import example, given
 
 from certagent.facts.challenge import Challenge
@@ -16,6 +17,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.lane import Lane
+from certagent.lifecycle.rules import deployment, records
 from certagent.lifecycle.state import Failure, State
 from certagent.pki import tlsa
 from tests.lifecycle.drawn import EVENTS, GENERATIONS, HISTORIES, KEYS, MAIL_SERVERS, MX1
@@ -372,6 +374,39 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
     other = Life.published()
     other.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
     assert other.state.failing == ()
+
+
+def test_a_swap_ends_what_nobody_would_try_again() -> None:
+    """A server that did not answer before its first swap was never inspected; what drifted is verified at once."""
+    life = Life()
+    life.fails("inspect postfix", "mta.down")
+    life.until(st.Install)
+    life.fails("inspect postfix", "mta.down")
+    life.does(life.until(st.Install))
+    assert life.state.failing == ()
+    life = Life.published()
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
+    life.fails("verify postfix", "mta.not_served")
+    life.until(st.Verify)
+    assert life.state.failing == ()
+    assert life.state.mail_servers["postfix"].phase == "reloaded"
+
+
+@pytest.mark.parametrize(("what", "left"), [("retry", 1), ("abort", 1), ("renew", 0), ("rotate", 0), ("emergency", 0)])
+def test_the_operator_is_looked_for_and_a_ca_is_asked_only_for_a_certificate(what: str, left: int) -> None:
+    """What is our own is tried again at once; DNS is observed and what is served verified, before anything is due."""
+    life = Life.published()
+    life.fails(f"publish {TLSA_NAME}")
+    life.fails(f"order {ECDSA}", "ca.rate_limited")
+    life.passes(timedelta(minutes=1))
+    life.happens(ev.Requested(what=what))  # pyright: ignore[reportArgumentType]
+    assert len(life.state.failing) == left
+    assert [o.because for o in life.offers(records.observe)] == ["the operator asked"]
+    assert [o.because for o in life.offers(deployment.verify)][:1] == ["the operator asked"]
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
+    life.looks()
+    again = [*life.offers(records.observe), *life.offers(deployment.verify)]
+    assert "the operator asked" not in [o.because for o in again]
 
 
 def test_converged_is_what_clients_are_known_to_have_met() -> None:

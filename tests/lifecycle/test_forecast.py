@@ -14,7 +14,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import LIMIT, Foreseen, forecast
 from tests.lifecycle.drawn import LIVES
-from tests.lifecycle.play import CA, RSA, SPEC, Life, chain_of, unmanaged
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, Life, chain_of, lane_of, unmanaged
 
 
 def told(life: Life) -> list[Foreseen]:
@@ -41,6 +41,27 @@ def test_it_ends_in_order_of_time_and_changes_nothing(life: Life) -> None:
     moments = [f.at.elapsed_s for f in foreseen]
     assert moments == sorted(moments)
     assert moments[0] == now.elapsed_s
+
+
+def test_it_knows_what_fails_now() -> None:
+    """A CA that wants a pause is asked at the date that the real run would ask it, and not now."""
+    life = Life.published()
+    life.happens(ev.Requested(what="renew"))
+    life.until(st.PlaceOrder)
+    life.happens(
+        ev.Failed(
+            lane=lane_of(f"order {ECDSA}"),
+            kind="transient",
+            code="ca.rate_limited",
+            detail="too many",
+            concerns="ca",
+            retry_after_s=7 * 86400.0,
+        )
+    )
+    foreseen = told(life)
+    waits = [f.step.because for f in foreseen if isinstance(f.step, st.Wait)]
+    assert any(because.endswith("UTC: too many") for because in waits)
+    assert at(foreseen, st.PlaceOrder).at.since(life.now) == timedelta(days=7)
 
 
 def test_it_ends_also_where_the_planner_would_not(monkeypatch: pytest.MonkeyPatch) -> None:

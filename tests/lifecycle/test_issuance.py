@@ -13,7 +13,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.rules import disposal, issuance, rotation
 from certagent.lifecycle.rules.rule import Offer
-from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of
+from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, TLSA_NAME, Life, chain_of, lane_of
 
 BOTH = (ECDSA, RSA)
 DAY = timedelta(days=1)
@@ -109,6 +109,45 @@ def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes
         assert (final.key_type, final.generation, final.completes) == (key_type, "g1", completes)
         life.until_quiet(limit=1)
     assert life.state.newest is not None
+
+
+@pytest.mark.parametrize(
+    ("tries", "after", "waits_for"),
+    [
+        (0, timedelta(days=80), "all"),
+        (2, timedelta(0), "all"),
+        (3, timedelta(0), "answering"),
+        (3, timedelta(hours=23), "answering"),
+        (1, timedelta(hours=24), "none"),
+        (1, timedelta(days=76), "none"),  # the last chance of the certificate that is served
+    ],
+)
+def test_no_name_server_stops_a_renewal_for_ever(tries: int, after: timedelta, waits_for: str) -> None:
+    """The CA judges: first all servers count, then those that answer, and none when time runs out."""
+    life = Life.published()
+    life.happens(ev.Requested(what="renew"))
+    early = after if after < timedelta(days=2) else timedelta(0)
+    life.passes(after - early)
+    life.until(st.Respond)
+    for _ in range(tries):
+        life.happens(ev.ResponseNotSeen(key_type=ECDSA))
+        life.happens(ev.Presented(key_type=ECDSA))
+    life.passes(early)
+    step = only(life.offers(issuance.issue))
+    assert isinstance(step, st.Respond)
+    assert step.waits_for == waits_for
+
+
+def test_what_the_ca_refuses_counts_apart_from_what_is_not_seen() -> None:
+    """Else the first refusal after some looks in vain would be followed by a whole day."""
+    life = Life()
+    lane = f"validation {ECDSA}"
+    life.fails(lane, "dns.not_yet", times=5)
+    life.fails(lane, "ca.challenge_failed", "rejected")
+    failure = life.state.failure(lane_of(lane))
+    assert failure
+    assert (failure.count, failure.refusals) == (6, 1)
+    assert schedule.retry_in(failure, life.now) == timedelta(minutes=1)
 
 
 def test_a_generation_that_a_journal_left_incomplete_is_ordered_anew() -> None:

@@ -126,7 +126,7 @@ def test_a_roll_without_a_standby_key_publishes_and_waits_two_ttls() -> None:
     life.happens(ev.Requested(what="rotate"))
     life.until(st.Publish)
     began = life.now
-    life.until_quiet(limit=12)  # published, observed, ordered, issued
+    life.until_quiet(limit=13)  # published, observed, ordered, issued, verified since the operator asked
     wait = life.plan()
     assert isinstance(wait, st.Wait)
     assert wait.because.startswith("postfix: not swapped to g2: ")

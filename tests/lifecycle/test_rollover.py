@@ -17,7 +17,7 @@ from certagent.lifecycle import events as ev
 from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.fold import fold
-from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.spec import MailServer, Service, Spec
 from certagent.lifecycle.state import Generation, State, records
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
@@ -61,6 +61,7 @@ def pasts(draw: hst.DrawFn) -> list[tuple[timedelta, ev.AnyEvent]]:
     return [(draw(delays), event) for event in events]
 
 
+MX2, ALIAS = "_25._tcp.mx2.example.org.", "dane.example.org."
 PAST = pasts()
 THOROUGH = settings(max_examples=250, deadline=None)
 
@@ -297,6 +298,31 @@ def test_every_name_at_which_a_mail_server_answers_counts(lacking: str) -> None:
     life.spec = replace(spec, tlsa_names={name: ("postfix",) for name in spec.tlsa_names if name != lacking})
     found = gates.may_install(life.names, "postfix", newcomer(life), life.now)
     assert {str(obstacle.tlsa_name) for obstacle in found} == {lacking}
+
+
+def test_what_fails_the_clients_of_another_name_says_nothing_of_a_server_that_serves_nothing_yet() -> None:
+    """Two names share records that match nothing served at one of them; the other has not answered (2700311456)."""
+    other = MailServer("mx2", (Service("mx2.example.org", 25, "smtp"),))
+    tlsa_names = {TLSA_NAME: ("postfix",), MX2: ("mx2",)}
+    life = Life(replace(SPEC, tlsa_names=tlsa_names, mail_servers=(*SPEC.mail_servers, other)))
+    life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee")),)))
+    life.happens(ev.Inspected(server="mx2", served=()))
+    new = "3 1 1 " + "99" * 32
+    for values in ({"3 1 1 " + "77" * 32}, {"3 1 1 " + "77" * 32, new}):
+        answers: dict[str, Answer | Unknown] = {"ns1./192.0.2.1": Answer(frozenset(values), 60, ((ALIAS, 60),))}
+        for name in tlsa_names:
+            seen = Observation("example.org.", ALIAS, answers, "secure")
+            life.happens(ev.Observed(tlsa_name=name, observation=seen))
+        life.passes(timedelta(seconds=10))
+
+    def stands(server: str) -> set[str]:
+        found = gates.may_install(life.names, server, newcomer(life), life.now)
+        return {str(obstacle.tlsa_name) for obstacle in found}
+
+    assert stands("postfix") == {MX2}, "its own senders fail already"
+    assert stands("mx2") == {MX2}
+    life.passes(timedelta(hours=1))
+    assert stands("mx2") == set()
 
 
 def test_what_is_not_known_stands_against_a_swap_without_an_end() -> None:

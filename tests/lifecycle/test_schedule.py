@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
-from certagent.lifecycle import schedule
+from certagent.lifecycle import schedule, steps
 from certagent.lifecycle.state import Failure, State
 from tests.lifecycle.play import CA, ECDSA, RSA, SPEC, START, Life, about, chain_of, lane_of, later
 
@@ -89,7 +89,11 @@ def failure(
     jitter: float = 0,
     lane: str = "vault",
 ) -> Failure:
-    return Failure(lane_of(lane), kind, code, "", "", count, START, START, after, jitter, *about(code, kind))
+    concerns, quick = about(code, kind)
+    refusals = count if concerns == "ca" else 0
+    return Failure(
+        lane_of(lane), kind, code, "", "", count, START, START, after, jitter, concerns, quick, refusals=refusals
+    )
 
 
 def waits(code: str, **words: str) -> list[float]:
@@ -107,6 +111,51 @@ def test_a_ca_that_does_not_say_when_to_renew_is_asked_again_within_six_hours() 
     """RFC 9773 section 4.3.3: it counts against no limit, and a revocation is not to be missed for a day."""
     assert waits("ca.rejected", lane="renewal info") == [60, 600, 6000, *[21600] * 6]
     assert waits("ca.unreachable", lane="renewal info") == [5, 60, 600, 6000, *[21600] * 5]
+
+
+@pytest.mark.parametrize(
+    ("left", "wait"),
+    [
+        (timedelta(days=40), timedelta(days=7)),
+        (timedelta(days=20), timedelta(days=5)),
+        (timedelta(days=10), timedelta(days=2.5)),
+        (timedelta(days=-10), timedelta(days=2.5)),
+    ],
+)
+def test_a_cas_wait_leaves_tries_before_what_is_served_runs_out(left: timedelta, wait: timedelta) -> None:
+    """Of 90 days: until 15 are left, then a sixth of those. What is ours, and renewal information, have no such end."""
+    chain = chain_of("aa", begin=START.wall + left - timedelta(days=90))
+    week = 7 * 86400.0
+    assert schedule.retry_after(failure("ca.rate_limited", 1, after=week), [chain]) == wait
+    for lane, code in (("publish x", "dns.x"), ("order ecdsa-p256", "ca.rate_limited")):
+        assert schedule.retry_after(failure(code, 1, after=week, lane=lane)) == timedelta(days=7)
+    short = chain_of("aa", begin=START.wall, life=timedelta(minutes=2))
+    assert schedule.retry_after(failure("ca.rate_limited", 1, after=week), [short]).total_seconds() == 100, (
+        "not hammered"
+    )
+
+
+def test_a_window_from_before_the_certificate_is_worth_nothing() -> None:
+    """And a CA that wants everything renewed at once, again and again, is obeyed more and more seldom."""
+    life = Life.published()
+    newest = life.state.newest
+    assert newest
+    drawn(life, -10 * DAY)
+    assert schedule.due(life.state) == (schedule.backstop(newest.chains[ECDSA]), "a third of the lifetime is left")
+    ages: list[int] = []
+    for number in range(1, 5):
+        before = life.state.newest
+        assert before
+        drawn(life, life.now.wall - START.wall, generation=before.id)
+        life.until(steps.PlaceOrder)
+        ages.append(round(life.now.since(before.issued_at) / HOUR))
+        life.until(steps.Install)
+        assert life.state.hurried == number
+        life.until_quiet()
+    assert ages[1:] == [6, 24, 7 * 24]
+    life.happens(ev.Requested(what="renew"))
+    life.until(steps.Install)
+    assert life.state.hurried == 0, "what the operator asks for is no hurry of the CA"
 
 
 def test_what_is_our_own_is_tried_again_within_the_hour() -> None:

@@ -41,6 +41,7 @@ class Toy:
 
     Options = Options
     directory = ""
+    connection_limits = ""
     capabilities = Capabilities(both_key_types=True, sni=False, keeps_ports=True, one_step=True)
 
     def __init__(self, name: str, options: Options) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.facts.dns import Answer, Observation, Security
-from certagent.facts.moment import ClockId, Reading
+from certagent.facts.moment import ClockId, Instant, Reading
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import forecast, planner
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.rules import deployment, records
+from certagent.lifecycle.rules.rule import View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.store.journal import Journal
@@ -148,6 +150,18 @@ class Given:
                 self.passes(timedelta(seconds=1))
         raise AssertionError("it does not come to that")
 
+    def asks(self, request: ev.Requested) -> None:
+        """The operator asks for something; DNS is observed, and what is served verified."""
+        self.journal(request)
+        for rule in (records.observe, deployment.verify):
+            for step in rule(View.of(self.spec, self.state, self._now())):
+                if not isinstance(step, st.Wait):
+                    self.journal(*forecast._ideal(step, self.spec, self.state, self._zone, self._now()))  # pyright: ignore[reportPrivateUsage]
+
+    def _now(self) -> Instant:
+        with self._opened() as journal:
+            return journal.now()
+
     def _sleep(self, journal: Journal[State, ev.AnyEvent]) -> None:
         step = planner.plan(self.spec, journal.state(NAME), journal.now())
         if isinstance(step, st.Wait):
@@ -232,7 +246,7 @@ PHRASES: dict[str, Callable[[Given], None]] = {
     "old processes may live on": lambda given: given.until(
         lambda step, _: isinstance(step, st.Wait) and "old" in step.because
     ),
-    "a renewal is asked for": lambda given: given.journal(ev.Requested(what="renew")),
+    "a renewal is asked for": lambda given: given.asks(ev.Requested(what="renew")),
     "a rotation is asked for": lambda given: given.journal(ev.Requested(what="rotate")),
     "caches are waited for": _caches,
     "new standby keys are published": lambda given: given.until(

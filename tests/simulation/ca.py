@@ -21,7 +21,7 @@ import msgspec
 import certagent.acme.ari
 from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
-from certagent.agent.act import issuing, outcome, serving
+from certagent.agent.act import issuing, outcome
 from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Chain
@@ -58,12 +58,6 @@ class Dice:
         """Another history."""
         self.clock = clock
         self.memory.delete()
-
-    def monotonic(self) -> float:
-        return self.clock.t
-
-    def sleep(self, seconds: float) -> None:
-        self.clock.go_on(seconds)
 
     def random(self) -> float:
         return self.clock.rng.random()
@@ -132,7 +126,6 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(bundle, "facts", _facts),
         patch.object(cryptography.x509, "load_pem_x509_certificate", bytes),
         patch.object(certagent.acme.ari, "certificate_id", spki_of),
-        patch.object(serving, "time", NOW),
         patch.object(issuing, "random", NOW),
         patch.object(outcome, "random", NOW),
         patch.object(dns01, "ThreadPoolExecutor", _Pool),
@@ -162,9 +155,17 @@ class Ca:
         self.urgent = False
         """ARI: everything issued so far is to be renewed at once (a revocation)."""
         self.urgent_before = -1.0
+        self.hurries = False
+        """ARI: whatever was issued is to be renewed at once."""
+        self.antique = False
+        """ARI: a window from before the certificate began."""
+        self.limit_s: float | None = None
+        """The next order is refused once, with this Retry-After."""
         self.ari = clock.rng.random() < 0.6
         self.orders: dict[str, dict[str, Any]] = {}
         self.revoked: Callable[[Chain], None] = nobody
+        self.sees: Callable[[Challenge], bool] = bool
+        """Whether a response is where the CA looks: it asks servers that do not answer the agent, too."""
         self.faults = 0
         self._count = 0
 
@@ -172,6 +173,9 @@ class Ca:
         clock = self.clock
         clock.hazard(f"before the CA is asked: {what}")
         clock.go_on(0.5)
+        if self.limit_s is not None and what == "order":
+            limit_s, self.limit_s = self.limit_s, None
+            raise CaLimit("ca.rate_limited", "429", retry_after_s=limit_s)
         if not clock.hostile:
             return
         if self.down:
@@ -201,7 +205,7 @@ class Ca:
         challenges = (
             () if reused else tuple(Challenge("dns-01", n, f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
         )
-        self.orders[url] = {"ready": reused, "pem": None}
+        self.orders[url] = {"ready": reused, "pem": None, "challenges": challenges}
         self.clock.hazard("after the CA has an order")
         return Order(url, challenges, None)
 
@@ -209,7 +213,7 @@ class Ca:
         """See `Issuer`."""
         self._enter("answer")
         order = self._find(url)
-        if self.clock.chance(0.03):
+        if self.clock.chance(0.03) or not all(map(self.sees, order["challenges"])):
             self.faults += 1
             del self.orders[url]
             raise CaRefusal("ca.challenge_failed", "the TXT was not there")
@@ -268,8 +272,10 @@ class Ca:
         if now > chain.not_after:
             return None
         issued = chain.not_before + timedelta(hours=1)
-        if (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
-            return Window(now - timedelta(days=2), now - timedelta(days=1), None, 3600.0)
+        if self.antique:
+            return Window(chain.not_before - timedelta(days=2), chain.not_before - timedelta(days=1), None, 3600.0)
+        if self.hurries or (issued - self.clock.true_wall()).total_seconds() + self.clock.t < self.urgent_before:
+            return Window(now - timedelta(hours=1), now - timedelta(minutes=30), None, 3600.0)
         if not self.ari:
             return None
         third = chain.not_after - self.life / 3

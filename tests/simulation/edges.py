@@ -98,12 +98,15 @@ class Resolver:
         return seen
 
     def wait_for_txt(self, name: str, values: Values, budget: timedelta) -> None:
-        """Whether the challenges are everywhere."""
+        """Whether the challenges are everywhere: at every server that answers the agent, and all of them do."""
         self.clock.go_on(0.3)
         zone = self.dns.zone_of(name)
-        if not all((name, v) in zone.txt for v in values) or self.clock.chance(0.03):
+        silent = [s for s in zone.servers if zone.away or s.deaf or s.refuses]
+        lacking = not all((name, v) in zone.txt for v in values) or self.clock.chance(0.03)
+        if lacking or silent:
             self.clock.go_on(budget.total_seconds())
-            raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere")
+            seen = not lacking and len(silent) < len(zone.servers)
+            raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere", seen=seen)
 
     def final(self, name: str) -> tuple[str, str]:
         """Where to write."""

@@ -29,6 +29,7 @@ from certagent.lifecycle.steps import AnyStep
 from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.clock import Crash, Violation, nobody
+from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
 from tests.simulation.mischief import (
     ANYTIME,
@@ -207,26 +208,19 @@ class History:
 
     def live(self) -> None:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
-        world, clock = self.world, self.clock
         self.peace()
         self.until_converged("after the faults")
-        if world.rng.random() < 0.1:
-            world.ca.urgent_before = clock.t
-            before = world.journal.head.generations_made
-            clock.note("   ! everything is to be renewed (ARI)")
-            end = clock.t + 86400 + 60
-            while world.journal.head.generations_made == before:
-                if clock.t > end:
-                    raise Violation("an urgent renewal did not happen within a day")
-                self.turn_and_sleep()
-            self.until_converged("after an urgent renewal")
+        draw = self.world.rng.random()
+        if draw < 0.4:
+            DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
+            self.until_converged("after what was asked for")
 
     # -- the agent's turns
 
     def turn_and_sleep(self) -> None:
         """The agent's turn, mischief, and the time until the next."""
         world, clock, rng = self.world, self.clock, self.world.rng
-        delay = self._turn()
+        delay = self.turn()
         if clock.hostile and (self.left or self.requests):
             self._draw(delay)
         end = clock.t + delay
@@ -240,7 +234,7 @@ class History:
         if rng.random() < 0.5:  # somebody edits, and it takes a while until the agent is told
             clock.go_on(rng.uniform(0, 5))
 
-    def _turn(self) -> float:
+    def turn(self) -> float:
         world, clock, rng = self.world, self.clock, self.world.rng
         try:
             while world.between:

@@ -239,6 +239,8 @@ class Judge:
                 self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
+            case ev.Failed() if event.code == "dns.not_yet":
+                pass  # the CA judges: what this host cannot see is no reason to let a certificate run out
             case ev.Failed() if event.lane is None or event.lane.verb != "observe":
                 self.disturbed.append(self.clock.t)
             case _:
@@ -296,6 +298,8 @@ class Judge:
         for chain in newest.chains.values():
             if not lately and self.clock.true_wall() > chain.not_after - (chain.not_after - chain.not_before) / 6:
                 raise Violation("at the end a renewal is overdue")
+        if left := [str(failure.lane) for failure in state.failing if failure.lane.at_mail_server]:
+            raise Violation(f"at the end {', '.join(left)} fails for good, though all is well")
         wanted = self._wanted(spec, state, newest.chains)
         for tlsa_name in self.known:
             ours = provider.published - self.unmanaged_values

@@ -159,6 +159,8 @@ class Host:
         """Not used by the agent's reconcile loop."""
         raise AssertionError
 
+    connection_limits = ""
+
     def claims(self) -> tuple[Claim, ...]:
         """Not used by the agent's reconcile loop."""
         raise AssertionError

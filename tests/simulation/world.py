@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured
+from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Served, Service
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
@@ -71,6 +72,7 @@ class World:
         self.judge = Judge(clock, self.dns, self.hosts, self.answers)
         self.journal.seen = self.judge.event
         self.ca.revoked = self.judge.revoked
+        self.ca.sees = self._response_is_there
         self.vault.dropping = self.judge.dropping
         self._serve_before(life)
         self._publish_before()
@@ -184,11 +186,30 @@ class World:
             raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}")
         return self.ca
 
+    def _response_is_there(self, challenge: Challenge) -> bool:
+        zone = self.dns.zone_of(challenge.name)
+        return not zone.away and (challenge.name, challenge.value) in zone.txt
+
     def _resolver(self) -> Resolver:
         return self.resolver
 
-    def _probe(self, services: tuple[Service, ...], key_types: tuple[str, ...]) -> list[Served]:
-        return probe(self.clock, self.hosts, services, key_types)
+    def _probe(
+        self,
+        services: tuple[Service, ...],
+        key_types: tuple[str, ...],
+        *,
+        wrong: Callable[[Served], bool] = lambda _: False,
+        budget_s: float = 0.0,
+    ) -> list[Served]:
+        """What was right once is not met again: it may be otherwise when the last is."""
+        served = probe(self.clock, self.hosts, services, key_types)
+        deadline, pause_s = self.clock.t + budget_s, 0.02
+        while any(map(wrong, served)) and self.clock.t < deadline:
+            self.clock.go_on(min(pause_s, deadline - self.clock.t))
+            pause_s *= 2
+            again = probe(self.clock, self.hosts, services, key_types)
+            served = [new if wrong(old) else old for old, new in zip(served, again, strict=True)]
+        return served
 
     def report(self, report: StepReport) -> None:
         """After every step of the agent."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 from josepy.json_util import encode_b64jose
 
 from certagent.acme.challenges.protocol import Means
+from certagent.errors import NotYet
 from certagent.facts.challenge import Challenge
 from certagent.pki.names import challenge_name
 
@@ -42,14 +43,21 @@ class Dns01:
             self._txt.add(zone, name, values)
 
     def ready(self, challenges: Sequence[Challenge]) -> None:
-        """The CA may ask any authoritative server, so every one of them must give the records."""
+        """The CA may ask any authoritative server, so every one of them should give the records."""
         places = {name: values for (_, name), values in self._by_final_name(challenges).items()}
 
-        def seen(name: str) -> None:
-            self._txt.seen(name, places[name], BUDGET)
+        def not_seen(name: str) -> NotYet | None:
+            try:
+                self._txt.seen(name, places[name], BUDGET)
+            except NotYet as error:
+                return error
+            return None
 
         with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-            list(pool.map(seen, places))
+            errors = [error for error in pool.map(not_seen, places) if error]
+        if errors:
+            words = "; ".join(error.detail for error in errors)
+            raise NotYet("dns.not_yet", words, seen=all(error.seen for error in errors))
 
     def clean_up(self, challenges: Sequence[Challenge]) -> None:
         """Remove the TXT records."""

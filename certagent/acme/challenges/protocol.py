@@ -31,7 +31,7 @@ class Txt(Protocol):
         """Return as soon as every authoritative server gives the values.
 
         Raises:
-            NotSeen: `dns.not_yet`: The budget is over.
+            NotYet: `dns.not_yet`: The budget is over. `seen`: only servers that do not answer are lacking.
         """
         ...
 
@@ -69,7 +69,7 @@ class ChallengeType(Protocol):
         """Return as soon as the CA would find every response, wherever it asks.
 
         Raises:
-            NotSeen: `dns.not_yet`: A response cannot be seen.
+            NotYet: `dns.not_yet`: A response cannot be seen. `seen`: it is wherever this host gets an answer.
         """
         ...
 

@@ -10,7 +10,7 @@ from certagent.acme.challenges.protocol import ChallengeType
 from certagent.agent.act.outcome import failed
 from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.edges import Edges
-from certagent.errors import Misconfigured, NotYet, Rejected
+from certagent.errors import Misconfigured, NotYet, Rejected, Transient
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
@@ -65,17 +65,24 @@ def clean_up(challenges: Sequence[Challenge], edges: Edges) -> None:
 
 
 def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
-    """See that the responses are there, then let the CA look at them."""
+    """See that the responses are there, then let the CA look at them.
+
+    A server that does not show them is passed over if the step says so: the CA asks from elsewhere, and judges.
+    """
     order = state.orders[step.key_type]
+    passed_over = ""
     try:
         ready(order.challenges, edges)
-    except NotYet as error:
-        return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
+    except Transient as error:
+        seen = isinstance(error, NotYet) and error.seen
+        if not (step.waits_for == "none" or (step.waits_for == "answering" and seen)):
+            return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
+        passed_over = error.detail
     try:
         edges.issuer(order.ca).answer(order.url)
     except Rejected as error:
         return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
-    return (ev.OrderReady(key_type=step.key_type, lane=step.lane),)
+    return (ev.OrderReady(key_type=step.key_type, passed_over=passed_over, lane=step.lane),)
 
 
 def _by_type(challenges: Sequence[Challenge], edges: Edges) -> Iterator[tuple[ChallengeType, list[Challenge]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -27,6 +27,8 @@ from certagent.pki.keytypes import algorithm
 from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
+_BUSY = "certagent tries again; let this host connect more often"
+_TURNED_AWAY = "let this host in, or say in its service how clients come: ehlo, source"
 
 
 def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
@@ -109,22 +111,17 @@ def inspect(step: st.Inspect, spec: Spec, state: State, edges: Edges, now: Insta
     those in the files count.
 
     Raises:
-        Transient: `mta.down`.
+        Transient: `mta.down`, `mta.busy`, `mta.turned_away`.
         Misconfigured: `mta.drops_names`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
     served = tuple(edges.probe(services, tuple(kinds.values())))
     chains = [one.chain for one in served if isinstance(one.chain, Chain)]
-    missed = [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]
-    if missed:
+    if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
         if lost := dropped(spec, [*chains, *_files_of_others(step.server, state, edges)], spec.names, now.wall):
             raise _drops_names(step.server, spec, lost)
-        where = sorted(
-            {f"{s.host} [{s.address}]:{s.port}: {s.chain.why}" for s in missed if isinstance(s.chain, Unknown)}
-        )
-        detail = "; ".join(where[:4])
-        raise Transient("mta.down", detail, _RUNNING)
+        raise _unmet(missed, edges.servers[step.server])
     inspected = ev.Inspected(server=step.server, served=served, lane=step.lane)
     if lost := dropped(spec, chains, spec.names, now.wall):
         return replace(inspected, lane=None), failed(_drops_names(step.server, spec, lost), step.lane)
@@ -149,30 +146,39 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     assert generation is not None, "a verification is planned only for what the state knows"
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
     key_types = (*generation.chains, *(_left(step.server, generation, state) if step.drained else ()))
-    deadline = time.monotonic() + step.budget.total_seconds()
-    pause_s = 0.02
-    while True:
-        served = tuple(edges.probe(services, key_types))
-        wrong = [s for s in served if not _is(s, generation)]
-        if not wrong or time.monotonic() >= deadline:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, 1.0)
+
+    def is_wrong(served: Served) -> bool:
+        return not _is(served, generation)
+
+    served = tuple(edges.probe(services, key_types, wrong=is_wrong, budget_s=step.budget.total_seconds()))
+    wrong = [s for s in served if is_wrong(s)]
     if not wrong and served:
         done = ev.Verified(
             server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
         )
         return (done,)
-    detail = "; ".join(_difference(s, generation) for s in wrong[:4]) or "there is no address to verify"
-    spoke = any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong)
-    if spoke:
+    if any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong):
+        detail = "; ".join(_difference(s, generation) for s in wrong[:4])
         hint = "look at the mail server's own log for TLS errors"
         error: Error = NotServed("mta.not_served", detail, hint)
         return (
             ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
             failed(error, step.lane),
         )
-    raise Transient("mta.down", detail, _RUNNING)
+    raise _unmet(wrong, edges.servers[step.server])
+
+
+def _unmet(missed: Sequence[Served], server: Server) -> Transient:
+    """Nobody came to TLS. `mta.busy`: later it may; `mta.turned_away`: not like this; `mta.down`: nobody was met."""
+    why = {f"{one.place}: {one.chain.why}": one.chain.refusal for one in missed if isinstance(one.chain, Unknown)}
+    detail = "; ".join(sorted(why)[:4]) or "there is no address to verify"
+    refusals = {*why.values()}
+    if "busy" in refusals:
+        limits = server.connection_limits
+        return Transient("mta.busy", detail, f"{_BUSY}: {limits}" if limits else _BUSY)
+    if "host" in refusals:
+        return Transient("mta.turned_away", detail, _TURNED_AWAY)
+    return Transient("mta.down", detail, _RUNNING)
 
 
 def _left(server: str, generation: Generation, state: State) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from certagent.dns.message import absolute, canonical, one_of_zones
+from certagent.dns.message import canonical, one_of_zones
+from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.program import (
     MAX_ANSWER_BYTES,
@@ -26,7 +27,7 @@ from certagent.dns.providers.program import (
     printable,
     rrset,
 )
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Seconds, zones_of
 from certagent.errors import Transient
 from certagent.host.programs import check, run
 
@@ -42,23 +43,31 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """The version that the program speaks; see docs/how-to/dns-providers.md."""
     args: tuple[str, ...] = ()
     """Arguments of the program."""
-    timeout_s: float = 30.0
+    timeout_s: Seconds = 30.0
     """How long one call of the program may take, in seconds."""
     env: dict[str, str] = {}
     """Added to the environment. Secrets belong in a file that only the program reads."""
 
 
-class Command(ReadCompareWrite):
+class Command(ReadCompareWrite[None]):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `program` for what is said.
 
     Raises:
+        Misconfigured: `dns.options`: `zones` are none.
         Misconfigured: `dns.program`: The program cannot be run, or others may write to it.
     """
 
     Options = Options
+    about = About(
+        title="A program of yours",
+        rights="What the program needs. Keep its secret in its own file, which only root may read.",
+        access="See docs/how-to/dns-providers.md for what it reads and prints; hooks/ has some that are ready.",
+        limits="What it can do is what it says of itself.",
+        example="type: command\nprogram: /usr/local/lib/certagent/my-dns\nzones: [example.org]",
+    )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self.zones = zones_of(options.zones)
         self._options = options
         self._capabilities: Capabilities | None = None if options.protocol > 1 else Capabilities()
         check(options.program, "dns.program")
@@ -71,10 +80,10 @@ class Command(ReadCompareWrite):
             self._capabilities = reply.capabilities or Capabilities()
         return self._capabilities
 
-    def get(self, name: str, rdtype: RdType) -> RRset | None:
-        """See `Provider`."""
+    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, None]:
+        """The set as the program has it."""
         request = Request(self._options.protocol, "get", one_of_zones(name, self.zones), name, rdtype)
-        return rrset(self._call(request, "dns.unreachable").rrset, rdtype)
+        return rrset(self._call(request, "dns.unreachable").rrset, rdtype), None
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`."""
@@ -90,7 +99,7 @@ class Command(ReadCompareWrite):
         else:
             self._write("remove", name, rdtype, values, was=precondition(was))
 
-    def write(self, name: str, rdtype: RdType, change: Change) -> None:
+    def write(self, name: str, rdtype: RdType, change: Change, records: None) -> None:  # noqa: ARG002
         """One change in version 1 of the protocol, which knows no precondition."""
         if change.removed:
             self._write("remove", name, rdtype, change.removed)

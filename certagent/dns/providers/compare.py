@@ -8,12 +8,16 @@ change costs three reads (the caller's is the first) and one write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
 from certagent.dns.message import canonical
 from certagent.dns.providers.protocol import Changed, RdType, RRset
 from certagent.errors import Transient
+
+R = TypeVar("R")
+"""The records in the service's own form."""
 
 
 class Change(Struct, frozen=True):
@@ -31,16 +35,20 @@ class Change(Struct, frozen=True):
         return (before | self.added) - self.removed
 
 
-class ReadCompareWrite(ABC):
-    """`add` and `remove` of a provider that has a `get` and a `write`."""
+class ReadCompareWrite(ABC, Generic[R]):
+    """`get`, `add` and `remove` of a provider that has a `read` and a `write`."""
 
     @abstractmethod
+    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, R]:
+        """The set as in `Provider.get`, and the records that it was made of, such as `write` needs them."""
+
+    @abstractmethod
+    def write(self, name: str, rdtype: RdType, change: Change, records: R) -> None:
+        """Make the change to the set that was just read; errors as in `Provider`."""
+
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`."""
-
-    @abstractmethod
-    def write(self, name: str, rdtype: RdType, change: Change) -> None:
-        """Make the change, whatever the set is by now; errors as in `Provider`."""
+        return self.read(name, rdtype)[0]
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`."""
@@ -57,11 +65,12 @@ class ReadCompareWrite(ABC):
         self._change(name, rdtype, was, Change(was, frozenset(), values & there, ttl_s), none=not values & there)
 
     def _change(self, name: str, rdtype: RdType, was: RRset | None, change: Change, *, none: bool) -> None:
-        if not same(self.get(name, rdtype), was):
+        found, records = self.read(name, rdtype)
+        if not same(found, was):
             raise Changed(name, rdtype)
         if none:
             return
-        self.write(name, rdtype, change)
+        self.write(name, rdtype, change, records)
         found = self.get(name, rdtype)
         if (found.values if found else frozenset[str]()) != change.after:
             what = "does not read as it was written: somebody else wrote at the same moment, or the service lags"

@@ -21,11 +21,14 @@ Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks t
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
-from certagent.errors import Transient
+from certagent.dns.message import absolute, is_name
+from certagent.errors import Misconfigured, Transient
 
 RdType = Literal["TLSA", "TXT"]
 
@@ -57,6 +60,25 @@ class Capabilities(Struct, frozen=True):
     """How many writes to one zone it accepts in a day; None: no known limit."""
     propagation_status: bool = False
     """It can say whether all its name servers give what was written."""
+
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+"""How long something may take; an hour is longer than any service needs."""
+
+
+def zones_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The zones in the options of a provider, as `Provider.zones` has them.
+
+    Raises:
+        Misconfigured: `dns.options`: There is none, or one is no name of a zone.
+    """
+    for text in texts:
+        if not is_name(text) or text.startswith("*"):
+            hint = "write the name of the zone as in its SOA record, such as example.org"
+            raise Misconfigured("dns.options", f"zones: {text[:300]!r} is no zone", hint)
+    if not texts:
+        raise Misconfigured("dns.options", "zones: the list is empty", "list the zones that it may write")
+    return tuple(map(absolute, texts))
 
 
 class Changed(Transient):

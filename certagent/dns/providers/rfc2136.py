@@ -13,14 +13,11 @@ used for the MAC only.
 
 from __future__ import annotations
 
-import re
 import socket
-import time
 from pathlib import Path
 
 import dns.exception
 import dns.message
-import dns.name
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
@@ -31,13 +28,13 @@ from dns.rdatatype import RdataType
 from dns.update import UpdateMessage
 from msgspec import Struct
 
-from certagent.dns.message import absolute, canonical, one_of_zones, records, value_text
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
-from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
-from certagent.host.files import read_private
-from certagent.secret import Secret
-
-MAX_KEY_FILE_BYTES = 64 * 1024  # a key is 100 bytes; this is no key file
+from certagent.dns import endpoint
+from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text
+from certagent.dns.providers import tsigkey
+from certagent.dns.providers.about import About
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
+from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.host import deadline
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,19 +45,11 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     zones: tuple[str, ...]
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     key_file: str
-    """As `tsig-keygen` writes it; nobody but its owner (root or certagent's user) may read it."""
+    """As `tsig-keygen` writes it; only its owner (root or certagent's user) may read it."""
     key_name: str = ""
     """Which key of the file; needed only if it has several."""
-    timeout_s: float = 10.0
+    timeout_s: Seconds = 10.0
     """How long one answer of the server may take, in seconds."""
-
-
-class Key(Struct, frozen=True):
-    """A TSIG key."""
-
-    name: str
-    algorithm: str
-    secret: Secret[str]
 
 
 class Rfc2136:
@@ -73,15 +62,28 @@ class Rfc2136:
 
     Options = Options
     capabilities = Capabilities(precondition="values")
+    about = About(
+        title="RFC 2136: BIND, Knot, PowerDNS and others",
+        rights=(
+            "A TSIG key that may change the TLSA and TXT records of the names in question, and nothing else. In BIND:"
+            " update-policy. docs/how-to/tsig-key.md has the lines for BIND, Knot and PowerDNS."
+        ),
+        access="Run `tsig-keygen certagent > /etc/certagent/tsig.key`, chmod 600; the server needs the same key.",
+        limits="Signatures of other kinds (GSS-TSIG, SIG(0)) are not supported. The primary must answer over TCP.",
+        example="type: rfc2136\nserver: 192.0.2.1\nkey_file: /etc/certagent/tsig.key\nzones: [example.org]",
+    )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
-        self._host, self._port = parse_server(options.server)
+        self.zones = zones_of(options.zones)
+        try:
+            self._host, self._port = endpoint.server(options.server)
+        except ValueError:
+            raise Misconfigured("dns.options", f"server: {options.server!r} is no server", endpoint.EXAMPLE) from None
         self._timeout_s = options.timeout_s
         self._where = f"{self._host} port {self._port}"
-        path = Path(options.key_file)
-        self._key = choose_key(parse_keys(key_text(path)), options.key_name, path)
-        self._keyring = keyring(self._key, path)
+        self._key_file = Path(options.key_file)
+        self._key = tsigkey.read(self._key_file, options.key_name)
+        self._keyring = tsigkey.keyring(self._key)
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """Asks the primary itself, signed."""
@@ -90,13 +92,12 @@ class Rfc2136:
         response = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
             raise self._error(response.rcode(), name, rdtype)
-        wanted, sought = RdataType[rdtype], dns.name.from_text(name)
-        for rrset in response.answer:
-            if rrset.rdtype == wanted and rrset.name == sought:
-                found = records(rrset)
-                own = tuple(sorted(rdata.to_text() for rdata in found))
-                return RRset(frozenset(map(value_text, found)), rrset.ttl, own)
-        return None
+        rrset = rrset_of(response, name, RdataType[rdtype])
+        if rrset is None:
+            return None
+        found = records(rrset)
+        own = tuple(sorted(rdata.to_text() for rdata in found))
+        return RRset(frozenset(map(value_text, found)), ttl_of(response, rrset), own)
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`; a set that is as wanted already is checked and left as it is."""
@@ -139,26 +140,28 @@ class Rfc2136:
     def _send(self, message: Message, lost: str) -> Message:
         """The server's answer, whose signature is checked; `lost` is the code for "sent, but no answer"."""
         message.use_tsig(self._keyring)
-        end = time.monotonic() + self._timeout_s
-        try:
-            connection = socket.create_connection((self._host, self._port), self._timeout_s)
-        except OSError as error:
-            raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
-        with connection:
-            connection.settimeout(max(0.1, end - time.monotonic()))
+        late = f"{self._where} gave no answer within {self._timeout_s:g} s"
+        with deadline.cutting(self._timeout_s) as cut:
             try:
-                return answer_to(message, exchange(connection, message.to_wire()))
+                connection = deadline.connected(self._host, self._port, self._timeout_s)
+            except OSError as error:
+                raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
+            cut.add(connection.fileno())
+            try:
+                with connection:
+                    return answer_to(message, exchange(connection, message.to_wire()))
             except dns.tsig.PeerBadTime:
                 hint = "the clocks of this host and the server differ: run NTP on both"
                 raise Misconfigured("dns.refused", f"{self._where} says BADTIME", hint) from None
             except dns.tsig.PeerError as error:
-                hint = f"key name, algorithm and secret must be the same there as in the key file ({self._key.name})"
+                hint = (
+                    f"key name, algorithm and secret must be the same there as in {self._key_file} ({self._key.name})"
+                )
                 said = type(error).__name__.removeprefix("Peer").upper()
                 raise Misconfigured("dns.refused", f"{self._where} says {said} to the TSIG key", hint) from None
-            except TimeoutError:
-                raise Transient(lost, f"{self._where} gave no answer within {self._timeout_s:g} s") from None
             except (dns.exception.DNSException, OSError, EOFError) as error:
-                raise Transient(lost, f"{self._where} gave no valid answer: {error or type(error).__name__}") from None
+                odd = f"{self._where} gave no valid answer: {error or type(error).__name__}"
+                raise Transient(lost, late if cut.over or isinstance(error, TimeoutError) else odd) from None
 
     def _error(self, rcode: Rcode, name: str, rdtype: RdType) -> Error:
         said = f"{self._where} says {rcode.name} to {name} {rdtype}"
@@ -233,80 +236,3 @@ def rdata_text(rdtype: RdType, value: str) -> str:
 
 def _escaped(byte: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03d}"
-
-
-_SERVER = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d+))?|([^\s:\[\]]+)(?::(\d+))?|([0-9A-Fa-f:.]+)")
-
-
-def parse_server(text: str) -> tuple[str, int]:
-    """Host and port of `host`, `host:port`, `[v6]:port` or `v6`.
-
-    Raises:
-        Misconfigured: `dns.options`.
-    """
-    v6, v6_port, host, host_port, bare = match.groups() if (match := _SERVER.fullmatch(text)) else ("",) * 5
-    port = int(v6_port or host_port or 53)
-    if not (v6 or host or bare) or not 0 < port < 65536:
-        raise Misconfigured("dns.options", f"server: {text!r} is no server", "for example 192.0.2.1:53 or [::1]:53")
-    return v6 or host or bare, port
-
-
-_COMMENT = re.compile(r'"[^"\n]*"|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
-_KEY = re.compile(r'\bkey\s+"?([^\s"{;]+)"?\s*\{([^}]*)\}\s*;')
-_FIELD = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
-
-
-def parse_keys(text: str) -> tuple[Key, ...]:
-    """The keys of a file in BIND's format; statements other than `key` are passed over."""
-    # Base64 may hold `//`: what is in quotes is no comment.
-    text = _COMMENT.sub(lambda match: match[0] if match[0].startswith('"') else " ", text)
-    keys: list[Key] = []
-    for name, body in _KEY.findall(text):
-        fields = dict(_FIELD.findall(body))
-        keys.append(Key(absolute(name), fields.get("algorithm", "").lower(), Secret(fields.get("secret", ""))))
-    return tuple(keys)
-
-
-def keyring(key: Key, path: Path) -> dict[dns.name.Name, dns.tsig.Key]:
-    """The key as dnspython wants it.
-
-    Raises:
-        Usage: `secret.file`: No base64, or an algorithm that RFC 8945 section 6 does not list.
-    """
-    name, algorithm = dns.name.from_text(key.name), dns.name.from_text(key.algorithm)
-    if algorithm not in dns.tsig.mac_sizes:
-        raise Usage("secret.file", f"{path}: algorithm {key.algorithm!r} is unknown", "use hmac-sha256")
-    try:
-        return {name: dns.tsig.Key(name, key.secret.reveal(), algorithm)}
-    except ValueError:  # its text could hold the secret
-        raise Usage("secret.file", f"{path}: the secret is not base64", "make a key: tsig-keygen") from None
-
-
-def choose_key(keys: tuple[Key, ...], name: str, path: Path) -> Key:
-    """The key of that name, or the only one.
-
-    Raises:
-        Usage: `secret.file`.
-    """
-    chosen = [key for key in keys if not name or key.name == absolute(name)]
-    if len(chosen) != 1:
-        found = ", ".join(key.name for key in keys) or "none"
-        raise Usage("secret.file", f"{path}: one key is needed, found: {found}", "set key_name, or: tsig-keygen")
-    return chosen[0]
-
-
-# -- the file ----------------------------------------------------------------------------------------------------------
-
-
-def key_text(path: Path) -> str:
-    """The text of a key file, which only its owner can read and nobody else can change.
-
-    Raises:
-        Usage: `secret.file`, `secret.mode`.
-    """
-    try:
-        return read_private(path, MAX_KEY_FILE_BYTES).decode("utf-8", "replace")
-    except Usage:
-        raise
-    except Error as error:
-        raise Usage("secret.file", error.detail, error.hint) from None

@@ -266,7 +266,9 @@ def verify(view: View) -> Iterator[Offer]:
         if at is None or at.generation is None or at.phase != "drained" or at.verified_at is None:
             continue
         left = spec.check_interval - now.since(at.verified_at)
-        if left > timedelta(0):
+        if state.asked_since(at.verified_at):
+            yield Verify(server=server.name, generation=at.generation, drained=True, because="the operator asked")
+        elif left > timedelta(0):
             yield Wait(left, f"{server.name} is verified again: check interval")
         else:
             yield Verify(server=server.name, generation=at.generation, drained=True, because="check interval")

@@ -14,7 +14,7 @@ from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.rules import rotation
 from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Generation, KeySet, State
+from certagent.lifecycle.state import Generation, KeySet, Order, State
 from certagent.lifecycle.steps import (
     AbandonOrder,
     CleanUp,
@@ -24,6 +24,7 @@ from certagent.lifecycle.steps import (
     Present,
     Respond,
     Wait,
+    WaitsFor,
 )
 
 
@@ -55,7 +56,8 @@ def issue(view: View) -> Iterator[Offer]:
     elif not order.presented:
         yield Present(key_type=key_type, because="the CA asks for challenges")
     elif not order.ready:
-        yield Respond(key_type=key_type, because="the responses are in place")
+        waits_for, why = _waits_for(view, order)
+        yield Respond(key_type=key_type, waits_for=waits_for, because=why)
     else:
         yield Finalize(
             keys=keys.id,
@@ -64,6 +66,24 @@ def issue(view: View) -> Iterator[Offer]:
             completes=len(todo) == 1,
             because="the CA has seen the challenges",
         )
+
+
+def _waits_for(view: View, order: Order) -> tuple[WaitsFor, str]:
+    """Which servers must show the responses. The CA judges: none of them stops a renewal until it is too late."""
+    since = order.not_seen_since
+    if since and (_late(view) or view.now.since(since) >= schedule.LAGGING):
+        return "none", "the responses cannot be seen everywhere, and time runs out: the CA judges"
+    if order.not_seen >= schedule.SILENT_TRIES:
+        return "answering", "the responses are in place; a server that does not answer is passed over"
+    return "all", "the responses are in place"
+
+
+def _late(view: View) -> bool:
+    """What is served, or was issued last, has little time left."""
+    state = view.state
+    served = state.serving(tuple(server.name for server in view.spec.mail_servers))
+    generations = (*served, state.newest) if state.newest else served
+    return any(view.now.wall >= schedule.last_chance(chain) for g in generations for chain in g.chains.values())
 
 
 def _ca(spec: Spec, state: State) -> str:
@@ -75,12 +95,8 @@ def _ca(spec: Spec, state: State) -> str:
 
 
 def _rest(state: State, key_type: str, now: Instant) -> Wait | None:
-    for lane in (Lane("validation", key_type), Lane("issuance", key_type)):
-        failure = state.failure(lane)
-        left = schedule.retry_in(failure, now) if failure else timedelta(0)
-        if failure and left > timedelta(0):
-            return Wait(left, f"{lane}: {schedule.tried(failure)}: {failure.detail}")
-    return None
+    failures = map(state.failure, (Lane("validation", key_type), Lane("issuance", key_type)))
+    return next((wait for f in failures if f and (wait := schedule.held_back(f, now, state))), None)
 
 
 def _wanted(view: View) -> tuple[KeySet, str] | Wait:  # noqa: PLR0911 -- a decision table
@@ -109,10 +125,7 @@ def _why_now(spec: Spec, state: State, newest: Generation, now: Instant) -> str 
     if because := rotation.at_once(spec, state, newest):
         return because
     moment, why = schedule.due(state) or (now.wall, "")
-    # a CA whose certificates are past their renewal date when they come must not be asked without end
-    rest = min(chain.not_after - chain.not_before for chain in newest.chains.values()) / 4
-    earliest = min(rest, timedelta(hours=1)) - now.since(newest.issued_at)
-    left = max(moment - now.wall, earliest)
+    left = max(moment - now.wall, schedule.earliest(state, newest) - now.since(newest.issued_at))
     if left > timedelta(0):
         return Wait(left, f"renewal is due {schedule.date(moment)}: {why}")
     return f"renewal is due: {why}"

@@ -26,6 +26,9 @@ def observe(view: View) -> Iterator[Offer]:
         if name.changed_since_observed:
             yield _observe(name, "changed, and not observed since", budget=SETTLE)
             continue
+        if view.state.asked_since(name.known.observed_at):
+            yield _observe(name, "the operator asked")
+            continue
         every, why = _interval(view, name)
         left = every - view.now.since(name.known.observed_at)
         if left > timedelta(0):
@@ -56,7 +59,7 @@ def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
 
 def _matters(names: TlsaNames, name: TlsaName, item: caches.CachedSet) -> bool:
     """Something waits until no cache can have the set: a chain that it would break with, or a withdrawal."""
-    return not name.configured or any(caches.breaks(item.values, chain, name.served) for chain in names.coming)
+    return not name.configured or any(caches.breaks(item.values, chain, name.met) for chain in names.coming)
 
 
 def _observe(name: TlsaName, because: str, budget: timedelta = timedelta(0)) -> Observe:

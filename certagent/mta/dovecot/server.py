@@ -101,6 +101,11 @@ class Dovecot:
         """See `Server`."""
         return f"{self._conf.command('doveadm')} reload"
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return "raise process_limit and client_limit of its login services (doveconf service)"
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return self._layout.claims()

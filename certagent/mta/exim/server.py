@@ -127,6 +127,11 @@ class Exim:
             return f"kill -HUP $(cat {shlex.quote(pid_file)})"
         return f"systemctl reload {os.path.basename(self._exim.command())}"
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return "raise smtp_accept_max_per_host or smtp_accept_max, or except its address from the ACL that says so"
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return self._layout.claims()

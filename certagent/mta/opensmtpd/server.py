@@ -114,6 +114,11 @@ class OpenSmtpd:
         """See `Server`."""
         return shlex.join(self._options.restart or _SYSTEMD)
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return "raise the number of files that smtpd may open (ulimit -n): it has no limit for one client"
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return self._layout.claims()

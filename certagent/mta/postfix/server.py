@@ -130,6 +130,14 @@ class Postfix:
         """See `Server`."""
         return self._instance.command("postfix", "reload")
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return (
+            "add its address to smtpd_client_event_limit_exceptions (smtpd_client_connection_rate_limit, "
+            "smtpd_client_connection_count_limit, postscreen_client_connection_count_limit)"
+        )
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()))

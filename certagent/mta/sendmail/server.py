@@ -103,6 +103,14 @@ class Sendmail:
         """See `Server`."""
         return _HUP
 
+    @property
+    def connection_limits(self) -> str:
+        """See `Server`."""
+        return (
+            "raise confCONNECTION_RATE_THROTTLE or confMAX_DAEMON_CHILDREN; for ratecontrol and conncontrol, "
+            "ClientRate and ClientConn of its address in the access map"
+        )
+
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
         return (*self._layout.claims(), Claim(str(self._issuers)))

@@ -1,0 +1,91 @@
+"""Where a DNS server listens: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; and by name.
+
+Also the resolvers of this host, by /etc/resolv.conf. Source: resolv.conf(5).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import suppress
+from pathlib import Path
+
+from certagent.errors import Misconfigured
+
+DNS_PORT = 53
+EXAMPLE = "for example 192.0.2.1, 192.0.2.1:5353, 2001:db8::1 or [2001:db8::1]:5353"
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_MAX_RESOLVERS = 3
+"""MAXNS of resolv.conf(5)."""
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def address(text: str) -> tuple[str, int]:
+    """The address and the port.
+
+    Raises:
+        ValueError: It is none; a name is none either.
+    """
+    host, port = _split(text)
+    ipaddress.ip_address(host)
+    return host, port
+
+
+def server(text: str) -> tuple[str, int]:
+    """The address or the name, and the port.
+
+    Raises:
+        ValueError: It is none.
+    """
+    host, port = _split(text)
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host)), port
+    labels = host.removesuffix(".").split(".")
+    if not all(0 < len(label) <= 63 and _LETTERS.issuperset(label) for label in labels):
+        raise ValueError("no name of a server")
+    return host, port
+
+
+def is_loopback(text: str) -> bool:
+    """Whether this address is on this host."""
+    return ipaddress.ip_address(address(text)[0]).is_loopback
+
+
+def resolvers() -> tuple[str, ...]:
+    """The addresses in /etc/resolv.conf, read anew: it changes under a process that runs for months.
+
+    A line that names no address is passed over, as the C library does.
+
+    Raises:
+        Misconfigured: `dns.no_resolver`: There is none.
+    """
+    try:
+        lines = _RESOLV_CONF.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found: list[str] = []
+    for words in map(str.split, lines):
+        if words[:1] == ["nameserver"] and len(words) > 1:
+            with suppress(ValueError):
+                found.append(str(ipaddress.ip_address(words[1])))
+    if not found:
+        raise Misconfigured("dns.no_resolver", f"{_RESOLV_CONF} names no name server")
+    return tuple(found[:_MAX_RESOLVERS])
+
+
+def _split(text: str) -> tuple[str, int]:
+    bracketed = text.startswith("[")
+    if bracketed:
+        host, closed, rest = text[1:].partition("]")
+        if not closed or ":" not in host or (rest and not rest.startswith(":")):
+            raise ValueError("no address in brackets")
+        colon, port = rest[:1], rest[1:]
+    elif text.count(":") > 1:
+        host, colon, port = text, "", ""
+    else:
+        host, colon, port = text.partition(":")
+    if not colon:
+        return host, DNS_PORT
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError("no port")
+    return host, int(port)

@@ -1,0 +1,277 @@
+"""One request to the HTTP API of a DNS service: its answer, or one of the four kinds of error.
+
+The token is for this one server. So no redirect is followed, no proxy is used, and nothing of the environment counts
+(`http.client` knows none of these). Plain HTTP is refused beyond this host. Nothing that was sent, and no answer, is
+ever logged; an error shows only the field in which the service says what is wrong.
+
+A request ends within `timeout_s` as a whole: the connection is cut then, also from a server that sends a byte a minute.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Event, Timer
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from certagent import __version__
+from certagent.dns.providers.program import printable
+from certagent.dns.providers.protocol import Seconds
+from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.host.files import read_private, read_trusted
+
+T = TypeVar("T")
+
+ANSWER_MAX_BYTES = 16 * 1024 * 1024
+"""A page of records is some 100 kB. PowerDNS before 4.6 answers with the whole zone, and knows no smaller question."""
+RETRY_AFTER_MAX_S = 86400.0
+"""The longest window of the known services is a day; a larger wish is a mistake."""
+TOKEN_MAX_BYTES = 64 * 1024
+"""Tokens have up to some kB (JSON Web Tokens); this is none."""
+
+
+class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every provider with an HTTP API has."""
+
+    zones: tuple[str, ...]
+    """The zones that this provider writes. A name is in the longest zone that ends it."""
+    token_file: str
+    """File with the token alone; nobody but its owner (root or certagent's user) may read it."""
+    timeout_s: Seconds = 30.0
+    """How long one request may take as a whole, in seconds."""
+    ca_file: str | None = None
+    """PEM file with the CA of the API's own certificate; none: the system's."""
+
+
+class Answer(Struct, frozen=True):
+    """A status, and the JSON with it (None if there is none)."""
+
+    status: int
+    data: Any
+    place: str
+    """The service, and its host."""
+    lost: str
+    """The code if the JSON is not what the service's own description promises."""
+
+    def read(self, kind: type[T]) -> T:
+        """The JSON as that type. Unknown fields are passed over.
+
+        Raises:
+            Transient: `lost`.
+        """
+        try:
+            return msgspec.convert(self.data, kind)
+        except msgspec.ValidationError as error:
+            raise Transient(self.lost, printable(f"{self.place}: an answer that is not understood: {error}")) from None
+
+
+def token(path: str) -> str:
+    """The one line of a private file.
+
+    Raises:
+        Usage: `secret.mode`, `secret.file`.
+        Misconfigured: `store.path`.
+    """
+    text = read_private(Path(path), TOKEN_MAX_BYTES).decode("utf-8", "replace").strip()
+    if not text or not text.isascii() or not text.isprintable():
+        detail = f"{path} holds no token: expected one line of printable ASCII"
+        raise Usage("secret.file", detail, "write the token alone into it, without quotes")
+    return text
+
+
+class Api:
+    """The API of one service, for one account."""
+
+    def __init__(
+        self,
+        service: str,
+        url: str,
+        headers: Callable[[], Mapping[str, str]],
+        *,
+        words: Callable[[Any], str],
+        rights: str,
+        timeout_s: float,
+        ca_file: str | None = None,
+    ) -> None:
+        """`headers` gives those of each request, the token among them. `words` finds what the service says in the JSON
+        of an error. `rights` is the hint where the service refuses the token.
+
+        Raises:
+            Misconfigured: `dns.options`.
+        """
+        self._service = service
+        parts = urlsplit(url)
+        try:
+            self._host, self._port = parts.hostname or "", parts.port
+        except ValueError:
+            self._host = ""
+        self._tls = parts.scheme == "https"
+        self._path = parts.path.rstrip("/")
+        self._headers = headers
+        self._words = words
+        self._rights = rights
+        self._timeout_s = timeout_s
+        self._ca_file = ca_file
+        self._context: ssl.SSLContext | None = None
+        if not self._host or parts.username or parts.query or parts.fragment:
+            raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(self._host)):
+            detail = f"{service}: {printable(url)} is not https, and not on this host: anybody could read the token"
+            raise Misconfigured("dns.options", detail, "use https, or an address of the loopback")
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, str | int] = {},
+        accept: tuple[int, ...] = (),
+        lost: str = "",
+    ) -> Answer:
+        """The answer, if its status is 2xx or in `accept`.
+
+        `lost` is the code if no answer comes. Unless it is given, it is `dns.unreachable` for GET; for the others it is
+        `dns.unknown_outcome`, because the service may have done what was asked.
+
+        Raises:
+            Error: As in `Provider`; `dns.rate_limited` (Transient) if the service wants fewer requests.
+        """
+        lost = lost or ("dns.unreachable" if method == "GET" else "dns.unknown_outcome")
+        target = self._path + quote(path, safe="/:@!$&'()*+,;=~") + (f"?{urlencode(query)}" if query else "")
+        status, retry_after, text = self._exchange(method, target, body, lost)
+        try:
+            data = msgspec.json.decode(text) if text.strip() else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if 200 <= status < 300:
+                raise self._lost(lost, f"HTTP {status} with something else than JSON") from None
+            data = None
+        if 200 <= status < 300 or status in accept:
+            return Answer(status, data, f"{self._service} ({self._host})", lost)
+        raise self._refused(status, data, retry_after, lost)
+
+    def wrong(self, detail: str, hint: str = "") -> Misconfigured:
+        """Key, rights or zone are not right."""
+        return Misconfigured("dns.refused", printable(f"{self._service}: {detail}"), hint or self._rights)
+
+    def _lost(self, code: str, detail: str) -> Transient:
+        return Transient(code, printable(f"{self._service} ({self._host}): {detail}"))
+
+    def _exchange(self, method: str, target: str, body: object, lost: str) -> tuple[int, str, bytes]:
+        """Status, Retry-After, body."""
+        headers = {"User-Agent": f"certagent/{__version__}", "Accept": "application/json", "Connection": "close"}
+        headers |= self._headers()
+        data = None
+        if body is not None:
+            data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+        connection = self._connection()
+        cut, sent = Event(), False
+        try:
+            with _cut_after(self._timeout_s, connection, cut):
+                connection.connect()
+                sent = True
+                connection.request(method, target, data, headers)
+                response = connection.getresponse()
+                text = response.read(ANSWER_MAX_BYTES + 1)
+        except ssl.SSLCertVerificationError as error:
+            detail = f"{self._host} shows a certificate that is not trusted: {error.verify_message}"
+            raise self.wrong(detail, "if the API has a private CA, name it as ca_file") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = (error.strerror if isinstance(error, OSError) else "") or "no answer that is HTTP"
+            if cut.is_set() or isinstance(error, TimeoutError):
+                why = f"no answer within {self._timeout_s:g} s"
+            raise self._lost(lost if sent else "dns.unreachable", why) from None
+        finally:
+            connection.close()
+        if cut.is_set():
+            raise self._lost(lost, f"no answer within {self._timeout_s:g} s")
+        if len(text) > ANSWER_MAX_BYTES:
+            raise self._lost(lost, f"an answer of more than {ANSWER_MAX_BYTES} bytes")
+        return response.status, response.headers.get("Retry-After", ""), text
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._tls:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        if self._context is None:
+            self._context = _context(self._ca_file)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
+
+    def _refused(self, status: int, data: Any, retry_after: str, lost: str) -> Error:
+        said = ""
+        with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
+            said = self._words(data)
+        detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
+        if status in (401, 403):
+            return Misconfigured("dns.refused", detail, self._rights)
+        if status == 429:
+            return limited(detail, _seconds(retry_after))
+        if status in (400, 405, 406, 409, 410, 413, 415, 422):
+            return Rejected("dns.rejected", detail)
+        if 300 <= status < 500 and status != 408:
+            return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
+        return Transient(lost, detail, retry_after_s=_seconds(retry_after))
+
+
+def limited(detail: str, retry_after_s: float | None = None) -> Transient:
+    """The service wants fewer requests, and has done nothing."""
+    return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=retry_after_s)
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    """TLS that verifies chain and name. Python's default context would write its keys to SSLKEYLOGFILE."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not ca_file:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(cadata=read_trusted(Path(ca_file)).decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise Misconfigured("dns.options", f"{ca_file} holds no certificate in PEM", "name another ca_file") from None
+    return context
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Of seconds or a date (RFC 9110 section 10.2.3)."""
+    from urllib3 import Retry  # only where a service is overloaded
+
+    try:
+        found = Retry().parse_retry_after(retry_after)
+    except Exception:  # noqa: BLE001 -- whatever the service wrote there, it is no time
+        return None
+    return min(max(found, 0.0), RETRY_AFTER_MAX_S)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _cut_after(seconds: float, connection: http.client.HTTPConnection, cut: Event) -> Generator[None]:
+    """Ends whatever the connection waits for. A time limit of the socket begins anew with each byte."""
+
+    def end() -> None:
+        cut.set()
+        if connection.sock:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,161 @@
+"""The HTTPS server below every fake: it keeps what was asked, and goes wrong on request."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.lab import certificates
+
+TEAPOT = 418
+"""The request is not in the description of the API."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request."""
+
+    status: int = 0
+    """Answered in place of what the service would say; 0: nothing is answered."""
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    done: bool = False
+    """What was asked for is done all the same. If nothing is answered, the connection is closed."""
+    writes: bool = True
+    """Meets the next request that is no GET; otherwise the very next one."""
+    drips: bool = False
+    """A byte now and then, for ever."""
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
+
+
+Reply = tuple[int, Any] | tuple[int, Any, Mapping[str, str]]
+
+
+class Service:
+    """One service with its state. `answer` is what a fake brings."""
+
+    def __init__(self, directory: Path) -> None:
+        self.asked: list[Asked] = []
+        self.faults: list[Fault] = []
+        self.turn = threading.Lock()
+        pair = certificates.make(["localhost"])
+        self.ca_file = directory / "service.pem"
+        self.ca_file.write_bytes(pair.chain_file)
+        self.ca_file.chmod(0o600)
+        self._over = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.ca_file)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"https://localhost:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._over.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer(self, asked: Asked) -> Reply:
+        """Status and JSON (None: no body), perhaps with headers."""
+        raise NotImplementedError
+
+    def writes(self) -> list[Asked]:
+        """The requests that may have changed something."""
+        return [a for a in self.asked if a.method != "GET"]
+
+    def _fault(self, asked: Asked) -> Fault | None:
+        for fault in self.faults:
+            if not fault.writes or asked.method != "GET":
+                self.faults.remove(fault)
+                return fault
+        return None
+
+    def _reply(self, asked: Asked) -> tuple[Fault | None, Reply]:
+        with self.turn:
+            self.asked.append(asked)
+            fault = self._fault(asked)
+            if fault and not fault.done:
+                return fault, (fault.status, None)
+            return fault, self.answer(asked)
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        service = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def handle_one(self) -> None:
+                parts = urlsplit(self.path)
+                length = int(self.headers.get("Content-Length") or 0)
+                sent = self.rfile.read(length)
+                body: Any = None
+                if sent:
+                    if self.headers.get("Content-Type") != "application/json":
+                        self.send_error(415)
+                        return
+                    body = json.loads(sent)
+                query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+                asked = Asked(self.command, unquote(parts.path), query, dict(self.headers.items()), body)
+                fault, reply = service._reply(asked)
+                if fault:
+                    self.fail(fault)
+                    return
+                status, data, *more = reply
+                text = b"" if data is None else json.dumps(data).encode()
+                self.say(status, text, more[0] if more else {})
+
+            def say(self, status: int, text: bytes, headers: Mapping[str, str]) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def fail(self, fault: Fault) -> None:
+                if fault.drips:
+                    while not service._over.wait(0.02):
+                        try:
+                            self.wfile.write(b"x")
+                        except OSError:
+                            return
+                elif fault.status:
+                    self.say(fault.status, fault.body, fault.headers)
+                elif not fault.done:
+                    service._over.wait()  # silent, until the test is over
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        return Handler
