@@ -185,6 +185,7 @@ KINDS = {
     "Missing": "misconfigured",
     "BadChain": "unsafe",
     "Overdue": "transient",
+    "Condition": "condition",
 }
 _CODE = re.compile(r"[a-z]+\.[a-z_]+")
 

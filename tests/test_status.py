@@ -89,7 +89,7 @@ INSTALLED = ev.Intended(step=Install(server="postfix", generation="g1", because=
 
 def test_it_loads_only_what_it_uses(place: Path) -> None:
     """Monitors call it every minute. What plans, acts and asks takes longer to load than `status` takes to answer."""
-    happened(place, "mx0.example.org", *served(timedelta(days=9)), looked(HEARD))
+    happened(place, "mx0.example.org", *served(timedelta(days=29)), looked(HEARD))
     status(place, 1)
     script = "import sys\nfrom certagent.cli.main import cli\ntry: cli(standalone_mode=False)\n"
     script += "except SystemExit: print('loaded', *sys.modules)"
@@ -104,7 +104,7 @@ def test_it_loads_only_what_it_uses(place: Path) -> None:
 
 def test_many_have_a_line_each(place: Path) -> None:
     """One of them is one line: until when it is valid, and what comes next."""
-    happened(place, "mx0.example.org", *served(timedelta(days=9)), looked(HEARD))
+    happened(place, "mx0.example.org", *served(timedelta(days=29)), looked(HEARD))
     shown = status(place, text.MANY + 1).output.splitlines()
     assert [line.partition(":")[0] for line in shown[:-3]] == names(text.MANY + 1)
     assert shown[0].startswith("mx0.example.org: rolling; g1 valid until 20")
@@ -127,7 +127,7 @@ def test_many_have_a_line_each(place: Path) -> None:
         ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
         ([looked(HEARD, "bogus")], "bogus"),
         (
-            [issued(timedelta(days=9)), INSTALLED, ev.VerifyFailed(server="postfix", generation="g1", served=())],
+            [issued(timedelta(days=29)), INSTALLED, ev.VerifyFailed(server="postfix", generation="g1", served=())],
             "postfix DOES NOT SERVE g1",
         ),
     ],

@@ -84,7 +84,8 @@ def test_the_longest_zone_wins(name: str, writer: int) -> None:
     """A provider of the more specific zone writes what is in it, whatever the order in the file."""
     providers: list[Provider] = [Fake("example.org."), Fake("sub.example.org.", "example.net.")]
     for order in (providers, providers[::-1]):
-        with Zones(lambda order=order: order).writing("zone.", name) as found:
+        zone = next(z for z in ("sub.example.org.", "example.org.", "example.net.") if f".{name}".endswith(f".{z}"))
+        with Zones(lambda order=order: order).writing(zone, name) as found:
             assert found is providers[writer]
 
 
@@ -99,6 +100,26 @@ def test_a_name_that_nobody_writes_is_reported_with_the_remedy(name: str) -> Non
     assert caught.value.code == "dns.no_provider"
     assert name in caught.value.detail
     assert "the.zone." in caught.value.hint
+
+
+def test_a_zone_below_the_configured_one_is_not_written_from_above() -> None:
+    """What is written above a zone cut is accepted, and seen by nobody (RFC 1034 section 4.2)."""
+    zones = Zones(lambda: [Fake("example.org.", "example.net.")])
+    with (
+        pytest.raises(Misconfigured, match="start of authority") as caught,
+        zones.writing("a.example.org.", "b.a.example.org."),
+    ):
+        pass
+    assert caught.value.code == "dns.no_provider"
+    assert "add a.example.org. to a provider" in caught.value.hint
+
+
+def test_a_part_of_a_zone_may_be_listed() -> None:
+    """A program may be given a few names only; where no zone is found, the root is said to be it."""
+    only = Fake("_acme-challenge.example.org.")
+    for zone in ("example.org.", "."):
+        with Zones(lambda: [only]).writing(zone, "_acme-challenge.example.org.") as found:
+            assert found is only
 
 
 def test_one_writer_at_a_time_in_a_zone() -> None:
@@ -121,7 +142,11 @@ def test_two_providers_each_with_its_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "place", "known"),
     [
-        ({"two": "route66"}, ":6: dns.providers.two.type: unknown type 'route66'", "command, powerdns, rfc2136"),
+        (
+            {"two": "route66"},
+            ":6: dns.providers.two.type: unknown type 'route66'",
+            "known: cloudflare, command",
+        ),
         ({"mta": "qmail"}, ":12: certificates.mx1.example.org.mail_servers.mta.type: unknown type 'qmail'", "postfix"),
     ],
 )

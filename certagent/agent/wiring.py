@@ -43,7 +43,14 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 BUILT_IN = {
     "certagent.dns_providers": {
         "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
+        "knot": "certagent.dns.providers.knot:Knot",
         "powerdns": "certagent.dns.providers.powerdns:PowerDns",
+        "cloudflare": "certagent.dns.providers.cloudflare:Cloudflare",
+        "desec": "certagent.dns.providers.desec:Desec",
+        "hetzner": "certagent.dns.providers.hetzner:Hetzner",
+        "gandi": "certagent.dns.providers.gandi:Gandi",
+        "netcup": "certagent.dns.providers.netcup:Netcup",
+        "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {
@@ -73,11 +80,22 @@ class Zones:
         Raises:
             Misconfigured: `dns.no_provider`.
         """
-        matching = [p for p in self._providers() if any(name == z or name.endswith(f".{z}") for z in p.zones)]
-        if not matching:
+        from certagent.dns.message import zone_of  # loads dnspython
+
+        best, listed, above = None, "", ""
+        for provider in self._providers():
+            for candidate in provider.zones:
+                if not zone_of(name, (candidate,)):
+                    continue
+                if not zone_of(candidate, (zone,)):
+                    above = candidate  # what is written there is not seen: the zone below is another one
+                elif len(candidate) > len(listed):
+                    best, listed = provider, candidate
+        if best is None:
+            cut = f", which is cut off from {above}: it has its own start of authority (SOA)" if above else ""
+            said = f"no DNS provider is configured to write {name}: it is in the zone {zone}{cut}"
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
-            raise Misconfigured("dns.no_provider", f"no DNS provider is configured to write {name} (zone {zone})", hint)
-        best = max(matching, key=lambda p: max(len(z) for z in p.zones if name == z or name.endswith(f".{z}")))
+            raise Misconfigured("dns.no_provider", said, hint)
         with self._locks[zone]:
             yield best
 
@@ -213,7 +231,8 @@ class Wiring:
     def _resolver(self) -> Resolver:
         from certagent.dns.authority import Resolver as System  # loads dnspython
 
-        return System(self.config.dns.resolvers or None, trust_ad=self.config.dns.trust_ad)
+        dns = self.config.dns
+        return System(dns.resolvers or None, trust_ad=dns.trust_ad, public_view=dns.public_view)
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()

@@ -1,41 +1,40 @@
 """`renew --dry-run`: everything against a test CA; nothing changes that a mail client or a sender could notice.
 
 Real are the CA's challenges and the responses to them (put in place, seen everywhere, taken away), a certificate for a
-throw-away key, its verification, the mail server's check, and every question to DNS. That TLSA records may be written
-is tried by removing a value that is not there. Never done: TLSA records added or removed, files installed, a server
-reloaded, the journal written.
+throw-away key, its verification, the mail server's check, handshakes with every service, and every question to DNS.
+That TLSA records may be written is tried by removing a value that is not there. Never done: TLSA records added or
+removed, files installed, a server reloaded, the journal written.
 """
 
 from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from certagent.acme.challenges import TYPES
 from certagent.agent.act import challenges as act
+from certagent.agent.act import serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.checks import undeclared
-from certagent.errors import Error, Misconfigured, NotYet
+from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.spec import Spec
+from certagent.mta.server import Advice, Server, Stop
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
-
-KINDS = ("ecdsa-p256", "rsa-2048")
-"""One key type of each algorithm: what is served need not be of a kind that is configured."""
 
 
 class _Run:
@@ -43,12 +42,16 @@ class _Run:
 
     def __init__(self, report: Callable[[Finding], None]) -> None:
         self.findings: list[Finding] = []
+        self.kinds: set[str] = set()
+        """Of the errors that were met: what the real run would end with."""
         self.written: list[str] = []
         self.removed: list[str] = []
         self._report = report
 
-    def found(self, *findings: Finding) -> None:
+    def found(self, *findings: Finding, kind: str = Misconfigured.kind) -> None:
+        """`kind`: of the failure that an error among them is for the real run."""
         for finding in findings:
+            self.kinds |= {kind} if finding.outcome == "error" else set()
             self.findings.append(finding)
             self._report(finding)
 
@@ -61,7 +64,18 @@ class _Run:
         try:
             yield
         except Error as error:
-            self.found(Finding("error", what, str(error), error.hint))
+            self.found(Finding("error", what, str(error), error.hint), kind=error.kind)
+
+    def advised(self, what: str, advice: Iterable[Advice]) -> None:
+        """At some of it the real run stops."""
+        for one in advice:
+            self.found(Finding("error" if isinstance(one, Stop) else "note", what, *one))
+
+    @property
+    def kind(self) -> str:
+        """The worst: what needs the operator."""
+        needed = {Misconfigured.kind, Unsafe.kind} & self.kinds
+        return min(needed or self.kinds, default="")
 
 
 def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
@@ -75,23 +89,50 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
         with run.trying(what):
             edges.check(server, key_types)
             run.ok(what, "its configuration is sound")
-            run.found(*(Finding("note", what, *advice) for advice in edges.servers[server].advice(key_types)))
+            run.advised(what, edges.servers[server].advice(key_types))
+    every: list[Served] = []
+    for mail_server in spec.mail_servers:
+        what = f"services of {mail_server.name}"
+        with run.trying(what):
+            served = edges.probe(mail_server.services, serving.every_kind(spec))
+            every += served
+            run.found(*_services(what, served, edges.servers[mail_server.name]))
+    run.found(*undeclared.findings(spec, state, every, edges, now.wall, ahead=True), kind=Misconfigured.kind)
     for tlsa_name in spec.tlsa_names:
         with run.trying(f"DNS {tlsa_name}"):
             observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
             state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
-            run.found(*_answers(tlsa_name, observation, spec), dnssec(tlsa_name, observation))
+            run.found(*_answers(tlsa_name, observation, spec), kind=Transient.kind)
+            run.found(dnssec(tlsa_name, observation))
             _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
-    with run.trying("what is served"):
-        every = [one for server in spec.mail_servers for one in edges.probe(server.services, KINDS)]
-        run.found(*undeclared.findings(spec, state, every, edges, now.wall, ahead=True))
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))
     timeline = tuple(forecast(spec, state, now))
-    return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline)
+    return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline, run.kind)
+
+
+def _services(what: str, served: list[Served], server: Server) -> Iterator[Finding]:
+    """Every service is met as the real run meets it.
+
+    Raises:
+        Transient: `mta.down`, `mta.busy`, `mta.turned_away`: Some cannot be met.
+        Transient: `mta.not_offered`: Some show no certificate where the others of this server do.
+    """
+    if missed := [one for one in served if isinstance(one.chain, Unknown) and not one.chain.reached]:
+        raise serving.unmet(missed, server)
+    places = dict.fromkeys(one.place for one in served)
+    shown = {one.place for one in served if isinstance(one.chain, Chain)}
+    without = {one.place: one.chain.why for one in served if isinstance(one.chain, Unknown) and one.place not in shown}
+    if shown and without:
+        detail = "; ".join(f"{place}: {why}" for place, why in without.items())
+        raise Transient("mta.not_offered", detail, serving.NOT_OFFERED)
+    for place, why in without.items():
+        yield Finding("note", what, f"{place} shows no certificate yet: {why}")
+    if shown:
+        yield Finding("ok", what, f"met at {', '.join(places)}")
 
 
 def _answers(tlsa_name: str, observation: Observation, spec: Spec) -> Iterator[Finding]:

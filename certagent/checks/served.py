@@ -1,49 +1,65 @@
 """`certagent check`: what is served and what is in DNS now, compared with each other and with the journal.
 
-It changes nothing.
+It changes nothing, and says the worst first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from certagent.agent.edges import Edges
 from certagent.checks import undeclared
 from certagent.errors import Error
-from certagent.facts.dns import Answer
+from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches
+from certagent.lifecycle import caches, schedule
+from certagent.lifecycle.events import Observed
+from certagent.lifecycle.fold import fold
+from certagent.lifecycle.rules.deployment import STAGES
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State
+from certagent.lifecycle.state import Installation, State
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
+from certagent.pki import tlsa
 from certagent.pki.names import tlsa_name
-from certagent.report.findings import Finding, dnssec, no_time_to_roll
-from certagent.report.words import count
+from certagent.report.conditions import Condition, conditions, running_out
+from certagent.report.findings import Finding, dnssec, no_time_to_roll, worst_first
+from certagent.report.words import brief, count, short
+from certagent.store.protocol import Wake
+
+_RENEW = "run: certagent renew"
 
 
-def run(spec: Spec, state: State, edges: Edges, now: Instant) -> list[Finding]:
-    """Every finding about one certificate."""
+def run(
+    spec: Spec, state: State, edges: Edges, now: Instant, wake: Wake | None = None, daemon: int | None = None
+) -> list[Finding]:
+    """Every finding about one certificate, the worst first."""
     found: list[Finding] = []
-    every: list[Served] = []
-    met: dict[str, list[Chain]] = {}
+    met: dict[str, list[Served]] = {}
     for server in spec.mail_servers:
         found += _configuration(server.name, frozenset(spec.key_types), edges)
         at = state.mail_servers.get(server.name)
-        installed = state.generation(at.generation) if at and at.generation else None
         for served in edges.probe(server.services, spec.key_types):
-            every.append(served)
-            found.append(_compare(served, installed.chains if installed else None))
-            if isinstance(served.chain, Chain):
-                met.setdefault(tlsa_name(served.host, served.port), []).append(served.chain)
+            found += _compare(served, at, state, now.wall)
+            met.setdefault(tlsa_name(served.host, served.port), []).append(served)
     for name in spec.tlsa_names:
-        found += _records(name, met.get(name, []), edges)
-    found += undeclared.findings(spec, state, every, edges, now.wall)
+        found += _records(name, met.get(name, []), spec, state, edges, now)
+    found += undeclared.findings(spec, state, [one for some in met.values() for one in some], edges, now.wall)
     newest = state.newest
     for key_type, chain in (newest.chains if newest else {}).items():
         found += no_time_to_roll(spec, state, key_type, chain)
-    return found
+    found += [_wrong(spec.name, c) for c in conditions(spec, state, now, wake, daemon) if c.code not in _MET]
+    return worst_first(found)
+
+
+_MET = ("served.expired", "served.runs_out")
+"""Conditions that the handshakes see for themselves."""
+
+
+def _wrong(what: str, condition: Condition) -> Finding:
+    return Finding("error", what, f"{condition.detail} [{condition.code}]", condition.hint)
 
 
 def _configuration(server: str, key_types: frozenset[str], edges: Edges) -> list[Finding]:
@@ -57,41 +73,111 @@ def _configuration(server: str, key_types: frozenset[str], edges: Edges) -> list
     return [sound, *(Finding("note", what, detail, command) for detail, command in advice)]
 
 
-def _compare(served: Served, installed: Mapping[str, Chain] | None) -> Finding:
-    what = served.where
-    if isinstance(served.chain, Unknown):
-        return Finding("error", what, served.chain.why)
-    until = f"valid until {served.chain.not_after:%Y-%m-%d %H:%M} UTC, answered in {served.took_s * 1000:.0f} ms"
-    if installed is None:
-        return Finding("note", what, f"serves a certificate that certagent did not install; {until}")
-    expected = installed.get(served.key_type)
-    if expected is None:
+def _compare(served: Served, at: Installation | None, state: State, now: datetime) -> Iterator[Finding]:
+    what, chain = served.where, served.chain
+    if isinstance(chain, Unknown):
+        yield Finding("error", what, chain.why)
+        return
+    if late := running_out("what it serves", chain.not_after, schedule.last_chance(chain), now):
+        yield _wrong(what, late)
+    until = f"valid until {chain.not_after:%Y-%m-%d %H:%M} UTC, answered in {served.took_s * 1000:.0f} ms"
+    installed = state.generation(at.generation) if at and at.generation else None
+    if at is None or installed is None:
+        yield Finding("note", what, f"serves a certificate that certagent did not install; {until}")
+        return
+    expected = installed.chains.get(served.key_type)
+    if chain == expected:
+        yield Finding("ok", what, f"serves what was installed; {until}")
+    elif at.phase in _ON_ITS_WAY and (old := _older(chain, at, state)):
+        stage = STAGES[at.phase].done
+        yield Finding("note", what, f"serves {old} still; {installed.id} is {at.phase}, and next it is {stage}")
+    elif expected is None:
         hint = "if certagent plan has nothing to do: take it out of the mail server, or list both key types under keys"
-        return Finding("error", what, "serves a key type that certagent did not install", hint)
-    if served.chain != expected:
-        same = (served.chain.spki, served.chain.serial) == (expected.spki, expected.serial)
+        yield Finding("error", what, "serves a key type that certagent did not install", hint)
+    else:
+        same = (chain.spki, chain.serial) == (expected.spki, expected.serial)
         wrong = "serves what was installed, with other issuers" if same else "does not serve what was installed"
-        return Finding("error", what, wrong, "run: certagent renew")
-    return Finding("ok", what, f"serves what was installed; {until}")
+        yield Finding("error", what, wrong, _RENEW)
 
 
-def _records(name: str, met: list[Chain], edges: Edges) -> list[Finding]:
+_ON_ITS_WAY = ("installing", "installed", "reloaded", "verified", "restoring", "restored")
+"""Processes from before the swap may answer."""
+
+
+def _older(chain: Chain, at: Installation, state: State) -> str | None:
+    """The generation from before the swap that has this chain."""
+    known = (g for id_ in at.serves if (g := state.generation(id_)))
+    return next((g.id for g in known if chain in g.chains.values()), None)
+
+
+# -- DNS ---------------------------------------------------------------------------------------------------------------
+
+
+def _records(name: str, met: list[Served], spec: Spec, state: State, edges: Edges, now: Instant) -> Iterator[Finding]:
+    """What each server answers, against what is served and against the set that should be there."""
+    what = f"DNS {name}"
     try:
         observation = edges.resolver().observe(name, expect=None, gone=frozenset(), budget=timedelta(0))
     except Error as error:
-        return [Finding("error", f"DNS {name}", str(error), error.hint)]
-    answers = [_answer(f"DNS {name} at {server}", answer, met) for server, answer in observation.answers.items()]
-    return [dnssec(name, observation), *answers]
+        yield Finding("error", what, str(error), error.hint)
+        return
+    yield dnssec(name, observation)
+    known = TlsaNames(spec, state)[name]
+    wanted = _wanted(known, observation, spec, state, now)
+    for server, answer in observation.answers.items():
+        place = f"{what} at {server}"
+        if isinstance(answer, Unknown):
+            yield Finding("error", place, answer.why)
+        else:
+            yield _answer(place, answer, met, wanted, known, now)
 
 
-def _answer(what: str, answer: Answer | Unknown, met: list[Chain]) -> Finding:
-    """Whether what one server answers matches what was met."""
-    if isinstance(answer, Unknown):
-        return Finding("error", what, answer.why)
-    unmatched = sorted({parameters for chain in met for parameters in caches.unmatched(answer.values, chain)})
+def _wanted(known: TlsaName, observation: Observation, spec: Spec, state: State, now: Instant) -> frozenset[str]:
+    """The set that should be there, by what is in DNS now; by what was there last, if somebody has emptied it."""
+    event = Observed(tlsa_name=known.name, observation=observation, mail_servers=known.mail_servers)
+    return TlsaNames(spec, fold(state, event, now))[known.name].desired or known.desired
+
+
+def _answer(
+    what: str, answer: Answer, met: list[Served], wanted: frozenset[str], known: TlsaName, now: Instant
+) -> Finding:
+    chains = [(served.key_type, served.chain) for served in met if isinstance(served.chain, Chain)]
+    unmatched = sorted(
+        {
+            f"{parameters} ({key_type})"
+            for key_type, chain in chains
+            for parameters in caches.unmatched(answer.values, chain)
+        }
+    )
     if unmatched:
-        hint = "senders defer mail now; certagent renew publishes what is missing"
+        hint = "senders defer mail now; run: certagent renew"
         return Finding("error", what, f"no {', '.join(unmatched)} record matches what is served", hint)
-    if not answer.values:
-        return Finding("note", what, "no TLSA records: senders do not use DANE")
-    return Finding("ok", what, f"{count(len(answer.values), 'record')}, TTL {answer.ttl_s} s; what is served matches")
+    lacking = wanted - answer.values
+    usable = any(map(tlsa.usable, answer.values))
+    if not wanted and not usable:
+        because = f": {known.publication_blocked}" if known.publication_blocked else ""
+        return Finding("note", what, f"no TLSA records yet, senders do not use DANE{because}")
+    if not lacking:
+        return Finding(
+            "ok", what, f"{count(len(answer.values), 'record')}, TTL {answer.ttl_s} s; what is served matches"
+        )
+    if since := _on_its_way(known, now):
+        return Finding("note", what, f"lacks {short(lacking)}: being published, {since}")
+    if not usable or any(tlsa.matches(value, chain) for value in lacking for _, chain in chains):
+        harm = (
+            "no usable record, senders do not use DANE" if not usable else "senders lose the record of what is served"
+        )
+        return Finding("error", what, f"lacks {short(lacking)}: {harm}", _RENEW)
+    return Finding("warning", what, f"lacks {short(lacking)}, of keys to come", _RENEW)
+
+
+def _on_its_way(known: TlsaName, now: Instant) -> str | None:
+    """Since when, if a publication is under way that may take so long."""
+    state = known.known
+    if state.changed_at is None:
+        return "the first step of which is due"
+    change = next((c for c in (state.change, state.other) if c and not c.removes), None)
+    began = change.first_at if change else None
+    if began is None or now.since(began) >= schedule.UNSHOWN:
+        return None
+    return f"since {brief(now.since(began))}"

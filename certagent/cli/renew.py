@@ -62,7 +62,7 @@ def renew(
     What failed before is tried again at once; where a CA said no, only with --force, --rotate or --compromised.
 
     With --dry-run challenge records are written and removed again. No TLSA record, no file of a mail server and no
-    journal entry is changed, and nothing is reloaded. It exits with 3 if the real run would fail.
+    journal entry is changed, and nothing is reloaded. Every service is met. The exit status is that of the real run.
     """
     if accept_deferrals and not compromised:
         raise click.UsageError("--accept-deferrals goes with --compromised")
@@ -124,7 +124,7 @@ def _rehearse(wiring: Wiring, entries: Iterable[Entry], as_json: bool) -> NoRetu
         show(text.rehearsal(reports[-1]))
     if as_json:
         click.echo(text.to_json(views.RehearsalReport(views.VERSION, tuple(reports))))
-    sys.exit(Exit.DONE if all(report.succeeds for report in reports) else Exit.NEEDS_HUMAN)
+    sys.exit(max(exit_status(report.kind) if report.kind else Exit.DONE for report in reports))
 
 
 @click.command()

@@ -32,7 +32,7 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         click.echo(text.to_json(views.Plan(views.VERSION, found)))
         return
     for one in found:
-        click.echo(f"{one.name}: what comes next if nothing fails")
+        click.echo(f"{one.name}: what comes next if nothing more fails")
         click.echo(text.timeline(one.steps))
 
 
@@ -53,11 +53,13 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     wanted = names or tuple(wiring.config.certificates)
     wakes, now = wiring.journal.wakes(), wiring.journal.now()
     states = zip(wanted, wiring.journal.states(wanted), strict=True)
+    daemon = wiring.present()
     certificates = tuple(
-        status.certificate(wiring.config.certificates[name].spec, state, now, wakes.get(name)) for name, state in states
+        status.certificate(wiring.config.certificates[name].spec, state, now, wakes.get(name), daemon)
+        for name, state in states
     )
     others = () if names else tuple(status.other(*one) for one in wiring.others())
-    view = status.status(certificates, now, wiring.present(), others)
+    view = status.status(certificates, now, daemon, others)
     if as_json:
         click.echo(text.to_json(view))
     else:
@@ -100,14 +102,15 @@ def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 
     wiring, entries = wired(path, names)
     wiring.check()
+    wakes, daemon = wiring.journal.wakes(), wiring.present()
     found: list[views.CheckedCertificate] = []
     for entry in entries:
         name = entry.spec.name
         state, now = wiring.journal.state(name), wiring.journal.now()
-        findings = served.run(entry.spec, state, wiring.edges(name), now)
+        findings = served.run(entry.spec, state, wiring.edges(name), now, wakes.get(name), daemon)
         found.append(views.checked(name, findings))
         if not as_json:
-            click.echo("\n".join([name, *map(text.finding, findings)]))
+            click.echo("\n".join([f"{name}: {text.outcome(found[-1])}", *map(text.finding, findings)]))
     if as_json:
         click.echo(text.to_json(views.Check(views.VERSION, tuple(found))))
     sys.exit(Exit.FAILED if any(one.outcome == "error" for one in found) else Exit.DONE)

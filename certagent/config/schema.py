@@ -92,6 +92,8 @@ class Dns(Keys, frozen=True):
     none: those of /etc/resolv.conf."""
     trust_ad: bool | None = None
     """Whether their AD bit is believed; by default only if all of them are on this host."""
+    public_view: bool = False
+    """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
     providers: dict[Name, dict[str, Any]] = {}
     """Each has a `type` and the options of that type."""
 

@@ -5,7 +5,7 @@ It only asks. Nothing is kept from one call to the next, no cache is taken for t
 whether a name is secure. Names are absolute, lower case, with the final dot. Every method may run in several threads.
 
 Standards: RFC 1034 section 4.3 (authority), RFC 2308 section 2 (no data), RFC 7672 section 2.1 (what a sender asks),
-RFC 7671 section 8.1 (records are everywhere before the wait begins), RFC 6840 section 5.7 (AD in questions).
+RFC 7671 section 8.1 (records are everywhere before the wait begins).
 """
 
 from __future__ import annotations
@@ -21,13 +21,10 @@ from typing import TypeVar
 import dns.exception
 import dns.message
 import dns.name
-from dns.flags import AD, CD, RD
 from dns.message import Message, QueryMessage
-from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
-from certagent.dns import endpoint
 from certagent.dns.message import (
     MAX_RECORDS,
     Alias,
@@ -41,15 +38,15 @@ from certagent.dns.message import (
     records,
     rrset_of,
 )
+from certagent.dns.recursive import UDP_PAYLOAD, Recursive, believed
 from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transient
-from certagent.facts.dns import Answer, Observation, Security
+from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import carried, left
 
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
 MAX_THREADS = 32  # 13 name servers with two addresses each fit
 MAX_ADDRESSES = 64  # of the name servers of a zone, in all: asked twice over, that takes seconds
-UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
 
 T = TypeVar("T")
@@ -112,6 +109,7 @@ class Resolver:
         timeout_s: for one question; a lossy path may take twice that.
         ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
             None: found out for each address.
+        public_view: what this host is shown is what the world is shown, even if nobody validates it.
     """
 
     def __init__(
@@ -120,9 +118,10 @@ class Resolver:
         trust_ad: bool | None = None,
         timeout_s: float = 3.0,
         ipv6: bool | None = None,
+        public_view: bool = False,
     ) -> None:
-        self._configured = nameservers
-        self._trust_ad = trust_ad
+        self.recursive = Recursive(nameservers, trust_ad, timeout_s)
+        self._public_view = public_view
         self._timeout_s = timeout_s
         self._ipv6 = ipv6
 
@@ -133,7 +132,7 @@ class Resolver:
             Transient: `dns.unreachable`, `dns.servfail`.
             Misconfigured: `dns.no_address`.
         """
-        found = _targets(self._lookup(host, A)) + _targets(self._lookup(host, AAAA))
+        found = _targets(self.recursive.lookup(host, A)) + _targets(self.recursive.lookup(host, AAAA))
         if not found:
             raise Misconfigured(
                 "dns.no_address", f"{host} has no address", "add an A or AAAA record, or list addresses"
@@ -152,7 +151,8 @@ class Resolver:
 
         It is asked again until every address has all of `expect` and none of `gone`, or the budget (and the round
         that was begun) is over; the last round is returned in either case. It raises nothing that DNS is to blame for:
-        where not even the zone is found, `zone` is empty and the one answer is Unknown.
+        where not even the zone is found, `zone` is empty and the one answer is Unknown. So is an empty answer that
+        nobody validated.
         """
         tlsa_name, atlas, expect = absolute(tlsa_name), self._atlas(), expect or frozenset()
         trail = Trail("", tlsa_name, {})
@@ -164,8 +164,9 @@ class Resolver:
             answers = trail.answers.values()
             if all(isinstance(a, Answer) and expect <= a.values and not gone & a.values for a in answers):
                 break
-        security, why = self._security(tlsa_name)
-        return Observation(trail.zone, trail.name, trail.answers, security, why, trail.path)
+        security, why = self.recursive.security(tlsa_name, atlas.zones_of(tlsa_name, *(name for name, _ in trail.path)))
+        answers = trail.answers if self._public_view else believed(trail.answers, security)
+        return Observation(trail.zone, trail.name, answers, security, why, trail.path)
 
     def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         """Return when every authoritative address of `name`, which is no alias, shows all the TXT values.
@@ -210,7 +211,7 @@ class Resolver:
     # -- with authority ------------------------------------------------------------------------------------------------
 
     def _atlas(self) -> _Atlas:
-        return _Atlas(lambda name, rdtype: self._lookup(name, rdtype, even_bogus=True), self._ipv6)
+        return _Atlas(lambda name, rdtype: self.recursive.lookup(name, rdtype, even_bogus=True), self._ipv6)
 
     def _follow(self, atlas: _Atlas, tlsa_name: str, rdtype: RdataType) -> Trail:
         """Asks each hop at its own zone.
@@ -263,67 +264,6 @@ class Resolver:
 
         return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
 
-    # -- through the recursive resolvers -------------------------------------------------------------------------------
-
-    def _nameservers(self) -> tuple[str, ...]:
-        return self._configured or endpoint.resolvers()
-
-    def _recurse(self, server: str, name: str, rdtype: RdataType, extra: int = 0) -> Message | Unknown:
-        # AD in a question asks for AD in the answer, without the signatures themselves (RFC 6840 section 5.7).
-        query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, flags=RD | AD | extra)
-        # it asks several servers in turn, and waits for silent ones: it is given as long as three of its questions
-        return exchange(query, server, 3 * self._timeout_s)
-
-    def _lookup(self, name: str, rdtype: RdataType, *, even_bogus: bool = False) -> Message:
-        """An answer of the first resolver that has one.
-
-        Raises:
-            Transient: `dns.unreachable`, `dns.servfail`.
-        """
-        why: list[str] = []
-        answered = False
-        for server in self._nameservers():
-            # A bogus zone still has servers that must be asked: with CD the resolver tells (RFC 4035 section 3.2.2).
-            for extra in (0, CD) if even_bogus else (0,):
-                response = self._recurse(server, name, rdtype, extra)
-                if isinstance(response, Unknown):
-                    why.append(f"{server} {response.why}")
-                    break
-                if response.rcode() in (NOERROR, NXDOMAIN):
-                    return response
-                why.append(f"{server} says {response.rcode().name}")
-                answered = True
-        detail = f"{name} {rdtype.name} cannot be looked up: {'; '.join(why)}"
-        raise ServerFailure("dns.servfail", detail) if answered else Transient("dns.unreachable", detail)
-
-    def _security(self, name: str) -> tuple[Security, str]:
-        servers = self._nameservers()
-        local = all(map(endpoint.is_loopback, servers))
-        if not (local if self._trust_ad is None else self._trust_ad):  # RFC 4035 section 4.9.3: only over a safe path
-            return "unknown", f"the AD bit of {', '.join(servers)} could be forged on the way: it is not on this host"
-        why = ""
-        for server in servers:
-            response = self._recurse(server, name, TLSA)
-            if not isinstance(response, Unknown):
-                return self._judge(server, name, response)
-            why = f"the resolver {server} {response.why}"
-        return "unknown", why
-
-    def _judge(self, server: str, name: str, response: Message) -> tuple[Security, str]:
-        if response.rcode() in (NOERROR, NXDOMAIN):
-            if response.flags & AD:
-                return "secure", f"the resolver {server} has validated it"
-            # One that never validates would call everything insecure; the root is signed, so that unmasks it.
-            root = self._recurse(server, ".", SOA)
-            if isinstance(root, Unknown) or not root.flags & AD:
-                return "unknown", f"the resolver {server} does not validate: no AD bit even for the root zone"
-            return "insecure", f"the resolver {server} finds no chain of signatures to {name}: zone unsigned, or no DS"
-        if response.rcode() == SERVFAIL:
-            unchecked = self._recurse(server, name, TLSA, CD)
-            if not isinstance(unchecked, Unknown) and unchecked.rcode() in (NOERROR, NXDOMAIN):
-                return "bogus", f"the resolver {server} answers SERVFAIL for {name}, and answers with checking disabled"
-        return "unknown", f"the resolver {server} says {response.rcode().name}"
-
 
 def _targets(response: Message) -> list[str]:
     """The end of an answer's aliases: addresses, or names of servers; one more than is asked shows that there are."""
@@ -348,6 +288,10 @@ class _Atlas:
         if name not in self._zones:
             self._zones[name] = self._walk(name)
         return self._zones[name]
+
+    def zones_of(self, *names: str) -> list[str]:
+        """Those of them that were found so far."""
+        return [self._zones[name] for name in names if name in self._zones]
 
     def _walk(self, name: str) -> str:
         apex, failed = dns.name.from_text(name), None

@@ -14,9 +14,11 @@ _STRING_MAX_BYTES = 255  # RFC 1035 section 3.3
 
 
 def text_of(rdtype: str, content: str) -> str:
-    """A record of an API as certagent writes values; what is no record in that syntax stays as it is."""
+    """A record of an API as certagent writes values. A TXT without quotes is taken as it is: some give it so."""
     if rdtype != "TXT":
         return canonical(rdtype, content)
+    if not content.startswith('"'):
+        return content
     try:
         return value_text(dns.rdata.from_text(IN, TXT, content))
     except (dns.exception.DNSException, ValueError):
@@ -30,3 +32,8 @@ def value_of(rdtype: str, value: str) -> str:
     data = value.encode()
     parts = [data[at : at + _STRING_MAX_BYTES] for at in range(0, max(1, len(data)), _STRING_MAX_BYTES)]
     return dns.rdtypes.ANY.TXT.TXT(IN, TXT, parts).to_text()
+
+
+def label_of(name: str, zone: str) -> str:
+    """The name without the zone, as APIs have it; `@` for the zone itself."""
+    return name.removesuffix(zone).rstrip(".") or "@"

@@ -75,6 +75,14 @@ class Served(Struct, frozen=True):
         return f"{self.host} [{self.address}]:{self.port}" if self.address else f"{self.host}:{self.port}"
 
     @property
+    def unseen(self) -> str | None:
+        """Where somebody answered and no certificate was shown: which answer, to compare with another time's."""
+        if isinstance(self.chain, Chain) or not self.chain.reached:
+            return None
+        why = self.chain.why.partition(" (its own words: ")[0]  # they may have a number that is new each time
+        return f"{self.place} {self.key_type} SNI {self.sni or 'none'}: {why}"
+
+    @property
     def where(self) -> str:
         """For people: `mx1.example.org [192.0.2.25]:25 ecdsa-p256, TLS 1.3`, and the SNI if it is not the host."""
         parts = [f"{self.place} {self.key_type}"]

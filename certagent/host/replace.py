@@ -97,6 +97,24 @@ def prepared(
         yield place
 
 
+def move(new: Path, path: Path, mode: int = 0o600) -> None:
+    """Gives `path` a file that another program wrote beside it, durably, in one step.
+
+    Raises:
+        Error: As `write`.
+    """
+    with translated(path), ExitStack() as cleanup:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        cleanup.callback(os.close, directory)
+        _refuse_unusual(path, directory)
+        fd = os.open(new.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        cleanup.callback(os.close, fd)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+        os.rename(new.name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
+
+
 def replaceable(path: Path) -> None:
     """Raises what `write` would, as far as the directory and the old file show it. Changes nothing.
 
@@ -127,6 +145,26 @@ def _refuse_unusual(path: Path, directory: int) -> None:
         raise Misconfigured("store.path", f"{path} has {status.st_nlink} names (hard links)", hint)
     if attributes.immutable(path.name, directory):
         raise Misconfigured("store.path", f"{path} is immutable", f"chattr -ia {path}")
+    if _is_mount_point(path.name, directory):
+        hint = f"mount its directory in place of the file: {path.parent}"
+        raise Misconfigured("store.path", f"{path} is a mount point, which no rename replaces", hint)
+
+
+def _is_mount_point(name: str, directory: int) -> bool:
+    """The file is in another mount than its directory, as in a container to which one file was given."""
+    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return _mount_of(file) != _mount_of(directory)
+    finally:
+        os.close(file)
+
+
+def _mount_of(descriptor: int) -> str:
+    """The number of its mount; proc_pid_fdinfo(5). "" if this host does not say."""
+    with suppress(OSError):
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        return next((line for line in lines if line.startswith("mnt_id:")), "")
+    return ""
 
 
 def _create(name: str, directory: int) -> tuple[int, str]:

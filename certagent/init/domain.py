@@ -95,7 +95,7 @@ def _validates(server: str) -> bool | None:
 
 def look_up(names: Iterable[str], use: Resolvers) -> dict[str, Name]:
     """What DNS says of each name, side by side."""
-    resolver = Resolver(use.addresses)
+    resolver = Resolver(use.addresses, public_view=True)  # it shows what there is; the first swap asks again
 
     def work(name: str) -> Name:
         return _look_up(name, use, resolver)

@@ -210,6 +210,10 @@ class VerifyFailed(Event, frozen=True):
     server: str
     generation: str
     served: tuple[Served, ...]
+    drained: bool = False
+    """Processes from before the reload are gone by now."""
+    as_before: bool = False
+    """Nothing but answers without a certificate, each as before the swap, or of a service that is new."""
 
 
 class RenewalInfo(Event, frozen=True):

@@ -6,13 +6,13 @@ same state. What is *intended* counts as possibly done until an outcome says oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import KeyType
+from certagent.facts.tls import KeyType, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle import events as ev
@@ -143,8 +143,11 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             old = state.mail_servers.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
             changed = old.generation != generation
+            swap = changed or old.phase == "drifted"
             new = replace(
                 old,
+                unseen=old.before if rollback else old.unseen,
+                before=old.unseen if swap and not rollback else old.before,
                 serves=serves,
                 generation=generation,
                 previous=old.generation if changed else old.previous,
@@ -302,7 +305,12 @@ def _inspected(state: State, event: ev.Inspected, now: Instant) -> State:
     # after files were put back, processes that read the others may live on
     serves += [id_ for id_ in old.serves if id_ not in serves]
     installation = Installation(
-        serves=tuple(serves), met=met, inspected=inspected, inspected_at=now, rejected=old.rejected
+        serves=tuple(serves),
+        met=met,
+        inspected=inspected,
+        inspected_at=now,
+        rejected=old.rejected,
+        unseen=_unseen(event.served),
     )
     return replace(
         state, generations=tuple(generations), mail_servers={**state.mail_servers, event.server: installation}
@@ -319,11 +327,20 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
-        return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected)
+        return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected, unseen=())
     only = (event.generation,)
     services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
     new = replace(
-        old, serves=only, met=only, phase="drained", verified_at=now, services=services, rejected=rejected, kept=False
+        old,
+        serves=only,
+        met=only,
+        phase="drained",
+        verified_at=now,
+        services=services,
+        rejected=rejected,
+        kept=False,
+        unseen=(),
+        before=(),
     )
     return replace(state, mail_servers={**state.mail_servers, event.server: new})
 
@@ -332,10 +349,16 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
     old = state.mail_servers.get(event.server)
     if old is None or old.generation != event.generation:
         return state
+    unseen = _unseen(event.served) if event.drained else old.unseen
+    if old.phase == "drained" and event.as_before:
+        return _server(state, event.server, unseen=unseen)
     # of a generation that was verified before: another program or person has replaced it
-    return _server(
-        state, event.server, phase="drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
-    )
+    phase = "drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
+    return _server(state, event.server, phase=phase, unseen=unseen)
+
+
+def _unseen(served: Iterable[Served]) -> tuple[str, ...]:
+    return tuple(sorted({one.unseen for one in served if one.unseen}))
 
 
 def _deleting(state: State, step: Delete) -> State:

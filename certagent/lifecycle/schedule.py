@@ -30,6 +30,8 @@ HURRIES = 3
 """So many in a row are no revocation any more: somebody must ask the CA."""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
+SWAP_BACKOFF_S = (*BACKOFF_S, 1440 * _MINUTE)
+"""A swap that was taken back since its verification failed: each try is two swaps and two reloads that clients meet."""
 JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""
 SOON = timedelta(seconds=1)
@@ -137,6 +139,8 @@ def retry_after(failure: Failure, in_service: Iterable[Chain] = ()) -> timedelta
     if of_the_ca(failure):
         steps = RENEWAL_INFO_BACKOFF_S if failure.lane.advisory else CA_BACKOFF_S
         steps, count = (5.0, *steps) if failure.quick else steps, failure.refusals
+    elif failure.lane.verb == "install" and failure.concerns == "served":
+        steps = SWAP_BACKOFF_S
     wait = steps[min(count, len(steps)) - 1]
     wait = max(wait, failure.retry_after_s or 0.0) * (1 + JITTER * failure.jitter)
     most = at_most(failure, in_service) if of_the_ca(failure) else None

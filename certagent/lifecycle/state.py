@@ -156,6 +156,10 @@ class Installation(Struct, frozen=True):
     """The generation that was taken back, since its verification failed or caches forbade it by then."""
     kept: bool = False
     """Files of somebody else were replaced and are in the vault, to be put back if the verification fails."""
+    unseen: tuple[str, ...] = ()
+    """Answers without a certificate (`Served.unseen`), as they were last met with nothing half done."""
+    before: tuple[str, ...] = ()
+    """The same as of the last swap: a new generation is not put back for them."""
 
     @property
     def converged(self) -> tuple[str, ...]:

@@ -8,16 +8,17 @@ read a key that does not fit; `split` says whether there are such files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from operator import setitem
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from certagent.errors import Error, Misconfigured
+from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import replace, trust
 from certagent.host.files import read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
@@ -33,6 +34,15 @@ _LIMIT_BYTES = 1 << 20
 """Of a file that is read: a key with its chain is some kB, a bundle twice that; more is the wrong file."""
 
 _CERTIFICATE_MODE = 0o644
+
+
+class New(NamedTuple):
+    """Files that are ready to be placed."""
+
+    files: Mapping[Path, Path]
+    """By the path that each is to have: where it is now."""
+    place: Callable[[], None]
+    """Places all of them or none. After it, owners and modes are checked once more: `mta.files`, `mta.disk`."""
 
 
 class Layout:
@@ -113,29 +123,55 @@ class Layout:
     def install(self, credentials: Mapping[str, Credential]) -> None:
         """Put the credential of each key type in its files; may be repeated after any error or crash.
 
-        All files are written and rehearsed before the first is placed. ACLs and the SELinux context of a file that is
-        replaced are kept. After it, owners and modes are checked once more. A file is placed anew even when it has
+        Raises:
+            Error: As `prepared`, and what it yields.
+        """
+        with self.prepared(credentials) as new:
+            new.place()
+
+    @contextmanager
+    def prepared(self, credentials: Mapping[str, Credential]) -> Generator[New]:
+        """The credential of each key type in files beside their places, written and rehearsed.
+
+        ACLs and the SELinux context of a file that is to be replaced are kept. A file is placed anew even when it has
         the content already (a crash may have left it not yet durable); a PKCS#12 file keeps its bytes then.
 
         Raises:
             Unsafe: `mta.pem`: A file does not load, or its rehearsal fails; nothing was changed.
-            Misconfigured: `mta.files`: What `check` refuses; nothing was changed. Also when a file has another owner or
-                mode right after it was placed.
-            Transient: `mta.disk`: Disk full, read-only or failing. While the files are written nothing was changed;
-                should a rename itself fail, some files may be new.
+            Misconfigured: `mta.files`: What `check` refuses; nothing was changed.
+            Transient: `mta.disk`: Disk full, read-only or failing; nothing was changed.
         """
         chosen = {key_type: self.of(key_type) for key_type in credentials}
-        with pemfile.in_its_words(), ExitStack() as stack:
-            targets = self._checked(chosen.values())
+        with ExitStack() as stack:
+            new: dict[Path, Path] = {}
             places: list[Callable[[], None]] = []
-            for key_type, one in chosen.items():
-                contents = self._contents(one, credentials[key_type], targets)
-                temporaries, ready = self._prepared(stack, one, contents, targets)
-                self._rehearse(one, temporaries, credentials[key_type])
-                places += ready
-            for place in places:
-                place()
-            self._checked(chosen.values())
+            with pemfile.in_its_words():
+                targets = self._checked(chosen.values())
+                for key_type, one in chosen.items():
+                    contents = self._contents(one, credentials[key_type], targets)
+                    temporaries, ready = self._prepared(stack, one, contents, targets)
+                    self._rehearse(one, temporaries, credentials[key_type])
+                    new |= {path: temporaries[role] for role, path in one.placed.items()}
+                    places += ready
+
+            def place() -> None:
+                with self.together(), pemfile.in_its_words():
+                    for one in places:
+                        one()
+                    self._checked(chosen.values())
+
+            yield New(new, place)
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Within, files are placed together: if one cannot be, the others get their old content back."""
+        before = self.saved()
+        try:
+            yield
+        except Transient:
+            with suppress(Error):  # a disk that fails may refuse that, too; the next run begins anew
+                self.restore(before)
+            raise
 
     def installed(self) -> dict[str, bytes]:
         """The leaf (DER) of each algorithm as it is now, where its key is there too and fits; others are missing."""

@@ -41,6 +41,10 @@ class Advice(NamedTuple):
     """What does it; "" if there is nothing to run."""
 
 
+class Stop(Advice):
+    """The first run installs the files and stops there, until the operator has done it."""
+
+
 class Server(Protocol):
     """One mail server on this host. Every method may be called again after a crash.
 

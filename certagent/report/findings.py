@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from certagent.lifecycle.state import State
 from certagent.pki import tlsa
 
 Outcome = Literal["ok", "note", "warning", "error"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "note", "warning", "error")
+"""By severity."""
 
 
 class Finding(Struct, frozen=True):
@@ -29,12 +32,19 @@ class Finding(Struct, frozen=True):
     hint: str = ""
 
 
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order of severity, else as they come."""
+    return sorted(findings, key=lambda finding: -OUTCOMES.index(finding.outcome))
+
+
 def dnssec(tlsa_name: str, observation: Observation) -> Finding:
     """Whether senders can validate the records."""
     why = f", {observation.why}" if observation.why else ""
     if observation.security == "secure":
         return Finding("ok", f"DNSSEC {tlsa_name}", f"secure{why}")
     hint = "senders use TLSA records only if DNSSEC validates (RFC 7672 section 2.2)"
+    if observation.security == "unknown":
+        hint = "let a validating resolver run on this host; or set dns.trust_ad, or dns.public_view if it is true"
     return Finding("error", f"DNSSEC {tlsa_name}", f"{observation.security}{why}", hint)
 
 
@@ -57,6 +67,8 @@ class Rehearsal(Struct, frozen=True):
     written: tuple[str, ...]
     removed: tuple[str, ...]
     timeline: tuple[Foreseen, ...]
+    kind: str = ""
+    """The kind of the failure with which the real run would end; "" if it would not fail."""
 
     @property
     def failed(self) -> bool:

@@ -21,6 +21,7 @@ from certagent.lifecycle import state as lifecycle
 from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
+from certagent.report.conditions import Condition, conditions, explanation_url, in_service
 from certagent.report.step import Problem
 from certagent.store.protocol import Wake
 from certagent.store.subject import SubjectId
@@ -168,7 +169,11 @@ class Certificate(Struct, frozen=True):
     mail_servers: tuple[MailServer, ...]
     tlsa_names: tuple[TlsaName, ...]
     standby: Standby
+    conditions: tuple[Condition, ...]
+    """What is wrong although no step fails, the worst first."""
     failures: tuple[Failure, ...]
+    explanation_url: str | None
+    """The CA's page about its renewal window."""
     roll: Roll | None
     next: Next | None
     """None: now, as soon as certagent runs."""
@@ -221,20 +226,19 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return VERDICTS[max(map(VERDICTS.index, verdicts), default=0)]
 
 
-def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None) -> Certificate:
-    """The view of one certificate."""
-    served = tuple(_generation(g) for g in _served(spec, state))
+def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None, daemon: int | None = None) -> Certificate:
+    """The view of one certificate. `daemon`: the process that looks after it."""
+    served = tuple(_generation(g) for g in in_service(spec, state))
     valid_until = min((g.valid_until for g in served), default=None)
     mail_servers = tuple(_mail_server(server.name, state) for server in spec.mail_servers)
     names = tlsaname.TlsaNames(spec, state)
     tlsa_names = tuple(map(_tlsa_name, names))
     failing = tuple(failures(state, now))
+    wrong = conditions(spec, state, now, wake, daemon)
     roll = _roll(names, state, now)
     return Certificate(
         name=spec.name,
-        verdict=_verdict(
-            failing, mail_servers, tlsa_names, roll, expired=bool(valid_until and valid_until <= now.wall)
-        ),
+        verdict=_verdict(wrong, failing, mail_servers, tlsa_names, roll),
         names=spec.names,
         key_types=spec.key_types,
         served=served,
@@ -242,25 +246,29 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None) -> Ce
         mail_servers=mail_servers,
         tlsa_names=tlsa_names,
         standby=_standby(names, state, now),
+        conditions=wrong,
         failures=failing,
+        explanation_url=explanation_url(state),
         roll=roll,
         next=Next(wake.at, wake.why) if wake else None,
     )
 
 
 def _verdict(
+    conditions: tuple[Condition, ...],
     failures: tuple[Failure, ...],
     mail_servers: tuple[MailServer, ...],
     tlsa_names: tuple[TlsaName, ...],
     roll: Roll | None,
-    *,
-    expired: bool,
 ) -> Verdict:
-    if expired or any(f.alarm or f.kind in (Misconfigured.kind, Unsafe.kind) for f in failures):
+    counted = [failure for failure in failures if not failure.note]
+    if any(c.needs_human for c in conditions) or any(
+        f.alarm or f.kind in (Misconfigured.kind, Unsafe.kind) for f in counted
+    ):
         return "needs_human"
     unsound = any(n.dnssec == "bogus" or any(a.unknown for a in n.answers) for n in tlsa_names)
     unserved = any(s.phase in ("verify_failed", "drifted") or s.rejected for s in mail_servers)
-    if failures or unsound or unserved:
+    if conditions or counted or unsound or unserved:
         return "failing"
     return "rolling" if roll else "well"
 
@@ -282,13 +290,6 @@ def failures(state: State, now: Instant) -> Iterator[Failure]:
             again_at=failure.at.wall + schedule.retry_after(failure, in_service),
             note=failure.lane.advisory,
         )
-
-
-def _served(spec: Spec, state: State) -> list[lifecycle.Generation]:
-    """What clients may get now; of a certificate that no mail server has, the newest."""
-    if not spec.mail_servers:
-        return [state.newest] if state.newest else []
-    return state.serving(tuple(server.name for server in spec.mail_servers))
 
 
 def _generation(generation: lifecycle.Generation) -> Generation:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from certagent.errors import printable
 from certagent.report.status import VERDICTS
 from certagent.report.words import brief, count, date, short
 
 if TYPE_CHECKING:  # `status` does without the planner, which the other views need
+    from certagent.report.conditions import Condition
     from certagent.report.findings import Finding
     from certagent.report.history import Event
     from certagent.report.status import (
@@ -25,7 +27,7 @@ if TYPE_CHECKING:  # `status` does without the planner, which the other views ne
         TlsaName,
         Verdict,
     )
-    from certagent.report.views import Planned, RehearsedCertificate, Taken, TlsaRecord
+    from certagent.report.views import CheckedCertificate, Planned, RehearsedCertificate, Taken, TlsaRecord
 
 MANY = 50
 """More certificates than anybody reads in full: of those that are well, `status` shows a line each."""
@@ -63,6 +65,16 @@ def timeline(steps: Sequence[Planned]) -> str:
 
 
 # -- findings ----------------------------------------------------------------------------------------------------------
+
+
+def outcome(checked: CheckedCertificate) -> str:
+    """How many findings there are of each kind, the worst first."""
+    outcomes = [finding.outcome for finding in checked.findings]
+    parts = [
+        count(outcomes.count(one), one) if one != "ok" else f"{outcomes.count(one)} ok"
+        for one in dict.fromkeys(outcomes)
+    ]
+    return ", ".join(parts) or "nothing to check"
 
 
 def finding(item: Finding) -> str:
@@ -138,8 +150,12 @@ def verdict(view: Status) -> str:
 def certificate(view: Certificate, now: datetime) -> str:
     """One certificate in full, for somebody woken at night: what is wrong comes first."""
     lines = [f"{view.name}: {_headline(view, now)}"]
+    for condition in view.conditions:
+        lines += _condition(condition)
     for failure in view.failures:
         lines += _failure(failure)
+    if view.explanation_url:
+        lines.append(f"  the CA explains its renewal window: {printable(view.explanation_url)}")
     if view.roll:
         lines += _roll(view.roll, now)
     lines += [f"  {server.name} {_mail_server(server)}" for server in view.mail_servers]
@@ -167,12 +183,20 @@ def _headline(view: Certificate, now: datetime) -> str:
     return f"{word}; {ids} valid until {date(view.valid_until)} UTC, {brief(left)} more ({names})"
 
 
+def _condition(condition: Condition) -> Iterator[str]:
+    word = _VERDICTS["needs_human" if condition.needs_human else "failing"]
+    yield f"  {word} {condition.detail} [{condition.code}]"
+    yield f"    hint: {condition.hint}"
+
+
 def _failure(failure: Failure) -> Iterator[str]:
-    word = "ALARM" if failure.alarm else "FAILING"
+    word = "ALARM" if failure.alarm else "note:" if failure.note else "FAILING"
     since = f"{count(failure.count, 'time')} since {date(failure.since)}"
     yield f"  {word} {failure.lane}, {since}: {failure.detail} [{failure.code}]"
     if failure.hint:
         yield f"    hint: {failure.hint}"
+    if failure.again_at - failure.last_at > timedelta(hours=1):
+        yield f"    tried again {date(failure.again_at)}"
 
 
 def _roll(roll: Roll, now: datetime) -> Iterator[str]:

@@ -17,7 +17,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
-from certagent.report.findings import Finding, Outcome, Rehearsal
+from certagent.report.findings import OUTCOMES, Finding, Outcome, Rehearsal
 from certagent.report.status import Date, Failure
 from certagent.report.step import Failed, StepReport
 from certagent.report.words import brief, step_words
@@ -154,6 +154,8 @@ class RehearsedCertificate(Struct, frozen=True):
     removed: tuple[str, ...]
     plan: tuple[Planned, ...]
     """The real run."""
+    kind: str
+    """The kind of the failure with which the real run would end; "" if it would not fail."""
 
 
 class RehearsalReport(Struct, frozen=True):
@@ -172,6 +174,7 @@ def rehearsed(report: Rehearsal) -> RehearsedCertificate:
         written=report.written,
         removed=report.removed,
         plan=planned(report.timeline),
+        kind=report.kind,
     )
 
 
@@ -194,14 +197,11 @@ class Check(Struct, frozen=True):
     certificates: tuple[CheckedCertificate, ...]
 
 
-_OUTCOMES: tuple[Outcome, ...] = ("ok", "note", "warning", "error")
-
-
 def checked(name: str, findings: Iterable[Finding]) -> CheckedCertificate:
     """The view of the findings about one certificate."""
     every = tuple(findings)
-    worst = max((_OUTCOMES.index(finding.outcome) for finding in every), default=0)
-    return CheckedCertificate(name, _OUTCOMES[worst], every)
+    worst = max((OUTCOMES.index(finding.outcome) for finding in every), default=0)
+    return CheckedCertificate(name, OUTCOMES[worst], every)
 
 
 # -- tlsa --------------------------------------------------------------------------------------------------------------

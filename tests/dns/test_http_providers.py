@@ -11,8 +11,8 @@ from certagent.dns.providers.protocol import Changed, Provider
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
-from tests.dns.fakes.known import KNOWN, TOKEN, Known
-from tests.dns.fakes.service import Fault, Service
+from tests.dns.fakes.known import KNOWN, Known
+from tests.dns.fakes.service import TOKEN, Fault, Service
 from tests.lab import certificates
 
 ZONE = "example.org."
@@ -31,10 +31,10 @@ def fake(known: Known, tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
+def token_file(known: Known, tmp_path: Path) -> Path:
     path = tmp_path / "token"
     path.touch(0o600)
-    path.write_text(f"{TOKEN}\n")
+    path.write_text(known.secret.format(TOKEN) + "\n")
     return path
 
 
@@ -61,7 +61,7 @@ def test_what_others_have_is_left_alone(known: Known, fake: Service, provider: P
 
 def test_a_wrong_token(known: Known, fake: Service, token_file: Path) -> None:
     """The operator has to repair it; the error says where, and never the token."""
-    token_file.write_text("wrong-secret")
+    token_file.write_text(known.secret.format("wrong-secret"))
     with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
         known.provider(fake, token_file, LONG_S, ZONE).get(NAME, "TLSA")
     assert caught.value.hint
@@ -69,10 +69,10 @@ def test_a_wrong_token(known: Known, fake: Service, token_file: Path) -> None:
 
 
 def test_a_new_token_needs_no_restart(known: Known, fake: Service, token_file: Path, provider: Provider) -> None:
-    token_file.write_text("wrong-secret")
+    token_file.write_text(known.secret.format("wrong-secret"))
     with pytest.raises(Misconfigured):
         provider.get(NAME, "TLSA")
-    token_file.write_text(TOKEN)
+    token_file.write_text(known.secret.format(TOKEN))
     assert provider.get(NAME, "TLSA") is None
 
 

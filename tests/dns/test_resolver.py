@@ -120,8 +120,9 @@ class Scripted(Resolver):
     """A recursive resolver that knows one zone, and authoritative servers that are only listed."""
 
     def __init__(self, records: dict[tuple[str, str], str], *, ipv6: bool | None = None) -> None:
-        super().__init__(("127.0.0.1",), trust_ad=False, timeout_s=0.1, ipv6=ipv6)
+        super().__init__(("127.0.0.1",), trust_ad=False, timeout_s=0.1, ipv6=ipv6, public_view=True)
         self.records = {("example.org.", "SOA"): "ns1. root. 1 1 1 1 1", **records}
+        self.recursive.ask = self._recurse  # pyright: ignore
 
     def _recurse(self, server: str, name: str, rdtype: object, extra: int = 0) -> dns.message.Message:
         message = dns.message.make_response(dns.message.make_query(name, rdtype))  # pyright: ignore

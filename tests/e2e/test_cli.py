@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.site import CHALLENGE, NAME, TLSA_NAME, Site
+from tests.lab import certificates
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 
@@ -22,7 +24,7 @@ def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
 def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site: Site) -> None:
     """plan and status of a new host: what would be done, and that nothing is there yet."""
     plan = site.run("plan")
-    for words in ("make keys k1", "order a certificate", "swap postfix to g1", "publish", "nothing fails"):
+    for words in ("make keys k1", "order a certificate", "swap postfix to g1", "publish", "nothing more fails"):
         assert words in plan.out
     [foreseen] = site.run("plan", "--json").json["certificates"]
     steps = [item["step"] for item in foreseen["steps"]]
@@ -132,14 +134,54 @@ def test_what_is_printed_is_for_people(site: Site) -> None:
     assert "\x1b" not in everything, "colours where there is no terminal"
 
 
-def test_check_finds_what_is_wrong_now(site: Site) -> None:
-    """Exit 1 where what is served matches no record: somebody else changed the zone."""
+def _foreign_key(site: Site) -> None:
+    other = certificates.make([NAME])
+    site.files["ecdsa"].write_bytes(other.chain_file)
+    site.receiver.reload()
+
+
+def _no_issuers(site: Site) -> None:
+    path = site.files["ecdsa"]
+    key, leaf, *_ = re.findall(r"-----BEGIN.*?-----END[^\n]*\n", path.read_text(), re.DOTALL)
+    path.write_text(key + leaf)
+    site.receiver.reload()
+
+
+def _records(*values: str) -> Callable[[Site], None]:
+    def change(site: Site) -> None:
+        site.dns.update(TLSA_NAME, "TLSA", list(values), ttl=1)
+        site.dns.settle()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (_records(f"3 1 1 {'ab' * 32}"), "no 3 1 1 (ecdsa-p256) record matches what is served"),
+        (_records(), "no usable record, senders do not use DANE"),
+        (_records(f"1 1 1 {'ab' * 32}"), "no usable record, senders do not use DANE"),
+        (_foreign_key, "does not serve what was installed"),
+        (_no_issuers, "serves what was installed, with other issuers"),
+    ],
+    ids=["a strange record", "no records", "an unusable record", "a foreign key", "no issuers"],
+)
+def test_what_check_finds_renew_puts_right(site: Site, wrong: Callable[[Site], None], said: str) -> None:
+    """Somebody else changed the zone or the file: `check` says so first, with 1; its hint works at once."""
     site.run("renew", "--wait")
-    site.dns.update(TLSA_NAME, "TLSA", [f"3 1 1 {'ab' * 32}"], ttl=1)
-    site.dns.settle()
+    site.run("check")
+    wrong(site)
     done = site.run("check", code=1)
-    assert "no 3 1 1 record matches what is served" in done.out
-    assert "certagent renew publishes what is missing" in done.out
+    first, worst, *_ = done.out.splitlines()
+    assert first.startswith(f"{NAME}: ")
+    assert " error" in first
+    assert worst.startswith("  ERROR ")
+    assert said in done.out
+    assert "run: certagent renew" in done.out
+    site.run("renew")
+    site.dns.settle()
+    site.run("check")
+    site.run("status")
 
 
 def test_exit_codes(site: Site) -> None:

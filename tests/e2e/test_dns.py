@@ -15,6 +15,8 @@ import pytest
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.command import Command
 from certagent.dns.providers.command import Options as CommandOptions
+from certagent.dns.providers.knot import Knot
+from certagent.dns.providers.knot import Options as KnotOptions
 from certagent.dns.providers.powerdns import Options as HttpOptions
 from certagent.dns.providers.powerdns import PowerDns as HttpApi
 from certagent.dns.providers.protocol import Changed
@@ -172,8 +174,11 @@ class TestObserve:
         """Its servers are asked all the same, and it is called bogus: signatures over, or a wrong DS."""
         observation = resolver.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
         assert (observation.security, set(observation.answers)) == ("bogus", {f"ns1.{EXPIRED_ZONE}./{PRIMARY}"})
+        owner = f"_25._tcp.bogus.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A])
+        lab_dns.settle()
         lab_dns.parent(ZONE, "bad")
-        observation = resolver.observe(f"_25._tcp.mx1.{ZONE}.")
+        observation = resolver.observe(owner)
         assert observation.security == "bogus"
         assert all(isinstance(observation.answers[key], Answer) for key in (NS1, NS2))
 
@@ -433,6 +438,53 @@ class TestPowerDns:
     def test_a_zone_that_is_not_there(self, powerdns: PowerDns, place: Path) -> None:
         with pytest.raises(Misconfigured, match=r"dns\.refused"):
             http_api(powerdns, place, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+
+
+def knot(dns: Dns, zone: str = KNOT_ZONE, socket: str = "") -> Knot:
+    return Knot(KnotOptions(zones=(zone,), socket=socket or str(dns.knot_socket)))
+
+
+class TestKnot:
+    """By knotc, in transactions."""
+
+    @each_check
+    def test_it_keeps_the_rules(self, lab_dns: Dns, check: DnsCheck) -> None:
+        check(knot(lab_dns), f"{KNOT_ZONE}.")
+
+    def test_it_is_in_dns(self, lab_dns: Dns) -> None:
+        """Signed, when the change is committed."""
+        name = f"_25._tcp.mx3.{KNOT_ZONE}."
+        knot(lab_dns).add(name, "TLSA", frozenset({A, B}), 60, None)
+        answer = lab_dns.ask(KNOT, name, "TLSA").answer
+        assert {rrset.rdtype.name for rrset in answer} == {"TLSA", "RRSIG"}
+
+    @pytest.mark.parametrize(("owner", "left"), [("_25._tcp.mx4", False), ("www", True)])
+    def test_a_transaction_that_was_left_open(self, lab_dns: Dns, owner: str, left: bool) -> None:
+        """One that changes this set alone is certagent's own, of a run that was killed; any other is left alone."""
+        knotc = ["knotc", "-s", str(lab_dns.knot_socket)]
+        subprocess.run([*knotc, "zone-begin", KNOT_ZONE], check=True)
+        subprocess.run([*knotc, "zone-set", KNOT_ZONE, owner, "60", "TLSA", *B.split()], check=True)
+        provider, name = knot(lab_dns), f"_25._tcp.mx4.{KNOT_ZONE}."
+        try:
+            if left:
+                with pytest.raises(Transient, match="transaction of somebody else"):
+                    provider.add(name, "TLSA", frozenset({A}), 60, None)
+                return
+            provider.add(name, "TLSA", frozenset({A}), 60, None)
+            found = provider.get(name, "TLSA")
+            assert found
+            assert found.values == {A}
+        finally:
+            done = subprocess.run([*knotc, "zone-abort", KNOT_ZONE], check=False).returncode
+            assert (done == 0) == left
+
+    def test_a_zone_that_is_not_there(self, lab_dns: Dns) -> None:
+        with pytest.raises(Misconfigured, match=r"dns\.refused"):
+            knot(lab_dns, "other.example").add("x.other.example.", "TXT", frozenset({"x"}), 60, None)
+
+    def test_nobody_there(self, lab_dns: Dns, place: Path) -> None:
+        with pytest.raises(Transient, match=r"dns\.unreachable"):
+            knot(lab_dns, socket=str(place / "none.sock")).get(f"x.{KNOT_ZONE}.", "TXT")
 
 
 class TestPdnsutil:

@@ -205,6 +205,14 @@ class TestDiscover:
         assert {(service.port, service.addresses) for service in top.services} == {(port, ()) for port in SERVICES}
         assert f"local {IMAP}: if {HOST} leads there, give its services the other `addresses`" in top.notes
 
+    def test_a_listener_for_the_proxy_protocol_is_left_out_with_the_reason(self, default: lab.Dovecot) -> None:
+        default.add("service pop3-login {\ninet_listener pop3s {\nhaproxy = yes\n}\n}\n")
+        top, of_a = Dovecot.discover()
+        assert {service.port for service in top.services} == {service.port for service in of_a.services}
+        assert {service.port for service in top.services} == {*SERVICES} - {995}
+        [note] = [note for note in top.notes if "PROXY" in note]
+        assert note.startswith("inet_listener pop3s (port 995) is left out: ")
+
     def test_a_configuration_that_dovecot_refuses_is_reported(self, default: lab.Dovecot) -> None:
         default.add("nonsense = yes\n")
         assert "Unknown setting: nonsense" in wrong(Dovecot.discover).detail

@@ -636,6 +636,23 @@ def killed(*_: object, **__: object) -> None:
 
 
 class TestReload:
+    @pytest.mark.parametrize("hangup", [True, False])
+    def test_one_that_is_started_for_each_connection_has_no_daemon(
+        self, dual: lab.Exim, tls: Path, hangup: bool
+    ) -> None:
+        """By a real socket activation: it serves what is installed, and nothing is signalled or missed."""
+        exim = Exim("mx2", msgspec.structs.replace(options(dual, tls), hangup=hangup))
+        dual.stop()
+        argv = ["systemd-socket-activate", "--inetd", "--accept", *(f"--listen={MX2}:{port}" for port in (25, 587))]
+        with subprocess.Popen([*argv, str(dual.program), "-C", str(dual.config), "-bs"]) as activation:
+            try:
+                until(lambda: serves(OLD, OLD_RSA), 10, "Exim is started for a connection")
+                exim.install(NEW_PEMS)
+                exim.reload()
+                assert serves(NEW, NEW_RSA)
+            finally:
+                activation.kill()
+
     def test_a_stopped_exim_is_down(self, dual: lab.Exim, exim: Exim) -> None:
         dual.stop()
         with pytest.raises(Transient, match=r"mta\.down") as caught:

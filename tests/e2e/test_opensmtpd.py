@@ -427,6 +427,14 @@ class TestDiscover:
         assert (one.names, two.names) == ((NAME,), (SNI,))
         assert one.changes == two.changes == ()
 
+    def test_a_listener_for_the_proxy_protocol_is_left_out_with_the_reason(self, lab: Lab) -> None:
+        replace("smtps pki", "smtps proxy-v2 pki")
+        assert subprocess.run(["smtpd", "-n"], check=False, capture_output=True).returncode == 0
+        one, _ = OpenSmtpd.discover()
+        assert {service.port for service in one.services} == {25, 587}
+        [note] = [note for note in one.notes if "PROXY" in note]
+        assert "port 465 is left out" in note
+
     def test_a_link_to_somebody_elses_file_is_to_be_replaced_by_a_file_of_its_own(self, lab: Lab, pem: Path) -> None:
         live = pem.parent / "live.pem"
         live.symlink_to(pem)

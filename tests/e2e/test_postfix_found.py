@@ -221,6 +221,27 @@ def test_every_port_and_name_that_is_proposed_is_verified(place: Path) -> None:
         receiver.stop()
 
 
+@pytest.mark.parametrize(
+    ("main", "row", "setting"),
+    [
+        (
+            "",
+            "10465 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_tls_wrappermode=yes",
+            "smtpd",
+        ),
+        ("smtpd_upstream_proxy_protocol = haproxy\n", "10465 inet n - n - - smtpd", "smtpd"),
+        ("postscreen_upstream_proxy_protocol = haproxy\n", "10465 inet n - n - 1 postscreen", "postscreen"),
+    ],
+)
+def test_a_port_for_the_proxy_protocol_is_left_out_with_the_reason(main: str, row: str, setting: str) -> None:
+    configure(TWO_PAIRS + main, f"{row}\n")
+    one = found()
+    assert one.services == ()
+    [note] = [note for note in one.notes if note.startswith("10465 is left out")]
+    assert f"{setting}_upstream_proxy_protocol = haproxy" in note
+    assert "proxy: v2" in note
+
+
 def test_bytes_of_any_encoding_and_line_ends_stay_as_they_are() -> None:
     """A comment in Latin-1, as an editor of another system left it."""
     odd = "# Empf\udce4nger\r\n"

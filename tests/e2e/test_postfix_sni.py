@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.mta.postfix import snimap
 from certagent.mta.postfix.postconf import Instance
 from certagent.mta.postfix.server import Options, Postfix, Sni
 from tests.e2e.postfixes import EC, HOST, do_as_told, met, private, served, told
@@ -54,6 +61,11 @@ def entries(receiver: Receiver, tls: Path, kind: str = "hash") -> tuple[Postfix,
 
 def install(postfix: Postfix, chain: chains.Chain) -> None:
     postfix.install({"ecdsa-p256": chain.credential})
+
+
+def kept(postfix: Postfix) -> dict[str, bytes]:
+    """The content of its files."""
+    return {path: content.reveal() for path, content in postfix.saved().items()}
 
 
 def set_up(receiver: Receiver, tls: Path, kind: str = "hash") -> tuple[Postfix, Postfix]:
@@ -140,24 +152,21 @@ def test_a_line_of_others_that_would_be_left_out_stops_it_and_the_old_table_serv
 ) -> None:
     """postmap itself leaves such a line out, ends with success, and its clients would meet another certificate."""
     a, _ = set_up(receiver, tls)
-    saved = a.saved()
+    saved = kept(a)
     (tls / "b.pem").rename(tls / "away.pem")
     with pytest.raises(Misconfigured, match=r"line 3: open .*/b.pem: No such file or directory.* \[mta\.config\]") as e:
         install(a, NEW_A)
     assert f"{tls}/sni, line 3" in e.value.detail
     assert "PRIVATE KEY" not in f"{e.value.detail}{e.value.hint}{e.value.__cause__}"
-    assert a.installed() == {}
+    assert a.installed() == {"ecdsa-p256": OLD_A.der}
+    assert kept(a) == saved
     a.reload()
-    until(lambda: served([None], NEW_A) and served([HOST], OLD_A) and served([MAIL], OLD_B), 5, "the old table")
-    (tls / "away.pem").rename(tls / "b.pem")
-    a.restore(saved)
-    a.reload()
-    until(lambda: served(BY_A, OLD_A) and served([MAIL], OLD_B), 5, "all as before")
+    until(lambda: served([None, *BY_A], OLD_A) and served([MAIL], OLD_B), 5, "all as before")
 
 
-def test_a_postmap_that_fails_leaves_the_old_table_and_all_can_be_put_back(receiver: Receiver, tls: Path) -> None:
+def test_a_postmap_that_fails_leaves_all_as_it_was(receiver: Receiver, tls: Path) -> None:
     a, _ = set_up(receiver, tls)
-    saved, table = a.saved(), (tls / "sni.db").read_bytes()
+    saved, table = kept(a), (tls / "sni.db").read_bytes()
     sound = (receiver.config_dir / "main.cf").read_text()
     receiver.configure("main.cf", sound + "\n=x broken\n")
     with pytest.raises(Misconfigured, match=rf"no table can be made of {tls}/sni: .* \[mta\.config\]") as caught:
@@ -165,7 +174,7 @@ def test_a_postmap_that_fails_leaves_the_old_table_and_all_can_be_put_back(recei
     assert "PRIVATE KEY" not in f"{caught.value.detail}{caught.value.hint}"
     assert (tls / "sni.db").read_bytes() == table
     receiver.configure("main.cf", sound)
-    a.restore(saved)
+    assert kept(a) == saved
     a.reload()
     until(lambda: served(BY_A, OLD_A) and served([MAIL], OLD_B), 5, "all as before")
 
@@ -190,6 +199,74 @@ def test_a_disk_that_is_full_at_the_table_leaves_the_old_one(receiver: Receiver,
     finally:
         receiver.stop()
         subprocess.run(["umount", tls], check=True)
+
+
+def killed_after(renames: int, postfix: Postfix, chain: chains.Chain) -> None:
+    """An installation in another process, which SIGKILL ends right after so many renames."""
+    child = os.fork()
+    if not child:
+        real = os.rename
+
+        def rename(*args: Any, **more: Any) -> None:
+            nonlocal renames
+            if not renames:
+                os.kill(os.getpid(), signal.SIGKILL)
+            renames -= 1
+            real(*args, **more)
+
+        try:
+            with patch.object(os, "rename", rename):
+                install(postfix, chain)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kind", ["hash", "texthash"])
+def test_killed_between_any_two_renames_every_name_is_served_and_the_next_run_completes_it(
+    receiver: Receiver, tls: Path, kind: str
+) -> None:
+    a, b = set_up(receiver, tls, kind)
+    names = {path.name for path in tls.iterdir()}
+    for renames in range({"hash": 3, "texthash": 2}[kind]):
+        killed_after(renames, a, NEW_A)
+        assert a.installed() != {"ecdsa-p256": NEW_A.der} or kind == "texthash"
+        receiver.reload()
+        for name in BY_A:
+            until(lambda name=name: met(name) in {OLD_A.der, NEW_A.der}, 5, "the old key or the new one")
+        assert served([MAIL], OLD_B)
+        install(a, NEW_A)
+        receiver.reload()
+        until(lambda: served(BY_A, NEW_A), 5, "the new one")
+        assert {path.name for path in tls.iterdir()} == names
+        install(a, OLD_A)
+    assert b.installed() == {"ecdsa-p256": OLD_B.der}
+
+
+def test_no_file_is_placed_while_another_edits_the_map(
+    receiver: Receiver, tls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor if the table cannot take its place: a swap is whole, or not at all."""
+    a, _ = set_up(receiver, tls)
+    before = kept(a)
+    monkeypatch.setattr(snimap, "TIMEOUT_S", 0.1)
+    with (tls / ".sni.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Transient, match=r"\[lock\.busy\]"):
+            install(a, NEW_A)
+    assert kept(a) == before
+    monkeypatch.setattr(snimap, "TIMEOUT_S", 30.0)
+    rename = os.rename
+
+    def failing(source: str, target: str, **more: Any) -> None:
+        if target == "sni.db":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target, **more)
+
+    with patch.object(os, "rename", failing), pytest.raises(Transient, match=r"\[mta\.disk\]"):
+        install(a, NEW_A)
+    assert kept(a) == before
+    assert a.installed() == {"ecdsa-p256": OLD_A.der}
 
 
 def test_two_certificates_that_edit_the_map_at_once_lose_nothing(receiver: Receiver, tls: Path) -> None:

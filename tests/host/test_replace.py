@@ -292,6 +292,22 @@ def test_an_immutable_file_is_refused_before_anything_is_written(path: Path, fla
     assert caught.value.hint == f"chattr -ia {path}"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_file_that_is_a_mount_point_is_refused_before_anything_is_written(path: Path) -> None:
+    """As in a container to which the one file was given: the rename would fail for ever (EBUSY)."""
+    if subprocess.run(["mount", "--bind", path, path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for change in (lambda: replace.write(path, b"new"), lambda: replace.replaceable(path)):
+            with pytest.raises(Misconfigured, match=r"is a mount point, .* \[store\.path\]") as caught:
+                change()
+        assert path.read_bytes() == b"old"
+    finally:
+        subprocess.run(["umount", path], check=True)
+    assert str(path.parent) in caught.value.hint
+    replace.write(path, b"new")
+
+
 def test_a_read_only_mount_is_reported_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a service's sandbox: with the setting that its unit lacks."""
 

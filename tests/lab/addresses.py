@@ -15,6 +15,7 @@ SMTPD = "127.0.0.21"  # OpenSMTPD
 SENDMAIL = "127.0.0.22"
 
 ZONE = "corp.example"  # not .test, which unbound answers by itself
+CUT_ZONE = f"cut.{ZONE}"  # another zone below it, unsigned
 ALIAS_ZONE = "alias.example"  # where CNAMEs of ZONE may lead
 KNOT_ZONE = "knot.example"
 INSECURE_ZONE = "insecure.example"  # unsigned

@@ -28,6 +28,7 @@ from dns.rdtypes.ANY.DNSKEY import DNSKEY
 from tests.lab import zones
 from tests.lab.addresses import (
     ALIAS_ZONE,
+    CUT_ZONE,
     EXPIRED_ZONE,
     INSECURE_ZONE,
     KNOT,
@@ -102,11 +103,16 @@ class Dns:
 
     def _write_zones(self) -> None:
         primary = self._directory / "primary"
-        for zone in (ZONE, ALIAS_ZONE, INSECURE_ZONE):
+        for zone in (ZONE, CUT_ZONE, ALIAS_ZONE, INSECURE_ZONE):
             (primary / f"{zone}.zone").write_text(zones.child(zone, self.ttl, self._mx1))
         expired = zones.Signer(EXPIRED_ZONE)
         (primary / f"{EXPIRED_ZONE}.zone").write_text(expired.sign(zones.child(EXPIRED_ZONE, self.ttl), expired=True))
         self._ds = {INSECURE_ZONE: [], EXPIRED_ZONE: expired.ds()}
+
+    @property
+    def knot_socket(self) -> Path:
+        """The control socket of knotd."""
+        return self._directory / "knot" / "knot.sock"
 
     def _start_bind(self, role: str) -> None:
         directory = self._directory / role

@@ -16,6 +16,7 @@ from dns.rdtypes.ANY.DS import DS
 from tests.lab.addresses import (
     ACME,
     ALIAS_ZONE,
+    CUT_ZONE,
     EXPIRED_ZONE,
     IMAP,
     INSECURE_ZONE,
@@ -33,13 +34,14 @@ from tests.lab.addresses import (
 
 DAY = 86400
 NAME_SERVERS: Mapping[str, Sequence[str]] = {
+    CUT_ZONE: [PRIMARY],
     ZONE: [PRIMARY, SECONDARY],
     ALIAS_ZONE: [PRIMARY, SECONDARY],
     INSECURE_ZONE: [PRIMARY],
     EXPIRED_ZONE: [PRIMARY],
     KNOT_ZONE: [KNOT],
 }
-"""Every zone below example., with the addresses of its name servers."""
+"""Every zone below example., the deeper first, with the addresses of its name servers."""
 
 
 class Signer:
@@ -74,11 +76,19 @@ def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
     servers = NAME_SERVERS[zone]
     hosts = [("mx1", address) for address in mx1]
     if zone == ZONE:
-        hosts += [("mx2", MX2), ("imap", IMAP), ("acme", ACME), ("smtpd", SMTPD), ("sendmail", SENDMAIL)]
+        hosts += [
+            (f"ns1.{CUT_ZONE}.", PRIMARY),
+            ("mx2", MX2),
+            ("imap", IMAP),
+            ("acme", ACME),
+            ("smtpd", SMTPD),
+            ("sendmail", SENDMAIL),
+        ]
     lines = [
         _head(zone, ttl),
         *(f"@ NS ns{n}\nns{n} A {address}" for n, address in enumerate(servers, 1)),
         "@ MX 10 mx1",
+        *([f"{CUT_ZONE}. NS ns1.{CUT_ZONE}."] if zone == ZONE else []),
         *(f"{host} A {address}" for host, address in hosts),
     ]
     return _text(lines)

@@ -161,6 +161,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "kept": st.booleans(),
     "rollback": st.booleans(),
     "drained": st.booleans(),
+    "as_before": st.booleans(),
     "accept_deferrals": st.booleans(),
     "start": st.none() | DATES,
     "end": st.none() | DATES,

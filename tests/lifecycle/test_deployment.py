@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
+from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import schedule
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.rules import deployment, issuance
 from certagent.lifecycle.state import Phase
 from tests.lifecycle.play import (
@@ -307,3 +309,79 @@ def test_nothing_follows_from_a_verification_before_any_reload() -> None:
 def test_every_phase_has_a_stage() -> None:
     """In the order of the phases: the table of docs/explanation/rollover.md is drawn from it."""
     assert tuple(deployment.STAGES) == get_args(Phase)
+
+
+NOT_OFFERED = Unknown("STARTTLS is not offered to 192.0.2.1: TLS is off", reached=True)
+ANSWERS = (served(NOT_OFFERED),)
+
+
+def swapped(life: Life, *, drained: bool = False) -> Life:
+    """g2 is installed and reloaded, and a port shows no certificate."""
+    life.does(st.Install(server="postfix", generation="g2", because=""))
+    life.happens(ev.Installed(server="postfix", generation="g2"))
+    life.happens(ev.Reloaded(server="postfix"))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=ANSWERS, drained=drained))
+    return life
+
+
+def before(life: Life) -> tuple[str, ...]:
+    """The answers that count as those of before the swap."""
+    return life.state.mail_servers["postfix"].before
+
+
+def test_an_answer_of_before_the_swap_is_remembered_until_all_is_verified() -> None:
+    """Inspected, drifted, or seen once the old processes of what was put back were gone."""
+    told = (str(ANSWERS[0].unseen),)
+    inspected = Life()
+    inspected.happens(ev.Inspected(server="postfix", served=ANSWERS))
+    inspected.does(st.Install(server="postfix", generation="g1", because=""))
+    assert before(inspected) == told
+
+    life = swapping()
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=ANSWERS, drained=True))
+    assert before(swapped(life)) == told
+    life.happens(ev.Verified(server="postfix", generation="g2", drained=True, served=()))
+    assert before(life) == ()
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_an_answer_that_the_swap_brought_is_not_one_of_before_it(drained: bool) -> None:
+    """Not even at the next try, before it is known whether what was put back gives it too."""
+    life = swapped(swapping(), drained=drained)
+    assert before(life) == ()
+    life.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
+    life.happens(ev.Installed(server="postfix", generation="g1"))
+    assert before(swapped(life)) == ()
+
+
+def test_what_was_put_back_gives_the_same_answer_so_the_swap_is_not_its_cause() -> None:
+    life = swapped(swapping())
+    life.does(st.Install(server="postfix", generation="g1", rollback=True, because=""))
+    life.happens(ev.Installed(server="postfix", generation="g1"))
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=ANSWERS, drained=True))
+    assert before(swapped(life)) == (str(ANSWERS[0].unseen),)
+
+
+def test_a_new_service_that_offers_no_tls_changes_nothing_that_is_served() -> None:
+    life = swapping()
+    life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=ANSWERS, drained=True, as_before=True))
+    assert life.state.mail_servers["postfix"].phase == "drained"
+
+
+def test_reloads_end_where_they_do_not_help() -> None:
+    """Handshakes go on, so that a repair is seen; a person is told by then."""
+    [offer] = unverified(swapping(), "mta.not_offered", times=deployment.RELOADS).offers(deployment.finish)
+    assert isinstance(offer, st.Verify)
+
+
+def test_a_swap_that_was_taken_back_again_and_again_is_tried_once_a_day() -> None:
+    life = swapping()
+    for _ in schedule.SWAP_BACKOFF_S:
+        unverified(life, "mta.not_served")
+        rollback, *_ = life.offers(deployment.finish)
+        life.does(rollback, ev.Installed(server="postfix", generation="g1"), ev.Reloaded(server="postfix"))
+        life.happens(ev.Verified(server="postfix", generation="g1", drained=False, served=()))
+    failure = life.state.failure(Lane("install", "postfix"))
+    assert failure
+    assert failure.count == len(schedule.SWAP_BACKOFF_S)
+    assert schedule.retry_in(failure, life.now) >= timedelta(days=1)

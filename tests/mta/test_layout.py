@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -364,6 +366,29 @@ class TestNothingChanges:
         with pytest.raises(Transient, match=r"No space left on device \[mta\.disk\]"):
             layout.restore(layout.saved())
         assert snapshot(place) == before
+
+    @pytest.mark.parametrize("shape", ["combined", "fullchain", "parts"])
+    @pytest.mark.parametrize("failing", [1, 2, 3])
+    def test_by_a_rename_that_fails_those_before_it_are_taken_back(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch, shape: str, failing: int
+    ) -> None:
+        layout = installed(place, shape)
+        before = {path: path.read_bytes() for path in layout.paths()}
+        real, done = os.rename, 0
+
+        def rename(*args: Any, **more: Any) -> None:
+            nonlocal done
+            done += 1
+            if done == failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(*args, **more)
+
+        monkeypatch.setattr(os, "rename", rename)
+        if failing <= len(before):
+            with pytest.raises(Transient, match=r"\[mta\.disk\]"):
+                layout.install({"ecdsa-p256": NEW.credential})
+            assert {path: path.read_bytes() for path in layout.paths()} == before
+            assert layout.installed() == {"ecdsa-p256": OLD.der}
 
     def test_an_error_never_carries_the_key_or_the_password(self, place: Path, layout: Layout) -> None:
         lines = {line for line in NEW.key.decode().splitlines() if "-----" not in line} | {PASSWORD.decode()}

@@ -62,7 +62,7 @@ def test_a_directory_into_which_others_may_write_is_refused(tmp_path: Path) -> N
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     map_ = SniMap(Instance("postfix", None), "texthash", tmp_path / "open" / "sni", ["a.example"])
-    for call in (map_.check, lambda: map_.install([])):
+    for call in (map_.check, map_.locked().__enter__):
         with pytest.raises(Misconfigured, match=r"\[mta\.files\]"):
             call()
 

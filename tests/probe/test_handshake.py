@@ -28,10 +28,11 @@ from certagent.facts.tls import Chain, Mode, Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.spec import MailServer
-from certagent.lifecycle.state import Generation, Installation, State
+from certagent.lifecycle.state import Generation, Installation, Phase, State
 from certagent.lifecycle.steps import Verify
 from certagent.pki.bundle import facts
 from certagent.probe import handshake, starttls
+from certagent.report.findings import Finding
 from tests.lab.wait import until
 from tests.lifecycle.play import SPEC
 from tests.mta import chains, servers
@@ -584,10 +585,17 @@ class TestChain:
     def served(self, *certificates: bytes) -> Served:
         return ask(servers.smtp(servers.context(b"".join((EC.key, *certificates)))))
 
+    def checked(self, served: Served, installed: Generation | None) -> Finding:
+        at = Installation(generation=installed.id if installed else None, phase="drained")
+        state = State(name="mx", generations=(installed,) if installed else ())
+        now = self.INSTALLED.not_before
+        [finding] = served_check._compare(served, at, state, now)  # pyright: ignore[reportPrivateUsage]
+        return finding
+
     def test_the_whole_chain_is_right(self) -> None:
         served = self.served(EC.leaf, EC.issuer, self.ROOT)
         assert serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
-        assert served_check._compare(served, self.GENERATION.chains).outcome == "ok"  # pyright: ignore[reportPrivateUsage]
+        assert self.checked(served, self.GENERATION).outcome == "ok"
 
     @pytest.mark.parametrize(
         ("sent", "told"),
@@ -604,7 +612,7 @@ class TestChain:
         assert spki(served) == EC.spki
         assert not serving._is(served, self.GENERATION)  # pyright: ignore[reportPrivateUsage]
         assert serving._difference(served, self.GENERATION).endswith(told)  # pyright: ignore[reportPrivateUsage]
-        finding = served_check._compare(served, self.GENERATION.chains)  # pyright: ignore[reportPrivateUsage]
+        finding = self.checked(served, self.GENERATION)
         assert (finding.outcome, finding.detail) == ("error", "serves what was installed, with other issuers")
 
     def test_another_certificate_another_key_and_another_kind_are_reported(self) -> None:
@@ -620,8 +628,8 @@ class TestChain:
             generation = replace(self.GENERATION, chains=leaves)
             assert not serving._is(served, generation)  # pyright: ignore[reportPrivateUsage]
             assert serving._difference(served, generation) == f"{served.where}: {told}"  # pyright: ignore[reportPrivateUsage]
-            assert served_check._compare(served, leaves).outcome == "error"  # pyright: ignore[reportPrivateUsage]
-        assert served_check._compare(served, None).outcome == "note"  # pyright: ignore[reportPrivateUsage]
+            assert self.checked(served, generation).outcome == "error"
+        assert self.checked(served, None).outcome == "note"
 
 
 class TestKindThatWent:
@@ -649,6 +657,46 @@ class TestKindThatWent:
             step = Verify(server="postfix", generation="g2", drained=True, because="")
             first, *_ = dispatch.act(step, spec, state, edges, now, lambda _: None)
         assert isinstance(first, ends)
+
+
+class TestNotOffered:
+    """A port without TLS, which was so before the swap, or which is new, or which the swap brought."""
+
+    @pytest.mark.parametrize(
+        ("phase", "services", "before", "code"),
+        [
+            ("reloaded", (), True, "mta.not_offered"),
+            ("reloaded", (), False, "mta.not_served"),
+            ("drained", (), False, "mta.not_offered"),
+            ("drained", (HOST,), False, "mta.not_served"),
+        ],
+    )
+    def test_only_what_the_swap_brought_is_put_back(
+        self, phase: Phase, services: tuple[str, ...], before: bool, code: str
+    ) -> None:
+        with servers.serving(servers.smtp(ehlo=b"250 mx1\r\n")) as port:
+            service = Service(HOST, port, "smtp", ("127.0.0.1",))
+            met = tuple(f"{host}:{port}" for host in services)
+
+            def probe(services: Iterable[Service], kinds: Sequence[str], **more: Any) -> list[Served]:
+                return handshake.probe_all(services, lambda _: (), kinds, 5)
+
+            seen = tuple(str(one.unseen) for one in probe([service], ["ecdsa-p256"])) if before else ()
+            leaf = TestChain.INSTALLED
+            now = Instant(leaf.not_before, 0.0)
+            at = Installation(("g1",), ("g1",), "g1", None, phase, now, now, met, before=seen)
+            state = State(HOST, generations=(TestChain.GENERATION,), mail_servers={"postfix": at})
+            spec = replace(SPEC, mail_servers=(MailServer("postfix", (service,)),))
+            edges: Any = SimpleNamespace(probe=probe)
+            step = Verify(server="postfix", generation="g1", drained=True, because="")
+            first, failed = dispatch.act(step, spec, state, edges, now, lambda _: None)
+        assert isinstance(first, ev.VerifyFailed)
+        assert isinstance(failed, ev.Failed)
+        assert (failed.code, failed.concerns == "served", first.as_before) == (
+            code,
+            code == "mta.not_served",
+            code == "mta.not_offered",
+        )
 
 
 class TestReply:

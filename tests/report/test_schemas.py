@@ -148,7 +148,7 @@ def test_renew_keeps_its_schema() -> None:
 
 def test_a_rehearsal_keeps_its_schema() -> None:
     """One that found a mistake."""
-    report = Rehearsal("mx1", (Finding("error", "CA", "no"),), ("a TXT b",), ("a TXT b",), ())
+    report = Rehearsal("mx1", (Finding("error", "CA", "no"),), ("a TXT b",), ("a TXT b",), (), "transient")
     document = views.RehearsalReport(1, (views.rehearsed(report),))
     [rehearsed] = keeps("rehearsal", to_json(document))["certificates"]
     assert rehearsed["succeeds"] is False

@@ -166,6 +166,8 @@ class Zone:
         self.txt: set[tuple[str, str]] = set()
         self.stray_txt: set[tuple[str, str]] = set()
         """Values whose adding came through late: nobody can be blamed for them."""
+        self.inside = False
+        """The agent is shown another view, without records and without signatures; the world sees the zone."""
         self.away_since: float | None = None
         """Since when no server answers anybody."""
         self.alias_over: Callable[[str, Entry], None] = nobody
@@ -286,6 +288,7 @@ class Zone:
     def heal(self) -> None:
         """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
         self.security = "secure"
+        self.inside = False
         self.is_back()
         for server in self.servers:
             if not server.back and server.ill_until - self.clock.t < SOON_S:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
+from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
@@ -41,6 +42,8 @@ class Resolver:
                     said[server.label] = Unknown("gave no answer within 3 s")
                 elif server.refuses:
                     said[server.label] = Unknown("says REFUSED")
+                elif zone.inside:
+                    said[server.label] = NOTHING
                 else:
                     said[server.label] = zone.versions[server.serial].sets.get(name, NOTHING)
             votes = sorted(
@@ -90,7 +93,9 @@ class Resolver:
                 f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()
             )
             clock.note(f"      seen at {tlsa_name}: {zone.security} {said}")
-        seen = Observation(zone.name, name, answers, zone.security, "as the simulation has it", path)
+        security = "unknown" if zone.inside else zone.security
+        answers = believed(answers, security)
+        seen = Observation(zone.name, name, answers, security, "as the simulation has it", path)
         last = self._last.get(tlsa_name)
         if last is not None and seen == last:
             return last  # the same object: what follows from it is remembered

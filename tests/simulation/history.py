@@ -40,6 +40,7 @@ from tests.simulation.mischief import (
     cut_off,
     deaf_for_days,
     gives_up,
+    inside,
     meddle,
     raise_ttl,
     regress,
@@ -78,6 +79,8 @@ SHAPES = (
     Shape(6, True, (30, 60), (0,), (0,), 0.9, 0.2, first=(there_and_back, rotate)),
     Shape(8, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(unresolved,)),
     Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
+    Shape(6, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(inside,)),
+    Shape(4, True, (16, 40), (0, 1), (1, 2), 0.7, 0.4, first=(inside, rotate)),
     Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
     Shape(8, True, (16, 40), (0, 1), (0,), 0.9, 0.2, kinds=(alias, raise_ttl), first=(alias, rotate)),
@@ -335,7 +338,12 @@ class History:
                 clock.stirred_at = clock.t
                 host.restart()
         for zone in world.zones:
-            if zone.away or zone.security != "secure" or any(s.deaf or s.refuses or s.stuck for s in zone.servers):
+            if (
+                zone.away
+                or zone.inside
+                or zone.security != "secure"
+                or any(s.deaf or s.refuses or s.stuck for s in zone.servers)
+            ):
                 clock.stirred_at = clock.t
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):

@@ -256,6 +256,14 @@ def security(world: World) -> None:
     world.clock.at(_span(world), partial(_becomes, zone, security="secure"))
 
 
+def inside(world: World) -> None:
+    """The agent is shown an internal view of a zone for a while: no records, and nobody who validates that."""
+    zone = world.rng.choice(world.zones)
+    zone.inside = True
+    world.clock.note(f"   ! the agent sees {zone.name} from inside")
+    world.clock.at(_span(world), partial(_becomes, zone, inside=False))
+
+
 def provider_down(world: World) -> None:
     """The provider's API is away."""
     world.provider.down = True

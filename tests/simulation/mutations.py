@@ -333,8 +333,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "inspection-forgotten",
         "what was served before certagent came counts",
         "lifecycle.fold:_inspected",
-        "Installation(serves=tuple(serves), met=met, inspected=inspected, inspected_at=now, rejected=old.rejected)",
-        "Installation(serves=(), met=met, inspected=inspected, inspected_at=now, rejected=old.rejected)",
+        "serves += [id_ for id_ in old.serves if id_ not in serves]",
+        "serves = []",
     ),
     Mutant(
         "put-back-is-all-there-is",
@@ -448,6 +448,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.challenges:respond",
         'step.waits_for == "none"',
         "False",
+    ),
+    Mutant(
+        "any-view-is-the-worlds",
+        "that there are no records counts only if it was validated",
+        "dns.recursive:proven",
+        'if security in ("secure", "insecure"): ...',
+        "if True: ...",
     ),
     Mutant(
         "challenges-left",

@@ -106,6 +106,9 @@ class World:
                 long = max(life, timedelta(days=30))
                 host.files = {a: Shown(unmanaged(self.rng, self.clock, self.older_names, long)) for a in key_types}
             host.restart()
+            if self.rng.random() < 0.1:
+                host.down = True
+                self.clock.at(self.rng.choice((600, 6 * 3600)) * self.rng.random(), host.restart)
 
     def _publish_before(self) -> None:
         # what was published before certagent came

@@ -19,7 +19,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.dropped import dropped, in_words
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import Generation, State
+from certagent.lifecycle.state import Generation, Installation, State
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.mta.server import Server
 from certagent.pki.credential import Credential
@@ -28,6 +28,7 @@ from certagent.report.words import count
 
 _RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
 _BUSY = "certagent tries again; let this host connect more often"
+NOT_OFFERED = "it is not the new certificate: have TLS offered there to this host, or take that service out"
 _TURNED_AWAY = "let this host in, or say in its service how clients come: ehlo, source"
 
 
@@ -115,17 +116,21 @@ def inspect(step: st.Inspect, spec: Spec, state: State, edges: Edges, now: Insta
         Misconfigured: `mta.drops_names`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
-    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
-    served = tuple(edges.probe(services, tuple(kinds.values())))
+    served = tuple(edges.probe(services, every_kind(spec)))
     chains = [one.chain for one in served if isinstance(one.chain, Chain)]
     if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
         if lost := dropped(spec, [*chains, *_files_of_others(step.server, state, edges)], spec.names, now.wall):
             raise _drops_names(step.server, spec, lost)
-        raise _unmet(missed, edges.servers[step.server])
+        raise unmet(missed, edges.servers[step.server])
     inspected = ev.Inspected(server=step.server, served=served, lane=step.lane)
     if lost := dropped(spec, chains, spec.names, now.wall):
         return replace(inspected, lane=None), failed(_drops_names(step.server, spec, lost), step.lane)
     return (inspected,)
+
+
+def every_kind(spec: Spec) -> tuple[str, ...]:
+    """One key type of each algorithm: what is served need not be of a kind that is configured."""
+    return tuple({algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}.values())
 
 
 def _drops_names(server: str, spec: Spec, names: tuple[str, ...]) -> Misconfigured:
@@ -157,18 +162,30 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
             server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
         )
         return (done,)
-    if any(isinstance(s.chain, Chain) or s.chain.reached for s in wrong):
-        detail = "; ".join(_difference(s, generation) for s in wrong[:4])
-        hint = "look at the mail server's own log for TLS errors"
-        error: Error = NotServed("mta.not_served", detail, hint)
-        return (
-            ev.VerifyFailed(server=step.server, generation=step.generation, served=served),
-            failed(error, step.lane),
-        )
-    raise _unmet(wrong, edges.servers[step.server])
+    spoke = [s for s in wrong if isinstance(s.chain, Chain) or s.chain.reached]
+    if not spoke:
+        raise unmet(wrong, edges.servers[step.server])
+    at = state.mail_servers[step.server]
+    as_before = all(_as_before(s, at) for s in spoke)
+    detail = "; ".join(_difference(s, generation) for s in (wrong if as_before else spoke)[:4])
+    error: Error
+    if as_before:
+        error = Transient("mta.not_offered", detail, NOT_OFFERED)
+    else:
+        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+    met = ev.VerifyFailed(
+        server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
+    )
+    return met, failed(error, step.lane)
 
 
-def _unmet(missed: Sequence[Served], server: Server) -> Transient:
+def _as_before(served: Served, at: Installation) -> bool:
+    """No certificate is shown, as before the swap; or a service is new, and its first answer is that."""
+    new = at.phase == "drained" and f"{served.host}:{served.port}" not in at.services
+    return served.unseen is not None and (new or served.unseen in at.before)
+
+
+def unmet(missed: Sequence[Served], server: Server) -> Transient:
     """Nobody came to TLS. `mta.busy`: later it may; `mta.turned_away`: not like this; `mta.down`: nobody was met."""
     why = {f"{one.place}: {one.chain.why}": one.chain.refusal for one in missed if isinstance(one.chain, Unknown)}
     detail = "; ".join(sorted(why)[:4]) or "there is no address to verify"

@@ -73,7 +73,7 @@ class Command(ReadCompareWrite[None]):
         check(options.program, "dns.program")
 
     @property
-    def capabilities(self) -> Capabilities:
+    def capabilities(self) -> Capabilities:  # pyright: ignore[reportIncompatibleVariableOverride] -- never assigned
         """What the program says that it can do; it is asked once."""
         if self._capabilities is None:
             reply = self._call(Question(), "dns.unreachable")

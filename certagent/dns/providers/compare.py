@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from certagent.dns.message import canonical
-from certagent.dns.providers.protocol import Changed, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.errors import Transient
 
 R = TypeVar("R")
@@ -38,6 +38,8 @@ class Change(Struct, frozen=True):
 class ReadCompareWrite(ABC, Generic[R]):
     """`get`, `add` and `remove` of a provider that has a `read` and a `write`."""
 
+    capabilities: Capabilities
+
     @abstractmethod
     def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, R]:
         """The set as in `Provider.get`, and the records that it was made of, such as `write` needs them."""
@@ -54,7 +56,8 @@ class ReadCompareWrite(ABC, Generic[R]):
         """See `Provider`."""
         values = frozenset(canonical(rdtype, value) for value in values)
         there = was.values if was else frozenset[str]()
-        keeps = was is not None and was.ttl_s == ttl_s
+        ttl_s = max(ttl_s, self.capabilities.ttl_floor_s)
+        keeps = was is not None and (was.ttl_s == ttl_s or self.capabilities.ttl_scope == "zone")
         self._change(name, rdtype, was, Change(was, values - there, frozenset(), ttl_s), none=keeps and values <= there)
 
     def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:

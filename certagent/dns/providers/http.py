@@ -4,19 +4,17 @@ The token is for this one server. So no redirect is followed, no proxy is used, 
 (`http.client` knows none of these). Plain HTTP is refused beyond this host. Nothing that was sent, and no answer, is
 ever logged; an error shows only the field in which the service says what is wrong.
 
-A request ends within `timeout_s` as a whole: the connection is cut then, also from a server that sends a byte a minute.
+A request ends within `timeout_s` as a whole, also from a server that sends a byte a minute: see `host/deadline.py`.
 """
 
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Event, Timer
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -27,6 +25,7 @@ from certagent import __version__
 from certagent.dns.providers.program import printable
 from certagent.dns.providers.protocol import Seconds
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.host.deadline import connected, cutting
 from certagent.host.files import read_private, read_trusted
 
 T = TypeVar("T")
@@ -88,6 +87,25 @@ def token(path: str) -> str:
     return text
 
 
+def credentials(path: str, *names: str) -> dict[str, str]:
+    """What a private file says in lines such as `name = value`, for services that want more than a token.
+
+    Raises:
+        Usage: `secret.mode`, `secret.file`.
+        Misconfigured: `store.path`.
+    """
+    text = read_private(Path(path), TOKEN_MAX_BYTES).decode("utf-8", "replace")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if equals and not name.startswith("#"):
+            found[name] = value
+    wanted = ", ".join(f"{name} = …" for name in names)
+    if any(not found.get(name) or not found[name].isprintable() for name in names):
+        raise Usage("secret.file", f"{path} has not all that is needed", f"a line for each: {wanted}")
+    return {name: found[name] for name in names}
+
+
 class Api:
     """The API of one service, for one account."""
 
@@ -101,9 +119,11 @@ class Api:
         rights: str,
         timeout_s: float,
         ca_file: str | None = None,
+        denials: tuple[str, ...] = (),
     ) -> None:
         """`headers` gives those of each request, the token among them. `words` finds what the service says in the JSON
-        of an error. `rights` is the hint where the service refuses the token.
+        of an error. `rights` is the hint where the service refuses the token. `denials` are words in what it says,
+        in lower case, that speak of token, rights or zone whatever the status is.
 
         Raises:
             Misconfigured: `dns.options`.
@@ -119,9 +139,10 @@ class Api:
         self._headers = headers
         self._words = words
         self._rights = rights
+        self._denials = denials
         self._timeout_s = timeout_s
         self._ca_file = ca_file
-        self._context: ssl.SSLContext | None = None
+        self._tls_context: ssl.SSLContext | None = None
         if not self._host or parts.username or parts.query or parts.fragment:
             raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
         if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(self._host)):
@@ -163,6 +184,10 @@ class Api:
         """Key, rights or zone are not right."""
         return Misconfigured("dns.refused", printable(f"{self._service}: {detail}"), hint or self._rights)
 
+    def said(self, words: str) -> str:
+        """The service's own words, fit to be printed."""
+        return printable(f"{self._service}: {words}")
+
     def _lost(self, code: str, detail: str) -> Transient:
         return Transient(code, printable(f"{self._service} ({self._host}): {detail}"))
 
@@ -173,11 +198,16 @@ class Api:
         data = None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
-        connection = self._connection()
-        cut, sent = Event(), False
+        connection = http.client.HTTPConnection(self._host, self._port or (443 if self._tls else 80))
+        sent, over = False, f"no answer within {self._timeout_s:g} s"
+        stack = ExitStack()
+        cut = stack.enter_context(cutting(self._timeout_s))
         try:
-            with _cut_after(self._timeout_s, connection, cut):
-                connection.connect()
+            with stack:
+                connection.sock = connected(self._host, connection.port, self._timeout_s)
+                cut.add(connection.sock.fileno())
+                if self._tls:
+                    connection.sock = self._context().wrap_socket(connection.sock, server_hostname=self._host)
                 sent = True
                 connection.request(method, target, data, headers)
                 response = connection.getresponse()
@@ -187,30 +217,27 @@ class Api:
             raise self.wrong(detail, "if the API has a private CA, name it as ca_file") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else "") or "no answer that is HTTP"
-            if cut.is_set() or isinstance(error, TimeoutError):
-                why = f"no answer within {self._timeout_s:g} s"
-            raise self._lost(lost if sent else "dns.unreachable", why) from None
+            late = isinstance(error, TimeoutError) or cut.over
+            raise self._lost(lost if sent else "dns.unreachable", over if late else why) from None
         finally:
             connection.close()
-        if cut.is_set():
-            raise self._lost(lost, f"no answer within {self._timeout_s:g} s")
+        if cut.over:
+            raise self._lost(lost, over)
         if len(text) > ANSWER_MAX_BYTES:
             raise self._lost(lost, f"an answer of more than {ANSWER_MAX_BYTES} bytes")
         return response.status, response.headers.get("Retry-After", ""), text
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        if self._context is None:
-            self._context = _context(self._ca_file)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._context)
+    def _context(self) -> ssl.SSLContext:
+        if self._tls_context is None:
+            self._tls_context = _context(self._ca_file)
+        return self._tls_context
 
     def _refused(self, status: int, data: Any, retry_after: str, lost: str) -> Error:
         said = ""
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
-        if status in (401, 403):
+        if status in (401, 403) or any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
         if status == 429:
             return limited(detail, _seconds(retry_after))
@@ -256,22 +283,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def _cut_after(seconds: float, connection: http.client.HTTPConnection, cut: Event) -> Generator[None]:
-    """Ends whatever the connection waits for. A time limit of the socket begins anew with each byte."""
-
-    def end() -> None:
-        cut.set()
-        if connection.sock:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -19,6 +19,11 @@ RELOADING = timedelta(seconds=10)
 and a busy host takes seconds."""
 
 
+RELOADS = 9
+"""As many failed verifications are answered with a reload, over two and a half hours. Then it does not help, and on a
+server that is restarted for it each one ends sessions."""
+
+
 def inspect(view: View) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
     spec, state, _, now = view
@@ -195,7 +200,9 @@ def _restore(deployment: Deployment, why: str) -> Iterator[Offer]:
 def _recover(deployment: Deployment, why: str) -> Iterator[Offer]:
     yield from _put_back(deployment)
     failure = deployment.view.state.failure(Lane("verify", deployment.server.name))
-    if failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
+    if failure and failure.count >= RELOADS:
+        yield from _verify(deployment, "further reloads would not help; what is served is verified")
+    elif failure and failure.count % 3 == 0:  # a reload did not help twice: the files themselves may be wrong
         yield from _install_again(deployment, "verifications fail")
     else:
         yield Reload(server=deployment.server.name, because=why)
@@ -231,7 +238,7 @@ STAGES: dict[Phase, Stage] = {
     "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),
     "reloaded": Stage("verified by handshakes", "reloaded; what is served is verified", _verify),
     "verify_failed": Stage(
-        "put back if something else is served; else reloaded again, every third time installed again",
+        "put back if TLS was better before; else reloaded again, every third time installed again, nine times in all",
         "the verification failed; the reload may have been swallowed",
         _recover,
     ),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from msgspec.structs import replace as replace_fields
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
@@ -55,17 +56,18 @@ def discover() -> list[Found]:
     if not file.exists():
         return []
     settings = conf.read()
-    listeners = _listeners(conf) if settings.ssl != "no" else []
+    listeners, behind_proxies = _listeners(conf) if settings.ssl != "no" else ([], [])
     top = settings.blocks[0]
     own_names = _own_names(conf, top)
     groups: dict[tuple[Pair, ...], list[Block]] = {top.pairs: [top]}
     for block in settings.blocks[1:]:
         if block.server_names:
             groups.setdefault(_own_pairs(block), []).append(block)
-    return [
+    found = [
         _found("dovecot" if number == 1 else f"dovecot-{number}", settings, blocks, own_names, listeners)
         for number, blocks in enumerate(groups.values(), start=1)
     ]
+    return [replace_fields(found[0], notes=(*found[0].notes, *behind_proxies)), *found[1:]]
 
 
 def _found(
@@ -124,23 +126,32 @@ def _found(
 # -- what is there -----------------------------------------------------------------------------------------------------
 
 
-def _listeners(conf: Doveconf) -> list[_Listener]:
-    """Each port that offers TLS to others than this host: its number, how TLS begins, what it is bound to."""
+def _listeners(conf: Doveconf) -> tuple[list[_Listener], list[str]]:
+    """Each port that offers TLS to others than this host: its number, how TLS begins, what it is bound to.
+
+    And a note for each that waits for the PROXY protocol first: no client comes there by itself.
+    """
     protocols, listen = (re.split(r"[,\s]+", conf.output("-h", name).strip()) for name in ("protocols", "listen"))
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for where, name, value in parse(conf.output("service")):
         if len(where) == 2 and where[1].startswith("inet_listener"):
             found.setdefault(where, {})[name] = value
     listeners: list[_Listener] = []
+    notes: list[str] = []
     for where, values in found.items():
         protocol, mode = _LOGINS.get(where[0].removeprefix("service "), ("", None))
         mode = "tls" if values.get("ssl") == "yes" else mode
         own = re.split(r"[,\s]+", values.get("address") or values.get("listen") or "")
         bound = own if any(own) else listen
         port = int(values.get("port", "0"))
-        if protocol in protocols and mode and port and not set(bound) <= _LOOPBACK:
+        if protocol not in protocols or not mode or not port or set(bound) <= _LOOPBACK:
+            continue
+        if values.get("haproxy") == "yes":
+            what = f"{where[1]} (port {port}) is left out: it waits for the PROXY protocol (haproxy = yes)"
+            notes.append(f"{what}; if this host is in haproxy_trusted_networks, write it with proxy: v2")
+        else:
             listeners.append((protocol, port, mode, bound))
-    return listeners
+    return listeners, notes
 
 
 def _left(protocol: str, bound: list[str], apart: Iterable[Block]) -> list[str]:

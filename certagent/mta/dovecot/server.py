@@ -30,7 +30,7 @@ from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Sett
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
@@ -146,7 +146,7 @@ class Dovecot:
             new, keep = to_come(block.pairs, needed)
             if new:
                 what = f"{block.name} does not name {shown(new)} yet: the first run installs it and stops there"
-                found.append(Advice(what, self._set(settings, block, keep)))
+                found.append(Stop(what, self._set(settings, block, keep)))
             if named := [pair for pair in needed.values() if pair in block.pairs and not pair.exists]:
                 what = f"{block.name} names {shown(named)}, which the first run installs; until then Dovecot does not "
                 hint = "let it run until then, or start it after"

@@ -65,6 +65,11 @@ def discover() -> list[Found]:
         changes, more = _changes(exim, settings, list(new.values()))
         notes += [*more, f"The directory must be there: install -d -m 0755 {_directory(settings)}"]
     services = _services(settings)
+    if behind := exim.proxied():
+        notes.append(
+            f"hosts_proxy = {behind}: clients from there must speak the PROXY protocol. If this host is one of them, "
+            "write each service with proxy: v2."
+        )
     return [
         Found(
             type="exim",

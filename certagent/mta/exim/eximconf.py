@@ -116,6 +116,11 @@ class Instance:
                 found["config_file"] = line
         return found
 
+    def proxied(self) -> str:
+        """The clients that must begin with the PROXY protocol; "" also for an Exim that is built without it."""
+        result = self._run("-bP", "hosts_proxy")
+        return result.out.partition("=")[2].strip() if result.code == 0 else ""
+
     def expand(self, what: str, text: str) -> str:
         """A setting's value after expansion; `what` names it."""
         if "$" not in text:

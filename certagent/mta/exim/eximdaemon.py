@@ -28,6 +28,21 @@ from certagent.host.sockets import listening
 _RESTART_S = 35.0
 """To listen again: 25 ms, or the 30 s after which Exim tries again; more is an address that is not there."""
 
+_STARTERS = frozenset(
+    {
+        "systemd",
+        "systemd-socket-",
+        "inetd",
+        "xinetd",
+        "rlinetd",
+        "tcpserver",
+        "tcpsvd",
+        "s6-tcpserver4",
+        "s6-tcpserver6",
+    }
+)
+"""Who listens in Exim's place and starts it for each connection, as the kernel calls it (with 15 characters)."""
+
 _SETTLE_S = 1.0
 """To survive, where it cannot be seen what it listens on: started with -oX, or not at all."""
 
@@ -132,6 +147,12 @@ class Daemon(Struct, frozen=True):
 
     def _down(self, why: str) -> Transient:
         return Transient("mta.down", f"{self.who} is not running: {why}", self.start)
+
+
+def started_per_connection(ports: Iterable[int]) -> bool:
+    """Whether somebody else listens there and starts Exim for each connection: it reads new files by itself."""
+    holders = {processes.holder(number) for number in _listening(ports).values()}
+    return bool(holders) and holders <= _STARTERS
 
 
 def _listening(ports: Iterable[int]) -> dict[tuple[str, int], int]:

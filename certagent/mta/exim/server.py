@@ -47,12 +47,12 @@ from certagent.mta.access import Access
 from certagent.mta.claims import Claim
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, View
-from certagent.mta.exim.eximdaemon import Daemon
+from certagent.mta.exim.eximdaemon import Daemon, started_per_connection
 from certagent.mta.exim.listed import Listed, reading
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki import names
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
@@ -169,13 +169,13 @@ class Exim:
                 what = (
                     f"tls_certificate does not read {self._options.list} yet: the first run writes it and stops there"
                 )
-                found.append(Advice(what, self._set_later(settings, [])))
+                found.append(Stop(what, self._set_later(settings, [])))
             return tuple(found)
         for view in [] if unknown else self._exim.views(settings, self._options.sni):
             new, keep = to_come(view.pairs, needed)
             if new:
                 what = f"{view.where} does not lead to {shown(new)} yet: the first run installs it and stops there"
-                found.append(Advice(what, self._set_later(settings, keep)))
+                found.append(Stop(what, self._set_later(settings, keep)))
         if unknown:
             what = (
                 f"tls_certificate depends on ${', $'.join(unknown)}: only a handshake can tell which files it leads to"
@@ -226,7 +226,8 @@ class Exim:
         """See `Server`; on return the daemon listens again, if that can be seen, or its watch had the time it takes.
 
         No signal is sent with a configuration that Exim would not read: the daemon would end of it. Nor to a process
-        that is not this Exim's daemon, whatever the pid file says.
+        that is not this Exim's daemon, whatever the pid file says. Nor where inetd or systemd listens in its place and
+        starts a process for each connection, which reads the new files.
         """
         try:
             self._exim.build()
@@ -243,8 +244,11 @@ class Exim:
             configs=frozenset({settings["config_file"], self._options.config or settings["config_file"]}),
             start=self._start(),
         )
+        ports = eximconf.ports(settings["daemon_smtp_ports"]) or [25]
+        if started_per_connection([*ports, *eximconf.ports(settings["tls_on_connect_ports"])]):
+            return
         if self._options.hangup:
-            daemon.hang_up(eximconf.ports(settings["daemon_smtp_ports"]))
+            daemon.hang_up(ports)
         else:
             daemon.verify()
             if "$" not in settings["tls_certificate"] + settings["tls_privatekey"]:

@@ -45,10 +45,16 @@ def discover() -> list[Found]:
         return []
     if known is None:
         return []
+    behind = [
+        f"listen on {one.on} port {one.port} is left out: it waits for the PROXY protocol (proxy-v2); if this host may "
+        "speak that, write it with proxy: v2"
+        for one in conf.listeners
+        if one.proxy
+    ]
     by_files: dict[tuple[str, str], list[Pki]] = {}
     for pki in conf.pkis:
         by_files.setdefault((pki.cert, pki.key), []).append(pki)
-    notes = (_RESTARTS, _ONE_KIND) if known >= (7,) else (_RESTARTS, _ONE_KIND, _old(known))
+    notes = (_RESTARTS, _ONE_KIND, *behind) if known >= (7,) else (_RESTARTS, _ONE_KIND, *behind, _old(known))
     if not by_files:
         return [_without_tls(conf, text, notes)]
     names = ["opensmtpd", *(f"opensmtpd-{i}" for i in range(2, len(by_files) + 1))]
@@ -106,7 +112,7 @@ def _services(pkis: list[Pki], conf: Conf) -> tuple[Service, ...]:
     """Where these entries are served: by the listeners that name them; one that none names, by SNI, by all."""
     found: dict[Service, None] = {}
     for pki in pkis:
-        tls = [one for one in conf.listeners if one.mode]
+        tls = [one for one in conf.listeners if one.mode and not one.proxy]
         for one in [one for one in tls if pki.name in one.pkis] or tls:
             host = pki.name if "." in pki.name else one.hostname or _host_name()
             found[Service(host, one.port, one.mode or "smtp", _addresses(one))] = None

@@ -42,7 +42,7 @@ from certagent.mta.opensmtpd import discovery, smtpdconf
 from certagent.mta.opensmtpd.pause import paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
 from certagent.mta.reference import Pair, pair_of
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.secret import Secret
@@ -151,7 +151,7 @@ class OpenSmtpd:
         """See `Server`: files that are not there yet, and not named."""
         conf = self._read()
         return tuple(
-            Advice(f"{self._options.config} does not name {cert} yet: the first run installs it and stops there", hint)
+            Stop(f"{self._options.config} does not name {cert} yet: the first run installs it and stops there", hint)
             for key_type in sorted(key_types)
             for cert, key in [self._pair(key_type)]
             if not any((pki.cert, pki.key) == (cert, key) for pki in conf.pkis) and not os.path.exists(cert)

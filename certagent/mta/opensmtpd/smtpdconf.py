@@ -44,6 +44,8 @@ class Listener(Struct, frozen=True):
     """How TLS begins; None: it is not offered."""
     pkis: tuple[str, ...]
     hostname: str
+    proxy: bool = False
+    """It waits for the PROXY protocol first."""
 
 
 class Conf(Struct, frozen=True):
@@ -101,6 +103,7 @@ def _value(match: re.Match[str], macros: dict[str, str]) -> str:
 
 def _listener(on: str, options: list[str]) -> Listener:
     mode: Mode | None = None
+    proxy = False
     values: list[tuple[str, str]] = []
     words = iter(options)
     for word in words:
@@ -108,10 +111,11 @@ def _listener(on: str, options: list[str]) -> Listener:
             values.append((word, next(words, "")))
         elif word in _MODES:
             mode = _MODES[word]
+        proxy = proxy or word == "proxy-v2"
     given = dict(values)
     pkis = tuple(value.lower() for name, value in values if name == "pki")
     port = _port(given["port"]) if "port" in given else 465 if mode == "tls" else 25
-    return Listener(on, port, mode, pkis, given.get("hostname", ""))
+    return Listener(on, port, mode, pkis, given.get("hostname", ""), proxy)
 
 
 def _port(name: str) -> int:

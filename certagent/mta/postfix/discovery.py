@@ -22,6 +22,7 @@ from certagent.host import replace, trust
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
+    PROXY,
     SNI_MAPS,
     SWITCHES,
     Instance,
@@ -55,7 +56,7 @@ class _Read(Struct, frozen=True):
     settings: Settings
     facts: dict[str, str]
     listens: list[tuple[str, str]]
-    """Each service that speaks SMTP on the network (`submission`), and whether its column says chroot."""
+    """Each service that speaks SMTP on the network (`submission`), and its program."""
 
 
 class _Plan(Struct):
@@ -94,7 +95,7 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
     instance = Instance(named(name), None if directory == main else str(directory))
     lines = parse(instance.postconf("-x", "myhostname", "inet_interfaces"))
     rows = [line.split(None, 8) for line in instance.postconf("-M").splitlines()]
-    listens = [(row[0], row[4]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
+    listens = [(row[0], row[7]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
     read = _Read(instance, directory, instance.read(), {n: v for _, n, v in lines}, listens)
     plan = _plan(read)
     if directory != main:
@@ -121,7 +122,7 @@ def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
         plan.notes.append(f"myhostname = {host} is not a full host name: senders cannot ask for it")
         return ()
     sni = _names([host, *plan.sni_names])
-    for name, _ in read.listens:
+    for name, program in read.listens:
         if f"{name}/inet" in plan.options.get("other_services", ()):
             continue
         where, _, port_name = name.rpartition(":")
@@ -132,6 +133,10 @@ def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
         level = plan.remedy.get(_LEVEL)
         proposed = {_LEVEL[1]: level} if level else {}
         effective = {**read.settings.main, **proposed, **read.settings.services.get(f"{name}/inet", {})}
+        if protocol := effective.get(PROXY[program]):
+            what = f"{name} is left out: it waits for the PROXY protocol ({PROXY[program]} = {protocol})"
+            plan.notes.append(f"{what}; if this host may speak that, write it with proxy: v2")
+            continue
         asked = sni if len(sni) > 1 and plan.sni_map in words(effective.get(SNI_MAPS, "")) else ()
         if effective.get("smtpd_tls_wrappermode") == "yes":
             found.append(Service(host, port, "tls", _addresses(bound), asked))

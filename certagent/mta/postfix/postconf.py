@@ -45,7 +45,15 @@ SWITCHES = ("smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode")
 """What counts if there is no level."""
 
 LEVELS = ("smtpd_tls_security_level", "postscreen_tls_security_level", "tlsproxy_tls_security_level")
-_NAMES = (*(f"{prefix}_tls_{name}" for prefix in PREFIXES for name in _TLS), *SWITCHES, *LEVELS, SNI_MAPS)
+PROXY = {name: f"{name}_upstream_proxy_protocol" for name in ("smtpd", "postscreen")}
+"""What makes a program that speaks SMTP wait for the PROXY protocol first."""
+_NAMES = (
+    *(f"{prefix}_tls_{name}" for prefix in PREFIXES for name in _TLS),
+    *SWITCHES,
+    *LEVELS,
+    SNI_MAPS,
+    *PROXY.values(),
+)
 
 
 Setting = tuple[str, str]

@@ -44,7 +44,7 @@ from certagent.mta.postfix.postconf import (
 from certagent.mta.postfix.smtpdtls import Problem
 from certagent.mta.postfix.snimap import TABLES, SniMap
 from certagent.mta.reference import Pair, pair_of
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
 from certagent.secret import Secret
@@ -178,15 +178,25 @@ class Postfix:
         )
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
-        """See `Server`; all files are rehearsed before the first one is placed. The SNI table is made after them.
+        """See `Server`; the SNI map is locked, and its table made and compared, before the first file is placed.
 
         Raises:
-            Misconfigured: `mta.config`: Also if the files are in their places, but no SNI table can be made of them, or
-                Postfix's settings do not name them, see `check`.
+            Misconfigured: `mta.config`: No SNI table can be made. Also if the files are in their places, but Postfix's
+                settings do not name them, see `check`.
+            Transient: `lock.busy`: Another process edits the SNI map for too long.
         """
-        self._layout.install(credentials)
-        if self._sni:
-            self._sni.install(self._layout.paths(sorted(credentials)))
+        if self._sni is None:
+            self._layout.install(credentials)
+        else:
+            paths = self._layout.paths(sorted(credentials))
+            with (
+                self._sni.locked(),
+                self._layout.prepared(credentials) as new,
+                self._sni.prepared(paths, new.files) as place_map,
+                self._layout.together(),
+            ):
+                new.place()
+                place_map()
         self._check_served(credentials, self._instance.read())
 
     def installed(self) -> Mapping[str, bytes]:
@@ -273,7 +283,7 @@ class Postfix:
     def _place_advice(self, place: Place, key_types: Iterable[str]) -> Iterator[Advice]:
         if self._options.chain_files is not None and not self._others(place):
             if self._judged(place) and (coming := smtpdtls.chain_advice(place, self._listed(sorted(key_types)))):
-                yield Advice(coming.what, self._run_later(coming.remedy))
+                yield Stop(coming.what, self._run_later(coming.remedy))
             if idle := smtpdtls.without_effect(place):
                 yield Advice(idle.what, self._run(idle.remedy))
         if not self._only and (others := smtpdtls.files_of_others(place, self._layout.paths())):
@@ -356,7 +366,7 @@ class Postfix:
         missing = list(self._sni_missing(settings))
         if not self._sni.ready:
             for one in missing:
-                yield Advice(f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy))
+                yield Stop(f"{one.what} yet: the first run makes it and stops there", self._run_later(one.remedy))
             if not missing:
                 yield Advice(
                     f"{self._sni} is not there: clients that ask for a name get no TLS until the first run", ""

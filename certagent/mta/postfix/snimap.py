@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import re
 import ssl
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -105,20 +106,45 @@ class SniMap:
             for path in (self.path, self._table):
                 replace.replaceable(path)
 
-    def install(self, files: Sequence[Path]) -> None:
-        """Make all names serve these files; may be repeated after any error or crash.
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """One editor at a time, also between threads: a file beside the map is locked, which nobody else can open.
 
         Raises:
-            Misconfigured: `mta.config`: Postmap fails, or would leave out a line, also one of another certificate; the
-                old source and the old table are untouched.
-            Misconfigured: `mta.files`: As `Layout.install`.
-            Transient: `mta.disk`: As `Layout.install`.
+            Misconfigured: `mta.files`: As `check`.
+            Transient: `mta.disk`: As `check`.
             Transient: `lock.busy`: Another process edits it for too long.
         """
+        end = time.monotonic() + TIMEOUT_S
+        self.check()
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with ExitStack() as stack:
+            with pemfile.in_its_words():
+                fd = stack.enter_context(private_file(lock))
+            while not _flock(fd):
+                if time.monotonic() > end:
+                    what = f"{self._instance.who}: another process edits {self.path}"
+                    raise Transient("lock.busy", what, f"see which: lsof {lock}")
+                time.sleep(_PAUSE_S)
+            yield
+
+    @contextmanager
+    def prepared(self, files: Sequence[Path], new: Mapping[Path, Path]) -> Generator[Callable[[], None]]:
+        """Source and table, with which all names serve these files; yields what places them. It must be locked.
+
+        `new`: where the content of a file is that is not in its place yet.
+
+        Raises:
+            Misconfigured: `mta.config`: Postmap fails, or would leave out a line, also one of another certificate.
+            Misconfigured: `mta.files`: As `Layout.prepared`.
+            Transient: `mta.disk`: As `Layout.prepared`.
+        """
         lines = {name: f"{name} {' '.join(map(str, files))}\n" for name in self._names}
-        content = b"".join(file.read_bytes() for file in files)
-        with self._locked():
-            self._place(_edited(self._read(), lines), expect=_digest(content.decode("ascii", "replace")))
+        text = _edited(self._read(), lines)
+        with pemfile.in_its_words():
+            content = b"".join(read_file(new.get(file, file), _LIMIT_BYTES) or b"" for file in files)
+        with self._ready(text, _elsewhere(text, new), _digest(content.decode("ascii", "replace"))) as place:
+            yield place
 
     def saved(self) -> dict[str, Secret[bytes]]:
         """The source, if there is one.
@@ -138,10 +164,10 @@ class SniMap:
         holds lines of others.
 
         Raises:
-            Error: As `install`.
+            Error: As `locked` and `prepared`.
         """
         before = _text(content.reveal() if content else b"")
-        with self._locked():
+        with self.locked():
             now = self._read()
             none = dict.fromkeys(self._names, "")
             alone = _edited(now, none).rstrip("\n") == _edited(before, none).rstrip("\n")
@@ -151,7 +177,8 @@ class SniMap:
                     for path in {self.path, self._table}:
                         remove_file(path)
             else:
-                self._place(text, expect=None)
+                with self._ready(text, text, None) as place:
+                    place()
 
     # -- the source and its table --------------------------------------------------------------------------------------
 
@@ -160,43 +187,40 @@ class SniMap:
             return _text(read_file(self.path, _LIMIT_BYTES) or b"")
 
     @contextmanager
-    def _locked(self) -> Generator[None]:
-        """One editor at a time, also between threads: a file beside the map is locked, which nobody else can open."""
-        deadline = time.monotonic() + TIMEOUT_S
-        self.check()
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        with ExitStack() as stack:
-            with pemfile.in_its_words():
-                fd = stack.enter_context(private_file(lock))
-            while not _flock(fd):
-                if time.monotonic() > deadline:
-                    what = f"{self._instance.who}: another process edits {self.path}"
-                    raise Transient("lock.busy", what, f"see which: lsof {lock}")
-                time.sleep(_PAUSE_S)
-            yield
-
-    def _place(self, text: str, expect: str | None) -> None:
-        """`expect`: the digest of what each own name must give; None: what is put back is not judged."""
+    def _ready(self, text: str, now: str, expect: str | None) -> Generator[Callable[[], None]]:
+        """`now`: the text, with the files where they are until they are placed. `expect`: the digest of what each own
+        name must give; None: what is put back is not judged.
+        """
         self._remove_left()
-        new: list[Path] = []
         try:
             with ExitStack() as stack:
-                with pemfile.in_its_words():
-                    data = text.encode(errors="surrogateescape")
-                    place = stack.enter_context(replace.prepared(self.path, data, keep=True, rehearse=new.append))
-                # it is complete: without this every new smtpd waits until a texthash source is older than a second
-                past = time.time() - _COMPLETE_S
-                os.utime(new[0], (past, past))
+                _, place_source = self._written(stack, text)
+                built, _ = self._written(stack, now)
                 if self._indexed:
-                    self._build(new[0], judged=expect is not None)
+                    self._build(built, judged=expect is not None)
                 if expect is not None:
-                    self._compare(new[0], expect)
-                with pemfile.in_its_words():
-                    if self._indexed:
-                        _rename(self._table_of(new[0]), self._table)
-                    place()  # syncs the directory for both
+                    self._compare(built, expect)
+
+                def place() -> None:
+                    with pemfile.in_its_words():
+                        place_source()  # first: it may name the files of a table that is still the old one
+                        if self._indexed:
+                            replace.move(self._table_of(built), self._table)
+
+                yield place
         finally:
             self._remove_left()
+
+    def _written(self, stack: ExitStack, text: str) -> tuple[Path, Callable[[], None]]:
+        """A new source beside the old one, and what places it."""
+        new: list[Path] = []
+        with pemfile.in_its_words():
+            data = text.encode(errors="surrogateescape")
+            place = stack.enter_context(replace.prepared(self.path, data, keep=True, rehearse=new.append))
+        # it is complete: without this every new smtpd waits until a texthash source is older than a second
+        past = time.time() - _COMPLETE_S
+        os.utime(new[0], (past, past))
+        return new[0], place
 
     def _build(self, source: Path, *, judged: bool) -> None:
         """The table beside the new source. Its exit status is 0 also when it leaves out lines."""
@@ -232,8 +256,10 @@ class SniMap:
 
     def _remove_left(self) -> None:
         """Tables of this run, and those of killed ones: they are full of keys."""
-        for left in self.path.parent.glob(f".{self.path.name}.new-*.*") if self._indexed else ():
-            left.unlink(missing_ok=True)
+        new = f".{glob.escape(self.path.name)}.new-*.*"
+        for pattern in (new, f"__db.{new}") if self._indexed else ():  # __db.: Berkeley DB, on a full disk
+            for left in self.path.parent.glob(pattern):
+                left.unlink(missing_ok=True)
 
 
 def entries(text: str) -> dict[str, list[str]]:
@@ -265,6 +291,13 @@ def _edited(text: str, lines: Mapping[str, str]) -> str:
     return done + ("\n" if rest and done and not done.endswith("\n") else "") + rest
 
 
+def _elsewhere(text: str, new: Mapping[Path, Path]) -> str:
+    """With other files in the place of these, also in lines of others."""
+    for path, other in new.items():
+        text = re.sub(rf"(?<![^\s,]){re.escape(str(path))}(?![^\s,])", str(other).replace("\\", r"\\"), text)
+    return text
+
+
 def _lines(text: str, names: Iterable[str]) -> dict[str, str]:
     """The lines of each of these keys, as they stand there."""
     found: dict[str, str] = {}
@@ -289,25 +322,3 @@ def _flock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _rename(new: Path, table: Path) -> None:
-    """Puts a table in its place, durably once the directory is synced.
-
-    Raises:
-        Misconfigured: `store.path`.
-        Transient: `store.disk`.
-    """
-    replace.replaceable(table)
-    try:
-        fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fchmod(fd, 0o600)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        new.rename(table)
-    except OSError as error:
-        raise Transient(
-            "store.disk", f"{table}: {error.strerror}", f"look at the disk: df -h {table.parent}"
-        ) from error

@@ -42,7 +42,7 @@ from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
 from certagent.mta.sendmail import sendmailcf
 from certagent.mta.sendmail.sendmailcf import Settings
-from certagent.mta.server import Advice, Capabilities, Found
+from certagent.mta.server import Advice, Capabilities, Found, Stop
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
@@ -145,7 +145,7 @@ class Sendmail:
         if not new:
             return ()
         what = f"{self._options.config} does not name {shown(new)} yet: the first run installs it and stops there"
-        return (Advice(what, self._to_define(keep)),)
+        return (Stop(what, self._to_define(keep)),)
 
     def install(self, credentials: Mapping[str, Credential]) -> None:
         """See `Server`; nothing reads the files before the reload.
@@ -157,6 +157,7 @@ class Sendmail:
         with (
             pemfile.in_its_words(),
             replace.prepared(self._issuers, self._all_issuers(credentials), mode=0o644) as place,
+            self._layout.together(),
         ):
             self._layout.install(credentials)
             place()

@@ -4,41 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from certagent.dns.providers import powerdns
+from certagent.dns.providers.cloudflare import Cloudflare
+from certagent.dns.providers.desec import Desec
+from certagent.dns.providers.gandi import Gandi
+from certagent.dns.providers.hetzner import Hetzner
+from certagent.dns.providers.netcup import Netcup
+from certagent.dns.providers.porkbun import Porkbun
+from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes.powerdns import PowerDns
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns
 from tests.dns.fakes.service import Service
 
-TOKEN = "the-token-of-the-test"
+OTHERS = 200
 
 
 class Known(NamedTuple):
     """How to make one."""
 
     name: str
-    fake: Callable[[Path], Service]
-    provider: Callable[[Service, Path, float, str], Provider]
-    """For a fake and a file with its token; with the time limit, for the zone."""
-    foreign: Callable[[Service], None]
-    """Puts 200 records of other people into the zone, on more than one page."""
+    kind: Any
+    fake: Callable[[Path], Any]
+    foreign: Callable[[Any], None]
+    """Puts 200 records of other people into the zone, on more than one page where there are pages."""
+    secret: str = "{}"
+    """What the file with the token holds, around it."""
+
+    def provider(self, fake: Service, token_file: Path, timeout_s: float, zone: str) -> Provider:
+        """For a fake and a file with its token; with the time limit, for the zone."""
+        options = self.kind.Options(
+            url=fake.url, zones=(zone,), token_file=str(token_file), timeout_s=timeout_s, ca_file=str(fake.ca_file)
+        )
+        return self.kind(options)
 
 
-def _powerdns(fake: Service, token_file: Path, timeout_s: float, zone: str) -> Provider:
-    options = powerdns.Options(
-        url=fake.url, zones=(zone,), token_file=str(token_file), timeout_s=timeout_s, ca_file=str(fake.ca_file)
-    )
-    return powerdns.PowerDns(options)
-
-
-def _others(fake: Service) -> None:
-    assert isinstance(fake, PowerDns)
+def _in_powerdns(fake: powerdns.PowerDns) -> None:
     fake.old = True
-    for number in range(200):
+    for number in range(OTHERS):
         key = f"host{number}.example.org.", "TXT"
         fake.sets[key] = {"name": key[0], "type": "TXT", "ttl": 60, "records": [{"content": '"x"', "disabled": False}]}
 
 
-KNOWN: tuple[Known, ...] = (Known("powerdns", PowerDns, _powerdns, _others),)
+def _in_cloudflare(fake: cloudflare.Cloudflare) -> None:
+    """A service may pass over a filter that it does not know: then the list is of the whole zone."""
+    for number in range(OTHERS):
+        body = {"type": "TXT", "name": f"host{number}.example.org", "content": '"x"', "ttl": 60}
+        fake.make(body)
+    fake.unfiltered = True
+
+
+def _in_porkbun(fake: porkbun.Porkbun) -> None:
+    for number in range(OTHERS):
+        record = {"id": str(number), "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": "600"}
+        fake.records[str(number)] = record
+
+
+def _in_netcup(fake: netcup.Netcup) -> None:
+    for number in range(OTHERS):
+        record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
+        fake.records.append(record)
+
+
+def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
+    """They are asked for single sets."""
+    for number in range(OTHERS):
+        fake.sets[f"host{number}", "TXT"] = {"records": [], "ttl": 3600}
+
+
+KNOWN: tuple[Known, ...] = (
+    Known("powerdns", PowerDns, powerdns.PowerDns, _in_powerdns),
+    Known("cloudflare", Cloudflare, cloudflare.Cloudflare, _in_cloudflare),
+    Known("desec", Desec, desec.Desec, _elsewhere),
+    Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
+    Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
+    Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
+)
 """In the order of the documentation."""

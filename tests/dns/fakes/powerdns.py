@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.dns.fakes.service import TEAPOT, Asked, Reply, Service
+from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
 
 ZONE = "example.org."
 
@@ -17,14 +17,13 @@ ZONE = "example.org."
 class PowerDns(Service):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.key = "the-token-of-the-test"
         self.sets: dict[tuple[str, str], dict[str, Any]] = {}
         self.native = True
         self.old = False
         """Before 4.6: the whole zone is the answer."""
 
     def answer(self, asked: Asked) -> Reply:
-        if asked.headers.get("X-API-Key") != self.key:
+        if asked.headers.get("X-API-Key") != TOKEN:
             return 401, None
         zone = re.fullmatch(r"/api/v1/servers/localhost/zones/([^/]+)(/notify)?", asked.path)
         if not zone:

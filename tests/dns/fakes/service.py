@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.lab import certificates
 
+TOKEN = "the-token-of-the-test"
 TEAPOT = 418
 """The request is not in the description of the API."""
 
@@ -40,7 +41,7 @@ class Fault:
     done: bool = False
     """What was asked for is done all the same. If nothing is answered, the connection is closed."""
     writes: bool = True
-    """Meets the next request that is no GET; otherwise the very next one."""
+    """Meets the next request that may change something; otherwise the very next one."""
     drips: bool = False
     """A byte now and then, for ever."""
 
@@ -89,13 +90,13 @@ class Service:
         """Status and JSON (None: no body), perhaps with headers."""
         raise NotImplementedError
 
-    def writes(self) -> list[Asked]:
-        """The requests that may have changed something."""
-        return [a for a in self.asked if a.method != "GET"]
+    def writes(self, asked: Asked) -> bool:
+        """The request may change something."""
+        return asked.method != "GET"
 
     def _fault(self, asked: Asked) -> Fault | None:
         for fault in self.faults:
-            if not fault.writes or asked.method != "GET":
+            if not fault.writes or self.writes(asked):
                 self.faults.remove(fault)
                 return fault
         return None

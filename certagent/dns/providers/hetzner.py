@@ -1,0 +1,157 @@
+"""Hetzner's DNS, by its Cloud API.
+
+Source: https://docs.hetzner.cloud/reference/cloud#tag/zone-rrsets
+
+Records are added and removed by value, several in one action; nothing compares what was there before. The TTL of a set
+that exists is changed by an action that comes first.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from certagent.dns.message import absolute, one_of_zones
+from certagent.dns.presentation import label_of, text_of, value_of
+from certagent.dns.providers.about import About
+from certagent.dns.providers.compare import Change, ReadCompareWrite
+from certagent.dns.providers.http import Api, HttpOptions, token
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.errors import Rejected, Transient
+
+_RIGHTS = "in the Hetzner console: an API token of the zone's project, with the right to read and write"
+_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 2.0
+"""An action takes a second or so; the limit is 3600 requests an hour."""
+
+
+class Options(HttpOptions, frozen=True, kw_only=True):
+    """Hetzner's DNS, by its Cloud API."""
+
+    url: str = "https://api.hetzner.cloud/v1"
+    """Where the API is."""
+
+
+class _Record(Struct):
+    value: str
+
+
+class _Set(Struct):
+    records: list[_Record]
+    ttl: int | None = None
+
+
+class _Found(Struct):
+    rrset: _Set
+
+
+class _Zone(Struct):
+    ttl: int
+
+
+class _ZoneFound(Struct):
+    zone: _Zone
+
+
+class _Error(Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Action(Struct):
+    id: int
+    status: Literal["running", "success", "error"]
+    error: _Error | None = None
+
+
+class _Done(Struct):
+    action: _Action
+
+
+class Hetzner(ReadCompareWrite[list[str]]):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+
+    Raises:
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
+    """
+
+    Options = Options
+    capabilities = Capabilities(ttl_floor_s=60, publish_lag_s=30, propagation_status=True)
+    about = About(
+        title="Hetzner (Cloud API)",
+        rights=(
+            "A token counts for a whole project and cannot be limited to a zone: keep the zone in its own project,"
+            " without servers."
+        ),
+        access="Make a token in the console, under Security of the project. Write it into the file.",
+        limits=(
+            "TTLs begin at 60 s. TLSA records are of use only in a signed zone, and certagent publishes in no other:"
+            " see first whether Hetzner signs yours."
+        ),
+        example="type: hetzner\ntoken_file: /etc/certagent/hetzner.token\nzones: [example.org]",
+        name_servers=("ns.hetzner.com.", "hetzner.de."),
+    )
+
+    def __init__(self, options: Options) -> None:
+        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self._timeout_s = options.timeout_s
+        self._zone_ttl_s: dict[str, int] = {}
+        token(options.token_file)
+        self._api = Api(
+            "Hetzner",
+            options.url,
+            lambda: {"Authorization": f"Bearer {token(options.token_file)}"},
+            words=lambda data: f"{data['error']['code']}: {data['error']['message']}",
+            rights=_RIGHTS,
+            timeout_s=options.timeout_s,
+            ca_file=options.ca_file,
+        )
+
+    def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, list[str]]:
+        """404 is also said of a zone that is not in the project, so that is asked first, once; with its default TTL."""
+        zone = one_of_zones(name, self.zones)
+        if zone not in self._zone_ttl_s:
+            answer = self._api.call("GET", f"/zones/{zone.rstrip('.')}")
+            self._zone_ttl_s[zone] = answer.read(_ZoneFound).zone.ttl
+        answer = self._api.call("GET", self._place(name, rdtype), accept=(404,))
+        if answer.status == 404:
+            return None, []
+        found = answer.read(_Found).rrset
+        own = [record.value for record in found.records]
+        ttl_s = self._zone_ttl_s[zone] if found.ttl is None else found.ttl
+        return RRset(frozenset(text_of(rdtype, value) for value in own), ttl_s) if own else None, own
+
+    def write(self, name: str, rdtype: RdType, change: Change, records: list[str]) -> None:
+        """By value; what is removed is named as the service wrote it."""
+        place = self._place(name, rdtype)
+        if change.removed:
+            own = [value for value in records if text_of(rdtype, value) in change.removed]
+            self._act(f"{place}/actions/remove_records", {"records": [{"value": value} for value in own]})
+            return
+        if change.before and change.before.ttl_s != change.ttl_s:
+            self._act(f"{place}/actions/change_ttl", {"ttl": change.ttl_s})
+        if change.added:
+            new = [{"value": value_of(rdtype, value)} for value in sorted(change.added)]
+            self._act(f"{place}/actions/add_records", {"records": new, "ttl": change.ttl_s})
+
+    def _place(self, name: str, rdtype: str) -> str:
+        zone = one_of_zones(name, self.zones)
+        return f"/zones/{zone.rstrip('.')}/rrsets/{label_of(name, zone)}/{rdtype}"
+
+    def _act(self, path: str, body: dict[str, Any]) -> None:
+        """Ends when the action is done."""
+        action = self._api.call("POST", path, body).read(_Done).action
+        deadline, pause_s = time.monotonic() + self._timeout_s, _PAUSE_S
+        while action.status == "running":
+            if time.monotonic() + pause_s > deadline:
+                raise Transient("dns.unknown_outcome", f"Hetzner: action {action.id} is not done after some time")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            answer = self._api.call("GET", f"/zones/actions/{action.id}", lost="dns.unknown_outcome")
+            action = answer.read(_Done).action
+        if action.status == "error":
+            said = action.error or _Error()
+            raise Rejected("dns.rejected", self._api.said(f"{said.code}: {said.message}"))

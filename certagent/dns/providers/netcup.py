@@ -1,0 +1,165 @@
+"""netcup.
+
+Source: https://ccp.netcup.net/run/webservice/servers/endpoint.php. One address takes every action as JSON, and answers
+errors with HTTP status 200. A zone has one TTL. Its name servers take changes every ten minutes, at times every twenty.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from certagent.dns.message import absolute, one_of_zones
+from certagent.dns.presentation import label_of, text_of
+from certagent.dns.providers.about import About
+from certagent.dns.providers.http import Answer, Api, HttpOptions, credentials
+from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.single import Record, RecordByRecord
+from certagent.errors import Rejected, Transient
+
+_LOGIN = ("customernumber", "apikey", "apipassword")
+_NO_RECORDS = 5029
+_OVER = 4001
+"""The session is over, or never was one."""
+_DENIALS = (4013, 4002, 4011, 4012, 5028)
+"""What speaks of customer, key, password or zone."""
+
+
+class Options(HttpOptions, frozen=True, kw_only=True):
+    """netcup. The token file has three lines: `customernumber = …`, `apikey = …` and `apipassword = …`."""
+
+    url: str = "https://ccp.netcup.net/run/webservice/servers/endpoint.php"
+    """Where the API is."""
+
+
+class _Reply(Struct):
+    status: str
+    statuscode: int
+    longmessage: str = ""
+    responsedata: Any = None
+
+
+class _Session(Struct):
+    apisessionid: str
+
+
+class _Zone(Struct):
+    ttl: str
+
+
+class _Record(Struct):
+    id: str
+    hostname: str
+    type: str
+    destination: str
+
+
+class _Records(Struct):
+    dnsrecords: list[_Record]
+
+
+class Netcup(RecordByRecord):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+
+    Raises:
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
+    """
+
+    Options = Options
+    capabilities = Capabilities(atomic=False, ttl_scope="zone", publish_lag_s=1200)
+    about = About(
+        title="netcup",
+        rights="An API key can change all domains and products of the customer: netcup has no narrower right.",
+        access=(
+            "Make an API key and an API password in the customer panel, under Master data, and write three lines into"
+            " the file: `customernumber = …`, `apikey = …`, `apipassword = …`."
+        ),
+        limits=(
+            "A zone has one TTL for all its records, so `ttl` of the configuration does not count; set the zone's to an"
+            " hour or less. Changes reach the name servers after ten to twenty minutes, so a roll takes an hour longer."
+        ),
+        example="type: netcup\ntoken_file: /etc/certagent/netcup.keys\nzones: [example.org]",
+        name_servers=(".dns.netcup.net.",),
+    )
+
+    def __init__(self, options: Options) -> None:
+        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self._token_file = options.token_file
+        self._session = ""
+        credentials(options.token_file, *_LOGIN)
+        self._api = Api(
+            "netcup",
+            options.url,
+            dict,
+            words=lambda data: str(data["longmessage"]),
+            rights="at netcup: customer number, API key and API password, and the zone in that account",
+            timeout_s=options.timeout_s,
+            ca_file=options.ca_file,
+        )
+
+    def records(self, name: str, rdtype: RdType) -> list[Record]:
+        """Of the zone's one list, with the zone's one TTL."""
+        zone = one_of_zones(name, self.zones)
+        ttl = self._action("infoDnsZone", zone).read(_Zone).ttl
+        found = self._action("infoDnsRecords", zone, none=(_NO_RECORDS,))
+        label = label_of(name, zone)
+        listed = found.read(_Records).dnsrecords if found.data else []
+        same = [r for r in listed if (r.hostname.lower(), r.type) == (label, rdtype)]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), int(ttl or 0)) for r in same]
+
+    def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:  # noqa: ARG002 -- the zone has one
+        """See `RecordByRecord`."""
+        zone = one_of_zones(name, self.zones)
+        self._update(zone, {"hostname": label_of(name, zone), "type": rdtype, "priority": "", "destination": value})
+
+    def retime(self, record: Record, ttl_s: int) -> None:
+        """Never asked for: the zone has one TTL."""
+
+    def delete(self, record: Record) -> None:
+        """See `RecordByRecord`."""
+        zone = one_of_zones(record.name, self.zones)
+        gone = {"id": record.id, "hostname": label_of(record.name, zone), "type": record.rdtype, "priority": ""}
+        self._update(zone, gone | {"destination": record.value, "deleterecord": True})
+
+    def _update(self, zone: str, record: dict[str, Any]) -> None:
+        more = {"dnsrecordset": {"dnsrecords": [record]}}
+        self._action("updateDnsRecords", zone, more, lost="dns.unknown_outcome")
+
+    def _action(
+        self,
+        action: str,
+        zone: str,
+        more: dict[str, Any] | None = None,
+        *,
+        none: tuple[int, ...] = (),
+        lost: str = "dns.unreachable",
+    ) -> Answer:
+        """Within a session, which is begun anew if it is over."""
+        login = credentials(self._token_file, *_LOGIN)
+        for fresh in (False, True):
+            if fresh or not self._session:
+                asked = {"action": "login", "param": login}
+                self._session = self._judged(asked, (), "dns.unreachable").read(_Session).apisessionid
+            rights = {key: login[key] for key in ("customernumber", "apikey")} | {"apisessionid": self._session}
+            asked = {"action": action, "param": {"domainname": zone.rstrip("."), **rights, **(more or {})}}
+            answer = self._judged(asked, (*none, *(() if fresh else (_OVER,))), lost)
+            if answer.status != _OVER:
+                break
+        return answer
+
+    def _judged(self, asked: dict[str, Any], none: tuple[int, ...], lost: str) -> Answer:
+        """The data of the answer, with netcup's own status; no data for those in `none`."""
+        answer = self._api.call("POST", "", asked, lost=lost)
+        reply = answer.read(_Reply)
+        if reply.status in ("success", "warning"):
+            return Answer(reply.statuscode, reply.responsedata, answer.place, lost)
+        if reply.statuscode in none:
+            return Answer(reply.statuscode, None, answer.place, lost)
+        if reply.statuscode in _DENIALS or asked["action"] == "login":
+            raise self._api.wrong(f"{reply.statuscode} {reply.longmessage}")
+        said = self._api.said(f"{reply.statuscode} {reply.longmessage}")
+        if 4000 <= reply.statuscode < 5000:
+            raise Rejected("dns.rejected", said)
+        raise Transient(lost, said)

@@ -1,0 +1,103 @@
+"""Porkbun.
+
+Source: https://porkbun.com/api/json/v3/documentation. Every request is a POST with both keys in its body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from certagent.dns.message import absolute, one_of_zones
+from certagent.dns.presentation import label_of, text_of
+from certagent.dns.providers.about import About
+from certagent.dns.providers.http import Answer, Api, HttpOptions, credentials
+from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.single import Record, RecordByRecord
+
+_KEYS = ("apikey", "secretapikey")
+
+
+class Options(HttpOptions, frozen=True, kw_only=True):
+    """Porkbun. The token file has two lines, `apikey = …` and `secretapikey = …`."""
+
+    url: str = "https://api.porkbun.com/api/json/v3"
+    """Where the API is."""
+
+
+class _Record(Struct):
+    id: str
+    name: str
+    type: str
+    content: str
+    ttl: str
+
+
+class _Records(Struct):
+    records: list[_Record]
+
+
+class Porkbun(RecordByRecord):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+
+    Raises:
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
+    """
+
+    Options = Options
+    capabilities = Capabilities(atomic=False, ttl_floor_s=600, publish_lag_s=60)
+    about = About(
+        title="Porkbun",
+        rights="An API key can change all domains of the account for which API access is switched on: only those.",
+        access=(
+            "Make the key at https://porkbun.com/account/api, switch on API access for the domain, and write both keys"
+            " into the file: `apikey = pk1_…` and `secretapikey = sk1_…`."
+        ),
+        limits="TTLs begin at 600 s. Records are changed one by one.",
+        example="type: porkbun\ntoken_file: /etc/certagent/porkbun.keys\nzones: [example.org]",
+        name_servers=(".ns.porkbun.com.",),
+    )
+
+    def __init__(self, options: Options) -> None:
+        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self._token_file = options.token_file
+        credentials(options.token_file, *_KEYS)
+        self._api = Api(
+            "Porkbun",
+            options.url,
+            dict,
+            words=lambda data: str(data["message"]),
+            rights="at Porkbun: both keys, and API access switched on for the domain",
+            timeout_s=options.timeout_s,
+            ca_file=options.ca_file,
+            denials=("api key", "api access", "invalid domain"),
+        )
+
+    def records(self, name: str, rdtype: RdType) -> list[Record]:
+        """See `RecordByRecord`."""
+        zone = one_of_zones(name, self.zones)
+        path = f"/dns/retrieveByNameType/{zone.rstrip('.')}/{rdtype}/{label_of(name, zone)}"
+        found = self._call(path, lost="dns.unreachable").read(_Records).records
+        same = [r for r in found if (r.name.lower().rstrip("."), r.type) == (name.rstrip("."), rdtype)]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl)) for r in same if r.ttl.isdecimal()]
+
+    def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:
+        """See `RecordByRecord`."""
+        zone = one_of_zones(name, self.zones)
+        body = {"name": label_of(name, zone), "type": rdtype, "content": value, "ttl": str(ttl_s)}
+        self._call(f"/dns/create/{zone.rstrip('.')}", body)
+
+    def retime(self, record: Record, ttl_s: int) -> None:
+        """See `RecordByRecord`."""
+        zone = one_of_zones(record.name, self.zones)
+        body = {"name": label_of(record.name, zone), "type": record.rdtype, "content": record.value, "ttl": str(ttl_s)}
+        self._call(f"/dns/edit/{zone.rstrip('.')}/{record.id}", body)
+
+    def delete(self, record: Record) -> None:
+        """See `RecordByRecord`."""
+        self._call(f"/dns/delete/{one_of_zones(record.name, self.zones).rstrip('.')}/{record.id}")
+
+    def _call(self, path: str, body: dict[str, Any] | None = None, lost: str = "dns.unknown_outcome") -> Answer:
+        return self._api.call("POST", path, {**(body or {}), **credentials(self._token_file, *_KEYS)}, lost=lost)

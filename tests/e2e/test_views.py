@@ -1,0 +1,135 @@
+"""What DNS shows this host and is not so: a zone below the configured one, and a view that the world has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import pytest
+
+from certagent.agent.act.records import add_txt
+from certagent.agent.wiring import Zones
+from certagent.dns.authority import Resolver
+from certagent.dns.providers.rfc2136 import Options, Rfc2136
+from certagent.dns.recursive import UNCONFIRMED
+from certagent.errors import Misconfigured
+from certagent.facts.dns import Answer
+from certagent.facts.unknown import Unknown
+from tests.lab import namespace, zones
+from tests.lab.addresses import CUT_ZONE, PRIMARY, SECONDARY, SPARE, ZONE
+from tests.lab.dns import Dns
+from tests.lab.process import Server
+from tests.lab.wait import until
+
+A = f"3 1 1 {'a' * 64}"
+INSIDE = "127.0.0.23"  # an authoritative server with an internal view of corp.example: no TLSA records, no signatures
+SOON = timedelta(seconds=5)
+
+
+@pytest.fixture
+def resolver() -> Resolver:
+    return Resolver(timeout_s=0.5)
+
+
+def rfc2136(dns: Dns, *zones_: str) -> Rfc2136:
+    return Rfc2136(Options(server=PRIMARY, zones=zones_, key_file=str(dns.keyfile("dane-key"))))
+
+
+class TestCut:
+    """A name in another zone, of which the configuration knows only the zone above."""
+
+    def test_it_is_named_and_nothing_is_written_above_it(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """BIND would say NOERROR to the zone above, and never show it."""
+        name = f"_acme-challenge.mail.{CUT_ZONE}."
+        zone, end = resolver.final(name)
+        assert (zone, end) == (f"{CUT_ZONE}.", name)
+        above = rfc2136(lab_dns, ZONE)
+        with pytest.raises(Misconfigured, match=rf"zone {CUT_ZONE}\., which is cut off from {ZONE}\.") as caught:
+            add_txt(Zones(lambda: [above]), zone, end, frozenset({"x"}), 5)
+        assert caught.value.code == "dns.no_provider"
+        assert f"add {CUT_ZONE}." in caught.value.hint
+
+    def test_it_is_written_if_it_is_listed(self, lab_dns: Dns, resolver: Resolver) -> None:
+        name = f"_acme-challenge.mail.{CUT_ZONE}."
+        zone, end = resolver.final(name)
+        both = rfc2136(lab_dns, ZONE, CUT_ZONE)
+        add_txt(Zones(lambda: [both]), zone, end, frozenset({"x"}), 5)
+        resolver.wait_for_txt(name, frozenset({"x"}), SOON)
+
+
+@pytest.fixture(scope="module")
+def inside(session_dns: Dns) -> Iterator[str]:
+    """A validating resolver that is told to ask the internal servers, and not to validate what they say."""
+    place = namespace.directory() / "inside"
+    place.mkdir()
+    (place / "zone").write_text(zones.child(ZONE, 5).replace(f"A {PRIMARY}", f"A {INSIDE}").replace(SECONDARY, INSIDE))
+    (place / "named.conf").write_text(
+        f'options {{ directory "{place}"; pid-file "named.pid"; session-keyfile "s.key"; managed-keys-directory ".";'
+        f" listen-on {{ {INSIDE}; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; }};\n"
+        f'controls {{ }};\nzone "{ZONE}" {{ type primary; file "zone"; notify no; }};\n'
+    )
+    outside = session_dns.keyfile("").parent / "unbound"
+    lines = [
+        line
+        for line in (outside / "unbound.conf").read_text().splitlines()
+        if not line.strip().startswith(("directory:", "interface:", "pidfile:", "logfile:"))
+    ]
+    own = [
+        f'    directory: "{outside}"\n    interface: {SPARE}\n    pidfile: "{place}/unbound.pid"',
+        f'    domain-insecure: "{ZONE}"\n    logfile: "{place}/unbound.log"',
+    ]
+    at = lines.index("server:") + 1
+    stub = f'stub-zone:\n    name: "{ZONE}"\n    stub-addr: {INSIDE}'
+    (place / "unbound.conf").write_text("\n".join([*lines[:at], *own, *lines[at:], stub]) + "\n")
+    servers = [
+        Server(place / "named.log", "named", "-4", "-n", "1", "-f", "-c", place / "named.conf"),
+        Server(place / "output.log", "unbound", "-d", "-c", place / "unbound.conf"),
+    ]
+    until(lambda: all(s.alive() for s in servers) and _validates(), 10, "the resolver inside validates")
+    yield SPARE
+    for server in servers:
+        server.stop()
+
+
+def _validates() -> bool:
+    query = dns.message.make_query(".", "SOA", flags=dns.flags.RD | dns.flags.AD)
+    try:
+        return bool(dns.query.tcp(query, SPARE, timeout=1).flags & dns.flags.AD)
+    except (OSError, EOFError, dns.exception.Timeout):
+        return False
+
+
+class TestView:
+    """The world has TLSA records; this host is shown a zone without."""
+
+    NAME = f"_25._tcp.view.{ZONE}."
+
+    def test_no_records_in_an_internal_view_are_not_believed(
+        self, lab_dns: Dns, inside: str, resolver: Resolver
+    ) -> None:
+        """The parent has a DS for the zone, and nothing of it is validated here: that is another view."""
+        lab_dns.update(self.NAME, "TLSA", [A])
+        lab_dns.settle()
+        assert resolver.observe(self.NAME).security == "secure"
+        seen = Resolver((inside,), timeout_s=0.5).observe(self.NAME)
+        assert set(seen.answers.values()) == {Unknown(UNCONFIRMED)}
+        assert seen.security == "unknown"
+        assert "another view" in seen.why
+
+    def test_the_operator_may_say_that_it_is_the_worlds(self, lab_dns: Dns, inside: str) -> None:
+        seen = Resolver((inside,), timeout_s=0.5, public_view=True).observe(self.NAME)
+        assert set(seen.answers.values()) == {Answer(frozenset(), 0)}
+
+    @pytest.mark.parametrize("trust_ad", [False, True])
+    def test_nothing_there_needs_a_trusted_resolver(self, lab_dns: Dns, trust_ad: bool) -> None:
+        """Records that are seen count from anybody: they only hold back."""
+        lab_dns.update(self.NAME, "TLSA", [A])
+        lab_dns.settle()
+        resolver = Resolver(trust_ad=trust_ad, timeout_s=0.5)
+        assert {type(a) for a in resolver.observe(self.NAME).answers.values()} == {Answer}
+        nothing = resolver.observe(f"_25._tcp.nothing.{ZONE}.").answers.values()
+        assert {type(a) for a in nothing} == {Answer if trust_ad else Unknown}
