@@ -32,7 +32,9 @@ T = TypeVar("T")
 
 def observe(step: st.Observe, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """Ask DNS. Of records that nobody declared, those that stand against the swap that is due are a failure as well."""
-    observation = edges.resolver().observe(step.tlsa_name, expect=step.expect, gone=step.gone, budget=step.budget)
+    observation = edges.resolver().observe(
+        step.tlsa_name, expect=step.expect, gone=step.gone, budget=step.budget, unproven=step.undeclared
+    )
     observed = ev.Observed(
         tlsa_name=step.tlsa_name,
         observation=observation,

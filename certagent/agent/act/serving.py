@@ -45,7 +45,11 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
         if not step.accept_deferrals:
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
                 observation = edges.resolver().observe(
-                    name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
+                    name.name,
+                    expect=name.desired,
+                    gone=frozenset(),
+                    budget=timedelta(0),
+                    unproven=name.undeclared,
                 )
                 observed.append(
                     ev.Observed(
