@@ -143,7 +143,10 @@ def all_commands() -> Iterator[tuple[str, click.Command]]:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {part}", sub) for part, sub in command.commands.items())
+        else:
+            yield name, command
 
 
 def options(command: click.Command) -> list[click.Option]:

@@ -87,14 +87,14 @@ def test_help_names_every_command_and_the_exit_codes(flag: str) -> None:
     """Help explains itself, without a configuration."""
     ended = run(flag)
     assert ended.returncode == 0
-    assert all(f"\n  {command} " in ended.stdout for command in ("init", "schema", *COMMANDS))
+    assert all(f"\n  {command} " in ended.stdout for command in ("init", "schema", "dns", *COMMANDS))
     assert "Exit codes: 0 done" in ended.stdout
 
 
-@pytest.mark.parametrize("command", ["init", "schema", *COMMANDS])
+@pytest.mark.parametrize("command", ["init", "schema", "dns providers", "dns test", *COMMANDS])
 def test_help_of_every_command(command: str) -> None:
     """Each command says what it does, and every option what it is for."""
-    ended = run(command, "--help")
+    ended = run(*command.split(), "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     usage, _, options = ended.stdout.partition("Options:")
     assert usage.startswith("Usage: ")

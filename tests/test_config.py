@@ -114,6 +114,16 @@ def test_the_names_to_ask_for_in_tls(tmp_path: Path) -> None:
     assert second.sni == ()
 
 
+def test_how_a_service_is_met(tmp_path: Path) -> None:
+    """As a client that the server lets in; without a word about it as usual."""
+    more = "mode: smtp\n            ehlo: P.example.org\n            source: [192.0.2.1, '::1']\n"
+    text = GOOD.replace("mode: smtp", f"{more}            timeout: 5m\n            proxy: v2")
+    first, second = read(tmp_path, text).certificates["mx1.example.org"].spec.mail_servers[0].services
+    assert (first.ehlo, first.source) == ("p.example.org", ("192.0.2.1", "::1"))
+    assert (first.timeout_s, first.proxy) == (300.0, "v2")
+    assert (second.ehlo, second.source, second.timeout_s, second.proxy) == ("", (), 0.0, "")
+
+
 @pytest.mark.parametrize("mode", ["smtp", "imap", "pop3", "sieve", "tls"])
 def test_the_ways_tls_begins(tmp_path: Path, mode: str) -> None:
     """STARTTLS of four protocols, and TLS at once."""
@@ -176,6 +186,11 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("[127.0.0.1]", "['']", 7, "resolvers", "is no address", "192.0.2.1:5353"),
         ("[127.0.0.1]", "[256.1.1.1]", 7, "resolvers", "is no address", "192.0.2.1:5353"),
         ("mode: smtp", "mode: smtp\n            addresses: [a..b]", 27, "addresses", "is no address", "192.0.2.1"),
+        ("mode: smtp", "mode: smtp\n            source: [mx1]", 27, "source", "is no address", "192.0.2.1"),
+        ("mode: smtp", "mode: smtp\n            source: ['::1', '::2']", 27, "source", "one family", "one for each"),
+        ("mode: smtp", "mode: smtp\n            ehlo: '[192.0.2.1]'", 27, "ehlo", "192.0.2.1", ""),
+        ("mode: smtp", "mode: smtp\n            timeout: 11m", 27, "timeout", "11m is more than 10m", "renew"),
+        ("mode: smtp", "mode: smtp\n            proxy: v1", 27, "proxy", "expected one of: none, v2", "v2"),
         ("ttl: 30m", "ttl: !!str 30m", 17, "", "a tag (!) is not used", "in quotes"),
         ("ttl: 30m", "ttl: !!timestamp foo", 17, "", "a tag (!) is not used", "in quotes"),
         ("ttl: 30m", f"ttl: {'9' * 5000}d", 17, "ttl", "expected a duration", "such as 90d"),

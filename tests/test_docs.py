@@ -268,8 +268,15 @@ def test_every_word_of_the_log_is_explained() -> None:
 def commands() -> dict[str, click.Command]:
     assert isinstance(cli, click.Group)
     context = click.Context(cli)
-    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
-    return {name: command for name, command in found.items() if command}
+    found: dict[str, click.Command] = {}
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {part}": one for part, one in command.commands.items()}
+        else:
+            found[name] = command
+    return found
 
 
 def options() -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "history": "show",
     "tlsa": "show",
     "abort": "renew",
+    "dns": "dns",
     "schema": "schema",
 }
 """Each command, in the order of the help, and the file that has it."""

@@ -16,6 +16,8 @@ TITLES = {
     "renew": "What `certagent renew --json` prints",
     "rehearsal": "What `certagent renew --dry-run --json` prints",
     "init": "What `certagent init --json` prints",
+    "dns-providers": "What `certagent dns providers --json` prints",
+    "dns-test": "What `certagent dns test --json` prints",
     "config": "The configuration file",
 }
 
@@ -25,8 +27,8 @@ TITLES = {
 def schema(document: str) -> None:
     """Print the JSON schema of a document: of what a command prints with --json, or of the configuration.
 
-    DOCUMENT is status, plan, history, check, tlsa, renew, rehearsal, init or config. Editors check the configuration
-    against its schema while you write.
+    DOCUMENT is status, plan, history, check, tlsa, renew, rehearsal, init, dns-providers, dns-test or config. Editors
+    check the configuration against its schema while you write.
     """
     from certagent.report.text import to_json
 
@@ -36,7 +38,7 @@ def schema(document: str) -> None:
 def made(document: str) -> dict[str, Any]:
     """The schema of a document."""
     from certagent.init.report import InitReport
-    from certagent.report import history, schemas, status, views
+    from certagent.report import history, providers, schemas, status, views
 
     if document == "config":
         return schemas.configuration(_options("certagent.dns_providers"), _options("certagent.mail_servers"))
@@ -49,6 +51,8 @@ def made(document: str) -> dict[str, Any]:
         "renew": views.Renewal,
         "rehearsal": views.RehearsalReport,
         "init": InitReport,
+        "dns-providers": providers.Providers,
+        "dns-test": providers.Trial,
     }
     return schemas.document(types[document], TITLES[document])
 

@@ -194,27 +194,15 @@ def _services(reader: Reader, value: object, place: Place) -> Iterator[tuple[Ser
         here = (*place, "services", str(number))
         keys = reader.convert(item, ServiceKeys, here)
         host = reader.name(keys.host, (*here, "host"), names.hostname)
-        _addresses(reader, keys.addresses, ip_address, "for example 192.0.2.1 or 2001:db8::1", (*here, "addresses"))
+        for key, addresses in (("addresses", keys.addresses), ("source", keys.source)):
+            _addresses(reader, addresses, ip_address, "for example 192.0.2.1 or 2001:db8::1", (*here, key))
         sni = tuple(reader.name(n, (*here, "sni"), names.hostname) if n != "none" else "" for n in keys.sni)
         ehlo = reader.name(keys.ehlo, (*here, "ehlo"), names.hostname) if keys.ehlo else ""
-        for key, addresses in (("addresses", keys.addresses), ("source", keys.source)):
-            _refuse_names(reader, addresses, (*here, key))
         if len({":" in address for address in keys.source}) < len(keys.source):
             raise reader.wrong("config.value", (*here, "source"), "two addresses of one family", "give one for each")
-        timeout = _at_most(reader, keys.timeout, timedelta(minutes=10), (*here, "timeout")).total_seconds()
-        yield (
-            Service(host, keys.port, keys.mode, keys.addresses, sni, ehlo, keys.source, timeout, keys.proxy or ""),
-            keys.tlsa,
-        )
-
-
-def _refuse_names(reader: Reader, addresses: tuple[str, ...], place: Place) -> None:
-    for address in addresses:
-        try:
-            ip_address(address)
-        except ValueError:
-            hint = "an IPv4 or IPv6 address, without a port"
-            raise reader.wrong("config.value", place, f"{address!r} is no address", hint) from None
+        timeout = _at_most(reader, keys.timeout or "0s", timedelta(minutes=10), (*here, "timeout")).total_seconds()
+        proxy = "v2" if keys.proxy == "v2" else ""
+        yield Service(host, keys.port, keys.mode, keys.addresses, sni, ehlo, keys.source, timeout, proxy), keys.tlsa
 
 
 def _is_proxy(url: str) -> bool:

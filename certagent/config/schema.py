@@ -117,11 +117,11 @@ class ServiceKeys(Keys, frozen=True):
     """The name that certagent gives in EHLO; without it this host's, or its address."""
     source: tuple[str, ...] = ()
     """Addresses of this host to connect from: one for IPv4, one for IPv6; without one the system chooses."""
-    timeout: Duration = "30s"
-    """How long one connection may take; servers may keep their greeting back for minutes (RFC 5321 section
+    timeout: Duration | None = None
+    """How long one connection may take, without it 30 s; a greeting may come after minutes (RFC 5321 section
     4.5.3.2.1)."""
-    proxy: Literal["v2"] | None = None
-    """It wants to hear the PROXY protocol first, as behind a load balancer."""
+    proxy: Literal["none", "v2"] = "none"
+    """The version of the PROXY protocol that it wants to hear first, as behind a load balancer."""
 
 
 class Dane(Keys, frozen=True):

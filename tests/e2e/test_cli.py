@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.site import CHALLENGE, NAME, TLSA_NAME, Site
 from tests.lab import certificates
+from tests.lab.addresses import ZONE
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 
@@ -214,3 +215,29 @@ def test_exit_codes(site: Site) -> None:
     del site.config["nonsense"]
     site.write()
     site.run("status")
+
+
+def test_a_trial_of_a_provider_leaves_nothing_behind(site: Site) -> None:
+    """dns test: written, read back, seen at every authoritative server, removed; at a name that the key may write."""
+    done = site.run("dns", "test")
+    for words in (f"wrote a TXT value at {CHALLENGE}.", "every authoritative server gave it after", "removed it in"):
+        assert words in done.out
+    assert site.challenges() == [[], []]
+    [zone] = site.run("dns", "test", ZONE.upper(), "--json").json["zones"]
+    assert (zone["zone"], zone["outcome"]) == (f"{ZONE}.", "ok")
+    assert site.run("dns", "test", "other.example", code=2).hints == [f"configured: {ZONE}."]
+    assert f"in use for {ZONE}." in site.run("dns", "providers").out
+    able = {one["type"]: one for one in site.run("dns", "providers", "--json").json["providers"]}
+    assert able["rfc2136"]["zones"] == [f"{ZONE}."]
+    assert able["cloudflare"]["capabilities"]["atomic"] is False
+
+
+def test_a_trial_of_a_provider_that_refuses_says_so(site: Site) -> None:
+    """It ends with 1, and the hint is the provider's."""
+    site.dns.freeze()
+    done = site.run("dns", "test", code=1)
+    assert "ERROR" in done.out
+    assert "hint: " in done.out
+    site.dns.thaw()
+    site.dns.settle()
+    assert site.challenges() == [[], []]

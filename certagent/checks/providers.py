@@ -1,0 +1,105 @@
+"""`certagent dns`: what DNS providers can do, and whether they do it on this host.
+
+A trial writes one TXT value at a challenge name, beside whatever is there, and takes it away again. No sender and no
+CA looks for it: a CA that finds several values needs one that matches (RFC 8555 section 8.4).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from importlib import import_module
+
+import msgspec
+
+from certagent.agent.act.challenges import TXT_TTL_S
+from certagent.agent.act.records import add_txt, remove_txt
+from certagent.agent.wiring import BUILT_IN, Wiring
+from certagent.dns.providers.protocol import Capabilities
+from certagent.errors import Error, NotYet
+from certagent.pki.names import challenge_name
+from certagent.report.findings import Finding
+from certagent.report.providers import VERSION, Provider, Providers
+from certagent.report.words import brief
+
+PATIENCE_S = 60.0
+"""Until every authoritative server gives a value; providers that publish late get as long again as they say."""
+BUDGET = timedelta(seconds=10)
+"""Of one round of questions."""
+
+
+def known(configured: dict[str, tuple[str, ...]]) -> Providers:
+    """All that come with certagent; `configured` has zones by type."""
+    found: list[Provider] = []
+    for name, place in BUILT_IN["certagent.dns_providers"].items():
+        module, _, attribute = place.partition(":")
+        plugin = getattr(import_module(module), attribute)
+        able = plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
+        found.append(Provider(name, plugin.about.title, able, configured.get(name, ()), plugin.about.access))
+    return Providers(VERSION, tuple(found))
+
+
+def zones_by_type(wiring: Wiring) -> dict[str, tuple[str, ...]]:
+    """The zones of the configuration, by the type of their provider."""
+    found: dict[str, tuple[str, ...]] = {}
+    for section in wiring.config.providers.values():
+        zones = msgspec.convert(section.options.get("zones", ()), tuple[str, ...])
+        found[section.type] = (*found.get(section.type, ()), *zones)
+    return found
+
+
+def zones(wiring: Wiring) -> list[str]:
+    """Every zone that some provider writes, absolute."""
+    return list(dict.fromkeys(zone for provider in wiring.providers() for zone in provider.zones))
+
+
+def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
+    """Write, read back, see everywhere, remove: each as it is done. Nothing is left behind, whatever fails."""
+    name = _name_in(wiring, zone)
+    value = f"certagent-test-{secrets.token_urlsafe(12)}"
+    what = f"zone {zone}"
+    try:
+        zone, final = wiring.resolver().final(name)
+        with wiring.zones.writing(zone, final) as provider:
+            lag_s = provider.capabilities.publish_lag_s
+        took_s = _timed(lambda: add_txt(wiring.zones, zone, final, frozenset({value}), TXT_TTL_S))
+    except Error as error:
+        yield Finding("error", what, str(error), error.hint)
+        return
+    try:
+        yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s, and read it back")
+        yield _seen(wiring, final, value, lag_s, what)
+    finally:
+        took_s = _timed(lambda: remove_txt(wiring.zones, zone, final, frozenset({value})))
+    yield Finding("ok", what, f"removed it in {took_s:.2f} s")
+
+
+def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Finding:
+    """Whether every authoritative server gives it in time, and in what time."""
+    began, patience_s = time.monotonic(), PATIENCE_S + 2 * lag_s
+    while True:
+        try:
+            wiring.resolver().wait_for_txt(name, frozenset({value}), BUDGET)
+        except NotYet as error:
+            if time.monotonic() - began >= patience_s:
+                waited = brief(timedelta(seconds=patience_s))
+                return Finding("error", what, f"not everywhere after {waited}: {error.detail}", error.hint)
+        except Error as error:
+            return Finding("error", what, str(error), error.hint)
+        else:
+            return Finding("ok", what, f"every authoritative server gave it after {time.monotonic() - began:.2f} s")
+
+
+def _name_in(wiring: Wiring, zone: str) -> str:
+    """A challenge name of the configuration in that zone, because a key may be allowed to write nothing else."""
+    names = (name for entry in wiring.config.certificates.values() for name in entry.spec.names)
+    ours = (challenge_name(name) for name in names if f".{name}.".endswith(f".{zone}"))
+    return next(ours, f"_acme-challenge.certagent-test.{zone}")
+
+
+def _timed(do: Callable[[], None]) -> float:
+    began = time.monotonic()
+    do()
+    return time.monotonic() - began
