@@ -145,9 +145,6 @@ class Installation(Struct, frozen=True):
     generation: str | None = None
     previous: str | None = None
     phase: Phase = "inspected"
-    inspected: tuple[str, ...] = ()
-    """Those that were met when it was last inspected."""
-    inspected_at: Instant | None = None
     reloaded_at: Instant | None = None
     verified_at: Instant | None = None
     services: tuple[str, ...] = ()
@@ -160,6 +157,9 @@ class Installation(Struct, frozen=True):
     """Answers without a certificate (`Served.unseen`), as they were last met with nothing half done."""
     before: tuple[str, ...] = ()
     """The same as of the last swap: a new generation is not put back for them."""
+    inspected: tuple[str, ...] = ()
+    """The generations that were met when it was last inspected."""
+    inspected_at: Instant | None = None
 
     @property
     def converged(self) -> tuple[str, ...]:
