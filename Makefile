@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate explore mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,8 +92,11 @@ kills: root setup ## Kill rolls on real servers a hundred times: at every step b
 simulate: venv ## Run N simulated histories of a hostile world (N=20000) from seed FROM on (0), or replay one (SEED=…).
 	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
 
+explore: venv ## Every place of a few events in the smallest simulated worlds, for TIME seconds (600) or STATES of each.
+	@$(BIN)/python -m tests.simulation.explore TIME=$(or $(TIME),$(if $(STATES),1000000,600)) $(if $(STATES),STATES=$(STATES))
+
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
-	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000)
+	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000) $(if $(EXPLORE),EXPLORE=$(EXPLORE))
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from certagent.agent.act import serving
 from certagent.agent.edges import Edges
 from certagent.checks import undeclared
 from certagent.errors import Error
@@ -42,7 +43,11 @@ def run(
         found += _configuration(server.name, frozenset(spec.key_types), edges)
         at = state.mail_servers.get(server.name)
         for served in edges.probe(server.services, spec.key_types):
-            found += _compare(served, at, state, now.wall)
+            if isinstance(served.chain, Unknown) and not served.chain.reached:
+                hint = serving.unmet([served], edges.servers[server.name]).hint
+                found.append(Finding("error", served.where, served.chain.why, hint))
+            else:
+                found += _compare(served, at, state, now.wall)
             met.setdefault(tlsa_name(served.host, served.port), []).append(served)
     for name in spec.tlsa_names:
         found += _records(name, met.get(name, []), spec, state, edges, now)

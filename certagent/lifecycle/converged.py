@@ -30,4 +30,6 @@ def rolled(spec: Spec, state: State) -> bool:
     """The newest generation is all that any mail server serves, and verified."""
     newest = state.newest
     installed = [state.mail_servers.get(server.name) for server in spec.mail_servers]
-    return newest is not None and all(at and at.phase == "drained" and at.serves == (newest.id,) for at in installed)
+    return newest is not None and all(
+        at and at.phase == "drained" and at.serves == (newest.id,) and not at.strange for at in installed
+    )

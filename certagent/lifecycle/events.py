@@ -216,6 +216,13 @@ class VerifyFailed(Event, frozen=True):
     """Nothing but answers without a certificate, each as before the swap, or of a service that is new."""
 
 
+class Met(Event, frozen=True):
+    """What handshakes met just before a swap or a first publication, where it was not what the journal says."""
+
+    server: str
+    served: tuple[Served, ...]
+
+
 class RenewalInfo(Event, frozen=True):
     """When the CA wants the certificate renewed (RFC 9773)."""
 
@@ -299,6 +306,7 @@ AnyEvent = (
     | Reloaded
     | Verified
     | VerifyFailed
+    | Met
     | RenewalInfo
     | Revoked
     | Deleted

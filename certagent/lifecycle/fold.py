@@ -108,6 +108,8 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return _verified(state, event, now)
         case ev.VerifyFailed():
             return _verify_failed(state, event)
+        case ev.Met():
+            return _met(state, event.server, event.served)
         case ev.RenewalInfo():
             return replace(
                 state, renewals={**state.renewals, event.key_type: Renewal(event.generation, event, asked_at=now)}
@@ -323,21 +325,21 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
     if newest:
-        state = replace(state, failing=_without(state, Lane("install", event.server)))
+        state = replace(state, failing=_without(state, *(Lane(v, event.server) for v in ("install", "rollback"))))
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
         return _server(state, event.server, phase="verified", met=met, verified_at=now, rejected=rejected, unseen=())
     only = (event.generation,)
-    services = tuple(sorted({f"{one.host}:{one.port}" for one in event.served}))
     new = replace(
         old,
         serves=only,
         met=only,
         phase="drained",
         verified_at=now,
-        services=services,
+        services=tuple(sorted({f"{one.host}:{one.port}" for one in event.served})),
         rejected=rejected,
+        strange=(),
         kept=False,
         unseen=(),
         before=(),
@@ -354,7 +356,12 @@ def _verify_failed(state: State, event: ev.VerifyFailed) -> State:
         return _server(state, event.server, unseen=unseen)
     # of a generation that was verified before: another program or person has replaced it
     phase = "drifted" if old.phase in ("verified", "drained", "drifted") else "verify_failed"
-    return _server(state, event.server, phase=phase, unseen=unseen)
+    return _server(_met(state, event.server, event.served), event.server, phase=phase, unseen=unseen)
+
+
+def _met(state: State, server: str, served: tuple[Served, ...]) -> State:
+    known = state.mail_servers[server].strange if server in state.mail_servers else ()
+    return _server(state, server, strange=(*known, *state.surprises(server, served)))
 
 
 def _unseen(served: Iterable[Served]) -> tuple[str, ...]:

@@ -48,12 +48,16 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
     """What stands against serving these chains at these TLSA names from now on.
 
     Chains that no sender can tell from what is surely served already change nothing for anybody, so they never wait
-    for DNS: a renewal with the same key goes out in any weather (RFC 7671 section 8, RFC 7672 section 2.2).
+    for DNS: a renewal with the same key goes out in any weather (RFC 7671 section 8, RFC 7672 section 2.2). If
+    something else was met since, they still do not wait for servers that are not heard, but for every set that matches
+    what was met and not them: somebody may have rolled by hand, and properly.
     """
     found: list[Obstacle] = []
     for name in names:
         if not all(map(name.already_served, chains)):
             found += undeclared(name, chains, now) if name.undeclared else _at(name, chains, now)
+        elif strange := name.shared.strange:
+            found += _broken(name, chains, strange, now)
     return found
 
 
@@ -67,7 +71,7 @@ def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstac
     """
     seen = name.known.observation
     found: list[Obstacle] = []
-    for item in _broken(name, chains, now):
+    for item in _breaking(name, chains, name.met, now):
         given = any(item.values == values for values in name.sets)
         found.append(Obstacle(name, None, _KEPT, lasting=True) if given else _cached(name, item, now))
     if not name.sets and not all(map(name.key_served, chains)) and not name.shared.runs_out(now):
@@ -99,15 +103,19 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
         found.append(Obstacle(name, None, "changed, and not observed since"))
     if not caches.complete(seen):
         found.append(Obstacle(name, None, _not_heard(seen)))
-    found += [_cached(name, item, now) for item in _broken(name, chains, now)]
+    found += _broken(name, chains, name.met, now)
     if seen.security == "bogus":
         found.append(Obstacle(name, None, f"DNSSEC is broken: {seen.why}"))
     return found
 
 
-def _broken(name: TlsaName, chains: list[Chain], now: Instant) -> list[caches.CachedSet]:
-    """The sets that caches may hold and that one of these chains would break."""
-    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, name.met) for chain in chains)]
+def _broken(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[Obstacle]:
+    return [_cached(name, item, now) for item in _breaking(name, chains, served, now)]
+
+
+def _breaking(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[caches.CachedSet]:
+    """The sets that caches may hold and that one of these chains would be the first to break."""
+    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, served) for chain in chains)]
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:
@@ -132,7 +140,8 @@ def _not_heard(observation: Observation) -> str:
 
 def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> list[TlsaName]:
     """The TLSA names of a mail server whose senders could tell the generation from what is served."""
-    return [name for name in names.at(server) if not all(map(name.already_served, generation.chains.values()))]
+    chains = generation.chains.values()
+    return [n for n in names.at(server) if n.shared.strange or not all(map(n.already_served, chains))]
 
 
 def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generation, now: Instant) -> bool:

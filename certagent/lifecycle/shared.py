@@ -43,7 +43,14 @@ class Shared:
         """The chains that a client may meet now; none if any mail server is unknown yet."""
         if self.unknown_servers:
             return []
-        return distinct(chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+        known = (chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+        return distinct((*known, *self.strange))
+
+    @once
+    def strange(self) -> list[Chain]:
+        """Chains among these that were met where others were expected."""
+        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
+        return [chain for at in found if at for chain in at.strange]
 
     @once
     def converged(self) -> list[list[Chain]]:
@@ -59,7 +66,7 @@ class Shared:
         ids: set[str] = set()
         for name in self.mail_servers:
             server, at = configured.get(name), self._state.mail_servers.get(name)
-            if server is None or at is None or at.phase != "drained" or not at.met_everywhere(server):
+            if server is None or at is None or at.phase != "drained" or at.strange or not at.met_everywhere(server):
                 return None
             ids |= set(at.serves)
         return self._state.generation(ids.pop()) if len(ids) == 1 else None

@@ -10,7 +10,7 @@ from certagent.errors import Concern
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain, KeyType
+from certagent.facts.tls import Chain, KeyType, Served
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.lane import Lane
@@ -151,6 +151,10 @@ class Installation(Struct, frozen=True):
     """As `host:port`, where the last verification that nothing else is served met the generation."""
     rejected: str | None = None
     """The generation that was taken back, since its verification failed or caches forbade it by then."""
+    strange: tuple[Chain, ...] = ()
+    """What handshakes met where something else was expected: somebody else's doing. Until it is verified that nothing
+    but certagent's is served, what was served before exempts from no gate. These are no generations, and their records
+    are not ours: none is added or removed."""
     kept: bool = False
     """Files of somebody else were replaced and are in the vault, to be put back if the verification fails."""
     unseen: tuple[str, ...] = ()
@@ -295,6 +299,16 @@ class State(Struct, frozen=True):
     def asked_since(self, then: Instant | None) -> bool:
         """The operator was there after this was seen last."""
         return then is not None and self.asked_at is not None and then.elapsed_s < self.asked_at.elapsed_s
+
+    def surprises(self, server: str, served: tuple[Served, ...]) -> list[Chain]:
+        """Chains that were met at a mail server, and that records tell from all that may be served there."""
+        at = self.mail_servers.get(server)
+        if at is None:
+            return []
+        known = (*at.strange, *(chain for g in self.serving((server,)) for chain in g.chains.values()))
+        expected = {(chain.spki, chain.issuers) for chain in known}
+        chains = {(one.chain.spki, one.chain.issuers): one.chain for one in served if isinstance(one.chain, Chain)}
+        return [chain for key, chain in chains.items() if key not in expected]
 
     @property
     def made(self) -> frozenset[Value]:

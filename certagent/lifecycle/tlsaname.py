@@ -310,9 +310,12 @@ class TlsaName:
 
         Records of everything that may be served, of the generation to be installed, and of the next keys. Nothing for
         a name that is withdrawn (unless its alias leads to the records of others). Nothing yet if a first publication
-        has to wait.
+        has to wait. Records of what was met unexpectedly stay with the others, but only where they are already.
         """
-        return frozenset() if self.withdrawn or self.publication_blocked else self.shared.values
+        if self.withdrawn or self.publication_blocked:
+            return frozenset()
+        strange = {v for chain in self.shared.strange for v in tlsa.records(chain, self.names.spec.tlsa_parameters)}
+        return self.shared.values | (self.seen_somewhere & strange)
 
     @once
     def missing(self) -> Values:
@@ -336,10 +339,16 @@ class TlsaName:
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
         unplaced = (chain for name in self.names.unplaced for chain in name.served)
-        hidden = product((frozenset[Value](),), (*self.served, *unplaced))  # a hidden primary may be empty
+        expected = (chain for chain in self.served if chain not in self.shared.strange)
+        hidden = product((frozenset[Value](),), (*expected, *unplaced))  # a hidden primary may be empty
         pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
         return sorted(frozenset[str]().union(*unmatched))
+
+    def lacks_parameters(self, values: Values) -> bool:
+        """Some server gives a set in which they are the first of their TLSA parameters."""
+        wanted = set(map(tlsa.parameters, values))
+        return any(wanted - set(map(tlsa.parameters, before)) for before in self.sets)
 
     @once
     def surplus(self) -> Values:

@@ -175,6 +175,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             return [f"verified: {happened.server} serves {happened.generation}{rest}", *_rows(happened.served)]
         case ev.VerifyFailed():
             return [f"NOT verified: {happened.server} does not serve {happened.generation}", *_rows(happened.served)]
+        case ev.Met():
+            return [f"met at {happened.server} just before a change, and not expected", *_rows(happened.served)]
         case ev.RenewalInfo():
             when = f"renew {happened.generation} at {date(happened.at)} UTC" if happened.at else "no suggestion"
             return [f"asked the CA when to renew ({happened.key_type}): {when}"]

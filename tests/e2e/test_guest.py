@@ -51,6 +51,31 @@ def test_a_port_that_never_offered_tls_holds_back_no_other(site: Site) -> None:
     assert len(new) == 1
 
 
+def limited(site: Site, **settings: object) -> None:
+    """Postfix makes no exception for its own host."""
+    main = (site.receiver.config_dir / "main.cf").read_text()
+    own = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    site.receiver.configure("main.cf", f"{main}\nsmtpd_client_event_limit_exceptions =\n{own}")
+    site.receiver.reload()
+
+
+def test_a_limit_on_one_client_makes_no_alarm(site: Site) -> None:
+    """Its rate: a roll is verified and a check ends well all the same."""
+    limited(site, smtpd_client_connection_rate_limit=5, anvil_rate_time_unit="2s")
+    site.run("check", seconds=120)
+    old = site.served([25])
+    site.run("renew", "--rotate", "--wait", seconds=240)
+    until(lambda: not site.served([25]) & old, 10, "the new key is served")
+
+
+def test_a_server_that_lets_nobody_in_is_busy_and_the_hint_names_its_setting(site: Site) -> None:
+    limited(site, smtpd_client_connection_rate_limit=1, anvil_rate_time_unit="1h")
+    site.served([25])  # the one connection
+    said = site.run("check", code=1, seconds=240)
+    assert "421" in said.out, said
+    assert "smtpd_client_event_limit_exceptions" in said.out, said
+
+
 def test_the_rehearsal_ends_as_the_real_run_does(site: Site) -> None:
     """Whatever keeps a service from being met: no listener, no address, no TLS, EHLO refused, the PROXY protocol."""
     for port, options, service, code, status in (

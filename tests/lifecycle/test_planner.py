@@ -173,7 +173,7 @@ def test_an_abort_gives_up_what_was_never_served() -> None:
     life.happens(ev.Requested(what="rotate"))
     life.until(st.Install, fault=None)
     life.happens(ev.Requested(what="abort"))
-    step = life.plan()
+    step = life.until(st.Delete)
     assert isinstance(step, st.Delete)
     assert (step.generations, step.keys) == (("g2",), ("k2",))
     life.until_quiet()

@@ -7,9 +7,12 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
+from certagent.agent.act import serving
 from certagent.facts.tls import Chain, Mode, Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.probe import handshake, pace
@@ -137,3 +140,22 @@ def test_who_turns_us_away_is_told_from_who_has_no_tls(mode: Mode, talk: servers
         chain = handshake.probe(Service(HOST, port, mode), "127.0.0.1", "ecdsa-p256", 20).chain
     assert isinstance(chain, Unknown)
     assert (chain.refusal, chain.reached) == (refusal, refusal == "")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "limits", "code", "hint"),
+    [
+        (("",), "raise it", "mta.down", "is the mail server running"),
+        (("", "host"), "raise it", "mta.turned_away", "ehlo, source"),
+        (("", "host", "busy"), "raise it", "mta.busy", ": raise it"),
+        (("busy",), "", "mta.busy", "connect more often"),
+    ],
+)
+def test_the_error_is_the_one_that_an_operator_can_do_something_about(
+    refusals: tuple[Literal["", "busy", "host"], ...], limits: str, code: str, hint: str
+) -> None:
+    met = [Served(HOST, "192.0.2.1", 25, "ecdsa-p256", Unknown(f"n{r}", refusal=r), 0.1) for r in refusals]
+    server: Any = SimpleNamespace(connection_limits=limits)
+    error = serving.unmet(met, server)
+    assert (error.code, hint in error.hint) == (code, True)
+    assert error.detail.count("mx1.corp.example [192.0.2.1]:25: n") == len(refusals)

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -50,6 +51,10 @@ class Clock:
         """Whether anything goes wrong any more; False in the last part of a history, where liveness is judged."""
         self.crashes_left = 0
         self.crash_chance = 0.0
+        self.lines = 0
+        """How many it passed."""
+        self.killed_at: int | None = None
+        """After so many it is killed, by plan and not by chance."""
         self.trace: list[str] | None = None
         self.shown = 0
         self.busy_until = 0.0
@@ -91,12 +96,21 @@ class Clock:
         else:
             self.t += seconds
 
+    def coming(self) -> list[tuple[float, int, bool, Callable[[], None]]]:
+        """What is going to happen."""
+        return self._heap
+
     def next_event(self) -> float | None:
         """When something is going to happen."""
         return self._heap[0][0] if self._heap else None
 
     def hazard(self, where: str) -> None:
         """A line at which the agent may be killed."""
+        self.lines += 1
+        if self.killed_at is not None and self.lines > self.killed_at:
+            self.killed_at = None
+            self.note(f"CRASH {where}")
+            raise Crash(where)
         if self.crashes_left and self.hostile and self.rng.random() < self.crash_chance:
             self.crashes_left -= 1
             self.note(f"CRASH {where}")
@@ -189,6 +203,16 @@ class Journal:
     def reopened(self) -> None:
         """A new process reads the file: what was written must read as it was."""
         self.head = _STATE.decode(msgspec.json.encode(self.head, order="sorted"))
+
+    def saved(self) -> tuple[Any, ...]:
+        """All of it, as a backup has it."""
+        return self.first, list(self.rows), self.head, self._elapsed
+
+    def bring_back(self, saved: tuple[Any, ...]) -> None:
+        """It is as it was then."""
+        self.first, rows, self.head, self._elapsed = saved
+        self.rows = list(rows)
+        self._last = (-1.0, 0.0, 0, Instant(BASE, 0.0))
 
     def verify(self) -> None:
         """Nothing that was journaled is lost: the rows as they stand in the file fold to the same state."""

@@ -47,14 +47,14 @@ class _Keeper(pickle.Pickler):
         self._frozen: dict[type, bool] = {random.Random: True}
 
     def persistent_id(self, obj: object) -> int | None:
+        if obj is self.dice:
+            return -1
         kind = type(obj)
         frozen = self._frozen.get(kind)
         if frozen is None:
             frozen = self._frozen[kind] = issubclass(kind, FROZEN)
         if not frozen:
             return None
-        if obj is self.dice:
-            return -1
         number = self._known.setdefault(id(obj), len(self.shared))
         if number == len(self.shared):
             self.shared.append(obj)

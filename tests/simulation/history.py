@@ -28,6 +28,7 @@ from certagent.lifecycle.state import State
 from certagent.lifecycle.steps import AnyStep
 from certagent.report.step import StepReport
 from certagent.store.journal import Journal
+from tests.simulation.byhand import at_once, old_state, roll_by_hand, take_away
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
@@ -92,6 +93,10 @@ SHAPES = (
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, 1.0, first=(deaf_for_days,)),
     Shape(2, True, (1000, 1200), (0,), (0,), 0.2, 0.2, first=(deaf_for_days, rotate), days=8),
     Shape(4, False, (20, 40), (0,), (0,), 0.2, 0.2, first=(gives_up,)),
+    Shape(6, True, (30, 60), (0, 0, 1), (0, 1), 0.4, 0.4, first=(roll_by_hand,)),
+    Shape(2, False, (30, 60), (0, 0, 1), (0,), 0.4, 0.4, first=(roll_by_hand,)),
+    Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
+    Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
 )
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 SWERVE = (1, 3)
@@ -383,6 +388,7 @@ class History:
         end = began + self._bound()
         while True:
             self._take_aliases_away()
+            take_away(world)
             self.turn_and_sleep()
             self._change_provider()
             self._give_up_names()

@@ -91,6 +91,8 @@ class Judge:
         """Values that somebody else put into DNS and that match nothing."""
         self.accepted: set[str] = set()
         """Serial numbers of chains that the operator wanted at once."""
+        self.taken: set[tuple[str, str]] = set()
+        """Hosts, and serial numbers of chains that they served alone since: the operator's choice is over there."""
         self.disturbed: list[float] = []
         """When something outside failed."""
         self._accepting = False
@@ -98,6 +100,10 @@ class Judge:
         """A set against a chain."""
         self.seen_at: dict[str, float] = {}
         """When each TLSA name was last observed, and each mail server last verified."""
+        self.by_hand: dict[str, set[str]] = {}
+        """Values that somebody published who rolls by hand, and the keys they are for."""
+        self.lost: set[str] = set()
+        """Values that the agent knew to be its own before it lost its state."""
         self.heard: set[str] = set()
         """The TLSA names of which some server has answered."""
         self._chains: dict[str, list[Chain]] = {}
@@ -114,6 +120,8 @@ class Judge:
             if tlsa_name != name and name not in self.dns.reaches(tlsa_name):
                 continue
             for host in self.answers[tlsa_name]:
+                if self.clock.t - self.hosts[host].swapped_by_hand_at < NOTICE_S:
+                    continue
                 for shown in self.hosts[host].servable():
                     bad = self._bad(entry.content, shown)
                     if bad and not isinstance(before, str):
@@ -140,7 +148,7 @@ class Judge:
         left_s = (chain.not_after - self.clock.true_wall()).total_seconds()
         self.clock.at(left_s + 1, partial(self._expired, host, chain))
         same = [s.chain for s in host.servable()]
-        if chain.serial in self.accepted:
+        if chain.serial in self.accepted and (host.name, chain.serial) not in self.taken:
             return
         if chain.serial in host.once and any(p.broken for p in host.pools):
             return  # put back since TLS fails there for everybody; all addresses have the same files
@@ -235,6 +243,9 @@ class Judge:
                     self._accepting = False
             case ev.Verified():
                 self.seen_at[event.server] = self.clock.t
+                if event.drained:
+                    chains = (one.chain for one in event.served)
+                    self.taken |= {(event.server, chain.serial) for chain in chains if isinstance(chain, Chain)}
             case ev.Deleted():
                 self.known -= set(event.tlsa_names)  # what a server brings back by now, nobody looks at any more
             case ev.Failed() if event.code.startswith("internal."):
@@ -245,6 +256,12 @@ class Judge:
                 self.disturbed.append(self.clock.t)
             case _:
                 pass
+
+    def forgotten(self, lost: State, found: State) -> None:
+        """The agent has an old state again: what came after it, nobody can know."""
+        self.heard.clear()
+        self._accepting = bool(found.requested and found.requested.accept_deferrals)
+        self.lost |= lost.ours
 
     def _met(self, tlsa_name: str, observation: Observation) -> None:
         aliases = self.dns.zone_of(tlsa_name)
@@ -302,7 +319,7 @@ class Judge:
             raise Violation(f"at the end {', '.join(left)} fails for good, though all is well")
         wanted = self._wanted(spec, state, newest.chains)
         for tlsa_name in self.known:
-            ours = provider.published - self.unmanaged_values
+            ours = provider.published - self.unmanaged_values - (self.lost - state.ours)
             for values in self._live(tlsa_name):
                 here = self._end(tlsa_name)
                 should = wanted if any(here == self._end(o) for o in spec.tlsa_names) else frozenset[str]()

@@ -83,6 +83,8 @@ class Host:
         self.disk_full = False
         self.flaky = 1.0
         """How often its reloads go wrong, as a multiple of one in twenty."""
+        self.swapped_by_hand_at = -1e9
+        """When somebody last rolled it by hand, properly."""
         self.once: set[str] = set()
         """Serial numbers of the chains whose files were there once."""
         self.changing: Callable[[Host, Shown], None] = nobody

@@ -1,9 +1,10 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`make mutants`, or this module with N=, JOBS=, ONLY=name,…: a mutant is a replacement in the syntax tree of one module,
-made in memory as a separate process imports it. It is caught when a history of the first N seeds ends in a violation
-that the engine as it is does not have: each seed is run on both. The list and the rate are printed; exit status 1 if
-one survives or does not apply to the sources any more (see `mutations.py`).
+`make mutants`, or this module with N=, JOBS=, ONLY=name,… and EXPLORE=states (whether an exploration of the smallest
+worlds finds it, too): a mutant is a replacement in the syntax tree of one module, made in memory as a separate
+process imports it. It is caught when a history of the first N seeds ends in a violation that the engine as it is does
+not have: each seed is run on both. The list and the rate are printed; exit status 1 if one survives or does not apply
+to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
@@ -71,6 +72,19 @@ def hunt(mutant: Mutant, first: int, count: int) -> int:
     return 1
 
 
+def explored(mutant: Mutant, states: int) -> int:
+    """In a process of its own: explore the smallest worlds until a history is violated."""
+    sys.meta_path.insert(0, _Finder(mutant))
+    from tests.simulation.explore import explore
+
+    for found in explore(states=states, seconds=1e9):
+        if found.violations:
+            path, what = found.violations[0]
+            print(f"{' > '.join(path)}: {what}")
+            return 0
+    return 1
+
+
 class Verdict(NamedTuple):
     """What became of a mutant."""
 
@@ -108,8 +122,10 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
     count, jobs = int(given.get("N") or 1000000), int(given.get("JOBS") or 2)
+    states = int(given.get("EXPLORE") or 0)
     if one := given.get("ONE"):
-        return hunt(next(m for m in MUTANTS if m.name == one), int(given["FROM"]), count)
+        mutant = next(m for m in MUTANTS if m.name == one)
+        return explored(mutant, states) if states else hunt(mutant, int(given["FROM"]), count)
     only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
     chosen = [m for m in MUTANTS if only is None or m.name in only]
     caught = 0
@@ -123,6 +139,17 @@ def main(arguments: list[str]) -> int:
             word = "caught" if verdict.caught else "MISSED"
             print(f"{word}  {verdict.mutant.name}: {verdict.mutant.rule}", flush=True)
             print(f"        SEED={verdict.seed} after {verdict.took_s:.0f} s: {verdict.how[:160]}", flush=True)
+            if states:
+                argv = [
+                    sys.executable,
+                    "-m",
+                    "tests.simulation.mutants",
+                    f"ONE={verdict.mutant.name}",
+                    f"EXPLORE={states}",
+                ]
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+                how = done.stdout.strip()[:160] if done.returncode == 0 else "not by these states"
+                print(f"        explored: {how}", flush=True)
     for name, why in EQUIVALENT.items():
         print(f"equivalent (not counted)  {name}: {why}")
     print(f"{caught} of {len(chosen)} mutants caught")

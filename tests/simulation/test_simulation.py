@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from certagent.facts.tls import Chain
+from certagent.lifecycle import gates
+from certagent.lifecycle.shared import Shared
 from tests.simulation import converged
 from tests.simulation.ca import cheap
 from tests.simulation.clock import BASE
+from tests.simulation.explore import explore
 from tests.simulation.judge import unmatched
 from tests.simulation.mutations import MUTANTS, Mutant
 from tests.simulation.simulate import results
@@ -21,6 +25,8 @@ from tests.simulation.tree import TREE, grown, run
 
 HISTORIES = 100_000
 """Three or four minutes on one core."""
+STATES = 800
+"""Of each smallest world: some seconds."""
 SOME = range(0, 1500, 25)
 """Seeds in fifty trees: trunks, and branches of each."""
 TRACES = """
@@ -39,6 +45,21 @@ def test_histories() -> None:
     bad = [(seed, violation) for part in parts for seed, _, violation in part.bad]
     assert not bad, f"replay with: python -m tests.simulation.simulate SEED={bad[0][0]}; {bad}"
     assert sum(part.histories for part in parts) == HISTORIES
+
+
+def test_the_smallest_worlds() -> None:
+    """Events at places spread over a whole roll, in each of them; `make explore` goes on from here."""
+    for found in explore(states=STATES, seconds=1e9):
+        assert found.violations == [], found.name
+        assert found.states == STATES
+
+
+def test_an_exploration_can_fail() -> None:
+    """No gate, and the swap of the very first roll is found; none after what was disproven, and a later one is."""
+    with patch.object(gates, "obstacles", return_value=[]):
+        assert next(explore(states=1, seconds=1e9)).violations
+    with patch.object(Shared, "strange", []):
+        assert next(explore(states=4000, seconds=1e9)).violations
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -13,6 +13,7 @@ from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
@@ -47,6 +48,11 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             return records.observe(step, spec, state, edges, now)
         case st.Publish():
             name = TlsaNames(spec, state)[step.tlsa_name]
+            if name.lacks_parameters(step.values):  # then they must match what is served at this very moment
+                for event in serving.surprises(name.shared.mail_servers, spec, state, edges):
+                    note(event)
+                    state = fold(state, event, now)
+                name = TlsaNames(spec, state)[step.tlsa_name]
             gate(gates.may_publish(name, step.values))
             records.write_tlsa(step, name, edges, note)
             return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)

@@ -43,6 +43,10 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
     observed: list[ev.AnyEvent] = []
     try:
         if not step.accept_deferrals:
+            if TlsaNames(spec, state).at(step.server):
+                observed += surprises((step.server,), spec, state, edges)
+            for event in observed:
+                state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
                 observation = edges.resolver().observe(
                     name.name,
@@ -59,13 +63,30 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                         undeclared=name.undeclared,
                     )
                 )
-            for event in observed:
-                state = fold(state, event, now)
+                state = fold(state, observed[-1], now)
             against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
             gate("; ".join(map(str, against)))
         return (*observed, _install(step, generation, spec, state, edges, now))
     except Error as error:
         return (*observed, failed(error, step.lane))
+
+
+def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges) -> list[ev.AnyEvent]:
+    """What these mail servers serve at this very moment, of every key type, where the journal has it otherwise.
+
+    A host whose addresses cannot be looked up shows nothing new.
+    """
+    events: list[ev.AnyEvent] = []
+    for server in spec.mail_servers:
+        if server.name not in servers:
+            continue
+        try:
+            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, every_kind(spec))))
+        except Error:
+            continue
+        if state.surprises(server.name, met.served):
+            events.append(met)
+    return events
 
 
 def _install(

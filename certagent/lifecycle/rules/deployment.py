@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from certagent.lifecycle import gates, schedule
 from certagent.lifecycle.dropped import at_first_swap
 from certagent.lifecycle.lane import Lane, Verb
@@ -152,6 +154,8 @@ def finish(view: View) -> Iterator[Offer]:
 def _install_again(deployment: Deployment, why: str) -> Iterator[Offer]:
     """A swap that may have happened is done again. If DNS has changed: taken back, as the old key is still covered."""
     view, server, at, generation = deployment
+    if at.strange:  # what somebody put there since, the operator did not choose to override
+        generation = replace(generation, accept_deferrals=False)
     if generation.accept_deferrals or not deployment.forbidden(generation):
         yield _install(server, generation, why, rollback=deployment.rollback)
         return

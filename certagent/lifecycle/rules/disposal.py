@@ -10,7 +10,7 @@ from certagent.facts.moment import Instant
 from certagent.lifecycle import schedule
 from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.rules.rule import Offer, View
-from certagent.lifecycle.steps import Delete, Revoke
+from certagent.lifecycle.steps import Delete, Revoke, Verify
 from certagent.lifecycle.tlsaname import TlsaName
 from certagent.pki import tlsa
 
@@ -28,14 +28,28 @@ def delete_mail_servers(view: View) -> Iterator[Offer]:
 
 
 def abort(view: View) -> Iterator[Offer]:
-    """A roll is given up before the swap: its keys were never served, so they may go at any time."""
+    """A roll is given up before the swap: its keys were never served, so they may go as soon as that is verified.
+
+    Where a verification fails, what it met counts; a mail server that is not met serves nobody.
+    """
     state = view.state
     if state.requested is None or state.requested.what != "abort":
         return
+    for server in view.spec.mail_servers:
+        at = state.mail_servers.get(server.name)
+        if at is None or at.generation is None or at.phase != "drained" or schedule.fresh(at.verified_at, view.now):
+            continue
+        because = "verified afresh before keys are deleted"
+        verify = Verify(server=server.name, generation=at.generation, drained=True, because=because)
+        if not state.failure(verify.lane):
+            yield verify
+            return
     installed = {id_ for t in state.mail_servers.values() for id_ in t.serves}
     pending_delete = [g for g in state.generations if not g.unmanaged and g.id not in installed]
-    served = {g.keys for g in state.generations if g.id in installed}
-    keys = tuple(k.id for k in state.keys if k.id not in served)
+    # by the key itself: an old state that was brought back does not know which chain of it is served
+    strange = {chain.spki for t in state.mail_servers.values() for chain in t.strange}
+    served = strange | {chain.spki for g in state.generations if g.id in installed for chain in g.chains.values()}
+    keys = tuple(k.id for k in state.keys if served.isdisjoint(k.spki.values()))
     yield Delete(generations=tuple(g.id for g in pending_delete), keys=keys, because="the operator asked: abort")
 
 
@@ -78,8 +92,10 @@ def revoke(view: View) -> Iterator[Offer]:
     """A compromised key's certificates are revoked as soon as no configured mail server serves them."""
     at = [view.state.mail_servers.get(server.name) for server in view.spec.mail_servers]
     served = {id_ for one in at if one for id_ in one.serves}
+    strange = [chain for one in at if one for chain in one.strange]
     for generation in view.state.generations:
-        if generation.revoke and generation.id not in served:
+        met = any(chain in strange for chain in generation.chains.values())
+        if generation.revoke and generation.id not in served and not met:
             yield Revoke(
                 generation=generation.id,
                 ca=generation.ca,
