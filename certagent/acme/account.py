@@ -26,7 +26,7 @@ from msgspec import Struct
 from certagent.acme.transport import Refusal, Signer, Transport, clean
 from certagent.errors import Error, Misconfigured
 from certagent.host import replace
-from certagent.host.files import private_dir, read_private
+from certagent.host.files import file_status, private_dir, read_private
 from certagent.secret import Secret
 
 
@@ -188,12 +188,9 @@ def _bind(binding: Binding | None, signer: Signer, new_account: str) -> dict[str
 def _exists(path: Path) -> bool:
     """False only where there is surely none: a key that is there but cannot be seen must not be replaced."""
     try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError:
+        return file_status(path) is not None
+    except Error:
         return True
-    return True
 
 
 @contextmanager

@@ -9,7 +9,6 @@ removed, files installed, a server reloaded, the journal written.
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -220,9 +219,10 @@ def _presented(run: _Run, edges: Edges, challenges: Sequence[Challenge]) -> Gene
 
 def _rehearse_file(state_dir: Path, pem: bytes, host: str) -> None:
     from certagent.host import replace
+    from certagent.host.files import scratch
     from certagent.mta import pemfile
 
-    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=state_dir) as place:
-        path = Path(place) / "chain.pem"
+    with scratch(state_dir) as place:
+        path = place / "chain.pem"
         replace.write(path, pem)
         pemfile.rehearse(path, None if host.startswith("*.") else host)

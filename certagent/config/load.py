@@ -31,7 +31,7 @@ from certagent.config.schema import (
     ServiceKeys,
     duration,
 )
-from certagent.config.yaml import Reader, Section
+from certagent.config.yaml import MAX_BYTES, Reader, Section
 from certagent.dns import endpoint
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
@@ -41,9 +41,6 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.pki import names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
-
-MAX_BYTES = 64 * 1024 * 1024
-"""A hundred thousand certificates fit in half of it; more is not a configuration."""
 
 Place = tuple[str, ...]
 

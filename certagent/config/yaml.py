@@ -17,9 +17,13 @@ import msgspec
 import yaml
 
 from certagent.errors import Error, Usage
+from certagent.host.files import read_trusted
 
 MAX_DEPTH = 20
 """The deepest key of a configuration is at 7."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""A hundred thousand certificates fit in half of it; more is not a configuration."""
 
 _INT = "tag:yaml.org,2002:int"
 _NO_TAG = (None, "!")
@@ -46,8 +50,8 @@ class Reader:
     def wrong(self, code: str, place: tuple[str, ...], detail: str, hint: str) -> Usage:
         """An error at a place: the line of the nearest key that stands in the file."""
         if not self._lines:  # the value was read by another Reader, or comes from the cache
-            with suppress(OSError, Usage):
-                self.parse(self.path.read_text())
+            with suppress(Error):
+                self.parse(read_trusted(self.path, MAX_BYTES).decode("utf-8", "replace"))
         line = next((self._lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self._lines), 1)
         where = ".".join(place)
         return Usage(code, f"{self.path}:{line}: {where}{': ' if where else ''}{detail}", hint)

@@ -9,7 +9,8 @@ import ipaddress
 from contextlib import suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured
+from certagent.errors import Error, Misconfigured
+from certagent.host.files import read_text
 
 DNS_PORT = 53
 EXAMPLE = "for example 192.0.2.1, 192.0.2.1:5353, 2001:db8::1 or [2001:db8::1]:5353"
@@ -60,8 +61,8 @@ def resolvers() -> tuple[str, ...]:
         Misconfigured: `dns.no_resolver`: There is none.
     """
     try:
-        lines = _RESOLV_CONF.read_text(errors="replace").splitlines()
-    except OSError:
+        lines = read_text(_RESOLV_CONF).splitlines()
+    except Error:
         lines = []
     found: list[str] = []
     for words in map(str.split, lines):

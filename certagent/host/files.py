@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,14 +28,33 @@ def read_file(path: Path, limit_bytes: int = LIMIT_BYTES, *, links: bool = False
     """
     with translated(path), ExitStack() as cleanup:
         try:
-            # O_NONBLOCK: a FIFO must not wait for a writer
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
+            # O_PATH opens nothing: a FIFO would wait for a writer, and a device would act (a watchdog ends the host)
+            found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
         except FileNotFoundError:
             return None
-        cleanup.callback(os.close, fd)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        cleanup.callback(os.close, found)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
             raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        cleanup.callback(os.close, fd)
         return _read(path, fd, limit_bytes)
+
+
+def read_text(path: Path | str, limit_bytes: int = LIMIT_BYTES, *, errors: str = "replace") -> str:
+    """The text of a file of another program, such as the configuration of a mail server; symlinks are followed.
+
+    Others may have written it, so nothing is run because of what it says. `errors`: what becomes of bytes that are no
+    UTF-8, as in `bytes.decode`; with `surrogateescape` they can be written back.
+
+    Raises:
+        Misconfigured: `store.path`: As `read_file`, and if it is missing.
+        Transient: `store.disk`: It cannot be read.
+    """
+    content = read_file(Path(path), limit_bytes, links=True)
+    if content is None:
+        with translated(Path(path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return content.decode("utf-8", errors)
 
 
 def read_trusted(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
@@ -58,6 +79,44 @@ def read_private(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
     """
     with _usage(), trust.opened(path, private=True) as fd, translated(path):
         return _read(path, fd, limit_bytes)
+
+
+@contextmanager
+def scratch(parent: Path | None = None) -> Generator[Path]:
+    """A directory that nobody else can enter, in `parent` or where temporary files are. At the end it is removed with
+    all that is in it.
+
+    Raises:
+        Misconfigured: `store.path`.
+        Transient: `store.disk`.
+    """
+    with ExitStack() as stack:
+        with translated(parent or Path(tempfile.gettempdir())):
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="certagent-", dir=parent))
+        yield Path(place)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Generator[Path]:
+    """The path of a file with this content, for this process alone; it is on no disk."""
+    fd = os.memfd_create("certagent", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        yield Path(f"/proc/self/fd/{fd}")
+
+
+def copied(path: Path, directory: Path) -> None:
+    """A copy of the same name and date.
+
+    Raises:
+        Error: As `read_text`.
+    """
+    content = read_text(path, errors="surrogateescape").encode("utf-8", "surrogateescape")
+    with translated(path):
+        date = path.stat().st_mtime_ns
+        (directory / path.name).write_bytes(content)
+        os.utime(directory / path.name, ns=(date, date))
 
 
 @contextmanager

@@ -58,21 +58,41 @@ def pid_file(path: Path) -> PidFile | None:
 
 
 def running(binary: str) -> frozenset[int]:
-    """The processes that run this file (a resolved path), also if a package has replaced it since. Those in a container
-    do not count.
+    """The processes of a daemon that run this file (a resolved path), also if a package has replaced it since.
+
+    Anybody may run a server's program, and keep it from ending. So only those count that belong to root or this user,
+    and those that one of them has begun, whatever user they have become. Those in a container do not count.
 
     Raises:
         Transient: `mta.reload`: One may not be inspected and is called like this program. Others are another program's.
     """
     found: set[int] = set()
+    others: list[tuple[int, int]] = []
     for pid in _pids():
-        try:
-            if runs(pid, binary):
-                found.add(pid)
-        except Transient:
-            if named(pid, [os.path.basename(binary)]):
-                raise
-    return frozenset(found)
+        user, parent = _user(pid)
+        if user not in {0, os.geteuid()}:
+            others.append((pid, parent))
+        elif _runs(pid, binary):
+            found.add(pid)
+    return frozenset({*found, *(pid for pid, parent in others if parent in found and _runs(pid, binary))})
+
+
+def _runs(pid: int, binary: str) -> bool:
+    try:
+        return runs(pid, binary)
+    except Transient:
+        if named(pid, [os.path.basename(binary)]):
+            raise
+        return False
+
+
+def _user(pid: int) -> tuple[int, int]:
+    """The user who has begun it, and its parent; -1 if it has ended. Source: proc_pid_status(5)."""
+    with suppress(OSError, KeyError, IndexError, ValueError), open(f"/proc/{pid}/status", "rb") as opened:
+        lines = opened.read(_LIMIT_BYTES).decode("ascii", "replace").splitlines()
+        fields = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+        return int(fields["Uid"][0]), int(fields["PPid"][0])
+    return -1, -1
 
 
 def runs(pid: int, binary: str) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from certagent.errors import Misconfigured
+from certagent.errors import Error, Misconfigured
 from certagent.host import attributes
 from certagent.host.oserrors import translated
 
@@ -95,6 +95,34 @@ def prepared(
                 os.fsync(directory)
 
         yield place
+
+
+def create(path: Path, data: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """A new file, durably; nobody else may read it before it has its owner and its mode.
+
+    Raises:
+        FileExistsError: There is one already.
+        Misconfigured: `store.path`: As `write`.
+        Transient: `store.disk`: As `write`; nothing is left behind.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as undo:
+        try:
+            with translated(path):
+                fd = os.open(path, flags, 0o600)
+        except Error as error:
+            if isinstance(error.__cause__, FileExistsError):
+                raise error.__cause__ from None
+            raise
+        undo.callback(path.unlink, missing_ok=True)
+        with translated(path), os.fdopen(fd, "wb") as file:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        undo.pop_all()
 
 
 def move(new: Path, path: Path, mode: int = 0o600) -> None:

@@ -10,7 +10,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import replace
+from certagent.host.files import read_text
 from certagent.host.programs import program, run
 from certagent.mta.server import Change, Found
 
@@ -139,7 +140,7 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
             replace.write(path, _bytes(change.before), mode=mode, owner=owner, keep=True)
         backup.unlink()  # only now: where a directory is read as a whole, it would count
 
-    _copy(_bytes(change.before), backup, mode, owner)
+    replace.create(backup, _bytes(change.before), mode=mode, owner=owner)
     undo.callback(put_back)
     replace.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
     return structs.replace(outcome, state="made", backup=str(backup))
@@ -185,22 +186,6 @@ def _generated_again(commands: list[list[str]]) -> Generator[None]:
         raise
 
 
-def _copy(data: bytes, backup: Path, mode: int, owner: tuple[int, int]) -> None:
-    """A new file; nobody else may read it before it has the owner and the mode of the old one."""
-    fd = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchown(fd, *owner)
-            os.fchmod(fd, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-    except BaseException:
-        with suppress(OSError):
-            backup.unlink()
-        raise
-
-
 def _still(change: Change) -> None:
     if (_text(Path(change.file)) or "") != change.before:
         detail = f"{change.file} is not as it was when the change was proposed; nothing was changed"
@@ -209,10 +194,7 @@ def _still(change: Change) -> None:
 
 def _text(path: Path) -> str | None:
     """What is in the file; None: it is not there."""
-    try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return None
+    return read_text(path, errors="surrogateescape") if os.path.exists(path) else None
 
 
 def _bytes(text: str) -> bytes:

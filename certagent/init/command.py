@@ -14,7 +14,8 @@ from typing import Any
 import click
 import msgspec
 
-from certagent.errors import Error, Misconfigured, Transient, Usage
+from certagent.errors import Error, Misconfigured, Usage
+from certagent.host import replace
 from certagent.init import changes, host, proposal, survey
 from certagent.init.changes import Outcome
 from certagent.init.host import InUse
@@ -88,21 +89,12 @@ def write(path: Path, text: str) -> None:
         Transient: `store.disk`: Disk full or failing. Nothing is left behind.
     """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        replace.create(path, text.encode(), mode=0o644)
     except FileExistsError as error:
         raise Usage("config.file", f"{path} exists, and is not overwritten", "name a new file") from error
-    except OSError as error:
+    except Misconfigured as error:
         hint = f"make its directory: install -d {shlex.quote(str(path.parent))}"
-        raise Usage("config.file", f"{path}: {error.strerror}", hint) from error
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchmod(fd, 0o644)
-            os.fsync(fd)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise Transient("store.disk", f"{path}: {error.strerror}", f"df -h {path.parent}") from error
+        raise Usage("config.file", error.detail, hint) from error
 
 
 # -- the servers' own configuration ------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ Standards: RFC 7468 (PEM); RFC 5246 section 7.4.2 (leaf first, each issuer after
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from certagent.errors import Misconfigured, Transient, Unsafe
+from certagent.errors import Error, Misconfigured, Transient, Unsafe
+from certagent.host.files import in_memory, read_file
 from certagent.secret import Secret
 
 _ROUNDS = 10
@@ -39,15 +39,17 @@ def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, sh
     """
     shown = shown or path
     try:
-        pem = path.read_bytes()
+        pem = _content(path)
         certificates = _blocks(pem)
-        labels = [label for label, _ in (_blocks(key.read_bytes()) if key else []) + certificates]
+        labels = [label for label, _ in (_blocks(_content(key)) if key else []) + certificates]
         problem = _problem(labels)
         if not problem and pem.count(b"-----BEGIN ") != len(certificates):
             problem = "a PEM block has no end"
         if problem:
             raise broken(shown, problem)
         served = _handshake(path, key, name)
+    except (Misconfigured, Transient) as error:
+        raise broken(shown, error.detail) from error
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; neither quotes the file
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not valid PEM"
         raise broken(shown, why) from error
@@ -61,18 +63,15 @@ def rehearse_parts(leaf: Path, issuers: Path, key: Path, *, shown: Path) -> None
     Raises:
         Error: As `rehearse`.
     """
-    fd = os.memfd_create("chain", os.MFD_CLOEXEC)  # the TLS library reads leaf and issuers from one file only
-    with os.fdopen(fd, "wb") as together:
-        together.write(leaf.read_bytes() + issuers.read_bytes())
-        together.flush()
-        rehearse(Path(f"/proc/self/fd/{fd}"), key=key, shown=shown)
+    with in_memory(_content(leaf) + _content(issuers)) as together:  # the TLS library reads both from one file only
+        rehearse(together, key=key, shown=shown)
 
 
 def leaf_der(path: Path) -> bytes | None:
     """The first certificate of the file; None if there is no such file, or none can be read from it."""
     try:
-        return first_certificate(path.read_bytes())
-    except OSError:
+        return first_certificate(_content(path))
+    except Error:
         return None
 
 
@@ -104,6 +103,11 @@ def in_its_words() -> Generator[None]:
         raise Transient("mta.disk", error.detail, error.hint) from error
     except Misconfigured as error:
         raise Misconfigured("mta.files", error.detail, error.hint) from error
+
+
+def _content(path: Path) -> bytes:
+    """Nothing, if it is not there."""
+    return read_file(path, links=True) or b""
 
 
 def _blocks(pem: bytes) -> list[tuple[str, str]]:

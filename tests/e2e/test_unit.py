@@ -37,7 +37,7 @@ from tests.mta import chains
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = [f"docs/how-to/{server}.md" for server in ("postfix", "exim", "dovecot", "opensmtpd", "sendmail")]
 PAGES = ("config.example.yaml", "docs/tutorial/first-certificate.md", "docs/reference/errors.md", *SERVERS)
-ONLY_READ = {"/etc/certagent"}
+ONLY_READ = {"/etc/certagent", "/etc/ssl"}
 QUEUE = {"/var/spool/postfix", "/var/lib/postfix"}
 HOST = f"mx2.{ZONE}"
 KIND = "rsa-2048"
@@ -167,6 +167,20 @@ def test_every_server_is_renewed_in_the_sandbox(lab: Lab, place: Path) -> None:
     until(lambda: lab.served() == NEW.spki, 5, "the new key")
 
 
+UNNEEDED = {
+    "postfix": ("sys_ptrace",),
+    "exim": ("sys_ptrace",),
+    "dovecot": ("sys_ptrace", "setuid", "setgid", "chown", "fowner", "kill"),
+}
+"""As the comments of the unit say."""
+
+
+@each(*UNNEEDED)
+def test_what_a_host_without_other_servers_can_take_away(lab: Lab, place: Path) -> None:
+    assert renewed(lab, place, without=UNNEEDED[lab.kind]) == {}
+    until(lambda: lab.served() == NEW.spki, 5, "the new key")
+
+
 @each("opensmtpd")
 def test_the_pause_before_a_restart_works_in_the_sandbox(lab: Lab, place: Path) -> None:
     """A session is waited for; smtpctl, which is setgid, needs a group that NoNewPrivileges keeps it from taking."""
@@ -252,6 +266,46 @@ def test_a_missing_directory_does_not_keep_the_service_from_starting() -> None:
 def test_init_knows_what_the_unit_lets_be_written() -> None:
     """It proposes a drop-in for every other directory."""
     assert writable() - QUEUE == unit_writes(host.plugins())
+
+
+# -- what systemd thinks of it -----------------------------------------------------------------------------------------
+
+EXPOSURE = 2.7
+STAYS = {
+    "User=/DynamicUser=": "User=",
+    "PrivateNetwork=": "PrivateNetwork=",
+    "IPAddressDeny=": "PrivateNetwork= IPAddressDeny=",
+    "RestrictAddressFamilies=~AF_(INET|INET6)": "PrivateNetwork= IPAddressDeny= AF_INET AF_INET6",
+    "RestrictAddressFamilies=~AF_UNIX": "AF_UNIX AF_NETLINK",
+    "RestrictAddressFamilies=~AF_NETLINK": "AF_UNIX AF_NETLINK",
+    "CapabilityBoundingSet=~CAP_SET(UID|GID|PCAP)": "SETUID SETGID",
+    "CapabilityBoundingSet=~CAP_(DAC_*|FOWNER|IPC_OWNER)": "DAC_OVERRIDE",
+    "CapabilityBoundingSet=~CAP_(CHOWN|FSETID|SETFCAP)": "CHOWN FOWNER",
+    "CapabilityBoundingSet=~CAP_SYS_PTRACE": "SYS_PTRACE",
+    "CapabilityBoundingSet=~CAP_KILL": "KILL",
+    "SystemCallFilter=~@privileged": "@privileged",
+    "PrivateUsers=": "PrivateUsers=",
+    "ProcSubset=": "ProcSubset=",
+    "RootDirectory=/RootImage=": "RootDirectory=",
+    "DeviceAllow=": "DeviceAllow=",
+}
+"""What it finds, and where the unit's comments say why."""
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_what_systemd_finds_fault_with_is_known_and_has_its_reason() -> None:
+    """A newer systemd may ask more; less than this is for the comments."""
+    argv = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit.FILE)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    faults = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("✗")}
+    if not faults:
+        pytest.skip(f"this systemd-analyze cannot do it: {done.stderr}")
+    assert faults == set(STAYS)
+    exposure = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert exposure is not None
+    assert float(exposure[1]) <= EXPOSURE
+    comments = [line for line in unit.FILE.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    assert [why for why in STAYS.values() if not any(line[2:].startswith(why) for line in comments)] == []
 
 
 # -- inside the sandbox ----------------------------------------------------------------------------------------------

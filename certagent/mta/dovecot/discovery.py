@@ -20,6 +20,7 @@ from msgspec.structs import replace as replace_fields
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
 from certagent.host import replace, trust
+from certagent.host.files import read_file, read_text
 from certagent.host.programs import program
 from certagent.mta import pemfile
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
@@ -241,8 +242,8 @@ def _replaceable(pair: Pair) -> bool:
         for path in map(Path, pair):
             trust.trusted_dir(path.parent)
             replace.replaceable(path)
-        return pair.cert != pair.key or pemfile.first_key(Path(pair.key).read_bytes()) is not None
-    except (OSError, Error):
+        return pair.cert != pair.key or pemfile.first_key(read_file(Path(pair.key)) or b"") is not None
+    except Error:
         return False
 
 
@@ -275,4 +276,4 @@ def _changes(settings: Settings, blocks: list[Block], edits: Mapping[str, str]) 
 
 
 def _text(file: Path) -> str:
-    return file.read_bytes().decode("utf-8", "surrogateescape")
+    return read_text(file, errors="surrogateescape")

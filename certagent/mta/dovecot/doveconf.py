@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.host.files import read_text
 from certagent.host.programs import Result, program, run
 from certagent.mta.reference import Pair
 
@@ -299,8 +300,8 @@ def lines(settings: Settings) -> list[Line]:
 
 def _lines(file: Path, newer: bool, where: list[str], depth: int) -> Iterator[Line]:
     try:
-        texts = file.read_text(errors="replace").splitlines()
-    except OSError:
+        texts = read_text(file).splitlines()
+    except Error:
         return
     for number, text in enumerate(texts, start=1):
         line = text.strip()

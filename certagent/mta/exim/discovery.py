@@ -6,10 +6,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.host.files import read_text
 from certagent.mta.access import Access
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance
@@ -185,8 +185,8 @@ def _uses(pairs: Sequence[Pair], settings: Mapping[str, str]) -> dict[str, str]:
 
 def _text(file: str) -> str:
     try:
-        return Path(file).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
+        return read_text(file, errors="surrogateescape")
+    except Error:
         return ""
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient
+from certagent.host.files import read_text
 from certagent.host.programs import Result, program, run
 from certagent.mta.reference import Pair
 
@@ -277,8 +278,8 @@ def _view(where: str, certificate: str, key: str) -> View:
 
 def _text(file: str | Path) -> str:
     try:
-        return Path(file).read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
+        return read_text(file, errors="surrogateescape")
+    except Error:
         return ""
 
 

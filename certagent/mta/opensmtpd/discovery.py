@@ -12,6 +12,7 @@ from cryptography import x509
 
 from certagent.errors import Error
 from certagent.facts.tls import Service
+from certagent.host.files import read_text
 from certagent.host.programs import Result, program, run
 from certagent.mta import pemfile
 from certagent.mta.opensmtpd import smtpdconf
@@ -39,9 +40,9 @@ def discover() -> list[Found]:
     """See `Found`."""
     try:
         known = version(run([program("smtpd"), "-h"], 10.0))
-        text = CONFIG.read_text(errors="replace")
+        text = read_text(CONFIG)
         conf = smtpdconf.read(CONFIG)
-    except (Error, OSError):
+    except Error:
         return []
     if known is None:
         return []
@@ -130,8 +131,8 @@ def _addresses(listener: Listener) -> tuple[str, ...]:
 
 def _host_name() -> str:
     """As it finds it: /etc/mailname, otherwise the host's own name."""
-    with suppress(OSError):
-        lines = Path("/etc/mailname").read_text(errors="replace").split()
+    with suppress(Error):
+        lines = read_text("/etc/mailname").split()
         if lines:
             return lines[0].lower()
     return socket.gethostname().lower()

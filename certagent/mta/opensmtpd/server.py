@@ -31,8 +31,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import processes
+from certagent.host.files import read_file
 from certagent.host.programs import Result, program, run
 from certagent.mta.access import Access
 from certagent.mta.claims import Claim
@@ -55,6 +56,9 @@ _RESTART_S = 90.0
 
 _LISTENS_S = 20.0
 """After the restart: it loads its queue first, which takes long if that is large."""
+
+_PROGRAM_BYTES = 64 << 20
+"""OpenSMTPD's has one MiB."""
 
 _POLL_S = 0.02
 
@@ -272,9 +276,8 @@ class OpenSmtpd:
     def _read(self) -> Conf:
         try:
             return smtpdconf.read(Path(self._options.config))
-        except OSError as error:
-            what = f"cannot read {error.filename}: {error.strerror}"
-            raise self._wrong(what, f"look at it: ls -l {error.filename}") from error
+        except Error as error:
+            raise self._wrong(f"cannot read {error.detail}", error.hint) from error
 
     def _run(self, *arguments: str) -> Result:
         try:
@@ -295,7 +298,7 @@ def _only_files(tested: Result) -> bool:
 
 
 def _links_openssl_3(path: str) -> bool:
-    return b"\0libssl.so.3\0" in Path(path).read_bytes()
+    return b"\0libssl.so.3\0" in (read_file(Path(path), _PROGRAM_BYTES, links=True) or b"")
 
 
 def _said(result: Result) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from certagent.host.files import read_text
+
 _WORD = re.compile(r'"((?:\\.|[^"\\])*)"|#.*|([=,{}<>!()]|[^\s"#=,{}<>!()]+)')
 
 Mode = Literal["smtp", "tls"]
@@ -59,7 +61,8 @@ def read(path: Path) -> Conf:
     """Reads it, with the files it includes.
 
     Raises:
-        OSError: One cannot be read.
+        Misconfigured: `store.path`: One cannot be read.
+        Transient: `store.disk`: One cannot be read.
     """
     pkis: dict[str, Pki] = {}
     listeners: list[Listener] = []
@@ -81,7 +84,7 @@ def _statements(path: Path, macros: dict[str, str], seen: set[Path]) -> Iterator
     if path in seen:
         return
     seen.add(path)
-    for line in re.sub(r"\\\n", " ", path.read_text(errors="replace")).splitlines():
+    for line in re.sub(r"\\\n", " ", read_text(path)).splitlines():
         words = [
             _value(match, macros) for match in _WORD.finditer(line) if match[1] is not None or match[2] is not None
         ]

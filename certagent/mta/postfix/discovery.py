@@ -5,9 +5,7 @@ What must change is worked out by `postconf` on a private copy of main.cf and ma
 
 from __future__ import annotations
 
-import shutil
 import socket
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -19,6 +17,7 @@ from msgspec import Struct
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Service
 from certagent.host import replace, trust
+from certagent.host.files import copied, read_text, scratch
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -104,8 +103,8 @@ def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
         plan.notes.append("postmulti has this instance switched off")
     _sni(read, plan)
     services = _services(read, plan)
-    with tempfile.TemporaryDirectory(prefix="certagent-") as copy:
-        changes = _changes(read, plan, Path(copy))
+    with scratch() as copy:
+        changes = _changes(read, plan, copy)
     names = _names([read.facts["myhostname"], *plan.sni_names])
     return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
 
@@ -255,8 +254,8 @@ def _replaceable(certificate: str, key: str) -> bool:
         for file in {certificate, key}:
             trust.trusted_dir(Path(file).parent)
             replace.replaceable(Path(file))
-        return certificate != key or b"PRIVATE KEY-----" in Path(certificate).read_bytes()[:100]
-    except (OSError, Error):
+        return certificate != key or "PRIVATE KEY-----" in read_text(certificate)[:100]
+    except Error:
         return False
 
 
@@ -266,8 +265,8 @@ def _sni(read: _Read, plan: _Plan) -> None:
     for one in words(read.settings.main.get(SNI_MAPS, "")):
         kind, _, source = one.partition(":")
         try:
-            lines = snimap.entries(Path(source).read_text(errors="replace")) if kind in snimap.TABLES else None
-        except OSError:
+            lines = snimap.entries(read_text(source)) if kind in snimap.TABLES else None
+        except Error:
             lines = None
         if lines is None:
             plan.notes.append(f"{SNI_MAPS}: {one} cannot be read here")
@@ -286,7 +285,7 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
         return ()
     files = [read.config_dir / name for name in ("main.cf", "master.cf")]
     for file in files:
-        shutil.copy2(file, copy)  # with its date: Postfix waits until a new file is some seconds old
+        copied(file, copy)  # with its date: Postfix waits until a new file is some seconds old
     editor = Instance(read.instance.who, str(copy))
     for arguments in edits(plan.remedy):
         editor.postconf(*arguments)
@@ -303,4 +302,4 @@ def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:
 
 
 def _text(file: Path) -> str:
-    return file.read_bytes().decode("utf-8", "surrogateescape")
+    return read_text(file, errors="surrogateescape")

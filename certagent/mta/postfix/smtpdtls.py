@@ -16,6 +16,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from certagent.errors import Error
+from certagent.host.files import read_file
 from certagent.mta import pemfile
 from certagent.mta.postfix.postconf import Place, Setting
 from certagent.mta.reference import Pair, Words, compare, shown, to_come
@@ -124,8 +126,8 @@ def _left(listed: Sequence[str], keep: Iterable[Pair]) -> list[str]:
 def _holds(file: str) -> set[str]:
     """Whether a `key`, a `certificate` or both are in it; nothing if it cannot be read."""
     try:
-        pem = Path(file).read_bytes()
-    except OSError:
+        pem = read_file(Path(file), links=True) or b""
+    except Error:
         return set()
     found = {"key": pemfile.first_key(pem), "certificate": pemfile.first_certificate(pem)}
     return {part for part, there in found.items() if there is not None}

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from certagent.errors import Error
 from certagent.facts.tls import Service
+from certagent.host.files import read_file, read_text
 from certagent.host.programs import Result, program, run
 from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Change, Found
@@ -72,11 +73,12 @@ def read(path: Path) -> Settings:
     """Reads it. As in Sendmail, names are of any case and the last one counts.
 
     Raises:
-        OSError: It cannot be read.
+        Misconfigured: `store.path`: It cannot be read.
+        Transient: `store.disk`: It cannot be read.
     """
     single: dict[str, str] = {}
     ports: list[Port] = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_text(path).splitlines():
         if match := _OPTION.match(line):
             name, value = match[1].lower(), match[2]
             if name == "daemonportoptions":
@@ -137,7 +139,7 @@ def discover() -> list[Found]:
     try:
         settings = read(CONFIG)
         answer = tested(str(CONFIG), "run.failed")
-    except (Error, OSError):
+    except Error:
         return []
     if not version(answer):
         return []
@@ -176,8 +178,8 @@ def discover() -> list[Found]:
 def _changes(lines: str, why: str) -> tuple[Change, ...]:
     source = CONFIG.with_suffix(".mc")
     try:
-        before = source.read_text()
-    except (OSError, UnicodeDecodeError):
+        before = read_text(source, errors="strict")
+    except (Error, UnicodeDecodeError):
         return ()
     first = re.search(r"(?m)^\s*MAILER(_DEFINITIONS|\()", before)
     if first is None:
@@ -191,10 +193,10 @@ def _changes(lines: str, why: str) -> tuple[Change, ...]:
 def _only_intermediates(settings: Settings) -> bool:
     """Whether CACertFile is an ordinary file without a root, and CACertPath adds none."""
     try:
-        blocks = _CERTIFICATE.findall(Path(settings.ca_file).read_bytes())
+        blocks = _CERTIFICATE.findall(read_file(Path(settings.ca_file), links=True) or b"")
         certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
         alone = not has_certificates(settings.ca_path)
-    except (OSError, ValueError):
+    except (Error, ValueError):
         return False
     ordinary = os.path.realpath(settings.ca_file) == os.path.normpath(settings.ca_file)
     return ordinary and alone and bool(blocks) and all(one.issuer != one.subject for one in certificates)

@@ -306,9 +306,8 @@ class Sendmail:
     def _read(self) -> Settings:
         try:
             return sendmailcf.read(Path(self._options.config))
-        except OSError as error:
-            what = f"cannot read {error.filename}: {error.strerror}"
-            raise self._wrong(what, f"look at it: ls -l {error.filename}") from error
+        except Error as error:
+            raise self._wrong(f"cannot read {error.detail}", error.hint) from error
 
 
 _HUP = "systemctl reload sendmail"
