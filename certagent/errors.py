@@ -105,6 +105,10 @@ class NotAtomic(Unsafe):
     concerns = "provider"
 
 
+class Wildcard(Unsafe):
+    """`dns.wildcard`: without its own records, a wildcard would answer for the name."""
+
+
 class NotServed(Transient):
     """`mta.not_served`: a handshake met something else than what was installed."""
 

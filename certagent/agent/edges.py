@@ -50,6 +50,10 @@ class Resolver(Protocol):
         """(zone, name) at the end of the CNAMEs."""
         ...
 
+    def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
+        """The wildcards that could give TLSA records if the name had none."""
+        ...
+
     def addresses(self, host: str) -> tuple[str, ...]:
         """Every A and AAAA."""
         ...

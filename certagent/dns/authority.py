@@ -209,6 +209,26 @@ class Resolver:
             raise Transient("dns.unreachable", f"nobody answers for {trail.zone}: {why}")
         return trail.zone, trail.name
 
+    def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
+        """The wildcards above a name from which some server gives TLSA records or an alias (RFC 4592 section 2.1.1).
+
+        Which of them would answer depends on what else there is; all are named.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`: Not every server says.
+        """
+        servers, found = self._atlas().servers(zone), list[str]()
+        above = dns.name.from_text(name)
+        while above != dns.name.from_text(zone):
+            above = above.parent()
+            wildcard = f"*.{name_text(above)}"
+            said = self._ask_all(servers, wildcard, TLSA)
+            if silent := [f"{key} {s.why}" for key, s in said.items() if isinstance(s, Unknown | TooMany)]:
+                raise Transient("dns.unreachable", f"whether {wildcard} has records is not known: {'; '.join(silent)}")
+            given = (s for s in said.values() if isinstance(s, Alias) or (isinstance(s, Answer) and s.values))
+            found += [s.wildcard or wildcard for s in given]
+        return tuple(dict.fromkeys(found))
+
     # -- with authority ------------------------------------------------------------------------------------------------
 
     def _atlas(self) -> _Atlas:
@@ -245,7 +265,7 @@ class Resolver:
                 elif isinstance(s, Alias):
                     ttl_s = max(ttl_s, s.ttl_s)
                 else:
-                    answers[key] = Answer(s.values, s.ttl_s, tuple(hops))
+                    answers[key] = Answer(s.values, s.ttl_s, tuple(hops), s.wildcard)
             if not target:
                 return Trail(zone, name, answers | odd, trouble, tuple(hops))
             if len(hops) == MAX_HOPS or target == tlsa_name or target in dict(hops):

@@ -13,6 +13,7 @@ from typing import cast
 import dns.exception
 import dns.name
 import dns.query
+import dns.rdtypes.ANY.RRSIG
 import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 from dns.flags import AA
@@ -42,6 +43,8 @@ class Alias(Struct, frozen=True):
 
     target: str
     ttl_s: int
+    wildcard: str = ""
+    """The wildcard that it was made from; empty: it is the name's own, as far as that shows."""
 
 
 class TooMany(Struct, frozen=True):
@@ -112,9 +115,11 @@ def read(response: Message, name: str, rdtype: RdataType) -> Said:
         # Caches keep a DNAME for its own TTL, whatever the CNAME made from it says (RFC 6672 section 3.1).
         below = dns.name.from_text(name)
         dnames = [ttl_of(response, r) for r in response.answer if r.rdtype == DNAME and below.is_subdomain(r.name)]
-        return Alias(records(alias)[0].to_text().lower(), max(ttl_of(response, alias), *dnames, 0))
+        ttl_s = max(ttl_of(response, alias), *dnames, 0)
+        return Alias(records(alias)[0].to_text().lower(), ttl_s, wildcard_of(response, alias))
     if rrset := rrset_of(response, name, rdtype):
-        return Answer(frozenset(map(value_text, records(rrset))), ttl_of(response, rrset))
+        values = frozenset(map(value_text, records(rrset)))
+        return Answer(values, ttl_of(response, rrset), wildcard=wildcard_of(response, rrset))
     return Answer(frozenset(), 0)
 
 
@@ -128,6 +133,19 @@ def rrset_of(response: Message, name: str, rdtype: RdataType) -> RRset | None:
     """The RRset of that name and type in the answer section, if it is there; of class IN, as the question was."""
     wanted = (r for r in response.answer if (r.rdclass, r.rdtype) == (IN, rdtype) and len(r))
     return next((r for r in wanted if name_text(r.name) == name), None)
+
+
+def wildcard_of(response: Message, rrset: RRset) -> str:
+    """The wildcard that a set was made from, as its signature says (RFC 4034 section 3.1.3, RFC 4035 section 5.3.4).
+
+    Empty: it is the name's own, or nobody signed it.
+    """
+    for signatures in response.answer:
+        if (signatures.rdtype, signatures.covers, signatures.name) == (RRSIG, rrset.rdtype, rrset.name):
+            labels = min(r.labels for r in records(signatures) if isinstance(r, dns.rdtypes.ANY.RRSIG.RRSIG))
+            if labels < len(rrset.name) - 1:  # without the root
+                return f"*.{name_text(dns.name.Name(rrset.name[-labels - 1 :]))}"
+    return ""
 
 
 def ttl_of(response: Message, rrset: RRset) -> int:

@@ -21,6 +21,9 @@ class Answer(Struct, frozen=True, tag=True):
     values: frozenset[Value]
     ttl_s: int
     path: tuple[tuple[str, int], ...] = ()
+    wildcard: str = ""
+    """The wildcard that the records were made from (RFC 4592), such as `*.example.org.`: the name itself has none.
+    Empty: they are the name's own, or the zone is not signed."""
 
 
 Security = Literal["secure", "insecure", "bogus", "unknown"]

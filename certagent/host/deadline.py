@@ -115,11 +115,23 @@ def cutting(limit_s: float) -> Generator[Cut]:
     timer = threading.Timer(left(limit_s), cut.now)
     timer.daemon = True
     timer.start()
+    _under_way.add(cut)
     try:
         yield cut
     finally:
+        _under_way.discard(cut)
         timer.cancel()
         cut.done()
+
+
+def cut_all() -> None:
+    """The time of every block of `cutting` is over now, for this process is to end. Not for a signal handler."""
+    for cut in list(_under_way):
+        cut.now()
+
+
+_under_way: set[Cut] = set()
+"""Adding, removing and copying are atomic."""
 
 
 def connected(host: str, port: int, limit_s: float) -> socket.socket:

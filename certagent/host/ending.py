@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from certagent.host.deadline import cut_all
 from certagent.host.programs import end_all
 
 LIMIT_S = 9
@@ -18,12 +19,13 @@ PROGRAMS_S = 5.0
 
 @contextmanager
 def ends_soon(*, programs_s: float = PROGRAMS_S) -> Generator[None]:
-    """Within, a program that still runs after `programs_s` is killed. After LIMIT_S the kernel ends this process.
+    """Within, a program that still runs after `programs_s` is killed, and a connection that is waited for is cut. After
+    LIMIT_S the kernel ends this process.
 
     SIGALRM does that, by its default action: it needs no thread of this process to run any more. To be called in the
     main thread.
     """
-    timer = threading.Timer(programs_s, end_all)
+    timer = threading.Timer(programs_s, _cut_short)
     timer.daemon = True
     begin()
     timer.start()
@@ -32,6 +34,11 @@ def ends_soon(*, programs_s: float = PROGRAMS_S) -> Generator[None]:
     finally:
         timer.cancel()
         signal.alarm(0)
+
+
+def _cut_short() -> None:
+    end_all()
+    cut_all()
 
 
 def begin() -> None:

@@ -267,6 +267,12 @@ class TlsaName:
         first, *others = self.sets
         return first.intersection(*others)
 
+    @once
+    def covered(self) -> bool:
+        """A wildcard gives the records of some server: the name has none itself, and nothing can be removed there."""
+        seen = self.known.observation
+        return seen is not None and any(answer.wildcard for answer in caches.known(seen))
+
     @property
     def empty(self) -> bool:
         """Every authoritative server was heard and says that there are no TLSA records."""
@@ -333,7 +339,7 @@ class TlsaName:
             for before in self.sets
             for chain in self.served
         )
-        lacking = any(not before and values for before in self.sets)
+        lacking = self.covered or any(not before and values for before in self.sets)
         return values if unmatched or lacking or not values <= self.seen_somewhere else frozenset()
 
     def newly_unmatched(self, values: Values) -> list[str]:
@@ -358,7 +364,9 @@ class TlsaName:
         TLSA parameters that are not configured any more: what is left would match nothing (RFC 7671 section 8).
         """
         names = self.names
-        seen = (self.seen_somewhere & names.ours) - self.desired
+        answers = caches.known(self.known.observation) if self.known.observation else []
+        own = frozenset[Value]().union(*(answer.values for answer in answers if not answer.wildcard))
+        seen = (own & names.ours) - self.desired
         if not seen:
             return seen
         if self.withdrawn:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import dns.flags
@@ -14,7 +18,7 @@ from dns.rdatatype import TLSA, TXT
 
 from certagent.dns import authority as module
 from certagent.dns.authority import Resolver
-from certagent.dns.message import Alias, TooMany, absolute, majority, read, zone_of
+from certagent.dns.message import Alias, TooMany, absolute, exchange, majority, read, zone_of
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
@@ -207,3 +211,27 @@ class TestNoAddress:
     def test_a_host_without_address(self) -> None:
         with pytest.raises(Misconfigured, match=r"dns\.no_address"):
             Scripted({}).addresses("mx1.example.org")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has port 53")
+def test_a_server_that_answers_something_else_for_ever_is_not_waited_for_longer() -> None:
+    """Wrong ids, and no DNS at all: each is passed over, and none of them begins the wait anew."""
+    over = threading.Event()
+
+    def answer() -> None:
+        question, client = server.recvfrom(4096)
+        while not over.wait(0.01):
+            server.sendto(bytes([question[0] ^ 1]) + question[1:], client)
+            server.sendto(b"x", client)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, ThreadPoolExecutor(2) as pool:
+        try:
+            server.bind(("127.0.0.99", 53))
+        except OSError:
+            pytest.skip("another program has port 53")
+        server.settimeout(60)
+        pool.submit(answer)
+        asked = pool.submit(exchange, dns.message.make_query(NAME, TLSA), "127.0.0.99", 0.5)
+        said = asked.result(60)
+        over.set()
+    assert said == Unknown("gave no answer within 0.5 s")

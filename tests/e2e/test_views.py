@@ -1,4 +1,4 @@
-"""What DNS shows this host and is not so: a zone below the configured one, and a view that the world has not."""
+"""What DNS shows this host and is not so: a zone below the configured one, another view, a wildcard."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import pytest
 from certagent.agent.act.records import add_txt
 from certagent.agent.wiring import Zones
 from certagent.dns.authority import Resolver
+from certagent.dns.providers.protocol import RdType
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.dns.recursive import UNCONFIRMED
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
 from tests.lab import namespace, zones
-from tests.lab.addresses import CUT_ZONE, PRIMARY, SECONDARY, SPARE, ZONE
+from tests.lab.addresses import CUT_ZONE, INSECURE_ZONE, KNOT, KNOT_ZONE, PRIMARY, SECONDARY, SPARE, ZONE
 from tests.lab.dns import Dns
 from tests.lab.process import Server
 from tests.lab.wait import until
 
-A = f"3 1 1 {'a' * 64}"
+A, B = f"3 1 1 {'a' * 64}", f"3 1 1 {'b' * 64}"
 INSIDE = "127.0.0.23"  # an authoritative server with an internal view of corp.example: no TLSA records, no signatures
 SOON = timedelta(seconds=5)
 
@@ -133,3 +134,49 @@ class TestView:
         assert {type(a) for a in resolver.observe(self.NAME).answers.values()} == {Answer}
         nothing = resolver.observe(f"_25._tcp.nothing.{ZONE}.").answers.values()
         assert {type(a) for a in nothing} == {Answer if trust_ad else Unknown}
+
+
+class TestWildcard:
+    """A name below a wildcard: what is given there is not the name's own (RFC 4592)."""
+
+    def test_names_own_records_are_told_from_a_wildcards(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """By the labels field of the signature (RFC 4034 section 3.1.3)."""
+        name, wildcard = f"_25._tcp.mx1.labels.{ZONE}.", f"*.labels.{ZONE}."
+        lab_dns.update(wildcard, "TLSA", [A], ttl=7)
+        lab_dns.settle()
+        answers = resolver.observe(name).answers.values()
+        assert set(answers) == {Answer(frozenset({A}), 7, wildcard=wildcard)}
+        assert resolver.wildcards(f"{ZONE}.", name) == (wildcard,)
+        lab_dns.update(name, "TLSA", [A], ttl=7)
+        lab_dns.settle()
+        assert set(resolver.observe(name).answers.values()) == {Answer(frozenset({A}), 7)}
+        assert resolver.wildcards(f"{ZONE}.", name) == (wildcard,)
+        assert resolver.wildcards(f"{ZONE}.", f"_25._tcp.other.{ZONE}.") == ()
+
+    def test_an_alias_may_be_a_wildcards(self, lab_dns: Dns, resolver: Resolver) -> None:
+        name, wildcard = f"_25._tcp.mx1.led.{ZONE}.", f"*.led.{ZONE}."
+        lab_dns.update(wildcard, "CNAME", [f"end.{ZONE}."])
+        lab_dns.settle()
+        assert wildcard in resolver.wildcards(f"{ZONE}.", name)
+
+    @pytest.mark.parametrize(
+        ("server", "zone"),
+        [(PRIMARY, ZONE), (PRIMARY, INSECURE_ZONE), (KNOT, KNOT_ZONE)],
+        ids=["bind", "plain", "knot"],
+    )
+    @pytest.mark.parametrize(("rdtype", "given"), [("TLSA", A), ("TXT", '"v=spf1 -all"')])
+    def test_a_provider_changes_the_names_own_records(
+        self, lab_dns: Dns, server: str, zone: str, rdtype: RdType, given: str
+    ) -> None:
+        """A wildcard's records are none of them: an update that took them for its precondition would never be made."""
+        lab_dns.update(f"*.own.{zone}.", rdtype, [given])
+        options = Options(server=server, zones=(zone,), key_file=str(lab_dns.keyfile("dane-key")))
+        provider, name = Rfc2136(options), f"_x.own.{zone}."
+        assert provider.get(name, rdtype) is None
+        value = B if rdtype == "TLSA" else "ours"
+        provider.add(name, rdtype, frozenset({value}), 5, None)
+        was = provider.get(name, rdtype)
+        assert was is not None
+        assert was.values == {value}
+        provider.remove(name, rdtype, was.values, was)
+        assert provider.get(name, rdtype) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from certagent.host import ending
+from certagent.host import deadline, ending
 from tests.lab.wait import until
 
 ROOT = Path(ending.__file__).parents[2]
@@ -75,6 +76,16 @@ def test_the_daemon_lets_a_program_end_and_kills_it_then(tmp_path: Path) -> None
     with start(DAEMON, STUBBORN.format(tmp_path / "pid")) as daemon:
         assert daemon.communicate(timeout=30)[0] == "killed\n"
         assert daemon.returncode == 0
+
+
+def test_a_connection_that_is_waited_for_is_cut() -> None:
+    """The step ends with its own error, and that is journaled."""
+    one, other = socket.socketpair()
+    with one, other, deadline.cutting(60) as cut, ending.ends_soon(programs_s=0.1):
+        cut.add(one.fileno())
+        one.settimeout(30)
+        assert one.recv(1) == b""
+    assert cut.over
 
 
 def test_ten_seconds_are_kept() -> None:

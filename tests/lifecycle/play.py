@@ -152,11 +152,12 @@ class Life(Play):
         path: tuple[tuple[str, int], ...] = (),
         security: Security = "secure",
         why: str = "",
+        wildcard: str = "",
     ) -> None:
         """The authoritative servers of the TLSA name answer this; None: silent. No argument: what is in DNS."""
         sets = servers or (self.in_dns,)
         answers = {
-            f"ns{n}./192.0.2.{n}": Unknown("no answer") if values is None else Answer(values, ttl_s, path)
+            f"ns{n}./192.0.2.{n}": Unknown("no answer") if values is None else Answer(values, ttl_s, path, wildcard)
             for n, values in enumerate(sets, 1)
         }
         observation = Observation("example.org.", path[-1][0] if path else TLSA_NAME, answers, security, why)

@@ -44,6 +44,25 @@ def test_a_first_publication_that_waits_says_why() -> None:
     assert wait.delay == SPEC.check_interval
 
 
+def test_a_name_below_a_wildcard_gets_its_own_records_and_loses_none() -> None:
+    """All that should be there at once, since they hide the wildcard's (RFC 4592); what is not its own stays."""
+    life = Life.published()
+    old = "3 1 1 " + "99" * 32
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Unpublish)
+    before = life.names[TLSA_NAME].surplus
+    assert before
+    life.looks(life.in_dns | {old}, wildcard="*.example.org.")
+    assert not life.names[TLSA_NAME].surplus
+    [add] = life.offers(records.publish)
+    assert isinstance(add, st.Publish)
+    assert add.values == life.names[TLSA_NAME].desired
+    assert add.because == "a wildcard answers for the name: it gets its own records"
+    life.looks(life.in_dns)
+    assert life.names[TLSA_NAME].surplus == before
+    assert life.offers(records.publish) == []
+
+
 def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> None:
     """A TTL raised since would be superseded unseen; a provider that lost the change is asked once more."""
     life = Life.published()

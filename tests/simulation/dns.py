@@ -58,7 +58,12 @@ class Version(NamedTuple):
     """A zone's content, and who made what of it."""
 
     sets: dict[str, RR]
+    """The set of `*` is given for every name that has none itself."""
     authors: dict[str, Author]
+
+    def given(self, name: str) -> RR:
+        """What is answered for a name."""
+        return self.sets.get(name) or self.sets.get("*", NOTHING)
 
 
 NOTHING = RR(frozenset[str](), 0)
@@ -176,7 +181,7 @@ class Zone:
 
     def current(self, name: str) -> RR:
         """What the primary gives."""
-        return self.versions[-1].sets.get(name, NOTHING)
+        return self.versions[-1].given(name)
 
     @property
     def away(self) -> bool:
@@ -202,7 +207,7 @@ class Zone:
 
     def put(self, name: str, rr: RR, *, since: float | None) -> None:
         """A new version at the primary; the others follow sooner or later."""
-        if self.current(name) == rr:
+        if self.versions[-1].sets.get(name, NOTHING) == rr:
             return
         sets = dict(self.versions[-1].sets)
         if rr.content:
@@ -215,7 +220,9 @@ class Zone:
         blind = self.clock.t - self.strange.get(name, -1e9) < NOTICE_S
         if since is not None:
             self.strange[name] = self.clock.t
-        authors = {**self.versions[-1].authors, name: Author(since, blind, self.current(name).content)}
+        changed = [n for n in self.entries if n not in sets] if name == "*" else [name]
+        authors = dict(self.versions[-1].authors)
+        authors |= {n: Author(since, blind, self.current(n).content) for n in changed}
         self.versions.append(Version(sets, authors))
         self.changed_at = self.clock.t
         serial = len(self.versions) - 1
@@ -243,7 +250,7 @@ class Zone:
         version = self.versions[serial]
         now = self.clock.t
         for name in self.entries:
-            rr = version.sets.get(name, NOTHING)
+            rr = version.given(name)
             given = server.given.get(name)
             author = version.authors.get(name, Author())
             if given is not None:
@@ -279,7 +286,7 @@ class Zone:
         if name not in self.entries:
             self.entries[name] = {}
             for server in self.servers:
-                rr = self.versions[server.serial].sets.get(name, NOTHING)
+                rr = self.versions[server.serial].given(name)
                 entry = self.entries[name].setdefault((rr.content, None), Entry(rr.content, None, first=True))
                 entry.live += 1
                 entry.ttl_s = max(entry.ttl_s, rr.ttl_s)

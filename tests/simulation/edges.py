@@ -37,6 +37,7 @@ class Resolver:
         while True:
             zone = self.dns.zone_of(name)
             said: dict[str, RR | Unknown] = {}
+            covered: set[str] = set()
             for server in zone.servers:
                 if server.deaf or zone.away:
                     said[server.label] = Unknown("gave no answer within 3 s")
@@ -45,7 +46,9 @@ class Resolver:
                 elif zone.inside:
                     said[server.label] = NOTHING
                 else:
-                    said[server.label] = zone.versions[server.serial].sets.get(name, NOTHING)
+                    said[server.label] = zone.versions[server.serial].given(name)
+                    if name not in zone.versions[server.serial].sets:
+                        covered.add(server.label)
             votes = sorted(
                 (r.content if isinstance(r.content, str) else "") for r in said.values() if isinstance(r, RR)
             )
@@ -61,7 +64,8 @@ class Resolver:
                 elif isinstance(rr.content, str):
                     ttl_s = max(ttl_s, rr.ttl_s)
                 else:
-                    answers[label] = Answer(rr.content, rr.ttl_s, path)
+                    wildcard = f"*.{zone.name}" if label in covered and rr.content else ""
+                    answers[label] = Answer(rr.content, rr.ttl_s, path, wildcard)
             if not server:
                 return zone, name, answers | odd, trouble, path
             path = (*path, (server, ttl_s))
@@ -127,6 +131,14 @@ class Resolver:
             raise Transient("dns.unreachable", f"nobody answers for {zone.name}")
         return zone.name, end
 
+    def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
+        """Whether there is one, at any server."""
+        self.clock.go_on(0.1)
+        found = self.dns.zones[zone]
+        if found.away or any(s.deaf or s.refuses for s in found.servers):
+            raise Transient("dns.unreachable", "a server is not heard")
+        return (f"*.{zone}",) if any("*" in found.versions[s.serial].sets for s in found.servers) else ()
+
     def addresses(self, host: str) -> tuple[str, ...]:
         """Not asked: the specs of the simulation name their addresses."""
         raise AssertionError(host)
@@ -177,7 +189,7 @@ class Provider:
         if rdtype == "TXT":
             values = frozenset(v for n, v in zone.txt if n == name)
             return RRset(values, 60) if values else None
-        rr = zone.current(name)
+        rr = zone.versions[-1].sets.get(name, NOTHING)
         return RRset(rr.content, rr.ttl_s) if isinstance(rr.content, frozenset) and rr.content else None
 
     def add(self, name: str, rdtype: RdType, values: Values, ttl_s: int, was: RRset | None) -> None:
@@ -249,7 +261,7 @@ class Provider:
 
     def _put(self, name: str, write: Write, asked: tuple[int, float], *, late: bool) -> None:
         zone, clock = self.dns.zone_of(name), self.clock
-        old = zone.current(name)
+        old = zone.versions[-1].sets.get(name, NOTHING)
         if isinstance(old.content, str):
             if not late:
                 raise Rejected("dns.rejected", f"{name} is an alias")

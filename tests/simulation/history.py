@@ -49,6 +49,8 @@ from tests.simulation.mischief import (
     there_and_back,
     unasked,
     unresolved,
+    wildcard,
+    withdraw,
 )
 from tests.simulation.world import World
 
@@ -81,6 +83,8 @@ SHAPES = (
     Shape(8, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(unresolved,)),
     Shape(40, False, (8, 26), (0, 1, 2, 4, 6), (0, 0, 1, 2), 0.7, 0.4),
     Shape(6, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, first=(inside,)),
+    Shape(6, False, (20, 60), (0, 1), (1, 2), 0.7, 0.4, first=(wildcard,)),
+    Shape(6, True, (20, 60), (0, 1), (0, 1), 0.7, 0.4, first=(wildcard, rotate, withdraw)),
     Shape(4, True, (16, 40), (0, 1), (1, 2), 0.7, 0.4, first=(inside, rotate)),
     Shape(10, True, (16, 40), (1, 2, 3), (1,), 0.7, 0.4, kinds=(regress, regress, cut_off, raise_ttl)),
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
@@ -352,7 +356,7 @@ class History:
                 clock.stirred_at = clock.t
             zone.heal()
             for name, rr in list(zone.versions[-1].sets.items()):
-                if isinstance(rr.content, str):
+                if isinstance(rr.content, str) or name == "*":
                     continue
                 # people take away what they put there, and what they forgot when they took a name out of the config
                 tlsa_names = {o for o in world.answers if name in world.dns.reaches(o)}
@@ -388,6 +392,7 @@ class History:
         end = began + self._bound()
         while True:
             self._take_aliases_away()
+            self._take_wildcards_away()
             take_away(world)
             self.turn_and_sleep()
             self._change_provider()
@@ -423,6 +428,14 @@ class History:
             if isinstance(zone.current(name).content, str):
                 self.clock.stirred_at = self.clock.t
                 zone.put(name, RR(frozenset(), 0), since=self.clock.t)
+
+    def _take_wildcards_away(self) -> None:
+        """What people do who were told that a name keeps its records for as long as there is a wildcard."""
+        gone = self.world.answers.keys() - self.world.spec.tlsa_names.keys()
+        for zone in self.world.zones:
+            if "*" in zone.versions[-1].sets and any(self.world.dns.zone_of(name) is zone for name in gone):
+                self.clock.stirred_at = self.clock.t
+                zone.put("*", RR(frozenset(), 0), since=self.clock.t)
 
     def _open(self) -> str:
         state = self.world.journal.head

@@ -256,6 +256,24 @@ def security(world: World) -> None:
     world.clock.at(_span(world), partial(_becomes, zone, security="secure"))
 
 
+def wildcard(world: World) -> None:
+    """Somebody puts records of one key at a wildcard: they are given for every name that has none itself."""
+    zone = world.zones[0]
+    host = world.rng.choice(list(world.hosts.values()))
+    keys = [s.chain.spki for s in host.files.values()]
+    if not keys or world.rng.random() < 0.3:
+        keys = [f"{world.rng.getrandbits(256):064x}"]
+    zone.put("*", RR(frozenset(f"3 1 1 {key}" for key in keys), world.rng.choice((60, 600, 3600))), since=world.clock.t)
+    world.clock.note("   ! a wildcard gives records")
+
+
+def withdraw(world: World) -> None:
+    """A TLSA name is taken out of the config."""
+    if tlsa_names := dict(world.spec.tlsa_names):
+        del tlsa_names[world.rng.choice(sorted(tlsa_names))]
+        world.configure(replace(world.spec, tlsa_names=tlsa_names), f"TLSA names {sorted(tlsa_names)}")
+
+
 def inside(world: World) -> None:
     """The agent is shown an internal view of a zone for a while: no records, and nobody who validates that."""
     zone = world.rng.choice(world.zones)

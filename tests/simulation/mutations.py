@@ -513,6 +513,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "if True: ...",
     ),
     Mutant(
+        "wildcard-uncovered",
+        "a name below a wildcard is never emptied: the wildcard's keys would come back",
+        "agent.act.records:_refuse_to_uncover",
+        "if wildcards := edges.resolver().wildcards(zone, name): ...",
+        "if wildcards := (): ...",
+    ),
+    Mutant(
         "challenges-left",
         "challenges are taken away",
         "lifecycle.rules.issuance:clean_up",

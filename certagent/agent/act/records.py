@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from certagent.agent.act.outcome import Note, failed
 from certagent.agent.edges import Edges, Zones
-from certagent.dns.providers.protocol import Capabilities, Changed, Provider
-from certagent.errors import Error, Misconfigured, NotAtomic, Transient, Unsafe
+from certagent.dns.providers.protocol import Capabilities, Changed, Provider, RRset
+from certagent.errors import Error, Misconfigured, NotAtomic, Transient, Unsafe, Wildcard
 from certagent.facts.dns import Value
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
@@ -65,13 +65,25 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
     carries what was read as its precondition.
 
     Raises:
-        Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served.
+        Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served. `dns.wildcard`:
+            The set would be empty, and a wildcard would give its records in its place.
     """
     zone, name = _where(tlsa_name, edges)
     with edges.zones.writing(zone, name) as provider:
         left = step.values
+        if isinstance(step, st.Unpublish):
+            _refuse_to_uncover(provider.get(name, "TLSA"), left, zone, name, edges)
         while left:
             left = _try_again(partial(_change_tlsa, step, name, left, tlsa_name.minded, provider, note))
+
+
+def _refuse_to_uncover(found: RRset | None, values: frozenset[Value], zone: str, name: str, edges: Edges) -> None:
+    """A wildcard answers for a name as soon as that has no records (RFC 4592 section 2.2.1), with other keys."""
+    if found is None or not found.values <= values:
+        return
+    if wildcards := edges.resolver().wildcards(zone, name):
+        detail = f"{name} keeps its records: without them {', '.join(wildcards)} would answer for it, with other keys"
+        raise Wildcard("dns.wildcard", detail, "remove the TLSA records (or the CNAME) of the wildcard first")
 
 
 def _change_tlsa(

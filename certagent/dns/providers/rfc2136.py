@@ -24,12 +24,12 @@ import dns.rdataclass
 import dns.tsig
 from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, NXRRSET, YXRRSET, Rcode
-from dns.rdatatype import RdataType
+from dns.rdatatype import RRSIG, RdataType
 from dns.update import UpdateMessage
 from msgspec import Struct
 
 from certagent.dns import endpoint
-from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text
+from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
 from certagent.dns.providers import tsigkey
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
@@ -88,16 +88,26 @@ class Rfc2136:
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """Asks the primary itself, signed."""
         one_of_zones(name, self.zones)
-        query = dns.message.make_query(name, rdtype, flags=0)  # no recursion: what this server has
+        # no recursion: what this server has; signatures tell a wildcard's records from the name's own
+        query = dns.message.make_query(name, rdtype, flags=0, want_dnssec=True)
         response = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
             raise self._error(response.rcode(), name, rdtype)
         rrset = rrset_of(response, name, RdataType[rdtype])
-        if rrset is None:
+        if rrset is None or wildcard_of(response, rrset) or not (_signed(response) or self._has(name, rdtype)):
             return None
         found = records(rrset)
         own = tuple(sorted(rdata.to_text() for rdata in found))
         return RRset(frozenset(map(value_text, found)), ttl_of(response, rrset), own)
+
+    def _has(self, name: str, rdtype: RdType) -> bool:
+        """Whether the set is the name's own: no prerequisite sees what a wildcard gives (RFC 4592).
+
+        It is asked by an update with a prerequisite that changes nothing (RFC 2136 sections 2.4.1 and 3.2).
+        """
+        question = UpdateMessage(one_of_zones(name, self.zones))
+        question.present(name, rdtype)
+        return self._send(question, "dns.unreachable").rcode() != NXRRSET
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`; a set that is as wanted already is checked and left as it is."""
@@ -189,6 +199,10 @@ def exchange(connection: socket.socket, wire: bytes) -> bytes:
 
 
 # -- pure --------------------------------------------------------------------------------------------------------------
+
+
+def _signed(response: Message) -> bool:
+    return any(rrset.rdtype == RRSIG for rrset in response.answer)
 
 
 def _delete(update: UpdateMessage, name: str, rdtype: RdType, value: str, was: RRset | None) -> None:

@@ -111,6 +111,8 @@ def _unseen(view: View, name: TlsaName, values: Values, *, removes: bool) -> Wai
 def _why_publish(state: State, name: TlsaName) -> str:
     if name.empty:
         return "first publication: what is served is verified"
+    if name.covered:
+        return "a wildcard answers for the name: it gets its own records"
     if state.next_keys:
         return f"keys {state.next_keys.id} must be in every cache before they serve"
     return "a record of what is served is missing"
