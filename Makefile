@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers kills coverage simulate explore mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers hosts kills coverage simulate explore mutants lock clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ scale: venv ## Measure what many certificates and many TLSA names cost, and how 
 
 servers: root setup ## Roll keys on every kind of mail server under new TLS connections without a pause; needs root.
 	@$(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_servers.py
+
+hosts: root setup ## Set up mail hosts as guides and panels publish them, follow `certagent init`, print what came of it; needs root.
+	@CERTAGENT_HOSTS=all $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_hosts.py
 
 kills: root setup ## Kill rolls on real servers a hundred times: at every step boundary and at random instants; needs root.
 	@CERTAGENT_KILLS=100 $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_crash.py tests/e2e/test_faults.py

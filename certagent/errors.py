@@ -121,6 +121,16 @@ class Missing(Misconfigured):
     concerns = "key"
 
 
+class NotYetValid(Transient):
+    """`pem.not_yet_valid`: a certificate begins later than the clock of this host says; it is kept until then."""
+
+
+class AccountRefused(Misconfigured):
+    """`ca.account`: The CA wants something of the account's owner, and until then it says no."""
+
+    concerns = "ca"
+
+
 class CaUnavailable(Transient):
     """The CA is away, busy or not done."""
 

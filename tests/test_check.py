@@ -216,7 +216,7 @@ def test_renewal_information_that_fails_is_a_note() -> None:
 
 
 def test_a_ca_that_hurries_is_said_with_its_page() -> None:
-    """Three renewals in a row in the first quarter of a life."""
+    """Three renewals in a row in the first third of a life."""
     life = Life.published()
     for _ in range(schedule.HURRIES):
         assert life.state.newest

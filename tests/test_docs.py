@@ -185,6 +185,9 @@ KINDS = {
     "Missing": "misconfigured",
     "BadChain": "unsafe",
     "Overdue": "transient",
+    "NotYetValid": "transient",
+    "AccountRefused": "misconfigured",
+    "Busy": "transient",
     "Condition": "condition",
 }
 _CODE = re.compile(r"[a-z]+\.[a-z_]+")

@@ -20,12 +20,15 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
-from certagent.init import changes, command, domain, host, proposal, survey
+from certagent.init import changes, command, domain, findings, host, proposal, seeds, steps, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
+from certagent.init.names import Names
+from certagent.init.seeds import Seeds
 from certagent.init.survey import Survey
 from certagent.mta.server import Change, Found
 from certagent.report.findings import Finding
+from tests.mta import chains
 
 NAME = "mx1.example.org"
 NOW = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -46,7 +49,7 @@ def name(security: Security = "secure", values: tuple[str, ...] = (MATCHING,), t
         "mail_for": ("example.org",),
         "zone": "example.org.",
         "primary": "ns1.example.org.",
-        "tlsa": Observation("example.org.", f"_25._tcp.{NAME}.", answers, security),
+        "tlsa": {25: Observation("example.org.", f"_25._tcp.{NAME}.", answers, security)},
     }
     return Name(**facts | more)
 
@@ -56,15 +59,22 @@ def served(*kinds: str, port: int = 25, address: str = "127.0.0.1") -> tuple[Ser
     return tuple(Served(NAME, address, port, survey.USUAL[kind], met[kind], 0.01) for kind in met)
 
 
+def nothing(_name: str, _service: Service) -> frozenset[str]:
+    """Which certificate is met where is not known."""
+    return frozenset()
+
+
 def seen(*found: Found, names: tuple[Name, ...] = (name(),), use: Resolvers = VALIDATING, **more: Any) -> Survey:
+    in_use: dict[str, tuple[InUse, ...]] = {f.name: () for f in found} | more.pop("in_use", {})
+    known = Names(found, in_use, {n.name: n for n in names})
     facts: dict[str, Any] = {
         "found": found,
         "idle": (),
         "failed": (),
         "resolvers": use,
-        "names": {n.name: n for n in names},
-        "served": {f.name: served("ecdsa", "rsa") for f in found},
-        "in_use": {f.name: () for f in found},
+        "names": known,
+        "services": known.services(more.pop("met", nothing)),
+        "served": {f.name: served("ecdsa", "rsa") + served("ecdsa", port=465) for f in found},
         "strangers": (),
         "silent": (),
     }
@@ -80,7 +90,7 @@ def read(text: str, place: Path) -> Config:
 
 
 def told(survey_: Survey) -> str:
-    return "\n".join(f"{f.outcome} {f.what}: {f.detail}" for f in survey.findings(survey_))
+    return "\n".join(f"{f.outcome} {f.what}: {f.detail}" for f in findings.of(survey_))
 
 
 # -- the text --------------------------------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ def test_the_proposal_is_a_config_that_names_what_is_there(tmp_path: Path) -> No
     assert entry.spec.tlsa_names == {f"_25._tcp.{NAME}.": ("postfix",)}
     assert entry.spec.ttl_s == 3600
     [server] = entry.spec.mail_servers
-    assert server.services == SERVICES
+    assert tuple(replace(one, timeout_s=0.0) for one in server.services) == SERVICES
     assert entry.mail_servers["postfix"].options == OPTIONS
     assert proposed.dns.resolvers == ("127.0.0.1",)
     assert proposed.providers["primary"].options["zones"] == ["example.org"]
@@ -196,7 +206,8 @@ def test_a_name_that_no_ca_knows_is_left_out_and_reported(tmp_path: Path) -> Non
     server = replace(POSTFIX, names=(NAME, "debian", "mx1.internal"))
     text = proposal.text(seen(server, names=(name(), odd)), "today")
     assert read(text, tmp_path).certificates[NAME].spec.names == (NAME,)
-    assert "Left out: debian, mx1.internal" in text
+    assert "TODO: debian is left out: no full name in DNS" in text
+    assert "TODO: mx1.internal is left out: no CA can issue for what is not in public DNS" in text
     nameless = replace(POSTFIX, names=("debian",), services=(Service("debian", 25, "smtp"),))
     asked = proposal.text(seen(nameless, names=()), "today")
     assert list(read(asked, tmp_path).certificates) == ["mx1.example.org"]
@@ -231,7 +242,7 @@ def test_behind_nat_the_inside_address_is_verified() -> None:
 def test_silent_name_servers_are_not_taken_for_empty_ones(tmp_path: Path) -> None:
     """What was not heard is unknown: the records are looked for before each change of a key."""
     answers: dict[str, Answer | Unknown] = {"ns1.example.org./192.0.2.53": Unknown("gave no answer")}
-    silent = name(tlsa=Observation("example.org.", f"_25._tcp.{NAME}.", answers, "unknown"))
+    silent = name(tlsa={25: Observation("example.org.", f"_25._tcp.{NAME}.", answers, "unknown")})
     spec = read(proposal.text(seen(POSTFIX, names=(silent,)), "now"), tmp_path).certificates[NAME].spec
     assert set(spec.tlsa_names) == {f"_25._tcp.{NAME}."}
 
@@ -261,8 +272,8 @@ def test_what_is_not_accounted_for_is_reported() -> None:
     """A program at a mail port, a server that does not run, a plug-in that fails, a name server that is silent."""
     failed = Finding("error", "mail server exim", "cannot be read", "look")
     silent = name()
-    assert silent.tlsa
-    silent = replace(silent, tlsa=replace(silent.tlsa, answers={"ns2.example.org./192.0.2.54": Unknown("no answer")}))
+    answers: dict[str, Answer | Unknown] = {"ns2.example.org./192.0.2.54": Unknown("no answer")}
+    silent = replace(silent, tlsa={25: replace(silent.tlsa[25], answers=answers)})
     idle = (replace(POSTFIX, type="dovecot", name="dovecot"),)
     strange = seen(
         POSTFIX, names=(silent,), idle=idle, failed=(failed,), strangers=((143, "imapd"),), silent=(("postfix", 465),)
@@ -299,7 +310,10 @@ def test_a_plug_in_that_fails_does_not_stop_the_others() -> None:
     """An error of certagent, a defect, a plug-in that cannot be loaded, and one without discover, beside a good one."""
 
     def plug_in(discover: Callable[[], list[Found]]) -> Any:
-        return type("Plugin", (), {"discover": staticmethod(discover)})
+        def asked(_shared: object) -> list[Found]:
+            return discover()
+
+        return type("Plugin", (), {"discover": staticmethod(asked)})
 
     def broken() -> list[Found]:
         raise Misconfigured("mta.config", "postconf fails", "run: postconf -n")
@@ -314,7 +328,7 @@ def test_a_plug_in_that_fails_does_not_stop_the_others() -> None:
         "unloadable": ImportError("no"),
         "old": type("Old", (), {}),
     }
-    found, failed = host.discover(kinds)
+    found, failed, _ = host.discover(kinds)
     assert found == [POSTFIX]
     assert [f.what for f in failed] == [f"mail server {kind}" for kind in ("broken", "defect", "unloadable")]
     assert all(f.hint for f in failed)
@@ -416,7 +430,7 @@ class Generated:
         program = self.directory / "make-it"
         program.write_text(f'#!/bin/sh\necho run >>"$0.runs"\n{script}\n')
         program.chmod(0o755)
-        found = changing(self.source, f"a = 1\nb = {self.pem}\n", options={"files": {"ecdsa": str(self.pem)}})
+        found = changing(self.source, f"a = 1\nb = {self.pem}\n", options={"chain_files": {"ecdsa": str(self.pem)}})
         new = Change(str(self.source.with_name("new.cf")), "", "x\n", "new")
         generate = (str(program), str(self.source), str(self.read))
         return replace(found, changes=tuple(replace(change, generate=generate) for change in (*found.changes, new)))
@@ -531,33 +545,49 @@ def test_a_change_that_names_our_files_must_satisfy_the_check_fully(cf: Path, tm
     assert cf.read_text() == "a = 1\nb = 2\n"
 
 
-def test_what_is_served_now_can_be_put_into_the_new_file_first(cf: Path, tmp_path: Path) -> None:
-    """A command for each key type whose files are known, closed to others from the start; then the change. Where the
-    key is not known, or no copy makes one of the files, nothing is copied, and the change comes after the first run.
+def test_files_that_cannot_be_made_of_what_is_served_are_made_by_the_first_run(cf: Path, tmp_path: Path) -> None:
+    """Then the change comes after it; a server whose files can be made changes at once, and reads them."""
+    pem = tmp_path / "tls" / "tls.pem"
+    found = changing(cf, f"b = {pem}\n", options={"chain_files": {"ecdsa": str(pem)}})
+    lacking = changes.outcomes(found, Seeds((), (str(pem),)))
+    commands = [step.command for step in steps.next_steps(seen(found), host.plugins(), "", cf, lacking)]
+    at = commands.index("certagent init --apply")
+    assert commands[0] == f"install -d -m 755 {pem.parent}"
+    assert commands[at - 1].startswith("certagent renew --config")
+    assert commands[at + 1].startswith("certagent renew --wait")
+    commands = [step.command for step in steps.next_steps(seen(found), host.plugins(), "", cf, changes.outcomes(found))]
+    assert commands[:2] == ["certagent init --apply", "postfix reload"]
+
+
+def test_what_is_served_is_copied_and_nothing_else(tmp_path: Path) -> None:
+    """Its key and its chain, for a file that is not there, is empty, or holds what is not served. Where the key is not
+    known, or something else is met than the file says, nothing is.
     """
-    pem = tmp_path / "new dir" / "tls.pem"
-    found = changing(cf, f"b = {pem}\n", options={"chain_files": {"ecdsa": str(pem)}, "owner": "mail", "mode": "0640"})
-    used = InUse("/etc/ssl/mx1.pem", "ecdsa-p256", "itself", NOW, "/etc/ssl/mx1.key")
-    known = seen(found, in_use={"postfix": (used,)})
-    commands = [step.command for step in command.next_steps(known, host.plugins(), "", cf, changes.outcomes(found))]
-    new = f"'{pem}'"
-    assert commands[:3] == [
-        f"install -d -m 755 '{pem.parent}'",
-        f"install -m 0640 -o mail /dev/null {new} && cat /etc/ssl/mx1.key /etc/ssl/mx1.pem > {new}",
-        "certagent init --apply",
-    ]
-    assert not any(step.startswith("certagent init") for step in commands[3:])
-    issuers = tmp_path / "issuers.pem"
-    options = {"files": {"ecdsa": str(pem)}, "issuers": str(issuers)}
-    more = replace(changing(cf, f"b = {pem}\nc = {issuers}\n", options=options), type="sendmail")
-    for server, one in ((found, replace(used, key="")), (more, used)):
-        lacking = seen(server, in_use={"postfix": (one,)})
-        following = command.next_steps(lacking, host.plugins(), "", cf, changes.outcomes(server))
-        commands = [step.command for step in following]
-        at = commands.index("certagent init --apply")
-        assert not any(step.startswith("install -m") for step in commands)
-        assert commands[at - 1].startswith("certagent renew --config")
-        assert commands[at + 1].startswith("certagent renew --wait")
+    rsa, other = chains.make("rsa-2048", NAME), chains.make("rsa-2048", NAME)
+    old, pem = tmp_path / "old.pem", tmp_path / "new" / "rsa.pem"
+    old.write_bytes(rsa.leaf + rsa.issuer + rsa.key)
+    found = replace(POSTFIX, options={"chain_files": {"rsa": str(pem)}}, uses={"smtpd_tls_cert_file": str(old)})
+    server = host.made(found, host.plugins())
+    assert server
+    [used] = host.in_use(found)
+    met = Served(NAME, "127.0.0.1", 25, "rsa-2048", replace(LEAF, spki=rsa.spki), 0.01)
+
+    def of(used: InUse, met: Served = met) -> Seeds:
+        return seeds.of(found, seen(found, in_use={"postfix": (used,)}, served={"postfix": (met,)}), server)
+
+    for content in (None, b"", other.leaf + other.issuer + other.key):
+        if content is not None:
+            pem.write_bytes(content)
+        assert of(used) == Seeds((used,), ())
+        seeds.make(found, server, of(used))
+        assert pem.read_bytes() == rsa.key + rsa.leaf + rsa.issuer
+        assert stat.S_IMODE(pem.stat().st_mode) == 0o600
+        assert of(used) == Seeds((), ())
+    pem.unlink()
+    assert of(replace(used, key="")).lacking == (str(pem),)
+    reloaded = of(used, replace(met, chain=replace(LEAF, spki=other.spki)))
+    assert (reloaded.sources, reloaded.lacking) == ((), (str(pem),))
+    assert "is not what postfix serves now" in reloaded.why
 
 
 def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced(
@@ -566,9 +596,9 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     """For the directories of every file that is written, and of no other; not where the unit has them all."""
 
     def commands(*found: Found) -> list[str]:
-        return [step.command for step in command.next_steps(seen(*found), host.plugins(), "", cf, [])]
+        return [step.command for step in steps.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
-    monkeypatch.setattr(command, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
+    monkeypatch.setattr(steps, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})
     assert not any("ReadWritePaths" in step for step in commands(usual))
     sni = {"map": "/etc/postfix/sni", "type": "hash", "names": [NAME]}
@@ -589,7 +619,7 @@ def test_a_change_that_names_missing_files_waits_for_them(cf: Path, tmp_path: Pa
     found = changing(cf, f"a = 1\nb = {pem}\n", options=options)
     other = cf.with_name("master.cf")
     found = replace(found, changes=(*found.changes, Change(str(other), "", "c = 3\n", "belongs to it")))
-    outcomes = changes.apply(found, NOW, lambda: "")
+    outcomes = changes.apply(found, NOW, lambda: "", Seeds((), (str(pem),)))
     assert [(o.state, o.missing) for o in outcomes] == [("later", (str(pem),))] * 2
     assert cf.read_text() == "a = 1\nb = 2\n"
     assert not other.exists()

@@ -238,10 +238,11 @@ def test_every_file_counts_that_a_server_writes(tmp_path: Path, one: str, two: s
 
 
 def test_two_certificates_share_a_map_of_different_names(tmp_path: Path) -> None:
-    """Each has its own lines of it."""
+    """Each has its own lines of it; one of them has nothing else."""
     path = tmp_path / "shared.yaml"
     path.touch(0o600)
     one, two = (SNI.format("/tls", name, "map", f"{name}.example") for name in "ab")
+    two = two.replace("names:", "only: true, names:")
     path.write_text(HEAD.format(place=tmp_path) + entry("one", one) + entry("two", two))
     Wiring(load(path)).check()
 
@@ -299,3 +300,16 @@ def test_a_ca_is_found_by_its_directory(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as caught:
         edges.issuer("https://gone.example/dir")
     assert caught.value.code == "ca.other"
+
+
+def test_two_entries_for_what_all_clients_of_one_server_get_are_refused(tmp_path: Path) -> None:
+    """Each would tell the operator to undo the other; of two algorithms both can be served."""
+    path = tmp_path / "shared.yaml"
+    path.touch(0o600)
+    same, other = ("type: postfix, chain_files: {ecdsa: /tls/2.pem}", "type: postfix, chain_files: {rsa: /tls/2.pem}")
+    first = entry("one", "type: postfix, chain_files: {ecdsa: /tls/1.pem}")
+    path.write_text(HEAD.format(place=tmp_path) + first + entry("two", other))
+    Wiring(load(path)).check()
+    path.write_text(HEAD.format(place=tmp_path) + first + entry("two", same))
+    with pytest.raises(Misconfigured, match=r"the ecdsa certificate of all clients is that of certificates\.one\."):
+        Wiring(load(path)).check()

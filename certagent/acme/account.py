@@ -24,7 +24,7 @@ from josepy.jwk import JWKEC, JWKRSA
 from msgspec import Struct
 
 from certagent.acme.transport import Refusal, Signer, Transport, clean
-from certagent.errors import Error, Misconfigured
+from certagent.errors import AccountRefused, Error, Misconfigured
 from certagent.host import replace
 from certagent.host.files import file_status, private_dir, read_private
 from certagent.secret import Secret
@@ -75,6 +75,11 @@ class Account:
             if self._signer is None:
                 self._signer = self._load_key() or self._make_key()
             return self._signer
+
+    @property
+    def key_file(self) -> Path:
+        """Where the account's key is: it is the account."""
+        return self._home / "account.key"
 
     def thumbprint(self) -> str:
         """Of the account's key, in base64url (RFC 7638)."""
@@ -155,7 +160,10 @@ class Account:
         try:
             answer = self._transport.post(directory.new_account, registration.json_dumps().encode(), signer, None)
         except Refusal as refusal:  # the same key and contact will be refused again until someone changes something
-            raise Misconfigured("ca.account", refusal.detail, "the CA does not give this key an account") from None
+            hint = "the CA does not give this key an account"
+            if refusal.type == "unauthorized":  # it had one, which is closed
+                hint = f"move {self.key_file} away: the next run asks with a new key"
+            raise AccountRefused("ca.account", refusal.detail, hint) from None
         return answer.location
 
 

@@ -30,7 +30,7 @@ from certagent.acme.challenges.protocol import ChallengeType
 from certagent.acme.https import Https
 from certagent.acme.issuer import Order, Window
 from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
-from certagent.errors import CaRefusal, CaUnavailable, Misconfigured, Rejected
+from certagent.errors import AccountRefused, CaRefusal, CaUnavailable, Error, Misconfigured, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.host import deadline
 from certagent.secret import Secret
@@ -69,6 +69,12 @@ class _Authorization(Struct):
     identifier: Identifier
     status: str
     challenges: tuple[_Challenge, ...] = ()
+
+
+class _Account(Struct):
+    """RFC 8555 section 7.1.2."""
+
+    status: str = ""
 
 
 class _NewOrder(messages.NewOrder):
@@ -211,7 +217,11 @@ class Acme:
         base = self._transport.directory().renewal_info
         if base is None:
             return None
-        answer = self._transport.get(f"{base.rstrip('/')}/{name}")
+        try:
+            answer = self._transport.get(f"{base.rstrip('/')}/{name}")
+        except Refusal as refusal:  # RFC 9773 section 4.3.3: such as 404, of a CA that does not know the certificate
+            refusal.retry_after_s = max(refusal.retry_after_s or 0.0, ari.RETRY_AFTER_DEFAULT_S)
+            raise
         try:
             return ari.window(answer.body, answer.retry_after_s)
         except (ValueError, RecursionError) as error:
@@ -236,15 +246,33 @@ class Acme:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _post(self, url: str, payload: bytes = b"", accept: str = "*/*") -> Answer:
-        """A request of the account; an account that the CA has forgotten is registered again, once."""
+        """A request of the account; an account that the CA has forgotten is registered again, once.
+
+        Raises:
+            AccountRefused: `ca.account`: The account is deactivated or revoked (RFC 8555 section 7.3.6).
+        """
         account = self._account.url()
         try:
             return self._transport.post(url, payload, self._account.signer(), account, accept)
         except Refusal as refusal:
+            if refusal.type == "unauthorized" and self._is_over(account):
+                hint = f"move {self._account.key_file} away: the next run makes a new account; CAA records may name it"
+                detail = clean(f"{refusal.detail}; the account {account} is closed")
+                raise AccountRefused("ca.account", detail, hint) from None
             if refusal.type != "accountDoesNotExist":
                 raise
         account = self._account.url(instead_of=account)
         return self._transport.post(url, payload, self._account.signer(), account, accept)
+
+    def _is_over(self, account: str) -> bool:
+        """Whether it is the account itself that the CA does not let in any more; unauthorized may be many things."""
+        try:
+            found = self._transport.post(account, b"", self._account.signer(), account).read(_Account)
+        except Refusal as refusal:
+            return refusal.type == "unauthorized"
+        except Error:  # it says nothing about the account
+            return False
+        return found.status in ("deactivated", "revoked")
 
     def _fetch(self, url: str, accept: str = "*/*") -> Answer:
         """Something that belongs to an order; refused means that it is gone, or another account's."""

@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from certagent.acme.https import Https
 from certagent.acme.weburl import is_https, place
-from certagent.errors import CaLimit, CaRefusal, CaUnavailable, Error, Misconfigured, Transient, printable
+from certagent.errors import AccountRefused, CaLimit, CaRefusal, CaUnavailable, Error, Transient, printable
 from certagent.host import deadline
 
 T = TypeVar("T")
@@ -60,7 +60,12 @@ class Directory(Struct, rename="camel"):
     new_order: str
     revoke_cert: str
     renewal_info: str | None = None
-    meta: Meta = msgspec.field(default_factory=Meta)
+    given_meta: Meta | None = msgspec.field(name="meta", default=None)
+
+    @property
+    def meta(self) -> Meta:
+        """What it says of the CA; nothing if it is left out or null."""
+        return self.given_meta or Meta()
 
 
 class Identifier(Struct):
@@ -86,6 +91,8 @@ class Problem(Subproblem):
     """Why the CA refuses (RFC 9457)."""
 
     subproblems: tuple[Subproblem, ...] = ()
+    instance: str = ""
+    """A page about it (RFC 8555 section 7.3.3)."""
 
     def __str__(self) -> str:
         return "; ".join([super().__str__(), *map(str, self.subproblems)])
@@ -170,8 +177,20 @@ class Answer:
         ):  # Pebble says no more than this of an unknown order
             return self.garbage("no problem document")
         if kind in ("userActionRequired", "externalAccountRequired"):  # RFC 8555 sections 7.3.3 and 7.3.4
-            return Misconfigured("ca.account", text, "the CA wants something of the account's owner")
+            pages = " and ".join(self._pages(found.instance if found else ""))
+            hint = f"visit {pages}" if pages else "log in at the CA's website"
+            return AccountRefused("ca.account", text, f"the CA wants something of the account's owner: {hint}")
         return Refusal(text, kind)
+
+    def _pages(self, instance: str) -> list[str]:
+        """Where the account's owner is to go, and the new terms of service (RFC 8555 section 7.3.3)."""
+        links = self.headers.get("Link", "")[:_LINKS_MAX_CHARS].split(",")
+        terms = [link.partition(">")[0].strip().removeprefix("<") for link in links if "terms-of-service" in link]
+        return [url for url in dict.fromkeys((instance, *terms)) if is_https(url)]
+
+
+_LINKS_MAX_CHARS = 8 * 1024
+"""All headers of an answer are shorter in practice."""
 
 
 class Transport:

@@ -26,8 +26,8 @@ def _new(name: str) -> State:
 
 
 def _topic(event: ev.AnyEvent) -> str | None:
-    """Observations of a TLSA name, verifications of a mail server, renewal windows of a key type: each has
-    its part of the state.
+    """Observations of a TLSA name, verifications of a mail server, renewal windows of a key type, and that somebody
+    came to see: each has its part of the state.
     """
     match event:
         case ev.Observed():
@@ -36,6 +36,8 @@ def _topic(event: ev.AnyEvent) -> str | None:
             return f"verified {event.server}"
         case ev.RenewalInfo():
             return f"renewal {event.key_type}"
+        case ev.Requested(what="retry"):
+            return "asked"
         case _:
             return None
 

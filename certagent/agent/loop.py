@@ -32,15 +32,22 @@ def advance(
     """Take every step that can be taken now, and report each; the wait that is left, or None if `stopping` said so.
 
     What has failed is not tried again in the same call, however slow the failing was: the caller may have other things
-    to do, and another process that waits for the lock gets it.
+    to do, and another process that waits for the lock gets it. The same holds for a line of work that began to fail
+    meanwhile, such as a swap whose verification failed.
     """
     repeated = 0
     previous: tuple[type[Step], object] | None = None
     tried: set[object] = set()
+    before = None
     while not stopping():
         known = journal.read(subject.name)
+        before = before or known
         step = subject.plan(known.state, journal.now())
-        if not isinstance(step, Wait) and step.lane in tried and (why := subject.failing(known.state, step)):
+        if (
+            not isinstance(step, Wait)
+            and (why := subject.failing(known.state, step))
+            and (step.lane in tried or not subject.failing(before.state, step))
+        ):
             step = Wait(timedelta(0), f"{step.lane} is tried again: {why}")
         if isinstance(step, Wait):
             journal.sleep(subject.name, step.delay, step.because)

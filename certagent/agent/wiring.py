@@ -207,7 +207,7 @@ class Wiring:
         done.
         """
         self.providers()
-        self._refuse_shared_files()
+        self.refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
 
@@ -252,7 +252,7 @@ class Wiring:
             for claim in server.claims()
         ]
 
-    def _refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
+    def refuse_shared_files(self, only: tuple[str, str] | None = None) -> None:
         """Each file has one mail server that writes it: it must keep the gates of that server.
 
         `only`: certificate and name of a server; files that others share count for nothing.
@@ -268,6 +268,11 @@ class Wiring:
             place = ("certificates", other[0], "mail_servers", other[1])
             writer = f"certificates.{one[0]}.mail_servers.{one[1]}"
             entry = f" ({claim.entry})" if claim.entry else ""
+            if not claim.written:
+                what = f"{claim.path}: {claim.entry} is that of {writer} already"
+                raise self.config.wrong(
+                    place, what, "let clients get one of them by name only (SNI), or in other services only"
+                )
             same = "" if earlier.path == claim.path else f", as {earlier.path}: they are one file"
             hint = "give each its own file, or list the services of both under one mail server"
             raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)
@@ -311,7 +316,7 @@ class Wiring:
             zones=self.zones,
             vault=self.vault,
             servers=self.servers(certificate),
-            alone=lambda server: self._refuse_shared_files((certificate, server)),
+            alone=lambda server: self.refuse_shared_files((certificate, server)),
             ahead=self._ahead,
         )
 

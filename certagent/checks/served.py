@@ -25,7 +25,7 @@ from certagent.lifecycle.state import Installation, State
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
 from certagent.pki import tlsa
 from certagent.pki.names import tlsa_name
-from certagent.report.conditions import Condition, conditions, running_out
+from certagent.report.conditions import Condition, beside_expiry, running_out
 from certagent.report.findings import Finding, dnssec, no_time_to_roll, worst_first
 from certagent.report.words import brief, count, short
 from certagent.store.protocol import Wake
@@ -55,12 +55,8 @@ def run(
     newest = state.newest
     for key_type, chain in (newest.chains if newest else {}).items():
         found += no_time_to_roll(spec, state, key_type, chain)
-    found += [_wrong(spec.name, c) for c in conditions(spec, state, now, wake, daemon) if c.code not in _MET]
+    found += [_wrong(spec.name, condition) for condition in beside_expiry(spec, state, now, wake, daemon)]
     return worst_first(found)
-
-
-_MET = ("served.expired", "served.runs_out")
-"""Conditions that the handshakes see for themselves."""
 
 
 def _wrong(what: str, condition: Condition) -> Finding:

@@ -20,9 +20,9 @@ def init(output: Path | None, apply: bool, as_json: bool) -> None:
     The configuration goes to standard output, all else to standard error. It only reads. With --apply it also
     changes the mail servers' own configuration.
 
-    With --apply each file is first copied to FILE.before-certagent-DATE. If the server's own check then complains,
-    all is put back. Nothing is reloaded. A change that names files which are not there yet is not made; run it again
-    once they are.
+    With --apply what is served today is first put into the new files, if it can be; then they are named. Each file
+    that is changed is first copied to FILE.before-certagent-DATE. If the server's own check then complains, all is put
+    back. Nothing is reloaded. It ends with 0 only if all is made: the rest is listed under "what to do next".
     """
     from certagent.init.command import run
 

@@ -66,6 +66,19 @@ def load(path: Path) -> Config:
     if found is None:
         found = _check(path, data)
         cache.keep(data, STATE_DIR, found)
+    return _config(path, found)
+
+
+def parse(path: Path, data: bytes) -> Config:
+    """Check this text as if it stood in that file.
+
+    Raises:
+        Usage: As `load`, but for those of the file.
+    """
+    return _config(path, _check(path, data))
+
+
+def _config(path: Path, found: _Checked) -> Config:
     certificates = Certificates(found.certificates)
     return Config(path, Path(found.state_dir), found.cas, found.dns, found.providers, certificates)
 

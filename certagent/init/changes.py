@@ -9,11 +9,12 @@ import difflib
 import os
 import shlex
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from msgspec import Struct, structs
 
@@ -21,6 +22,8 @@ from certagent.errors import Error, Misconfigured, Transient
 from certagent.host import replace
 from certagent.host.files import read_text
 from certagent.host.programs import program, run
+from certagent.init import host
+from certagent.init.seeds import NOTHING, Seeds
 from certagent.mta.server import Change, Found
 
 _MODE = 0o644
@@ -46,6 +49,10 @@ class Outcome(Struct, frozen=True):
     diff: str
     state: Literal["proposed", "later", "made", "there"]
     missing: tuple[str, ...] = ()
+    why_missing: str = ""
+    """Why what is served today cannot be put there."""
+    seeds: tuple[str, ...] = ()
+    """Certificates of today that are put into the new files first."""
     backup: str = ""
     generate: str = ""
     """The command that belongs to it, see `Change`."""
@@ -60,11 +67,6 @@ def diff(change: Change) -> str:
     return _bytes(shown).decode("utf-8", "replace")
 
 
-def missing(found: Found) -> tuple[str, ...]:
-    """Of those that are `named`, the files that are not there: a missing file ends TLS."""
-    return tuple(path for path in named(found) if not os.path.exists(path))
-
-
 def named(found: Found) -> tuple[str, ...]:
     """The files in the server's options that its changes make it read."""
     before = {line for change in found.changes for line in change.before.splitlines()}
@@ -73,19 +75,24 @@ def named(found: Found) -> tuple[str, ...]:
     return tuple(path for path in paths(found) if path in added)
 
 
-def outcomes(found: Found) -> list[Outcome]:
+def outcomes(found: Found, seeds: Seeds = NOTHING) -> list[Outcome]:
     """What is proposed. The changes of a server belong together: they wait for the same files."""
-    lacks = missing(found)
-    return [_outcome(found, change, lacks) for change in found.changes]
+    return [_outcome(found, change, seeds) for change in found.changes]
 
 
-def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Outcome]:
+def apply(
+    found: Found,
+    now: datetime,
+    complaint: Callable[[], str],
+    seeds: Seeds = NOTHING,
+    seed: Callable[[], object] = tuple,
+) -> list[Outcome]:
     """Makes the changes of a server that can be made now, all or none, each file first copied to
     FILE.before-certagent-DATE.
 
-    `complaint` is what the server's own check says, "" if it is content. If it says something new after the change,
-    or anything at all where the change makes the server read files of certagent, every file is put back. So it is where
-    a change's own command fails.
+    `seed` puts `seeds` into the new files, before anything is changed. `complaint` is what the server's own check says,
+    "" if it is content. If it says something new after the change, or anything at all where the change makes the server
+    read files of certagent, every file is put back. So it is where a change's own command fails.
 
     Raises:
         Misconfigured: `mta.files`: A file is not as it was when the change was proposed, or may not be replaced;
@@ -94,7 +101,7 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
             undone. Or the command is not installed, and nothing was changed.
         Transient: `mta.disk`: Disk full or failing; what was changed was put back.
     """
-    planned = list(zip(found.changes, outcomes(found), strict=True))
+    planned = list(zip(found.changes, outcomes(found, seeds), strict=True))
     due = [(change, outcome) for change, outcome in planned if outcome.state == "proposed"]
     done: dict[str, Outcome] = {}
     said = complaint() if due else ""
@@ -102,6 +109,8 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     with _translated():
         for change, _ in due:
             _still(change)
+        if due:
+            seed()
         with _generated_again(commands), ExitStack() as undo:
             for change, outcome in due:
                 done[change.file] = _make(change, outcome, now, undo)
@@ -117,12 +126,21 @@ def apply(found: Found, now: datetime, complaint: Callable[[], str]) -> list[Out
     return [done.get(change.file, outcome) for change, outcome in planned]
 
 
-def _outcome(found: Found, change: Change, lacks: tuple[str, ...]) -> Outcome:
+def _outcome(found: Found, change: Change, seeds: Seeds) -> Outcome:
     text = _text(Path(change.file))
-    state = "there" if text == change.after else "later" if lacks else "proposed"
-    waits = lacks if state == "later" else ()
-    command = shlex.join(change.generate)
-    return Outcome(found.name, change.file, change.why, diff(change), state, waits, generate=command)
+    waits = seeds.lacking if named(found) else ()
+    state = "there" if text == change.after else "later" if waits else "proposed"
+    return Outcome(
+        server=found.name,
+        file=change.file,
+        why=change.why,
+        diff=diff(change),
+        state=state,
+        missing=waits if state == "later" else (),
+        why_missing=seeds.why if state == "later" else "",
+        seeds=tuple(one.file for one in seeds.sources) if state == "proposed" else (),
+        generate=shlex.join(change.generate),
+    )
 
 
 def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> Outcome:
@@ -133,7 +151,7 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
         return structs.replace(outcome, state="made")
     status = path.stat()
     mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-    backup = path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}")
+    backup = _free(path.with_name(f"{path.name}.before-certagent-{now:%Y%m%dT%H%M%SZ}"))
 
     def put_back() -> None:
         if _text(path) != change.before:
@@ -144,6 +162,12 @@ def _make(change: Change, outcome: Outcome, now: datetime, undo: ExitStack) -> O
     undo.callback(put_back)
     replace.write(path, _bytes(change.after), mode=mode, owner=owner, keep=True)
     return structs.replace(outcome, state="made", backup=str(backup))
+
+
+def _free(path: Path) -> Path:
+    """The path; with a number behind it where a change of the same second has taken it."""
+    names = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
 
 
 def _commands(changes: Iterable[Change]) -> list[list[str]]:
@@ -203,19 +227,7 @@ def _bytes(text: str) -> bytes:
 
 def paths(found: Found) -> tuple[str, ...]:
     """Every absolute path in its options."""
-    return tuple(dict.fromkeys(_paths(found.options)))
-
-
-def _paths(value: object) -> Iterator[str]:
-    """Every absolute path in the options of a server."""
-    if isinstance(value, str) and value.startswith("/"):
-        yield value
-    elif isinstance(value, dict):
-        for inner in cast("dict[Any, object]", value).values():
-            yield from _paths(inner)
-    elif isinstance(value, list | tuple):
-        for inner in cast("list[object]", value):
-            yield from _paths(inner)
+    return tuple(dict.fromkeys(host.paths(found.options)))
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import dns.message
 from dns.flags import AD, CD, RD
 from dns.message import QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN
-from dns.rdatatype import CAA, MX, SOA, RdataType
-from msgspec import Struct
+from dns.rdatatype import CAA, MX, SOA, TLSA, RdataType
+from msgspec import Struct, structs
 
 from certagent.dns import endpoint
 from certagent.dns.authority import Resolver
@@ -26,13 +26,16 @@ from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
-from certagent.pki.names import challenge_name
+from certagent.pki.names import challenge_name, hostname
 
 _TIMEOUT_S = 6.0
 """Of one question to a resolver: it asks others in turn, and gives up by itself after some seconds."""
 
 _WORKERS = 16
 """Names side by side; each asks a handful of questions."""
+
+MX_PORT = 25
+"""Where other servers bring mail. Here the authoritative servers are asked; at other ports a resolver is, first."""
 
 UNBOUND = "127.0.0.1"
 """Where Debian's unbound listens as it comes, whether /etc/resolv.conf names it or not."""
@@ -52,14 +55,18 @@ class Name(Struct, frozen=True):
 
     name: str
     addresses: tuple[str, ...] = ()
+    absent: bool = False
+    """DNS says that it has no address."""
+    mx: dict[str, tuple[str, ...]] = {}
+    """The MX names of the domains from the name up to its zone."""
     mail_for: tuple[str, ...] = ()
-    """Domains whose MX leads here: the name itself, and those above it down to its zone."""
+    """Domains whose MX it is, of those that were asked for any name."""
     zone: str = ""
     """Where the answer to a CA's challenge is written, aliases followed; "": not found, ".": in no zone below it."""
     primary: str = ""
     """The zone's SOA MNAME."""
-    tlsa: Observation | None = None
-    """At _25._tcp."""
+    tlsa: dict[int, Observation] = {}
+    """By port: what is there, or could not be found out. A port without an entry has no records."""
     caa: tuple[str, ...] = ()
     """The values of `issue`; of several, any will do. Empty: every CA may."""
     caa_at: str = ""
@@ -93,55 +100,84 @@ def _validates(server: str) -> bool | None:
     return None if isinstance(response, Unknown) else bool(response.flags & AD)
 
 
-def look_up(names: Iterable[str], use: Resolvers) -> dict[str, Name]:
-    """What DNS says of each name, side by side."""
-    resolver = Resolver(use.addresses, public_view=True)  # it shows what there is; the first swap asks again
+def is_host(name: str) -> bool:
+    """Whether it is a full host name, such as a CA knows."""
+    try:
+        return hostname(name) == name
+    except Misconfigured:
+        return False
+
+
+def look_up(names: Iterable[str], ports: Iterable[int], use: Resolvers) -> dict[str, Name]:
+    """What DNS says of each name, and of the MX names of their domains; TLSA records are looked for at these ports."""
+    # it shows what there is; the first swap asks again
+    resolver, asked = Resolver(use.addresses, public_view=True), sorted(ports)
 
     def work(name: str) -> Name:
-        return _look_up(name, use, resolver)
+        return _look_up(name, asked, use, resolver)
 
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="names") as pool:
-        return {found.name: found for found in pool.map(work, names)}
+        found = {one.name: one for one in pool.map(work, names)}
+        exchanges: dict[str, dict[str, None]] = {}
+        for one in found.values():
+            for at, listed in one.mx.items():
+                for name in filter(is_host, listed):  # "." says that there is no mail, RFC 7505
+                    exchanges.setdefault(name, {})[at] = None
+        found |= {one.name: one for one in pool.map(work, sorted(exchanges.keys() - found.keys()))}
+    return {n: structs.replace(one, mail_for=tuple(exchanges.get(n, ()))) for n, one in found.items()}
 
 
-def _look_up(name: str, use: Resolvers, resolver: Resolver) -> Name:
+def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) -> Name:
     trouble: list[str] = []
+    codes: set[str] = set()
 
     def tried(function: Any, *arguments: Any, otherwise: Any) -> Any:
         try:
             return function(*arguments)
         except Error as error:
             trouble.append(error.detail)
+            codes.add(error.code)
             return otherwise
+
+    def tlsa_at(port: int) -> Observation | None:
+        return resolver.observe(f"_{port}._tcp.{name}") if port == MX_PORT or _may_have(use, name, port) else None
 
     with ThreadPoolExecutor(5) as pool:
         addresses = pool.submit(tried, resolver.addresses, name, otherwise=())
-        tlsa = pool.submit(resolver.observe, f"_25._tcp.{name}")
+        tlsa = {port: pool.submit(tlsa_at, port) for port in ports}
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
         zone, _ = tried(lambda: resolver.final(challenge_name(name)), otherwise=("", ""))
         primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None
-        mail_for = tried(_mail_for, use, name, zone, otherwise=())
-        at, issue = caa.result()
+        mx: dict[str, tuple[str, ...]] = tried(_mx, use, name, zone, otherwise={})
+        (at, issue), met = caa.result(), addresses.result()
         return Name(
             name=name,
-            addresses=addresses.result(),
-            mail_for=mail_for,
+            addresses=met,
+            absent="dns.no_address" in codes,
+            mx=mx,
             zone=zone,
             primary=primary.result() if primary else "",
-            tlsa=tlsa.result(),
+            tlsa={port: found for port, future in tlsa.items() if (found := future.result())},
             caa=issue,
             caa_at=at,
             trouble=tuple(dict.fromkeys(trouble)),
         )
 
 
-def _mail_for(use: Resolvers, name: str, zone: str) -> tuple[str, ...]:
-    """The domains, from the name up to its zone, whose MX is the name."""
-    return tuple(
-        domain.rstrip(".")
-        for domain in _upwards(name, zone)
-        if any(str(record.exchange).lower() == absolute(name) for record in _ask(use, domain, MX))
-    )
+def _mx(use: Resolvers, name: str, zone: str) -> dict[str, tuple[str, ...]]:
+    """The MX names of the domains from the name up to its zone."""
+    return {
+        at.rstrip("."): tuple(str(record.exchange).lower().rstrip(".") for record in _ask(use, at, MX))
+        for at in _upwards(name, zone)
+    }
+
+
+def _may_have(use: Resolvers, name: str, port: int) -> bool:
+    """Whether there may be TLSA records: a resolver has some, or could not be asked."""
+    try:
+        return bool(_ask(use, f"_{port}._tcp.{name}.", TLSA))
+    except Error:
+        return True
 
 
 def _primary(use: Resolvers, zone: str) -> str:

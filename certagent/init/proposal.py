@@ -12,13 +12,17 @@ from datetime import timedelta
 
 import yaml
 
-from certagent.facts.tls import Service
+from certagent.facts.tls import Chain, Service
+from certagent.init import host, others
 from certagent.init import survey as seen
+from certagent.init.domain import MX_PORT, is_host
+from certagent.init.host import ITSELF
 from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
+from certagent.mta.claims import identity
 from certagent.mta.server import Found
 from certagent.pki.keytypes import algorithm
-from certagent.pki.names import challenge_name
+from certagent.pki.names import challenge_name, tlsa_name
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
 from certagent.report.words import brief
 
@@ -49,6 +53,7 @@ def text(survey: Survey, date: str) -> str:
     ]
     for certificate in proposed:
         lines += [*_certificate(certificate, survey), ""]
+    lines += _left_out(proposed, survey)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -105,10 +110,12 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
 def _written(certificate: Proposed, survey: Survey) -> list[tuple[str, str]]:
     """The names that certagent writes, with the type; aliases are not followed here."""
     names = {challenge_name(n) for n in certificate.names or (certificate.name,)}
-    tlsa_names = {
-        s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey) is not None
-    }
-    return [(name, "TXT") for name in sorted(names)] + [(f"_25._tcp.{n}.", "TLSA") for n in sorted(tlsa_names)]
+    tlsa_names = {tlsa_name(s.host, s.port) for s in _services(certificate, survey) if seen.dane(s, survey) is not None}
+    return [(name, "TXT") for name in sorted(names)] + [(name, "TLSA") for name in sorted(tlsa_names)]
+
+
+def _services(certificate: Proposed, survey: Survey) -> list[Service]:
+    return [service for server in certificate.servers for service in survey.services[server.name]]
 
 
 def _primaries(survey: Survey, proposed: list[Proposed]) -> dict[str, list[str]]:
@@ -116,18 +123,15 @@ def _primaries(survey: Survey, proposed: list[Proposed]) -> dict[str, list[str]]
     found: dict[str, set[str]] = {}
     for certificate in proposed:
         for name in certificate.names:
-            known = survey.names.get(name.removeprefix("*."))
-            if known is None or not known.zone:
-                continue
-            found.setdefault(known.primary, set()).add(known.zone)
-            if known.tlsa and known.tlsa.zone not in ("", known.zone) and _is_mx(name, certificate, survey):
-                found[known.primary].add(known.tlsa.zone)
+            known = survey.names.known.get(name.removeprefix("*."))
+            if known is not None and known.zone:
+                found.setdefault(known.primary, set()).add(known.zone)
+        for service in _services(certificate, survey):
+            known, observation = survey.names.known.get(service.host), seen.observed(service, survey)
+            if known and observation and observation.zone and seen.has_tlsa(service, survey):
+                found.setdefault(known.primary, set()).add(observation.zone)
     parent = proposed[0].name.partition(".")[2] if proposed else "example.org"
     return {primary: sorted(zones) for primary, zones in sorted(found.items())} or {"": [parent]}
-
-
-def _is_mx(name: str, certificate: Proposed, survey: Survey) -> bool:
-    return any(_has_tlsa(s, survey) for f in certificate.servers for s in f.services if s.host == name)
 
 
 # -- one certificate ---------------------------------------------------------------------------------------------------
@@ -148,12 +152,10 @@ def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
 
 
 def _names(certificate: Proposed, survey: Survey) -> Iterator[str]:
-    all_ = {name for server in certificate.servers for name in (*server.names, *(s.host for s in server.services))}
-    left = sorted(name for name in all_ if not seen.orderable(name, survey))
-    if left:
-        yield from _comment(f"Left out: {', '.join(left)}: no CA can issue for what is not in public DNS.", 4)
     if certificate.names:
-        yield from _comment("What the mail servers below answer to.", 4)
+        yield from _comment(
+            "Of the certificates in use, of MX and TLSA records that lead here, and of the settings.", 4
+        )
         yield f"    names: {_flow(list(certificate.names))}"
     else:
         yield from _comment("TODO: no full name was found here; write this host's, also below.", 4)
@@ -161,9 +163,15 @@ def _names(certificate: Proposed, survey: Survey) -> Iterator[str]:
     if len(certificate.names) > 100:
         yield from _comment("TODO: Let's Encrypt takes at most 100 names in a certificate; make several.", 4)
     for name in certificate.names:
-        known = survey.names.get(name.removeprefix("*."))
+        known = survey.names.known.get(name.removeprefix("*."))
         if known and (why := seen.domain.forbidden(known.caa, seen.CA)):
             yield from _comment(f"TODO: CAA of {known.caa_at} {why}: change it, or use another CA.", 4)
+
+
+def _left_out(proposed: list[Proposed], survey: Survey) -> Iterator[str]:
+    """Every name that is served or leads here, and has no certificate above."""
+    for left in survey.names.left_out(name for certificate in proposed for name in certificate.names):
+        yield from _comment(f"TODO: {left.name} is left out: {left.why}. {left.todo[:1].upper()}{left.todo[1:]}.", 2)
 
 
 def _why_keys(certificate: Proposed, survey: Survey) -> str:
@@ -182,12 +190,12 @@ def _why_keys(certificate: Proposed, survey: Survey) -> str:
 
 
 def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
-    hosts = {s.host for f in certificate.servers for s in seen.services(f, survey.names) if _has_tlsa(s, survey)}
-    names = [survey.names[host] for host in sorted(hosts) if host in survey.names]
-    if not names:
+    with_tlsa = [service for service in _services(certificate, survey) if seen.has_tlsa(service, survey)]
+    observations = [found for service in with_tlsa if (found := seen.observed(service, survey))]
+    if not observations:
         return
     yield "    dane:"
-    today = max(map(seen.ttl_s, names))
+    today = max(map(seen.ttl_s, observations))
     if today > _TTL_S:
         first, later = (brief(caches.retire_interval_of(ttl_s, _GUARD)) for ttl_s in (today, _TTL_S))
         why = f"1h: today's TTL is {today} s; a roll waits two TTLs: the first one {first}, later ones {later}."
@@ -197,7 +205,7 @@ def _dane(certificate: Proposed, survey: Survey) -> Iterator[str]:
         why = "1h: a roll waits two TTLs."
     yield from _comment(why, 6)
     yield f"      ttl: {_duration(min(today, _TTL_S) or _TTL_S)}"
-    if any(DANE_TA_SPKI_SHA256 in seen.tlsa_parameters(name) for name in names):
+    if any(DANE_TA_SPKI_SHA256 in seen.tlsa_parameters(found) for found in observations):
         yield from _comment("Both kinds are there today.", 6)
         yield f'      records: ["{DANE_EE_SPKI_SHA256}", "{DANE_TA_SPKI_SHA256}"]'
 
@@ -207,63 +215,72 @@ def _server(server: Found, certificate: Proposed, survey: Survey) -> Iterator[st
     yield f"        type: {server.type}"
     for setting, value in server.uses.items():
         yield from _comment(f"Uses now: {setting} = {value}", 8)
-    for note in (*server.notes, *_about_others(server)):
+    for note in (*server.notes, *_about_others(server, survey)):
         yield from _comment(f"{note[:1].upper()}{note[1:].rstrip('.')}.", 8)
     for change in server.changes:
         yield from _comment(f"{change.file} must change: `certagent init` shows how, and why.", 8)
     for key, value in server.options.items():
         yield f"        {key}: {_flow(value)}"
     yield "        services:"
-    for service in seen.services(server, survey.names):
-        yield from _service(service, certificate, survey)
-    if not server.services:
+    services = survey.services[server.name]
+    dead = [service for service in services if _is_dead(service, server, survey)]
+    for service in services:
+        lines = list(_service(service, certificate, survey))
+        if service in dead and len(dead) < len(services):
+            yield from _comment("TODO: no certificate was met here; take the # away once one is.", 10)
+            lines = [f"{line[:10]}#{line[10:]}" if line.lstrip().startswith("- ") else line for line in lines]
+        yield from lines
+    if not services:
         yield from _comment("TODO: nothing was found that it listens on; list what clients connect to.", 10)
         yield f"          - {{host: {certificate.name}, port: 25, mode: smtp}}"
 
 
-def _about_others(server: Found) -> Iterator[str]:
-    if any("/etc/letsencrypt/" in value for value in server.uses.values()):
-        yield (
-            "TODO: certbot renews what it uses now. Once certagent serves it, see that no hook of certbot touches it "
-            "any more (certbot certificates, certbot delete --cert-name NAME)"
-        )
+def _is_dead(service: Service, server: Found, survey: Survey) -> bool:
+    """Whether something answers there, and shows no certificate; so it could never be verified."""
+    met = [s for s in survey.served[server.name] if (s.host, s.port) == (service.host, service.port)]
+    return bool(met) and not any(isinstance(one.chain, Chain) for one in met)
+
+
+def _about_others(server: Found, survey: Survey) -> Iterator[str]:
+    """Who else has a hand in its files: after a swap nothing else may write them or name others."""
+    files = host.used(server)
+    known = others.renewers(files, [word for one in files for word in survey.shared.get(identity(one), "").split(", ")])
+    for one in known:
+        yield f"TODO: {one.name} has to do with what it uses now. Once certagent serves it: {one.remedy}"
+    signed = [used.file for used in survey.names.in_use[server.name] if used.issuer != ITSELF]
+    if signed and not known:
+        yield f"TODO: whatever renews {signed[0]} today must leave it, and the settings that name it, alone from now on"
 
 
 def _service(service: Service, certificate: Proposed, survey: Survey) -> Iterator[str]:
     keys: dict[str, object] = {"host": service.host, "port": service.port, "mode": service.mode}
-    if not seen.is_host(service.host):
+    if not is_host(service.host):
         yield from _comment(f"TODO: it calls itself {service.host}, which is no full name; write the right one.", 10)
         keys["host"] = certificate.name
-    tlsa = _has_tlsa(service, survey)
-    if tlsa is not None:
-        name = survey.names.get(service.host)
-        why = seen.dane(name, survey.resolvers)[1]
-        yield from _comment(f"{'tlsa: true' if tlsa else 'tlsa is left out'}: {why}.", 10)
-        if name and not name.mail_for:
-            yield from _comment("No MX of its zone leads to this name; those of other zones were not asked.", 10)
-        if tlsa:
+    if verdict := seen.dane(service, survey):
+        yes, why = verdict
+        yield from _comment(f"{'tlsa: true' if yes else 'tlsa is left out'}: {why}.", 10)
+        name = survey.names.known.get(service.host)
+        if name and not name.mail_for and service.port == MX_PORT:
+            yield from _comment("No MX that was asked leads to this name; those of other zones were not asked.", 10)
+        if yes:
             keys["tlsa"] = True
-    known = survey.names.get(service.host)
+    known = survey.names.known.get(service.host)
     if service.addresses and not (known and set(known.addresses) == set(service.addresses)):
         keys["addresses"] = list(service.addresses)
     elif inside := seen.inside_addresses(service, survey):
-        public = ", ".join(survey.names[service.host].addresses)
+        public = ", ".join(survey.names.known[service.host].addresses)
         yield from _comment(
             f"addresses: {public} is not an address of this host (NAT?) and cannot be reached from here, so it is "
             "verified at the inside one. TODO: is it the one to which the public one is forwarded?",
             10,
         )
         keys["addresses"] = list(inside)
+    if service.proxy:
+        keys["proxy"] = service.proxy
     if service.sni:
         keys["sni"] = [name or "none" for name in service.sni]
     yield f"          - {_flow(keys)}"
-
-
-def _has_tlsa(service: Service, survey: Survey) -> bool | None:
-    """Whether the service shall have TLSA records; None if the question does not arise."""
-    if service.port != 25 or service.mode != "smtp" or not seen.is_host(service.host):
-        return None
-    return seen.dane(survey.names.get(service.host), survey.resolvers)[0]
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

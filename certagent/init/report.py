@@ -58,19 +58,19 @@ def report(
     seen: Survey, findings: Iterable[Finding], config: str, changes: Iterable[Outcome], following: Iterable[Next]
 ) -> InitReport:
     """The view. Of the servers' own configuration it has only differences: the rest is nobody's business."""
-    servers = [_server(found, running=True) for found in seen.found]
-    servers += [_server(found, running=False) for found in seen.idle]
+    servers = [_server(found, seen.services[found.name], seen.names.of(found), running=True) for found in seen.found]
+    servers += [_server(found, found.services, found.names, running=False) for found in seen.idle]
     return InitReport(VERSION, tuple(servers), tuple(findings), config, tuple(changes), tuple(following))
 
 
-def _server(found: Found, *, running: bool) -> ServerFound:
+def _server(found: Found, services: tuple[Service, ...], names: tuple[str, ...], *, running: bool) -> ServerFound:
     return ServerFound(
         type=found.type,
         name=found.name,
         running=running,
         options=found.options,
-        services=found.services,
-        names=found.names,
+        services=services,
+        names=names,
         uses=found.uses,
         notes=found.notes,
     )

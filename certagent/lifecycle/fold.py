@@ -6,7 +6,7 @@ same state. What is *intended* counts as possibly done until an outcome says oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -120,9 +120,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Deleted():
             tlsa_names = {name: o for name, o in state.tlsa_names.items() if name not in event.tlsa_names}
             mail_servers = {name: t for name, t in state.mail_servers.items() if name not in event.mail_servers}
-            failing = tuple(
-                f for f in state.failing if not (f.lane.at_mail_server and f.lane.subject in event.mail_servers)
-            )
+            failing = _of_others(state, event.mail_servers)
             return replace(
                 state, tlsa_names=tlsa_names, mail_servers=mail_servers, failing=failing, pending_delete=None
             )
@@ -145,18 +143,20 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             old = state.mail_servers.get(name, Installation())
             serves = (*(s for s in old.serves if s != generation), generation)
             changed = old.generation != generation
-            swap = changed or old.phase == "drifted"
+            drifted = old.phase == "drifted"
             new = replace(
                 old,
                 unseen=old.before if rollback else old.unseen,
-                before=old.unseen if swap and not rollback else old.before,
+                before=old.unseen if (changed or drifted) and not rollback else old.before,
                 serves=serves,
                 generation=generation,
                 previous=old.generation if changed else old.previous,
                 phase="installing",
                 rejected=old.generation if rollback else old.rejected,
             )
-            failing = _put_back(state, name) if rollback else _without(state, *_over_with_a_swap(old, name))
+            # what is put in place of something else is verified at once
+            over = [Lane("verify", name)] if drifted else []
+            failing = _put_back(state, name) if rollback else _without(state, *over)
             return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:
             old = state.mail_servers[name]
@@ -197,11 +197,8 @@ def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
     return tuple(f for f in state.failing if f.lane not in lanes)
 
 
-def _over_with_a_swap(old: Installation, server: str) -> Iterator[Lane]:
-    """What failed of what is superseded now: nobody would try it again, and the next verification is of the new."""
-    yield Lane("inspect", server)
-    if old.phase == "drifted":
-        yield Lane("verify", server)
+def _of_others(state: State, mail_servers: tuple[str, ...]) -> tuple[Failure, ...]:
+    return tuple(f for f in state.failing if not (f.lane.at_mail_server and f.lane.subject in mail_servers))
 
 
 def _put_back(state: State, server: str) -> tuple[Failure, ...]:
@@ -324,8 +321,8 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
     if old is None or old.generation != event.generation:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
-    if newest:
-        state = replace(state, failing=_without(state, *(Lane(v, event.server) for v in ("install", "rollback"))))
+    if newest:  # what failed on the way, some of which nobody would try again, is over
+        state = replace(state, failing=_of_others(state, (event.server,)))
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)
@@ -391,9 +388,9 @@ def _deleting(state: State, step: Delete) -> State:
 
 def _requested(state: State, event: ev.Requested, now: Instant) -> State:
     # the operator was there: what waits for a retry is tried at once, but a CA that refused is not asked again sooner,
-    # unless the request is for a certificate
+    # unless the request is for a certificate, or the CA wanted something of the operator
     wants = event.what in ("renew", "rotate", "emergency")
-    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and not wants)
+    failing = tuple(f for f in state.failing if schedule.of_the_ca(f) and f.kind != "misconfigured" and not wants)
     requested = state.requested if event.what == "retry" else event
     return replace(state, requested=requested, failing=failing, asked_at=now)
 

@@ -104,11 +104,13 @@ def wished(state: State, newest: Generation, key_type: KeyType) -> datetime | No
 
 
 def hurried(state: State, now: Instant) -> bool:
-    """Whether a generation that comes now does so at the CA's wish alone, in the first quarter of the life before."""
+    """Whether a generation that comes now does so at the CA's wish alone, in the first third of the life before: a
+    little later than `earliest` ever is, and well before any renewal that is due.
+    """
     newest = state.newest
     if newest is None or state.requested:
         return False
-    early = [(key_type, c) for key_type, c in newest.chains.items() if now.wall < c.not_before + quarter(c)]
+    early = [(a, c) for a, c in newest.chains.items() if now.wall < c.not_before + (c.not_after - c.not_before) / 3]
     return any((at := wished(state, newest, key_type)) and at <= now.wall for key_type, _ in early)
 
 

@@ -14,6 +14,9 @@ from msgspec import Struct
 
 Holder = TypeVar("Holder")
 
+Identity = tuple[int, int] | str
+"""Of a file: its device and inode; the path of one that is not there."""
+
 
 class Claim(Struct, frozen=True):
     """A file that a mail server writes."""
@@ -22,6 +25,8 @@ class Claim(Struct, frozen=True):
     """Absolute; symlinks in it are followed to find the file that is meant."""
     entry: str = ""
     """The one part of the file that is written, such as a name in a table of SNI; "": the whole file."""
+    written: bool = True
+    """False: nothing is written. It is what this server alone may serve: two that want it would undo each other."""
 
 
 def clashes(claims: Iterable[tuple[Holder, Claim]]) -> Iterator[tuple[tuple[Holder, Claim], tuple[Holder, Claim]]]:
@@ -36,6 +41,20 @@ def clashes(claims: Iterable[tuple[Holder, Claim]]) -> Iterator[tuple[tuple[Hold
                 yield earlier, (holder, claim)
                 break
             parts[claim.entry] = holder, claim
+
+
+def for_all(config: str, kinds: Iterable[str]) -> tuple[Claim, ...]:
+    """That a server's certificates of these algorithms are those of all its clients, as its configuration has them."""
+    return tuple(Claim(config, f"the {kind} certificate of all clients", written=False) for kind in kinds)
+
+
+def identity(path: str) -> Identity:
+    """Which file it is now, whatever it is called."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.normpath(path)
+    return status.st_dev, status.st_ino
 
 
 class _Directory(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -20,7 +20,7 @@ from msgspec import Meta
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host.programs import Result, check, run
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.server import Advice, Capabilities, Found
@@ -52,6 +52,7 @@ class Command:
 
     Options = Options
     directory = ""
+    programs = ()
 
     def __init__(self, name: str, options: Options) -> None:
         """The commands and files of one server, as configured.
@@ -68,7 +69,7 @@ class Command:
                 raise self._wrong(f"{setting}: {argv[0]} is no absolute path", "write the program with its full path")
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:  # noqa: ARG004 -- part of the protocol
         """Nothing: what kind of service it is, only the operator knows."""
         return []
 

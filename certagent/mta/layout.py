@@ -94,6 +94,11 @@ class Layout:
         return tuple(path for one in self._chosen(key_types) for path in one.placed.values())
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The algorithms that there are files for."""
+        return tuple(kind if kind in {"ecdsa", "rsa"} else algorithm(kind) for kind in self._files)
+
+    @property
     def split(self) -> bool:
         """Whether some key type has its certificate and key in two files, which no rename replaces together."""
         return any(one.key for one in self._files.values())

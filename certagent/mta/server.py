@@ -8,14 +8,14 @@ old and new. The exit codes of a daemon's own check and reload say nothing about
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from certagent.facts.tls import Service
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
@@ -72,7 +72,9 @@ class Server(Protocol):
         ...
 
     def claims(self) -> tuple[Claim, ...]:
-        """Every file that `install` and `restore` may write, whatever is on the disk now. Runs nothing."""
+        """Every file that `install` and `restore` may write, whatever is on the disk now, and what no other server may
+        serve. Runs nothing.
+        """
         ...
 
     def check(self, key_types: frozenset[str]) -> None:
@@ -109,7 +111,8 @@ class Server(Protocol):
 
 def directories(servers: Iterable[Server]) -> list[Path]:
     """The directories that must be writable to certagent, sorted; a unit of systemd lists them."""
-    return sorted({Path(os.path.realpath(claim.path)).parent for server in servers for claim in server.claims()})
+    written = (claim.path for server in servers for claim in server.claims() if claim.written)
+    return sorted({Path(os.path.realpath(path)).parent for path in written})
 
 
 class Change(Struct, frozen=True):
@@ -142,8 +145,18 @@ class Found(Struct, frozen=True):
     """What the operator should know: one sentence each, comments in the proposed configuration."""
     changes: tuple[Change, ...] = ()
     """What must change in its own configuration, for the first run or after it."""
-    reader: tuple[str, str] = ("", "")
-    """User and group that read the key, if the options do not say; "": root."""
+    others: tuple[str, ...] = ()
+    """Further files with keys and certificates that its configuration names: of other services, blocks, names."""
+    by_hand: tuple[Advice, ...] = ()
+    """What must change in its own configuration besides, and cannot be a `Change`."""
+
+
+class Discover(Protocol):
+    """See `Kind`."""
+
+    def __call__(self, shared: Collection[Identity] = ()) -> list[Found]:
+        """The mail servers of this kind. `shared`: files that somebody else reads too, so new ones are proposed."""
+        ...
 
 
 class Kind(Protocol):
@@ -153,7 +166,9 @@ class Kind(Protocol):
     """A `msgspec.Struct`: what the configuration may say of one."""
     directory: str
     """Where `discover` proposes new files; "": nowhere. certagent's unit lets it write there."""
-    discover: Callable[[], list[Found]]
+    programs: tuple[str, ...]
+    """Its processes that have a listening socket, as the kernel calls them: another program's are not this server."""
+    discover: Discover
     """The mail servers of this kind on this host. It reads and changes nothing. It gives [] if the server is not
     installed, and never raises for a host where it is not configured."""
 

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certagent.errors import BadChain, Unsafe
+from certagent.errors import BadChain, NotYetValid, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import keys
 from certagent.pki.credential import Credential
@@ -65,7 +65,8 @@ def build(
         Unsafe: `pem.parse`, `pem.too_big`: It is not certificates in PEM and nothing else, or too many.
         Unsafe: `pem.no_leaf`, `pem.key_mismatch`: There is no certificate for this key (but one for another).
         Unsafe: `pem.signature`, `pem.incomplete`, `pem.self_signed`, `pem.stray`: There is no single path of issuers.
-        Unsafe: `pem.not_yet_valid`, `pem.expired`: A certificate of the path is, at `now`.
+        NotYetValid: `pem.not_yet_valid`: A certificate of the path is, at `now`.
+        Unsafe: `pem.expired`: A certificate of the path is, at `now`.
         Unsafe: `pem.names`: The leaf does not cover one of `names`.
         Unsafe: `pem.leaf_is_ca`, `pem.not_ca`: Basic constraints.
         Unsafe: `pem.not_server_auth`, `pem.key_usage`: A certificate is not for a TLS server.
@@ -240,7 +241,8 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
     """Both ends are inclusive, and no skew is allowed: senders' clocks differ too. Source: RFC 5280 section 4.1.2.5."""
     if now < certificate.not_valid_before_utc:
         why = f"is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC only"
-        raise _refusal("not_yet_valid", certificate, why, "check the clock of this host")
+        detail = f"the certificate {certificate.serial_number:x} {why}"
+        raise NotYetValid("pem.not_yet_valid", detail, "check the clock of this host: timedatectl")
     if now > certificate.not_valid_after_utc:
         why = f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC"
         raise _refusal("expired", certificate, why, "check the clock of this host; order a new certificate")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -37,13 +37,24 @@ def conditions(
     spec: Spec, state: State, now: Instant, wake: Wake | None = None, daemon: int | None = None
 ) -> tuple[Condition, ...]:
     """All of them, the worst first. `wake`: when it was to be looked after next; `daemon`: the process that does so."""
+    found = (*_running_out(spec, state, now.wall), *beside_expiry(spec, state, now, wake, daemon))
+    return _worst_first(found)
+
+
+def beside_expiry(
+    spec: Spec, state: State, now: Instant, wake: Wake | None = None, daemon: int | None = None
+) -> tuple[Condition, ...]:
+    """Those that handshakes do not see."""
     found = (
-        *_running_out(spec, state, now.wall),
         *_waiting_too_long(state),
         *_hurries(state),
         *_overdue(wake, daemon, now.wall),
         *_not_shown(spec, state, now),
     )
+    return _worst_first(found)
+
+
+def _worst_first(found: Iterable[Condition]) -> tuple[Condition, ...]:
     return tuple(sorted(found, key=lambda one: not one.needs_human))
 
 

@@ -34,6 +34,10 @@ _NOTE_BYTES = 256
 def _nothing(*_: object) -> None: ...
 
 
+class Busy(Transient):
+    """`lock.busy`: another process has it."""
+
+
 class Lock:
     """The right to change the world, held by one process; threads that share this object share it.
 
@@ -68,7 +72,7 @@ class Lock:
             if left <= 0:
                 pid, what = _note(self._path)
                 detail = f"certagent (pid {pid or 'unknown'}) is at work: {what or 'unknown'}"
-                raise Transient("lock.busy", detail, "wait for it, or stop it")
+                raise Busy("lock.busy", detail, "wait for it, or stop it")
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LAST_PAUSE_S)
         try:
@@ -113,12 +117,13 @@ class Presence:
 
         Raises:
             Usage: `lock.daemon`: Another one runs.
+            Transient: `store.disk`: Nothing can be written there.
             Misconfigured: `lock.file`.
         """
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._lock.held(_PATIENCE_S, "daemon"))
-            except Transient as busy:
+            except Busy as busy:  # a full or read-only disk is another matter, and may pass
                 raise Usage("lock.daemon", f"a daemon runs already: {busy.detail}", "stop it first") from None
             yield
 

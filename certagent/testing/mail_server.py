@@ -95,7 +95,7 @@ def check_refuses_files_that_are_not_named(running: Running) -> None:
         return
     refuses(Misconfigured, {"mta.config"}, lambda: other.install(credentials(running)))
     refuses(Misconfigured, {"mta.config"}, lambda: other.check(frozenset(running.key_types)))
-    for claim in other.claims():
+    for claim in (one for one in other.claims() if one.written):
         Path(claim.path).unlink(missing_ok=True)
 
 

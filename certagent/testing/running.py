@@ -108,7 +108,7 @@ def changed(before: Mapping[str, Kept], after: Mapping[str, Kept]) -> set[str]:
 
 def claimed(running: Running) -> set[str]:
     """The real paths of all files that the server claims."""
-    return {os.path.realpath(claim.path) for claim in running.server.claims()}
+    return {os.path.realpath(claim.path) for claim in running.server.claims() if claim.written}
 
 
 @contextmanager

@@ -297,6 +297,43 @@ class TestRefusals:
         assert error.code == "ca.account"
         assert "https://ca.example/terms" in error.detail
 
+    def test_where_the_owner_must_go_is_said(self, ca: Ca, acme: Acme) -> None:
+        """RFC 8555 section 7.3.3: the page in the problem document, and the new terms; nothing that is no URL."""
+        links = '<https://ca.example/tos>;rel="terms-of-service", <javascript:x>;rel="terms-of-service"'
+        document = {
+            "type": f"{transport.ERROR_TYPE}userActionRequired",
+            "detail": "new terms",
+            "instance": "https://ca.example/agree",
+        }
+        ca.always("/order", answer(ca.json(document, 403, Link=links)))
+        error = caught(Misconfigured, acme.order, CSR)
+        assert error.concerns == "ca"
+        assert error.hint.endswith("visit https://ca.example/agree and https://ca.example/tos")
+
+    @pytest.mark.parametrize(
+        ("account", "code"),
+        [("deactivated", "ca.account"), ("revoked", "ca.account"), ("refused", "ca.account"), ("valid", "ca.rejected")],
+    )
+    def test_a_closed_account_is_told_from_other_refusals(
+        self, ca: Ca, acme: Acme, tmp_path: Path, account: str, code: str
+    ) -> None:
+        """RFC 8555 section 7.3.6; the remedy is the file to move away."""
+        refused = problem(403, "unauthorized", "not so")
+        ca.always("/order", answer(refused))
+        ca.always("/me", answer(refused if account == "refused" else ca.json({"status": account})))
+        error = caught(Error, acme.order, CSR)
+        assert (error.code, error.concerns) == (code, "ca")
+        assert (str(tmp_path / "account" / "account.key") in error.hint) == (code == "ca.account")
+
+    def test_a_key_whose_account_is_closed_gets_no_other(self, ca: Ca, acme: Acme, tmp_path: Path) -> None:
+        ca.once("/account", answer(problem(403, "unauthorized", "deactivated")))
+        assert str(tmp_path / "account" / "account.key") in caught(Misconfigured, acme.order, CSR).hint
+
+    def test_a_directory_may_say_nothing_of_the_ca(self, ca: Ca, acme: Acme) -> None:
+        ca.endpoints["meta"] = None
+        ca.always("/order", answer(problem(400, "malformed", "no")))
+        assert caught(Rejected, acme.order, CSR).code == "ca.rejected"
+
     def test_a_refused_registration_is_the_operators_matter(self, ca: Ca, tmp_path: Path) -> None:
         ca.once("/account", answer(problem(400, "invalidContact", "no MX")))
         acme = Acme(ca.directory, tmp_path / "a", ca_bundle=ca.ca_bundle, contact=("x@invalid.example",))
@@ -511,6 +548,14 @@ class TestRenewalInfo:
         monkeypatch.setattr("certagent.acme.client.datetime", Later)
         assert acme.renewal_info(self.LEAF) is None
         assert ca.requests == []
+
+    def test_a_certificate_that_the_ca_does_not_know_is_asked_for_again_after_six_hours(
+        self, ca: Ca, acme: Acme
+    ) -> None:
+        """RFC 9773 section 4.3.3."""
+        ca.endpoints["renewalInfo"] = f"{ca.url}/ari"
+        ca.always("/ari", answer(problem(404, "malformed", "unknown")))
+        assert caught(Rejected, acme.renewal_info, self.LEAF).retry_after_s == 21600
 
     def test_an_empty_window_counts_as_no_answer(self, ca: Ca, acme: Acme) -> None:
         """RFC 9773 section 4.2: then again after six hours."""

@@ -193,12 +193,19 @@ def test_names_of_an_sni_map_are_found() -> None:
         "tls_server_sni_maps = hash:/etc/postfix/sni\n",
         MASTER.format(chroot="n").replace("smtpd_sasl_auth_enable=yes", "tls_server_sni_maps="),
     )
-    one = found()
+    one, other = Postfix.discover()
     assert one.options["sni"] == {"map": "/etc/postfix/sni", "type": "hash", "names": ours}
     assert one.names == (HOST, "mail.a.example")
     assert {service.port: service.sni for service in one.services} == {25: one.names, 465: one.names, 587: ()}
-    assert any("mail.b.example, .b.example are left alone" in note for note in one.notes)
+    assert other.options == {
+        "chain_files": {"ecdsa": "/etc/postfix/own.pem"},
+        "sni": {"map": "/etc/postfix/sni", "type": "hash", "names": others, "only": True},
+    }
+    assert {(service.host, service.port) for service in other.services} == {
+        ("mail.b.example", port) for port in (25, 465)
+    }
     assert server(one)
+    assert server(other)
 
 
 def test_every_port_and_name_that_is_proposed_is_verified(place: Path) -> None:
@@ -211,7 +218,8 @@ def test_every_port_and_name_that_is_proposed_is_verified(place: Path) -> None:
     receiver = Guide(place / "mx1", tls, PLAIN.replace("-o smtpd_tls_security_level=encrypt", own))
     receiver.start()
     try:
-        [one] = Postfix.discover()
+        one, other = Postfix.discover()
+        assert other.names == ("mail.b.example",)
         served = probe_all(one.services, lambda _: (MX1,), ("ecdsa-p256",), 10)
         assert {(each.port, each.sni) for each in served} == {
             (p, n) for p in (25, 465) for n in (HOST, "mail.a.example")

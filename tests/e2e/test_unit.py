@@ -22,7 +22,7 @@ import pytest
 
 from certagent.errors import Error
 from certagent.init import host
-from certagent.init.command import unit_writes
+from certagent.init.steps import unit_writes
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.e2e.site import NAME, Site

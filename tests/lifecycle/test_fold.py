@@ -376,14 +376,16 @@ def test_a_rejected_generation_waits_longer_with_each_attempt() -> None:
     assert other.state.failing == ()
 
 
-def test_a_swap_ends_what_nobody_would_try_again() -> None:
+def test_the_end_of_a_swap_ends_what_nobody_would_try_again() -> None:
     """A server that did not answer before its first swap was never inspected; what drifted is verified at once."""
     life = Life()
     life.fails("inspect postfix", "mta.down")
-    life.until(st.Install)
+    life.until(st.Verify)
     life.fails("inspect postfix", "mta.down")
-    life.does(life.until(st.Install))
-    assert life.state.failing == ()
+    life.fails("rollback postfix", "mta.disk")
+    life.fails("reload other", "mta.reload")
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=False, served=()))
+    assert [f.lane for f in life.state.failing] == [lane_of("reload other")]
     life = Life.published()
     life.happens(ev.VerifyFailed(server="postfix", generation="g1", served=()))
     life.fails("verify postfix", "mta.not_served")

@@ -45,10 +45,11 @@ def text(combined: bytes) -> Credential:
     return Credential(Secret(combined), b"", b"")
 
 
-def make(key_type: str = "ecdsa-p256", name: str = "mx1.corp.example") -> Chain:
+def make(key_type: str = "ecdsa-p256", name: str = "mx1.corp.example", *more: str) -> Chain:
     key, issuer_key = keys.make(key_type), keys.make("ecdsa-p256")
     issuer_name = _name("Some CA")
-    leaf = _certificate(key, _name(name), issuer_key, issuer_name, x509.SubjectAlternativeName([x509.DNSName(name)]))
+    names = x509.SubjectAlternativeName([x509.DNSName(one) for one in (name, *more)])
+    leaf = _certificate(key, _name(name), issuer_key, issuer_name, names)
     issuer = _certificate(issuer_key, issuer_name, keys.make("ecdsa-p256"), _name("Some root"), _CA)
     return Chain(
         key.reveal(),

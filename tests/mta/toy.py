@@ -13,12 +13,13 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
 from certagent.mta.access import Access
+from certagent.mta.claims import Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of
@@ -41,6 +42,7 @@ class Toy:
 
     Options = Options
     directory = ""
+    programs = ()
     connection_limits = ""
     capabilities = Capabilities(both_key_types=True, sni=False, keeps_ports=True, one_step=True)
 
@@ -54,7 +56,7 @@ class Toy:
         self.restore = self._layout.restore
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         return []
 
     @property

@@ -22,7 +22,7 @@ import certagent.acme.ari
 from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
 from certagent.agent.act import issuing, outcome
-from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, Transient, Unsafe
+from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, NotYetValid, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
@@ -104,7 +104,7 @@ def _build(
     if set(chain.names) != set(names):
         raise BadChain("pem.names", "is for other names")
     if now < chain.not_before:
-        raise BadChain("pem.not_yet_valid", "is valid later only")
+        raise NotYetValid("pem.not_yet_valid", "is valid later only")
     if now > chain.not_after:
         raise BadChain("pem.expired", "has expired")
     return Credential(key, certificates_pem, b""), chain

@@ -586,7 +586,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "deaf-to-the-operator",
         "a CA that wants a pause is asked all the same if the operator wants a certificate now",
         "lifecycle.fold:_requested",
-        "schedule.of_the_ca(f) and (not wants)",
+        "schedule.of_the_ca(f) and f.kind != 'misconfigured' and (not wants)",
         "schedule.of_the_ca(f)",
     ),
     Mutant(
@@ -620,16 +620,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "drift-backs-off",
         "what is put in place of something else is verified at once",
-        "lifecycle.fold:_over_with_a_swap",
-        "old.phase == 'drifted'",
-        "False",
+        "lifecycle.fold:_intended",
+        "[Lane('verify', name)] if drifted else []",
+        "[]",
     ),
     Mutant(
-        "inspection-fails-for-ever",
-        "an inspection that failed is over once the server is swapped",
-        "lifecycle.fold:_over_with_a_swap",
-        "Lane('inspect', server)",
-        "Lane('inspect', '')",
+        "fails-for-good",
+        "what failed at a mail server is over once it is verified to serve the newest certificate",
+        "lifecycle.fold:_verified",
+        "_of_others(state, (event.server,))",
+        "_without(state, Lane('install', event.server))",
     ),
     Mutant(
         "undeclared-unlooked",

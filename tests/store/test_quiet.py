@@ -95,7 +95,7 @@ def test_a_date_that_was_moved_by_hand_is_found(tmp_path: Path, rows: int) -> No
     proof = ev.Verified(server="postfix", generation="g1", drained=True, served=())
     for _ in range(rows):
         clock.passes(60)
-        journal.append(NAME, ev.Requested(what="retry"), proof)
+        journal.append(NAME, ev.Requested(what="renew"), proof)
     clock.passes(60)
     journal.append(NAME, proof)
     assert journal.verify(NAME) == 2 * rows

@@ -64,7 +64,9 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
 
 
 def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
-    """Fetch the certificate and store its chain. An order that gives no usable chain is abandoned."""
+    """Fetch the certificate and store its chain. An order that gives no usable chain is abandoned; one whose chain is
+    not valid yet, by a clock that is wrong perhaps, is kept.
+    """
     from certagent.pki import bundle, keys
 
     key = edges.vault.key(spec.name, step.keys, step.key_type)

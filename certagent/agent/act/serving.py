@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from certagent.agent.act.outcome import failed, gate
 from certagent.agent.edges import Edges
-from certagent.errors import Error, Misconfigured, NotServed, Transient, Unsafe
+from certagent.errors import BadChain, Error, Misconfigured, NotServed, Transient, Unsafe
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
@@ -101,7 +101,10 @@ def _install(
     for key_type, chain in generation.chains.items():
         key = edges.vault.key(spec.name, generation.keys, key_type)
         stored = edges.vault.chain(spec.name, step.generation, key_type)
-        credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        try:
+            credentials[key_type], found = bundle.build(key, stored, names=chain.names, now=now.wall)
+        except BadChain as error:  # it was good when it came: this is no matter of the CA
+            raise Unsafe(error.code, error.detail, error.hint) from None
         if found != chain:
             raise Unsafe("vault.changed", f"{step.generation}: the stored {key_type} chain is not the one issued", "")
     kept = _keep(step.server, mta, spec, state, edges)

@@ -5,10 +5,9 @@ Reads, and changes nothing. doveconf says what holds, and the files it reads are
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -19,10 +18,11 @@ from msgspec.structs import replace as replace_fields
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
-from certagent.host import replace, trust
-from certagent.host.files import read_file, read_text
+from certagent.host.files import read_text
 from certagent.host.programs import program
-from certagent.mta import pemfile
+from certagent.mta import pemfile, present
+from certagent.mta.access import Access
+from certagent.mta.claims import Identity
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
@@ -42,7 +42,7 @@ _Listener = tuple[str, int, Mode, list[str]]
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 
 
-def discover() -> list[Found]:
+def discover(shared: Collection[Identity] = ()) -> list[Found]:
     """See `Found`.
 
     Raises:
@@ -65,7 +65,7 @@ def discover() -> list[Found]:
         if block.server_names:
             groups.setdefault(_own_pairs(block), []).append(block)
     found = [
-        _found("dovecot" if number == 1 else f"dovecot-{number}", settings, blocks, own_names, listeners)
+        _found("dovecot" if number == 1 else f"dovecot-{number}", settings, blocks, own_names, listeners, shared)
         for number, blocks in enumerate(groups.values(), start=1)
     ]
     return [replace_fields(found[0], notes=(*found[0].notes, *behind_proxies)), *found[1:]]
@@ -77,6 +77,7 @@ def _found(
     blocks: list[Block],
     own_names: list[str],
     listeners: list[_Listener],
+    shared: Collection[Identity],
 ) -> Found:
     """`blocks` use the same files; the top level is among them, or all are for names of SNI."""
     first = blocks[0]
@@ -90,9 +91,9 @@ def _found(
     asked = [n for block in blocks for n in sorted(block.server_names)]
     sni = _hosts(asked)
     names = _hosts([*(own_names if top else []), *sni])
-    host = names[0] if names else ""
+    host = names[0] if names else socket.gethostname().lower()
     notes = [f"local_name {n}: list the names behind it" for n in asked if n not in sni]
-    files, edits = _files(name, settings, blocks[0])
+    files, edits = _files(name, settings, blocks[0], shared)
     options: dict[str, Any] = {"files": files}
     if asked:
         options["local_name"] = asked
@@ -101,7 +102,7 @@ def _found(
     elif apart:
         options["other_blocks"] = [block.name for block in apart]
         notes.append(f"{', '.join(options['other_blocks'])}: other certificates, which are left alone")
-    if not host:
+    if not names:
         notes.append("no full name of this host is known: write its services with the name that clients use")
     if settings.ssl == "no":
         notes.append("ssl = no: it offers TLS at no port; set ssl = required, or leave this entry out")
@@ -110,7 +111,7 @@ def _found(
     services = tuple(
         Service(host, port, mode, _addresses(left), asks)
         for protocol, port, mode, bound in listeners
-        if host and (left := _left(protocol, bound, apart))
+        if (left := _left(protocol, bound, apart))
     )
     local = [block.name for block in apart if any(where.startswith("local ") for where in block.where)]
     if local and not all(service.addresses for service in services):
@@ -121,7 +122,8 @@ def _found(
         for slot, path in block.own.items()
         if path
     }
-    return Found("dovecot", name, options, services, tuple(names), uses, tuple(notes), changes)
+    others = tuple(path for block in apart for path in block.own.values() if path.startswith("/"))
+    return Found("dovecot", name, options, services, tuple(names), uses, tuple(notes), changes, others=others)
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
@@ -216,35 +218,22 @@ def _own_pairs(block: Block) -> tuple[Pair, ...]:
 # -- what is proposed --------------------------------------------------------------------------------------------------
 
 
-def _files(name: str, settings: Settings, block: Block) -> tuple[dict[str, Any], dict[str, str]]:
+def _files(
+    name: str, settings: Settings, block: Block, shared: Collection[Identity]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The files to write by key type: those in use if they can be, otherwise new ones, and then what each slot
     has to name.
     """
     pairs = _own_pairs(block)
-    kept: dict[str, Any] = {}
-    for pair in pairs:
-        if pair.algorithm and _replaceable(pair):
-            kept[pair.algorithm] = pair.cert if pair.cert == pair.key else {"fullchain": pair.cert, "key": pair.key}
-    if kept and len(kept) == len(pairs):
-        return kept, {}
-    directory = Path(settings.file).parent / "tls"
+    if files := present.kept(pairs, Access(), shared):
+        return files, {}
+    directory = present.directory(str(Path(settings.file).parent / "tls"), "dovecot")
     prefix = "" if name == "dovecot" else f"{name}-"
     chosen = [*dict.fromkeys(pair.algorithm for pair in pairs if pair.algorithm)] or ["ecdsa"]
-    new = {kind: str(directory / f"{prefix}{kind}.pem") for kind in chosen}
+    new = {kind: f"{directory}/{prefix}{kind}.pem" for kind in chosen}
     paths = [path for path in new.values() for _ in ("cert", "key")]
     paths += [""] * (2 * len(pairs) - len(paths))
     return dict(new), dict(zip(SLOTS, paths, strict=False))
-
-
-def _replaceable(pair: Pair) -> bool:
-    """Whether certagent may replace the files: root owns the directory, and no other program's links are in it."""
-    try:
-        for path in map(Path, pair):
-            trust.trusted_dir(path.parent)
-            replace.replaceable(path)
-        return pair.cert != pair.key or pemfile.first_key(read_file(Path(pair.key)) or b"") is not None
-    except Error:
-        return False
 
 
 def _changes(settings: Settings, blocks: list[Block], edits: Mapping[str, str]) -> tuple[Change, ...]:
@@ -268,8 +257,8 @@ def _changes(settings: Settings, blocks: list[Block], edits: Mapping[str, str]) 
         text[-1:] = [*filter(None, text[-1:]), *rest, ""]
     new = sorted({path for path in edits.values() if path})
     why = (
-        f"the present files are not certagent's to replace; only once {' and '.join(new)} is there (install -d -m 700 "
-        f"{os.path.dirname(new[0])}): with a missing file Dovecot does not start"
+        f"the present files are not certagent's to replace; only once {' and '.join(new)} is there: "
+        "with a missing file Dovecot does not start"
     )
     changes = [Change(str(file), _text(file), "\n".join(text), why) for file, text in texts.items()]
     return tuple(change for change in changes if change.before != change.after)

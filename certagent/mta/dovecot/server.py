@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Transient
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity, for_all
 from certagent.mta.dovecot import discovery
 from certagent.mta.dovecot.doveconf import NO_FILE, SLOTS, Block, Doveconf, Settings, conflicts, lines, place
 from certagent.mta.files import Files
@@ -66,6 +66,7 @@ class Dovecot:
 
     Options = Options
     directory = "/etc/dovecot/tls"
+    programs = ("dovecot", "imap-login", "pop3-login", "anvil", "log", "config", "stats")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Dovecot, as configured.
@@ -83,13 +84,13 @@ class Dovecot:
         self._pairs = {kind: self._pair(kind, files) for kind, files in options.files.items()}
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`.
 
         Raises:
             Misconfigured: `mta.config`: There is a configuration that Dovecot refuses.
         """
-        return discovery.discover()
+        return discovery.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,7 +109,8 @@ class Dovecot:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        return self._layout.claims()
+        config = self._options.config or "/etc/dovecot/dovecot.conf"
+        return (*self._layout.claims(), *for_all(config, self._layout.kinds if self._options.top_level else ()))
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Dovecot is not running.

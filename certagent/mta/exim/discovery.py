@@ -5,19 +5,21 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Mode, Service
+from certagent.host import processes
 from certagent.host.files import read_text
+from certagent.mta import present
 from certagent.mta.access import Access
+from certagent.mta.claims import Identity
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance
 from certagent.mta.exim.listed import Listed
-from certagent.mta.files import Files
-from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, algorithm_of
-from certagent.mta.server import Change, Found
+from certagent.mta.server import Advice, Change, Found
 
 _NAME = "exim"
 
@@ -25,7 +27,7 @@ _GENERATE = ("update-exim4.conf",)
 """Debian's; what it makes, it checks first, and leaves the old one if that fails."""
 
 
-def discover() -> list[Found]:
+def discover(shared: Collection[Identity] = ()) -> list[Found]:
     """The default instance; [] where Exim is not installed or has no configuration.
 
     Raises:
@@ -44,15 +46,16 @@ def discover() -> list[Found]:
             return []
         raise
     pairs, notes = _used(exim, settings)
-    access, fits = _access(pairs, settings)
+    access, fits = _access(pairs, settings, shared)
     kinds = [algorithm_of(certificate) for certificate, _ in pairs]
+    changes: tuple[Change, ...] = ()
+    by_hand: tuple[Advice, ...] = ()
     if fits:
         listed = Listed.found(settings["tls_certificate"], [certificate for certificate, _ in pairs])
         if listed:
             access = {**access, "list": listed[0]}
         named = listed[1] if listed else map(_file, pairs)
         files: dict[str, str | dict[str, str]] = {kind: one for kind, one in zip(kinds, named, strict=True) if kind}
-        changes: tuple[Change, ...] = ()
         if any(certificate != key for certificate, key in pairs):
             better = exim.remedy(settings, [Pair(file, file) for file in _new(settings, kinds).values()])
             notes.append(
@@ -62,9 +65,8 @@ def discover() -> list[Found]:
     else:
         new = _new(settings, kinds)
         files = {**new}
-        changes, more = _changes(exim, settings, list(new.values()))
-        notes += [*more, f"The directory must be there: install -d -m 0755 {_directory(settings)}"]
-    services = _services(settings)
+        changes, by_hand = _changes(exim, settings, list(new.values()))
+    services = _services({**settings, **_started(settings)})
     if behind := exim.proxied():
         notes.append(
             f"hosts_proxy = {behind}: clients from there must speak the PROXY protocol. If this host is one of them, "
@@ -80,7 +82,7 @@ def discover() -> list[Found]:
             uses=_uses(pairs, settings),
             notes=(*notes, *_about(services)),
             changes=changes,
-            reader=(settings["exim_user"], settings["exim_group"]),
+            by_hand=by_hand,
         )
     ]
 
@@ -108,28 +110,18 @@ def _used(exim: Instance, settings: Mapping[str, str]) -> tuple[list[Pair], list
     return pairs, notes
 
 
-def _access(pairs: Sequence[Pair], settings: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+def _access(
+    pairs: Sequence[Pair], settings: Mapping[str, str], shared: Collection[Identity]
+) -> tuple[dict[str, str], bool]:
     """Options for owner and mode with which the files in use can be cared for as they are; and whether they can."""
-    kinds = [algorithm_of(certificate) for certificate, _ in pairs]
-    if not pairs or None in kinds or len({*kinds}) < len(kinds):
-        return {}, False
-    files = {kind: _struct(pair) for kind, pair in zip(kinds, pairs, strict=True) if kind}
     by_group = {"owner": "root", "group": settings["exim_group"], "mode": "0640"}  # Debian's rule for exim.key
     for options, access in (
         ({}, Access(owner=settings["exim_user"])),
         (by_group, Access(owner="root", group=settings["exim_group"], mode="0640")),
     ):
-        try:
-            Layout(_NAME, files, access).check()
-        except Error:
-            continue
-        return options, True
+        if present.kept(pairs, access, shared):
+            return options, True
     return {}, False
-
-
-def _struct(pair: Pair) -> Files:
-    certificate, key = pair
-    return Files(combined=certificate) if certificate == key else Files(fullchain=certificate, key=key)
 
 
 def _file(pair: Pair) -> str | dict[str, str]:
@@ -146,34 +138,38 @@ def _new(settings: Mapping[str, str], kinds: Sequence[str | None]) -> dict[str, 
 
 
 def _directory(settings: Mapping[str, str]) -> str:
-    for directory in ("/etc/exim4", "/etc/exim"):
-        if os.path.isdir(directory):
-            return f"{directory}/tls"
-    return f"{os.path.dirname(settings['config_file'])}/tls"
+    usual = (directory for directory in ("/etc/exim4", "/etc/exim") if os.path.isdir(directory))
+    return present.directory(f"{next(usual, os.path.dirname(settings['config_file']))}/tls", _NAME)
 
 
-def _changes(exim: Instance, settings: Mapping[str, str], files: list[str]) -> tuple[tuple[Change, ...], list[str]]:
-    """What makes Exim serve the new files; or a note of why that has to be done by hand."""
+def _changes(
+    exim: Instance, settings: Mapping[str, str], files: list[str]
+) -> tuple[tuple[Change, ...], tuple[Advice, ...]]:
+    """What makes Exim serve the new files; or why that has to be done by hand, and how."""
     remedy = exim.remedy(settings, [Pair(file, file) for file in files])
     before = _text(remedy.file)
-    main = eximconf.main_section(before)
+    main, macros = eximconf.main_section(before), exim.macros()
     set_elsewhere = not eximconf.is_generated(settings) and [
         name
         for name in ("tls_certificate", "tls_privatekey")
-        if settings[name] and not re.search(rf"(?m)^[ \t]*(?:hide[ \t]+)?{name}[ \t]*=", main)
+        if settings[name] and not eximconf.is_set(main, name, macros)
     ]
     if "$" in settings["tls_certificate"]:
-        return (), [f"Where tls_certificate is to lead to the new files is for you to say. Without a name: {remedy}"]
+        what = "write where tls_certificate is to lead to the new files; only you know. Without a name"
+        return (), (Advice(what, str(remedy)),)
     if set_elsewhere:
-        return (), [f"{set_elsewhere[0]} is set in a file that {remedy.file} includes. There: {remedy}"]
-    after = eximconf.changed(before, remedy.settings)
+        what = (
+            f"{set_elsewhere[0]} is set where {remedy.file} does not say it: in a file that it includes, or by a macro"
+        )
+        return (), (Advice(what, str(remedy)),)
+    after = eximconf.changed(before, remedy.settings, macros)
     generated = eximconf.is_generated(settings)
     if after == before and generated and settings["tls_certificate"] != eximconf.listing(files):
-        return (), [f"{remedy.file} names the new files already; to make use of it, run: {remedy.command}"]
+        return (), (Advice(f"{remedy.file} names the new files already; make use of it", remedy.command),)
     if after == before:
-        return (), []
+        return (), ()
     why = f"Exim reads the files of certagent; once they are there. Then run: {remedy.command}"
-    return (Change(remedy.file, before, after, why, _GENERATE if generated else ()),), []
+    return (Change(remedy.file, before, after, why, _GENERATE if generated else ()),), ()
 
 
 def _uses(pairs: Sequence[Pair], settings: Mapping[str, str]) -> dict[str, str]:
@@ -191,6 +187,26 @@ def _text(file: str) -> str:
 
 
 # -- services ----------------------------------------------------------------------------------------------------------
+
+
+def _started(settings: Mapping[str, str]) -> dict[str, str]:
+    """Where the running daemon listens by its option -oX, over its settings.
+
+    Source: the Exim specification, section 13.4: what has neither a dot nor a colon in it is a port.
+    """
+    given: list[str] = []
+    with suppress(Error):
+        for pid in processes.running(os.path.realpath(settings["exim_path"])):
+            with suppress(OSError):
+                words = iter(processes.command_line(pid))
+                given += [next(words, "") for word in words if word == "-oX"]
+    listed = eximconf.items(given[0]) if given else []
+    ports = [item for item in listed if not re.search(r"[.:]", item)]
+    addresses = [item for item in listed if item not in ports]
+    return {
+        **({"daemon_smtp_ports": " : ".join(ports)} if ports else {}),
+        **({"local_interfaces": f"<; {' ; '.join(addresses)}"} if addresses else {}),
+    }
 
 
 def _services(settings: Mapping[str, str]) -> tuple[Service, ...]:

@@ -15,6 +15,7 @@ import re
 import shlex
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from msgspec import Struct
@@ -134,6 +135,11 @@ class Instance:
             raise self.wrong(f"{what}: {why}", f"run: {self.command('-be')}")
         return out
 
+    def macros(self) -> frozenset[str] | None:
+        """The names of those that are defined; None if Exim does not say."""
+        result = self._run("-bP", "macro_list")
+        return frozenset(result.out.split()) if result.code == 0 else None
+
     def pid_file(self, settings: Mapping[str, str]) -> str:
         """Where the daemon writes its process number, unless it was started with -oP."""
         path = self.expand("pid_file_path", settings["pid_file_path"])
@@ -171,7 +177,8 @@ class Instance:
         """These values, and what makes the daemon read them."""
         file = source(settings)
         present = main_section(_text(file))
-        values = {name: v for name, v in values.items() if v is not None or _line(name).search(present)}
+        macros = self.macros()
+        values = {name: v for name, v in values.items() if v is not None or is_set(present, name, macros)}
         generate = "update-exim4.conf && " if is_generated(settings) else ""
         hup = f"kill -HUP $(cat {shlex.quote(self.pid_file(settings))})"
         return Remedy(file, dict(values), f"{generate}{self.command('-bV')} && {hup}")
@@ -253,17 +260,51 @@ def main_section(text: str) -> str:
     return re.split(r"(?m)^[ \t]*begin\b", text, maxsplit=1)[0]
 
 
-def changed(text: str, settings: Mapping[str, str | None]) -> str:
-    """A configuration file's text with these settings or macros."""
+def changed(text: str, settings: Mapping[str, str | None], macros: frozenset[str] | None = None) -> str:
+    """A configuration file's text with these settings or macros. Lines that are not in effect stay as they are."""
     main = main_section(text)
     rest = text[len(main) :]
     for name, value in settings.items():
         line = "" if value is None else f"{name} = {value}\n"
-        main, found = _line(name).subn(lambda _, line=line: line, main)
+        found = is_set(main, name, macros)
+        parts = _parts(main, macros)
+        main = "".join(_line(name).sub(lambda _, line=line: line, part) if active else part for active, part in parts)
         if not found and line:
             gap = "" if not main or main.endswith("\n") else "\n"
             main = f"{main}{gap}{line}" + ("\n" if rest else "")
     return main + rest
+
+
+def is_set(text: str, name: str, macros: frozenset[str] | None = None) -> bool:
+    """Whether a line that is in effect sets it."""
+    return any(_line(name).search(part) for active, part in _parts(text, macros) if active)
+
+
+_CONDITION = re.compile(r"[ \t]*\.(ifdef|ifndef|elifdef|elifndef|else|endif)\b(.*)")
+
+
+def _parts(text: str, macros: frozenset[str] | None) -> list[tuple[bool, str]]:
+    """The text in parts, each with whether Exim reads it; of macros that are not known, every branch counts.
+
+    Source: the Exim specification, section 6.6: a condition holds if any macro is replaced in its line.
+    """
+    parts: list[tuple[bool, str]] = []
+    outer: list[tuple[bool, bool]] = []
+    active, taken = True, True
+    for line in text.splitlines(keepends=True):
+        if macros is not None and (match := _CONDITION.match(line)):
+            word, condition = match[1], match[2]
+            holds = any(macro in condition for macro in macros) != word.endswith("ndef")
+            if word.startswith("if"):
+                outer.append((active, taken))
+                active, taken = active and holds, holds
+            elif word == "endif":
+                active, taken = outer.pop() if outer else (True, True)
+            else:
+                holds = word == "else" or holds
+                active, taken = (outer[-1][0] if outer else True) and holds and not taken, taken or holds
+        parts.append((active, line))
+    return [(active, "".join(part for _, part in group)) for active, group in groupby(parts, key=lambda part: part[0])]
 
 
 def _line(name: str) -> re.Pattern[str]:

@@ -36,7 +36,7 @@ import pwd
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
@@ -44,7 +44,7 @@ from certagent.host import attributes
 from certagent.host.files import file_status
 from certagent.mta import pemfile
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.exim import discovery, eximconf
 from certagent.mta.exim.eximconf import Instance, View
 from certagent.mta.exim.eximdaemon import Daemon, started_per_connection
@@ -90,6 +90,7 @@ class Exim:
 
     Options = Options
     directory = "/etc/exim4/tls"
+    programs = ("exim4", "exim")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Exim, as configured.
@@ -255,9 +256,9 @@ class Exim:
                 self._await_watch()
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`; the default instance, whose daemon need not run."""
-        return discovery.discover()
+        return discovery.discover(shared)
 
     # -- what check looks at -------------------------------------------------------------------------------------------
 

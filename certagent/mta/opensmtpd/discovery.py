@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from certagent.errors import Error
 from certagent.facts.tls import Service
 from certagent.host.files import read_text
 from certagent.host.programs import Result, program, run
-from certagent.mta import pemfile
+from certagent.mta import pemfile, present
+from certagent.mta.access import Access
+from certagent.mta.claims import Identity
 from certagent.mta.opensmtpd import smtpdconf
 from certagent.mta.opensmtpd.smtpdconf import Conf, Listener, Pki
-from certagent.mta.server import Change, Found
+from certagent.mta.reference import Pair
+from certagent.mta.server import Advice, Change, Found
 from certagent.pki.keys import key_type_of
 from certagent.pki.keytypes import algorithm
 
@@ -31,12 +34,17 @@ _EVERYWHERE = frozenset({"*", "all", "any", "0.0.0.0", "::"})  # noqa: S104 -- r
 
 _LOOPBACK = frozenset({"localhost", "lo", "lo0", "127.0.0.1", "::1"})
 
+_WORD = r'(?:"[^"\n]*"|[^\s"#]+)'
+
+_PKI = re.compile(rf"(?m)^(?P<before>[ \t]*pki[ \t]+(?P<name>{_WORD})[ \t]+(?P<what>cert|key)[ \t]+)(?P<file>{_WORD})")
+"""A line that names a file."""
+
 _RESTARTS = "OpenSMTPD cannot reload: at each swap it is restarted, its ports are closed for a moment"
 
 _ONE_KIND = "it serves one key type for a name: do not ask for RSA and ECDSA"
 
 
-def discover() -> list[Found]:
+def discover(shared: Collection[Identity] = ()) -> list[Found]:
     """See `Found`."""
     try:
         known = version(run([program("smtpd"), "-h"], 10.0))
@@ -60,8 +68,7 @@ def discover() -> list[Found]:
         return [_without_tls(conf, text, notes)]
     names = ["opensmtpd", *(f"opensmtpd-{i}" for i in range(2, len(by_files) + 1))]
     return [
-        _with_tls(name, files, pkis, conf, text, notes)
-        for name, (files, pkis) in zip(names, by_files.items(), strict=True)
+        _with_tls(name, pkis, conf, text, notes, shared) for name, pkis in zip(names, by_files.values(), strict=True)
     ]
 
 
@@ -72,24 +79,49 @@ def version(result: Result) -> tuple[int, ...] | None:
 
 
 def _with_tls(
-    name: str, files: tuple[str, str], pkis: list[Pki], conf: Conf, text: str, notes: tuple[str, ...]
+    name: str,
+    pkis: list[Pki],
+    conf: Conf,
+    text: str,
+    notes: tuple[str, ...],
+    shared: Collection[Identity],
 ) -> Found:
-    cert, key = files
+    cert, key = pkis[0].cert, pkis[0].key
     kind = _kind(cert)
     uses = {f"pki {pki.name} {what}": file for pki in pkis for what, file in (("cert", pki.cert), ("key", pki.key))}
     services = _services(pkis, conf)
     changes: tuple[Change, ...] = ()
-    option: object = cert if cert == key else {"fullchain": cert, "key": key}
-    if not all(map(_ordinary, files)):
-        own = option = f"{DIRECTORY}/{kind}.pem"
-        why = (
-            f"{cert} is not certagent's to replace: let it name {own} once that is there; install -d -m 700 {DIRECTORY}"
-        )
-        after = text.replace(f'"{cert}"', f'"{own}"').replace(f'"{key}"', f'"{own}"')
+    options = present.kept([Pair(cert, key)], Access(), shared)
+    by_hand: tuple[Advice, ...] = ()
+    if options is None:
+        own = f"{present.directory(DIRECTORY, 'opensmtpd')}/{'' if name == 'opensmtpd' else f'{name}-'}{kind}.pem"
+        options = {kind: own}
+        why = f"{cert} is not certagent's to replace: let it name {own} once that is there"
+        after = _naming(text, pkis, own)
+        if after == text:
+            lines = "; ".join(f'pki {pki.name} {what} "{own}"' for pki in pkis for what in ("cert", "key"))
+            by_hand = (Advice(f"{why}, in {CONFIG} or the file that it includes, in place of {cert}", lines),)
         changes = (Change(str(CONFIG), text, after, why),) if after != text else ()
         notes = (*notes, why)
     names = tuple(dict.fromkeys(service.host for service in services))
-    return Found("opensmtpd", name, {"files": {kind: option}}, services, names, uses, notes, changes)
+    return Found("opensmtpd", name, {"files": options}, services, names, uses, notes, changes, by_hand=by_hand)
+
+
+def _naming(text: str, pkis: Iterable[Pki], own: str) -> str:
+    """The configuration, with this file in the lines of these entries; as it is, unless all of them are found in it."""
+    wanted = {(pki.name, what): file for pki in pkis for what, file in (("cert", pki.cert), ("key", pki.key))}
+    found: set[tuple[str, str]] = set()
+
+    def named(line: re.Match[str]) -> str:
+        name, what, file = line["name"].strip('"').lower(), line["what"], line["file"].strip('"')
+        for one, path in wanted.items():
+            if one[1] == what and (one[0] == name or path == file):  # of two macros neither is known here
+                found.add(one)
+                return f'{line["before"]}"{own}"'
+        return line[0]
+
+    after = _PKI.sub(named, text)
+    return after if found == wanted.keys() else text
 
 
 def _without_tls(conf: Conf, text: str, notes: tuple[str, ...]) -> Found:
@@ -144,11 +176,6 @@ def _kind(cert: str) -> str:
         return algorithm(key_type_of(x509.load_der_x509_certificate(leaf).public_key())) if leaf else "ecdsa"
     except (ValueError, Error):
         return "ecdsa"
-
-
-def _ordinary(file: str) -> bool:
-    """Whether it is an ordinary file, or not there: neither a symlink nor of another program that renews it."""
-    return bool(file) and os.path.realpath(file) == os.path.normpath(file) and not os.path.isdir(file)
 
 
 def _old(known: tuple[int, ...]) -> str:

@@ -25,7 +25,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +36,7 @@ from certagent.host import processes
 from certagent.host.files import read_file
 from certagent.host.programs import Result, program, run
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
@@ -85,6 +85,7 @@ class OpenSmtpd:
 
     Options = Options
     directory = discovery.DIRECTORY
+    programs = ("smtpd",)
 
     def __init__(self, name: str, options: Options) -> None:
         """One OpenSMTPD, as configured.
@@ -104,9 +105,9 @@ class OpenSmtpd:
             raise self._wrong("it refuses files that are not root's", "remove `owner`")
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`; one for each certificate that smtpd.conf names."""
-        return discovery.discover()
+        return discovery.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:

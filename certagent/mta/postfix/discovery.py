@@ -6,18 +6,22 @@ What must change is worked out by `postconf` on a private copy of main.cf and ma
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace as replaced
 
 from certagent.errors import Error, Misconfigured
 from certagent.facts.tls import Service
 from certagent.host import replace, trust
 from certagent.host.files import copied, read_text, scratch
+from certagent.mta import present
+from certagent.mta.access import Access
+from certagent.mta.claims import Identity
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -58,6 +62,17 @@ class _Read(Struct, frozen=True):
     """Each service that speaks SMTP on the network (`submission`), and its program."""
 
 
+class _Others(NamedTuple):
+    """Names of an SNI map that have another certificate."""
+
+    map: str
+    """As it stands in tls_server_sni_maps."""
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+    taken: bool
+    """They get an entry."""
+
+
 class _Plan(Struct):
     """What is proposed."""
 
@@ -70,7 +85,7 @@ class _Plan(Struct):
     """The full host names in these lines."""
 
 
-def discover() -> list[Found]:
+def discover(shared: Collection[Identity] = ()) -> list[Found]:
     """See `Found`.
 
     Raises:
@@ -86,40 +101,51 @@ def discover() -> list[Found]:
     for line in listed.out.splitlines() if listed.code == 0 else [f"- - y {main}"]:
         name, _, enabled, directory = line.split(None, 3)
         if Path(directory, "main.cf").exists():
-            found.append(_found("postfix" if name == "-" else name, Path(directory), main, enabled == "y"))
+            called = "postfix" if name == "-" else name
+            found += _found(called, Path(directory), main, shared, enabled=enabled == "y")
     return found
 
 
-def _found(name: str, directory: Path, main: Path, enabled: bool) -> Found:
+def _found(name: str, directory: Path, main: Path, shared: Collection[Identity], *, enabled: bool) -> Iterator[Found]:
+    """The instance, and an entry for each further certificate in its SNI maps."""
     instance = Instance(named(name), None if directory == main else str(directory))
     lines = parse(instance.postconf("-x", "myhostname", "inet_interfaces"))
     rows = [line.split(None, 8) for line in instance.postconf("-M").splitlines()]
     listens = [(row[0], row[7]) for row in rows if row[1] == "inet" and row[7] in _SERVE]
     read = _Read(instance, directory, instance.read(), {n: v for _, n, v in lines}, listens)
-    plan = _plan(read)
+    plan = _plan(read, shared)
     if directory != main:
         plan.options["config_dir"] = str(directory)
     if not enabled:
         plan.notes.append("postmulti has this instance switched off")
-    _sni(read, plan)
+    others = list(_sni(read, plan))
     services = _services(read, plan)
     with scratch() as copy:
         changes = _changes(read, plan, copy)
     names = _names([read.facts["myhostname"], *plan.sni_names])
-    return Found("postfix", name, plan.options, services, names, _uses(read.settings), tuple(plan.notes), changes)
+    apart = [place for place in read.settings.places() if place.name in plan.options.get("other_services", ())]
+    elsewhere = [
+        file for place in apart for file in (*place.chain, *(one for pair in place.slots.values() for one in pair))
+    ]
+    elsewhere += [file for other in others if not other.taken for file in other.files]
+    uses, notes = _uses(read.settings), tuple(plan.notes)
+    yield Found(
+        "postfix", name, plan.options, services, names, uses, notes, changes, others=tuple(dict.fromkeys(elsewhere))
+    )
+    for number, other in enumerate((one for one in others if one.taken), 2):
+        yield _entry(f"{name}-{number}", read, other, shared)
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
 
 
-def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
-    """Every port that offers TLS to others than this host, and serves the files of main.cf."""
+def _services(read: _Read, plan: _Plan, sni_map: str = "") -> tuple[Service, ...]:
+    """Every port that offers TLS to others than this host, and serves the files of main.cf, or asks this map."""
     found: list[Service] = []
     host = read.facts["myhostname"]
     interfaces = words(read.facts["inet_interfaces"])
     if not _names([host]):
         plan.notes.append(f"myhostname = {host} is not a full host name: senders cannot ask for it")
-        return ()
     sni = _names([host, *plan.sni_names])
     for name, program in read.listens:
         if f"{name}/inet" in plan.options.get("other_services", ()):
@@ -132,6 +158,8 @@ def _services(read: _Read, plan: _Plan) -> tuple[Service, ...]:
         level = plan.remedy.get(_LEVEL)
         proposed = {_LEVEL[1]: level} if level else {}
         effective = {**read.settings.main, **proposed, **read.settings.services.get(f"{name}/inet", {})}
+        if sni_map and sni_map not in words(effective.get(SNI_MAPS, "")):
+            continue
         if protocol := effective.get(PROXY[program]):
             what = f"{name} is left out: it waits for the PROXY protocol ({PROXY[program]} = {protocol})"
             plan.notes.append(f"{what}; if this host may speak that, write it with proxy: v2")
@@ -179,7 +207,7 @@ def _uses(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _names(names: list[str]) -> tuple[str, ...]:
+def _names(names: Iterable[str]) -> tuple[str, ...]:
     found: list[str] = []
     for name in names:
         with suppress(Error):
@@ -190,10 +218,11 @@ def _names(names: list[str]) -> tuple[str, ...]:
 # -- what is proposed --------------------------------------------------------------------------------------------------
 
 
-def _plan(read: _Read) -> _Plan:
+def _plan(read: _Read, shared: Collection[Identity]) -> _Plan:
     settings = read.settings
     main, *services = settings.places()
-    files = _as_they_are(main)
+    pairs = [Pair(file, file) for file in main.chain] or list(main.slots.values())
+    files = present.kept(pairs, Access(), shared)
     plan = _Plan({}, {}, [])
     apart = [place.name for place in services if (place.chain, place.slots) != (main.chain, main.slots)]
     if apart := list(dict.fromkeys(apart)):
@@ -205,7 +234,7 @@ def _plan(read: _Read) -> _Plan:
         if main.chain or not settings.at_least(CHAIN_FILES_SINCE):
             return _with_level(read, plan)
     kinds = sorted({kind for file in _certificates(main) if (kind := algorithm_of(file))}) or ["ecdsa"]
-    new = {kind: str(read.config_dir / "tls" / f"{kind}.pem") for kind in kinds}
+    new = {kind: f"{_directory(read)}/{kind}.pem" for kind in kinds}
     if not settings.at_least(CHAIN_FILES_SINCE):
         plan.options["cert_files"] = new
         for kind, file in new.items():
@@ -237,30 +266,14 @@ def _certificates(place: Place) -> list[str]:
     return list(place.chain) or [certificate for certificate, _ in place.slots.values()]
 
 
-def _as_they_are(main: Place) -> dict[str, Any] | None:
-    """The files in use, if certagent could write them: one per kind, and no links of other programs."""
-    found: dict[str, Any] = {}
-    pairs = [Pair(file, file) for file in main.chain] or list(main.slots.values())
-    for certificate, key in pairs:
-        found_algorithm = algorithm_of(certificate)
-        if found_algorithm is None or found_algorithm in found or not _replaceable(certificate, key):
-            return None
-        found[found_algorithm] = certificate if certificate == key else {"fullchain": certificate, "key": key}
-    return found or None
+def _directory(read: _Read) -> str:
+    return present.directory(str(read.config_dir / "tls"), "postfix")
 
 
-def _replaceable(certificate: str, key: str) -> bool:
-    try:
-        for file in {certificate, key}:
-            trust.trusted_dir(Path(file).parent)
-            replace.replaceable(Path(file))
-        return certificate != key or "PRIVATE KEY-----" in read_text(certificate)[:100]
-    except Error:
-        return False
-
-
-def _sni(read: _Read, plan: _Plan) -> None:
-    """The names in SNI maps; those that lead to the files of main.cf are ours to look after, in one map."""
+def _sni(read: _Read, plan: _Plan) -> Iterator[_Others]:
+    """The names in SNI maps. Those that lead to the files of main.cf are this entry's, in one map; the others are
+    given.
+    """
     main = read.settings.places()[0]
     for one in words(read.settings.main.get(SNI_MAPS, "")):
         kind, _, source = one.partition(":")
@@ -275,9 +288,44 @@ def _sni(read: _Read, plan: _Plan) -> None:
         if same := [name for name, files in lines.items() if ours & set(files)]:
             plan.options["sni"] = {"map": source, "type": kind, "names": same}
             plan.sni_map, plan.sni_names = one, _names(same)
-        if others := [name for name in lines if name not in same]:
-            way = "write one entry per certificate, with its files, sni and only: true"
-            plan.notes.append(f"{one}: {', '.join(others)} are left alone; {way}")
+        by_files: dict[tuple[str, ...], list[str]] = {}
+        for name, files in lines.items():
+            if name not in same:
+                by_files.setdefault(tuple(files), []).append(name)
+        for files, names in by_files.items():
+            other = _Others(one, files, tuple(names), bool(_names(names)) and _may_write(source))
+            if not other.taken:
+                plan.notes.append(f"the lines of {', '.join(names)} in {one} are left alone: they are yours to renew")
+            yield other
+
+
+def _may_write(source: str) -> bool:
+    """Whether certagent could change lines of the map."""
+    try:
+        trust.trusted_dir(trust.followed(Path(source).parent))
+        replace.replaceable(Path(source))
+    except Error:
+        return False
+    return True
+
+
+def _entry(name: str, read: _Read, other: _Others, shared: Collection[Identity]) -> Found:
+    """Of a certificate that clients get by the name they ask for, and by no other."""
+    full = _names(other.names)
+    kinds = sorted({kind for file in other.files if (kind := algorithm_of(file))}) or ["ecdsa"]
+    kept = present.kept([Pair(file, file) for file in other.files], Access(), shared)
+    kind, _, source = other.map.partition(":")
+    options: dict[str, Any] = {
+        "chain_files": kept or {one: f"{_directory(read)}/{full[0]}-{one}.pem" for one in kinds},
+        "sni": {"map": source, "type": kind, "names": list(other.names), "only": True},
+    }
+    services = tuple(
+        replaced(one, host=full[0], sni=full if len(full) > 1 else ())
+        for one in _services(read, _Plan(options, {}, []), other.map)
+    )
+    note = f"served to clients that ask for {', '.join(other.names)}; the first run changes these lines of {source}"
+    uses = {f"{SNI_MAPS}: {', '.join(other.names)}": " ".join(other.files)}
+    return Found("postfix", name, options, services, full, uses, () if kept else (note,))
 
 
 def _changes(read: _Read, plan: _Plan, copy: Path) -> tuple[Change, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from certagent.errors import Transient
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity, for_all
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.postfix import discovery, smtpdtls
@@ -49,10 +49,9 @@ from certagent.pki.credential import Credential
 from certagent.pki.names import hostname
 from certagent.secret import Secret
 
+_LEVELS_OFF = frozenset({"", "none"})
 _LEVELS_ON = frozenset({"may", "encrypt", "verify", "secure", "fingerprint"})
 """smtpd takes the last three for `encrypt`, with a warning."""
-
-_LEVELS_OFF = frozenset({"", "none"})
 
 
 class Sni(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +89,7 @@ class Postfix:
 
     Options = Options
     directory = "/etc/postfix/tls"
+    programs = ("master", "smtpd", "postscreen")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Postfix, as configured.
@@ -111,9 +111,9 @@ class Postfix:
         self._sni = self._sni_map(options.sni) if options.sni else None
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`: every instance that `postmulti -l` lists, or the one there is."""
-        return discovery.discover()
+        return discovery.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -140,7 +140,9 @@ class Postfix:
 
     def claims(self) -> tuple[Claim, ...]:
         """See `Server`."""
-        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()))
+        kinds = () if self._only or "main.cf" in self._options.other_services else self._layout.kinds
+        alone = for_all(f"{self._options.config_dir or '/etc/postfix'}/main.cf", kinds)
+        return (*self._layout.claims(), *(self._sni.claims() if self._sni else ()), *alone)
 
     def check(self, key_types: frozenset[str]) -> None:
         """See `Server`; also when Postfix is not running.
@@ -388,8 +390,7 @@ class Postfix:
 
     def _pairs(self) -> dict[str, Pair]:
         """Certificate and key of each kind in cert_files."""
-        found = self._options.cert_files or {}
-        return {kind: pair_of(Files(combined=f) if isinstance(f, str) else f) for kind, f in found.items()}
+        return {kind: pair_of(self._layout.of(kind)) for kind in self._options.cert_files or {}}
 
     def _run(self, remedy: Mapping[Setting, str | None]) -> str:
         return f"run: {self._instance.set(remedy)}"

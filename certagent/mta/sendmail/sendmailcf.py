@@ -9,8 +9,7 @@ import os
 import re
 import shlex
 import socket
-import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +20,11 @@ from certagent.errors import Error
 from certagent.facts.tls import Service
 from certagent.host.files import read_file, read_text
 from certagent.host.programs import Result, program, run
-from certagent.mta.reference import Pair, algorithm_of
-from certagent.mta.server import Change, Found
+from certagent.mta import present
+from certagent.mta.access import Access
+from certagent.mta.claims import Identity
+from certagent.mta.reference import Pair
+from certagent.mta.server import Advice, Change, Found
 
 CONFIG = Path("/etc/mail/sendmail.cf")
 """Compiled in."""
@@ -134,7 +136,7 @@ def issuers(chain: bytes) -> bytes:
     return b"".join(block + b"\n" for block in _CERTIFICATE.findall(chain)[1:])
 
 
-def discover() -> list[Found]:
+def discover(shared: Collection[Identity] = ()) -> list[Found]:
     """See `Found`."""
     try:
         settings = read(CONFIG)
@@ -158,21 +160,26 @@ def discover() -> list[Found]:
         )
         if files
     }
-    files: dict[str, object] = {}
-    for cert, key in settings.pairs:
-        files[algorithm_of(cert) or "ecdsa"] = cert if cert == key else {"fullchain": cert, "key": key}
     notes = ("a reload closes its ports for a moment; sessions in progress go on",)
-    fits = 0 < len(files) == len(settings.pairs) and all(_fits(*pair, settings) for pair in settings.pairs)
-    own = {name: f"{DIRECTORY}/{name}.pem" for name in files or {"ecdsa": None}}
-    intermediates = settings.ca_file if _only_intermediates(settings) else f"{DIRECTORY}/issuers.pem"
-    options: dict[str, object] = {"files": files if fits else own, "issuers": intermediates}
+    alone = all(pair.cert == pair.key or pair.key != settings.client_key for pair in settings.pairs)
+    files = present.kept(settings.pairs, Access(), shared) if alone else None  # or the client's would no longer fit
+    directory = present.directory(DIRECTORY, "sendmail")
+    kinds = [kind for pair in settings.pairs if (kind := pair.algorithm)] or ["ecdsa"]
+    own = {kind: f"{directory}/{kind}.pem" for kind in kinds}
+    keeps = _only_intermediates(settings) and present.shared_by_none([settings.ca_file], shared)
+    intermediates = settings.ca_file if keeps else f"{directory}/issuers.pem"
+    options: dict[str, object] = {"files": files or own, "issuers": intermediates}
     changes: tuple[Change, ...] = ()
-    if not fits or intermediates != settings.ca_file:
-        why = f"once certagent's first run has made its files (install -d -m 700 {DIRECTORY}), let Sendmail name them"
-        pairs = settings.pairs if fits else [Pair(path, path) for path in own.values()]
-        changes = _changes(defines(pairs, intermediates), why)
+    by_hand: tuple[Advice, ...] = ()
+    if not files or intermediates != settings.ca_file:
+        why = "once certagent's files are there, let Sendmail name them"
+        pairs = settings.pairs if files else [Pair(path, path) for path in own.values()]
+        lines = defines(pairs, intermediates)
+        changes = _changes(lines, why)
+        source = CONFIG.with_suffix(".mc")
+        by_hand = () if changes else (Advice(f"{why}: in {source}, or where {CONFIG} is made of", lines),)
         notes = (*notes, why, f"it sends as issuers what is in CACertFile: that must be {intermediates}")
-    return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes)]
+    return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes, by_hand=by_hand)]
 
 
 def _changes(lines: str, why: str) -> tuple[Change, ...]:
@@ -200,19 +207,6 @@ def _only_intermediates(settings: Settings) -> bool:
         return False
     ordinary = os.path.realpath(settings.ca_file) == os.path.normpath(settings.ca_file)
     return ordinary and alone and bool(blocks) and all(one.issuer != one.subject for one in certificates)
-
-
-def _fits(cert: str, key: str, settings: Settings) -> bool:
-    """Whether certagent may go on with these files: not where one is a link, where the key is of another user or wider
-    than 0600, or where it is the client's as well, whose certificate would no longer fit.
-    """
-    try:
-        status = os.stat(key)
-    except OSError:
-        return False
-    links = any(os.path.realpath(file) != os.path.normpath(file) for file in (cert, key))
-    shared = cert != key and key == settings.client_key
-    return not links and not shared and status.st_uid == 0 and not stat.S_IMODE(status.st_mode) & 0o177
 
 
 def _files(value: str) -> list[str]:

@@ -27,7 +27,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured, Transient
@@ -36,7 +36,7 @@ from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
 from certagent.mta.access import Access
-from certagent.mta.claims import Claim
+from certagent.mta.claims import Claim, Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.reference import Pair, Words, compare, pair_of, shown, to_come
@@ -70,6 +70,7 @@ class Sendmail:
 
     Options = Options
     directory = sendmailcf.DIRECTORY
+    programs = ("sendmail", "sendmail-mta")
 
     def __init__(self, name: str, options: Options) -> None:
         """One Sendmail, as configured.
@@ -89,9 +90,9 @@ class Sendmail:
                 raise self._wrong(f"files.{kind}: sendmail.cf takes a certificate and a key", "use combined, or both")
 
     @staticmethod
-    def discover() -> list[Found]:
+    def discover(shared: Collection[Identity] = ()) -> list[Found]:
         """See `Found`."""
-        return sendmailcf.discover()
+        return sendmailcf.discover(shared)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -1,0 +1,98 @@
+"""What to do after `certagent init`, in order, each with the command that does it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from certagent.init import host, seeds
+from certagent.init.changes import Outcome
+from certagent.init.report import Next
+from certagent.init.survey import Survey
+from certagent.mta.server import directories
+from certagent.report.words import count
+
+DEFAULT = Path("/etc/certagent/config.yaml")
+
+_DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
+
+
+def next_steps(
+    seen: Survey, kinds: Mapping[str, Any], text: str, output: Path | None, done: list[Outcome]
+) -> list[Next]:
+    """What to do after this, in order."""
+    path = output or DEFAULT
+    chosen = "" if path == DEFAULT else f" --config {shlex.quote(str(path))}"
+    again = "certagent init --apply"
+    steps = _keep(text, output)
+    servers = {found.name: made for found in seen.found if (made := host.made(found, kinds))}
+    written = directories(servers.values())
+    manual = [found for found in seen.found if found.by_hand]
+    need = {found.name: seeds.of(found, seen, servers.get(found.name)) for found in manual}
+    by_hand = [Next(f"by hand, {found.name}: {what}", do) for found in manual for what, do in found.by_hand]
+    waits = any(one.lacking for one in need.values())
+    late = waits or any(outcome.state == "later" for outcome in done)
+    if late and (absent := [str(path) for path in written if not path.is_dir()]):
+        steps.append(Next("make the directories of the new files", f"install -d -m 755 {shlex.join(absent)}"))
+    if any(outcome.state == "proposed" for outcome in done):
+        steps.append(Next("make the changes shown above, with backups", again))
+    elif any(one.sources for one in need.values()):
+        steps.append(Next("put what is served today into the new files", again))
+    if not waits:
+        steps += by_hand
+    changed = [outcome.server for outcome in done if outcome.state in {"made", "proposed"}]
+    for name in dict.fromkeys([*changed, *(found.name for found in manual if not waits)]):
+        steps.append(Next(f"let {name} read its changed configuration", servers[name].reload_command))
+    steps += [
+        Next("see whether all is as the configuration says", f"certagent check{chosen}"),
+        Next("rehearse; it changes nothing", f"certagent renew --dry-run{chosen}"),
+    ]
+    if late:
+        what = "make the files; it ends with an error, since nothing names them"
+        steps.append(Next(what, f"certagent renew{chosen}"))
+        if any(outcome.state == "later" for outcome in done):
+            steps.append(Next("once they are there, make the changes that name them", again))
+        steps += by_hand if waits else []
+    steps.append(Next("do it", f"certagent renew --wait{chosen}"))
+    if beyond := _beyond_unit(written, kinds):
+        steps.append(Next("let the service write where the files are; all else is read-only for it", _drop_in(beyond)))
+    steps.append(Next("keep it going", "systemctl enable --now certagent"))
+    return steps
+
+
+def _keep(text: str, output: Path | None) -> list[Next]:
+    """What becomes of the proposal."""
+    path = output or DEFAULT
+    steps: list[Next] = []
+    if output is None and DEFAULT.exists():
+        steps.append(
+            Next("compare it with the configuration there is", f"certagent init 2>/dev/null | diff -u {DEFAULT} -")
+        )
+    elif output is None:
+        made = "" if DEFAULT.parent.is_dir() else f"install -d {DEFAULT.parent} && "
+        steps.append(Next("keep the proposal", f"{made}certagent init --output {DEFAULT}"))
+    if (todo := text.count("TODO:")) and (output or not DEFAULT.exists()):
+        steps.append(
+            Next(f"fill in what is marked TODO, {count(todo, 'place')}", f"grep -n TODO {shlex.quote(str(path))}")
+        )
+    return steps
+
+
+def unit_writes(kinds: Mapping[str, Any]) -> frozenset[str]:
+    """Where the service may write files of mail servers: ReadWritePaths= of the shipped unit, which a test compares."""
+    return frozenset(kind.directory for kind in kinds.values() if getattr(kind, "directory", ""))
+
+
+def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
+    """The directories in which the service has to replace files, and may not."""
+    allowed = unit_writes(kinds)
+    return [str(path) for path in written if allowed.isdisjoint(map(str, (path, *path.parents)))]
+
+
+def _drop_in(directories: list[str]) -> str:
+    """The command. The "-" before each: a directory that is gone some day must not keep the service from starting."""
+    quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in directories)
+    lines = shlex.join(["[Service]", f"ReadWritePaths={quoted}"])
+    return f"install -d {_DROP_IN.parent} && printf '%s\\n' {lines} > {_DROP_IN} && systemctl daemon-reload"

@@ -1,0 +1,1 @@
+"""Mail hosts as they are published, see README.md."""

@@ -1,0 +1,25 @@
+"""Hosts as guides, panels and distributions publish them: after `certagent init` all is right, or it was refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.published import Published, check, hosts
+from tests.lab import opensmtpd
+from tests.lab.dns import Dns
+from tests.lab.pebble import Pebble
+
+CHOSEN = hosts(quick="CERTAGENT_HOSTS" not in os.environ)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_host(name: str, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+    """The steps that are printed are done to the letter; clients are looked at before and after."""
+    host = CHOSEN[name]
+    if "smtpd" in host and (why := opensmtpd.missing()):
+        pytest.skip(why)
+    row = check(Published(place, lab_dns, pebble, host))
+    print(f"\n{name:20} {row.verdict:40} {row.host}\n{'':20} before {row.before}\n{'':20} after  {row.after}")
