@@ -508,7 +508,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "any-view-is-the-worlds",
         "that there are no records counts only if it was validated",
-        "dns.recursive:proven",
+        "dns.recursive:believed",
         'if security in ("secure", "insecure"): ...',
         "if True: ...",
     ),

@@ -200,7 +200,8 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     if as_before:
         error = Transient("mta.not_offered", detail, NOT_OFFERED)
     else:
-        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+        hint = "look at the mail server's own log for TLS errors, and whether its ciphers allow the key type"
+        error = NotServed("mta.not_served", detail, hint)
     met = ev.VerifyFailed(
         server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )
