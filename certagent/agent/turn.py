@@ -22,6 +22,10 @@ LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""
 
 
+_SWAPS = ("install", "inspect", "observe")
+"""What is misconfigured in these stands against a swap: files, names that it would drop, records of others."""
+
+
 def turns(
     wiring: Wiring,
     entries: Iterable[Entry],
@@ -65,7 +69,7 @@ def turns(
 def _over(wiring: Wiring, entry: Entry) -> bool:
     """It is all that is served, or does not get there without a person."""
     state, now = wiring.journal.state(entry.spec.name), wiring.journal.now()
-    misconfigured = any(f.kind == "misconfigured" and f.lane.verb == "install" for f in state.failing)
+    misconfigured = any(f.kind == "misconfigured" and f.lane.verb in _SWAPS for f in state.failing)
     return misconfigured or any(alarms(f, now) for f in state.failing) or converged(entry.spec, state)
 
 

@@ -88,17 +88,12 @@ class TestFirst:
         assert root not in chain
 
     def test_a_second_run_has_nothing_to_do(self, site: Site) -> None:
-        """What is not due is not done: it observes and verifies, and nothing else; exit 4 where that was asked for.
-
-        A third adds no row to the journal.
-        """
+        """What is not due is not done: it observes and verifies, and nothing else; exit 4 where that was asked for."""
         site.run("renew", "--wait")
         before = site.files["ecdsa"].read_bytes()
         seq = len(site.history())
         site.run("renew", "--exit-unchanged", code=4)
         assert site.kinds()[seq:] == ["Requested", "Observed", "Verified"]
-        site.run("renew", "--exit-unchanged", code=4)
-        assert len(site.kinds()) == seq + 3
         assert site.files["ecdsa"].read_bytes() == before
 
 
@@ -389,7 +384,7 @@ class TestEnds:
         assert site.served() == key
         assert site.run("tlsa").out == ""
         # and once no cache can hold a set any more, the next key may serve without a word in DNS
-        until(lambda: TLSA_NAME not in site.run("renew").out.splitlines()[-1], 15, "no cache can have it")
+        until(lambda: "caches are waited for" not in site.run("renew").out, 15, "no cache can have it")
         site.run("renew", "--force", "--wait")
         assert site.published() == [[], []]
 
