@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers hosts kills coverage simulate explore mutants lock clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers hosts kills coverage simulate explore mutants lock fuzz clean root
 
 help: ## Show this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ explore: venv ## Every place of a few events in the smallest simulated worlds, f
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
 	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000) $(if $(EXPLORE),EXPLORE=$(EXPLORE))
+
+fuzz: venv ## Give each parser odd bytes FOR so many seconds (20), drawn from SEED (any); only certagent's errors may come out.
+	@$(BIN)/python -m tests.fuzz.run $(if $(FOR),FOR=$(FOR)) $(if $(SEED),SEED=$(SEED))
 
 # only what always runs alike: no simulated histories, and nothing that Hypothesis draws
 coverage: root venv ## Branch coverage of the core and the store by their own tests: 100 %, or it fails; needs root to give files away.

@@ -698,11 +698,21 @@ def test_a_host_without_a_mail_server_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_byte_that_is_not_utf_8_is_shown_and_stays_as_it_is(cf: Path) -> None:
-    """A comment in Latin-1 beside the change."""
-    cf.write_bytes(b"# f\xfcr alle\na = 1\n")
+    """A comment in Latin-1 at the change."""
+    cf.write_bytes(b"# f\xfcr alle")
     before = cf.read_bytes().decode("utf-8", "surrogateescape")
-    change = Change(str(cf), before, before + "b = 3\n", "b must be 3")
+    change = Change(str(cf), before, before + "\na = 1\nb = 3\n", "b must be 3")
     assert "# f\ufffdr alle" in changes.diff(change).encode().decode()
     [made] = changes.apply(replace(POSTFIX, changes=(change,)), NOW, lambda: "")
     assert made.diff == changes.diff(change)
     assert cf.read_bytes() == b"# f\xfcr alle\na = 1\nb = 3\n"
+
+
+def test_the_difference_shows_no_secret(cf: Path) -> None:
+    """Neither one beside the change nor one in it; `--json` has the same text."""
+    cf.write_text("ssl_key_password = hunter2\nssl_key = </a\nhide mysql_servers = db/u/hunter2\napi_key hunter2\n")
+    after = cf.read_text().replace("</a", "</b").replace("hide mysql_servers = db", "hide mysql_servers = db2")
+    shown = changes.diff(Change(str(cf), cf.read_text(), after + "SMTP_TOKEN=hunter2\n", "why"))
+    assert "hunter2" not in shown
+    for line in ("+ssl_key = </b\n", "-hide mysql_servers = …\n", "+SMTP_TOKEN=…\n"):
+        assert line in shown

@@ -16,7 +16,7 @@ from cryptography import x509
 from msgspec import Struct
 
 from certagent.acme.issuer import Window
-from certagent.acme.weburl import is_https
+from certagent.pki.weburl import is_https
 
 # RFC 9773 section 4.3.2: Retry-After is what the CA wants, limits are the client's; below a minute is a burden for the
 # CA, above a day a revocation would be noticed too late. None: six hours (section 4.3.3).

@@ -27,9 +27,9 @@ from josepy.jwk import JWK
 from msgspec import Struct
 
 from certagent.acme.https import Https
-from certagent.acme.weburl import is_https, place
 from certagent.errors import AccountRefused, CaLimit, CaRefusal, CaUnavailable, Error, Transient, printable
 from certagent.host import deadline
+from certagent.pki.weburl import is_https, place
 
 T = TypeVar("T")
 

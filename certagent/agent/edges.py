@@ -28,9 +28,18 @@ class Resolver(Protocol):
     """What is asked of DNS (`dns/authority.py`)."""
 
     def observe(
-        self, tlsa_name: str, *, expect: frozenset[str] | None, gone: frozenset[str], budget: timedelta
+        self,
+        tlsa_name: str,
+        *,
+        expect: frozenset[str] | None,
+        gone: frozenset[str],
+        budget: timedelta,
+        unproven: bool = False,
     ) -> Observation:
-        """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over."""
+        """One round of questions about a TLSA name, again until `expect` and `gone` hold or the budget is over.
+
+        `unproven`: an empty answer counts also if nobody validated it.
+        """
         ...
 
     def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
-import click
-
 from certagent.agent.loop import advance
 from certagent.agent.wiring import Wiring
 from certagent.config.schema import Entry
@@ -17,10 +15,15 @@ from certagent.lifecycle.converged import converged
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.schedule import alarms
 from certagent.report.step import StepReport
+from certagent.report.terminal import say
 from certagent.report.words import brief
 
 LOCK_S = 300.0
 """A daemon's step may be an issuance; five minutes are longer than its own limits."""
+
+
+_SWAPS = ("install", "inspect", "observe")
+"""What is misconfigured in these stands against a swap: files, names that it would drop, records of others."""
 
 
 def turns(
@@ -66,7 +69,7 @@ def turns(
 def _over(wiring: Wiring, entry: Entry) -> bool:
     """It is all that is served, or does not get there without a person."""
     state, now = wiring.journal.state(entry.spec.name), wiring.journal.now()
-    misconfigured = any(f.kind == "misconfigured" and f.lane.verb == "install" for f in state.failing)
+    misconfigured = any(f.kind == "misconfigured" and f.lane.verb in _SWAPS for f in state.failing)
     return misconfigured or any(alarms(f, now) for f in state.failing) or converged(entry.spec, state)
 
 
@@ -74,7 +77,7 @@ def _sleep(end: float, word: str, wait: Wait, quiet: bool, said: str) -> None:
     """Until the plan goes on; on a terminal with the time left, elsewhere a line for each new reason."""
     if quiet or not sys.stderr.isatty():
         if not quiet and wait.because != said:
-            click.echo(f"{word} {brief(wait.delay)}: {wait.because}", err=True)
+            say(f"{word} {brief(wait.delay)}: {wait.because}", err=True)
         time.sleep(max(0.0, end - time.monotonic()))
         return
     from rich.console import Console

@@ -19,17 +19,18 @@ from certagent.agent.act import challenges as act
 from certagent.agent.act import serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
+from certagent.checks import undeclared
 from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.forecast import forecast
-from certagent.lifecycle.spec import MailServer, Spec
-from certagent.mta.server import Advice, Stop
+from certagent.lifecycle.spec import Spec
+from certagent.mta.server import Advice, Server, Stop
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
@@ -88,10 +89,14 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             edges.check(server, key_types)
             run.ok(what, "its configuration is sound")
             run.advised(what, edges.servers[server].advice(key_types))
+    every: list[Served] = []
     for mail_server in spec.mail_servers:
         what = f"services of {mail_server.name}"
         with run.trying(what):
-            run.found(*_services(what, mail_server, spec, edges))
+            served = edges.probe(mail_server.services, serving.every_kind(spec))
+            every += served
+            run.found(*_services(what, served, edges.servers[mail_server.name]))
+    run.found(*undeclared.findings(spec, state, every, edges, now.wall, ahead=True), kind=Misconfigured.kind)
     for tlsa_name in spec.tlsa_names:
         with run.trying(f"DNS {tlsa_name}"):
             observation = edges.resolver().observe(tlsa_name, expect=None, gone=frozenset(), budget=timedelta(0))
@@ -108,16 +113,15 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
     return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline, run.kind)
 
 
-def _services(what: str, server: MailServer, spec: Spec, edges: Edges) -> Iterator[Finding]:
+def _services(what: str, served: list[Served], server: Server) -> Iterator[Finding]:
     """Every service is met as the real run meets it.
 
     Raises:
         Transient: `mta.down`, `mta.busy`, `mta.turned_away`: Some cannot be met.
         Transient: `mta.not_offered`: Some show no certificate where the others of this server do.
     """
-    served = edges.probe(server.services, spec.key_types)
     if missed := [one for one in served if isinstance(one.chain, Unknown) and not one.chain.reached]:
-        raise serving.unmet(missed, edges.servers[server.name])
+        raise serving.unmet(missed, server)
     places = dict.fromkeys(one.place for one in served)
     shown = {one.place for one in served if isinstance(one.chain, Chain)}
     without = {one.place: one.chain.why for one in served if isinstance(one.chain, Unknown) and one.place not in shown}

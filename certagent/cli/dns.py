@@ -48,6 +48,7 @@ def test(path: Path, zone: str | None, as_json: bool) -> None:
     from certagent.dns.message import absolute
     from certagent.report import providers as views
     from certagent.report import text
+    from certagent.report.terminal import say
 
     wiring, _ = wired(path, ())
     known = checks.zones(wiring)
@@ -60,7 +61,7 @@ def test(path: Path, zone: str | None, as_json: bool) -> None:
         for finding in checks.trial(wiring, one):
             findings.append(finding)
             if not as_json:
-                click.echo(text.finding(finding))
+                say(text.finding(finding))
         found.append(views.tried(one, findings))
     if as_json:
         click.echo(text.to_json(views.Trial(views.VERSION, tuple(found))))

@@ -6,9 +6,8 @@ import signal
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
-import click
-
 from certagent.errors import Error, Misconfigured, Unsafe, Usage
+from certagent.report.terminal import say
 
 if TYPE_CHECKING:
     from certagent.report.status import Verdict
@@ -49,9 +48,9 @@ def exit_status_for(verdict: Verdict) -> Exit:
 
 def complain(failure: StepFailure | Error) -> None:
     """The two lines of an error, on standard error."""
-    click.echo(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
+    say(f"certagent: error: {failure.detail} [{failure.code}]", err=True)
     if failure.hint:
-        click.echo(f"hint: {failure.hint}", err=True)
+        say(f"hint: {failure.hint}", err=True)
 
 
 class Ended(BaseException):

@@ -12,6 +12,7 @@ import click
 from certagent import __version__
 from certagent.cli.errors import Ended, Exit, complain, exit_status_of
 from certagent.errors import Error, Usage
+from certagent.report.terminal import say
 
 COMMANDS = {
     "init": "init",
@@ -80,7 +81,7 @@ def main() -> NoReturn:
         complain(error)
         sys.exit(exit_status_of(error))
     except (Ended, KeyboardInterrupt, click.Abort):
-        click.echo("certagent: interrupted; what was begun is in the journal, and the next run goes on", err=True)
+        say("certagent: interrupted; what was begun is in the journal, and the next run goes on", err=True)
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # the reader is gone; nobody wants the rest of the output

@@ -15,6 +15,7 @@ import click
 from certagent.cli.errors import Exit, complain, exit_status, guard_signals
 from certagent.cli.options import wired, with_config, with_json, with_names
 from certagent.errors import Unsafe
+from certagent.report.terminal import say
 
 if TYPE_CHECKING:
     from certagent.agent.wiring import Wiring
@@ -114,7 +115,7 @@ def _rehearse(wiring: Wiring, entries: Iterable[Entry], as_json: bool) -> NoRetu
 
     def show(line: str) -> None:
         if not as_json:
-            click.echo(line)
+            say(line)
 
     reports: list[views.RehearsedCertificate] = []
     for entry in entries:
@@ -168,7 +169,7 @@ def _report(step: StepReport) -> None:
 def _print_step(certificate: str, step: Taken) -> None:
     from certagent.report import text
 
-    click.echo(text.step(certificate, step))
+    say(text.step(certificate, step))
     if step.failure:
         complain(step.failure)
 
@@ -176,4 +177,4 @@ def _print_step(certificate: str, step: Taken) -> None:
 def _print_wait(name: str, wait: Wait) -> None:
     from certagent.report.words import brief
 
-    click.echo(f"{name}: next in {brief(wait.delay)}: {wait.because}")
+    say(f"{name}: next in {brief(wait.delay)}: {wait.because}")

@@ -9,6 +9,7 @@ import click
 
 from certagent.cli.errors import Exit, exit_status_for
 from certagent.cli.options import wired, with_config, with_json, with_names
+from certagent.report.terminal import say
 
 
 @click.command()
@@ -32,8 +33,8 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         click.echo(text.to_json(views.Plan(views.VERSION, found)))
         return
     for one in found:
-        click.echo(f"{one.name}: what comes next if nothing more fails")
-        click.echo(text.timeline(one.steps))
+        say(f"{one.name}: what comes next if nothing more fails")
+        say(text.timeline(one.steps))
 
 
 @click.command()
@@ -63,7 +64,7 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(text.to_json(view))
     else:
-        click.echo(text.status(view, brief_if_well=not names and len(wanted) > text.MANY))
+        say(text.status(view, brief_if_well=not names and len(wanted) > text.MANY))
     sys.exit(exit_status_for(view.verdict))
 
 
@@ -83,9 +84,9 @@ def history(path: Path, name: str, after: int, as_json: bool) -> None:
         click.echo(text.to_json(view))
         return
     if not view.events and not after:
-        click.echo(f"{name}: nothing has happened yet")
+        say(f"{name}: nothing has happened yet")
     for event in view.events:
-        click.echo(text.event(event))
+        say(text.event(event))
 
 
 @click.command()
@@ -110,7 +111,7 @@ def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         findings = served.run(entry.spec, state, wiring.edges(name), now, wakes.get(name), daemon)
         found.append(views.checked(name, findings))
         if not as_json:
-            click.echo("\n".join([f"{name}: {text.outcome(found[-1])}", *map(text.finding, findings)]))
+            say("\n".join([f"{name}: {text.outcome(found[-1])}", *map(text.finding, findings)]))
     if as_json:
         click.echo(text.to_json(views.Check(views.VERSION, tuple(found))))
     sys.exit(Exit.FAILED if any(one.outcome == "error" for one in found) else Exit.DONE)
@@ -130,4 +131,4 @@ def tlsa(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         click.echo(text.to_json(views.TlsaRecords(views.VERSION, found)))
         return
     for record in found:
-        click.echo(text.tlsa_record(record))
+        say(text.tlsa_record(record))

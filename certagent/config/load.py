@@ -16,7 +16,6 @@ from typing import cast
 
 import msgspec
 
-from certagent.acme.weburl import is_https
 from certagent.config import cache
 from certagent.config.schema import (
     STATE_DIR,
@@ -32,15 +31,15 @@ from certagent.config.schema import (
     duration,
 )
 from certagent.config.yaml import MAX_BYTES, Reader, Section
-from certagent.dns import endpoint
 from certagent.errors import Error, Usage
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
 from certagent.host.trust import Untrusted
 from certagent.lifecycle.spec import MailServer, Spec
-from certagent.pki import names
+from certagent.pki import endpoint, names
 from certagent.pki.keytypes import KEY_TYPES, algorithm
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
+from certagent.pki.weburl import is_https
 
 Place = tuple[str, ...]
 
@@ -129,7 +128,8 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
     dane = reader.convert(keys.dane, Dane, (*place, "dane"))
     chosen = _chosen(reader, keys.ca, cas, (*place, "ca"))
     identifiers = [reader.name(n, (*place, "names"), names.identifier) for n in keys.names or (name,)]
-    tlsa_names: dict[str, tuple[str, ...]] = {}
+    answering: dict[str, list[str]] = {}
+    declared: set[str] = set()
     mail_servers: list[MailServer] = []
     sections: dict[str, Section] = {}
     for server, raw in keys.mail_servers.items():
@@ -138,9 +138,11 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         services = list(_services(reader, sections[server].options.pop("services", ()), at))
         mail_servers.append(MailServer(server, tuple(service for service, _ in services)))
         for service, tlsa in services:
-            if tlsa:
-                tlsa_name = names.tlsa_name(service.host, service.port)
-                tlsa_names[tlsa_name] = (*tlsa_names.get(tlsa_name, ()), server)
+            tlsa_name = names.tlsa_name(service.host, service.port)
+            answering.setdefault(tlsa_name, []).append(server)
+            declared |= {tlsa_name} if tlsa else set()
+    # every mail server that answers at a name with records must match them, whichever service asks for them
+    tlsa_names = {n: tuple(dict.fromkeys(servers)) for n, servers in answering.items() if n in declared}
     if DANE_EE_SPKI_SHA256 not in dane.records:
         ee, ta = DANE_EE_SPKI_SHA256, DANE_TA_SPKI_SHA256
         hint = f"{ee} is what senders support best (RFC 7672 section 3.1); {ta} may stand beside it"
@@ -153,7 +155,7 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         key_types=_key_types(reader, keys.keys, (*place, "keys")),
         rotate_key=None if rotate == "never" else timedelta() if rotate == "every_renewal" else duration(rotate),
         standby=keys.standby,
-        tlsa_names={name: tuple(dict.fromkeys(servers)) for name, servers in tlsa_names.items()},
+        tlsa_names=tlsa_names,
         tlsa_parameters=dane.records,
         ttl_s=_ttl(reader, dane.ttl, (*place, "dane", "ttl")),
         safety_margin=_at_most(reader, dane.safety_margin, day, (*place, "dane", "safety_margin")),
@@ -162,6 +164,8 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         mail_servers=tuple(mail_servers),
         cas=tuple(cas[ca].directory for ca in chosen),
         profile=keys.profile,
+        drop_names=tuple(sorted({reader.name(n, (*place, "drop_names"), names.identifier) for n in keys.drop_names})),
+        undeclared={n: tuple(dict.fromkeys(servers)) for n, servers in answering.items() if n not in declared},
     )
     return Entry(spec, chosen, sections)
 

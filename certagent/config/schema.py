@@ -142,6 +142,8 @@ class Certificate(Keys, frozen=True):
     """The CA that issues it, by its name under `ca`, or a list with that one name."""
     names: tuple[str, ...] = ()
     """The host names in it; none: the name of the entry."""
+    drop_names: tuple[str, ...] = ()
+    """Names of the certificate served before certagent that the new one may lack; without, its swap is refused."""
     keys: tuple[str, ...] = ("ecdsa-p256",)
     """The key types: at most one ECDSA and one RSA."""
     rotate_key: Rotation = "every_renewal"

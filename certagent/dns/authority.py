@@ -146,13 +146,14 @@ class Resolver:
         expect: frozenset[str] | None = None,
         gone: frozenset[str] = frozenset(),
         budget: timedelta = timedelta(),
+        unproven: bool = False,
     ) -> Observation:
         """What every authoritative address has as TLSA of `tlsa_name`, and what a validating resolver says of it.
 
         It is asked again until every address has all of `expect` and none of `gone`, or the budget (and the round
         that was begun) is over; the last round is returned in either case. It raises nothing that DNS is to blame for:
         where not even the zone is found, `zone` is empty and the one answer is Unknown. So is an empty answer that
-        nobody validated.
+        nobody validated, but for `unproven`.
         """
         tlsa_name, atlas, expect = absolute(tlsa_name), self._atlas(), expect or frozenset()
         trail = Trail("", tlsa_name, {})
@@ -165,7 +166,7 @@ class Resolver:
             if all(isinstance(a, Answer) and expect <= a.values and not gone & a.values for a in answers):
                 break
         security, why = self.recursive.security(tlsa_name, atlas.zones_of(tlsa_name, *(name for name, _ in trail.path)))
-        answers = trail.answers if self._public_view else believed(trail.answers, security)
+        answers = trail.answers if unproven or self._public_view else believed(trail.answers, security)
         return Observation(trail.zone, trail.name, answers, security, why, trail.path)
 
     def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:

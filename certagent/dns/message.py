@@ -25,11 +25,11 @@ from dns.rdatatype import CNAME, DNAME, RRSIG, RdataType
 from dns.rrset import RRset
 from msgspec import Struct
 
-from certagent.dns import endpoint
 from certagent.errors import Misconfigured
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import left
+from certagent.pki import endpoint
 
 # The library refuses a whole answer for one TLSA record whose digest has a wrong length. Such a record is a fact: a
 # client leaves it out (RFC 6698 section 4.1), and only who sees it can say so.

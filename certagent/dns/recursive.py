@@ -18,11 +18,12 @@ from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import DS, SOA, TLSA, RdataType
 
-from certagent.dns import endpoint
+from certagent.dns import resolvconf
 from certagent.dns.message import exchange, name_text, rrset_of
 from certagent.errors import ServerFailure, Transient
 from certagent.facts.dns import Answer, Security
 from certagent.facts.unknown import Unknown
+from certagent.pki import endpoint
 
 UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
 UNCONFIRMED = "gives no TLSA records, and no trusted resolver confirms that there are none"
@@ -97,7 +98,7 @@ class Recursive:
         return "unknown", why
 
     def _nameservers(self) -> tuple[str, ...]:
-        return self._configured or endpoint.resolvers()
+        return self._configured or resolvconf.resolvers()
 
     def _judge(self, server: str, name: str, response: Message, zones: Collection[str]) -> tuple[Security, str]:
         if response.rcode() in (NOERROR, NXDOMAIN):

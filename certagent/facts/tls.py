@@ -51,6 +51,8 @@ class Chain(Struct, frozen=True, tag=True):
     not_after: datetime
     serial: str
     """Lower-case hex without prefix."""
+    self_signed: bool = False
+    """The leaf is signed by its own key: no client believes its names."""
 
 
 class Served(Struct, frozen=True):

@@ -32,6 +32,9 @@ _MODE = 0o644
 _GENERATE_S = 60.0
 """For a program that makes a configuration: a second; longer if it makes databases as well."""
 
+_SECRET = ("pass", "secret", "token", "credential", "apikey", "api_key", "hide ", "private")
+"""Parts of the names of secret settings."""
+
 _SAID_LIMIT = 1000
 """Characters of what it said that are shown."""
 
@@ -59,12 +62,21 @@ class Outcome(Struct, frozen=True):
 
 
 def diff(change: Change) -> str:
-    """As `diff -u` shows it; `patch` takes it, but for bytes that are not UTF-8: neither terminal nor JSON has them."""
-    lines = difflib.unified_diff(
-        change.before.splitlines(keepends=True), change.after.splitlines(keepends=True), change.file, change.file
-    )
+    """As `diff -U0` shows it: no line that stays, for it may be a secret; and `…` for the value of one that changes.
+    Of bytes that are not UTF-8 neither terminal nor JSON has any.
+    """
+    before, after = (text.splitlines(keepends=True) for text in (change.before, change.after))
+    lines = map(_masked, difflib.unified_diff(before, after, change.file, change.file, n=0))
     shown = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
     return _bytes(shown).decode("utf-8", "replace")
+
+
+def _masked(line: str) -> str:
+    """Without the value, if the name of a setting says that it is a secret. Exim's mark for those is `hide`."""
+    name, sign, value = line.partition("=") if "=" in line else line.partition(" ")
+    if not value.strip() or not any(word in name.lower() for word in _SECRET):
+        return line
+    return f"{name}{sign}{' ' if value[0] == ' ' else ''}…" + ("\n" if value.endswith("\n") else "")
 
 
 def named(found: Found) -> tuple[str, ...]:

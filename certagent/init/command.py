@@ -25,6 +25,7 @@ from certagent.init.report import Next, report
 from certagent.init.steps import DEFAULT, next_steps
 from certagent.init.survey import Survey
 from certagent.mta.server import Found
+from certagent.report import terminal
 from certagent.report.findings import Finding
 from certagent.report.text import finding as finding_line
 from certagent.report.text import to_json
@@ -49,7 +50,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     if apply and os.geteuid() != 0:
         raise Misconfigured("mta.files", "--apply changes files of root", "run: sudo certagent init --apply")
     if sys.stderr.isatty():
-        click.echo("looking at the mail servers, their ports and DNS …", err=True)
+        terminal.say("looking at the mail servers, their ports and DNS …", err=True)
     kinds = host.plugins()
     seen = survey.take(kinds)
     now = datetime.now(UTC)
@@ -65,7 +66,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     if shows_text and not as_json:
         say.line("")
         sys.stderr.flush()
-        click.echo(text, nl=False)
+        terminal.say(text, nl=False)
     done, failures = _changes(seen, kinds, now, apply=apply)
     say.changes(done)
     following = next_steps(seen, kinds, text, output, done) if seen.found else []
@@ -73,7 +74,7 @@ def run(output: Path | None, *, apply: bool, as_json: bool) -> int:
     if as_json:
         click.echo(to_json(report(seen, found, text, done, following)))
     for failure in failures[:-1]:
-        click.echo(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
+        terminal.say(f"certagent: error: {failure}\nhint: {failure.hint}", err=True)
     if failures:
         raise failures[-1]
     return _status(seen, found, done, apply=apply)
@@ -203,12 +204,12 @@ class _Say:
             lines = textwrap.wrap(
                 text, 100, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
             )
-            click.echo("\n".join(lines), err=self._err)
+            terminal.say("\n".join(lines), err=self._err)
 
     def whole(self, text: str) -> None:
         """As it is, however long."""
         if not self._quiet:
-            click.echo(text, err=self._err)
+            terminal.say(text, err=self._err)
 
     def findings(self, findings: list[Finding]) -> None:
         for finding in findings:

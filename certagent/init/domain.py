@@ -20,12 +20,13 @@ from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import CAA, MX, SOA, TLSA, RdataType
 from msgspec import Struct, structs
 
-from certagent.dns import endpoint
+from certagent.dns import resolvconf
 from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
+from certagent.pki import endpoint
 from certagent.pki.names import challenge_name, hostname
 
 _TIMEOUT_S = 6.0
@@ -81,7 +82,7 @@ def resolvers() -> Resolvers:
     """
     listed: tuple[str, ...] = ()
     with suppress(Misconfigured):
-        listed = endpoint.resolvers()
+        listed = resolvconf.resolvers()
     here = bool(listed) and all(map(endpoint.is_loopback, listed))
     shown = ", ".join(listed) or "none"
     if here and all(_validates(server) for server in listed):

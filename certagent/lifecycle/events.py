@@ -130,6 +130,8 @@ class Observed(Event, frozen=True):
     """What each address of each server answered, and whether a validating resolver says that it is secure."""
     mail_servers: tuple[str, ...] = ()
     """Those that serve at this name."""
+    undeclared: bool = False
+    """It is the name of a service without `tlsa: true`: certagent keeps no records there."""
 
 
 class Superseding(Event, frozen=True):

@@ -78,6 +78,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             observed = replace(
                 known,
                 mail_servers=event.mail_servers or known.mail_servers,
+                undeclared=event.undeclared,
                 cached=cached,
                 observation=event.observation,
                 observed_at=now,
@@ -298,10 +299,18 @@ def _inspected(state: State, event: ev.Inspected, now: Instant) -> State:
         if match_.id not in serves:
             serves.append(match_.id)
     old = state.mail_servers.get(event.server, Installation())
+    inspected = tuple(serves)
     met = (*serves, *(id_ for id_ in old.met if id_ not in serves))
     # after files were put back, processes that read the others may live on
     serves += [id_ for id_ in old.serves if id_ not in serves]
-    installation = Installation(serves=tuple(serves), met=met, rejected=old.rejected, unseen=_unseen(event.served))
+    installation = Installation(
+        serves=tuple(serves),
+        met=met,
+        inspected=inspected,
+        inspected_at=now,
+        rejected=old.rejected,
+        unseen=_unseen(event.served),
+    )
     return replace(
         state, generations=tuple(generations), mail_servers={**state.mail_servers, event.server: installation}
     )

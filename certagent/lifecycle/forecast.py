@@ -16,10 +16,11 @@ from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
-from certagent.lifecycle import caches
+from certagent.lifecycle import caches, gates
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.converged import rolled
+from certagent.lifecycle.dropped import at_first_swap
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.spec import Spec
@@ -43,12 +44,15 @@ class Foreseen(Struct, frozen=True):
 def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
     """Everything up to the end of the next roll, or of the one under way."""
     spec = replace(spec, check_interval=_FAR)  # the routine observations between would only hide what matters
-    zone = {name.place: name.seen_somewhere for name in TlsaNames(spec, state)}
+    names = TlsaNames(spec, state)
+    zone = {name.place: name.seen_somewhere for name in (*names, *names.undeclared)}
     first = state.newest
     result: list[Foreseen] = []
     for _ in range(LIMIT):
         step = plan(spec, state, now)
         result.append(Foreseen(now, step))
+        if isinstance(step, st.Wait | st.Observe | st.Inspect) and _refused(spec, state, now):
+            break
         if isinstance(step, st.Wait):
             if (
                 state.newest is not first
@@ -64,6 +68,14 @@ def forecast(spec: Spec, state: State, now: Instant) -> list[Foreseen]:
             state = fold(state, event, now)
         now = Instant(now.wall + timedelta(milliseconds=1), now.elapsed_s + 0.001)
     return result
+
+
+def _refused(spec: Spec, state: State, now: Instant) -> bool:
+    """The swap goes on only when somebody has done something."""
+    names, newest = TlsaNames(spec, state), state.newest
+    obstacles = [o for s in spec.mail_servers if newest for o in gates.may_install(names, s.name, newest, now)]
+    lost = any(at_first_swap(spec, state, server.name, spec.names, now.wall) for server in spec.mail_servers)
+    return lost or any(obstacle.lasting for obstacle in obstacles)
 
 
 def future_spki(keys: str, key_type: str) -> str:
@@ -110,7 +122,11 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             observation = _observation(step.tlsa_name, spec, state, zone)
             return [
                 ev.Observed(
-                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, lane=lane
+                    tlsa_name=step.tlsa_name,
+                    observation=observation,
+                    mail_servers=step.mail_servers,
+                    undeclared=step.undeclared,
+                    lane=lane,
                 )
             ]
         case st.Publish():

@@ -17,17 +17,20 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.state import Generation
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
+from certagent.pki.names import service_of
 
 
 class Obstacle(Struct, frozen=True):
     """Why a swap cannot be made now.
 
-    `remaining`: how long it certainly lasts; None: until something is observed to change.
+    `remaining`: how long it certainly lasts; None: until something is observed to change. `lasting`: only the operator
+    can end it.
     """
 
     tlsa_name: TlsaName
     remaining: timedelta | None
     why: str
+    lasting: bool = False
 
     def __str__(self) -> str:
         return f"{self.tlsa_name} {self.why}"
@@ -52,10 +55,43 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
     found: list[Obstacle] = []
     for name in names:
         if not all(map(name.already_served, chains)):
-            found += _at(name, chains, now)
+            found += undeclared(name, chains, now) if name.undeclared else _at(name, chains, now)
         elif strange := name.shared.strange:
             found += _broken(name, chains, strange, now)
     return found
+
+
+def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
+    """What stands against these chains at a name whose records somebody else keeps.
+
+    Records of what is served hold the swap back until they match both keys or are gone from all caches. Such records
+    are looked for just before a swap. Most of these names have none, so it is enough that one server answers, and a
+    silent one may give what it ever gave. If nobody answers the key stays, and a renewal keeps it; but what was there
+    before certagent must not expire for that.
+    """
+    seen = name.known.observation
+    found: list[Obstacle] = []
+    for item in _breaking(name, chains, name.met, now):
+        given = any(item.values == values for values in name.sets)
+        found.append(Obstacle(name, None, _KEPT, lasting=True) if given else _cached(name, item, now))
+    if not name.sets and not all(map(name.key_served, chains)) and not name.shared.runs_out(now):
+        found.append(Obstacle(name, None, _not_heard(seen) if seen else "its authoritative servers were not asked yet"))
+    return found
+
+
+def refused(name: TlsaName, generation: Generation, now: Instant) -> Obstacle | None:
+    """What stands against a swap at such a name and is no matter of time."""
+    against = obstacles([name], list(generation.chains.values()), now)
+    return next((o for o in against if o.remaining is None), None)
+
+
+def remedy(name: str) -> str:
+    """What the operator does about records that he did not declare."""
+    service = service_of(name)
+    return f"set `tlsa: true` at the service {service}, and certagent keeps its records; or take them out of DNS"
+
+
+_KEPT = "has records of what is served, and certagent does not keep them: the service has no `tlsa: true`"
 
 
 def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
@@ -74,8 +110,12 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
 
 
 def _broken(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[Obstacle]:
-    broken = (i for i in name.cached(now) if any(caches.breaks(i.values, chain, served) for chain in chains))
-    return [_cached(name, item, now) for item in broken]
+    return [_cached(name, item, now) for item in _breaking(name, chains, served, now)]
+
+
+def _breaking(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[caches.CachedSet]:
+    """The sets that caches may hold and that one of these chains would be the first to break."""
+    return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, served) for chain in chains)]
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from certagent.facts.moment import Instant
 from certagent.lifecycle import schedule
-from certagent.lifecycle.rules import deployment, disposal, issuance, records, rotation
+from certagent.lifecycle.rules import deployment, disposal, issuance, records, rotation, undeclared
 from certagent.lifecycle.rules.rule import Offer, Rule, View
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     deployment.finish,
     deployment.inspect,
     records.observe,
+    undeclared.observe_undeclared,
     rotation.make_keys,  # before `publish`: the record of a standby key is added with the others
     records.publish,
     deployment.deploy,

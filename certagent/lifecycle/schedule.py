@@ -30,7 +30,7 @@ HURRIES = 3
 """So many in a row are no revocation any more: somebody must ask the CA."""
 BACKOFF_S = (2.0, 5.0, 15.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 60 * _MINUTE)
 """DNS, mail server and disk are our own: try soon, then at least hourly, so that a repair is seen the same hour."""
-SWAP_BACKOFF_S = (*BACKOFF_S, 1440 * _MINUTE)
+SWAP_BACKOFF_S = (*BACKOFF_S[3:], 1440 * _MINUTE)
 """A swap that was taken back since its verification failed: each try is two swaps and two reloads that clients meet."""
 JITTER = 0.1
 """Retries of many hosts after one outage are spread over a tenth of the wait."""

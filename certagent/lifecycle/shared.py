@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from certagent.facts.dns import Value
+from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
+from certagent.lifecycle import schedule
 from certagent.lifecycle.once import once
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State, records
@@ -68,6 +70,13 @@ class Shared:
                 return None
             ids |= set(at.serves)
         return self._state.generation(ids.pop()) if len(ids) == 1 else None
+
+    def runs_out(self, now: Instant) -> bool:
+        """Nothing is served that certagent could renew, and what is served is about to expire."""
+        generations = self._state.serving(self.mail_servers)
+        chains = [chain for generation in generations for chain in generation.chains.values()]
+        late = not chains or any(now.wall >= schedule.last_chance(chain) for chain in chains)
+        return late and all(generation.unmanaged for generation in generations)
 
     @once
     def values(self) -> frozenset[Value]:

@@ -45,3 +45,8 @@ class Spec(Struct, frozen=True):
     cas: tuple[str, ...]
     """The CAs that may issue, the preferred one first, each by the URL of its directory (RFC 8555 section 7.1.1)."""
     profile: str | None = None
+    drop_names: tuple[str, ...] = ()
+    """Names that the first certificate may take away from what was served before."""
+    undeclared: dict[str, tuple[str, ...]] = {}
+    """TLSA names of services without `tlsa: true`, and the mail servers that answer there. certagent keeps no records
+    at them; those of somebody else are looked for before a key changes."""

@@ -98,6 +98,8 @@ class TlsaState(Struct, frozen=True):
 
     mail_servers: tuple[str, ...] = ()
     """The mail servers that answer there, as of when the name was last configured."""
+    undeclared: bool = False
+    """No service asks for records there: all that is known is what others keep there."""
     cached: tuple[caches.CachedSet, ...] = ()
     observation: Observation | None = None
     observed_at: Instant | None = None
@@ -159,6 +161,9 @@ class Installation(Struct, frozen=True):
     """Answers without a certificate (`Served.unseen`), as they were last met with nothing half done."""
     before: tuple[str, ...] = ()
     """The same as of the last swap: a new generation is not put back for them."""
+    inspected: tuple[str, ...] = ()
+    """The generations that were met when it was last inspected."""
+    inspected_at: Instant | None = None
 
     @property
     def converged(self) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ class Observe(Step, frozen=True):
     tlsa_name: str
     mail_servers: tuple[str, ...] = ()
     """Those that answer there by the configuration; none for a name that is not in it."""
+    undeclared: bool = False
+    """No service asks for records there (see `Spec.undeclared`)."""
     expect: frozenset[Value] = frozenset()
     gone: frozenset[Value] = frozenset()
     budget: timedelta = timedelta(0)

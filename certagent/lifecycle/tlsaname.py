@@ -31,15 +31,19 @@ class TlsaNames:
     def __init__(self, spec: Spec, state: State) -> None:
         self.spec = spec
         self._state = state
-        withdrawn = (name for name in state.tlsa_names if name not in spec.tlsa_names)
+        self._configured = {*spec.tlsa_names, *spec.undeclared}
+        withdrawn = (n for n, known in state.tlsa_names.items() if n not in spec.tlsa_names and not known.undeclared)
         self._names = {name: TlsaName(self, name, state) for name in (*spec.tlsa_names, *withdrawn)}
+        self.undeclared = [TlsaName(self, name, state) for name in spec.undeclared if name not in self._names]
+        """Those of services without `tlsa: true`: their records are somebody else's, and are never changed."""
         self._shared: dict[frozenset[str] | str, Shared] = {}
 
     def __iter__(self) -> Iterator[TlsaName]:
         return iter(self._names.values())
 
     def __getitem__(self, name: str) -> TlsaName:
-        return self._names.get(name) or TlsaName(self, name, self._state)
+        undeclared = (one for one in self.undeclared if one.name == name)
+        return self._names.get(name) or next(undeclared, None) or TlsaName(self, name, self._state)
 
     @once
     def configured(self) -> list[TlsaName]:
@@ -57,10 +61,17 @@ class TlsaNames:
     @once
     def _by_server(self) -> dict[str, list[TlsaName]]:
         found: dict[str, list[TlsaName]] = {}
-        for name in self:
+        for name in (*self, *self.undeclared):
             for server in name.shared.mail_servers:
                 found.setdefault(server, []).append(name)
         return found
+
+    @once
+    def forgotten(self) -> list[TlsaName]:
+        """Undeclared ones whose service is not configured any more, and at which no records were seen lately."""
+        others = (n for n, known in self._state.tlsa_names.items() if known.undeclared)
+        gone = (self[n] for n in others if n not in self._configured)
+        return [name for name in gone if all(item.values == frozenset() for item in name.known.cached)]
 
     @once
     def unplaced(self) -> list[TlsaName]:
@@ -112,7 +123,7 @@ class TlsaNames:
     @once
     def _by_place(self) -> dict[str, list[TlsaName]]:
         found: dict[str, list[TlsaName]] = {}
-        for name in self:
+        for name in (*self, *self.undeclared):
             for place in name.places:
                 found.setdefault(place, []).append(name)
         return found
@@ -127,7 +138,10 @@ class TlsaName:
         self.known: TlsaState = state.tlsa_name(name)
         """What the journal says of it."""
         self.configured = name in names.spec.tlsa_names
-        self.mail_servers = names.spec.tlsa_names.get(name, ())
+        self.undeclared = not self.configured and (self.known.undeclared or name not in state.tlsa_names)
+        """No service ever asked for records there: see `Spec.undeclared`."""
+        services = names.spec.undeclared if self.undeclared else names.spec.tlsa_names
+        self.mail_servers = services.get(name, ())
         """Those that answer there by the configuration."""
 
     def __str__(self) -> str:
@@ -201,19 +215,28 @@ class TlsaName:
 
     def already_served(self, chain: Chain) -> bool:
         """Every mail server surely served a chain already that has the records of this one."""
+        return self.key_served(chain, pinned=self._pins_issuer)
+
+    def key_served(self, chain: Chain, *, pinned: bool = False) -> bool:
+        """Every mail server surely served a chain already with that key; `pinned`: and with these issuers."""
         for served in self.shared.converged:
             same = [one for one in served if one.spki == chain.spki]
-            if not any(one.issuers == chain.issuers or not self._pins_issuer for one in same):
+            if not any(one.issuers == chain.issuers or not pinned for one in same):
                 return False
         return True
 
     @once
     def _pins_issuer(self) -> bool:
-        return tlsa.DANE_TA_SPKI_SHA256 in self.names.spec.tlsa_parameters or any(
-            tlsa.parameters(v) != tlsa.DANE_EE_SPKI_SHA256
-            for h in self.known.cached
-            for v in h.values or ()
-            if tlsa.usable(v)
+        # of records that others keep nothing is known until a swap is due
+        return (
+            self.undeclared
+            or tlsa.DANE_TA_SPKI_SHA256 in self.names.spec.tlsa_parameters
+            or any(
+                tlsa.parameters(v) != tlsa.DANE_EE_SPKI_SHA256
+                for h in self.known.cached
+                for v in h.values or ()
+                if tlsa.usable(v)
+            )
         )
 
     def cached(self, now: Instant) -> list[caches.CachedSet]:

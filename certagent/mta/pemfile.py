@@ -9,9 +9,8 @@ Standards: RFC 7468 (PEM); RFC 5246 section 7.4.2 (leaf first, each issuer after
 
 from __future__ import annotations
 
-import re
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +21,10 @@ from certagent.secret import Secret
 _ROUNDS = 10
 """A TLS 1.2 handshake takes two round trips, TLS 1.3 one: more means that the two sides do not come together."""
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BEGIN, _DASHES = "-----BEGIN ", "-----"
+
+_LABEL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ")
+"""Source: RFC 7468 section 3, less the signs that no label in use has."""
 
 _HINT = "nothing was changed and the old certificate is still served; please report this as a bug of certagent"
 
@@ -40,8 +42,8 @@ def rehearse(path: Path, name: str | None = None, *, key: Path | None = None, sh
     shown = shown or path
     try:
         pem = _content(path)
-        certificates = _blocks(pem)
-        labels = [label for label, _ in (_blocks(_content(key)) if key else []) + certificates]
+        certificates = blocks(pem)
+        labels = [label for label, _ in (blocks(_content(key)) if key else []) + certificates]
         problem = _problem(labels)
         if not problem and pem.count(b"-----BEGIN ") != len(certificates):
             problem = "a PEM block has no end"
@@ -78,20 +80,43 @@ def leaf_der(path: Path) -> bytes | None:
 def first_certificate(pem: bytes) -> bytes | None:
     """The first certificate as DER; None if none can be read."""
     try:
-        return _first(_blocks(pem))
+        return _first(blocks(pem))
     except ValueError:
         return None
 
 
 def first_key(pem: bytes) -> Secret[bytes] | None:
     """The first unencrypted private key as PEM; None if there is none."""
-    keys = [block for label, block in _blocks(pem) if label.endswith("PRIVATE KEY")]
+    keys = [block for label, block in blocks(pem) if label.endswith("PRIVATE KEY")]
     return Secret(keys[0].encode()) if keys else None
 
 
 def broken(shown: Path, why: str) -> Unsafe:
     """The error of a file that is not placed. `mta.pem`."""
     return Unsafe("mta.pem", f"new content for {shown}: {why}", _HINT)
+
+
+def blocks(pem: bytes) -> list[tuple[str, str]]:
+    """The label and the text of each complete PEM block; in a time that grows as the size does, whatever it holds."""
+    return list(_blocks(pem.decode("ascii", "replace")))  # a UnicodeDecodeError would carry the key with it
+
+
+def certificates(pem: bytes) -> list[str]:
+    """The text of each certificate."""
+    return [block for label, block in blocks(pem) if label == "CERTIFICATE"]
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    start = text.find(_BEGIN)
+    while start >= 0:
+        following = text.find(_BEGIN, start + len(_BEGIN))  # one that begins before this one ends: this one has no end
+        limit = len(text) if following < 0 else following
+        label = text[start + len(_BEGIN) : limit].partition(_DASHES)[0]
+        end = f"{_DASHES}END {label}{_DASHES}"
+        at = text.find(end, start + len(_BEGIN) + len(label), limit) if label and _LABEL.issuperset(label) else -1
+        if at >= 0:
+            yield label, text[start : at + len(end)]
+        start = following
 
 
 @contextmanager
@@ -108,12 +133,6 @@ def in_its_words() -> Generator[None]:
 def _content(path: Path) -> bytes:
     """Nothing, if it is not there."""
     return read_file(path, links=True) or b""
-
-
-def _blocks(pem: bytes) -> list[tuple[str, str]]:
-    """The label and the text of each PEM block."""
-    text = pem.decode("ascii", "replace")  # a UnicodeDecodeError would carry the key with it
-    return [(block[1], block[0]) for block in _BLOCK.finditer(text)]
 
 
 def _first(blocks: list[tuple[str, str]]) -> bytes | None:

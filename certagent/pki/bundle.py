@@ -132,6 +132,7 @@ def _facts(path: Sequence[x509.Certificate]) -> Chain:
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         serial=f"{leaf.serial_number:x}",
+        self_signed=_self_signed(leaf),
     )
 
 

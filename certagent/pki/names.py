@@ -70,6 +70,12 @@ def tlsa_name(host: str, port: int) -> str:
     return _below(f"_{port}._tcp.", hostname(host))
 
 
+def service_of(name: str) -> str:
+    """`mx1.example.org:25`, of its TLSA name."""
+    port, _, host = name.split(".", 2)
+    return f"{host.removesuffix('.')}:{port.removeprefix('_')}"
+
+
 def challenge_name(text: str) -> str:
     """Where the dns-01 answer for an identifier lives; a wildcard and its base share the name.
 

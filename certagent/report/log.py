@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 
+from certagent.errors import printable
 from certagent.report.step import StepReport
 
 logger = logging.getLogger("certagent")
@@ -52,8 +53,7 @@ def line(words: list[tuple[str, object]]) -> str:
 def _quoted(text: str) -> str:
     if text and all(c.isalnum() or c in "._:/@+-[]" for c in text):
         return text
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class _Format(logging.Formatter):
@@ -67,4 +67,4 @@ class _Format(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{self._PRIORITY.get(record.levelno, 6)}>" if not sys.stderr.isatty() else ""
-        return f"{prefix}{record.getMessage()}"
+        return f"{prefix}{printable(record.getMessage())}"

@@ -10,6 +10,7 @@ import msgspec
 
 from certagent.errors import printable
 from certagent.report.status import VERDICTS
+from certagent.report.terminal import escaped
 from certagent.report.words import brief, count, date, short
 
 if TYPE_CHECKING:  # `status` does without the planner, which the other views need
@@ -35,7 +36,8 @@ MANY = 50
 
 def to_json(value: Any) -> bytes:
     """One document; dates are RFC 3339 in UTC, keys sorted."""
-    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
+    document = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
+    return escaped(document.decode()).encode()
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

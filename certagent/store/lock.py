@@ -172,7 +172,7 @@ def _note(path: Path) -> tuple[int | None, str]:
     """Who holds the lock, and what for; unknown while it is being written."""
     with _translated(path):
         pid, _, purpose = path.read_bytes()[:_NOTE_BYTES].decode(errors="replace").strip().partition(" ")
-    return (int(pid) if pid.isdecimal() else None), purpose
+    return (int(pid) if pid.isascii() and pid.isdigit() else None), purpose
 
 
 @contextmanager

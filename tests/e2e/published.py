@@ -258,6 +258,7 @@ class Published(Site):
         systemctl.write_text(
             '#!/bin/sh\ncase "$*" in\n'
             f'"reload exim4") for f in {pids}; do [ ! -e "$f" ] || exec kill -HUP "$(cat "$f")"; done;;\n'
+            '"reload sendmail") exec kill -HUP "$(head -n 1 /etc/mail/sendmail.pid)";;\n'
             '*) exec /usr/local/sbin/systemctl "$@";;\nesac\n'
         )
         systemctl.chmod(0o755)

@@ -52,11 +52,12 @@ SPEC = Spec(
 def _spec(**words: object) -> Spec:
     spec = replace(SPEC, **words)
     there = {server.name for server in spec.mail_servers}
-    tlsa_names = {
-        tlsa_name: tuple(t for t in mail_servers if t in there) for tlsa_name, mail_servers in spec.tlsa_names.items()
-    }
+    answer = {name: tuple(t for t in mail_servers if t in there) for name, mail_servers in SPEC.tlsa_names.items()}
+    answer = {name: mail_servers for name, mail_servers in answer.items() if mail_servers}
     return replace(
-        spec, tlsa_names={tlsa_name: mail_servers for tlsa_name, mail_servers in tlsa_names.items() if mail_servers}
+        spec,
+        tlsa_names={name: mail_servers for name, mail_servers in answer.items() if name in spec.tlsa_names},
+        undeclared={name: mail_servers for name, mail_servers in answer.items() if name not in spec.tlsa_names},
     )
 
 
@@ -153,6 +154,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "ttl_s": st.just(60),
     "server": st.sampled_from(MAIL_SERVERS),
     "mail_servers": st.just(()),
+    "undeclared": st.sampled_from([False, False, True]),
     "served": st.lists(
         st.builds(served, CHAINS | st.just(Unknown("refused", reached=True)), st.sampled_from(KEY_TYPES)), max_size=3
     ).map(tuple),

@@ -145,3 +145,12 @@ def test_what_is_met_again_is_not_revoked() -> None:
     assert compromised
     life.happens(ev.VerifyFailed(server="postfix", generation="g2", served=(served(compromised.chains["ecdsa-p256"]),)))
     assert life.offers(disposal.revoke) == []
+
+
+def test_what_was_to_be_put_back_is_over_with_a_newer_generation() -> None:
+    """A put-back that never came about does not fail for ever (simulated history 2600060288 of 2026-11-30)."""
+    life = Life.published()
+    life.fails("rollback postfix", "mta.config")
+    life.fails("install postfix", "mta.config")
+    life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
+    assert life.state.failing == ()

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from certagent.lifecycle import gates
 from certagent.lifecycle.events import Requested
 from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.rules import deployment
 from certagent.lifecycle.schedule import backstop
+from certagent.lifecycle.tlsaname import TlsaNames
 from tests.simulation.ca import unmanaged
 from tests.simulation.clock import Violation
 from tests.simulation.mail import Shown
@@ -102,6 +104,8 @@ def asked(history: History) -> None:
     if stale := sorted(name for name in looked if world.judge.seen_at[name] < then):
         raise Violation(f"the operator asked, and nobody looked at {', '.join(stale)}")
     state = world.journal.head
+    if state.newest and gates.may_install(TlsaNames(world.spec, state), host.name, state.newest, world.journal.now()):
+        return  # caches of a name that was withdrawn a moment ago forbid it, say
     failure, began = state.failure(Lane("verify", host.name)), state.asked_at
     if failure and began and failure.at.since(began) < deployment.RELOADING:
         raise Violation(f"{host.name} was put right, and nobody looked whether it helped")

@@ -71,7 +71,13 @@ class Resolver:
             path = (*path, (server, ttl_s))
             name = server
 
-    def observe(self, tlsa_name: str, *, expect: Values | None, gone: Values, budget: timedelta) -> Observation:
+    def heard_now(self, tlsa_name: str) -> dict[str, Answer]:
+        """What the servers that the agent can ask give now."""
+        return {label: said for label, said in self._trail(tlsa_name)[2].items() if isinstance(said, Answer)}
+
+    def observe(
+        self, tlsa_name: str, *, expect: Values | None, gone: Values, budget: timedelta, unproven: bool = False
+    ) -> Observation:
         """One round, again until it is as expected or the budget is over."""
         clock, wanted = self.clock, expect or frozenset[str]()
         if tlsa_name in self.failing or clock.chance(0.01):
@@ -94,7 +100,7 @@ class Resolver:
             )
             clock.note(f"      seen at {tlsa_name}: {zone.security} {said}")
         security = "unknown" if zone.inside else zone.security
-        answers = believed(answers, security)
+        answers = answers if unproven else believed(answers, security)
         seen = Observation(zone.name, name, answers, security, "as the simulation has it", path)
         last = self._last.get(tlsa_name)
         if last is not None and seen == last:

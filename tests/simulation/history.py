@@ -37,6 +37,7 @@ from tests.simulation.mischief import (
     BETWEEN,
     Mischief,
     alias,
+    away,
     cut_off,
     deaf_for_days,
     gives_up,
@@ -46,6 +47,7 @@ from tests.simulation.mischief import (
     regress,
     rotate,
     there_and_back,
+    unasked,
     unresolved,
     wildcard,
     withdraw,
@@ -88,6 +90,8 @@ SHAPES = (
     Shape(8, True, (16, 40), (0, 1), (0, 1), 0.7, 0.4, first=(cut_off, rotate)),
     Shape(8, True, (16, 40), (0, 1), (0,), 0.9, 0.2, kinds=(alias, raise_ttl), first=(alias, rotate)),
     Shape(8, True, (16, 40), (1, 2, 3), (0, 1), 0.9, 0.2, kinds=(meddle, meddle, regress), first=(rotate,)),
+    Shape(4, False, (8, 26), (0, 1), (0, 1), 0.7, 0.4, kinds=(unasked, away), first=(away,)),
+    Shape(4, True, (8, 26), (0, 1), (0, 1), 0.7, 0.4, kinds=(unasked, meddle), first=(unasked, rotate)),
     Shape(4, True, (26, 160), (2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(3, False, (26, 160), (0, 0, 2, 4, 6, 8, 10, 14), (0, 1, 2, 3), 0.4, 1.0),
     Shape(1, True, (300, 600), (0, 1), (0, 1), 0.2, 1.0, first=(deaf_for_days,)),
@@ -359,6 +363,8 @@ class History:
                 strange = set(world.judge.unmanaged_values)
                 if not tlsa_names & set(world.spec.tlsa_names):
                     strange |= rr.content - world.provider.published
+                if not tlsa_names & world.judge.known:
+                    strange |= rr.content
                 if rr.content & strange:
                     clock.stirred_at = clock.t
                     values = rr.content - strange
@@ -390,6 +396,7 @@ class History:
             take_away(world)
             self.turn_and_sleep()
             self._change_provider()
+            self._give_up_names()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last):
@@ -407,6 +414,12 @@ class History:
             self.clock.note("   ? another provider, whose changes are atomic")
             self.clock.stirred_at = self.clock.t
             world.provider.capabilities = replace(world.provider.capabilities, atomic=True)
+
+    def _give_up_names(self) -> None:
+        """What people do who were told that the new certificate lacks a name."""
+        if any(f.kind == "misconfigured" and f.lane.verb == "inspect" for f in self.world.journal.head.failing):
+            self.clock.stirred_at = self.clock.t
+            self.world.give_up_names()
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config."""

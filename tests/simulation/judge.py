@@ -9,6 +9,7 @@ Whose fault it is, exactly:
 - A set is begun by the agent (its own write, whenever it comes through): it must match every chain that may be
   served, for all TLSA parameters that the version before did not fail already. Left out: a write within `NOTICE_S`
   after somebody else's change, and one that comes through late after the config was changed.
+- It is begun at a name that is in the config, or was.
 - And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
   no STARTTLS, defers).
 - A chain is placed by the agent: every holdable set must match it, apart from TLSA parameters which matched nothing
@@ -19,12 +20,18 @@ Whose fault it is, exactly:
   look has met do not count for it.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
   first answered (docs/explanation/rollover.md names this limit).
+- Of a name that is not in the config (a service without `tlsa: true`) certagent looks only before a key changes, and
+  asks whoever answers: a set that no server gives then, or that only silent ones give, and that no journaled look has
+  met, does not count. If nobody answers, it does, until what was served before certagent came is about to expire.
+- The first swap at a mail server takes no name away that its certificate has, unless the config gives it up.
 - What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
   the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from functools import lru_cache, partial
 
 from certagent.facts.dns import Answer, Observation
@@ -43,6 +50,9 @@ from tests.simulation.mail import Host, Shown
 FAULTS_EXCUSE = 3
 """A certificate may run out if the CA or DNS failed at least this often in the last half of its life."""
 
+
+SKEW = timedelta(hours=7)
+"""A wall clock that somebody set may be so far off."""
 
 SLOWEST_RETRY_S = 27 * 3600
 """A CA that refused several times is asked again a day later."""
@@ -71,8 +81,10 @@ class Judge:
         self.hosts = hosts
         self.answers = answers
         """Which hosts answer at the service of a TLSA name: how it is, whatever the config says."""
-        self.mine: set[str] = set()
-        """The hosts that are in the config now: the others are somebody else's."""
+        self.spec: Spec
+        """The config as it is now."""
+        self.heard_now: Callable[[str], dict[str, Answer]]
+        """What the servers that the agent can ask give now."""
         self.known: set[str] = set()
         """The TLSA names that were ever in the config."""
         self.unmanaged_values: set[str] = set()
@@ -102,6 +114,8 @@ class Judge:
         """A server begins to give a set."""
         if not by_agent or isinstance(entry.content, str) or not entry.content:
             return
+        if not any(name in self.dns.reaches(tlsa_name) for tlsa_name in self.known):
+            raise Violation(f"{name} was changed by certagent, and nobody asked for records there")
         for tlsa_name in self.known:
             if tlsa_name != name and name not in self.dns.reaches(tlsa_name):
                 continue
@@ -124,6 +138,11 @@ class Judge:
             return
         chain = shown.chain
         now = self.clock.t
+        if not host.ours:
+            kept = {*chain.names, *self.spec.drop_names}
+            lost = {n for s in host.files.values() if s.chain.not_after > self.clock.true_wall() for n in s.chain.names}
+            if lost := lost - kept:
+                raise Violation(f"{host.name}: the first swap takes away {', '.join(sorted(lost))}")
         if self.clock.true_wall() > chain.not_after:
             raise Violation(f"{host.name}: an expired chain is placed")
         left_s = (chain.not_after - self.clock.true_wall()).total_seconds()
@@ -133,7 +152,7 @@ class Judge:
             return
         if chain.serial in host.once and any(p.broken for p in host.pools):
             return  # put back since TLS fails there for everybody; all addresses have the same files
-        for tlsa_name in self.known:
+        for tlsa_name in [*self.known, *(o for o in self.spec.undeclared if o not in self.known)]:
             if host.name not in self.answers[tlsa_name]:
                 continue
             hosts = [self.hosts[h] for h in self.answers[tlsa_name]]
@@ -146,6 +165,8 @@ class Judge:
                     continue
                 if chain.serial in host.once and any(e.since is not None and not e.met for e in by):
                     continue  # what was there before may come back in any weather: it rests on what was journaled
+                if tlsa_name not in self.known and self._hidden(tlsa_name, values, by):
+                    continue
                 # no sender can tell a renewal with the same key from the old chain, unless he pins the issuer
                 pins = any(v[0] != "3" for v in values)
                 if any(s.spki == chain.spki and (s.issuers == chain.issuers or not pins) for s in same):
@@ -157,6 +178,20 @@ class Judge:
                         f"{host.name} begins to serve {chain.spki[:6]}; caches may hold {tell(values)} of {tlsa_name}"
                     )
                     raise Violation(f"{what}, whose {', '.join(sorted(bad))} does not match")
+
+    def _hidden(self, tlsa_name: str, values: Values, by: tuple[Entry, ...]) -> bool:
+        """The agent has not seen the set, cannot see it when it looks before a swap, and may go on without."""
+        hosts = [self.hosts[h] for h in self.answers[tlsa_name]]
+        if all(e.met for e in by):
+            return False
+        if any(s.heard_since > self.clock.t - NOTICE_S for zone in self.dns.zones.values() for s in zone.servers):
+            return True
+        if given := self.heard_now(tlsa_name).values():
+            return all(answer.values != values for answer in given)
+        chains = [s.chain for h in hosts for s in h.servable()]
+        now = self.clock.true_wall()
+        late = not chains or any(now > c.not_after - (c.not_after - c.not_before) / 6 - SKEW for c in chains)
+        return late and not any(h.ours for h in hosts)
 
     def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
         self.checks += 1
@@ -234,6 +269,11 @@ class Judge:
         heard |= {label for label, said in observation.answers.items() if isinstance(said, Answer)}
         self.dns.met(tlsa_name, heard)
 
+    @property
+    def mine(self) -> set[str]:
+        """The hosts that are in the config now: the others are somebody else's."""
+        return {server.name for server in self.spec.mail_servers}
+
     def _mine(self) -> list[Host]:
         return [host for name, host in self.hosts.items() if name in self.mine]
 
@@ -254,7 +294,8 @@ class Judge:
     def converged(self, spec: Spec, journal: Journal, since: float) -> bool:
         """The agent says that everything is over, and has observed everything since then."""
         mail_servers = {t.name for t in spec.mail_servers}
-        everything = {*spec.tlsa_names, *journal.head.tlsa_names, *mail_servers}
+        kept = (name for name, known in journal.head.tlsa_names.items() if not known.undeclared)
+        everything = {*spec.tlsa_names, *kept, *mail_servers}
         observed = all(self.seen_at.get(name, -1.0) > since for name in everything)
         return observed and journal.head.mail_servers.keys() <= mail_servers and converged(spec, journal.head)
 

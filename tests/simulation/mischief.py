@@ -226,6 +226,27 @@ def meddle(world: World) -> None:
         zone.put(name, RR(values, rr.ttl_s if values else 0), since=world.clock.t)
 
 
+def unasked(world: World) -> None:
+    """Somebody publishes what is served at a name that is not in the config; he may have rolled by hand before."""
+    if not world.spec.undeclared:
+        return
+    name = world.rng.choice(sorted(world.spec.undeclared))
+    kind = world.rng.choice(("3 1 1", "3 1 1", "2 1 1"))
+    for host in (world.hosts[h] for h in world.answers[name]):
+        if not host.ours and world.rng.random() < 0.5:
+            life = timedelta(days=90)
+            chains = {a: unmanaged(world.rng, world.clock, world.older_names, life) for a in host.files}
+            host.place({a: Shown(chain, hand=True) for a, chain in chains.items()})
+            host.restart()
+    content = world.dns.zone_of(name).current(name).content
+    place = content if isinstance(content, str) else name
+    served = [s.chain for h in world.answers[name] for s in world.hosts[h].files.values()]
+    digests = (c.spki if kind == "3 1 1" else (*c.issuers, "")[-1] for c in served)
+    values = {f"{kind} {digest}" for digest in digests if digest}
+    world.clock.note(f"   ! somebody publishes what is served at {name}")
+    world.dns.zone_of(place).put(place, RR(frozenset(values), world.rng.choice((60, 3600))), since=world.clock.t)
+
+
 def security(world: World) -> None:
     """Signing breaks or ends for a while, or the validating resolver cannot be asked."""
     zone = world.rng.choice(world.zones)
@@ -409,6 +430,7 @@ ANYTIME: tuple[Mischief, ...] = (
     hurried,
     prepared,
     meddle,
+    unasked,
     security,
     provider_down,
     alias,
@@ -487,6 +509,14 @@ def edit_mail_servers(world: World) -> None:
         )
 
 
+def edit_names(world: World) -> None:
+    """The names of the certificate that was served before are given up, or are in the new one as well."""
+    if world.rng.random() < 0.5:
+        world.give_up_names()
+    else:
+        world.configure(replace(world.spec, names=tuple(sorted(world.older_names))), f"names {world.older_names}")
+
+
 def edit_ca(world: World) -> None:
     """Another CA, which knows nothing of what the first has under way."""
     ca = "https://two.example/" if world.spec.cas != ("https://two.example/",) else "https://one.example/"
@@ -503,5 +533,6 @@ BETWEEN: tuple[Mischief, ...] = (
     edit_algorithms,
     edit_parameters,
     edit_mail_servers,
+    edit_names,
     edit_ca,
 )

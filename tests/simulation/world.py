@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
+from msgspec.structs import replace
+
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured
 from certagent.facts.challenge import Challenge
@@ -28,6 +30,10 @@ KEY_TYPES = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rs
 TTLS = (60,) * 40 + (300,) * 50 + (900,) * 24 + (3600,) * 24 + (14400,) * 3 + (86400,)
 """Mostly short: with a day's a history consists of two hundred looks while nothing happens."""
 NAMES = ("mx1.example.org",)
+
+
+OTHER_NAMES = ("imap.example.org", "*.example.org")
+"""One more may be in the certificate that was served before certagent came."""
 
 
 class World:
@@ -78,8 +84,9 @@ class World:
         for zone in self.zones:
             zone.safety_margin_s = self.spec.safety_margin.total_seconds()
         self.judge.known |= set(self.spec.tlsa_names)
-        self.judge.mine = {t.name for t in self.spec.mail_servers}
+        self.judge.spec = self.spec
         self.resolver = Resolver(clock, self.dns)
+        self.judge.heard_now = self.resolver.heard_now
         self.edges = Edges(
             issuer=self._issuer,
             resolver=self._resolver,
@@ -91,11 +98,13 @@ class World:
 
     def _serve_before(self, life: timedelta) -> None:
         # what was served before certagent came
+        own = random.Random(self.rng.getstate()[1][11])  # so that all else stays as it is
+        self.older_names = NAMES if own.random() < 0.85 else (*NAMES, own.choice(OTHER_NAMES))
         for host in self.hosts.values():
             key_types = self.rng.choice(KEY_TYPES)
             if self.rng.random() < 0.9:
                 long = max(life, timedelta(days=30))
-                host.files = {a: Shown(unmanaged(self.rng, self.clock, NAMES, long)) for a in key_types}
+                host.files = {a: Shown(unmanaged(self.rng, self.clock, self.older_names, long)) for a in key_types}
             host.restart()
             if self.rng.random() < 0.1:
                 host.down = True
@@ -136,7 +145,7 @@ class World:
         mail_servers = self.mail_servers if rng.random() < 0.8 else self.mail_servers[:1]
         names = {t.name for t in mail_servers}
         tlsa_names = {o: a for o, a in self.answers.items() if set(a) <= names and rng.random() < 0.9}
-        return Spec(
+        spec = Spec(
             name="mail",
             names=NAMES,
             key_types=rng.choice(KEY_TYPES),
@@ -151,13 +160,23 @@ class World:
             mail_servers=mail_servers,
             cas=("https://ca.example/directory",),
         )
+        return self._with_undeclared(spec)
+
+    def _with_undeclared(self, spec: Spec) -> Spec:
+        """What is served under a name that is not declared: the config has the service without `tlsa: true`."""
+        mine = {t.name for t in spec.mail_servers}
+        rest = {o: tuple(h for h in a if h in mine) for o, a in self.answers.items() if o not in spec.tlsa_names}
+        return replace(spec, undeclared={o: a for o, a in rest.items() if a})
 
     def configure(self, spec: Spec, what: str) -> None:
         """The operator edits the config."""
         self.clock.note(f"   ? config: {what}")
-        self.spec = spec
-        self.judge.mine = {t.name for t in spec.mail_servers}
+        self.spec = self.judge.spec = self._with_undeclared(spec)
         self.provider.epoch += 1
+
+    def give_up_names(self) -> None:
+        """The operator was told that the new certificate lacks a name."""
+        self.configure(replace(self.spec, drop_names=self.older_names), f"drop_names {self.older_names}")
 
     def ask(self, what: Callable[[World], None]) -> None:
         """People do it as soon as the agent's turn is over; not in peace."""

@@ -45,14 +45,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             challenges.clean_up(step.challenges, edges)
             return (ev.CleanedUp(challenges=step.challenges, lane=lane),)
         case st.Observe():
-            observation = edges.resolver().observe(
-                step.tlsa_name, expect=step.expect, gone=step.gone, budget=step.budget
-            )
-            return (
-                ev.Observed(
-                    tlsa_name=step.tlsa_name, observation=observation, mail_servers=step.mail_servers, lane=lane
-                ),
-            )
+            return records.observe(step, spec, state, edges, now)
         case st.Publish():
             name = TlsaNames(spec, state)[step.tlsa_name]
             if name.lacks_parameters(step.values):  # then they must match what is served at this very moment
@@ -69,7 +62,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             records.write_tlsa(step, name, edges, note)
             return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)
         case st.Inspect():
-            return (serving.inspect(step, spec, edges),)
+            return serving.inspect(step, spec, state, edges, now)
         case st.Install():
             return serving.install_unless(step, spec, state, edges, now)
         case st.Restore():

@@ -6,21 +6,56 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from certagent.agent.act.outcome import Note
+from msgspec.structs import replace
+
+from certagent.agent.act.outcome import Note, failed
 from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Capabilities, Changed, Provider, RRset
-from certagent.errors import NotAtomic, Transient, Unsafe, Wildcard
+from certagent.errors import Error, Misconfigured, NotAtomic, Transient, Unsafe, Wildcard
 from certagent.facts.dns import Value
+from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
+from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.setchange import harmless, one_at_a_time
-from certagent.lifecycle.tlsaname import TlsaName
+from certagent.lifecycle.spec import Spec
+from certagent.lifecycle.state import State
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
 
 ATTEMPTS = 3
 """How often one change is tried if somebody else writes the same set in between. One that goes on needs a person."""
 
 T = TypeVar("T")
+
+
+def observe(step: st.Observe, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
+    """Ask DNS. Of records that nobody declared, those that stand against the swap that is due are a failure as well."""
+    observation = edges.resolver().observe(
+        step.tlsa_name, expect=step.expect, gone=step.gone, budget=step.budget, unproven=step.undeclared
+    )
+    observed = ev.Observed(
+        tlsa_name=step.tlsa_name,
+        observation=observation,
+        mail_servers=step.mail_servers,
+        undeclared=step.undeclared,
+        lane=step.lane,
+    )
+    if step.undeclared and state.newest:
+        after = TlsaNames(spec, fold(state, observed, now))
+        if against := gates.refused(after[step.tlsa_name], state.newest, now):
+            # without its lane, as the failure goes on
+            return replace(observed, lane=None), failed(_refusal(against), step.lane)
+    return (observed,)
+
+
+def _refusal(against: gates.Obstacle) -> Error:
+    if not against.lasting:
+        hint = "the key is kept until one of its servers answers, or what is served is about to expire"
+        return Transient("dns.unreachable", f"nobody can say whether there are TLSA records: {against}", hint)
+    values = ", ".join(sorted(against.tlsa_name.seen_somewhere))
+    return Misconfigured("dane.undeclared", f"{against}: {values}", gates.remedy(against.tlsa_name.name))
 
 
 def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from certagent.agent.act.outcome import failed, gate
 from certagent.agent.edges import Edges
-from certagent.errors import BadChain, Error, NotServed, Transient, Unsafe
+from certagent.errors import BadChain, Error, Misconfigured, NotServed, Transient, Unsafe
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.dropped import dropped, in_words
 from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, Installation, State
@@ -46,10 +49,19 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                 state = fold(state, event, now)
             for name in gates.names_that_roll(TlsaNames(spec, state), step.server, generation):
                 observation = edges.resolver().observe(
-                    name.name, expect=name.desired, gone=frozenset(), budget=timedelta(0)
+                    name.name,
+                    expect=name.desired,
+                    gone=frozenset(),
+                    budget=timedelta(0),
+                    unproven=name.undeclared,
                 )
                 observed.append(
-                    ev.Observed(tlsa_name=name.name, observation=observation, mail_servers=name.mail_servers)
+                    ev.Observed(
+                        tlsa_name=name.name,
+                        observation=observation,
+                        mail_servers=name.mail_servers,
+                        undeclared=name.undeclared,
+                    )
                 )
                 state = fold(state, observed[-1], now)
             against = gates.may_install(TlsaNames(spec, state), step.server, generation, now)
@@ -69,7 +81,7 @@ def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges) 
         if server.name not in servers:
             continue
         try:
-            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, _every_kind(spec))))
+            met = ev.Met(server=server.name, served=tuple(edges.probe(server.services, every_kind(spec))))
         except Error:
             continue
         if state.surprises(server.name, met.served):
@@ -121,22 +133,44 @@ def _is_ours(der: bytes, state: State) -> bool:
     return tlsa.of_key(bundle.facts([der]).spki) in state.made
 
 
-def inspect(step: st.Inspect, spec: Spec, edges: Edges) -> ev.Inspected:
+def inspect(step: st.Inspect, spec: Spec, state: State, edges: Edges, now: Instant) -> tuple[ev.AnyEvent, ...]:
     """Every key type is looked for: what is served need not be of a kind that is configured.
+
+    Names that the new certificate would take away are a failure as well. Of a server that does not answer everywhere,
+    those in the files count.
 
     Raises:
         Transient: `mta.down`, `mta.busy`, `mta.turned_away`.
+        Misconfigured: `mta.drops_names`.
     """
     services = next(t.services for t in spec.mail_servers if t.name == step.server)
-    served = tuple(edges.probe(services, _every_kind(spec)))
+    served = tuple(edges.probe(services, every_kind(spec)))
+    chains = [one.chain for one in served if isinstance(one.chain, Chain)]
     if missed := [s for s in served if isinstance(s.chain, Unknown) and not s.chain.reached]:
+        if lost := dropped(spec, [*chains, *_files_of_others(step.server, state, edges)], spec.names, now.wall):
+            raise _drops_names(step.server, spec, lost)
         raise unmet(missed, edges.servers[step.server])
-    return ev.Inspected(server=step.server, served=served, lane=step.lane)
+    inspected = ev.Inspected(server=step.server, served=served, lane=step.lane)
+    if lost := dropped(spec, chains, spec.names, now.wall):
+        return replace(inspected, lane=None), failed(_drops_names(step.server, spec, lost), step.lane)
+    return (inspected,)
 
 
-def _every_kind(spec: Spec) -> tuple[str, ...]:
-    kinds = {algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}
-    return tuple(kinds.values())
+def every_kind(spec: Spec) -> tuple[str, ...]:
+    """One key type of each algorithm: what is served need not be of a kind that is configured."""
+    return tuple({algorithm(a): a for a in ("ecdsa-p256", "rsa-2048", *spec.key_types)}.values())
+
+
+def _drops_names(server: str, spec: Spec, names: tuple[str, ...]) -> Misconfigured:
+    detail, hint = in_words(spec, names)
+    return Misconfigured("mta.drops_names", f"{server}: {detail}", hint)
+
+
+def _files_of_others(server: str, state: State, edges: Edges) -> list[Chain]:
+    from certagent.pki import bundle
+
+    leaves = edges.servers[server].installed().values()
+    return [bundle.facts([der]) for der in leaves if not _is_ours(der, state)]
 
 
 def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
@@ -166,7 +200,8 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
     if as_before:
         error = Transient("mta.not_offered", detail, NOT_OFFERED)
     else:
-        error = NotServed("mta.not_served", detail, "look at the mail server's own log for TLS errors")
+        hint = "look at the mail server's own log for TLS errors, and whether its ciphers allow the key type"
+        error = NotServed("mta.not_served", detail, hint)
     met = ev.VerifyFailed(
         server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )

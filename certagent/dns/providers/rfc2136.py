@@ -28,13 +28,13 @@ from dns.rdatatype import RRSIG, RdataType
 from dns.update import UpdateMessage
 from msgspec import Struct
 
-from certagent.dns import endpoint
 from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
 from certagent.dns.providers import tsigkey
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.host import deadline
+from certagent.pki import endpoint
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from certagent.lifecycle import gates, schedule
+from certagent.lifecycle.dropped import at_first_swap
 from certagent.lifecycle.lane import Lane, Verb
 from certagent.lifecycle.rules.rule import Offer, View
 from certagent.lifecycle.spec import MailServer
@@ -27,12 +28,17 @@ server that is restarted for it each one ends sessions."""
 
 def inspect(view: View) -> Iterator[Offer]:
     """What a mail server serves while certagent is new to it is covered like a generation of certagent's own."""
-    for server in view.spec.mail_servers:
-        at = view.state.mail_servers.get(server.name)
+    spec, state, _, now = view
+    for server in spec.mail_servers:
+        at = state.mail_servers.get(server.name)
         if at is None:  # also if no TLSA name is configured: one may be added while old processes live on
             yield Inspect(server=server.name, because="what it serves now is not known yet")
         elif at.phase == "restored":
             yield Inspect(server=server.name, because="its own files were put back; what is served is inspected again")
+        elif at_first_swap(spec, state, server.name, spec.names, now.wall):
+            yield Inspect(server=server.name, because="it serves names that the new certificate lacks")
+        elif at.phase == "inspected" and state.failure(Lane("inspect", server.name)):
+            yield Inspect(server=server.name, because="it failed before")
 
 
 # -- the swap ----------------------------------------------------------------------------------------------------------
@@ -51,11 +57,25 @@ def deploy(view: View) -> Iterator[Offer]:
         obstacles = gates.may_install(names, server.name, newest, now)
         if newest.accept_deferrals:
             # the operator's choice: only the records must be out, caches are not waited for
-            obstacles = [o for o in obstacles if o.tlsa_name.missing]
+            obstacles = [o for o in obstacles if o.lasting or o.tlsa_name.missing]
+        everywhere = set[str].intersection(*(set(chain.names) for chain in newest.chains.values()))
+        if lost := at_first_swap(spec, state, server.name, everywhere, now.wall):
+            because = f"the certificate served today is also for {', '.join(lost)}"
+            yield Wait(spec.check_interval, f"{server.name}: not swapped to {newest.id}: {because}", swap=True)
+            continue
+        failure = state.failure(Lane("inspect", server.name))
+        if at is None and (failure is None or failure.kind == "misconfigured"):
+            yield Wait(spec.check_interval, f"{server.name}: what it serves now is not known yet", swap=True)
+            continue
         if obstacles:
             yield _longest(obstacles, f"{server.name}: not swapped to {newest.id}", spec.check_interval)
             continue
-        because = "no cache can hold a set without it" if names.at(server.name) else "no TLSA records to mind"
+        if at is not None and at.phase == "inspected" and not schedule.fresh(at.inspected_at, now):
+            # somebody may have exchanged it while the swap was waited for
+            yield Inspect(server=server.name, because="the last inspection before its files are replaced")
+            continue
+        minded = any(not name.undeclared or name.seen_somewhere for name in names.at(server.name))
+        because = "no cache can hold a set without it" if minded else "no TLSA records to mind"
         if newest.accept_deferrals:
             because = "the operator accepts deferrals: caches are not waited for"
         yield _install(server, newest, f"{because}; issued {int(now.since(newest.issued_at).total_seconds())} s ago")

@@ -22,7 +22,8 @@ def delete_mail_servers(view: View) -> Iterator[Offer]:
     """
     spec, state = view.spec, view.state
     gone = tuple(sorted(state.mail_servers.keys() - {server.name for server in spec.mail_servers}))
-    if gone and not state.pending_delete and state.tlsa_names.keys() <= spec.tlsa_names.keys():
+    kept = {name for name, known in state.tlsa_names.items() if not known.undeclared}
+    if gone and not state.pending_delete and kept <= spec.tlsa_names.keys():
         yield Delete(mail_servers=gone, because="not configured any more")
 
 
@@ -70,6 +71,7 @@ def delete(view: View) -> Iterator[Offer]:
         if k.id not in wanted and not any(tlsa.of_key(spki) in published for spki in k.spki.values())
     )
     tlsa_names = tuple(name.name for name in names if not name.configured and _over(name, now))
+    tlsa_names += tuple(name.name for name in names.forgotten)
     if generations or keys or tlsa_names:
         yield Delete(
             generations=generations,

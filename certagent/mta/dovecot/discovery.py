@@ -24,6 +24,7 @@ from certagent.mta import pemfile, present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
 from certagent.mta.dovecot.doveconf import SLOTS, Block, Doveconf, Pair, Settings, lines, parse
+from certagent.mta.ports import port_of
 from certagent.mta.server import Change, Found
 from certagent.pki.names import hostname
 
@@ -146,7 +147,7 @@ def _listeners(conf: Doveconf) -> tuple[list[_Listener], list[str]]:
         mode = "tls" if values.get("ssl") == "yes" else mode
         own = re.split(r"[,\s]+", values.get("address") or values.get("listen") or "")
         bound = own if any(own) else listen
-        port = int(values.get("port", "0"))
+        port = port_of(values.get("port", "0"))
         if protocol not in protocols or not mode or not port or set(bound) <= _LOOPBACK:
             continue
         if values.get("haproxy") == "yes":

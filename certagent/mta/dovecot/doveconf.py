@@ -112,7 +112,7 @@ class Doveconf:
             Misconfigured: `mta.config`.
         """
         version = self.run("dovecot", "--version").out
-        numbers = re.match(r"(\d+)\.(\d+)", version)
+        numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
         if not numbers or (number := (int(numbers[1]), int(numbers[2]))) < _OLDEST:
             raise self.wrong(
                 f"its version is {version.strip()[:40] or 'unknown'}; 2.3 is the oldest known", "upgrade it"

@@ -18,6 +18,7 @@ from certagent.mta.claims import Identity
 from certagent.mta.exim import eximconf
 from certagent.mta.exim.eximconf import Instance
 from certagent.mta.exim.listed import Listed
+from certagent.mta.ports import port_of
 from certagent.mta.reference import Pair, algorithm_of
 from certagent.mta.server import Advice, Change, Found
 
@@ -231,10 +232,13 @@ def _interface(item: str) -> tuple[str, int | None]:
 
     Source: the Exim specification, section 13.2.
     """
-    match = re.fullmatch(r"\[(.+)\]:(\d+)", item) or re.fullmatch(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)", item)
-    address = match[1] if match else item.strip("[]")
+    address, port = item.strip("[]"), ""
+    if item.startswith("[") and not item.endswith("]"):
+        address, _, port = item[1:].partition("]:")
+    elif item.count(".") == 4:
+        address, _, port = item.rpartition(".")
     try:
-        return str(ipaddress.ip_address(address)), int(match[2]) if match else None
+        return str(ipaddress.ip_address(address)), port_of(port) if port else None
     except ValueError:
         return "::", None
 

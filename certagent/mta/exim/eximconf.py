@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +22,7 @@ from msgspec import Struct
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.host.files import read_text
 from certagent.host.programs import Result, program, run
+from certagent.mta.ports import port_of
 from certagent.mta.reference import Pair
 
 _TIMEOUT_S = 30.0
@@ -234,13 +234,7 @@ def listing(files: Iterable[str]) -> str:
 
 def ports(text: str) -> list[int]:
     """A list of ports, by number or by name; a name that is unknown is left out."""
-    found: list[int] = []
-    for item in items(text):
-        try:
-            found.append(int(item) if item.isdecimal() else socket.getservbyname(item, "tcp"))
-        except OSError:
-            continue
-    return found
+    return [port for item in items(text) if (port := port_of(item)) is not None]
 
 
 def is_generated(settings: Mapping[str, str]) -> bool:
@@ -252,7 +246,7 @@ def source(settings: Mapping[str, str]) -> str:
     """The file that an operator edits."""
     if not is_generated(settings):
         return settings["config_file"]
-    return _MACROS[bool(re.search(r"(?mi)^\s*dc_use_split_config=['\"]?true", _text(_DEBCONF)))]
+    return _MACROS[bool(re.search(r"(?mi)^[ \t]*dc_use_split_config=['\"]?true", _text(_DEBCONF)))]
 
 
 def main_section(text: str) -> str:

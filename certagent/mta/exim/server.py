@@ -263,7 +263,7 @@ class Exim:
     # -- what check looks at -------------------------------------------------------------------------------------------
 
     def _check_version(self, build: str) -> None:
-        numbers = re.search(r"Exim version (\d+)\.(\d+)", build)
+        numbers = re.search(r"Exim version ([0-9]{1,4})\.([0-9]{1,4})", build)
         if not numbers or (int(numbers[1]), int(numbers[2])) < _OLDEST:
             version = numbers[0] if numbers else "unknown"
             raise self._exim.wrong(f"too old: {version}, 4.96 is the oldest that was tried", "upgrade it")

@@ -74,7 +74,7 @@ def discover(shared: Collection[Identity] = ()) -> list[Found]:
 
 def version(result: Result) -> tuple[int, ...] | None:
     """From `smtpd -h`; None if it is another smtpd."""
-    found = re.search(r"OpenSMTPD (\d+)\.(\d+)", result.err + result.out)
+    found = re.search(r"OpenSMTPD ([0-9]{1,4})\.([0-9]{1,4})", result.err + result.out)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -124,17 +124,21 @@ def _naming(text: str, pkis: Iterable[Pki], own: str) -> str:
     return after if found == wanted.keys() else text
 
 
+_LISTEN = re.compile(r'(?m)^([ \t]*listen[ \t]+on[ \t]+(?!socket\b)"?([^\s"#]++)"?+)(.*)')
+"""The line of a listener: up to what it listens on, that alone, and the rest."""
+
+
 def _without_tls(conf: Conf, text: str, notes: tuple[str, ...]) -> Found:
     """TLS is not configured: what it would take. A listener on the loopback needs none."""
     own, host = f"{DIRECTORY}/ecdsa.pem", _host_name()
     public = [one for one in conf.listeners if one.on not in _LOOPBACK]
-    listen = re.compile(r"(?m)^(\s*listen\s+on\s+(?!socket\b)\"?([^\s\"#]+)\"?)(?!.*\b(?:tls|smtps|tls-require)\b)")
 
     def offer(match: re.Match[str]) -> str:
-        return match[1] if match[2] in _LOOPBACK else f"{match[1]} tls pki {host}"
+        offers = re.search(r"\b(?:tls|smtps|tls-require)\b", match[3])
+        return match[0] if match[2] in _LOOPBACK or offers else f"{match[1]} tls pki {host}{match[3]}"
 
     why = f"it offers no TLS; once certagent's first run has made {own} (install -d -m 700 {DIRECTORY}), add it"
-    after = f'pki {host} cert "{own}"\npki {host} key "{own}"\n\n{listen.sub(offer, text)}'
+    after = f'pki {host} cert "{own}"\npki {host} key "{own}"\n\n{_LISTEN.sub(offer, text)}'
     changes = (Change(str(CONFIG), text, after, why),) if public else ()
     notes = (*notes, why if public else "it listens on the loopback only, without TLS: it needs no certificate")
     services = tuple(Service(host, one.port, "smtp", _addresses(one)) for one in public)

@@ -7,7 +7,6 @@ here is passed over. Source: smtpd.conf(5) of 6.8 and 7.4.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,10 @@ from typing import Literal
 from msgspec import Struct
 
 from certagent.host.files import read_text
+from certagent.mta.ports import port_of
 
-_WORD = re.compile(r'"((?:\\.|[^"\\])*)"|#.*|([=,{}<>!()]|[^\s"#=,{}<>!()]+)')
+_WORD = re.compile(r'"((?:\\.|[^"\\])*+)\\?(?:"|$)|#.*|([=,{}<>!()]|[^\s"#=,{}<>!()]+)')
+"""A quote that is not closed goes to the end of the line, so that nothing is read twice."""
 
 Mode = Literal["smtp", "tls"]
 
@@ -24,8 +25,6 @@ _WITH_VALUE = frozenset({"port", "pki", "hostname", "tag", "filter", "ca"})
 """Options of `listen on` that take one word."""
 
 _MODES: dict[str, Mode] = {"tls": "smtp", "tls-require": "smtp", "smtps": "tls"}
-
-_PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 
 
 class Pki(Struct, frozen=True):
@@ -91,7 +90,7 @@ def _statements(path: Path, macros: dict[str, str], seen: set[Path]) -> Iterator
         match words:
             case [name, "=", value]:
                 macros[name] = value
-            case ["include", other]:
+            case ["include", other] if "\0" not in other:
                 yield from _statements(Path(other), macros, seen)
             case _:
                 yield words
@@ -117,14 +116,5 @@ def _listener(on: str, options: list[str]) -> Listener:
         proxy = proxy or word == "proxy-v2"
     given = dict(values)
     pkis = tuple(value.lower() for name, value in values if name == "pki")
-    port = _port(given["port"]) if "port" in given else 465 if mode == "tls" else 25
+    port = port_of(given["port"]) or 0 if "port" in given else 465 if mode == "tls" else 25
     return Listener(on, port, mode, pkis, given.get("hostname", ""), proxy)
-
-
-def _port(name: str) -> int:
-    if name.isdigit():
-        return int(name)
-    try:
-        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
-    except OSError:
-        return 0

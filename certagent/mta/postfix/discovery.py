@@ -5,7 +5,6 @@ What must change is worked out by `postconf` on a private copy of main.cf and ma
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -22,6 +21,7 @@ from certagent.host.files import copied, read_text, scratch
 from certagent.mta import present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
+from certagent.mta.ports import port_of
 from certagent.mta.postfix import smtpdtls, snimap
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
@@ -152,7 +152,7 @@ def _services(read: _Read, plan: _Plan, sni_map: str = "") -> tuple[Service, ...
             continue
         where, _, port_name = name.rpartition(":")
         bound = [where] if where else interfaces
-        port = _port(port_name)
+        port = port_of(port_name)
         if port is None or all(one in _LOCAL for one in bound):
             continue
         level = plan.remedy.get(_LEVEL)
@@ -185,12 +185,6 @@ def _addresses(bound: list[str]) -> tuple[str, ...]:
         return tuple(str(ip_address(one.strip("[]"))) for one in bound if one not in _LOCAL)
     except ValueError:
         return ()
-
-
-def _port(name: str) -> int | None:
-    with suppress(OSError):
-        return int(name) if name.isdigit() else socket.getservbyname(name, "tcp")
-    return {"smtps": 465, "submissions": 465}.get(name)
 
 
 def _uses(settings: Settings) -> dict[str, str]:

@@ -93,7 +93,7 @@ class Settings(Struct, frozen=True):
 
     def at_least(self, version: tuple[int, int]) -> bool:
         """Whether Postfix is that new; a version that cannot be read is not."""
-        numbers = re.match(r"(\d+)\.(\d+)", self.version)
+        numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", self.version)
         return bool(numbers) and (int(numbers[1]), int(numbers[2])) >= version
 
     def effective(self, service: str) -> dict[str, str]:

@@ -42,8 +42,6 @@ _PAUSE_S = 0.05
 _COMPLETE_S = 10.0
 """The age at which Postfix takes a file as complete, not as one that an editor still writes."""
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-
 
 class SniMap:
     """The lines for `names` in the source `path`. Every file has mode 0600 from its birth."""
@@ -87,7 +85,7 @@ class SniMap:
         """
         found: dict[str, set[bytes]] = {}
         for name in self._names:
-            blocks = _CERTIFICATE.findall(self._query(name, self.path).out)
+            blocks = pemfile.certificates(self._query(name, self.path).out.encode())
             found[name] = set()
             for block in blocks:
                 with suppress(ValueError):

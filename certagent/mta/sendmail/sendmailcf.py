@@ -20,9 +20,10 @@ from certagent.errors import Error
 from certagent.facts.tls import Service
 from certagent.host.files import read_file, read_text
 from certagent.host.programs import Result, program, run
-from certagent.mta import present
+from certagent.mta import pemfile, present
 from certagent.mta.access import Access
 from certagent.mta.claims import Identity
+from certagent.mta.ports import port_of
 from certagent.mta.reference import Pair
 from certagent.mta.server import Advice, Change, Found
 
@@ -37,12 +38,6 @@ _TIMEOUT_S = 90.0
 
 DIRECTORY = "/etc/mail/certagent"
 """The directory that is proposed where the present files cannot be kept."""
-
-_OPTION = re.compile(r"O\s+(\w+)\s*=\s*(.*?)\s*$")
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-
-_PORTS = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587}
 
 
 class Port(Struct, frozen=True):
@@ -81,8 +76,9 @@ def read(path: Path) -> Settings:
     single: dict[str, str] = {}
     ports: list[Port] = []
     for line in read_text(path).splitlines():
-        if match := _OPTION.match(line):
-            name, value = match[1].lower(), match[2]
+        name, equals, value = line[1:].partition("=")
+        if equals and line[0] == "O" and name[:1].isspace():
+            name, value = name.strip().lower(), value.strip()
             if name == "daemonportoptions":
                 ports.append(_port(value))
             single[name] = value
@@ -133,7 +129,7 @@ def has_certificates(directory: str) -> bool:
 
 def issuers(chain: bytes) -> bytes:
     """What follows the first certificate, in PEM."""
-    return b"".join(block + b"\n" for block in _CERTIFICATE.findall(chain)[1:])
+    return "".join(f"{block}\n" for block in pemfile.certificates(chain)[1:]).encode()
 
 
 def discover(shared: Collection[Identity] = ()) -> list[Found]:
@@ -188,7 +184,7 @@ def _changes(lines: str, why: str) -> tuple[Change, ...]:
         before = read_text(source, errors="strict")
     except (Error, UnicodeDecodeError):
         return ()
-    first = re.search(r"(?m)^\s*MAILER(_DEFINITIONS|\()", before)
+    first = re.search(r"(?m)^[ \t]*MAILER(_DEFINITIONS|\()", before)
     if first is None:
         return ()
     after = f"{before[: first.start()]}{lines}\n{before[first.start() :]}"
@@ -200,8 +196,8 @@ def _changes(lines: str, why: str) -> tuple[Change, ...]:
 def _only_intermediates(settings: Settings) -> bool:
     """Whether CACertFile is an ordinary file without a root, and CACertPath adds none."""
     try:
-        blocks = _CERTIFICATE.findall(read_file(Path(settings.ca_file), links=True) or b"")
-        certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
+        blocks = pemfile.certificates(read_file(Path(settings.ca_file), links=True) or b"")
+        certificates = [x509.load_pem_x509_certificate(block.encode()) for block in blocks]
         alone = not has_certificates(settings.ca_path)
     except (Error, ValueError):
         return False
@@ -219,13 +215,12 @@ def _port(value: str) -> Port:
     for part in value.split(","):
         name, _, setting = part.partition("=")
         given[name.strip()[:1].upper()] = setting.strip()
-    number = given.get("P", "25")
-    port = int(number) if number.isdigit() else _PORTS.get(number.lower(), 25)
+    port = port_of(given.get("P", "25").lower()) or 25
     modifiers = given.get("M", "")
     address = given.get("A", "")
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    except OSError:  # a name, or none
+    except (OSError, ValueError):  # a name, or none
         address = ""
     everywhere = address in {"0.0.0.0", "::"}  # noqa: S104 -- read, not bound
     mode = "tls" if "s" in modifiers else None if "S" in modifiers else "smtp"

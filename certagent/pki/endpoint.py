@@ -1,23 +1,13 @@
-"""Where a DNS server listens: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; and by name.
-
-Also the resolvers of this host, by /etc/resolv.conf. Source: resolv.conf(5).
-"""
+"""Where a DNS server listens: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; and by name."""
 
 from __future__ import annotations
 
 import ipaddress
 from contextlib import suppress
-from pathlib import Path
-
-from certagent.errors import Error, Misconfigured
-from certagent.host.files import read_text
 
 DNS_PORT = 53
 EXAMPLE = "for example 192.0.2.1, 192.0.2.1:5353, 2001:db8::1 or [2001:db8::1]:5353"
 
-_RESOLV_CONF = Path("/etc/resolv.conf")
-_MAX_RESOLVERS = 3
-"""MAXNS of resolv.conf(5)."""
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
@@ -50,28 +40,6 @@ def server(text: str) -> tuple[str, int]:
 def is_loopback(text: str) -> bool:
     """Whether this address is on this host."""
     return ipaddress.ip_address(address(text)[0]).is_loopback
-
-
-def resolvers() -> tuple[str, ...]:
-    """The addresses in /etc/resolv.conf, read anew: it changes under a process that runs for months.
-
-    A line that names no address is passed over, as the C library does.
-
-    Raises:
-        Misconfigured: `dns.no_resolver`: There is none.
-    """
-    try:
-        lines = read_text(_RESOLV_CONF).splitlines()
-    except Error:
-        lines = []
-    found: list[str] = []
-    for words in map(str.split, lines):
-        if words[:1] == ["nameserver"] and len(words) > 1:
-            with suppress(ValueError):
-                found.append(str(ipaddress.ip_address(words[1])))
-    if not found:
-        raise Misconfigured("dns.no_resolver", f"{_RESOLV_CONF} names no name server")
-    return tuple(found[:_MAX_RESOLVERS])
 
 
 def _split(text: str) -> tuple[str, int]:
