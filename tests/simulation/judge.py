@@ -114,7 +114,8 @@ class Judge:
         """A server begins to give a set."""
         if not by_agent or isinstance(entry.content, str) or not entry.content:
             return
-        if not any(name in self.dns.reaches(tlsa_name) for tlsa_name in self.known):
+        names = {o for o in (*self.known, *self.spec.undeclared) if name in self.dns.reaches(o)}
+        if names and not names & self.known:
             raise Violation(f"{name} was changed by certagent, and nobody asked for records there")
         for tlsa_name in self.known:
             if tlsa_name != name and name not in self.dns.reaches(tlsa_name):

@@ -16,12 +16,17 @@ from certagent.pki import tlsa
 
 
 def delete_mail_servers(view: View) -> Iterator[Offer]:
-    """What is known of a mail server that is not configured any more is soon out of date.
+    """What is known of a mail server that is not configured any more is soon out of date, also that it fails.
 
     Should it come back, it is inspected like a new one. Until its TLSA names have gone it counts.
     """
     spec, state = view.spec, view.state
-    gone = tuple(sorted(state.mail_servers.keys() - {server.name for server in spec.mail_servers}))
+    configured = {server.name for server in spec.mail_servers}
+    failing = {failure.lane.subject for failure in state.failing if failure.lane.at_mail_server}
+    never_met = failing - configured - state.mail_servers.keys()
+    if never_met and not state.pending_delete:
+        yield Delete(mail_servers=tuple(sorted(never_met)), because="not configured any more, and it only failed")
+    gone = tuple(sorted(state.mail_servers.keys() - configured))
     kept = {name for name, known in state.tlsa_names.items() if not known.undeclared}
     if gone and not state.pending_delete and kept <= spec.tlsa_names.keys():
         yield Delete(mail_servers=gone, because="not configured any more")
