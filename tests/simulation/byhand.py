@@ -93,9 +93,9 @@ def _swap(world: World, host: Host, files: Files, patience: int) -> None:
     if away or any(unmatched(values, chain) for values in sets for chain in chains):
         world.clock.at(LOOKS_S, partial(_swap, world, host, files, patience - 1))
         return
+    host.swapped_by_hand_at = world.clock.t
     host.place(files)
     host.restart()
-    host.swapped_by_hand_at = world.clock.t
     world.provider.epoch += 1  # what comes through late was right when it was asked for
     world.clock.note(f"   ! somebody has swapped {host.name} by hand")
     world.clock.at(world.rng.choice((0.0, 0.0, 1.0, 3600.0)), partial(_remove, world, host, files))
