@@ -277,6 +277,7 @@ class Sendmail:
 
     def _to_make(self, lines: str) -> str:
         source = Path(self._options.config).with_suffix(".mc")
+        lines = lines.replace("dnl\n", "")  # a hint is one line, of which m4 reads nothing after a dnl
         return f"write {lines} into {source} above its MAILER lines, then: make -C {source.parent} && {_HUP}"
 
     def _command(self) -> str:
