@@ -14,12 +14,14 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certagent.errors import BadChain, NotYetValid, Unsafe
 from certagent.facts.tls import Chain
 from certagent.pki import keys
+from certagent.pki.constraints import outside, unknown_critical
 from certagent.pki.credential import Credential
 from certagent.pki.names import covers, identifier
 from certagent.secret import Secret
@@ -57,16 +59,20 @@ def build(
     """The credential of a key and the CA's answer, whatever its order, and the facts of the chain in it.
 
     Repeated certificates count once. A self-signed root is left out, unless `keep_root` (a TLSA `2 1 1` pins it) or it
-    signed the leaf itself. Any other certificate that does not belong to the leaf's chain is refused: the answer is not
-    what was asked for.
+    signed the leaf itself. So are certificates of CAs that are not needed: others of the same issuer, strangers, and
+    those above an issuer that are not valid at `now`. Any other certificate that does not belong to the leaf's chain is
+    refused: the answer is not what was asked for.
 
     Raises:
         Misconfigured: `pem.key`, `name.invalid`: The key cannot be read; a name is no host name.
         Unsafe: `pem.parse`, `pem.too_big`: It is not certificates in PEM and nothing else, or too many.
         Unsafe: `pem.no_leaf`, `pem.key_mismatch`: There is no certificate for this key (but one for another).
-        Unsafe: `pem.signature`, `pem.incomplete`, `pem.self_signed`, `pem.stray`: There is no single path of issuers.
-        NotYetValid: `pem.not_yet_valid`: A certificate of the path is, at `now`.
-        Unsafe: `pem.expired`: A certificate of the path is, at `now`.
+        Unsafe: `pem.signature`, `pem.incomplete`, `pem.self_signed`: There is no path of issuers.
+        Unsafe: `pem.stray`: There is another certificate that is not of a CA.
+        NotYetValid: `pem.not_yet_valid`: The leaf or its only issuer is, at `now`.
+        Unsafe: `pem.expired`: The leaf or its only issuer is, at `now`.
+        Unsafe: `pem.critical`: A certificate of the path has a critical extension that is not known.
+        Unsafe: `pem.constraints`: The name constraints of an issuer do not allow what is below it.
         Unsafe: `pem.names`: The leaf does not cover one of `names`.
         Unsafe: `pem.leaf_is_ca`, `pem.not_ca`: Basic constraints.
         Unsafe: `pem.not_server_auth`, `pem.key_usage`: A certificate is not for a TLS server.
@@ -75,8 +81,8 @@ def build(
     with _readable():
         found = _unique(_certificates(certificates_pem))
         leaf = _leaf(found, spki)
-        path = _path(leaf, found)
-        if strays := [c for c in found if c not in path and not _self_signed(c)]:
+        path = _path(leaf, found, now)
+        if strays := [c for c in found if c not in path and not _is_ca(c)]:
             raise _refusal("stray", strays[0], "does not belong to the chain of the leaf")
         if _self_signed(path[-1]) and len(path) > 2 and not keep_root:
             del path[-1]
@@ -185,31 +191,43 @@ def _leaf(certificates: Sequence[x509.Certificate], spki: str) -> x509.Certifica
     raise BadChain("pem.no_leaf", "the chain has only certificates of CAs")
 
 
-def _path(leaf: x509.Certificate, certificates: Sequence[x509.Certificate]) -> Path:
+def _path(leaf: x509.Certificate, certificates: Sequence[x509.Certificate], now: datetime) -> Path:
     """From the leaf up, by name and signature, as far as the certificates go; the same for every order they come in.
 
-    Where a CA is there both self-signed and signed by another CA, the path takes the second, for older senders.
+    Of several certificates of an issuer it takes one that breaks no rule; then one that another CA signed, for older
+    senders; then the one that is valid longest. Above the first issuer it ends where no certificate is valid.
 
     Source: RFC 5280 section 6.1; RFC 8446 section 4.4.2 (each certificate certifies the one before it).
     """
     path = [leaf]
     while not _self_signed(path[-1]):
         top = path[-1]
-        named = [c for c in certificates if c not in path and c.subject == top.issuer]
+        there = {(c.subject, _spki_sha256(c)) for c in path}  # CAs that sign each other would make a circle
+        named = [c for c in certificates if c.subject == top.issuer and (c.subject, _spki_sha256(c)) not in there]
         signers = [c for c in named if _signed(top, c)]
-        if named and not signers:
+        if len(path) == 1 and named and not signers:
             raise _refusal("signature", top, "bears no signature of the issuer it names")
-        if not signers:
+        usable = [c for c in signers if len(path) == 1 or c.not_valid_before_utc <= now <= c.not_valid_after_utc]
+        if not usable:
             break
-        choice = [c for c in signers if not _self_signed(c)] or signers
-        if len(choice) > 1:
-            raise _refusal("stray", choice[1], "is a second certificate of the same issuer")
-        path.append(choice[0])
+        path.append(min(usable, key=lambda c: _preference(c, path, now)))
     if len(path) > 1:
         return path
     if _self_signed(leaf):
         raise _refusal("self_signed", leaf, "is signed by its own key", "order it from a CA")
     raise _refusal("incomplete", leaf, "comes without the certificate of its issuer")
+
+
+def _preference(issuer: x509.Certificate, path: Path, now: datetime) -> tuple[bool, bool, float, bytes]:
+    try:
+        _check_dates(issuer, now)
+        _check_issuer(issuer, path)
+        _check_server_auth(issuer)
+    except (Unsafe, NotYetValid):
+        breaks = True
+    else:
+        breaks = False
+    return breaks, _self_signed(issuer), -issuer.not_valid_after_utc.timestamp(), issuer.fingerprint(SHA256())
 
 
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -231,8 +249,8 @@ def _check(path: Path, names: Sequence[str], now: datetime) -> None:
     for certificate in path:
         _check_dates(certificate, now)
     _check_leaf(path[0], names)
-    for depth, issuer in enumerate(path[1:]):
-        _check_issuer(issuer, below=path[1 : depth + 1])
+    for depth, issuer in enumerate(path[1:], start=1):
+        _check_issuer(issuer, path[:depth])
     for certificate in path:
         _check_server_auth(certificate)
 
@@ -252,6 +270,7 @@ def _check_leaf(leaf: x509.Certificate, names: Sequence[str]) -> None:
     has = _names(leaf)
     if missing := [name for name in map(identifier, names) if not any(covers(pattern, name) for pattern in has)]:
         raise _refusal("names", leaf, f"is not for {', '.join(missing)[:200]}")
+    _check_critical(leaf)
     if _is_ca(leaf):
         raise _refusal("leaf_is_ca", leaf, "is that of a CA")
     usage = _extension(leaf, x509.KeyUsage)
@@ -259,17 +278,29 @@ def _check_leaf(leaf: x509.Certificate, names: Sequence[str]) -> None:
         raise _refusal("key_usage", leaf, "is not for signatures")
 
 
-def _check_issuer(issuer: x509.Certificate, below: Sequence[x509.Certificate]) -> None:
-    """Source: RFC 5280 sections 4.2.1.9 (self-issued certificates do not count for the path length) and 4.2.1.3."""
+def _check_critical(certificate: x509.Certificate) -> None:
+    if why := unknown_critical(certificate):
+        raise _refusal("critical", certificate, why)
+
+
+def _check_issuer(issuer: x509.Certificate, below: Path) -> None:
+    """Source: RFC 5280 sections 4.2.1.9 (self-issued certificates do not count for the path length) and 4.2.1.3; for
+    name constraints they do not count either (section 6.1.3), but for the leaf.
+    """
+    _check_critical(issuer)
     constraints = _extension(issuer, x509.BasicConstraints)
     if not constraints or not constraints.ca:
         raise _refusal("not_ca", issuer, "signs another one, but is not that of a CA")
-    length = sum(certificate.subject != certificate.issuer for certificate in below)
+    length = sum(certificate.subject != certificate.issuer for certificate in below[1:])
     if constraints.path_length is not None and length > constraints.path_length:
         raise _refusal("not_ca", issuer, f"allows {constraints.path_length} CAs below it, not {length}")
     usage = _extension(issuer, x509.KeyUsage)
     if usage and not usage.key_cert_sign:
         raise _refusal("key_usage", issuer, "is not for signing certificates")
+    if limits := _extension(issuer, x509.NameConstraints):
+        for certificate in [below[0], *(c for c in below[1:] if c.subject != c.issuer)]:
+            if name := outside(limits, certificate):
+                raise _refusal("constraints", issuer, f"may not sign for {name}")
 
 
 def _check_server_auth(certificate: x509.Certificate) -> None:

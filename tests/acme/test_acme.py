@@ -23,29 +23,11 @@ from tests.acme import csr as csrs
 from tests.acme.front import Front, Reply, answer, problem
 from tests.acme.test_ari import certificate
 from tests.lab import certificates
+from tests.pki.test_weburl import NO_URLS
 
 NONCE = {"Replay-Nonce": "AAAA"}
 NAME = "mx1.corp.example"
 CSR = csrs.csr(csrs.ecdsa(), NAME)
-NO_URLS = [
-    "",
-    "/relative",
-    "http://ca.example/",
-    "ftp://ca.example/",
-    "https://",
-    "https://[",
-    "https://a]b/",
-    "https://ca.example:0/",
-    "https://ca.example:99999/",
-    "https://ca.example:٣/",
-    "https://u:hunter2@ca.example/",
-    "https://a..b/",
-    f"https://{'a' * 300}/",
-    "https://℀.com/",
-    "https://ca.example/\x1b]0;mine\x07",
-    "https://ca.example/a b",
-    f"https://ca.example/{'a' * 5000}",
-]
 
 
 class Ca(Front):

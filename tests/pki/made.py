@@ -23,6 +23,7 @@ DAY = datetime.timedelta(days=1)
 HOST = "mx1.example.org"
 
 SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 
 
@@ -90,8 +91,13 @@ def certificate(
     extended: Iterable[x509.ObjectIdentifier] | None = SERVER,
     key_usage: x509.KeyUsage | None = None,
     issuer_name: str | None = None,
+    more: Iterable[x509.ExtensionType] = (),
+    others: Iterable[x509.GeneralName] = (),
 ) -> Pair:
-    """A certificate signed by `issuer`, or by itself; `ca=None` leaves out the basic constraints."""
+    """A certificate signed by `issuer`, or by itself; `ca=None` leaves out the basic constraints.
+
+    `more`: critical extensions; `others`: names of the leaf that are not in DNS.
+    """
     key = key or key_pem(which=subject)
     private = keys.load(key)
 
@@ -111,9 +117,12 @@ def certificate(
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+        alternatives = x509.SubjectAlternativeName([*map(x509.DNSName, names), *others])
+        builder = builder.add_extension(alternatives, critical=False)
     if extended is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
+    for extension in more:
+        builder = builder.add_extension(extension, critical=True)
     if key_usage:
         builder = builder.add_extension(key_usage, critical=True)
     return Pair(key, builder.sign(issuer.private if issuer else private, hashes.SHA256()))

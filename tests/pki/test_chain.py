@@ -4,14 +4,18 @@ import base64
 import hashlib
 import itertools
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +28,7 @@ from tests.pki.made import (
     DAY,
     HOST,
     NOW,
+    UNKNOWN,
     Pair,
     at_most_refused,
     certificate,
@@ -54,6 +59,18 @@ def spki(pair: Pair) -> str:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return hashlib.sha256(der).hexdigest()
+
+
+def limited(
+    permitted: Sequence[x509.GeneralName] | None = None, excluded: Sequence[x509.GeneralName] | None = None
+) -> Pair:
+    """The issuer with name constraints."""
+    limits = x509.NameConstraints(permitted, excluded)
+    return certificate("Issuing", root(), key=issuing().key, ca=True, more=[limits])
+
+
+def named(text: str) -> x509.DirectoryName:
+    return x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]))
 
 
 @cache
@@ -120,6 +137,78 @@ def test_good_wildcard() -> None:
     mine = certificate("", issuing(), key=key_pem(), names=["*.Example.org", "example.org"])
     _, facts = build(join(mine, issuing()), mine.key)
     assert facts.names == ("*.example.org", "example.org")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ([x509.DNSName("example.org")], [x509.DNSName("mx2.example.org")]),
+        ([x509.DNSName("")], None),
+        ([x509.DNSName(".Example.org"), x509.DNSName("example.net")], [named("Corp")]),
+    ],
+)
+def test_good_within_the_constraints_of_its_issuer(limits: tuple[Any, Any]) -> None:
+    """RFC 5280 section 4.2.1.10; nothing constrains the kinds of names that are not there."""
+    build(join(leaf(), limited(*limits)))
+
+
+def test_good_issuer_within_the_constraints_of_the_one_above() -> None:
+    """Which has no name in DNS."""
+    limits = x509.NameConstraints([x509.DNSName("example.org")], None)
+    above = certificate("Above", root(), ca=True, more=[limits])
+    below = certificate("Below", above, ca=True)
+    build(join(certificate("", below, key=leaf().key, names=[HOST]), below, above))
+
+
+def test_good_directory_within_its_constraints() -> None:
+    signed = certificate("Corp  MX", issuing(), key=leaf().key, names=[HOST])
+    build(join(signed, limited([named("corp mx")])))
+
+
+def superfluous() -> dict[str, list[Pair]]:
+    """What CAs have sent above or beside what is needed."""
+    old = certificate("Old Root", None, ca=True, extended=None)
+    older = certificate("Older Root", None, ca=True, extended=None)
+    kind: dict[str, Any] = {"key": root().key, "ca": True, "extended": None}
+    return {
+        "an expired cross certificate": [certificate("Root", old, end=NOW - SECOND, **kind)],
+        "an expired root": [certificate("Root", None, end=NOW - SECOND, **kind)],
+        "a second certificate of the intermediate": [
+            certificate("Issuing", root(), key=issuing().key, ca=True, end=NOW + DAY)
+        ],
+        "an expired certificate of the intermediate": [
+            certificate("Issuing", root(), key=issuing().key, ca=True, end=NOW - SECOND)
+        ],
+        "a certificate of the intermediate for later": [
+            certificate("Issuing", root(), key=issuing().key, ca=True, start=NOW + SECOND, end=NOW + 900 * DAY)
+        ],
+        "one of the intermediate with a demand": [
+            certificate("Issuing", root(), key=issuing().key, ca=True, end=NOW + 900 * DAY, more=[UNKNOWN])
+        ],
+        "a stranger": [certificate("Stranger", root(), ca=True), older],
+        "another key of the root's name": [certificate("Root", None, key=key_pem(which="forged"), ca=True)],
+    }
+
+
+@pytest.mark.parametrize("what", superfluous())
+@pytest.mark.parametrize("last", [True, False])
+def test_good_without_what_is_superfluous(what: str, *, last: bool) -> None:
+    """It is left out, wherever it stands."""
+    more = superfluous()[what]
+    answer = join(leaf(), issuing(), *more) if last else join(*more, issuing(), leaf())
+    assert build(answer)[0].reveal().split(b"KEY-----\n")[2] == join(leaf(), issuing())
+
+
+def test_good_one_of_two_cross_certificates() -> None:
+    """The one that is valid longest; CAs that sign each other make no circle."""
+    old = certificate("Old Root", root(), key=key_pem(which="Old Root"), ca=True, extended=None)
+    short, long = (
+        certificate("Root", old, key=root().key, ca=True, extended=None, end=NOW + days * DAY) for days in (9, 99)
+    )
+    for answer in (join(leaf(), issuing(), short, long), join(leaf(), issuing(), long, short, old)):
+        assert spki(root()) in build(answer)[1].issuers
+        assert long.pem in build(answer)[0].reveal()
+        assert short.pem not in build(answer)[0].reveal()
 
 
 def test_good_key_is_written_anew() -> None:
@@ -194,15 +283,45 @@ def bad_signature_kind() -> bytes:
 
 
 def bad_stray() -> bytes:
-    return join(leaf(), issuing(), certificate("Stranger", root(), ca=True))
+    """What is for somebody else is no mistake of the chain alone."""
+    return join(leaf(), issuing(), certificate("", issuing(), names=["mx2.example.org"]))
 
 
 def bad_second_leaf() -> bytes:
     return join(leaf(), certificate("", issuing(), key=leaf().key, names=[HOST]), issuing())
 
 
-def bad_two_issuers() -> bytes:
-    return join(leaf(), issuing(), certificate("Issuing", root(), key=issuing().key, ca=True))
+def bad_critical() -> bytes:
+    return join(certificate("", issuing(), key=leaf().key, names=[HOST], more=[UNKNOWN]), issuing())
+
+
+def bad_precertificate() -> bytes:
+    """RFC 6962 section 3.1."""
+    return join(certificate("", issuing(), key=leaf().key, names=[HOST], more=[x509.PrecertPoison()]), issuing())
+
+
+def bad_critical_issuer() -> bytes:
+    return join(leaf(), certificate("Issuing", root(), key=issuing().key, ca=True, more=[UNKNOWN]))
+
+
+def bad_permitted() -> bytes:
+    return join(leaf(), limited([x509.DNSName("example.net"), x509.DNSName(".mx1.example.org")]))
+
+
+def bad_excluded() -> bytes:
+    return join(leaf(), limited(None, [x509.DNSName("Example.org")]))
+
+
+def bad_directory() -> bytes:
+    signed = certificate("Other", issuing(), key=leaf().key, names=[HOST])
+    return join(signed, limited([named("Corp")]))
+
+
+def bad_kind_of_name() -> bytes:
+    """What is not read is refused."""
+    address = x509.IPAddress(ip_network("192.0.2.0/24"))
+    extra = [x509.IPAddress(ip_address("192.0.2.1"))]
+    return join(certificate("", issuing(), key=leaf().key, names=[HOST], others=extra), limited([address]))
 
 
 def bad_expired_leaf() -> bytes:
@@ -294,7 +413,13 @@ BAD: dict[Callable[[], bytes], str] = {
     bad_signature_kind: "pem.signature",
     bad_stray: "pem.stray",
     bad_second_leaf: "pem.stray",
-    bad_two_issuers: "pem.stray",
+    bad_critical: "pem.critical",
+    bad_precertificate: "pem.critical",
+    bad_critical_issuer: "pem.critical",
+    bad_permitted: "pem.constraints",
+    bad_excluded: "pem.constraints",
+    bad_directory: "pem.constraints",
+    bad_kind_of_name: "pem.constraints",
     bad_expired_leaf: "pem.expired",
     bad_expired_issuer: "pem.expired",
     bad_names: "pem.names",

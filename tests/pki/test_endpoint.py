@@ -38,3 +38,7 @@ def test_neither(text: str) -> None:
     for parse in (endpoint.address, endpoint.server):
         with pytest.raises(ValueError, match=r".*"):
             parse(text)
+
+
+def test_loopback() -> None:
+    assert [endpoint.is_loopback(text) for text in ("127.0.0.1:5353", "[::1]:53", "192.0.2.1")] == [True, True, False]
