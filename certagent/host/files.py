@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -91,6 +90,8 @@ def scratch(parent: Path | None = None) -> Generator[Path]:
         Transient: `store.disk`.
     """
     with ExitStack() as stack:
+        import tempfile  # not at the start: `status` does without it, and loads in a moment
+
         with translated(parent or Path(tempfile.gettempdir())):
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="certagent-", dir=parent))
         yield Path(place)

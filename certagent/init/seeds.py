@@ -88,15 +88,16 @@ def make(found: Found, server: Server, seeds: Seeds) -> None:
     for directory in directories([server]):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     credentials = {one.key_type: _credential(found, one) for one in seeds.sources}
+    refused: Misconfigured | None = None
     try:
         server.install(credentials)
-    except Misconfigured as error:
-        if error.code != "mta.config":  # its configuration does not name them yet: that comes next
-            raise
+    except Misconfigured as error:  # mostly its configuration does not name them yet: that comes next
+        refused = error
     there = {facts([leaf]).spki for leaf in server.installed().values()}
     for source in seeds.sources:
         if source.spki not in there:
-            raise Unsafe("mta.pem", f"{found.name}: its new files do not hold {source.file}", "report it as a bug")
+            what = f"{found.name}: its new files do not hold {source.file}"
+            raise refused or Unsafe("mta.pem", what, "report it as a bug")
 
 
 def _credential(found: Found, source: InUse) -> Credential:
