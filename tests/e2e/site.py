@@ -154,7 +154,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), "CERTAGENT_CONFIG": str(self.path), "COLUMNS": "100"}
 
-    def run(self, *args: str, code: int | None = 0, at: Mapping[str, str] | None = None, seconds: float = 40) -> Done:
+    def run(self, *args: str, code: int | None = 0, at: Mapping[str, str] | None = None, seconds: float = 180) -> Done:
         """Runs `certagent ARGS` to its end and expects the exit code.
 
         `at`: shell commands to be run the moment an event of that kind is journaled: {"Installed": "…"} breaks what is
