@@ -143,7 +143,7 @@ class Judge:
             return
         chain = shown.chain
         now = self.clock.t
-        if not host.ours and host.swapped_by_hand_at != now:
+        if not host.ours and any(chain in issued for issued in self._chains.values()):
             kept = {*chain.names, *self.spec.drop_names}
             lost = {n for s in host.files.values() if s.chain.not_after > self.clock.true_wall() for n in s.chain.names}
             if lost := lost - kept:
