@@ -149,17 +149,18 @@ def test_killed_between_any_two_steps_of_a_roll_it_finishes_after_a_restart(
 def test_killed_between_any_two_steps_of_the_first_issue_it_finishes_after_a_restart(
     site: Site, victim: Victim
 ) -> None:
-    """One life, killed again and again: every process dies after three entries, and still the roll comes to its end.
+    """One life, killed again and again: every process dies after six entries, and still the roll comes to its end.
 
-    A step has up to three; whoever dies earlier each time never gets beyond the longest of them.
+    A step has up to three; whoever dies earlier each time never gets beyond the longest of them. Three more are what
+    the operator's request itself brings: that it came, that DNS was observed, and that what is served was verified.
     """
     deaths = 0
     with Strict() as witness:
-        while victim.run("renew", "--wait", nth=3).code != 0:
+        while victim.run("renew", "--wait", nth=6).code != 0:
             deaths += 1
             assert deaths < MOST_DEATHS
         witness.stop()
-    assert deaths >= 8
+    assert deaths >= 5
     assert witness.harm() == []
     finish(site, victim)
 
