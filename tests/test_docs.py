@@ -493,3 +493,15 @@ def test_words_are_in_use() -> None:
     spoken = re.sub(r"\s+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", package)).lower()
     assert len(words) > 50
     assert {word for word in words if word.lower() not in spoken} == set()
+
+
+# -- docs/explanation/assumptions.md -----------------------------------------------------------------------------------
+
+
+def test_every_assumption_has_who_notices_and_what_then() -> None:
+    """No cell is empty, and what is named as a test is there."""
+    page = text("docs", "explanation", "assumptions.md")
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\| .*\|$", page)]
+    assert len(rows) > 25
+    assert all(len(row) == 5 and all(row) for row in rows), [row for row in rows if len(row) != 5 or not all(row)]
+    assert all((ROOT / path).exists() for path in re.findall(r"`((?:tests|certagent)/[\w/]+(?:\.py)?)`", page))
