@@ -22,8 +22,8 @@ def observe_undeclared(view: View) -> Iterator[Offer]:
         return
     for server in view.spec.mail_servers:
         at = view.state.mail_servers.get(server.name)
-        if at is not None and at.generation == newest.id:
-            continue
+        if at is not None and at.generation == newest.id and at.phase not in ("installing", "drifted"):
+            continue  # in those it is installed again
         for name in gates.names_that_roll(view.names, server.name, newest):
             if name.undeclared:
                 yield _observe(view, name, bool(gates.refused(name, newest, view.now)))
