@@ -49,6 +49,8 @@ from certagent.secret import Secret
 _RELOAD_S = 90.0
 """Until the new one listens: where the host has no full name, it sleeps for 60 s first."""
 
+_GONE_S = 1.0
+"""While it begins anew, none of its processes may be seen for a moment; one that ended does not come back."""
 _POLL_S = 0.02
 
 _WORDS = Words("name", "names", ": no TLS at all", "a second key of the same algorithm, or half of ours")
@@ -209,9 +211,13 @@ class Sendmail:
             raise Transient("mta.down", f"sendmail {self._name} is not running", start) from None
         except PermissionError as error:
             raise Transient("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
-        deadline = time.monotonic() + _RELOAD_S
+        seen = time.monotonic()
+        deadline = seen + _RELOAD_S
         while (new := self._daemon(settings)[0]) in {None, old} or new is None or not processes.listen([new]):
-            if time.monotonic() >= deadline or not processes.running(self._program()):
+            now = time.monotonic()
+            if processes.running(self._program()):
+                seen = now
+            if now >= min(deadline, seen + _GONE_S):
                 raise Transient("mta.down", f"sendmail {self._name} does not listen after its reload", start)
             time.sleep(_POLL_S)
 
