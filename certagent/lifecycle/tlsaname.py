@@ -51,8 +51,8 @@ class TlsaNames:
         return [name for name in self if name.configured]
 
     def serving(self, servers: tuple[str, ...]) -> bool:
-        """Some of these mail servers serve something."""
-        return bool(self._state.serving(servers))
+        """Each of these mail servers serves something."""
+        return all(self._state.serving((server,)) for server in servers)
 
     def at(self, server: str) -> list[TlsaName]:
         """The TLSA names whose records count for a mail server."""
@@ -201,7 +201,7 @@ class TlsaName:
 
     @once
     def met(self) -> list[Chain]:
-        """The chains that may fail its clients already; none if its own mail servers are known to serve nothing.
+        """The chains that may fail its clients already; none if one of its own mail servers serves nothing.
 
         What others serve who share its records fails their clients, and says nothing of those that come here.
         """
