@@ -48,7 +48,13 @@ def version1(path: Path) -> Path:
                 last = chained(last, f"{name}\n{seq}\n{at}\n{elapsed_s!r}\n".encode() + body)
                 db.execute("INSERT INTO event VALUES (?,?,?,?,?,?)", (name, seq, at, elapsed_s, body, last))
             request = {"type": "Requested", "what": "renew"}
-            state = json.dumps({"name": name, "seq": 3, "keys_made": 2, "keys": keys, "requested": request}).encode()
+            known = {
+                "keys_made": 2,
+                "keys": keys,
+                "requested": request,
+                "asked_at": {"wall": at, "elapsed_s": elapsed_s},
+            }
+            state = json.dumps({"name": name, "seq": 3, **known}).encode()
             hint = (1e9, 1300.0, "check interval")
             db.execute("INSERT INTO head VALUES (?,3,?,?,?,?,?)", (name, state, chained(last, state), *hint))
     return path
