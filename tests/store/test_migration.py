@@ -36,9 +36,10 @@ def version1(path: Path) -> Path:
         lived = ("an old boot", 500.0, 1234.5)
         db.execute("INSERT INTO lived VALUES (1,?,?,?,?)", (*lived, chained(b"", repr(lived).encode())))
         for name in names():
-            last, keys = b"", list[object]()
+            last, keys, asked_at = b"", list[object](), dict[str, object]()
             for seq in range(1, 4):
                 at, elapsed_s = f"2026-11-2{seq}T12:00:00+00:00", 100.5 * seq
+                asked_at = {"wall": at, "elapsed_s": elapsed_s}  # of the last event, the request
                 event: dict[str, object] = {"type": "Requested", "what": "renew"}
                 if seq < 3:
                     event = {"type": "KeysMade", "keys": f"k{seq}", "spki": {"ecdsa-p256": f"{seq:064x}"}}
