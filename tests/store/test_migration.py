@@ -53,7 +53,7 @@ def version1(path: Path) -> Path:
                 "keys_made": 2,
                 "keys": keys,
                 "requested": request,
-                "asked_at": {"wall": at, "elapsed_s": elapsed_s},
+                "asked_at": asked_at,
             }
             state = json.dumps({"name": name, "seq": 3, **known}).encode()
             hint = (1e9, 1300.0, "check interval")
