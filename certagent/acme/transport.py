@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from certagent.acme.https import Https
 from certagent.errors import AccountRefused, CaLimit, CaRefusal, CaUnavailable, Error, Transient, printable
+from certagent.facts.retryafter import retry_after_s
 from certagent.host import deadline
 from certagent.pki.weburl import is_https, place
 
@@ -39,7 +40,6 @@ NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusa
 DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
 REDIRECTS_MAX = 5  # a directory that has moved leads to the new one in one or two
 RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
-HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 """Source: RFC 9110 section 5.6.7."""
 ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
 
@@ -152,7 +152,7 @@ class Answer:
     @property
     def retry_after_s(self) -> float | None:
         """Seconds or a date (RFC 9110 section 10.2.3); None if absent or unreadable."""
-        return retry_after_s(self.headers.get("Retry-After", ""), datetime.now(UTC))
+        return retry_after_s(self.headers.get("Retry-After", ""), datetime.now(UTC), RETRY_AFTER_MAX_S)
 
     def garbage(self, why: str) -> Transient:
         """The Error for an answer that is no ACME."""
@@ -297,18 +297,6 @@ def clean(text: str) -> str:
     """Fit to be printed: one line without control characters, of bounded length."""
     line = " ".join(printable(text[: 4 * DETAIL_MAX_CHARS]).split())
     return line if len(line) <= DETAIL_MAX_CHARS else line[: DETAIL_MAX_CHARS - 1] + "…"
-
-
-def retry_after_s(value: str, now: datetime) -> float | None:
-    """Seconds or a date (RFC 9110 section 10.2.3), from 0 to a week; None if it is neither."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), RETRY_AFTER_MAX_S)
-    for form in HTTP_DATES:
-        with suppress(ValueError):
-            seconds = (datetime.strptime(value, form).replace(tzinfo=UTC) - now).total_seconds()
-            return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
-    return None
 
 
 def _nonce(answer: Answer) -> str | None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from certagent.acme.transport import RETRY_AFTER_MAX_S, retry_after_s
+from certagent.acme.transport import RETRY_AFTER_MAX_S
+from certagent.facts.retryafter import retry_after_s
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 
@@ -37,4 +38,4 @@ NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 )
 def test_seconds_and_dates_of_any_century(value: str, seconds: float | None) -> None:
     """RFC 9110 sections 10.2.3 and 5.6.7."""
-    assert retry_after_s(value, NOW) == seconds
+    assert retry_after_s(value, NOW, RETRY_AFTER_MAX_S) == seconds

@@ -21,6 +21,7 @@ from certagent.config import load
 from certagent.dns.message import read, zone_of
 from certagent.dns.providers import program, tsigkey
 from certagent.errors import Error
+from certagent.facts.retryafter import retry_after_s
 from certagent.host.processes import pid_file
 from certagent.host.programs import Result
 from certagent.mta import pemfile
@@ -167,7 +168,8 @@ def parsers() -> dict[str, Parser]:
         ),
         "exim list": Parser(exim, (b"<; a ; b;;c", b"25 : smtps", b"x = 1 \\\n 2\n${tls_in_sni}\nbegin acl\n")),
         "http date": Parser(
-            lambda data: transport.retry_after_s(text(data), NOW), (b"120", b"Mon, 30 Nov 2026 12:00:30 GMT")
+            lambda data: retry_after_s(text(data), NOW, transport.RETRY_AFTER_MAX_S),
+            (b"120", b"Mon, 30 Nov 2026 12:00:30 GMT"),
         ),
         "key": Parser(lambda data: keys.load(Secret(data)), (made.leaf().key.reveal(),)),
         "pem": Parser(lambda data: (pemfile.blocks(data), pemfile.first_certificate(data)), (pem,)),

@@ -8,17 +8,18 @@ records reach the name servers together; so nothing counts as atomic here, and c
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from certagent.dns.message import absolute, canonical, one_of_zones
+from certagent.dns.message import canonical
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
-from certagent.dns.providers.http import Api, HttpOptions, token
+from certagent.dns.providers.http import HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType
 from certagent.dns.providers.single import Record, RecordByRecord
 
-_RIGHTS = "at Cloudflare: a token with the permissions Zone:Read and DNS:Edit for this zone"
 _PAGE = 100
 _PAGES_MAX = 50
 """Of one name and type; more is an answer that never ends."""
@@ -70,14 +71,13 @@ class _Zones(Struct):
     result: list[_Zone]
 
 
-class Cloudflare(RecordByRecord):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Cloudflare(HttpProvider, RecordByRecord):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "Cloudflare"
+    RIGHTS = "at Cloudflare: a token with the permissions Zone:Read and DNS:Edit for this zone"
+    DENIALS = ("invalid request headers", "could not route")
+    """A token that is none; an unknown zone."""
     Options = Options
     capabilities = Capabilities(atomic=False, ttl_floor_s=60, publish_lag_s=10)
     about = About(
@@ -96,19 +96,11 @@ class Cloudflare(RecordByRecord):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        super().__init__(options)
         self._zone_ids: dict[str, str] = {}
-        token(options.token_file)
-        self._api = Api(
-            "Cloudflare",
-            options.url,
-            lambda: {"Authorization": f"Bearer {token(options.token_file)}"},
-            words=lambda data: "; ".join(f"{error['code']} {error['message']}" for error in data["errors"]),
-            rights=_RIGHTS,
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-            denials=("invalid request headers", "could not route"),  # a token that is none; an unknown zone
-        )
+
+    def _words(self, data: Any) -> str:
+        return "; ".join(f"{error['code']} {error['message']}" for error in data["errors"])
 
     def records(self, name: str, rdtype: RdType) -> list[Record]:
         """All pages. A filter that the service passes over does no harm."""
@@ -149,10 +141,10 @@ class Cloudflare(RecordByRecord):
 
     def _place(self, name: str) -> str:
         """Where the zone's records are; its identifier is asked for once."""
-        zone = one_of_zones(name, self.zones)
+        zone, _ = self._located(name)
         if zone not in self._zone_ids:
-            answer = self._api.call("GET", "/zones", query={"name": zone.rstrip(".")}).read(_Zones)
+            answer = self._api.call("GET", "/zones", query={"name": zone}).read(_Zones)
             if not answer.result:
-                raise self._api.wrong(f"the token sees no zone {zone.rstrip('.')}")
+                raise self._api.wrong(f"the token sees no zone {zone}")
             self._zone_ids[zone] = answer.result[0].id
         return f"/zones/{self._zone_ids[zone]}/dns_records"

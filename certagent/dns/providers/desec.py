@@ -7,19 +7,17 @@ Whole sets are replaced, one or several in one request that is done as a whole. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from certagent.dns.message import absolute, one_of_zones
-from certagent.dns.presentation import label_of, text_of, value_of
+from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
-from certagent.dns.providers.http import Api, HttpOptions, token
+from certagent.dns.providers.http import HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType, RRset
-
-_RIGHTS = "at desec.io: a token with a policy that allows writing for this domain, subname and type"
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -38,14 +36,11 @@ class _Set(Struct):
     records: list[str]
 
 
-class Desec(ReadCompareWrite[None]):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Desec(HttpProvider, ReadCompareWrite[None]):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "deSEC"
+    RIGHTS = "at desec.io: a token with a policy that allows writing for this domain, subname and type"
     Options = Options
     capabilities = Capabilities(ttl_floor_s=3600, publish_lag_s=60, writes_per_day=300)
     about = About(
@@ -65,31 +60,32 @@ class Desec(ReadCompareWrite[None]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        super().__init__(options)
         self._known: set[str] = set()
-        token(options.token_file)
-        self._api = Api(
-            "deSEC",
-            options.url,
-            lambda: {"Authorization": f"Token {token(options.token_file)}"},
-            words=_words,
-            rights=_RIGHTS,
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-        )
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Token {self._secrets()['token']}"}
+
+    def _words(self, data: Any) -> str:
+        """`detail`, or what is wrong with each field of a set."""
+        if isinstance(data, dict):
+            fields = cast("dict[str, Any]", data)
+            detail = fields.get("detail")
+            return str(detail or "; ".join(f"{field}: {self._words(what)}" for field, what in fields.items()))
+        return "; ".join(map(self._words, cast("list[Any]", data))) if isinstance(data, list) else str(data)
 
     def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, None]:
         """404 is also said of a domain that is not in the account, so that is asked first, once; its least TTL counts
         from then on.
         """
-        zone = one_of_zones(name, self.zones)
-        domain = f"/domains/{zone.rstrip('.')}"
+        zone, label = self._located(name)
+        domain = f"/domains/{zone}"
         if zone not in self._known:
             minimum_ttl_s = self._api.call("GET", f"{domain}/").read(_Domain).minimum_ttl
             floor_s = max(minimum_ttl_s, self.capabilities.ttl_floor_s if self._known else 0)
             self.capabilities = replace(self.capabilities, ttl_floor_s=floor_s)
             self._known.add(zone)
-        answer = self._api.call("GET", f"{domain}/rrsets/{label_of(name, zone)}/{rdtype}/", accept=(404,))
+        answer = self._api.call("GET", f"{domain}/rrsets/{label}/{rdtype}/", accept=(404,))
         if answer.status == 404:
             return None, None
         found = answer.read(_Set)
@@ -98,19 +94,11 @@ class Desec(ReadCompareWrite[None]):
 
     def write(self, name: str, rdtype: RdType, change: Change, records: None) -> None:  # noqa: ARG002
         """A bulk request of one: it makes the set, replaces it, or deletes it if no record is left."""
-        zone = one_of_zones(name, self.zones)
+        zone, label = self._located(name)
         rrset = {
-            "subname": label_of(name, zone),
+            "subname": label,
             "type": rdtype,
             "ttl": change.ttl_s,
             "records": [value_of(rdtype, value) for value in sorted(change.after)],
         }
-        self._api.call("PATCH", f"/domains/{zone.rstrip('.')}/rrsets/", [rrset])
-
-
-def _words(data: Any) -> str:
-    """`detail`, or what is wrong with each field of a set."""
-    if isinstance(data, dict):
-        fields = cast("dict[str, Any]", data)
-        return str(fields.get("detail") or "; ".join(f"{field}: {_words(what)}" for field, what in fields.items()))
-    return "; ".join(map(_words, cast("list[Any]", data))) if isinstance(data, list) else str(data)
+        self._api.call("PATCH", f"/domains/{zone}/rrsets/", [rrset])

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, one_of_zones
-from certagent.dns.presentation import label_of, text_of, value_of
+from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
-from certagent.dns.providers.http import Api, HttpOptions, token
+from certagent.dns.providers.http import HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType, RRset
-
-_RIGHTS = "at Gandi: a personal access token that may manage the technical configuration of this domain"
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -35,14 +32,11 @@ class _Set(Struct):
     rrset_values: list[str]
 
 
-class Gandi(ReadCompareWrite[None]):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Gandi(HttpProvider, ReadCompareWrite[None]):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "Gandi"
+    RIGHTS = "at Gandi: a personal access token that may manage the technical configuration of this domain"
     Options = Options
     capabilities = Capabilities(ttl_floor_s=300, publish_lag_s=300)
     about = About(
@@ -58,24 +52,14 @@ class Gandi(ReadCompareWrite[None]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        super().__init__(options)
         self._known: set[str] = set()
-        token(options.token_file)
-        self._api = Api(
-            "Gandi",
-            options.url,
-            lambda: {"Authorization": f"Bearer {token(options.token_file)}"},
-            words=lambda data: str(data["message"]),
-            rights=_RIGHTS,
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-        )
 
     def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, None]:
         """404 is also said of a domain that is not in the account, so that is asked first, once."""
-        zone = one_of_zones(name, self.zones)
+        zone, _ = self._located(name)
         if zone not in self._known:
-            self._api.call("GET", f"/domains/{zone.rstrip('.')}").read(_Domain)
+            self._api.call("GET", f"/domains/{zone}").read(_Domain)
             self._known.add(zone)
         answer = self._api.call("GET", self._place(name, rdtype), accept=(404,))
         if answer.status == 404:
@@ -92,5 +76,5 @@ class Gandi(ReadCompareWrite[None]):
         self._api.call("PUT", self._place(name, rdtype), {"rrset_ttl": change.ttl_s, "rrset_values": values})
 
     def _place(self, name: str, rdtype: str) -> str:
-        zone = one_of_zones(name, self.zones)
-        return f"/domains/{zone.rstrip('.')}/records/{label_of(name, zone)}/{rdtype}"
+        zone, label = self._located(name)
+        return f"/domains/{zone}/records/{label}/{rdtype}"

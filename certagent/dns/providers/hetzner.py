@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, one_of_zones
-from certagent.dns.presentation import label_of, text_of, value_of
+from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
-from certagent.dns.providers.http import Api, HttpOptions, token
+from certagent.dns.providers.http import HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType, RRset
 from certagent.errors import Rejected, Transient
 
-_RIGHTS = "in the Hetzner console: an API token of the zone's project, with the right to read and write"
 _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 """An action takes a second or so; the limit is 3600 requests an hour."""
@@ -70,14 +68,11 @@ class _Done(Struct):
     action: _Action
 
 
-class Hetzner(ReadCompareWrite[list[str]]):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "Hetzner"
+    RIGHTS = "in the Hetzner console: an API token of the zone's project, with the right to read and write"
     Options = Options
     capabilities = Capabilities(ttl_floor_s=60, publish_lag_s=30, propagation_status=True)
     about = About(
@@ -96,25 +91,18 @@ class Hetzner(ReadCompareWrite[list[str]]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        super().__init__(options)
         self._timeout_s = options.timeout_s
         self._zone_ttl_s: dict[str, int] = {}
-        token(options.token_file)
-        self._api = Api(
-            "Hetzner",
-            options.url,
-            lambda: {"Authorization": f"Bearer {token(options.token_file)}"},
-            words=lambda data: f"{data['error']['code']}: {data['error']['message']}",
-            rights=_RIGHTS,
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-        )
+
+    def _words(self, data: Any) -> str:
+        return f"{data['error']['code']}: {data['error']['message']}"
 
     def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, list[str]]:
         """404 is also said of a zone that is not in the project, so that is asked first, once; with its default TTL."""
-        zone = one_of_zones(name, self.zones)
+        zone, _ = self._located(name)
         if zone not in self._zone_ttl_s:
-            answer = self._api.call("GET", f"/zones/{zone.rstrip('.')}")
+            answer = self._api.call("GET", f"/zones/{zone}")
             self._zone_ttl_s[zone] = answer.read(_ZoneFound).zone.ttl
         answer = self._api.call("GET", self._place(name, rdtype), accept=(404,))
         if answer.status == 404:
@@ -138,8 +126,8 @@ class Hetzner(ReadCompareWrite[list[str]]):
             self._act(f"{place}/actions/add_records", {"records": new, "ttl": change.ttl_s})
 
     def _place(self, name: str, rdtype: str) -> str:
-        zone = one_of_zones(name, self.zones)
-        return f"/zones/{zone.rstrip('.')}/rrsets/{label_of(name, zone)}/{rdtype}"
+        zone, label = self._located(name)
+        return f"/zones/{zone}/rrsets/{label}/{rdtype}"
 
     def _act(self, path: str, body: dict[str, Any]) -> None:
         """Ends when the action is done."""

@@ -13,20 +13,24 @@ import http.client
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from certagent import __version__
+from certagent.dns.message import one_of_zones
+from certagent.dns.presentation import label_of
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Seconds
+from certagent.dns.providers.protocol import Seconds, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.facts.retryafter import retry_after_s
 from certagent.host.deadline import connected, cutting
 from certagent.host.files import read_private, read_trusted
+from certagent.pki import endpoint
 
 T = TypeVar("T")
 
@@ -41,6 +45,8 @@ TOKEN_MAX_BYTES = 64 * 1024
 class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What every provider with an HTTP API has."""
 
+    url: str
+    """Where the API is."""
     zones: tuple[str, ...]
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     token_file: str
@@ -239,18 +245,14 @@ class Api:
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
         if status in (401, 403) or any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
+        wait_s = retry_after_s(retry_after, datetime.now(UTC), RETRY_AFTER_MAX_S)
         if status == 429:
-            return limited(detail, _seconds(retry_after))
+            return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=wait_s)
         if status in (400, 405, 406, 409, 410, 413, 415, 422):
             return Rejected("dns.rejected", detail)
         if 300 <= status < 500 and status != 408:
             return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
-        return Transient(lost, detail, retry_after_s=_seconds(retry_after))
-
-
-def limited(detail: str, retry_after_s: float | None = None) -> Transient:
-    """The service wants fewer requests, and has done nothing."""
-    return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=retry_after_s)
+        return Transient(lost, detail, retry_after_s=wait_s)
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
@@ -267,19 +269,59 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def _seconds(retry_after: str) -> float | None:
-    """Of seconds or a date (RFC 9110 section 10.2.3)."""
-    from urllib3 import Retry  # only where a service is overloaded
-
-    try:
-        found = Retry().parse_retry_after(retry_after)
-    except Exception:  # noqa: BLE001 -- whatever the service wrote there, it is no time
-        return None
-    return min(max(found, 0.0), RETRY_AFTER_MAX_S)
-
-
 def _is_loopback(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return endpoint.is_loopback(host)
     except ValueError:
         return host == "localhost"
+
+
+class HttpProvider:
+    """What providers with an HTTP API have in common: their zones, the API, and the login of each request.
+
+    Raises:
+        Usage: At construction: `secret.mode`, `secret.file`.
+        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
+    """
+
+    SERVICE: ClassVar[str]
+    RIGHTS: ClassVar[str]
+    """The hint if the service refuses the login."""
+    DENIALS: ClassVar[tuple[str, ...]] = ()
+    """See `Api`."""
+    SECRETS: ClassVar[tuple[str, ...]] = ()
+    """What the token file has, by name, if it is more than a token."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        self.zones = zones_of(options.zones)
+        self._token_file = options.token_file
+        self._secrets()  # a file that cannot be used is found at once
+        self._api = Api(
+            self.SERVICE,
+            options.url,
+            self._headers,
+            words=self._words,
+            rights=self.RIGHTS,
+            timeout_s=options.timeout_s,
+            ca_file=options.ca_file,
+            denials=self.DENIALS,
+        )
+
+    def _secrets(self) -> dict[str, str]:
+        """Read anew for each request, so that a new token needs no restart."""
+        if self.SECRETS:
+            return credentials(self._token_file, *self.SECRETS)
+        return {"token": token(self._token_file)}
+
+    def _headers(self) -> Mapping[str, str]:
+        """Those of the login (RFC 6750 section 2.1)."""
+        return {"Authorization": f"Bearer {self._secrets()['token']}"}
+
+    def _words(self, data: Any) -> str:
+        """What the service says in the JSON of an error; any exception means that it says nothing."""
+        return str(data["message"])
+
+    def _located(self, name: str) -> tuple[str, str]:
+        """The zone without the final dot, and the name without the zone; `@` for the zone itself."""
+        zone = one_of_zones(name, self.zones)
+        return zone.rstrip("."), label_of(name, zone)

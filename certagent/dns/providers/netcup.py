@@ -6,19 +6,18 @@ errors with HTTP status 200. A zone has one TTL. Its name servers take changes e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, one_of_zones
-from certagent.dns.presentation import label_of, text_of
+from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
-from certagent.dns.providers.http import Answer, Api, HttpOptions, credentials
+from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Rejected, Transient
 
-_LOGIN = ("customernumber", "apikey", "apipassword")
 _NO_RECORDS = 5029
 _OVER = 4001
 """The session is over, or never was one."""
@@ -59,14 +58,12 @@ class _Records(Struct):
     dnsrecords: list[_Record]
 
 
-class Netcup(RecordByRecord):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Netcup(HttpProvider, RecordByRecord):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "netcup"
+    RIGHTS = "at netcup: customer number, API key and API password, and the zone in that account"
+    SECRETS = ("customernumber", "apikey", "apipassword")
     Options = Options
     capabilities = Capabilities(atomic=False, ttl_scope="zone", publish_lag_s=1200)
     about = About(
@@ -85,42 +82,36 @@ class Netcup(RecordByRecord):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
-        self._token_file = options.token_file
+        super().__init__(options)
         self._session = ""
-        credentials(options.token_file, *_LOGIN)
-        self._api = Api(
-            "netcup",
-            options.url,
-            dict,
-            words=lambda data: str(data["longmessage"]),
-            rights="at netcup: customer number, API key and API password, and the zone in that account",
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-        )
+
+    def _headers(self) -> Mapping[str, str]:
+        return {}
+
+    def _words(self, data: Any) -> str:
+        return str(data["longmessage"])
 
     def records(self, name: str, rdtype: RdType) -> list[Record]:
         """Of the zone's one list, with the zone's one TTL."""
-        zone = one_of_zones(name, self.zones)
+        zone, label = self._located(name)
         ttl = self._action("infoDnsZone", zone).read(_Zone).ttl
         found = self._action("infoDnsRecords", zone, none=(_NO_RECORDS,))
-        label = label_of(name, zone)
         listed = found.read(_Records).dnsrecords if found.data else []
         same = [r for r in listed if (r.hostname.lower(), r.type) == (label, rdtype)]
         return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), int(ttl or 0)) for r in same]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:  # noqa: ARG002 -- the zone has one
         """See `RecordByRecord`."""
-        zone = one_of_zones(name, self.zones)
-        self._update(zone, {"hostname": label_of(name, zone), "type": rdtype, "priority": "", "destination": value})
+        zone, label = self._located(name)
+        self._update(zone, {"hostname": label, "type": rdtype, "priority": "", "destination": value})
 
     def retime(self, record: Record, ttl_s: int) -> None:
         """Never asked for: the zone has one TTL."""
 
     def delete(self, record: Record) -> None:
         """See `RecordByRecord`."""
-        zone = one_of_zones(record.name, self.zones)
-        gone = {"id": record.id, "hostname": label_of(record.name, zone), "type": record.rdtype, "priority": ""}
+        zone, label = self._located(record.name)
+        gone = {"id": record.id, "hostname": label, "type": record.rdtype, "priority": ""}
         self._update(zone, gone | {"destination": record.value, "deleterecord": True})
 
     def _update(self, zone: str, record: dict[str, Any]) -> None:
@@ -137,13 +128,13 @@ class Netcup(RecordByRecord):
         lost: str = "dns.unreachable",
     ) -> Answer:
         """Within a session, which is begun anew if it is over."""
-        login = credentials(self._token_file, *_LOGIN)
+        login = self._secrets()
         for fresh in (False, True):
             if fresh or not self._session:
                 asked = {"action": "login", "param": login}
                 self._session = self._judged(asked, (), "dns.unreachable").read(_Session).apisessionid
             rights = {key: login[key] for key in ("customernumber", "apikey")} | {"apisessionid": self._session}
-            asked = {"action": action, "param": {"domainname": zone.rstrip("."), **rights, **(more or {})}}
+            asked = {"action": action, "param": {"domainname": zone, **rights, **(more or {})}}
             answer = self._judged(asked, (*none, *(() if fresh else (_OVER,))), lost)
             if answer.status != _OVER:
                 break

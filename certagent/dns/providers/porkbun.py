@@ -5,18 +5,16 @@ Source: https://porkbun.com/api/json/v3/documentation. Every request is a POST w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, one_of_zones
-from certagent.dns.presentation import label_of, text_of
+from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
-from certagent.dns.providers.http import Answer, Api, HttpOptions, credentials
+from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType
 from certagent.dns.providers.single import Record, RecordByRecord
-
-_KEYS = ("apikey", "secretapikey")
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -38,14 +36,13 @@ class _Records(Struct):
     records: list[_Record]
 
 
-class Porkbun(RecordByRecord):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class Porkbun(HttpProvider, RecordByRecord):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "Porkbun"
+    RIGHTS = "at Porkbun: both keys, and API access switched on for the domain"
+    DENIALS = ("api key", "api access", "invalid domain")
+    SECRETS = ("apikey", "secretapikey")
     Options = Options
     capabilities = Capabilities(atomic=False, ttl_floor_s=600, publish_lag_s=60)
     about = About(
@@ -60,44 +57,31 @@ class Porkbun(RecordByRecord):
         name_servers=(".ns.porkbun.com.",),
     )
 
-    def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
-        self._token_file = options.token_file
-        credentials(options.token_file, *_KEYS)
-        self._api = Api(
-            "Porkbun",
-            options.url,
-            dict,
-            words=lambda data: str(data["message"]),
-            rights="at Porkbun: both keys, and API access switched on for the domain",
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-            denials=("api key", "api access", "invalid domain"),
-        )
+    def _headers(self) -> Mapping[str, str]:
+        return {}
 
     def records(self, name: str, rdtype: RdType) -> list[Record]:
         """See `RecordByRecord`."""
-        zone = one_of_zones(name, self.zones)
-        path = f"/dns/retrieveByNameType/{zone.rstrip('.')}/{rdtype}/{label_of(name, zone)}"
+        zone, label = self._located(name)
+        path = f"/dns/retrieveByNameType/{zone}/{rdtype}/{label}"
         found = self._call(path, lost="dns.unreachable").read(_Records).records
         same = [r for r in found if (r.name.lower().rstrip("."), r.type) == (name.rstrip("."), rdtype)]
         return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl)) for r in same if r.ttl.isdecimal()]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:
         """See `RecordByRecord`."""
-        zone = one_of_zones(name, self.zones)
-        body = {"name": label_of(name, zone), "type": rdtype, "content": value, "ttl": str(ttl_s)}
-        self._call(f"/dns/create/{zone.rstrip('.')}", body)
+        zone, label = self._located(name)
+        self._call(f"/dns/create/{zone}", {"name": label, "type": rdtype, "content": value, "ttl": str(ttl_s)})
 
     def retime(self, record: Record, ttl_s: int) -> None:
         """See `RecordByRecord`."""
-        zone = one_of_zones(record.name, self.zones)
-        body = {"name": label_of(record.name, zone), "type": record.rdtype, "content": record.value, "ttl": str(ttl_s)}
-        self._call(f"/dns/edit/{zone.rstrip('.')}/{record.id}", body)
+        zone, label = self._located(record.name)
+        body = {"name": label, "type": record.rdtype, "content": record.value, "ttl": str(ttl_s)}
+        self._call(f"/dns/edit/{zone}/{record.id}", body)
 
     def delete(self, record: Record) -> None:
         """See `RecordByRecord`."""
-        self._call(f"/dns/delete/{one_of_zones(record.name, self.zones).rstrip('.')}/{record.id}")
+        self._call(f"/dns/delete/{self._located(record.name)[0]}/{record.id}")
 
     def _call(self, path: str, body: dict[str, Any] | None = None, lost: str = "dns.unknown_outcome") -> Answer:
-        return self._api.call("POST", path, {**(body or {}), **credentials(self._token_file, *_KEYS)}, lost=lost)
+        return self._api.call("POST", path, {**(body or {}), **self._secrets()}, lost=lost)

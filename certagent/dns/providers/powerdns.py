@@ -6,7 +6,9 @@ with 4.9.12 and 5.0.2); one PATCH is one transaction, and checks no precondition
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from msgspec import Struct
 
@@ -14,11 +16,9 @@ from certagent.dns.message import one_of_zones
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
-from certagent.dns.providers.http import Api, HttpOptions, token
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset, zones_of
+from certagent.dns.providers.http import HttpOptions, HttpProvider
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset
 from certagent.errors import Error
-
-_RIGHTS = "the token is the `api-key` of pdns.conf; see also webserver-allow-from there"
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -46,14 +46,11 @@ class _Zone(Struct):
     rrsets: list[_Set]
 
 
-class PowerDns(ReadCompareWrite[list[_Record]]):
-    """See `certagent.dns.providers.protocol.Provider` for what the methods promise.
+class PowerDns(HttpProvider, ReadCompareWrite[list[_Record]]):
+    """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
-    Raises:
-        Usage: At construction: `secret.mode`, `secret.file`.
-        Misconfigured: At construction: `dns.options`; later: `dns.no_zone`.
-    """
-
+    SERVICE = "PowerDNS"
+    RIGHTS = "the token is the `api-key` of pdns.conf; see also webserver-allow-from there"
     Options = Options
     capabilities = Capabilities()
     about = About(
@@ -71,18 +68,14 @@ class PowerDns(ReadCompareWrite[list[_Record]]):
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = zones_of(options.zones)
+        super().__init__(options)
         self._server = f"/api/v1/servers/{options.server_id}/zones"
-        token(options.token_file)
-        self._api = Api(
-            "PowerDNS",
-            options.url,
-            lambda: {"X-API-Key": token(options.token_file)},
-            words=lambda data: str(data["error"]),
-            rights=_RIGHTS,
-            timeout_s=options.timeout_s,
-            ca_file=options.ca_file,
-        )
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"X-API-Key": self._secrets()["token"]}
+
+    def _words(self, data: Any) -> str:
+        return str(data["error"])
 
     def read(self, name: str, rdtype: RdType) -> tuple[RRset | None, list[_Record]]:
         """A disabled record is not in DNS. Servers before 4.6 do not know the question, and give the whole zone."""
