@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import msgspec
-from tables import WIDTH, plugins
+from tables import WIDTH
 
+from certagent.agent.wiring import built_in
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities
 
@@ -22,7 +23,7 @@ HEADS = {
 
 def known() -> Iterator[tuple[str, About, Capabilities | None]]:
     """Type, words, capabilities (None if they depend on the configuration)."""
-    for name, plugin in plugins("dns_providers"):
+    for name, plugin in built_in("certagent.dns_providers"):
         yield name, plugin.about, plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
 
 

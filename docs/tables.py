@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 import textwrap
@@ -15,7 +14,7 @@ import click
 import msgspec
 
 import certagent
-from certagent.agent.wiring import BUILT_IN
+from certagent.agent.wiring import built_in
 from certagent.cli import schema as schema_command
 from certagent.cli.errors import Exit
 from certagent.cli.main import cli
@@ -45,18 +44,11 @@ def configuration() -> str:
     parts = [_section(HEADINGS[section], section) for section in SECTIONS]
     shared = {layout.Access: "Keys of every mail server", layout.Files: "Files of one key type"}
     for group, title in (("dns_providers", "DNS provider"), ("mail_servers", "Mail server")):
-        for name, plugin in plugins(group):
+        for name, plugin in built_in(f"certagent.{group}"):
             parts.append(_section(f"{title}: `type: {name}`", plugin.Options, without=layout.Access))
             parts += [_section(f"`{key}`, of {name}", s) for key, s in _inner(plugin.Options) if s not in shared]
     parts += [_section(heading, section) for section, heading in shared.items()]
     return "\n".join(parts)
-
-
-def plugins(group: str) -> Iterator[tuple[str, Any]]:
-    """The plug-ins that certagent brings, by the name that `type` takes."""
-    for name, place in BUILT_IN[f"certagent.{group}"].items():
-        module, _, attribute = place.partition(":")
-        yield name, getattr(importlib.import_module(module), attribute)
 
 
 def _section(heading: str, struct: type[msgspec.Struct], without: type[msgspec.Struct] | None = None) -> str:

@@ -22,7 +22,7 @@ import yaml
 
 import certagent
 from certagent.agent.certificate import CERTIFICATE
-from certagent.agent.wiring import BUILT_IN
+from certagent.agent.wiring import BUILT_IN, loaded
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
@@ -453,8 +453,7 @@ def test_capabilities_of_the_page() -> None:
 @pytest.mark.parametrize("name", BUILT_IN["certagent.dns_providers"])
 def test_what_is_said_of_a_provider(name: str, tmp_path: Path) -> None:
     """Its example is a section of the configuration, and its words are sentences."""
-    module, _, attribute = BUILT_IN["certagent.dns_providers"][name].partition(":")
-    provider = getattr(importlib.import_module(module), attribute)
+    provider = loaded(BUILT_IN["certagent.dns_providers"][name])
     for words in (provider.about.rights, provider.about.access, provider.about.limits):
         assert re.fullmatch(r"[A-Z`].*\.", words, re.DOTALL), words
     section = yaml.safe_load(provider.about.example)

@@ -66,6 +66,17 @@ BUILT_IN = {
 pyproject.toml."""
 
 
+def loaded(place: str) -> Any:
+    """The plug-in at a place of `BUILT_IN`."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def built_in(group: str) -> Iterator[tuple[str, Any]]:
+    """The plug-ins of a group that come with certagent, by the name that `type` takes."""
+    return ((name, loaded(place)) for name, place in BUILT_IN[group].items())
+
+
 class Zones:
     """Finds who may write a zone, and lets one writer at a time into it."""
 
@@ -280,8 +291,7 @@ class Wiring:
     def _plugin(self, group: str, section: Section, name: str | None) -> object:
         found = BUILT_IN[group].get(section.type)
         if found:
-            module, _, attribute = found.partition(":")
-            plugin: Any = getattr(import_module(module), attribute)
+            plugin = loaded(found)
         else:
             from importlib.metadata import entry_points  # reads the metadata of every installed package
 

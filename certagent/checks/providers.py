@@ -10,13 +10,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from importlib import import_module
 
 import msgspec
 
 from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
-from certagent.agent.wiring import BUILT_IN, Wiring
+from certagent.agent.wiring import Wiring, built_in
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, NotYet
 from certagent.pki.names import challenge_name
@@ -33,9 +32,7 @@ BUDGET = timedelta(seconds=10)
 def known(configured: dict[str, tuple[str, ...]]) -> Providers:
     """All that come with certagent; `configured` has zones by type."""
     found: list[Provider] = []
-    for name, place in BUILT_IN["certagent.dns_providers"].items():
-        module, _, attribute = place.partition(":")
-        plugin = getattr(import_module(module), attribute)
+    for name, plugin in built_in("certagent.dns_providers"):
         able = plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
         found.append(Provider(name, plugin.about.title, able, configured.get(name, ()), plugin.about.access))
     return Providers(VERSION, tuple(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
@@ -59,10 +58,6 @@ def made(document: str) -> dict[str, Any]:
 
 def _options(group: str) -> dict[str, Any]:
     """The type of the options of each plug-in that comes with certagent."""
-    from certagent.agent.wiring import BUILT_IN
+    from certagent.agent.wiring import built_in
 
-    found: dict[str, Any] = {}
-    for name, place in BUILT_IN[group].items():
-        module, _, attribute = place.partition(":")
-        found[name] = getattr(import_module(module), attribute).Options
-    return found
+    return {name: plugin.Options for name, plugin in built_in(group)}

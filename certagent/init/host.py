@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
-from certagent.agent.wiring import BUILT_IN
+from certagent.agent.wiring import BUILT_IN, loaded
 from certagent.errors import Error
 from certagent.host.files import read_file
 from certagent.init import others
@@ -79,12 +78,8 @@ def plugins() -> dict[str, Any]:
     """
     from importlib.metadata import entry_points
 
-    def built_in(place: str) -> Any:
-        module, _, attribute = place.partition(":")
-        return getattr(import_module(module), attribute)
-
     loads: dict[str, Callable[[], Any]] = {entry.name: entry.load for entry in entry_points(group=GROUP)}
-    loads |= {name: partial(built_in, place) for name, place in BUILT_IN[GROUP].items()}
+    loads |= {name: partial(loaded, place) for name, place in BUILT_IN[GROUP].items()}
     found: dict[str, Any] = {}
     for name, load in loads.items():
         try:

@@ -14,13 +14,12 @@ from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
 from certagent.facts.tls import KeyType, Served
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches, schedule
+from certagent.lifecycle import caches, failures, schedule
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.state import (
     EVERY_PARAMETERS,
     Change,
-    Failure,
     Generation,
     Installation,
     KeySet,
@@ -37,7 +36,7 @@ from certagent.pki import tlsa
 def fold(state: State, event: ev.AnyEvent, now: Instant) -> State:
     """The state after the event, which happened at `now`."""
     if event.lane and not isinstance(event, ev.Failed | ev.Intended) and state.failure(event.lane):
-        state = replace(state, failing=_without(state, event.lane))
+        state = replace(state, failing=failures.without(state, event.lane))
     return _apply(state, event, now)
 
 
@@ -46,7 +45,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Intended():
             return _intended(state, event, now)
         case ev.Failed():
-            return _failed(state, event, now)
+            return failures.failed(state, event, now)
         case ev.KeysMade() if state.keyset(event.keys):
             return state  # it is journaled already
         case ev.KeysMade():
@@ -120,7 +119,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Deleted():
             tlsa_names = {name: o for name, o in state.tlsa_names.items() if name not in event.tlsa_names}
             mail_servers = {name: t for name, t in state.mail_servers.items() if name not in event.mail_servers}
-            failing = _of_others(state, event.mail_servers)
+            failing = failures.of_others(state, event.mail_servers)
             return replace(
                 state, tlsa_names=tlsa_names, mail_servers=mail_servers, failing=failing, pending_delete=None
             )
@@ -156,12 +155,14 @@ def _intended(state: State, event: ev.Intended, now: Instant) -> State:  # noqa:
             )
             # what is put in place of something else is verified at once
             over = [Lane("verify", name)] if drifted else []
-            failing = _put_back(state, name) if rollback else _without(state, *over)
+            failing = failures.put_back(state, name) if rollback else failures.without(state, *over)
             return replace(state, mail_servers={**state.mail_servers, name: new}, failing=failing)
         case Restore(server=name) if name in state.mail_servers:
             old = state.mail_servers[name]
             new = replace(old, phase="restoring", rejected=old.generation)
-            return replace(state, mail_servers={**state.mail_servers, name: new}, failing=_put_back(state, name))
+            return replace(
+                state, mail_servers={**state.mail_servers, name: new}, failing=failures.put_back(state, name)
+            )
         case Reload(server=name) if name in state.mail_servers:
             return _server(state, name, phase="installed")
         case Delete():
@@ -191,47 +192,6 @@ def _seen(change: Change, observation: Observation) -> bool:
     if not caches.complete(observation):
         return False
     return all(change.values.isdisjoint(a.values) if change.removes else change.values <= a.values for a in answers)
-
-
-def _without(state: State, *lanes: Lane) -> tuple[Failure, ...]:
-    return tuple(f for f in state.failing if f.lane not in lanes)
-
-
-def _of_others(state: State, mail_servers: tuple[str, ...]) -> tuple[Failure, ...]:
-    return tuple(f for f in state.failing if not (f.lane.at_mail_server and f.lane.subject in mail_servers))
-
-
-def _put_back(state: State, server: str) -> tuple[Failure, ...]:
-    """A generation whose verification failed is installed again only after the back-off of all such attempts."""
-    lane = Lane("install", server)
-    verify, install = state.failure(Lane("verify", server)), state.failure(lane)
-    if verify is None:
-        return _without(state, Lane("reload", server))
-    count, first_at = (install.count + 1, install.first_at) if install else (1, verify.first_at)
-    rest = _without(state, lane, verify.lane, Lane("reload", server))
-    return (*rest, replace(verify, lane=lane, count=count, first_at=first_at))
-
-
-def _failed(state: State, event: ev.Failed, now: Instant) -> State:
-    if event.lane is None:
-        return state
-    old = state.failure(event.lane)
-    failure = Failure(
-        lane=event.lane,
-        kind=event.kind,
-        code=event.code,
-        detail=event.detail,
-        hint=event.hint,
-        count=(old.count if old else 0) + 1,
-        first_at=old.first_at if old else now,
-        at=now,
-        retry_after_s=event.retry_after_s,
-        jitter=event.jitter,
-        concerns=event.concerns,
-        quick=event.quick,
-        refusals=(old.refusals if old else 0) + (event.concerns == "ca"),
-    )
-    return replace(state, failing=(*_without(state, event.lane), failure))
 
 
 def _order(state: State, key_type: KeyType, *, presented: bool | None = None, ready: bool | None = None) -> State:
@@ -322,7 +282,7 @@ def _verified(state: State, event: ev.Verified, now: Instant) -> State:
         return state
     newest = state.newest is not None and state.newest.id == event.generation
     if newest:  # what failed on the way, some of which nobody would try again, is over
-        state = replace(state, failing=_of_others(state, (event.server,)))
+        state = replace(state, failing=failures.of_others(state, (event.server,)))
     rejected = None if newest else old.rejected
     if not event.drained:
         met = (*(id_ for id_ in old.met if id_ != event.generation), event.generation)

@@ -201,7 +201,7 @@ class TlsaName:
 
     @once
     def met(self) -> list[Chain]:
-        """The chains that may fail its clients already; none if one of its own mail servers serves nothing.
+        """The chains that may fail its clients already; none if one of those that answer here serves nothing.
 
         What others serve who share its records fails their clients, and says nothing of those that come here.
         """

@@ -32,6 +32,11 @@ class Finding(Struct, frozen=True):
     hint: str = ""
 
 
+def worst(findings: Iterable[Finding]) -> Outcome:
+    """The worst outcome; that of none is `ok`."""
+    return OUTCOMES[max((OUTCOMES.index(finding.outcome) for finding in findings), default=0)]
+
+
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """In the order of severity, else as they come."""
     return sorted(findings, key=lambda finding: -OUTCOMES.index(finding.outcome))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from certagent.dns.providers.protocol import Capabilities
-from certagent.report.findings import OUTCOMES, Finding, Outcome
+from certagent.report.findings import Finding, Outcome, worst
 
 VERSION = 1
 
@@ -52,8 +52,7 @@ class Trial(Struct, frozen=True):
 def tried(zone: str, findings: Iterable[Finding]) -> TriedZone:
     """The view of the findings about one zone."""
     every = tuple(findings)
-    worst = max((OUTCOMES.index(finding.outcome) for finding in every), default=0)
-    return TriedZone(zone, OUTCOMES[worst], every)
+    return TriedZone(zone, worst(every), every)
 
 
 def table(view: Providers) -> str:

@@ -17,7 +17,7 @@ from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
-from certagent.report.findings import OUTCOMES, Finding, Outcome, Rehearsal
+from certagent.report.findings import Finding, Outcome, Rehearsal, worst
 from certagent.report.status import Date, Failure
 from certagent.report.step import Failed, StepReport
 from certagent.report.words import brief, step_words
@@ -200,8 +200,7 @@ class Check(Struct, frozen=True):
 def checked(name: str, findings: Iterable[Finding]) -> CheckedCertificate:
     """The view of the findings about one certificate."""
     every = tuple(findings)
-    worst = max((OUTCOMES.index(finding.outcome) for finding in every), default=0)
-    return CheckedCertificate(name, OUTCOMES[worst], every)
+    return CheckedCertificate(name, worst(every), every)
 
 
 # -- tlsa --------------------------------------------------------------------------------------------------------------

@@ -192,11 +192,18 @@ def met(spec: Spec, state: State, history: History, tlsa_name: str, *, sure: boo
     names = {tlsa_name} | {
         n for n in spec.tlsa_names.keys() | state.tlsa_names if places(history, tlsa_name) & places(history, n)
     }
-    for name in sorted({server for n in names for server in spec.tlsa_names.get(n) or answered(history, n) or every}):
+    for name in sorted({server for n in names for server in _own(spec, state, n) or answered(history, n) or every}):
         at = state.mail_servers.get(name)
         ids = () if at is None else at.converged if sure else at.serves
         found[name] = [chain for g in state.generations if g.id in ids for chain in g.chains.values()]
     return found
+
+
+def _own(spec: Spec, state: State, tlsa_name: str) -> tuple[str, ...]:
+    """Those that answer by the configuration; for a name at which no service asks for records, all the same."""
+    known = state.tlsa_names.get(tlsa_name)
+    undeclared = tlsa_name not in spec.tlsa_names and (known is None or known.undeclared)
+    return (spec.undeclared if undeclared else spec.tlsa_names).get(tlsa_name, ())
 
 
 def blind(state: State, history: History, tlsa_name: str) -> bool:
