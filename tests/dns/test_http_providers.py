@@ -97,6 +97,14 @@ def test_a_zone_that_is_not_in_the_account(known: Known, fake: Service, token_fi
         stranger.add("x.other.example.", "TXT", frozenset({"x"}), 3600, None)
 
 
+@pytest.mark.parametrize("zone", ["", "*.example.org", "exa mple.org"])
+def test_what_is_no_zone(known: Known, fake: Service, token_file: Path, zone: str) -> None:
+    """It is found before anything is asked, as with every other provider."""
+    with pytest.raises(Misconfigured, match=r"dns\.options"):
+        known.provider(fake, token_file, LONG_S, zone)
+    assert not fake.asked
+
+
 def test_a_name_in_none_of_its_zones(fake: Service, provider: Provider) -> None:
     with pytest.raises(Misconfigured, match=r"dns\.no_zone"):
         provider.get("x.other.example.", "TXT")

@@ -13,12 +13,12 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from certagent.dns.message import absolute, canonical, one_of_zones
+from certagent.dns.message import canonical, one_of_zones
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import same
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.host.programs import Result, check, run
 
@@ -40,7 +40,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute path of knotc; owned by root or certagent's user, and nobody else may write to it."""
     socket: str = "/run/knot/knot.sock"
     """The control socket of knotd."""
-    timeout_s: float = 30.0
+    timeout_s: Seconds = 30.0
     """How long one call of knotc may take, in seconds."""
 
 
@@ -65,7 +65,7 @@ class Knot:
     )
 
     def __init__(self, options: Options) -> None:
-        self.zones = tuple(absolute(zone) for zone in options.zones)
+        self.zones = zones_of(options.zones)
         self._options = options
         check(options.program, "dns.program")
 
