@@ -628,8 +628,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "fails-for-good",
         "what failed at a mail server is over once it is verified to serve the newest certificate",
         "lifecycle.fold:_verified",
-        "_of_others(state, (event.server,))",
-        "_without(state, Lane('install', event.server))",
+        "failures.of_others(state, (event.server,))",
+        "failures.without(state, Lane('install', event.server))",
     ),
     Mutant(
         "undeclared-unlooked",
