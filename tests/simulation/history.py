@@ -7,6 +7,7 @@ the other. Safety is judged at every moment of each; liveness takes as long as a
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -108,7 +109,9 @@ SWERVE = (1, 3)
 TURNS = 40
 """Most turns of a branch: while a disk is full the agent tries each minute, and does nothing."""
 TOO_MANY = 1500
-"""Steps of one history; more means that the agent runs in circles."""
+"""Steps of one history, beside those of its days; more means that the agent runs in circles."""
+TOO_MANY_A_DAY = 500
+"""Three names are observed, and three servers verified, each half hour: 288 steps. Renewals come on top."""
 WRITES_AN_HOUR = 90
 """TLSA writes within one hour; more means that it hammers the provider."""
 
@@ -169,7 +172,7 @@ class History:
         self.limit = rng.randint(*shape.steps)
         self.turns = 100 * TOO_MANY
         """Turns to come at most: those in which nothing can be done are no steps."""
-        self.halt = TOO_MANY + 1
+        self.halt: float = math.inf
         """After so many steps the agent is stopped, in the middle of whatever it does."""
         self.passing: Callable[[], None] = nobody
         """Told before each turn of the hostile part."""
@@ -290,8 +293,9 @@ class History:
         judge.known = (judge.known & judge.seen_at.keys()) | set(self.world.spec.tlsa_names)
 
     def _stopping(self) -> bool:
-        if self.world.steps > TOO_MANY:
-            raise Violation(f"{TOO_MANY} steps")
+        days = self.clock.t / 86400
+        if self.world.steps > TOO_MANY + TOO_MANY_A_DAY * days:
+            raise Violation(f"{self.world.steps} steps in {days:.1f} days")
         return bool(self.world.between) or self.world.steps >= self.halt
 
     def _report(self, report: StepReport) -> None:
@@ -390,10 +394,13 @@ class History:
         world, clock = self.world, self.clock
         began = clock.t
         end = began + self._bound()
+        people = began
         while True:
             self._take_aliases_away()
             self._take_wildcards_away()
-            take_away(world)
+            if clock.t >= people:  # they do not sit beside it: two who correct each other each second never end
+                take_away(world)
+                people = clock.t + 3600.0
             self.turn_and_sleep()
             self._change_provider()
             self._give_up_names()

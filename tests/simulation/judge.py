@@ -272,6 +272,8 @@ class Judge:
 
     def _met(self, tlsa_name: str, observation: Observation) -> None:
         aliases = self.dns.zone_of(tlsa_name)
+        if any(self.dns.zone_of(end).inside for end in self.dns.reaches(tlsa_name)):
+            return  # what it met is another view's
         heard = {s.label for s in aliases.servers if not isinstance(observation.answers.get(s.label), Unknown)}
         heard |= {label for label, said in observation.answers.items() if isinstance(said, Answer)}
         self.dns.met(tlsa_name, heard)
