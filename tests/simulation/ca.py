@@ -359,7 +359,7 @@ class Vault:
 def unmanaged(rng: random.Random, clock: Clock, names: tuple[str, ...], life: timedelta) -> Chain:
     """A chain that certagent did not order: what was served before it came, or what somebody puts there by hand."""
     now = clock.true_wall()
-    spki = spki_of(f"foreign {rng.getrandbits(64)}".encode())
+    spki = spki_of(f"unmanaged {rng.getrandbits(64)}".encode())
     # some have no issuer in the file: signed by their own key, as distributions install them
     issuers = ("b" * 64,) if rng.random() < 0.8 else ()
     return Chain(spki, issuers, names, now - life / 2, now + life, f"{rng.getrandbits(48):x}")

@@ -29,7 +29,7 @@ def made(number: int) -> Kept:
     from tests.simulation.history import History
     from tests.simulation.world import World
 
-    dice = random.Random(f"settled {number}")
+    dice = random.Random(f"converged {number}")
     world = World(dice)
     NOW.begin(world.clock)
     history = History(world)

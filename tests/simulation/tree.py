@@ -43,9 +43,9 @@ class Trunk:
             world = converged(number, rng) if shape.converged else World(rng)
         except Violation as error:  # no fault was needed
             return Outcome(self.seed, str(error), Done(), [])
-        self.dice.begin(world.clock)  # only now: a settled world may have been made just before
+        self.dice.begin(world.clock)  # only now: a converged world may have been made just before
         if self._tracing:
-            where = f"settled world {number}" if shape.converged else "the first look"
+            where = f"converged world {number}" if shape.converged else "the first observation"
             world.clock.trace = [f"begins with {where}"]
         self.history = History(world, shape)
         self.history.passing = self._passing
