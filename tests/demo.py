@@ -87,7 +87,7 @@ def history(after: int) -> list[dict[str, Any]]:
 
 def rolled(generation: str) -> bool:
     """Whether this is all that is served, and nothing is under way."""
-    time.sleep(0.3)  # each look is a process
+    time.sleep(0.3)  # each status is a process
     [certificate] = json.loads(certagent("status", "--json", quiet=True))["certificates"]
     return certificate["verdict"] == "well" and [one["id"] for one in certificate["served"]] == [generation]
 
@@ -126,7 +126,7 @@ class Daemon:
             raise Failure(f"the daemon ended with exit code {code}")
 
 
-def tell_roll(entries: list[dict[str, Any]]) -> None:
+def show_roll(entries: list[dict[str, Any]]) -> None:
     """The timeline of what happened, from the journal."""
     started = issued = _at(entries[0])
     for entry in entries:
@@ -190,7 +190,7 @@ def show(lab: Lab, directory: Path) -> None:
             until(lambda: rolled("g2"), 60, "the old key is gone from DNS and disk")
             daemon.show()
             say("What happened:")
-            tell_roll(history(before))
+            show_roll(history(before))
 
             say("\n== 5. And another at once: the next key is too young now, and the daemon waits for caches")
             before = history(0)[-1]["seq"]
@@ -200,7 +200,7 @@ def show(lab: Lab, directory: Path) -> None:
             until(lambda: rolled("g3"), 90, "the daemon ends the roll")
             daemon.show()
             say("What happened:")
-            tell_roll(history(before))
+            show_roll(history(before))
 
             say("\n== 6. How it stands")
             certagent("status")

@@ -72,20 +72,20 @@ def test_one_that_waits_for_its_turn_is_not_waited_for(pool: ThreadPoolExecutor)
 
 
 def test_what_it_found_is_read_again(pool: ThreadPoolExecutor) -> None:
-    broken = Misconfigured("mta.config", "broken", "mend it")
-    mended, still = Server(broken, None), Server(broken, broken)
-    for server in (mended, still):
+    broken = Misconfigured("mta.config", "broken", "fix it")
+    fixed, still = Server(broken, None), Server(broken, broken)
+    for server in (fixed, still):
         server.may_end.set()
-    edges = edges_of(pool, mended=mended, still=still)
+    edges = edges_of(pool, fixed=fixed, still=still)
     edges.check_ahead(ECDSA)
-    until(lambda: mended.says == [None] and still.says == [broken], 5, "both have been checked")
-    edges.check("mended", ECDSA)
+    until(lambda: fixed.says == [None] and still.says == [broken], 5, "both have been checked")
+    edges.check("fixed", ECDSA)
     with pytest.raises(Misconfigured, match="broken"):
         edges.check("still", ECDSA)
 
 
 def test_what_it_found_too_long_ago_counts_no_more(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(None, Misconfigured("mta.config", "broken since", "mend it"))
+    server = Server(None, Misconfigured("mta.config", "broken since", "fix it"))
     server.may_end.set()
     edges = edges_of(pool, server=server)
     edges.check_ahead(ECDSA)

@@ -129,7 +129,7 @@ def test_nothing_is_agreed_to_for_the_operator() -> None:
 
 
 def test_every_line_fits_a_terminal() -> None:
-    """Comments are wrapped at 100 columns, also where a plug-in wrote them."""
+    """Comments are wrapped at 100 columns, also if a plug-in wrote them."""
     server = replace(POSTFIX, notes=("word " * 80, "a line\nagree_tos: true\nfrom elsewhere"))
     text = proposal.text(seen(server, use=Resolvers((), validates=False, why="long " * 50)), "today")
     assert [line for line in text.splitlines() if line.lstrip().startswith("#") and len(line) > 100] == []

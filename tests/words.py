@@ -25,6 +25,8 @@ class Rule(NamedTuple):
     """The rule counts in files below these; elsewhere the word has another meaning."""
     spelled: bool = False
     """Read the text as it is spelled: capitals and underscores count."""
+    tests: bool = True
+    """Tests are read, too."""
 
 
 class Hit(NamedTuple):
@@ -39,8 +41,8 @@ class Hit(NamedTuple):
         return f"{self.file}:{self.line}: {self.text!r}, say: {self.say}"
 
 
-def _word(pattern: str, say: str, *folders: str, spelled: bool = False) -> Rule:
-    return Rule(re.compile(rf"(?<!\w)(?:{pattern})(?!\w)"), say, folders or ("",), spelled)
+def _word(pattern: str, say: str, *folders: str, spelled: bool = False, tests: bool = True) -> Rule:
+    return Rule(re.compile(rf"(?<!\w)(?:{pattern})(?!\w)"), say, folders or ("",), spelled, tests)
 
 
 CORE = ("certagent/lifecycle", "certagent/agent", "certagent/report", "certagent/cli")
@@ -61,11 +63,11 @@ RULES = (
     _word(r"(?<!make )(?<!cname )(?<!\.)targets?(?!=)", "mail server", *CORE, *PAGES),
     _word(r"spiral", "reconcile loop"),
     _word(r"looked at", "observed, inspected, checked"),
-    _word(r"_?tell(?=\()|_tell\w*|tell_\w+", "report, format", spelled=True),
+    _word(r"_?tell(?=\()|_tell\w*|tell_\w+", "report, format", spelled=True, tests=False),
     _word(r"settle txt", "wait for TXT"),
     _word(r"worse", "unmatched", "certagent/lifecycle"),
     _word(r"longest hold|holds? now in force", "longest retire interval"),
-    _word(r'(?<!short-)(?<!from )(?<!")lived|(?:surely|was not) lived', "elapsed"),
+    _word(r'(?<!short-)(?<!from )(?<!")(?<!into )(?<!update )(?<!table )lived|(?:surely|was not) lived', "elapsed"),
     _word(r"familiar", "already served"),
     _word(r"foreign", "unmanaged, or of another program"),
     _word(r"withheld", "publication blocked"),
@@ -78,22 +80,22 @@ RULES = (
     _word(r"Proved?|Proven|Disproven|Forget|Forgotten|Tidy", "see lifecycle/steps.py", "certagent/", spelled=True),
     _word(r"AnswerOrder|DropOrder|AskRenewal", "Respond, AbandonOrder, FetchRenewalInfo", spelled=True),
     _word(r"prov(?:e|es|ed|en)|proofs?", "verify, or show", "certagent/", "config.example.yaml"),
-    _word(r"World|Built", "edges, wiring", spelled=True),
+    _word(r"World|Built", "edges, wiring", spelled=True, tests=False),
     _word(r"survey(?:s|ed)?", "inspect", *CORE, *PAGES),
     _word(r"tidy|tidies|tidied", "clean up"),
-    _word(r"watch(?:es)?(?: interval)?:|: watch", "check_interval"),
+    _word(r"watch(?:es)?(?: interval)?:|: watch", "check_interval", tests=False),
     _word(r'"refused", f?"', "error, the severity of a finding", "certagent/checks", "certagent/report"),
     _word(r"kinds? of (?:the )?keys?|both algorithms|pem\.algorithm", "key type"),
     _word(r"rfc 6125", "RFC 9525"),
     _word(r"rfc 7807", "RFC 9457"),
     # English
     _word(r"whom", "who, or another sentence"),
-    _word(r"told", "says, reports, learns"),
+    _word(r"told", "says, reports, learns", tests=False),
     _word(r"(?:none|nothing|also|valueerror) where", "if"),
     _word(r"mend(?:s|ed|ing)?", "fix"),
-    _word(r"of (?:its|their) own", "its own …"),
+    _word(r"of (?:its|their) own", "its own …", tests=False),
     _word(r"abilities", "capabilities"),
-    _word(r"whoever", "anybody who, or a noun"),
+    _word(r"whoever", "anybody who, or a noun", tests=False),
     _word(r"hands? of somebody|somebody else['’]s hand", "another program or person"),
     _word(r"[Ww]ho(?: \w+){1,8} then", "if …", spelled=True),
     _word(r"(?:one|two|an?) (?:file|row|line|order|certificate|entry|process|key|record|class) an? \w+", "one X per Y"),
@@ -105,17 +107,20 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 
 
 def files() -> list[Path]:
-    """What is read: the package, the documentation and what is shipped with it."""
+    """What is read: the package, its tests, the documentation and what is shipped with it."""
     found = [
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "docs").glob("*.py"),
+        *(path for path in (ROOT / "tests").rglob("*.*") if path.suffix in {".py", ".md", ".sh", ".txt"}),
         ROOT / "config.example.yaml",
     ]
     for folder in ("certagent", "hooks", "packaging"):
         found += [
             path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in {".pyc", ".typed"}
         ]
+    # these two say what is not used
+    found = [path for path in found if path not in {ROOT / "tests/words.py", ROOT / "tests/test_words.py"}]
     return sorted(path for path in found if "__pycache__" not in path.parts)
 
 
@@ -130,7 +135,7 @@ def found(name: str, text: str) -> Iterator[Hit]:
     spelled = re.sub(r"\n[ \t]*(?:#:? )?", "\n", text)
     plain = _WORDS.sub(" ", spelled).lower()
     for rule in RULES:
-        if any(name.startswith(folder) for folder in rule.folders):
+        if any(name.startswith(folder) for folder in rule.folders) and (rule.tests or not name.startswith("tests/")):
             read = spelled if rule.spelled else plain
             for match in rule.pattern.finditer(read.replace("\n", " ")):
                 yield Hit(name, read.count("\n", 0, match.start()) + 1, match[0], rule.say)

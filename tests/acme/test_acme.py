@@ -145,7 +145,7 @@ class TestOrder:
         assert ca.count("/order") == 0
 
     def test_a_challenge_is_the_digest_of_token_and_key(self, ca: Ca, acme: Acme) -> None:
-        """The token is used as the CA wrote it, also where it is no canonical base64url."""
+        """The token is used as the CA wrote it, also if it is no canonical base64url."""
         ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
         ca.once("/authz", answer(ca.authorization("pending", token="not-canonical-_x")))
         (challenge,) = acme.order(CSR).challenges

@@ -198,7 +198,7 @@ def test_of_several_types_the_first_of_ours_is_taken(ca: Ca, acme: Acme, monkeyp
 
 
 def test_a_name_that_was_not_ordered_is_not_vouched_for(ca: Ca, acme: Acme) -> None:
-    """A CA in somebody else's hand would get a record for any name of our zone."""
+    """A CA that another person controls would get a record for any name of our zone."""
     ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
     ca.once("/authz", answer(ca.authorization("pending", name="bank.corp.example")))
     error = caught(Rejected, acme.order, CSR)

@@ -50,7 +50,7 @@ def test_it_keeps_the_rules(provider: Provider, check: DnsCheck) -> None:
 
 def test_what_others_have_is_left_alone(known: Known, fake: Service, provider: Provider) -> None:
     """Two hundred records, on as many pages as the service makes of them."""
-    known.foreign(fake)
+    known.others(fake)
     provider.add(NAME, "TLSA", frozenset({A}), 3600, provider.get(NAME, "TLSA"))
     found = provider.get(NAME, "TLSA")
     assert found

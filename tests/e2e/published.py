@@ -196,7 +196,7 @@ class Published(Site):
         return list(dict.fromkeys([*self.clients, *(Client(int(p), mode[int(p)], name) for p, name in senders)]))
 
     def met(self, client: Client) -> list[Chain]:
-        """What the client meets, by each kind of key."""
+        """What the client meets, by each key type."""
         service = Service(client.name, client.port, client.mode)
         [address] = self.dns.values(PRIMARY, client.name, "A") or [MX1]
         seen = (probe(service, address, kind, 10).chain for kind in _KINDS.values())

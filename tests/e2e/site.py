@@ -1,6 +1,6 @@
 """A mail host under certagent's care, in the lab: writes its configuration and runs the real program on it.
 
-Whatever is run is also judged by the rules that hold for every command: no traceback, no secret in what it prints, and
+Whatever is run is also judged by the rules for every command: no traceback, no secret in what it prints, and
 each error in two lines, the second a hint.
 """
 

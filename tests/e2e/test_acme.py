@@ -77,7 +77,7 @@ def caught(kind: type[Error], call: Callable[..., object], *args: Any) -> Error:
 
 
 def paths(front: Front) -> list[str]:
-    """The requests without what is different each time, and each look at what Pebble is slow with only once."""
+    """The requests without what is different each time, and each poll of what Pebble is slow with only once."""
     paths = ["/".join(request.split("/")[:2]) for request in front.requests]
     looks = ("POST /my-order", "POST /authZ")
     return [path for before, path in pairwise(["", *paths]) if path != before or path not in looks]

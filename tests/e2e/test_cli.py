@@ -110,7 +110,7 @@ def test_json_of_every_command_is_one_document(site: Site) -> None:
     assert sorted(record["value"] for record in records) == site.published()[0]
     again = site.run("renew", "--json", "--exit-unchanged", code=4)
     steps = json.loads(again.out)["certificates"][0]["steps"]
-    assert [step["step"] for step in steps] == ["Observe", "Verify"], "looked at, and nothing to change"
+    assert [step["step"] for step in steps] == ["Observe", "Verify"], "observed, and nothing to change"
 
 
 def test_what_is_printed_is_for_people(site: Site) -> None:
@@ -135,7 +135,7 @@ def test_what_is_printed_is_for_people(site: Site) -> None:
     assert "\x1b" not in everything, "colours where there is no terminal"
 
 
-def _foreign_key(site: Site) -> None:
+def _unmanaged_key(site: Site) -> None:
     other = certificates.make([NAME])
     site.files["ecdsa"].write_bytes(other.chain_file)
     site.receiver.reload()
@@ -162,10 +162,10 @@ def _records(*values: str) -> Callable[[Site], None]:
         (_records(f"3 1 1 {'ab' * 32}"), "no 3 1 1 (ecdsa-p256) record matches what is served"),
         (_records(), "no usable record, senders do not use DANE"),
         (_records(f"1 1 1 {'ab' * 32}"), "no usable record, senders do not use DANE"),
-        (_foreign_key, "does not serve what was installed"),
+        (_unmanaged_key, "does not serve what was installed"),
         (_no_issuers, "serves what was installed, with other issuers"),
     ],
-    ids=["a strange record", "no records", "an unusable record", "a foreign key", "no issuers"],
+    ids=["a strange record", "no records", "an unusable record", "an unmanaged key", "no issuers"],
 )
 def test_what_check_finds_renew_puts_right(site: Site, wrong: Callable[[Site], None], said: str) -> None:
     """Somebody else changed the zone or the file: `check` says so first, with 1; its hint works at once."""

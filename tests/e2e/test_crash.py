@@ -98,7 +98,7 @@ def finish(site: Site, victim: Victim) -> None:
 
 
 def site_is_whole(site: Site, victim: Victim) -> None:
-    """`Site.assert_settled`, by the quick way."""
+    """`Site.assert_converged`, by the quick way."""
     state = site.state()
     desired = sorted(r["value"] for r in json.loads(victim.run("tlsa", "--json").out)["records"])
     newest = [g for g in state["generations"] if g["keys"]][-1]

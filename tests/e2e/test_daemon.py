@@ -1,4 +1,4 @@
-"""`certagent run`: looks after every certificate by itself, at the dates of the journal, with one line a step."""
+"""`certagent run`: looks after every certificate by itself, at the dates of the journal, with one line per step."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_sighup_reads_the_configuration_again(site: Site) -> None:
             until(lambda: not site.served([25]) & old, 40, "a certificate of the new kind is served")
         except TimeoutError as error:
             raise AssertionError(daemon.log) from error
-        until(lambda: converged(site), 20, "settled")
+        until(lambda: converged(site), 20, "converged")
         assert daemon.stop() == 0
     leaf = next(iter(site.newest()["chains"]))
     assert leaf == "ecdsa-p384"

@@ -194,11 +194,11 @@ class TestCheck:
     ) -> None:
         second = put(tls / "second.pem", NEW.pem)
         first_is_served = {"GnuTLS": NEW.spki, "OpenSSL": NO_TLS}[build]
-        for foreign, why, met in (
+        for unmanaged, why, met in (
             ("/gone.pem", "is missing: no TLS at all", NO_TLS),
             (second, "of the same algorithm", first_is_served),
         ):
-            dual.configure({"tls_certificate": f"{foreign} : {tls}/ecdsa.pem : {tls}/rsa.pem"})
+            dual.configure({"tls_certificate": f"{unmanaged} : {tls}/ecdsa.pem : {tls}/rsa.pem"})
             os.kill(dual.pid, signal.SIGHUP)
             until(lambda met=met: met in served()["ecdsa-p256"], 10, "it breaks")
             error = wrong(exim)

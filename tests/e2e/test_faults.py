@@ -204,7 +204,7 @@ class TestDns:
         goes_on(site)
 
     def test_an_update_whose_answer_is_lost(self, site: Site) -> None:
-        """An unknown outcome is settled by asking DNS: applied later, it is neither repeated nor forgotten."""
+        """An unknown outcome is resolved by asking DNS: applied later, it is neither repeated nor forgotten."""
         named = subprocess.run(["pgrep", "-f", "primary/named.conf"], capture_output=True, text=True, check=True)
         pid = int(named.stdout)
         # where a processor is busy a thread may go on for a moment: until all have stopped
@@ -336,7 +336,7 @@ class TestMailServer:
         site.assert_converged()
 
     def test_whose_file_is_spoilt_by_another_hand(self, site: Site) -> None:
-        """What was proven and then lost is put right without being asked, at the next look."""
+        """What was proven and then lost is put right without being asked, at the next observation."""
         site.certificate["check_interval"] = "1s"
         site.write()
         site.files["ecdsa"].write_bytes(b"not PEM at all\n")

@@ -17,7 +17,7 @@ CHOSEN = hosts(quick="CERTAGENT_HOSTS" not in os.environ)
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_host(name: str, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
-    """The steps that are printed are done to the letter; clients are looked at before and after."""
+    """The steps that are printed are done to the letter; clients try before and after."""
     host = CHOSEN[name]
     if "smtpd" in host and (why := opensmtpd.missing()):
         pytest.skip(why)

@@ -293,7 +293,7 @@ class TestTakeOver:
         site.dns.settle()
         until(lambda: serves(site, pair.tlsa), 5, "what was there before is served")
         with Mailer(sender) as mailer, Prober() as prober, Strict() as strict:
-            until(lambda: prober.match, 5, "a cache holds the foreign set")
+            until(lambda: prober.match, 5, "a cache holds the unmanaged set")
             site.run("renew", "--wait")
             until(lambda: mailer.mailed > 10, 5, "some mails")
             mailed = mailer.stop()
@@ -358,13 +358,13 @@ class TestTakeOver:
 
     def test_a_record_that_is_nobodys_is_left_alone(self, site: Site) -> None:
         """Values that certagent neither made nor saw served are somebody else's: told, never removed."""
-        foreign = f"3 1 1 {'ab' * 32}"
+        unmanaged = f"3 1 1 {'ab' * 32}"
         site.run("renew", "--wait")
         there = site.published()[0]
-        site.dns.update(TLSA_NAME, "TLSA", [*there, foreign], ttl=1)
+        site.dns.update(TLSA_NAME, "TLSA", [*there, unmanaged], ttl=1)
         site.dns.settle()
         site.run("renew", "--force", "--wait")
-        assert all(foreign in values for values in site.published())
+        assert all(unmanaged in values for values in site.published())
         status = site.run("status")
         assert "not certagent's, left alone: 3 1 1 abababab" in status.out
 

@@ -1,4 +1,4 @@
-"""Which processes run a program, also where some may not be inspected."""
+"""Which processes run a program, also if some may not be inspected."""
 
 from __future__ import annotations
 

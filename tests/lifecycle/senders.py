@@ -22,7 +22,7 @@ Set = frozenset[str]
 History = list[tuple[Instant, ev.AnyEvent]]
 
 PARAMETERS = ("3 1 1", "2 1 1", "3 0 1")
-"""What the drawn sets have and senders can use. One that supports several is hurt only where one of these is."""
+"""What the drawn sets have and senders can use. One that supports several is affected only if one of these is."""
 
 
 def authenticates(record: str, chain: Chain, *, doubt: bool) -> bool:
@@ -74,7 +74,7 @@ def everyone(event: ev.Observed) -> bool:
 
 
 def alias(history: History, tlsa_name: str) -> tuple[str, ...]:
-    """The names on the way to the records, in the last round; none where nobody was heard."""
+    """The names on the way to the records, in the last round; none if nobody was heard."""
     rounds = looks(history, tlsa_name)
     heard = answers(rounds[-1][1]) if rounds else []
     return tuple(name for name, _ in heard[0].path) if heard else ()
@@ -178,7 +178,7 @@ def _placed(spec: Spec, state: State, history: History, tlsa_name: str) -> bool:
 
 
 def answered(history: History, tlsa_name: str) -> Set:
-    """The targets of a name as of the last look at it while it was configured."""
+    """The targets of a name as of the last observation of it while it was configured."""
     told = [event.mail_servers for _, event in looks(history, tlsa_name) if event.mail_servers]
     return frozenset(*told[-1:])
 

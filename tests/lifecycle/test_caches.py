@@ -40,7 +40,7 @@ LOOKS = st.lists(
 
 
 @given(TTLS, SAFETY_MARGINS, st.integers(0, 86400))
-def test_a_hold_is_never_below_two_ttls_nor_the_ttl_and_the_guard(
+def test_a_retire_interval_is_never_below_two_ttls_nor_the_ttl_and_the_guard(
     ttl_s: int, safety_margin: timedelta, hop_s: int
 ) -> None:
     """RFC 7671 section 8.1; and whole seconds behind one another: three more at least."""
@@ -60,7 +60,7 @@ def test_a_hold_is_never_below_two_ttls_nor_the_ttl_and_the_guard(
 
 
 @given(LOOKS, st.floats(0, 3e5), SAFETY_MARGINS)
-def test_no_set_is_forgotten_before_its_hold_is_over(
+def test_no_set_is_forgotten_before_its_retire_interval_is_over(
     looks: list[tuple[timedelta, Observation]], rest_s: float, safety_margin: timedelta
 ) -> None:
     """From whichever answer: a cache that took it at that moment may have it for its whole TTL, and hand it on once."""
@@ -80,7 +80,7 @@ def test_no_set_is_forgotten_before_its_hold_is_over(
             assert answer.values in may, "no look since then has heard every server"
 
 
-def test_a_hold_ends_by_a_round_in_which_every_server_was_heard_and_only_then() -> None:
+def test_a_retire_interval_ends_by_a_round_in_which_every_server_was_heard_and_only_then() -> None:
     """A server that is silent may still give what it gave."""
     cached = caches.after((), observation(Answer(A, 60), Answer(A, 60)), START)
     one_silent = later(START, HOUR)
@@ -89,7 +89,7 @@ def test_a_hold_ends_by_a_round_in_which_every_server_was_heard_and_only_then() 
     heard = later(one_silent, HOUR)
     cached = caches.after(cached, observation(Answer(B, 60), Answer(B, 60)), heard)
     assert {h.values: h.gone_at for h in cached} == {A: heard, B: None}
-    # rounds after it do not begin the hold anew
+    # rounds after it do not begin it anew
     cached = caches.after(cached, observation(Answer(B, 60), Answer(B, 60)), later(heard, SECOND))
     retire_interval = caches.retire_interval_of(60, timedelta(0))
     assert {
@@ -98,7 +98,7 @@ def test_a_hold_ends_by_a_round_in_which_every_server_was_heard_and_only_then() 
     assert {h.values for h in caches.still_cached(cached, (), timedelta(0), later(heard, retire_interval))} == {B}
 
 
-def test_a_set_that_comes_back_is_held_again_with_the_largest_ttl_it_ever_had() -> None:
+def test_a_set_that_comes_back_is_cached_again_with_the_largest_ttl_it_ever_had() -> None:
     """A secondary regresses: the wait begins from the start."""
     cached = caches.after((), observation(Answer(A, 3600)), START)
     cached = caches.after(cached, observation(Answer(B, 60)), later(START, HOUR))
@@ -108,10 +108,10 @@ def test_a_set_that_comes_back_is_held_again_with_the_largest_ttl_it_ever_had() 
 
 
 def test_what_was_given_where_an_alias_leads_now_is_not_known_before_a_whole_round_there() -> None:
-    """Also where it led before: records may have been put right there just now, and caches have what was there."""
+    """Also there where it led before: records may have been put right just now, and caches have what was there."""
     here, there = ((), (("there.", 60),))
     cached = caches.after((), observation(Answer(A, 3600, here)), START)
-    assert [h.values for h in cached] == [A], "before the first look there is no past to know of"
+    assert [h.values for h in cached] == [A], "before the first observation there is no past to know of"
     whole = START
     for path in (there, here, there):
         moved, whole = later(whole, HOUR), later(whole, 2 * HOUR)
@@ -158,7 +158,7 @@ def test_what_is_long_gone_leaves_the_journals_state() -> None:
 
 
 def test_what_a_change_superseded_is_held_with_the_ttl_the_provider_had() -> None:
-    """The TTL may have been raised where no look could see it; the path is that of the last look."""
+    """The TTL may have been raised where no observation could see it; the path is that of the last one."""
     path = (("a.hosted.net.", 300),)
     seen = observation(Unknown("silent"), Answer(A, 60, path))
     cached = caches.after((), seen, START)
@@ -167,13 +167,13 @@ def test_what_a_change_superseded_is_held_with_the_ttl_the_provider_had() -> Non
     # never lowered, and another set is one more
     assert caches.with_set(raised, A, 1, seen, START)[0].ttl_s == 86400
     assert [h.values for h in caches.with_set(raised, B, 5, seen, START)] == [A, B]
-    # nothing was heard yet, or the set was empty: an empty set hurts nobody
+    # nothing was heard yet, or the set was empty: an empty set breaks nothing
     assert caches.with_set((), B, 5, None, START) == (CachedSet(B, 5, (), START, None),)
     assert caches.with_set((), B, 5, observation(Unknown("silent")), START) == (CachedSet(B, 5, (), START, None),)
     assert caches.with_set(raised, frozenset(), 5, seen, START) == raised
 
 
-def test_a_set_breaks_triple_by_triple_and_unusable_records_never() -> None:
+def test_a_set_breaks_by_tlsa_parameters_and_unusable_records_never() -> None:
     """RFC 7671 section 8, RFC 7672 sections 2.2 and 3.1.3."""
     chain = chain_of("aa", "ca")
     unusable = {"1 1 1 " + "ff" * 32, "0 0 1 " + "ff" * 32, "3 1 1 abcd", "3 2 1 " + "ff" * 32}
@@ -195,7 +195,7 @@ def test_what_cannot_be_reported_counts_as_a_mismatch_of_the_new_chain_and_as_a_
     assert caches.breaks(frozenset(undecidable), chain_of("aa"), [chain_of("bb")])
 
 
-def test_who_is_cut_off_by_all_that_is_served_is_not_hurt_by_a_swap() -> None:
+def test_who_is_cut_off_by_all_that_is_served_is_not_affected_by_a_swap() -> None:
     """A record that matches nothing holds no repair back; one that matches any served chain does."""
     assert not caches.breaks(B, chain_of("aa"), [chain_of("cc")])
     assert caches.breaks(B, chain_of("aa"), [chain_of("cc"), chain_of("bb")])

@@ -195,7 +195,7 @@ def test_a_change_is_over_when_every_server_was_heard_and_has_followed() -> None
     assert life.tlsa_name.change is None
 
 
-def test_challenges_stay_until_they_are_tidied_and_are_counted_once() -> None:
+def test_challenges_stay_until_they_are_cleaned_up_and_are_counted_once() -> None:
     """An order may be gone; its values are in DNS all the same."""
     life = Life.published()
     life.happens(ev.Requested(what="rotate"))

@@ -64,7 +64,7 @@ def test_it_knows_what_fails_now() -> None:
     assert at(foreseen, st.PlaceOrder).at.since(life.now) == timedelta(days=7)
 
 
-def test_it_ends_also_where_the_planner_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_even_if_the_planner_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect there must not hang who asks."""
     life = Life()
     whole = told(life)

@@ -88,7 +88,7 @@ def test_the_ttl_that_counts_for_the_room_is_the_longest_in_dns() -> None:
 # -- an order, from keys to a chain ----------------------------------------------------------------------------------
 
 
-def test_one_order_an_algorithm_one_after_the_other_and_the_last_chain_completes() -> None:
+def test_one_order_per_key_type_one_after_the_other_and_the_last_chain_completes() -> None:
     """Keys, order, challenge, validation, chain; for the first certificate there is nothing that it replaces."""
     life = Life(replace(SPEC, key_types=BOTH))
     assert wait(life.offers(issuance.issue)).because == "keys are made first"
@@ -426,7 +426,7 @@ def test_what_is_served_is_renewed_with_its_own_key_when_its_successor_is_held_b
     assert not any(isinstance(o, st.PlaceOrder) and o.keys == "k1" for o in life.offers(issuance.issue))
 
 
-def test_the_last_chance_is_there_also_where_an_algorithm_was_taken_out() -> None:
+def test_the_last_chance_is_there_even_if_an_algorithm_was_taken_out() -> None:
     """New keys are made for what is left; while they are held back, what is left of the old ones goes on."""
     life = Life.published(replace(NEVER, key_types=BOTH))
     life.spec = NEVER
@@ -459,7 +459,7 @@ def test_a_standby_is_made_when_a_roll_is_over_and_there_are_tlsa_names() -> Non
 
 
 def test_without_a_standby_the_next_keys_are_made_in_time_for_caches() -> None:
-    """The longest hold in force, and time for servers to follow, before the renewal."""
+    """The longest retire interval in force, and time for servers to follow, before the renewal."""
     life = Life.published(BARE)
     early = wait(life.offers(rotation.make_keys))
     assert early.because == "the next keys are made in time for the renewal at 2027-03-02 00:00:00 UTC"

@@ -21,8 +21,8 @@ from tests.lifecycle.play import (
 )
 
 
-def test_nothing_is_published_on_a_look_that_met_nobody() -> None:
-    """Nor before any look, nor between a change and the look after it."""
+def test_nothing_is_published_on_an_observation_that_met_nobody() -> None:
+    """Nor before any observation, nor between a change and the observation after it."""
     life = Life()
     assert life.offers(records.publish) == []
     life = Life.published()
@@ -63,7 +63,7 @@ def test_a_name_below_a_wildcard_gets_its_own_records_and_loses_none() -> None:
     assert life.offers(records.publish) == []
 
 
-def test_records_are_added_on_a_fresh_look_and_again_only_after_a_while() -> None:
+def test_records_are_added_on_a_fresh_observation_and_again_only_after_a_while() -> None:
     """A TTL raised since would be superseded unseen; a provider that lost the change is asked once more."""
     life = Life.published()
     life.looks(life.in_dns - life.records("g1"))

@@ -97,12 +97,12 @@ def test_a_swap_that_is_allowed_cuts_no_sender_off(
     spec: Spec, drawn: list[tuple[timedelta, ev.AnyEvent]], generation: Generation
 ) -> None:
     """Whoever holds whatever may be cached and cannot match the new chain has met one here already that it cannot
-    match; and the other way round: what is held back would hurt somebody, or rests on what is not known.
+    match; and the other way round: what is held back would break somebody's mail, or rests on what is not known.
     """
     state, history, now = past(drawn)
     for server in MAIL_SERVERS:
         allowed = not gates.may_install(TlsaNames(spec, state), server, generation, now)
-        hurt, reason = False, False
+        broken, reason = False, False
         for tlsa_name in map(str, TlsaNames(spec, state).at(server)):
             sets = senders.cacheable(history, tlsa_name, spec.safety_margin, now)
             met = senders.met(spec, state, history, tlsa_name)
@@ -117,10 +117,10 @@ def test_a_swap_that_is_allowed_cuts_no_sender_off(
                     )
                     for chains in met.values()
                 )
-                hurt = hurt or newly
+                broken = broken or newly
                 reason = reason or not before or not all(before) or not all(met.values())
             reason = reason or senders.blind(state, history, tlsa_name)
-        assert not (allowed and hurt)
+        assert not (allowed and broken)
         assert allowed or reason
 
 
@@ -147,7 +147,7 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
 
 @given(SPECS, PAST, VALUES)
 @THOROUGH
-def test_records_are_added_exactly_where_they_hurt_no_sender(
+def test_records_are_added_exactly_where_they_break_no_sender(
     spec: Spec, drawn: list[tuple[timedelta, ev.AnyEvent]], values: frozenset[str]
 ) -> None:
     """RFC 7671 section 8.4: to whichever set a server gives, and to none: a hidden primary may have none. The first
@@ -511,7 +511,7 @@ def test_keys_are_planned_for_with_the_issuers_of_the_chain_they_follow(tlsa_par
 
 
 def test_what_was_not_observed_is_not_an_empty_set() -> None:
-    """`Unknown` hides nothing: the look counts neither for nor against."""
+    """`Unknown` hides nothing: the observation counts neither for nor against."""
     life = Life()
     life.looks(None)
     assert not life.names[TLSA_NAME].empty

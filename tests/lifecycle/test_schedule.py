@@ -181,7 +181,7 @@ def test_a_retry_is_never_before_its_date_nor_later_than_a_tenth(
     assert least - second <= left + passed <= least * (1 + schedule.JITTER) + second
 
 
-def test_looks_are_eight_a_hold_and_a_quarter_of_the_time_that_it_has_taken() -> None:
+def test_observations_are_eight_per_retire_interval_and_a_quarter_of_the_time_that_it_has_taken() -> None:
     """Not more often than each second, nor more seldom than each quarter of an hour, or the watch."""
     assert schedule.observe_every(SPEC, 80 * timedelta(minutes=1)) == timedelta(minutes=10)
     assert schedule.observe_every(SPEC, DAY) == timedelta(minutes=15)
@@ -202,7 +202,7 @@ def test_dates_are_reported_in_utc() -> None:
 
 @pytest.mark.parametrize("lane", ["install postfix", "reload postfix", "verify postfix", "rollback postfix"])
 def test_a_deployment_that_stays_open_for_an_hour_wakes_somebody(lane: str) -> None:
-    """Counted from its first failure; what the CA or DNS does mends itself, or is told by a date."""
+    """Counted from its first failure; what the CA or DNS does recovers by itself, or is told by a date."""
     hour = later(START, schedule.ALARM)
     assert schedule.alarms(failure("mta.reload", 9, lane=lane), hour)
     assert not schedule.alarms(failure("mta.reload", 9, lane=lane), later(START, schedule.ALARM - timedelta(seconds=1)))

@@ -30,7 +30,7 @@ TWO = replace(
 
 
 def aliased(step: st.AnyStep, state: State) -> list[ev.AnyEvent] | None:
-    """The first look at each name finds that it is an alias."""
+    """The first observation of each name finds that it is an alias."""
     if not isinstance(step, st.Observe) or step.tlsa_name in state.tlsa_names:
         return None
     path = ((PLACE, 3600),)

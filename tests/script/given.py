@@ -193,7 +193,7 @@ class Given:
         )
 
     def dns_answers(self, *, silent: str = "", security: Security = "secure", why: str = "", more: str = "") -> None:
-        """A look at DNS: as the zone is, but for a server that is silent, broken DNSSEC, or a value of others."""
+        """An observation of DNS: as the zone is, but for a silent server, broken DNSSEC, or a value of others."""
         values = {*self._zone.get(TLSA_NAME, ()), *filter(None, [more])}
         answer = Answer(frozenset(values), 3600)
         second = Unknown(silent) if silent else answer

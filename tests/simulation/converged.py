@@ -1,7 +1,8 @@
 """Worlds in which all is well so far: certificate served, records published, everything proven; in every other one a
 roll of the keys is under way. Most histories begin in one.
 
-Each is made by the real engine, from the first look on, in a world without faults; a history begins in a copy of it.
+Each is made by the real engine, from the first observation on, in a world without faults; a history begins in a
+copy of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 WORLDS = 400
 """How many there are: as many configurations, at different moments in the life of their certificates."""
 ROLL = 24
-"""Steps of a roll and of the looks while it waits: somewhere among these it is left."""
+"""Steps of a roll and of the observations while it waits: somewhere among these it is left."""
 
 
 @lru_cache(WORLDS)

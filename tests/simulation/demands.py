@@ -87,7 +87,7 @@ def insists(history: History) -> None:
 
 
 def asked(history: History) -> None:
-    """The operator comes: what is served and what is in DNS is looked at in that turn; files are put right."""
+    """The operator comes: what is served and what is in DNS is observed in that turn; files are put right."""
     world, clock, rng = history.world, history.clock, history.world.rng
     host = world.hosts[rng.choice(world.spec.mail_servers).name]
     foul = rng.random() < 0.5
@@ -102,7 +102,7 @@ def asked(history: History) -> None:
     history.turn()
     looked = {*world.spec.tlsa_names, *(s.name for s in world.spec.mail_servers if not foul or s.name != host.name)}
     if stale := sorted(name for name in looked if world.judge.seen_at[name] < then):
-        raise Violation(f"the operator asked, and nobody looked at {', '.join(stale)}")
+        raise Violation(f"the operator asked, and nobody observed {', '.join(stale)}")
     state = world.journal.head
     if state.newest and gates.may_install(TlsaNames(world.spec, state), host.name, state.newest, world.journal.now()):
         return  # caches of a name that was withdrawn a moment ago forbid it, say

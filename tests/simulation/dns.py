@@ -22,7 +22,7 @@ Content = Values | str
 """The values of a TLSA set, or the target of an alias."""
 
 NOTICE_S = 100.0
-"""What somebody else does cannot be noticed sooner: a last look is up to `schedule.FRESH` old, and takes its time."""
+"""What somebody else does cannot be noticed sooner: the last observation is up to `schedule.FRESH` old."""
 
 
 SLACK = 0.95
@@ -97,7 +97,7 @@ class Entry:
         self.regressed = regressed
         """A server went back to it."""
         self.met = False
-        """A look that was journaled has met it."""
+        """An observation that was journaled has met it."""
         self.superseded = False
         """The agent has put another in its place."""
         self.cut = False

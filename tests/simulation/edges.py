@@ -93,7 +93,7 @@ class Resolver:
                 break
             clock.go_on(pause)
             pause = min(2 * pause, 1.0)
-        clock.hazard("after a look")
+        clock.hazard("after an observation")
         if clock.trace is not None:
             said = "; ".join(
                 f"{tell(a.values)} ttl {a.ttl_s}" if isinstance(a, Answer) else a.why for a in answers.values()

@@ -1,8 +1,9 @@
 """One history: a hostile part; then, in some, peace, in which all must come to its end in time.
 
 Most are short: a roll or a piece of one, with a few faults, from a world in which all was well (`converged.py`). Some
-begin with certagent's first look at a world that it does not know, and some are long, with every kind of fault one on
-the other. Safety is judged at every moment of each; liveness takes as long as all the rest: it is judged in a share.
+begin with certagent's first observation of a world that it does not know, and some are long, with every kind of fault
+one on the other. Safety is judged at every moment of each; liveness takes as long as all the
+rest: it is judged in a share.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Shape(NamedTuple):
 
     share: int
     converged: bool
-    """Whether it begins in a world in which all is well; else with the first look."""
+    """Whether it begins in a world in which all is well; else with the first observation."""
     steps: tuple[int, int]
     """Least and most steps of the hostile part."""
     mischief: tuple[int, ...]
@@ -409,7 +410,7 @@ class History:
             if world.judge.converged(world.spec, world.journal, last):
                 break
             if clock.t > end:
-                raise Violation(f"{when}: not settled in time: {self._open()}")
+                raise Violation(f"{when}: not converged in time: {self._open()}")
         world.judge.last(world.spec, world.journal.head, world.provider, world.ca, world.vault)
 
     def _change_provider(self) -> None:

@@ -1,7 +1,7 @@
 """The invariants, from the RFCs and not from the engine; asked at every moment at which they could begin to fail.
 
 The rule (RFC 7671 section 8, RFC 7672 section 2.2): for each kind of TLSA parameters in a set that some sender
-may hold, at least one record matches each chain that some process may serve. A pair of set and chain can begin to hurt
+may hold, at least one record matches each chain that some process may serve. A pair of set and chain can begin to break
 at two kinds of moment only: when a server begins to give the set, and when a file with the chain is placed. Both are
 judged, so every event is.
 
@@ -12,20 +12,20 @@ Whose fault it is, exactly:
 - It is begun at a name that is in the config, or was.
 - And the first set at a name comes when every process offers TLS (RFC 7672 section 2.2: a sender that finds a set, and
   no STARTTLS, defers).
-- A chain is placed by the agent: every holdable set must match it, apart from TLSA parameters which matched nothing
+- A chain is placed by the agent: every cached set must match it, apart from TLSA parameters which matched nothing
   that was served before (those senders were cut off already; all of them, where TLS fails and files are put back),
   sets that are somebody else's doing and could not be noticed (begun within `NOTICE_S` before, or gone again within
   it), and, where the operator said `accept_deferrals`, that one generation.
 - A put-back rests on what was journaled, since it has to work in any weather: sets of somebody else's that no journaled
-  look has met do not count for it.
+  observation has met do not count for it.
 - Left out is what nobody could know: a set, or a longer TTL of it, that was over at every server before certagent was
   first answered (docs/explanation/rollover.md names this limit).
 - Of a name that is not in the config (a service without `tlsa: true`) certagent looks only before a key changes, and
   asks whoever answers: a set that no server gives then, or that only silent ones give, and that no journaled look has
   met, does not count. If nobody answers, it does, until what was served before certagent came is about to expire.
 - The first swap at a mail server takes no name away that its certificate has, unless the config gives it up.
-- What others do (regression, deletion, replaced file, alias) hurts without the agent; that it is put right is judged at
-  the end.
+- What others do (regression, deletion, replaced file, alias) breaks mail without the agent; that it is put right is
+  judged at the end.
 """
 
 from __future__ import annotations

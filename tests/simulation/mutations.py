@@ -184,7 +184,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "any-parameters-will-do",
-        "for all TLSA parameters in a set a record must match (RFC 7671 section 8)",
+        "for all TLSA parameters in a set some record must match (RFC 7671 section 8)",
         "lifecycle.caches:unmatched",
         "frozenset(parameters for parameters, ok in matched.items() if not ok)",
         "frozenset() if any(matched.values()) else frozenset(matched)",
@@ -688,22 +688,22 @@ EQUIVALENT: dict[str, str] = {
         "journaled, before the write that supersedes its set; the observe only spares vain writes."
     ),
     "unseen-is-empty": (
-        "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh look at every name of the "
-        "server in any case, so no swap is planned on a name without one; the obstacle only says why."
+        "the obstacle of a name that was never asked: `deploy` and `finish` want a fresh observation of every name of "
+        "the server in any case, so no swap is planned on a name without one; the obstacle only says why."
     ),
     "clean-unlooked": (
-        "the fresh look before a removal: taking away a value that matches nothing served cannot make parameters fail "
-        "that did not fail before, whatever the set is by now; it only spares the provider vain writes."
+        "the fresh observation before a removal: taking away a value that matches nothing served cannot make "
+        "parameters fail that did not fail before, whatever the set is by now; it only spares the provider vain writes."
     ),
     "surplus-of-primary": (
         "a record counts as surplus, or as published, at any server and not only where all give it: otherwise cleaning "
         "waits until all are heard and follow, and a record is written once more, in step with the back-off. Neither "
-        "can hurt a sender, and once faults stop all servers agree."
+        "can break a sender, and once faults stop all servers agree."
     ),
     "change-not-noted": (
-        "a change that no look has seen makes the last look out of date: the look comes a second later in any case "
-        "(`schedule.observe_again`), what may come of the change is cached from the intent on, and `agent/act` asks "
-        "DNS in the same breath as the swap."
+        "a change that no observation has seen makes the last one out of date: the next comes a second later in any "
+        "case (`schedule.observe_again`), what may come of the change is cached from the intent on, and `agent/act` "
+        "asks DNS in the same breath as the swap."
     ),
     "act-gate-empty": (
         "the gate in `agent/act` asks the same question about the same state as the planner a moment before: it can "

@@ -121,7 +121,7 @@ def test_what_is_remembered_changes_nothing() -> None:
         (("2 1 1 bb",), set[str]()),
     ],
 )
-def test_the_judge_asks_each_triple(values: tuple[str, ...], bad: set[str]) -> None:
+def test_the_judge_asks_each_tlsa_parameters(values: tuple[str, ...], bad: set[str]) -> None:
     # RFC 7671 section 8: whichever TLSA parameters a sender supports, one of its records must match
     chain = Chain("aa", ("bb",), (), BASE, BASE, "1")
     assert unmatched(frozenset(values), chain) == bad

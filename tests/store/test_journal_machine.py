@@ -205,7 +205,7 @@ class Life(RuleBasedStateMachine):
         return self.Copied(copy)
 
     def judged(self, path: Path) -> States | None:
-        """The states in a copy, every event verified; None where it is refused, clearly."""
+        """The states in a copy, every event verified; None if it is refused, clearly."""
         try:
             journal = opened(path, self.clock)
         except Error as error:

@@ -59,7 +59,7 @@ def free(path: Path) -> bool:
     return True
 
 
-def test_the_lock_is_held_inside_the_block_and_says_by_whom(path: Path) -> None:
+def test_the_lock_is_held_inside_the_block_and_says_who_holds_it(path: Path) -> None:
     with Lock(path).held(0, "renewing mx1"):
         assert not free(path)
         assert path.read_text() == f"{os.getpid()} renewing mx1\n"

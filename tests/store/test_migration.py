@@ -33,8 +33,8 @@ def version1(path: Path) -> Path:
     """A file as version 1 wrote it: two key sets and a request for each certificate, over two boots."""
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(f"PRAGMA journal_mode=WAL;{VERSION_1}")
-        lived = ("an old boot", 500.0, 1234.5)
-        db.execute("INSERT INTO lived VALUES (1,?,?,?,?)", (*lived, chained(b"", repr(lived).encode())))
+        last_moment = ("an old boot", 500.0, 1234.5)
+        db.execute("INSERT INTO lived VALUES (1,?,?,?,?)", (*last_moment, chained(b"", repr(last_moment).encode())))
         for name in names():
             last, keys, asked_at = b"", list[object](), dict[str, object]()
             for seq in range(1, 4):

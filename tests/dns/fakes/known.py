@@ -26,7 +26,7 @@ class Known(NamedTuple):
     name: str
     kind: Any
     fake: Callable[[Path], Any]
-    foreign: Callable[[Any], None]
+    others: Callable[[Any], None]
     """Puts 200 records of other people into the zone, on more than one page where there are pages."""
     secret: str = "{}"
     """What the file with the token holds, around it."""
