@@ -125,7 +125,7 @@ class Service:
                 sent = self.rfile.read(length)
                 body: Any = None
                 if sent:
-                    if self.headers.get("Content-Type") != "application/json":
+                    if self.headers.get_content_type() != "application/json":
                         self.send_error(415)
                         return
                     body = json.loads(sent)
