@@ -2,9 +2,8 @@
 
 Every step begins by asking the CA how far the order is, so each may be called again after a crash or a lost answer.
 Nothing is remembered between calls but the account, the directory and a nonce. Never waits longer than the budget,
-never answers a challenge that the CA has decided, never prints a key.
-
-May be used by several threads: the transport sends one request at a time, waits happen outside of its lock.
+never answers a challenge that the CA has decided, never prints a key. May be used by several threads: the transport
+sends one request at a time, waits happen outside of its lock.
 
 Standards: RFC 8555 section 7; RFC 9773 section 5 (`replaces`); draft-ietf-acme-profiles.
 """
