@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,8 +91,9 @@ def test_what_is_no_shared_secret(fake: fakes.Inwx, token_file: Path, text: str)
 
 def test_one_login_for_many_requests(fake: fakes.Inwx, provider: Inwx, clock: Clock) -> None:
     """By as many threads as there are zones."""
+    names = [f"x{number}.example.org." for number in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: provider.get(f"x{number}.example.org.", "TXT"), range(8)))
+        found = list(pool.map(partial(provider.get, rdtype="TXT"), names))
     assert found == [None] * 8
     assert fake.logins == 1
     assert not clock.waited
@@ -150,8 +152,11 @@ def test_failures_of_the_service(
     fake: fakes.Inwx, provider: Inwx, monkeypatch: pytest.MonkeyPatch, code: int, expected: str
 ) -> None:
     """Later it may work; the service's own words are shown."""
-    answer: Reply = fakes.reply(code, "Command failed")
-    monkeypatch.setattr(fake, "_info", lambda _: answer)
+
+    def info(params: object) -> Reply:  # noqa: ARG001
+        return fakes.reply(code, "Command failed")
+
+    monkeypatch.setattr(fake, "_info", info)
     with pytest.raises(Transient, match="Command failed") as caught:
         provider.get(NAME, "TLSA")
     assert caught.value.code == expected
