@@ -160,7 +160,9 @@ class Judge:
         for tlsa_name in [*self.known, *(o for o in self.spec.undeclared if o not in self.known)]:
             if host.name not in self.answers[tlsa_name]:
                 continue
-            hosts = [self.hosts[h] for h in self.answers[tlsa_name]]
+            # at a name that is not in the config, other servers are somebody else's: what they serve, nobody asks them
+            asked = [h for h in self.answers[tlsa_name] if tlsa_name in self.known or h in self.mine]
+            hosts = [self.hosts[h] for h in asked]
             served = [s for h in hosts for s in (*h.servable(), *h.displaced.values())]
             # what somebody put there by hand counts where there is nothing else, as before certagent came
             before = [s.chain for s in served if not s.hand] or [s.chain for s in served]

@@ -11,11 +11,16 @@ from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
 from certagent.dns.providers.netcup import Netcup
+from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
+<<<<<<< HEAD
 from certagent.dns.providers.route53 import Route53, Worker
 from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns, route53
+=======
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, ovh, porkbun, powerdns
+>>>>>>> main
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -65,6 +70,12 @@ def _in_porkbun(fake: porkbun.Porkbun) -> None:
         fake.records[str(number)] = record
 
 
+def _in_ovh(fake: ovh.Ovh) -> None:
+    for number in range(OTHERS):
+        record = {"id": number, "zone": "example.org", "subDomain": f"host{number}", "fieldType": "TXT", "ttl": 0}
+        fake.records[number] = {**record, "target": '"x"'}
+
+
 def _in_netcup(fake: netcup.Netcup) -> None:
     for number in range(OTHERS):
         record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
@@ -91,6 +102,13 @@ KNOWN: tuple[Known, ...] = (
     Known("desec", Desec, desec.Desec, _elsewhere),
     Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
     Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known(
+        "ovh",
+        Ovh,
+        ovh.Ovh,
+        _in_ovh,
+        "application_key = application\napplication_secret = {}\nconsumer_key = consumer\n",
+    ),
     Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
     Known("route53", Worker, route53.Route53, _in_route53, ROUTE53_SECRET, Route53),
