@@ -15,12 +15,8 @@ from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-<<<<<<< HEAD
 from certagent.dns.providers.route53 import Route53, Worker
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns, route53
-=======
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, ovh, porkbun, powerdns
->>>>>>> main
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, ovh, porkbun, powerdns, route53
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
