@@ -259,7 +259,7 @@ def _checked(options: Options) -> None:
 
 
 def _client(options: Options, secrets: dict[str, str]) -> Any:
-    """With nothing of the environment, of ~/.aws or of the machine's metadata, and without tries of its own."""
+    """With nothing of the environment, of ~/.aws or of the machine's metadata, and without retries."""
     session_module: Any = import_module("botocore.session")
     loaders: Any = import_module("botocore.loaders")
     nowhere = (None, None, os.devnull, None)
