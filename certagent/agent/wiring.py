@@ -53,6 +53,7 @@ BUILT_IN = {
         "netcup": "certagent.dns.providers.netcup:Netcup",
         "inwx": "certagent.dns.providers.inwx:Inwx",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
+        "route53": "certagent.dns.providers.route53:Route53",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

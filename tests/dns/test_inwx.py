@@ -153,7 +153,7 @@ def test_failures_of_the_service(
 ) -> None:
     """Later it may work; the service's own words are shown."""
 
-    def info(params: object) -> Reply:  # noqa: ARG001
+    def info(params: object) -> Reply:
         return fakes.reply(code, "Command failed")
 
     monkeypatch.setattr(fake, "_info", info)
