@@ -49,6 +49,7 @@ BUILT_IN = {
         "desec": "certagent.dns.providers.desec:Desec",
         "hetzner": "certagent.dns.providers.hetzner:Hetzner",
         "gandi": "certagent.dns.providers.gandi:Gandi",
+        "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "command": "certagent.dns.providers.command:Command",

@@ -11,10 +11,11 @@ from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
 from certagent.dns.providers.netcup import Netcup
+from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, ovh, porkbun, powerdns
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -60,6 +61,12 @@ def _in_porkbun(fake: porkbun.Porkbun) -> None:
         fake.records[str(number)] = record
 
 
+def _in_ovh(fake: ovh.Ovh) -> None:
+    for number in range(OTHERS):
+        record = {"id": number, "zone": "example.org", "subDomain": f"host{number}", "fieldType": "TXT", "ttl": 0}
+        fake.records[number] = {**record, "target": '"x"'}
+
+
 def _in_netcup(fake: netcup.Netcup) -> None:
     for number in range(OTHERS):
         record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
@@ -78,6 +85,13 @@ KNOWN: tuple[Known, ...] = (
     Known("desec", Desec, desec.Desec, _elsewhere),
     Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
     Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known(
+        "ovh",
+        Ovh,
+        ovh.Ovh,
+        _in_ovh,
+        "application_key = application\napplication_secret = {}\nconsumer_key = consumer\n",
+    ),
     Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
 )

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.lab import certificates
 
 TOKEN = "the-token-of-the-test"
+NULL = object()
+"""The JSON value; a reply with None has no body."""
 TEAPOT = 418
 """The request is not in the description of the API."""
 
@@ -28,6 +30,10 @@ class Asked:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Any
+    target: str = ""
+    """Path and query as they were sent."""
+    text: bytes = b""
+    """The body as it was sent."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +130,15 @@ class Service:
                         return
                     body = json.loads(sent)
                 query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
-                asked = Asked(self.command, unquote(parts.path), query, dict(self.headers.items()), body)
+                asked = Asked(
+                    self.command, unquote(parts.path), query, dict(self.headers.items()), body, self.path, sent
+                )
                 fault, reply = service._reply(asked)
                 if fault:
                     self.fail(fault)
                     return
                 status, data, *more = reply
-                text = b"" if data is None else json.dumps(data).encode()
+                text = b"" if data is None else json.dumps(None if data is NULL else data).encode()
                 self.say(status, text, more[0] if more else {})
 
             def say(self, status: int, text: bytes, headers: Mapping[str, str]) -> None:
