@@ -52,6 +52,7 @@ BUILT_IN = {
         "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
+        "route53": "certagent.dns.providers.route53:Route53",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -118,6 +118,25 @@ def credentials(path: str, *names: str, perhaps: tuple[str, ...] = ()) -> dict[s
     return found
 
 
+def checked(service: str, url: str) -> SplitResult:
+    """The parts of a URL to which a token may be sent.
+
+    Raises:
+        Misconfigured: `dns.options`.
+    """
+    parts = urlsplit(url)
+    try:
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.username or parts.query or parts.fragment:
+        raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        detail = f"{service}: {printable(url)} is not https, and not on this host: anybody could read the token"
+        raise Misconfigured("dns.options", detail, "use https, or an address of the loopback")
+    return parts
+
+
 class Api:
     """The API of one service, for one account."""
 
@@ -140,12 +159,9 @@ class Api:
         Raises:
             Misconfigured: `dns.options`.
         """
+        parts = checked(service, url)
         self._service = service
-        parts = urlsplit(url)
-        try:
-            self._host, self._port = parts.hostname or "", parts.port
-        except ValueError:
-            self._host = ""
+        self._host, self._port = parts.hostname or "", parts.port
         self._tls = parts.scheme == "https"
         self._place = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path.rstrip("/")
@@ -156,11 +172,6 @@ class Api:
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._tls_context: ssl.SSLContext | None = None
-        if not self._host or parts.username or parts.query or parts.fragment:
-            raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(self._host)):
-            detail = f"{service}: {printable(url)} is not https, and not on this host: anybody could read the token"
-            raise Misconfigured("dns.options", detail, "use https, or an address of the loopback")
 
     def call(
         self,
