@@ -48,6 +48,7 @@ MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail
 MAX_THREADS = 32  # 13 name servers with two addresses each fit
 MAX_ADDRESSES = 64  # of the name servers of a zone, in all: asked twice over, that takes seconds
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
+PAUSE_GROWTH = 1.5  # so what is there is known after half as long again
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,7 +93,7 @@ def _attempts(budget: timedelta) -> Iterator[None]:
     yield
     while (rest_s := end - time.monotonic()) > 0:
         time.sleep(min(pause, rest_s))
-        pause = min(2 * pause, LONGEST_PAUSE_S)
+        pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE_S)
         yield
 
 
