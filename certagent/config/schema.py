@@ -94,6 +94,9 @@ class Dns(Keys, frozen=True):
     """Whether their AD bit is believed; by default only if all of them are on this host."""
     public_view: bool = False
     """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
+    ipv6: bool | None = None
+    """Whether this host can ask name servers by IPv6; without it that is found out by its routes. `false`: the way is
+    broken farther away."""
     providers: dict[Name, dict[str, Any]] = {}
     """Each has a `type` and the options of that type."""
 
