@@ -49,8 +49,10 @@ BUILT_IN = {
         "desec": "certagent.dns.providers.desec:Desec",
         "hetzner": "certagent.dns.providers.hetzner:Hetzner",
         "gandi": "certagent.dns.providers.gandi:Gandi",
+        "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
+        "route53": "certagent.dns.providers.route53:Route53",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

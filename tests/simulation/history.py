@@ -407,7 +407,7 @@ class History:
             self._give_up_names()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
-            if world.judge.converged(world.spec, world.journal, last):
+            if world.judge.converged(world.spec, world.journal, last) and not take_away(world):
                 break
             if clock.t > end:
                 raise Violation(f"{when}: not converged in time: {self._open()}")
