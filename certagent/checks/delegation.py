@@ -36,7 +36,7 @@ def _compared(one: Delegation) -> Iterator[Finding]:
         return
     if not delegated:
         hint = (
-            f"if the world shall see it: delegate it in {one.parent}; what this host is shown may be a view of its own"
+            f"if the world shall see it: delegate it in {one.parent}; this host may be shown another view"
         )
         yield Finding("warning", what, f"the parent {one.parent} has none: for the world there is no such zone", hint)
         return
