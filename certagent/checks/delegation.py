@@ -35,9 +35,7 @@ def _compared(one: Delegation) -> Iterator[Finding]:
         yield Finding("note", what, f"it cannot be asked for{at}: {delegated.why}", hint)
         return
     if not delegated:
-        hint = (
-            f"if the world shall see it: delegate it in {one.parent}; this host may be shown another view"
-        )
+        hint = f"if the world shall see it: delegate it in {one.parent}; this host may be shown another view"
         yield Finding("warning", what, f"the parent {one.parent} has none: for the world there is no such zone", hint)
         return
     if more := sorted(delegated.keys() - one.listed):
