@@ -51,6 +51,7 @@ BUILT_IN = {
         "gandi": "certagent.dns.providers.gandi:Gandi",
         "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
+        "inwx": "certagent.dns.providers.inwx:Inwx",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "route53": "certagent.dns.providers.route53:Route53",
         "command": "certagent.dns.providers.command:Command",
