@@ -76,7 +76,7 @@ class Ca(Keys, frozen=True):
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
     proxy: str | None = None
-    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. None is used but this one: variables such
+    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. No other is used: variables such
     as https_proxy count for nothing."""
     eab_kid: str | None = None
     """Key identifier of an external account (RFC 8555 section 7.3.4)."""
