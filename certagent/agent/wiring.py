@@ -246,7 +246,7 @@ class Wiring:
         from certagent.dns.authority import Resolver as System  # loads dnspython
 
         dns = self.config.dns
-        return System(dns.resolvers or None, trust_ad=dns.trust_ad, public_view=dns.public_view)
+        return System(dns.resolvers or None, trust_ad=dns.trust_ad, ipv6=dns.ipv6, public_view=dns.public_view)
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()
