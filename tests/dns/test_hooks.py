@@ -28,11 +28,12 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def hook(name: str, *args: str | Path, timeout_s: float = 30, **env: str) -> Command:
-    options = Options(
-        program=str(HOOKS / name), args=tuple(map(str, args)), zones=("example.org",), timeout_s=timeout_s, env=env
+def hook(name: str, *args: str | Path, timeout_s: float = 30, env: dict[str, str] | None = None) -> Command:
+    program = str(HOOKS / name)
+    zones = ("example.org",)
+    return Command(
+        Options(program=program, args=tuple(map(str, args)), zones=zones, timeout_s=timeout_s, env=env or {})
     )
-    return Command(options)
 
 
 def caught(command: Command, value: str = "value") -> Error:
@@ -109,7 +110,9 @@ dns_my_add() { kept "$@"; }
     out = tmp_path / "out"
     script = program(tmp_path / "dns_my.sh", text)
     value = "$(touch /tmp/x) `id` \"a\" 'b' \\ ; & *"
-    hook(name, "--state", tmp_path / "state", script, OUT=str(out)).add(NAME, "TXT", frozenset({value}), 60, None)
+    hook(name, "--state", tmp_path / "state", script, env={"OUT": str(out)}).add(
+        NAME, "TXT", frozenset({value}), 60, None
+    )
     assert f"|{value}|" in out.read_text()
 
 
@@ -188,7 +191,7 @@ def host(tmp_path: Path, body: str, **env: str) -> str:
     out = tmp_path / "out"
     script = program(tmp_path / "dns_my.sh", text)
     command = hook(
-        "dns-acme-sh", "--state", tmp_path / "state", "--conf", tmp_path / "conf", script, OUT=str(out), **env
+        "dns-acme-sh", "--state", tmp_path / "state", "--conf", tmp_path / "conf", script, env={"OUT": str(out), **env}
     )
     command.add(NAME, "TXT", frozenset({"value"}), 60, None)
     return out.read_text()

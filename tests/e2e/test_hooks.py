@@ -15,7 +15,7 @@ from certagent.dns.providers.protocol import Changed, RdType, RRset
 from certagent.errors import Misconfigured, Transient
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 from tests.lab.addresses import PRIMARY, SPARE, ZONE
-from tests.lab.dns import Dns
+from tests.lab.dns import Dns, records
 from tests.lab.process import Server
 from tests.lab.wait import until
 
@@ -100,9 +100,7 @@ def answers(lab_dns: Dns, name: str, rdtype: str) -> set[str]:
         message = lab_dns.ask(SPARE, name, rdtype, 1)
     except Exception:
         return set()
-    return {rrset.rdtype.name for rrset in message.answer} | {
-        record.to_text() for rrset in message.answer if rrset.rdtype.name == rdtype for record in rrset
-    }
+    return {rrset.rdtype.name for rrset in message.answer} | {one.to_text() for one in records(message, rdtype)}
 
 
 class TestZoneFile:
@@ -215,7 +213,7 @@ class TestManual:
         provider = hook("dns-manual", PRIMARY)
         with pytest.raises(Transient, match=r"dns\.unknown_outcome") as caught:
             provider.add(name, "TLSA", frozenset({A}), 3600, provider.get(name, "TLSA"))
-        assert f"make this record by hand: {name} 3600 IN TLSA {A}" in caught.value.detail
+        assert f"add this record by hand: {name} 3600 IN TLSA {A}" in caught.value.detail
         assert "certagent renew" in caught.value.hint
         lab_dns.update(name, "TLSA", [A], ttl=3600)
         provider.add(name, "TLSA", frozenset({A}), 3600, provider.get(name, "TLSA"))
