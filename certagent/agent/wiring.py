@@ -51,6 +51,7 @@ BUILT_IN = {
         "gandi": "certagent.dns.providers.gandi:Gandi",
         "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
+        "inwx": "certagent.dns.providers.inwx:Inwx",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "route53": "certagent.dns.providers.route53:Route53",
         "acme-dns": "certagent.dns.providers.acmedns:AcmeDns",
@@ -227,17 +228,17 @@ class Wiring:
 
     def _refuse_tlsa_without_provider(self) -> None:
         """TLSA records that only a provider for challenges could write. Others may be elsewhere, by a CNAME."""
-        providers = self.providers()
-        few = [one for one in providers if _challenges_only(one)]
+        few = [one for one in self.providers() if _challenges_only(one)]
         if not few:
             return
         from certagent.dns.message import absolute, zone_of  # loads dnspython
 
-        others = [zone for one in providers if one not in few for zone in one.zones]
+        those = [zone for one in few for zone in one.zones]
+        others = [zone for one in self.providers() if one not in few for zone in one.zones]
         for name, entry in self.config.certificates.items():
             for tlsa_name in map(absolute, entry.spec.tlsa_names):
-                mine, other = (zone_of(tlsa_name, z) for z in ([z for one in few for z in one.zones], others))
-                if not others or len(mine or "") > len(other or ""):
+                that, other = zone_of(tlsa_name, those) or "", zone_of(tlsa_name, others) or ""
+                if not others or len(that) > len(other):
                     what = f"{tlsa_name} needs TLSA records, and its DNS provider takes challenges only"
                     hint = "add a provider that writes the zone of that name, or take `tlsa: true` out"
                     raise self.config.wrong(("certificates", name), what, hint)
@@ -263,7 +264,7 @@ class Wiring:
         from certagent.dns.authority import Resolver as System  # loads dnspython
 
         dns = self.config.dns
-        return System(dns.resolvers or None, trust_ad=dns.trust_ad, public_view=dns.public_view)
+        return System(dns.resolvers or None, trust_ad=dns.trust_ad, ipv6=dns.ipv6, public_view=dns.public_view)
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()

@@ -76,7 +76,7 @@ class Ca(Keys, frozen=True):
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
     proxy: str | None = None
-    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. None is used but this one: variables such
+    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. No other is used: variables such
     as https_proxy count for nothing."""
     eab_kid: str | None = None
     """Key identifier of an external account (RFC 8555 section 7.3.4)."""
@@ -94,6 +94,9 @@ class Dns(Keys, frozen=True):
     """Whether their AD bit is believed; by default only if all of them are on this host."""
     public_view: bool = False
     """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
+    ipv6: bool | None = None
+    """Whether this host can ask name servers by IPv6; without it that is found out by its routes. `false`: the way is
+    broken farther away."""
     providers: dict[Name, dict[str, Any]] = {}
     """Each has a `type` and the options of that type."""
 

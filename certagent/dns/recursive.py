@@ -19,13 +19,12 @@ from dns.rcode import NOERROR, NXDOMAIN, SERVFAIL
 from dns.rdatatype import DS, SOA, TLSA, RdataType
 
 from certagent.dns import resolvconf
-from certagent.dns.message import exchange, name_text, rrset_of
+from certagent.dns.message import UDP_PAYLOAD, exchange, name_text, rrset_of
 from certagent.errors import ServerFailure, Transient
 from certagent.facts.dns import Answer, Security
 from certagent.facts.unknown import Unknown
 from certagent.pki import endpoint
 
-UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
 UNCONFIRMED = "gives no TLSA records, and no trusted resolver confirms that there are none"
 
 

@@ -290,7 +290,9 @@ def _comment(words: str, indent: int = 0) -> list[str]:
     """Wrapped; every line begins with `# `. No line break of others survives."""
     lead = " " * indent + "# "
     plain = " ".join(words.split())
-    return textwrap.wrap(plain, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False) or [lead]
+    return textwrap.wrap(
+        plain, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False, break_on_hyphens=False
+    ) or [lead]
 
 
 def _flow(value: object) -> str:

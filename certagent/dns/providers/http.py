@@ -182,6 +182,7 @@ class Api:
         query: Mapping[str, str | int] = {},
         accept: tuple[int, ...] = (),
         lost: str = "",
+        cookies: str = "",
     ) -> Answer:
         """The answer, if its status is 2xx or in `accept`.
 
@@ -193,7 +194,7 @@ class Api:
         """
         lost = lost or ("dns.unreachable" if method == "GET" else "dns.unknown_outcome")
         target = self._path + quote(path, safe="/:@!$&'()*+,;=~") + (f"?{urlencode(query)}" if query else "")
-        status, headers, text = self._exchange(method, target, body, lost)
+        status, headers, text = self._exchange(method, target, body, lost, cookies)
         try:
             data = msgspec.json.decode(text) if text.strip() else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -216,12 +217,14 @@ class Api:
     def _lost(self, code: str, detail: str) -> Transient:
         return Transient(code, printable(f"{self._service} ({self._host}): {detail}"))
 
-    def _exchange(self, method: str, target: str, body: object, lost: str) -> tuple[int, Message, bytes]:
+    def _exchange(self, method: str, target: str, body: object, lost: str, cookies: str) -> tuple[int, Message, bytes]:
         """Status, headers, body."""
         headers = {"User-Agent": f"certagent/{__version__}", "Accept": "application/json", "Connection": "close"}
         data = None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+        if cookies:
+            headers["Cookie"] = cookies
         headers |= self._headers(method, self._place + target, data or b"")
         connection = http.client.HTTPConnection(self._host, self._port or (443 if self._tls else 80))
         sent, over = False, f"no answer within {self._timeout_s:g} s"

@@ -4,7 +4,7 @@ Source: https://eu.api.ovh.com/console/?section=%2Fdomain, and for the signature
 https://help.ovhcloud.com/csm/en-gb-api-getting-started-ovhcloud-api?id=kb_article_view&sysparm_article=KB0042784
 
 Records are changed one by one, and OVHcloud publishes none of it without a command. Every call of `add` and `remove`
-ends with that, also one that finds nothing to change: what was cut off between change and publication is published by
+ends with it, also one that finds nothing to change: what was cut off between change and publication is published by
 the next try.
 """
 

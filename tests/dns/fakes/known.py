@@ -10,13 +10,14 @@ from certagent.dns.providers.cloudflare import Cloudflare
 from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
+from certagent.dns.providers.inwx import Inwx
 from certagent.dns.providers.netcup import Netcup
 from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
 from certagent.dns.providers.route53 import Route53, Worker
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, ovh, porkbun, powerdns, route53
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, inwx, netcup, ovh, porkbun, powerdns, route53
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -72,6 +73,12 @@ def _in_ovh(fake: ovh.Ovh) -> None:
         fake.records[number] = {**record, "target": '"x"'}
 
 
+def _in_inwx(fake: inwx.Inwx) -> None:
+    for number in range(OTHERS):
+        record = {"id": f"o{number}", "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": 300}
+        fake.records[f"o{number}"] = {**record, "prio": 0}
+
+
 def _in_netcup(fake: netcup.Netcup) -> None:
     for number in range(OTHERS):
         record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
@@ -106,6 +113,13 @@ KNOWN: tuple[Known, ...] = (
         "application_key = application\napplication_secret = {}\nconsumer_key = consumer\n",
     ),
     Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
+    Known(
+        "inwx",
+        Inwx,
+        inwx.Inwx,
+        _in_inwx,
+        f"username = user\npassword = {{}}\nsharedsecret = {inwx.SHARED_SECRET}\n",
+    ),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
     Known("route53", Worker, route53.Route53, _in_route53, ROUTE53_SECRET, Route53),
 )

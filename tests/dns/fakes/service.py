@@ -109,7 +109,7 @@ class Service:
         Raises:
             ValueError: It is not what the service takes.
         """
-        if kind != "application/json":
+        if (kind or "").partition(";")[0] != "application/json":
             raise ValueError("not JSON")
         return json.loads(sent)
 
