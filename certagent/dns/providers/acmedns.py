@@ -62,8 +62,8 @@ class AcmeDns:
     about = About(
         title="acme-dns (challenges only)",
         rights=(
-            "An account can change the TXT values of one random name, and nothing else. Whoever runs the server can get"
-            " certificates for your names: run it yourself."
+            "An account can change the TXT values of one random name, and nothing else. The server's operator can get"
+            " certificates for your names, so run it yourself."
         ),
         access=(
             "Register an account for each name: `curl -X POST https://auth.example.org/register`. Write what it answers"
