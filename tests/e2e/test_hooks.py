@@ -299,18 +299,18 @@ def adapter(request: pytest.FixtureRequest, lab_dns: Dns, place: Path) -> Comman
 
 class TestAdapters:
     def test_challenges_of_two_orders(self, adapter: Command, lab_dns: Dns) -> None:
-        """Two values beside a foreign one; each is removed alone, and what is there is known without DNS."""
+        """Two values beside one of another program; each is removed alone, and what is there is known without DNS."""
         name = f"_acme-challenge.adapter.{ZONE}."
-        lab_dns.update(name, "TXT", ['"foreign"'])
+        lab_dns.update(name, "TXT", ['"another"'])
         adapter.add(name, "TXT", frozenset({"one"}), 60, adapter.get(name, "TXT"))
         adapter.add(name, "TXT", frozenset({"two-_x"}), 60, adapter.get(name, "TXT"))
-        assert set(lab_dns.values(PRIMARY, name, "TXT")) == {'"foreign"', '"one"', '"two-_x"'}
+        assert set(lab_dns.values(PRIMARY, name, "TXT")) == {'"another"', '"one"', '"two-_x"'}
         found = adapter.get(name, "TXT")
         assert found
         assert found.values == {"one", "two-_x"}
         adapter.remove(name, "TXT", frozenset({"one"}), found)
         adapter.remove(name, "TXT", frozenset({"two-_x", "never there"}), adapter.get(name, "TXT"))
-        assert lab_dns.values(PRIMARY, name, "TXT") == ['"foreign"']
+        assert lab_dns.values(PRIMARY, name, "TXT") == ['"another"']
         assert adapter.get(name, "TXT") is None
 
     def test_a_script_that_fails(self, adapter: Command, lab_dns: Dns, place: Path) -> None:
