@@ -222,6 +222,7 @@ class Wiring:
         done.
         """
         self._refuse_tlsa_without_provider()
+        self.resolver()
         self.refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
@@ -262,9 +263,21 @@ class Wiring:
 
     def _resolver(self) -> Resolver:
         from certagent.dns.authority import Resolver as System  # loads dnspython
+        from certagent.dns.validator import chosen
 
         dns = self.config.dns
-        return System(dns.resolvers or None, trust_ad=dns.trust_ad, ipv6=dns.ipv6, public_view=dns.public_view)
+        try:
+            validator = chosen(dns.validator, dns.trust_anchor)
+        except Misconfigured as error:
+            raise self.config.wrong(("dns",), error.detail, error.hint) from None
+        return System(
+            dns.resolvers or None,
+            trust_ad=dns.trust_ad,
+            ipv6=dns.ipv6,
+            public_view=dns.public_view,
+            validator=validator,
+            second=dns.validator is not None,
+        )
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()

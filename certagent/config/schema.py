@@ -92,6 +92,11 @@ class Dns(Keys, frozen=True):
     none: those of /etc/resolv.conf."""
     trust_ad: bool | None = None
     """Whether their AD bit is believed; by default only if all of them are on this host."""
+    validator: Literal["delv", "none"] | None = None
+    """`delv` (Debian: bind9-dnsutils) validates on this host, beside a resolver that does: if they disagree, nothing is
+    begun. Without this it validates where no believed resolver does, if it is installed; `none`: not even then."""
+    trust_anchor: str | None = None
+    """File with the root's trust anchor for it, as `trust-anchors` of named.conf; without it BIND's own."""
     public_view: bool = False
     """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
     ipv6: bool | None = None

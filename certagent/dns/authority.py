@@ -30,7 +30,7 @@ from certagent.dns.message import (
     name_text,
     read,
 )
-from certagent.dns.recursive import Recursive, believed
+from certagent.dns.recursive import Recursive, Validator, believed
 from certagent.dns.servers import Atlas, parallel, targets
 from certagent.errors import Error, Misconfigured, NotYet, Transient
 from certagent.facts.dns import Answer, Delegation, Observation
@@ -79,6 +79,7 @@ class Resolver:
         ipv6: False: this host has none that works; True: it has, and a server that cannot be reached by it is
             `Unknown`; None: found out for each address, as for IPv4.
         public_view: what this host is shown is what the world is shown, even if nobody validates it.
+        validator: what validates on this host, and `second`: it is asked in any case, see `recursive.Recursive`.
     """
 
     def __init__(
@@ -88,8 +89,11 @@ class Resolver:
         timeout_s: float = 3.0,
         ipv6: bool | None = None,
         public_view: bool = False,
+        validator: Validator | None = None,
+        *,
+        second: bool = False,
     ) -> None:
-        self.recursive = Recursive(nameservers, trust_ad, timeout_s)
+        self.recursive = Recursive(nameservers, trust_ad, timeout_s, validator, second=second)
         self._public_view = public_view
         self._timeout_s = timeout_s
         self._ipv6 = ipv6

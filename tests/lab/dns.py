@@ -176,6 +176,14 @@ class Dns:
         owner = dns.name.from_text(name)
         return next(zone for zone in zones.NAME_SERVERS if owner.is_subdomain(dns.name.from_text(zone)))
 
+    @property
+    def trust_anchor(self) -> Path:
+        """The private root's key, as `trust-anchors` of named.conf."""
+        path = self._directory / "trust-anchors.conf"
+        flags, protocol, algorithm, key = self._root.dnskey.to_text().split(None, 3)
+        path.write_text(f'trust-anchors {{ . static-key {flags} {protocol} {algorithm} "{key}"; }};\n')
+        return path
+
     def keyfile(self, name: str) -> Path:
         """The key "acme-key" or "dane-key" as a file in BIND's format."""
         return self._directory / f"{name}.conf"
