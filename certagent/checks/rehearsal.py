@@ -19,7 +19,7 @@ from certagent.agent.act import challenges as act
 from certagent.agent.act import issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
-from certagent.checks import undeclared
+from certagent.checks import delegation, undeclared
 from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
@@ -106,6 +106,7 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
+    run.found(*delegation.findings(spec.tlsa_names, edges))
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))

@@ -78,8 +78,11 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
         yield from _comment(f"{use.why}.", 2)
         yield f"  resolvers: {_flow(list(use.addresses))}"
     else:
-        todo = "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one no"
-        yield from _comment(f"{todo} first TLSA record is published. Now: {use.why}.", 2)
+        yield from _comment(
+            "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one, and "
+            f"without delv (apt install bind9-dnsutils), no first TLSA record is published. Now: {use.why}.",
+            2,
+        )
         yield "  #resolvers: [127.0.0.1]"
     yield "  providers:"
     primaries = _primaries(survey, proposed)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
-from certagent.facts.dns import Answer, Observation
+from certagent.facts.dns import Answer, Delegation, Observation
 from certagent.facts.unknown import Unknown
 from tests.simulation.clock import Clock
 from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
@@ -138,6 +138,10 @@ class Resolver:
         if found.away or any(s.deaf or s.refuses for s in found.servers):
             raise Transient("dns.unreachable", "a server is not heard")
         return (f"*.{zone}",) if any("*" in found.versions[s.serial].sets for s in found.servers) else ()
+
+    def delegation(self, name: str) -> Delegation:
+        """Not asked: only `check` compares it with what the zone says."""
+        raise AssertionError(name)
 
     def addresses(self, host: str) -> tuple[str, ...]:
         """Not asked: the specs of the simulation name their addresses."""

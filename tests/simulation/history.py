@@ -430,10 +430,13 @@ class History:
             self.world.give_up_names()
 
     def _take_aliases_away(self) -> None:
-        """What people forgot when they took a name out of the config."""
-        for name in sorted(self.world.answers.keys() - self.world.spec.tlsa_names.keys()):
-            zone = self.world.dns.zone_of(name)
-            if isinstance(zone.current(name).content, str):
+        """What people forgot when they took a name out of the config: its alias, and those that lead to it."""
+        world = self.world
+        gone = world.answers.keys() - world.spec.tlsa_names.keys()
+        for name in sorted(world.answers):
+            zone = world.dns.zone_of(name)
+            content = zone.current(name).content
+            if isinstance(content, str) and not gone.isdisjoint((name, content)):
                 self.clock.stirred_at = self.clock.t
                 zone.put(name, RR(frozenset(), 0), since=self.clock.t)
 

@@ -146,7 +146,7 @@ class InChild:
         failure = outcome.failure
         if failure is None:
             return outcome.rrset
-        if failure.code == "dns.changed":
+        if failure.kind == Changed.__name__:
             raise Changed(call.name, call.rdtype)
         kind = _KINDS.get(failure.kind, Transient)
         raise kind(failure.code or lost, failure.detail, failure.hint, retry_after_s=failure.retry_after_s)
@@ -160,6 +160,7 @@ def main() -> None:
             outcome = _Outcome(_done(call))
     except Error as error:
         kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), "Transient")
+        kind = Changed.__name__ if isinstance(error, Changed) else kind
         outcome = _Outcome(failure=_Failure(kind, error.code, error.detail, error.hint, error.retry_after_s))
     except Exception as error:  # noqa: BLE001 -- a library's own; its words may hold a secret, its type does not
         detail = printable(f"{call.worker}: {_where(error)}")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers import totp
@@ -43,7 +43,7 @@ class Options(HttpOptions, frozen=True, kw_only=True):
 
 
 class _Reply(Struct):
-    code: int
+    result: int = field(name="code")
     msg: str = ""
     reason: str = ""
     resData: Any = None  # noqa: N815 -- the service's name
@@ -178,15 +178,15 @@ class Inwx(HttpProvider, RecordByRecord):
         """The data of the answer, with INWX's own code; no data for those in `accept`."""
         answer = self._api.call("POST", "/", {"method": method, "params": params}, lost=lost, cookies=session)
         reply = answer.read(_Reply)
-        if 1000 <= reply.code < 2000:
-            return Answer(reply.code, reply.resData or {}, answer.place, lost, answer.cookies)
-        if reply.code in accept:
-            return Answer(reply.code, None, answer.place, lost)
-        words = f"{method}: {reply.code} {reply.msg} {reply.reason}".rstrip()
-        if reply.code in _DENIALS:
+        if 1000 <= reply.result < 2000:
+            return Answer(reply.result, reply.resData or {}, answer.place, lost, answer.cookies)
+        if reply.result in accept:
+            return Answer(reply.result, None, answer.place, lost)
+        words = f"{method}: {reply.result} {reply.msg} {reply.reason}".rstrip()
+        if reply.result in _DENIALS:
             raise self._api.wrong(words)
-        if reply.code == _TOO_MANY:
+        if reply.result == _TOO_MANY:
             raise Transient("dns.rate_limited", self._api.said(words), "it is tried again by itself, later")
-        if reply.code in _FAILED:
+        if reply.result in _FAILED:
             raise Transient(lost, self._api.said(words))
         raise Rejected("dns.rejected", self._api.said(words))
