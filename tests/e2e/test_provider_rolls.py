@@ -89,7 +89,7 @@ def replaces(site: Provided) -> Generator[None]:
     server = PowerDns(site.place / "powerdns")
     server.start()
     try:
-        site.dns.delegate(PDNS_ZONE, ADDRESS)
+        site.dns.adopt(PDNS_ZONE, ADDRESS)
         site.provide("powerdns", url=server.url, token_file=str(server.token(site.place / "token")), zones=[PDNS_ZONE])
         site.tlsa_name, site.servers = f"_25._tcp.mx1.{PDNS_ZONE}", (ADDRESS,)
         site.dns.update(TLSA_NAME, "CNAME", [f"{site.tlsa_name}."])

@@ -268,7 +268,7 @@ class Dns:
         until(lambda: serial in self._serial_at(ROOT, "example")[0].split(), 5, "the parent zone is loaded")
         self.flush_resolver()
 
-    def delegate(self, zone: str, server: str) -> None:
+    def adopt(self, zone: str, server: str) -> None:
         """From now on example. refers to the server for a zone that it has signed by itself."""
         keys = records(self.ask(server, zone, "DNSKEY"), "DNSKEY")
         self._ds[zone] = zones.ds(zone, [key for key in keys if isinstance(key, DNSKEY)])

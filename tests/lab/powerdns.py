@@ -1,4 +1,4 @@
-"""PowerDNS with an HTTP API and one signed zone, pdns.example; `Dns.delegate` puts it below example."""
+"""PowerDNS with an HTTP API and one signed zone, pdns.example; `Dns.adopt` puts it below example."""
 
 from __future__ import annotations
 
