@@ -79,7 +79,7 @@ class _Run:
 
 def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
     """Rehearse one certificate. Nothing is raised for what goes wrong: it is a finding."""
-    spec, edges = wiring.config.certificates[name].spec, wiring.edges(name)
+    spec, edges = wiring.spec(name), wiring.edges(name)
     state, now = wiring.journal.state(name), wiring.journal.now()
     run = _Run(report)
     key_types = frozenset(spec.key_types)
