@@ -236,7 +236,7 @@ class Wiring:
             return stated
         try:
             return cast("Provider", self._plugin(group, section, None)).capabilities
-        except Error:  # nothing can be written there now; who has to know is told when it is tried
+        except Error:  # nothing can be written there now; the error is reported when that is tried
             return Capabilities()
 
     @property

@@ -152,7 +152,7 @@ def _budgets(state: State, now: Instant) -> Iterator[Condition]:
             used = f"{budget.used(now)} of {budget.per_day} writes a day to {budget.zone} are used"
             detail = f"{used}; all but urgent ones wait until {date(now.wall + left)}"
             hint = "certagent history shows what was written; see whether another agent writes the same records"
-            yield Condition("dns.budget", detail, hint, needs_human=False)
+            yield Condition("dns.writes_used", detail, hint, needs_human=False)
 
 
 def _follows(change: Change, values: frozenset[str]) -> bool:

@@ -17,7 +17,7 @@ from certagent.lifecycle.steps import AnyStep
 
 
 class Spend(Protocol):
-    """Told before each write, alone with the zone."""
+    """Asked before each write, alone with the zone."""
 
     def __call__(self, zone: str, capabilities: Capabilities) -> None:
         """Count one write to the zone.
