@@ -8,6 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
@@ -227,11 +229,12 @@ class Provider:
             clock.note(f"      {name} {rdtype} is not what it was")
             raise Changed(name, rdtype)
 
-        do = partial(self._apply, name, rdtype, write, (self.epoch, clock.t))
+        asked = self.epoch, clock.t
+        do = partial(self._apply, name, rdtype, write, asked)
         if fate < 0.02:
             raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
         if fate < 0.04:
-            self._later(rng.choice((1, 30, 300, 1800)) * rng.random(), do)
+            self._later(rng.choice((1, 30, 300, 1800)) * rng.random(), do, (name, rdtype, write))
             raise Transient("dns.unknown_outcome", "the answer was lost; the change comes later")
         if fate < 0.05:
             raise Misconfigured("dns.refused", "the key has no right to do this")
@@ -241,10 +244,10 @@ class Provider:
                 self.dns.zone_of(name).stray_txt |= {(name, v) for v in write.less}
             return
         if fate < 0.10:
-            self._later(rng.choice((1, 30, 600)) * rng.random(), do)
+            self._later(rng.choice((1, 30, 600)) * rng.random(), do, (name, rdtype, write))
             return
         if self.capabilities.publish_lag_s:
-            self._publish(name, rdtype, write, do)
+            self._publish((name, rdtype, write), do)
         else:
             do()
         if fate < 0.12:
@@ -252,8 +255,14 @@ class Provider:
         clock.hazard("after the provider has done it")
 
     def coming(self, rdtype: RdType) -> set[str]:
-        """The names of what it has accepted and not published yet."""
-        return {name for name, kind, _ in self._coming if kind == rdtype}
+        """The names to which something will be added that it has accepted, and not published yet."""
+        return {name for name, kind, write in self._coming if kind == rdtype and write.more}
+
+    def becomes(self, capabilities: Capabilities) -> None:
+        """Another one, which counts from now on. While something is to be published, the time for it stays."""
+        lag_s = self.capabilities.publish_lag_s if self._coming else capabilities.publish_lag_s
+        self.capabilities = replace(capabilities, publish_lag_s=lag_s)
+        self.counted.clear()
 
     def _count(self, zone: str) -> None:
         per_day, now = self.capabilities.writes_per_day, self.clock.t
@@ -264,13 +273,13 @@ class Provider:
         if per_day is not None and len(counted) > per_day:
             raise Violation(f"{len(counted)} writes to {zone} in a day, and the provider takes {per_day}")
 
-    def _publish(self, name: str, rdtype: RdType, write: Write, do: Callable[..., None]) -> None:
+    def _publish(self, accepted: tuple[str, RdType, Write], do: Callable[..., None]) -> None:
         """It gets to the name servers in its turn, and by its time."""
-        accepted = name, rdtype, write
         self._coming.append(accepted)
         lag_s = self.capabilities.publish_lag_s
         moment = max(self._published_at, self.clock.t + lag_s * self.clock.rng.choice((0.2, 0.5, 0.9)))
         self._published_at = moment
+        self.clock.note(f"      the provider publishes that in {moment - self.clock.t:.0f} s")
         self.clock.busy(moment - self.clock.t)
         self.clock.at(moment - self.clock.t, partial(self._publish_now, accepted, do))
 
@@ -278,7 +287,10 @@ class Provider:
         self._coming.remove(accepted)
         do(accepted=True)
 
-    def _later(self, delay_s: float, do: Callable[..., None]) -> None:
+    def _later(self, delay_s: float, do: Callable[..., None], accepted: tuple[str, RdType, Write]) -> None:
+        if self.capabilities.publish_lag_s:
+            self._publish(accepted, do)  # late in any case, and in its turn
+            return
         self.clock.busy(delay_s)
         self.clock.at(delay_s, partial(do, late=True))
 

@@ -165,8 +165,7 @@ class History:
         """Mischief still to come."""
         self.requests = rng.choice(shape.requests)
         world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
-        world.provider.capabilities = _capabilities(rng)
-        world.provider.counted.clear()  # it counts from now on
+        world.provider.becomes(_capabilities(rng))
         for host in world.hosts.values():
             host.flaky = rng.choice((0.1, 1.0, 1.0, 1.0, 5.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
@@ -231,6 +230,9 @@ class History:
         self.until_converged("after the faults")
         draw = self.world.rng.random()
         if draw < 0.4:
+            # what people want takes its time, too, where all writes of the day are used
+            provider = self.world.provider
+            provider.capabilities = replace(provider.capabilities, writes_per_day=None)
             DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
             self.until_converged("after what was asked for")
 

@@ -424,8 +424,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "dns-unobserved",
         "somebody else's change in DNS is noticed",
         "lifecycle.rules.records:_interval",
-        "view.spec.check_interval",
-        "view.spec.check_interval * 1000",
+        "return (view.spec.check_interval, 'check interval')",
+        "return (view.spec.check_interval * 1000, 'check interval')",
     ),
     Mutant(
         "servers-unverified",
