@@ -79,7 +79,7 @@ def _text(text: str) -> list[str]:
             macro = f".Ql {_escaped(mark[1])}" if mark[1] else f".Fl -{mark[2]}"
             lines.append(" ".join([macro, *mark[3]]))
         else:
-            lines += textwrap.wrap(_escaped(word.strip()), WIDTH)
+            lines += textwrap.wrap(_escaped(word.strip()), WIDTH, break_on_hyphens=False)
     return [f"\\&{line}" if line.startswith("'") else line for line in lines]
 
 

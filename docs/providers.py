@@ -40,7 +40,10 @@ def page() -> str:
             lines += [*textwrap.wrap(f"**{word}.** {text}", WIDTH, break_on_hyphens=False, break_long_words=False), ""]
         if about.name_servers:
             ends = ", ".join(f"`{end}`" for end in about.name_servers)
-            lines += [*textwrap.wrap(f"The names of its name servers end with {ends}.", WIDTH), ""]
+            lines += [
+                *textwrap.wrap(f"The names of its name servers end with {ends}.", WIDTH, break_on_hyphens=False),
+                "",
+            ]
         lines += ["```yaml", "dns:", "  providers:", "    mine:", *textwrap.indent(about.example, " " * 6).splitlines()]
         lines += ["```"]
     return "\n".join(lines) + "\n"

@@ -56,12 +56,13 @@ class Site:
         return RRset(found, 60) if found else None
 
     def add(self, name: str, _rdtype: str, values: frozenset[str], _ttl_s: int, _was: object) -> None:
-        self.writes += 1
+        if self.written.get(name) != values:  # what is there already is said again, and is no write
+            self.writes += 1
         self.written[name] = values
 
     def remove(self, name: str, _rdtype: str, _values: frozenset[str], _was: object) -> None:
-        self.writes += 1
-        del self.written[name]
+        self.writes += name in self.written
+        self.written.pop(name, None)
 
 
 def test_each_write_is_journaled_before_it_is_made_and_none_is_too_many() -> None:

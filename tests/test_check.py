@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from certagent.agent.edges import Edges
 from certagent.checks import served
-from certagent.facts.dns import Answer, Observation
+from certagent.facts.dns import Answer, Delegation, Observation
 from certagent.facts.tls import Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
@@ -36,6 +36,7 @@ class World:
         self.sets: dict[str, frozenset[str]] = dict.fromkeys((NS1, NS2), life.in_dns)
         self.serves = next(iter(life.state.newest.chains.values())) if life.state.newest else None
         self.servers = {"postfix": self}
+        self.delegated = Delegation("example.org.", "org.", frozenset({"ns1."}), {"ns1.": ()}, {"ns1.": ("192.0.2.1",)})
 
     def resolver(self) -> World:
         return self
@@ -48,6 +49,9 @@ class World:
 
     def observe(self, name: str, **_: object) -> Observation:
         return Observation("example.org.", name, {s: Answer(v, 60) for s, v in self.sets.items()}, "secure")
+
+    def delegation(self, _: str) -> Delegation:
+        return self.delegated
 
     def probe(self, services: object, _: object) -> list[Served]:
         return [Served("mx1.example.org", "", 25, ECDSA, self.serves or Unknown("nothing there"), 0.01)]
@@ -254,3 +258,25 @@ def test_nothing_done_for_long_is_said(daemon: int | None, late: timedelta, code
     """A daemon that hangs or cannot write, and one that nobody has started; a timer once a day is enough."""
     life = Life.published()
     assert said(life, Wake(life.now.wall - late, "check interval"), daemon) == codes
+
+
+@pytest.mark.parametrize(
+    ("delegated", "bad"),
+    [
+        ({"ns1.": ()}, []),
+        ({"ns1.": ("192.0.2.1",)}, []),
+        ({"ns1.": ("192.0.2.9",)}, ["warning", "gives 192.0.2.9 as address of ns1., which has 192.0.2.1"]),
+        ({"ns1.": (), "ns9.": ("192.0.2.9",)}, ["warning", "names ns9., and the zone does not"]),
+        ({"ns9.": ()}, ["warning", "names ns9.", "note", "lists ns1., and the parent org. does not"]),
+        ({}, ["warning", "for the world there is no such zone"]),
+        (Unknown("nobody there"), ["note", "cannot be asked for at org.: nobody there"]),
+    ],
+)
+def test_the_delegation_is_compared(delegated: dict[str, tuple[str, ...]] | Unknown, bad: list[str]) -> None:
+    """None of it is an error: the servers of both sets are asked, and their answers are."""
+    world = World(Life.published())
+    world.delegated = replace(world.delegated, delegated=delegated)
+    found = " ".join(one for one in world.bad() if "delegation" in one)
+    assert all(words in found for words in bad)
+    assert bool(found) == bool(bad)
+    assert "error" not in found

@@ -137,7 +137,7 @@ def test_a_name_that_is_not_configured(config: Path) -> None:
     """Told with those that are."""
     error, hint = refused(config, "status", "mx9.example.org")
     assert "there is no certificate 'mx9.example.org'" in error
-    assert hint == "configured: mx1.example.org"
+    assert hint == "choose one that is configured: mx1.example.org"
 
 
 def test_a_missing_configuration(tmp_path: Path) -> None:

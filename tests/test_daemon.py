@@ -86,9 +86,7 @@ def test_each_has_one_turn_and_what_is_due_is_not_asked_after_each(
     looking._scheduler.start()
     looking._tick(everyone=True)
     assert done.wait(30)
-    with looking._ticking:  # as `run` does at SIGTERM
-        looking._stop.set()
-    looking._scheduler.shutdown(wait=True)
+    looking._end()
     looking._wiring.store.close()
     assert set(turns.values()) == {1}
     assert asked <= 2 * daemon.WORKERS + 1
@@ -157,7 +155,7 @@ def running(looking: daemon.Daemon) -> Generator[Certificates]:
     finally:
         os.write(looking._signalled, bytes([signal.SIGTERM]))
         loop.join()
-        looking._scheduler.shutdown(wait=True)
+        looking._end()
         looking._wiring.store.close()
 
 

@@ -458,7 +458,7 @@ def test_what_is_said_of_a_provider(name: str, tmp_path: Path) -> None:
         assert re.fullmatch(r"[A-Z`].*\.", words, re.DOTALL), words
     section = yaml.safe_load(provider.about.example)
     assert section.pop("type") == name
-    assert msgspec.convert(section, provider.Options).zones == ("example.org",)
+    assert msgspec.convert(section, provider.Options).zones in {("example.org",), ("auth.example.org",)}
 
 
 def test_the_suite_is_not_a_formality(tmp_path: Path) -> None:

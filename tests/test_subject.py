@@ -105,7 +105,7 @@ def topic(event: AnyEvent) -> str | None:
     return "seen" if isinstance(event, Seen) else None
 
 
-COUNTER: SubjectKind[State, AnyEvent] = SubjectKind("counter", AnyEvent, State, new, fold, topic)
+COUNTER: SubjectKind[State, AnyEvent] = SubjectKind("counter", AnyEvent, State, new, fold, 1, topic)
 Troubles = dict[int, list[Exception]]
 """What goes wrong on the way to a number, one after the other."""
 PAUSE, HOUR = timedelta(seconds=20), timedelta(hours=1)

@@ -33,6 +33,9 @@ class Site:
         self.rounds = 0
         self.forgets = self.refuses_removal = False
 
+    def providers(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(zones=(ZONE,), capabilities=self.capabilities)]
+
     def resolver(self) -> Site:
         return self
 

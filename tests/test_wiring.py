@@ -145,7 +145,7 @@ def test_two_providers_each_with_its_options(tmp_path: Path) -> None:
         (
             {"two": "route66"},
             ":6: dns.providers.two.type: unknown type 'route66'",
-            "known: cloudflare, command",
+            "cloudflare, command, desec",
         ),
         ({"mta": "qmail"}, ":12: certificates.mx1.example.org.mail_servers.mta.type: unknown type 'qmail'", "postfix"),
     ],
@@ -313,3 +313,49 @@ def test_two_entries_for_what_all_clients_of_one_server_get_are_refused(tmp_path
     path.write_text(HEAD.format(place=tmp_path) + first + entry("two", same))
     with pytest.raises(Misconfigured, match=r"the ecdsa certificate of all clients is that of certificates\.one\."):
         Wiring(load(path)).check()
+
+
+ACME_DNS = """\
+state_dir: {place}/state
+ca: {{test: {{directory: "https://ca.example/dir", agree_tos: true}}}}
+dns:
+  providers:
+    challenges:
+      {{type: acme-dns, url: "https://auth.example.org", token_file: {place}/accounts, zones: [{zone}]}}
+{more}
+certificates:
+  mx1.example.org:
+    ca: test
+    mail_servers:
+      mta:
+        type: postfix
+        chain_files: {{ecdsa: {place}/chain.pem}}
+        services: [{{host: mx1.example.org, port: 25, mode: smtp, tlsa: {tlsa}}}]
+"""
+CLOUDFLARE = "    all: {{type: cloudflare, token_file: {place}/token, zones: [{zone}]}}"
+
+
+def with_acme_dns(place: Path, *, tlsa: bool, zone: str = "auth.example.org", other: str = "") -> Wiring:
+    for name, text in (("accounts", "{}"), ("token", "token"), ("certagent.yaml", "")):
+        (place / name).touch(0o600)
+        (place / name).write_text(text)
+    more = CLOUDFLARE.format(place=place, zone=other) if other else ""
+    text = ACME_DNS.format(place=place, zone=zone, more=more, tlsa=str(tlsa).lower())
+    (place / "certagent.yaml").write_text(text)
+    return Wiring(load(place / "certagent.yaml"))
+
+
+@pytest.mark.parametrize(("zone", "other"), [("auth.example.org", ""), ("mx1.example.org", "example.org")])
+def test_tlsa_records_that_only_a_provider_for_challenges_could_write(tmp_path: Path, zone: str, other: str) -> None:
+    """It is refused with its place in the file, before anything is done."""
+    with pytest.raises(Misconfigured) as caught:
+        with_acme_dns(tmp_path, tlsa=True, zone=zone, other=other).check()
+    assert "certificates.mx1.example.org: _25._tcp.mx1.example.org. needs TLSA records" in caught.value.detail
+    assert "takes challenges only" in caught.value.detail
+    assert "add a provider that writes the zone" in caught.value.hint
+
+
+@pytest.mark.parametrize(("tlsa", "other"), [(False, ""), (True, "example.org"), (True, "example.net")])
+def test_a_provider_for_challenges_beside_another(tmp_path: Path, tlsa: bool, other: str) -> None:
+    """A CNAME may lead the TLSA name to the other one, and that is seen later."""
+    with_acme_dns(tmp_path, tlsa=tlsa, other=other).check()

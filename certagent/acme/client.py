@@ -2,9 +2,8 @@
 
 Every step begins by asking the CA how far the order is, so each may be called again after a crash or a lost answer.
 Nothing is remembered between calls but the account, the directory and a nonce. Never waits longer than the budget,
-never answers a challenge that the CA has decided, never prints a key.
-
-One object may be used by several threads: the transport sends one request at a time, waits happen outside of its lock.
+never answers a challenge that the CA has decided, never prints a key. May be used by several threads: the transport
+sends one request at a time, waits happen outside of its lock.
 
 Standards: RFC 8555 section 7; RFC 9773 section 5 (`replaces`); draft-ietf-acme-profiles.
 """
@@ -12,7 +11,7 @@ Standards: RFC 8555 section 7; RFC 9773 section 5 (`replaces`); draft-ietf-acme-
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -40,6 +39,7 @@ T = TypeVar("T")
 FIRST_WAIT_S = 0.02  # a CA in the same house is done by then
 WAIT_GROWTH = 1.5  # so a wait is at most half as long as what has passed already
 LONGEST_WAIT_S = 5.0  # Boulder's own Retry-After is 3 s
+ALTERNATES_MAX = 8  # CAs have one to three
 
 
 class _Order(Struct, rename="camel"):
@@ -54,7 +54,7 @@ class _Order(Struct, rename="camel"):
 
 
 class _Challenge(Struct):
-    """RFC 8555 section 8. CAs invent types, so nothing but the type is certain."""
+    """RFC 8555 section 8. CAs invent types: nothing else is certain."""
 
     type: str
     url: str = ""
@@ -206,7 +206,12 @@ class Acme:
                 order, asked = self._read_order(url)
             else:
                 raise _gone(url, order)
-        return self._download(url, order)
+        return self._download(url, order)[0]
+
+    def alternates(self, url: str) -> Iterator[bytes]:
+        """See Issuer. The first is asked for when it is wanted."""
+        for link in self._download(url, self._read_order(url)[0])[1][:ALTERNATES_MAX]:
+            yield self._chain(link)[0]
 
     def renewal_info(self, leaf_pem: bytes) -> Window | None:
         """See Issuer. Never asks for an expired certificate (RFC 9773 section 4.3): None."""
@@ -349,15 +354,19 @@ class Acme:
             return self._read_order(url)
         return answer.read(_Order), answer.retry_after_s
 
-    def _download(self, url: str, order: _Order) -> bytes:
+    def _download(self, url: str, order: _Order) -> tuple[bytes, list[str]]:
         if order.certificate is None:
             raise CaUnavailable("ca.garbage", f"{clean(url)}: valid, but without a certificate")
-        answer = self._fetch(order.certificate, "application/pem-certificate-chain")  # RFC 8555 section 7.4.2
+        return self._chain(order.certificate)
+
+    def _chain(self, url: str) -> tuple[bytes, list[str]]:
+        """A chain, and where the others are that the CA has for its certificate (RFC 8555 section 7.4.2)."""
+        answer = self._fetch(url, "application/pem-certificate-chain")
         try:
             x509.load_pem_x509_certificates(answer.body)
         except ValueError:
             raise answer.garbage("not a chain in PEM") from None
-        return answer.body
+        return answer.body, answer.links("alternate")
 
 
 def _new_order(names: list[messages.Identifier], profile: str | None, replaces: str | None) -> bytes:

@@ -6,6 +6,7 @@ longer than its stated budget; a CA that needs more answers `ca.slow` (Transient
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -60,6 +61,10 @@ class Issuer(Protocol):
         After a crash the order may be valid already: the certificate is then of the CSR that was sent first, so the
         caller compares its key.
         """
+        ...
+
+    def alternates(self, url: str) -> Iterator[bytes]:
+        """The other chains that the CA has for the certificate of a finalized order (RFC 8555 section 7.4.2)."""
         ...
 
     def renewal_info(self, leaf_pem: bytes) -> Window | None:

@@ -9,6 +9,7 @@ Standards: RFC 8555 sections 6 and 7.1 to 7.2, RFC 9457 (problem documents), RFC
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -184,13 +185,24 @@ class Answer:
 
     def _pages(self, instance: str) -> list[str]:
         """Where the account's owner is to go, and the new terms of service (RFC 8555 section 7.3.3)."""
-        links = self.headers.get("Link", "")[:_LINKS_MAX_CHARS].split(",")
-        terms = [link.partition(">")[0].strip().removeprefix("<") for link in links if "terms-of-service" in link]
-        return [url for url in dict.fromkeys((instance, *terms)) if is_https(url)]
+        return [url for url in dict.fromkeys((instance, *self.links("terms-of-service"))) if is_https(url)]
+
+    def links(self, relation: str) -> list[str]:
+        """The https URLs that it links to, by their relation (RFC 8288 section 3)."""
+        found = _LINK.findall(self.headers.get("Link", "")[:_LINKS_MAX_CHARS])
+        urls = [url.strip() for url, parameters in found if relation in _relations(parameters)]
+        return [url for url in dict.fromkeys(urls) if is_https(url)]
 
 
 _LINKS_MAX_CHARS = 8 * 1024
 """All headers of an answer are shorter in practice."""
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_RELATION = re.compile(r";\s*rel\s*=\s*\"?([^\";,]*)", re.IGNORECASE)
+
+
+def _relations(parameters: str) -> list[str]:
+    found = _RELATION.search(parameters)
+    return found[1].lower().split() if found else []
 
 
 class Transport:

@@ -42,7 +42,12 @@ def _topic(event: ev.AnyEvent) -> str | None:
             return None
 
 
-CERTIFICATE: SubjectKind[State, ev.AnyEvent] = SubjectKind("certificate", ev.AnyEvent, State, _new, fold, _topic)
+VERSION = 1
+"""See `SubjectKind.version`. `tests/lifecycle/test_recorded.py` says when it must rise, and how."""
+
+CERTIFICATE: SubjectKind[State, ev.AnyEvent] = SubjectKind(
+    "certificate", ev.AnyEvent, State, _new, fold, VERSION, _topic
+)
 
 
 class Certificate:

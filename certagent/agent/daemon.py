@@ -93,10 +93,14 @@ class Daemon:
                 self._loop()
             finally:
                 with ends_soon():
-                    with self._ticking:  # the shutdown waits for every turn, and none of them may wait for it
-                        self._stop.set()
-                    self._scheduler.shutdown(wait=True)
+                    self._end()
                 log.logger.info(log.line([("event", "stop")]))
+
+    def _end(self) -> None:
+        """Return when every turn that has begun is over."""
+        with self._ticking:  # the shutdown waits for every turn, and none of them may wait for it
+            self._stop.set()
+        self._scheduler.shutdown(wait=True)
 
     def _loop(self) -> None:
         self._tick(everyone=True)

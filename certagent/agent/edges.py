@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from certagent.acme.issuer import Issuer
     from certagent.dns.providers.protocol import Provider
-    from certagent.facts.dns import Observation
+    from certagent.facts.dns import Delegation, Observation
     from certagent.facts.tls import Served, Service
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.mta.server import Server
@@ -53,6 +53,10 @@ class Resolver(Protocol):
 
     def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
         """The wildcards that could give TLSA records if the name had none."""
+        ...
+
+    def delegation(self, name: str) -> Delegation:
+        """Which servers the zone of a name lists, and to which its parent delegates it."""
         ...
 
     def addresses(self, host: str) -> tuple[str, ...]:

@@ -54,8 +54,12 @@ BUILT_IN = {
         "desec": "certagent.dns.providers.desec:Desec",
         "hetzner": "certagent.dns.providers.hetzner:Hetzner",
         "gandi": "certagent.dns.providers.gandi:Gandi",
+        "ovh": "certagent.dns.providers.ovh:Ovh",
         "netcup": "certagent.dns.providers.netcup:Netcup",
+        "inwx": "certagent.dns.providers.inwx:Inwx",
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
+        "route53": "certagent.dns.providers.route53:Route53",
+        "acme-dns": "certagent.dns.providers.acmedns:AcmeDns",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {
@@ -251,10 +255,28 @@ class Wiring:
         """Load every plug-in with its options and read every secret, so that a mistake is found before anything is
         done.
         """
-        self.providers()
+        self._refuse_tlsa_without_provider()
+        self.resolver()
         self.refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
+
+    def _refuse_tlsa_without_provider(self) -> None:
+        """TLSA records that only a provider for challenges could write. Others may be elsewhere, by a CNAME."""
+        few = [one for one in self.providers() if _challenges_only(one)]
+        if not few:
+            return
+        from certagent.dns.message import absolute, zone_of  # loads dnspython
+
+        those = [zone for one in few for zone in one.zones]
+        others = [zone for one in self.providers() if one not in few for zone in one.zones]
+        for name, entry in self.config.certificates.items():
+            for tlsa_name in map(absolute, entry.spec.tlsa_names):
+                that, other = zone_of(tlsa_name, those) or "", zone_of(tlsa_name, others) or ""
+                if not others or len(that) > len(other):
+                    what = f"{tlsa_name} needs TLSA records, and its DNS provider takes challenges only"
+                    hint = "add a provider that writes the zone of that name, or take `tlsa: true` out"
+                    raise self.config.wrong(("certificates", name), what, hint)
 
     def _issuer(self, name: str, directory: str) -> Issuer:
         from certagent.acme.client import Acme  # loads the ACME library
@@ -275,9 +297,21 @@ class Wiring:
 
     def _resolver(self) -> Resolver:
         from certagent.dns.authority import Resolver as System  # loads dnspython
+        from certagent.dns.validator import chosen
 
         dns = self.config.dns
-        return System(dns.resolvers or None, trust_ad=dns.trust_ad, public_view=dns.public_view)
+        try:
+            validator = chosen(dns.validator, dns.trust_anchor)
+        except Misconfigured as error:
+            raise self.config.wrong(("dns",), error.detail, error.hint) from None
+        return System(
+            dns.resolvers or None,
+            trust_ad=dns.trust_ad,
+            ipv6=dns.ipv6,
+            public_view=dns.public_view,
+            validator=validator,
+            second=dns.validator is not None,
+        )
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()
@@ -386,6 +420,11 @@ def _once(make: Callable[P, R]) -> Callable[P, R]:
             return cached(*args, **kwargs)
 
     return get
+
+
+def _challenges_only(provider: Provider) -> bool:
+    """As its class states it: what has to ask a program first is not asked."""
+    return getattr(getattr(type(provider), "capabilities", None), "challenges_only", False) is True
 
 
 def _pool() -> Executor:

@@ -17,7 +17,7 @@ from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.wiring import Wiring, built_in
 from certagent.dns.providers.protocol import Capabilities
-from certagent.errors import Error, NotYet
+from certagent.errors import Error, Misconfigured, NotYet
 from certagent.pki.names import challenge_name
 from certagent.report.findings import Finding
 from certagent.report.providers import VERSION, Provider, Providers
@@ -63,13 +63,14 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
     Whatever fails, and also if it is interrupted, the value is removed. Where that fails it is named, so that somebody
     can remove it.
     """
-    name = _name_in(wiring, zone)
-    value = f"certagent-test-{secrets.token_urlsafe(12)}"
+    value = f"certagent-test-{secrets.token_urlsafe(21)}"  # 43 characters, as a challenge has: acme-dns takes no other
     what, values = f"zone {zone}", frozenset({value})
     try:
+        able = next(provider.capabilities for provider in wiring.providers() if zone in provider.zones)
+        name = _led_into(wiring, zone) if able.challenges_only else _name_in(wiring, zone)
         zone, final = wiring.resolver().final(name)
         with wiring.zones.writing(zone, final) as provider:
-            lag_s = provider.capabilities.publish_lag_s
+            able = provider.capabilities
     except Error as error:
         yield Finding("error", what, str(error), error.hint)
         return
@@ -78,8 +79,9 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
         try:
             took_s = _timed(lambda: add_txt(wiring.zones, zone, final, values, TXT_TTL_S))
             yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s")
-            yield _read_back(wiring, zone, final, values, what)
-            if lag_s > LATE_S:
+            if not able.challenges_only:
+                yield _read_back(wiring, zone, final, values, what)
+            if (lag_s := able.publish_lag_s) > LATE_S:
                 lag, most = (brief(timedelta(seconds=seconds)) for seconds in (lag_s, PATIENCE_S + 2 * lag_s))
                 yield Finding("note", what, f"the provider publishes within {lag}; waiting for at most {most}")
             yield _seen(wiring, final, value, lag_s, what)
@@ -92,7 +94,8 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
         removed = _removed(wiring, zone, final, values, what)
         if not ended:
             say(f"certagent: {removed.detail}", err=True)
-    yield removed
+    stays = "it stays there until newer values take its place: this provider removes nothing"
+    yield Finding("ok", what, stays) if able.challenges_only else removed
 
 
 def _read_back(wiring: Wiring, zone: str, name: str, values: frozenset[str], what: str) -> Finding:
@@ -133,11 +136,28 @@ def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Fin
             return Finding("ok", what, f"every authoritative server gave it after {time.monotonic() - began:.2f} s")
 
 
+def _challenges(wiring: Wiring) -> Iterator[str]:
+    """The challenge names of the configuration."""
+    return (challenge_name(name) for entry in wiring.config.certificates.values() for name in entry.spec.names)
+
+
 def _name_in(wiring: Wiring, zone: str) -> str:
     """A challenge name of the configuration in that zone, because a key may be allowed to write nothing else."""
-    names = (name for entry in wiring.config.certificates.values() for name in entry.spec.names)
-    ours = (challenge_name(name) for name in names if f".{name}.".endswith(f".{zone}"))
+    ours = (name for name in _challenges(wiring) if f".{name}".endswith(f".{zone}"))
     return next(ours, f"_acme-challenge.certagent-test.{zone}")
+
+
+def _led_into(wiring: Wiring, zone: str) -> str:
+    """A challenge name of the configuration that leads into that zone, since others cannot be written there.
+
+    Raises:
+        Misconfigured: `dns.no_provider`: There is none.
+    """
+    for name in _challenges(wiring):
+        if f".{wiring.resolver().final(name)[1]}".endswith(f".{zone}"):
+            return name
+    hint = "make _acme-challenge.NAME a CNAME to the name of an account there"
+    raise Misconfigured("dns.no_provider", f"no challenge name of the configuration leads into {zone}", hint)
 
 
 def _timed(do: Callable[[], object]) -> float:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from certagent.acme.challenges import TYPES
 from certagent.agent.act import challenges as act
-from certagent.agent.act import serving
+from certagent.agent.act import issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
-from certagent.checks import undeclared
+from certagent.checks import delegation, undeclared
 from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
@@ -107,6 +107,7 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
+    run.found(*delegation.findings(spec.tlsa_names, edges))
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))
@@ -162,7 +163,7 @@ def _may_write(observation: Observation, edges: Edges) -> None:
 
 
 def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> Iterator[tuple[str, Chain]]:
-    from certagent.pki import bundle, keys
+    from certagent.pki import keys
 
     entry = wiring.config.certificates[name]
     ca = wiring.config.cas[entry.cas[0]]
@@ -178,8 +179,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         with _presented(run, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
             _seen(run, f"challenge {key_type}", challenges, edges, lag_s)
             issuer.answer(order.url)
-        pem = issuer.finalize(order.url, csr)
-        credential, chain = bundle.build(key, pem, names=spec.names, now=wiring.journal.now().wall)
+        now = wiring.journal.now().wall
+        _, credential, chain = issuing.usable_chain(issuer, order.url, key, spec.names, now)
         _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
         life = f"valid for {count((chain.not_after - chain.not_before).days, 'day')}"
         issuers = f"{count(len(chain.issuers), 'issuer')} in order"

@@ -56,7 +56,11 @@ def test(path: Path, zone: str | None, as_json: bool) -> None:
     guard_signals()
     if zone is not None and absolute(zone) not in known:
         listed = ", ".join(known) or "none"
-        raise Usage("config.no_such", f"{path}: no DNS provider writes the zone {zone!r}", f"configured: {listed}")
+        raise Usage(
+            "config.no_such",
+            f"{path}: no DNS provider writes the zone {zone!r}",
+            f"choose one that is configured: {listed}",
+        )
     found: list[views.TriedZone] = []
     for one in [absolute(zone)] if zone else known:
         findings: list[Finding] = []

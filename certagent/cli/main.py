@@ -48,8 +48,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed and tried again later, 2 usage or configuration, 3 needs a human, "
-    "4 nothing to do (only with --exit-unchanged), 130 interrupted.",
+    epilog="\b\nExit codes: 0 done, 1 failed and tried again later, 2 usage or configuration,\n"
+    "3 needs a human, 4 nothing to do (only with --exit-unchanged), 130 interrupted.",
 )
 @click.version_option(__version__, "--version", prog_name="certagent", message="%(prog)s %(version)s")
 @click.pass_context

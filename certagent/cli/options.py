@@ -45,5 +45,9 @@ def _chosen(config: Config, names: tuple[str, ...]) -> Iterator[Entry]:
     for name in names:
         if name not in config.certificates:
             known = ", ".join(config.certificates) or "none"
-            raise Usage("config.no_such", f"{config.path}: there is no certificate {name!r}", f"configured: {known}")
+            raise Usage(
+                "config.no_such",
+                f"{config.path}: there is no certificate {name!r}",
+                f"choose one that is configured: {known}",
+            )
     return (config.certificates[n] for n in names or config.certificates)

@@ -26,7 +26,7 @@ TITLES = {
 def schema(document: str) -> None:
     """Print the JSON schema of a document: of what a command prints with --json, or of the configuration.
 
-    DOCUMENT is status, plan, history, check, tlsa, renew, rehearsal, init, dns-providers, dns-test or config. Editors
+    DOCUMENT is config, status, plan, history, check, tlsa, renew, rehearsal, init, dns-test or dns-providers. Editors
     check the configuration against its schema while you write.
     """
     from certagent.report.text import to_json

@@ -76,7 +76,7 @@ class Ca(Keys, frozen=True):
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
     proxy: str | None = None
-    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. None is used but this one: variables such
+    """The HTTP proxy that leads to the CA, `http://proxy.example.org:3128`. No other is used: variables such
     as https_proxy count for nothing."""
     eab_kid: str | None = None
     """Key identifier of an external account (RFC 8555 section 7.3.4)."""
@@ -92,8 +92,16 @@ class Dns(Keys, frozen=True):
     none: those of /etc/resolv.conf."""
     trust_ad: bool | None = None
     """Whether their AD bit is believed; by default only if all of them are on this host."""
+    validator: Literal["delv", "none"] | None = None
+    """`delv` (Debian: bind9-dnsutils) validates on this host, beside a resolver that does: if they disagree, nothing is
+    begun. Without this it validates where no believed resolver does, if it is installed; `none`: not even then."""
+    trust_anchor: str | None = None
+    """File with the root's trust anchor for it, as `trust-anchors` of named.conf; without it BIND's own."""
     public_view: bool = False
     """What this host is shown is what the world is shown: "no TLSA records" counts also if nobody validates it."""
+    ipv6: bool | None = None
+    """Whether this host can ask name servers by IPv6; without it that is found out by its routes. `false`: the way is
+    broken farther away."""
     providers: dict[Name, dict[str, Any]] = {}
     """Each has a `type` and the options of that type."""
 

@@ -10,23 +10,17 @@ RFC 7671 section 8.1 (records are everywhere before the wait begins).
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import timedelta
-from itertools import islice
-from typing import TypeVar
 
-import dns.exception
 import dns.message
 import dns.name
-from dns.message import Message, QueryMessage
-from dns.rdatatype import AAAA, NS, SOA, TLSA, TXT, A, RdataType
+from dns.rdatatype import AAAA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
 from certagent.dns.message import (
-    MAX_RECORDS,
+    UDP_PAYLOAD,
     Alias,
     Said,
     TooMany,
@@ -35,26 +29,16 @@ from certagent.dns.message import (
     majority,
     name_text,
     read,
-    records,
-    rrset_of,
 )
-from certagent.dns.recursive import UDP_PAYLOAD, Recursive, believed
-from certagent.errors import Error, Misconfigured, NotYet, ServerFailure, Transient
-from certagent.facts.dns import Answer, Observation
+from certagent.dns.recursive import Recursive, Validator, believed
+from certagent.dns.servers import Atlas, parallel, targets
+from certagent.errors import Error, Misconfigured, NotYet, Transient
+from certagent.facts.dns import Answer, Delegation, Observation
 from certagent.facts.unknown import Unknown
-from certagent.host.deadline import carried, left
+from certagent.host.deadline import left
 
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
-MAX_THREADS = 32  # 13 name servers with two addresses each fit
-MAX_ADDRESSES = 64  # of the name servers of a zone, in all: asked twice over, that takes seconds
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-Servers = dict[str, str | Unknown]
-"""By `ns-name/address`: the address to ask, or why it cannot be asked."""
 
 
 class Trail(Struct, frozen=True):
@@ -68,21 +52,6 @@ class Trail(Struct, frozen=True):
 
 
 # -- how questions are asked -------------------------------------------------------------------------------------------
-
-
-def _has_route(address: str) -> bool:
-    """Whether this host can send to the address at all; connecting a UDP socket sends nothing."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 53))
-    except OSError:
-        return False
-    return True
-
-
-def _parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    with ThreadPoolExecutor(MAX_THREADS, "dns") as pool:
-        return list(pool.map(carried(function), items))
 
 
 def _attempts(budget: timedelta) -> Iterator[None]:
@@ -107,9 +76,10 @@ class Resolver:
             each call because it changes under a process that runs for months.
         trust_ad: whether their AD bit is believed; None: if all of them are on this host.
         timeout_s: for one question; a lossy path may take twice that.
-        ipv6: False: this host has none; True: it has, and a server that cannot be reached by it is `Unknown`;
-            None: found out for each address.
+        ipv6: False: this host has none that works; True: it has, and a server that cannot be reached by it is
+            `Unknown`; None: found out for each address, as for IPv4.
         public_view: what this host is shown is what the world is shown, even if nobody validates it.
+        validator: what validates on this host, and `second`: it is asked in any case, see `recursive.Recursive`.
     """
 
     def __init__(
@@ -119,8 +89,11 @@ class Resolver:
         timeout_s: float = 3.0,
         ipv6: bool | None = None,
         public_view: bool = False,
+        validator: Validator | None = None,
+        *,
+        second: bool = False,
     ) -> None:
-        self.recursive = Recursive(nameservers, trust_ad, timeout_s)
+        self.recursive = Recursive(nameservers, trust_ad, timeout_s, validator, second=second)
         self._public_view = public_view
         self._timeout_s = timeout_s
         self._ipv6 = ipv6
@@ -132,7 +105,7 @@ class Resolver:
             Transient: `dns.unreachable`, `dns.servfail`.
             Misconfigured: `dns.no_address`.
         """
-        found = _targets(self.recursive.lookup(host, A)) + _targets(self.recursive.lookup(host, AAAA))
+        found = targets(self.recursive.lookup(host, A)) + targets(self.recursive.lookup(host, AAAA))
         if not found:
             raise Misconfigured(
                 "dns.no_address", f"{host} has no address", "add an A or AAAA record, or list addresses"
@@ -182,7 +155,7 @@ class Resolver:
         said: dict[str, Said] = {}
         lacking: dict[str, str] = {}
         for _ in _attempts(budget):
-            said = self._ask_all(atlas.servers(atlas.zone(name)), name, TXT)
+            said = self._ask_all(atlas, atlas.zone(name), name, TXT)
             shown = {key for key, s in said.items() if isinstance(s, Answer) and values <= s.values}
             lacking = {key: getattr(s, "why", "has not got it") for key, s in said.items() if key not in shown}
             if not lacking:
@@ -217,24 +190,37 @@ class Resolver:
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`: Not every server says.
         """
-        servers, found = self._atlas().servers(zone), list[str]()
+        atlas, found = self._atlas(), list[str]()
         above = dns.name.from_text(name)
         while above != dns.name.from_text(zone):
             above = above.parent()
             wildcard = f"*.{name_text(above)}"
-            said = self._ask_all(servers, wildcard, TLSA)
+            said = self._ask_all(atlas, zone, wildcard, TLSA)
             if silent := [f"{key} {s.why}" for key, s in said.items() if isinstance(s, Unknown | TooMany)]:
                 raise Transient("dns.unreachable", f"whether {wildcard} has records is not known: {'; '.join(silent)}")
             given = (s for s in said.values() if isinstance(s, Alias) or (isinstance(s, Answer) and s.values))
             found += [s.wildcard or wildcard for s in given]
         return tuple(dict.fromkeys(found))
 
+    def delegation(self, name: str) -> Delegation:
+        """Which servers the zone of a name lists, and to which its parent delegates it.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+        """
+        atlas = self._atlas()
+        return atlas.delegation(atlas.zone(absolute(name)))
+
     # -- with authority ------------------------------------------------------------------------------------------------
 
-    def _atlas(self) -> _Atlas:
-        return _Atlas(lambda name, rdtype: self.recursive.lookup(name, rdtype, even_bogus=True), self._ipv6)
+    def _atlas(self) -> Atlas:
+        return Atlas(
+            lambda name, rdtype: self.recursive.lookup(name, rdtype, even_bogus=True),
+            lambda address, query: exchange(query, address, self._timeout_s),
+            self._ipv6,
+        )
 
-    def _follow(self, atlas: _Atlas, tlsa_name: str, rdtype: RdataType) -> Trail:
+    def _follow(self, atlas: Atlas, tlsa_name: str, rdtype: RdataType) -> Trail:
         """Asks each hop at its own zone.
 
         A server that cannot be asked, or disagrees about an alias, at any hop stays Unknown to the end. The TTL of a
@@ -246,7 +232,7 @@ class Resolver:
         trouble: Error | None = None
         while True:
             zone = atlas.zone(name)
-            said = self._ask_all(atlas.servers(zone), name, rdtype)
+            said = self._ask_all(atlas, zone, name, rdtype)
             target = majority(said.values())
             answers: dict[str, Answer | Unknown] = {}
             ttl_s = 0
@@ -275,7 +261,7 @@ class Resolver:
             hops.append((target, ttl_s))
             name = target
 
-    def _ask_all(self, servers: Servers, name: str, rdtype: RdataType) -> dict[str, Said]:
+    def _ask_all(self, atlas: Atlas, zone: str, name: str, rdtype: RdataType) -> dict[str, Said]:
         # RD is not set, so that a server that also resolves for others does not ask around.
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_PAYLOAD, want_dnssec=True, flags=0)
 
@@ -283,77 +269,12 @@ class Resolver:
             response = server if isinstance(server, Unknown) else exchange(query, server, self._timeout_s)
             return response if isinstance(response, Unknown) else read(response, name, rdtype)
 
-        return dict(zip(servers, _parallel(ask, servers.values()), strict=True))
-
-
-def _targets(response: Message) -> list[str]:
-    """The end of an answer's aliases: addresses, or names of servers; one more than is asked shows that there are."""
-    try:
-        rrset = response.resolve_chaining().answer if isinstance(response, QueryMessage) else None
-    except dns.exception.DNSException:  # a broken chain leads nowhere
-        return []
-    return sorted(record.to_text().lower() for record in records(rrset))[: MAX_RECORDS + 1] if rrset else []
-
-
-class _Atlas:
-    """Zones and their servers, as found during one call. It raises Transient `dns.unreachable`, `dns.servfail`."""
-
-    def __init__(self, lookup: Callable[[str, RdataType], Message], ipv6: bool | None) -> None:
-        self._lookup = lookup
-        self._ipv6 = ipv6
-        self._zones: dict[str, str] = {}
-        self._servers: dict[str, Servers] = {}
-
-    def zone(self, name: str) -> str:
-        """The zone that holds the name, which need not exist: the nearest name at or above it with an own SOA."""
-        if name not in self._zones:
-            self._zones[name] = self._walk(name)
-        return self._zones[name]
-
-    def zones_of(self, *names: str) -> list[str]:
-        """Those of them that were found so far."""
-        return [self._zones[name] for name in names if name in self._zones]
-
-    def _walk(self, name: str) -> str:
-        apex, failed = dns.name.from_text(name), None
-        while apex != dns.name.root:
-            try:
-                if rrset_of(self._lookup(name_text(apex), SOA), name_text(apex), SOA):
-                    return name_text(apex)
-            except ServerFailure as error:
-                # An alias that leads into a broken zone spoils the question, while its own zone is fine. Were the zone
-                # itself the broken one, the zone above is found, whose servers do not answer with authority.
-                failed = error
-            apex = apex.parent()
-        if failed:
-            raise failed
-        return "."
-
-    def servers(self, zone: str) -> Servers:
-        """Every address of every name server of the zone. Of too many some are asked, and the rest is one `Unknown`."""
-        if zone not in self._servers:
-            names = _targets(self._lookup(zone, NS))
-            found: Servers = {}
-            for one in _parallel(self._addresses, names):
-                found |= one
-            self._servers[zone] = dict(islice(found.items(), MAX_ADDRESSES))
-            if len(found) > MAX_ADDRESSES or len(names) > MAX_RECORDS:
-                why = f"has name servers with more than {MAX_ADDRESSES} addresses: not all were asked"
-                self._servers[zone][f"{zone}/-"] = Unknown(why)
-            if not found:
-                self._servers[zone] = {f"{zone}/-": Unknown("has no name servers")}
-        return self._servers[zone]
-
-    def _addresses(self, host: str) -> Servers:
-        try:
-            v4, v6 = (_targets(self._lookup(host, rdtype)) for rdtype in (A, AAAA))
-        except Transient as error:
-            return {f"{host}/-": Unknown(error.detail)}
-        found: Servers = {f"{host}/{address}": address for address in v4}
-        for address in v6:
-            if self._ipv6 or (self._ipv6 is None and _has_route(address)):
-                found[f"{host}/{address}"] = address
-            elif not v4:
-                found[f"{host}/{address}"] = Unknown("cannot be asked: no IPv6 route from this host")
-            # else: by the practice of RFC 1034 section 4.1 one name is one machine, and IPv4 reaches it.
-        return found or {f"{host}/-": Unknown("has no address")}
+        servers = atlas.servers(zone)
+        said = dict(zip(servers, parallel(ask, servers.values()), strict=True))
+        for key in atlas.added(zone):
+            if isinstance(silent := said[key], Unknown):
+                # The world's view is said to be this one: what only the parent has is another view, and may be closed.
+                said[key] = Unknown(f"{silent.why} (it is in the parent's delegation only)")
+                if self._public_view:
+                    del said[key]
+        return said

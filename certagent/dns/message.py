@@ -35,6 +35,7 @@ from certagent.pki import endpoint
 # client leaves it out (RFC 6698 section 4.1), and only who sees it can say so.
 setattr(dns.rdtypes.ANY.TLSA.TLSA, "_cert_length_by_mtype", {})  # noqa: B010
 
+UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
 MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 
 

@@ -43,3 +43,17 @@ class Observation(Struct, frozen=True):
     why: str = ""
     path: tuple[tuple[str, int], ...] = ()
     """Each CNAME on the way, as in `Answer`: also if nobody was heard behind it."""
+
+
+class Delegation(Struct, frozen=True):
+    """The name servers of a zone by its parent, where senders' resolvers come from, and by the zone itself."""
+
+    zone: str
+    parent: str
+    """The zone above it; empty: it was not found."""
+    listed: frozenset[str]
+    """The names in the zone's own NS records."""
+    delegated: dict[str, tuple[str, ...]] | Unknown
+    """The names in the parent's, with the addresses that it adds (glue). Empty: the parent has no delegation."""
+    addresses: dict[str, tuple[str, ...]]
+    """The addresses that these names have, as far as they could be looked up."""

@@ -65,7 +65,7 @@ class Served(Struct, frozen=True):
     chain: Chain | Unknown
     took_s: float
     sni: str | None = None
-    """The name that was asked for; "": none was; None: not noted, as in journals before 0.2, which asked for `host`."""
+    """The name that was asked for; "": none was; None: that of the host."""
     version: str = ""
     """The version of TLS that was spoken, `1.2` or `1.3`; "" where none was."""
 
@@ -79,8 +79,7 @@ class Served(Struct, frozen=True):
         """Where somebody answered and no certificate was shown: which answer, to compare with another time's."""
         if isinstance(self.chain, Chain) or not self.chain.reached:
             return None
-        why = self.chain.why.partition(" (its own words: ")[0]  # they may have a number that is new each time
-        return f"{self.place} {self.key_type} SNI {self.sni or 'none'}: {why}"
+        return f"{self.place} {self.key_type} SNI {self.sni or 'none'}: {self.chain.answer or self.chain.why}"
 
     @property
     def where(self) -> str:

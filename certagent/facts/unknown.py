@@ -15,3 +15,6 @@ class Unknown(Struct, frozen=True, tag=True):
     """Of a service: it came to TLS, but showed no certificate. False where nobody was there, or it turned us away."""
     refusal: Literal["", "busy", "host"] = ""
     """Of a service that turned us away before TLS: `busy`, for now; `host`, since it does not talk to this host so."""
+    answer: str = ""
+    """Of a service: `why` without the service's own words, which may have a number that is new each time. "": as `why`.
+    """

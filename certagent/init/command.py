@@ -225,7 +225,7 @@ class _Say:
                 "proposed": "proposed change to",
                 "made": "changed",
                 "there": "nothing to change in",
-                "later": "to be made later, a change to",
+                "later": "later change to",
             }[outcome.state]
             self.line(f"{words} {outcome.file}: {outcome.why}", indent=2)
             if outcome.missing:

@@ -28,6 +28,9 @@ _CONTAINER = (
 )
 
 
+_VALIDATOR = "apt install unbound; or apt install bind9-dnsutils: certagent then validates by delv"
+
+
 def of(survey: Survey) -> Iterator[Finding]:
     """What people want to know of it, the servers first."""
     if os.geteuid() != 0:
@@ -39,7 +42,7 @@ def of(survey: Survey) -> Iterator[Finding]:
     if not survey.resolvers.addresses:
         yield Finding("error", "DNS", survey.resolvers.why, "apt install unbound, or repair /etc/resolv.conf")
     elif not survey.resolvers.validates:
-        yield Finding("note", "DNS", f"no validating resolver: {survey.resolvers.why}", "apt install unbound")
+        yield Finding("note", "DNS", f"no validating resolver: {survey.resolvers.why}", _VALIDATOR)
     yield from _names(survey)
 
 

@@ -78,8 +78,11 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
         yield from _comment(f"{use.why}.", 2)
         yield f"  resolvers: {_flow(list(use.addresses))}"
     else:
-        todo = "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one no"
-        yield from _comment(f"{todo} first TLSA record is published. Now: {use.why}.", 2)
+        yield from _comment(
+            "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one, and "
+            f"without delv (apt install bind9-dnsutils), no first TLSA record is published. Now: {use.why}.",
+            2,
+        )
         yield "  #resolvers: [127.0.0.1]"
     yield "  providers:"
     sections = _providers(survey, proposed)
@@ -338,7 +341,9 @@ def _comment(words: str, indent: int = 0) -> list[str]:
     """Wrapped; every line begins with `# `. No line break of others survives."""
     lead = " " * indent + "# "
     plain = " ".join(words.split())
-    return textwrap.wrap(plain, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False) or [lead]
+    return textwrap.wrap(
+        plain, _WIDTH, initial_indent=lead, subsequent_indent=lead, break_long_words=False, break_on_hyphens=False
+    ) or [lead]
 
 
 def _flow(value: object) -> str:

@@ -71,7 +71,7 @@ def _keep(text: str, output: Path | None) -> list[Next]:
             Next("compare it with the configuration there is", f"certagent init 2>/dev/null | diff -u {DEFAULT} -")
         )
     elif output is None:
-        made = "" if DEFAULT.parent.is_dir() else f"install -d {DEFAULT.parent} && "
+        made = "" if DEFAULT.parent.is_dir() else f"install -d -m 700 {DEFAULT.parent} && "
         steps.append(Next("keep the proposal", f"{made}certagent init --output {DEFAULT}"))
     if (todo := text.count("TODO:")) and (output or not DEFAULT.exists()):
         steps.append(

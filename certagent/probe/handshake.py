@@ -84,7 +84,7 @@ def probe(
         leaf = _ABSENT
     except Unseen as unseen:
         refusal = "busy" if isinstance(unseen, Busy) else "host" if isinstance(unseen, TurnedAway) else ""
-        leaf = Unknown(str(unseen), reached=not refusal, refusal=refusal)
+        leaf = Unknown(str(unseen), reached=not refusal, refusal=refusal, answer=unseen.answer)
     except TimeoutError:
         leaf = Unknown(f"no answer within {timeout_s:g} s")
     except (OSError, ValueError, UnsupportedAlgorithm, x509.InvalidVersion, Error) as error:  # of odd certificates

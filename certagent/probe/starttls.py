@@ -28,7 +28,11 @@ _CHUNK_BYTES = 16 << 10
 
 
 class Unseen(Exception):
-    """Why no certificate was seen."""
+    """Why no certificate was seen. `answer`: see `Unknown.answer`."""
+
+    def __init__(self, why: str, answer: str = "") -> None:
+        super().__init__(why)
+        self.answer = answer
 
 
 class TurnedAway(Unseen):
@@ -153,7 +157,8 @@ _TURNED_AWAY = "it turns this host away: busy, shutting down, too many connectio
 
 def _refused(asked: str, meaning: str, words: str, *, busy: bool = False) -> Unseen:
     kind = Busy if busy else Unseen if asked in ("STARTTLS", "STLS", "TLS") else TurnedAway
-    return kind(f"{asked}: {meaning} (its own words: {words[:200]})")
+    answer = f"{asked}: {meaning}"
+    return kind(f"{answer} (its own words: {words[:200]})", answer)
 
 
 def _printable(text: bytes) -> str:

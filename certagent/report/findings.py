@@ -49,7 +49,10 @@ def dnssec(tlsa_name: str, observation: Observation) -> Finding:
         return Finding("ok", f"DNSSEC {tlsa_name}", f"secure{why}")
     hint = "senders use TLSA records only if DNSSEC validates (RFC 7672 section 2.2)"
     if observation.security == "unknown":
-        hint = "let a validating resolver run on this host; or set dns.trust_ad, or dns.public_view if it is true"
+        hint = (
+            "let a validating resolver run on this host, or install delv (Debian: bind9-dnsutils); or set dns.trust_ad,"
+        )
+        hint += " or dns.public_view if it is true"
     return Finding("error", f"DNSSEC {tlsa_name}", f"{observation.security}{why}", hint)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -90,7 +91,7 @@ def _described(part: Schema, type_: type[msgspec.Struct]) -> Schema:
         part["description"] = inspect.cleandoc(part["description"])
     for name, text in texts(type_).items():
         if name in part["properties"]:
-            part["properties"][name]["description"] = text
+            part["properties"][name]["description"] = re.sub(r"\bNone\b", "null", text)
     return part
 
 

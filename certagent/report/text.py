@@ -53,16 +53,21 @@ def step(certificate: str, taken: Taken) -> str:
 def timeline(steps: Sequence[Planned]) -> str:
     """A forecast, one line per step; a wait shows its length and its reason."""
     lines: list[str] = []
-    waited = 0.0
-    for item, following in zip(steps, [*steps[1:], None], strict=True):
+    waits: list[Planned] = []
+
+    def waited() -> None:
+        if waits:
+            total = timedelta(seconds=sum(wait.wait_s or 0.0 for wait in waits))
+            lines.append(f"{'':19}  … {brief(total)}: {waits[-1].because}")
+            waits.clear()
+
+    for item in steps:
         if item.wait_s is not None:
-            waited += item.wait_s
-            # observations while a wait goes on say nothing new in a forecast
-            if following is None or not (following.step == "Observe" or following.wait_s is not None):
-                lines.append(f"{'':19}  … {brief(timedelta(seconds=waited))}: {item.because}")
-                waited = 0.0
-        elif not (waited and item.step == "Observe"):
+            waits.append(item)
+        elif not (waits and item.step == "Observe"):  # one while a wait goes on says nothing new in a forecast
+            waited()
             lines.append(f"{date(item.at)}  {item.what}: {item.because}")
+    waited()
     return "\n".join(lines)
 
 
@@ -89,7 +94,8 @@ def rehearsal(report: RehearsedCertificate) -> str:
     """What a rehearsal wrote and removed, and the timeline of the real run."""
     lines = [f"  wrote   {record}" for record in report.written]
     lines += [f"  removed {record}" for record in report.removed]
-    lines.append("  nothing else was changed: no TLSA record, no file of a mail server, no reload")
+    nothing = "nothing else" if lines else "nothing"
+    lines.append(f"  {nothing} was changed: no TLSA record, no file of a mail server, no reload")
     lines.append("the real run:")
     stops = "ERROR: the real run would stop at what is marked above"
     return "\n".join([*lines, timeline(report.plan), "the real run would succeed" if report.succeeds else stops])
@@ -202,9 +208,9 @@ def _failure(failure: Failure) -> Iterator[str]:
 
 
 def _roll(roll: Roll, now: datetime) -> Iterator[str]:
-    new = f"to {roll.new}: " if roll.new else ""
+    new = f" to {roll.new}" if roll.new else ""
     when = f"; swap in {brief(roll.swap_at - now)}, {date(roll.swap_at)}" if roll.swap_at else ""
-    yield f"  roll {new}{_STAGES[roll.stage]}{when}"
+    yield f"  roll{new}: {_STAGES[roll.stage]}{when}"
     for reason in roll.waits_for:
         yield f"    waits for {reason}"
 
@@ -231,7 +237,8 @@ def _tlsa_name(name: TlsaName) -> Iterator[str]:
         head = "withdrawn"
     else:
         head = f"{count(len(name.wanted), 'record')} at {name.in_dns} of {count(name.servers, 'server')}"
-    yield f"  {name.name} {head}; {name.dnssec}; observed {date(name.observed_at)}"
+    dnssec = "DNSSEC unknown" if name.dnssec == "unknown" else name.dnssec
+    yield f"  {name.name} {head}; {dnssec}; observed {date(name.observed_at)}"
     if name.unmanaged:
         yield f"    note: not certagent's, left alone: {short(name.unmanaged)}"
     for answer in name.answers:

@@ -26,13 +26,13 @@ def row_digest(  # noqa: PLR0917 -- the columns
     return digest(previous, columns.encode() + body)
 
 
-def head_digest(last: bytes, state: bytes, again: bytes) -> bytes:
+def head_digest(last: bytes, version: int, state: bytes, again: bytes) -> bytes:
     """The digest that belongs to a head after the row of that digest. JSON has no NUL."""
     if not (isinstance(state, bytes) and isinstance(again, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return b""
-    return digest(last, state + b"\0" + again)
+    return digest(last, f"{version}\n".encode() + state + b"\0" + again)
 
 
 def belongs(head: Head, last: tuple[int, bytes]) -> bool:
     """Whether the head belongs to the last row."""
-    return head.seq == last[0] and head.digest == head_digest(last[1], head.state, head.again)
+    return head.seq == last[0] and head.digest == head_digest(last[1], head.version, head.state, head.again)

@@ -2,7 +2,8 @@
 
 Each row carries a digest chained to the row before it, and the head one chained to the last row. A torn page, a lost
 or a changed row is found, not believed. The state in the head is only a shortcut: `verify` folds everything again and
-compares.
+compares. A head that an older version of the kind wrote is folded anew from the rows whenever it is read, until the
+next append replaces it.
 
 What is seen again and is the same adds no row (see `SubjectKind.topic`): its date moves in the head, which is folded
 after the rows. Before the next row of any other kind it becomes a row itself, so nothing is ever folded out of order.
@@ -18,7 +19,7 @@ from typing import Generic
 
 import msgspec
 
-from certagent.errors import Transient
+from certagent.errors import Misconfigured, Transient
 from certagent.facts.moment import ClockId, Instant
 from certagent.store import chain
 from certagent.store.protocol import Found, Head, Row, Store, Wake
@@ -112,27 +113,38 @@ class Journal(Generic[S, E]):
         subject = self._subject(name)
         rows, found = self.store.read(subject, 0)
         known, topics = self._known(name, found)
+        if known.state != self._folded(name, rows, topics):
+            raise self.store.damaged(f"{subject}: the events do not fold to the stored state")
+        return known.seq
+
+    def _folded(self, name: str, rows: Sequence[Row], topics: Topics) -> S:
+        """The state that all these rows fold to, with what was seen again after them."""
         state, recent = self._kind.new(name), dict[int, E]()
-        for entry in self._entries(subject, rows, 0):
+        for entry in self._entries(self._subject(name), rows, 0):
             state = self._kind.fold(state, entry.event, entry.at)
             recent[entry.seq] = entry.event
         for entry in self._seen_again(topics, recent):
             state = self._kind.fold(state, entry.event, entry.at)
-        if state != known.state:
-            raise self.store.damaged(f"{subject}: the events do not fold to the stored state")
-        return known.seq
+        return state
 
     def _known(self, name: str, found: Found) -> tuple[Known[S], Topics]:
         subject = self._subject(name)
         if found.head is None and found.last is None:
             return Known(0, self._kind.new(name)), {}
-        if found.head is None or found.last is None or not chain.belongs(found.head, found.last):
+        head = found.head
+        if head is None or found.last is None or not chain.belongs(head, found.last):
             raise self.store.damaged(f"{subject}: the state does not belong to the last event")
+        if head.version > self._kind.version:
+            detail = f"{subject}: its events are of version {head.version}; this certagent knows {self._kind.version}"
+            raise Misconfigured("journal.version", detail, "use the certagent that wrote it, or a newer one")
         try:
-            topics = _TOPICS.decode(found.head.again)
-            return Known(found.head.seq, self._state.decode(found.head.state)), topics
+            topics = _TOPICS.decode(head.again)
+            if head.version == self._kind.version:
+                return Known(head.seq, self._state.decode(head.state)), topics
         except (msgspec.MsgspecError, ValueError) as error:
             raise self.store.damaged(f"{subject}: the state does not read: {error}") from None
+        rows, _ = self.store.read(subject, 0)  # another process may have added some meanwhile
+        return Known(head.seq, self._folded(name, rows[: head.seq], topics)), topics
 
     def _entries(self, subject: str, rows: Sequence[Row], after: int) -> Iterator[Entry[E]]:
         previous = b"" if after < 1 else None
@@ -200,10 +212,9 @@ class Journal(Generic[S, E]):
             if topic:
                 topics[topic], recent[seq] = Again(seq), event
         seq, last = written.last
-        body, again = _encode(state), _encode(topics)
-        self.store.append(
-            subject, known.seq, written.rows, Head(seq, body, again, chain.head_digest(last, body, again))
-        )
+        body, again, version = _encode(state), _encode(topics), self._kind.version
+        digest = chain.head_digest(last, version, body, again)
+        self.store.append(subject, known.seq, written.rows, Head(seq, version, body, again, digest))
         return Known(seq, state)
 
     def sleep(self, name: str, delay: timedelta, why: str) -> None:

@@ -35,6 +35,8 @@ class Head(Struct, frozen=True):
 
     seq: int
     """Of the last row."""
+    version: int
+    """The version of the kind (see `SubjectKind.version`) that wrote the state."""
     state: bytes
     again: bytes
     """What was seen again since, and when (see `journal.Again`)."""

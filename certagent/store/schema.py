@@ -20,8 +20,8 @@ CREATE TABLE event (
   body BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (subject, seq)
 ) WITHOUT ROWID;
 CREATE TABLE head (
-  subject TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL, again BLOB NOT NULL, digest BLOB NOT NULL,
-  wake_at REAL, wake_s REAL, why TEXT NOT NULL DEFAULT ''
+  subject TEXT PRIMARY KEY, seq INTEGER NOT NULL, version INTEGER NOT NULL, state BLOB NOT NULL, again BLOB NOT NULL,
+  digest BLOB NOT NULL, wake_at REAL, wake_s REAL, why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX head_wake_at ON head (wake_at);
 CREATE INDEX head_wake_s ON head (wake_s);
@@ -84,9 +84,9 @@ def _from_1(db: sqlite3.Connection) -> None:
         before, new = chains.pop(name, (b"", b""))
         if found != _digest(before, state):
             raise ValueError(f"{name}: the state does not belong to the last event")
-        digest = _digest(new, state + b"\0{}")
+        digest = _digest(new, b"0\n" + state + b"\0{}")  # of version 0: it is folded anew
         db.execute(
-            "INSERT INTO head VALUES (?,?,?,x'7B7D',?,?,?,?)", (f"certificate/{name}", seq, state, digest, *hint)
+            "INSERT INTO head VALUES (?,?,0,?,x'7B7D',?,?,?,?)", (f"certificate/{name}", seq, state, digest, *hint)
         )
     if chains:
         raise ValueError(f"{next(iter(chains))}: there are events without a state")

@@ -144,7 +144,9 @@ class Sqlite:
         return [Row(seq, wall, s, ClockId(host, boot), body, d) for seq, wall, s, host, boot, body, d in rows], found
 
     def _found(self, subject: str) -> Found:
-        row = self._db.execute("SELECT seq, state, again, digest FROM head WHERE subject=?", (subject,)).fetchone()
+        row = self._db.execute(
+            "SELECT seq, version, state, again, digest FROM head WHERE subject=?", (subject,)
+        ).fetchone()
         last = self._db.execute(
             "SELECT seq, digest FROM event WHERE subject=? ORDER BY seq DESC LIMIT 1", (subject,)
         ).fetchone()
@@ -209,10 +211,10 @@ class Sqlite:
                 self._fenced(f"INSERT INTO event SELECT ?,?,?,?,?,?,? WHERE {_FENCE}", columns, subject, expected)
                 expected = row.seq
             self._fenced(
-                f"INSERT INTO head (subject, seq, state, again, digest) SELECT ?,?,?,?,? WHERE {_FENCE}"
-                " ON CONFLICT (subject) DO UPDATE SET seq=excluded.seq, state=excluded.state, again=excluded.again,"
-                " digest=excluded.digest, wake_at=NULL, wake_s=NULL",
-                (subject, head.seq, head.state, head.again, head.digest),
+                f"INSERT INTO head (subject, seq, version, state, again, digest) SELECT ?,?,?,?,?,? WHERE {_FENCE}"
+                " ON CONFLICT (subject) DO UPDATE SET seq=excluded.seq, version=excluded.version,"
+                " state=excluded.state, again=excluded.again, digest=excluded.digest, wake_at=NULL, wake_s=NULL",
+                (subject, head.seq, head.version, head.state, head.again, head.digest),
                 subject,
                 expected,
             )

@@ -44,6 +44,10 @@ class SubjectKind(Struct, Generic[S, E], frozen=True):
     """The state of a subject of that name before its first event."""
     fold: Callable[[S, E, Instant], S]
     """The state after an event. The only way a state changes."""
+    version: int
+    """Of events, state and fold. It rises whenever the same events fold to another state, or an event or a field of one
+    is new. A stored state of a smaller version is folded anew from the events; one of a greater version is refused.
+    """
     topic: Callable[[E], str | None]
     """What an event that only says what was seen is about; None for any other event.
 

@@ -97,7 +97,7 @@ def _topic(event: Said | Observed) -> str | None:
     return "seen" if isinstance(event, Observed) else None
 
 
-TALE: SubjectKind[Tale, Said | Observed] = SubjectKind("tale", Said | Observed, Tale, _new, _fold, _topic)
+TALE: SubjectKind[Tale, Said | Observed] = SubjectKind("tale", Said | Observed, Tale, _new, _fold, 1, _topic)
 Tales = Journal[Tale, Said | Observed]
 
 

@@ -254,6 +254,20 @@ class TestFinalize:
         ca.always("/cert", answer(Reply(200, chain, NONCE)))
         assert caught(Transient, acme.finalize, f"{ca.url}/o/1", CSR).code == "ca.garbage"
 
+    def test_its_other_chains_are_asked_for_one_by_one(self, ca: Ca, acme: Acme) -> None:
+        """RFC 8555 section 7.4.2, RFC 8288 section 3. What is no https URL is not followed."""
+        first, second, third = (certificates.make([NAME]).certificate_pem for _ in range(3))
+        places = f'<{ca.url}/a>;rel="alternate", <{ca.url}/up>; rel=up, <http://x/>;rel="alternate"'
+        links = {**NONCE, "Link": f'{places}, <{ca.url}/b> ; Rel="index alternate"'}
+        ca.always("/o/1", answer(ca.json(ca.order("valid", certificate=f"{ca.url}/cert"))))
+        ca.always("/cert", answer(Reply(200, first, links)))
+        ca.always("/a", answer(Reply(200, second, NONCE)))
+        ca.always("/b", answer(Reply(200, third, NONCE)))
+        found = acme.alternates(f"{ca.url}/o/1")
+        assert next(found) == second
+        assert ca.count("POST /b") == 0
+        assert list(found) == [third]
+
 
 class TestRefusals:
     def test_the_account_of_another_ca_is_registered_anew(self, ca: Ca, acme: Acme, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def copied(store: Sqlite, name: str) -> None:
         subjects = [str(CERTIFICATE.subject(n)) for n in (f"{name[: -len(str(number))]}{number}", name)]
         for table, columns in (
             ("event", "seq, wall, elapsed_s, clock, body, digest"),
-            ("head", "seq, state, again, digest, wake_at, wake_s, why"),
+            ("head", "seq, version, state, again, digest, wake_at, wake_s, why"),
         ):
             db.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM {table} WHERE subject=?", subjects)
 

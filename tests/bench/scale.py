@@ -25,7 +25,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from certagent.agent.certificate import CERTIFICATE
+from certagent.agent.certificate import CERTIFICATE, VERSION
 from certagent.config.load import load
 from certagent.facts.dns import Answer
 from certagent.facts.moment import Instant
@@ -229,7 +229,9 @@ def fill(path: Path, specs: Mapping[str, Spec], count: int) -> None:
         for (seq, at, elapsed_s), body in zip(template.rows, bodies, strict=True):
             last = chain.row_digest(last, subject, seq, at, elapsed_s, clock, body)
             rows.append(Row(seq, at, elapsed_s, clock, body, last))
-        store.append(subject, 0, rows, Head(len(rows), state, b"{}", chain.head_digest(last, state, b"{}")))
+        store.append(
+            subject, 0, rows, Head(len(rows), VERSION, state, b"{}", chain.head_digest(last, VERSION, state, b"{}"))
+        )
         store.sleep(subject, timedelta(seconds=3600 + number % 3600), "check interval")
     store.close()
 

@@ -170,7 +170,7 @@ def test_a_service_that_does_not_answer(known: Known, fake: Service, token_file:
     """A request ends as a whole, also from a server that sends a byte now and then."""
     fake.faults.append(fault)
     with pytest.raises(Transient, match=r"no answer.*dns\.unreachable"):
-        known.provider(fake, token_file, 0.5, ZONE).get(NAME, "TLSA")
+        known.provider(fake, token_file, 0.5, ZONE, front=True).get(NAME, "TLSA")
 
 
 def test_an_answer_that_is_lost_after_the_write(fake: Service, provider: Provider) -> None:

@@ -16,7 +16,8 @@ import dns.rrset
 import pytest
 from dns.rdatatype import TLSA, TXT
 
-from certagent.dns import authority as module
+from certagent.dns import authority
+from certagent.dns import servers as module
 from certagent.dns.authority import Resolver
 from certagent.dns.message import Alias, TooMany, absolute, exchange, majority, read, zone_of
 from certagent.errors import Misconfigured
@@ -144,16 +145,21 @@ class TestServers:
         def exchange(*_: object) -> dns.message.Message:
             return response()
 
-        monkeypatch.setattr(module, "exchange", exchange)
+        monkeypatch.setattr(authority, "exchange", exchange)
+
+        def has_route(_: str) -> bool:
+            return True
+
+        monkeypatch.setattr(module, "has_route", has_route)
 
     @pytest.mark.parametrize("route", [True, False])
     def test_ipv6_without_a_route(self, monkeypatch: pytest.MonkeyPatch, route: bool) -> None:
         """A server that is also asked by IPv4 is left out; one that has only IPv6 is Unknown."""
 
-        def has_route(_: str) -> bool:
-            return route
+        def has_route(address: str) -> bool:
+            return route or ":" not in address
 
-        monkeypatch.setattr(module, "_has_route", has_route)
+        monkeypatch.setattr(module, "has_route", has_route)
         v6 = {("ns1.example.org.", "AAAA"): "2001:db8::1", ("ns2.example.org.", "AAAA"): "2001:db8::2"}
         answers = Scripted(NS | v6).observe(NAME).answers
         told = {key: type(answer) for key, answer in answers.items()}
@@ -162,6 +168,27 @@ class TestServers:
             assert told == {"ns1.example.org./192.0.2.1": Answer, **both}
         else:
             assert told == {"ns1.example.org./192.0.2.1": Answer, "ns2.example.org./2001:db8::2": Unknown}
+
+    def test_ipv4_without_a_route(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host with IPv6 only asks by that."""
+
+        def has_route(address: str) -> bool:
+            return ":" in address
+
+        monkeypatch.setattr(module, "has_route", has_route)
+        v6 = {("ns1.example.org.", "AAAA"): "2001:db8::1", ("ns2.example.org.", "A"): "192.0.2.2"}
+        assert Scripted(NS | v6).observe(NAME).answers == {
+            "ns1.example.org./2001:db8::1": Answer(frozenset(), 0),
+            "ns2.example.org./192.0.2.2": Unknown("cannot be asked: no IPv4 route from this host"),
+        }
+
+    def test_ipv6_that_is_said_to_be_broken(self) -> None:
+        """`dns.ipv6: false`, with a route that leads nowhere."""
+        v6 = {("ns1.example.org.", "AAAA"): "2001:db8::1", ("ns2.example.org.", "AAAA"): "2001:db8::2"}
+        assert Scripted(NS | v6, ipv6=False).observe(NAME).answers == {
+            "ns1.example.org./192.0.2.1": Answer(frozenset(), 0),
+            "ns2.example.org./2001:db8::2": Unknown("cannot be asked: dns.ipv6 is false"),
+        }
 
     def test_a_server_without_address_is_unknown(self) -> None:
         """It is listed, so somebody may ask it."""
@@ -205,6 +232,84 @@ class TestServers:
         asked.clear()
         scripted.observe(NAME)
         assert len(asked) == 1
+
+
+PARENT = {
+    ("org.", "SOA"): "a. root. 1 1 1 1 1",
+    ("org.", "NS"): "a.org.|b.org.",
+    ("a.org.", "A"): "192.0.2.8",
+    ("b.org.", "A"): "192.0.2.9",
+    ("ns2.example.org.", "A"): "192.0.2.2",
+}
+
+
+class TestParent:
+    """The delegation is asked of the parent's servers; the zone's own servers answer that nothing is there."""
+
+    @pytest.fixture(autouse=True)
+    def _reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def has_route(_: str) -> bool:
+            return True
+
+        monkeypatch.setattr(module, "has_route", has_route)
+
+    def says(self, monkeypatch: pytest.MonkeyPatch, **by_host: str | Unknown) -> list[str]:
+        """Lets the parent's servers a and b say so: NS records and glue as in a zone file. The addresses asked."""
+        asked: list[str] = []
+        hosts = {"192.0.2.8": by_host.get("a", Unknown("silent")), "192.0.2.9": by_host.get("b", Unknown("silent"))}
+
+        def exchange(query: dns.message.Message, address: str, _: float) -> dns.message.Message | Unknown:
+            asked.append(address)
+            if address not in hosts:
+                return dns.message.from_wire(response().to_wire())
+            text = hosts[address]
+            if isinstance(text, Unknown):
+                return text
+            message = dns.message.make_response(query)
+            for line in text.splitlines():
+                name, rdtype, value = line.split()
+                section = message.authority if rdtype == "NS" else message.additional
+                section.append(dns.rrset.from_text(name, 60, "IN", rdtype, value))
+            return message
+
+        monkeypatch.setattr(authority, "exchange", exchange)
+        return asked
+
+    def test_the_union_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What each of the parent's servers says counts, and glue that the name itself does not have."""
+        both = "example.org. NS NS1.Example.org.\nns1.example.org. A 192.0.2.1\n"
+        one = "example.org. NS old.example.net.\nold.example.net. A 192.0.2.7\nother.org. A 192.0.2.66"
+        self.says(monkeypatch, a=both, b=both + one)
+        resolver = Scripted(NS | PARENT)
+        assert set(resolver.observe(NAME).answers) == {
+            "ns1.example.org./192.0.2.1",
+            "ns2.example.org./192.0.2.2",
+            "old.example.net./192.0.2.7",
+        }
+        found = resolver.delegation(NAME)
+        assert (found.zone, found.parent, found.listed) == (
+            "example.org.",
+            "org.",
+            {"ns1.example.org.", "ns2.example.org."},
+        )
+        assert found.delegated == {"ns1.example.org.": ("192.0.2.1",), "old.example.net.": ("192.0.2.7",)}
+
+    @pytest.mark.parametrize(("a", "b"), [(Unknown("silent"), Unknown("silent")), ("com. NS a.com.", "com. NS a.com.")])
+    def test_a_parent_that_does_not_say_adds_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, a: str | Unknown, b: str | Unknown
+    ) -> None:
+        """It is away, or what is asked has nothing to do with it; `check` says so."""
+        self.says(monkeypatch, a=a, b=b)
+        resolver = Scripted(NS | PARENT)
+        assert set(resolver.observe(NAME).answers) == {"ns1.example.org./192.0.2.1", "ns2.example.org./192.0.2.2"}
+        assert isinstance(resolver.delegation(NAME).delegated, Unknown)
+
+    def test_a_call_asks_the_parent_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However often the zone's servers are asked."""
+        asked = self.says(monkeypatch, a="example.org. NS ns1.example.org.", b="example.org. NS ns1.example.org.")
+        Scripted(NS | PARENT).observe(NAME, expect=frozenset({f"3 1 1 {A}"}), budget=timedelta(seconds=0.1))
+        assert sorted(a for a in asked if a in ("192.0.2.8", "192.0.2.9")) == ["192.0.2.8", "192.0.2.9"]
+        assert asked.count("192.0.2.1") > 1
 
 
 class TestNoAddress:

@@ -233,7 +233,7 @@ def test_a_trial_of_a_provider_leaves_nothing_behind(site: Site) -> None:
     assert site.challenges() == [[], []]
     [zone] = site.run("dns", "test", ZONE.upper(), "--json").json["zones"]
     assert (zone["zone"], zone["outcome"]) == (f"{ZONE}.", "ok")
-    assert site.run("dns", "test", "other.example", code=2).hints == [f"configured: {ZONE}."]
+    assert site.run("dns", "test", "other.example", code=2).hints == [f"choose one that is configured: {ZONE}."]
     assert f"in use for {ZONE}." in site.run("dns", "providers").out
     able = {one["type"]: one for one in site.run("dns", "providers", "--json").json["providers"]}
     assert able["rfc2136"]["zones"] == [f"{ZONE}."]

@@ -21,6 +21,7 @@ from certagent.dns.providers.powerdns import Options as HttpOptions
 from certagent.dns.providers.powerdns import PowerDns as HttpApi
 from certagent.dns.providers.protocol import Changed
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
+from certagent.dns.validator import Delv
 from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
@@ -35,11 +36,13 @@ from tests.lab.addresses import (
     KNOT_ZONE,
     MX1,
     PRIMARY,
+    RESOLVER,
     SECONDARY,
     SPARE,
     ZONE,
 )
 from tests.lab.dns import Dns
+from tests.lab.odd import Odd, through
 from tests.lab.powerdns import ADDRESS, PDNS_ZONE, PowerDns
 from tests.lab.wait import until
 
@@ -202,6 +205,75 @@ class TestObserve:
         observation = Resolver((SPARE,), timeout_s=0.2).observe(f"_25._tcp.mx1.{ZONE}.")
         assert (observation.zone, observation.security) == ("", "unknown")
         assert [type(a) for a in observation.answers.values()] == [Unknown]
+
+
+@pytest.fixture
+def delv(lab_dns: Dns) -> Delv:
+    return Delv(str(lab_dns.trust_anchor))
+
+
+class TestDelv:
+    """No resolver here validates, or none is believed."""
+
+    @pytest.fixture
+    def alone(self, delv: Delv) -> Resolver:
+        return Resolver(trust_ad=False, timeout_s=0.5, validator=delv)
+
+    def test_a_zone_that_validates(self, lab_dns: Dns, alone: Resolver) -> None:
+        """With records and without; and "no records" is believed."""
+        owner, alias = f"_25._tcp.delv.{ZONE}.", f"_26._tcp.delv.{ZONE}."
+        lab_dns.update(owner, "TLSA", [A])
+        lab_dns.update(alias, "CNAME", [f"delv.{ALIAS_ZONE}."])
+        lab_dns.settle()
+        seen = alone.observe(owner)
+        assert (seen.security, seen.why) == ("secure", "delv, by the resolver 127.0.0.1: it has validated it")
+        nothing = alone.observe(f"_25._tcp.nothing.{ZONE}.")
+        assert nothing.security == "secure"
+        assert set(nothing.answers.values()) == {Answer(frozenset(), 0)}
+        assert alone.observe(alias).security == "secure"
+
+    def test_a_zone_that_is_not_signed(self, lab_dns: Dns, alone: Resolver) -> None:
+        """And an alias that leads into one; both are proven."""
+        alias = f"_27._tcp.delv.{ZONE}."
+        lab_dns.update(alias, "CNAME", [f"nothing.{INSECURE_ZONE}."])
+        lab_dns.settle()
+        for name in (f"_25._tcp.mx1.{INSECURE_ZONE}.", alias):
+            seen = alone.observe(name)
+            assert (seen.security, "no chain of signatures" in seen.why) == ("insecure", True)
+
+    def test_a_zone_that_does_not_validate(self, lab_dns: Dns, alone: Resolver) -> None:
+        seen = alone.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.")
+        assert (seen.security, "it does not validate" in seen.why) == ("bogus", True)
+        lab_dns.parent(ZONE, "bad")
+        assert alone.observe(f"_25._tcp.mx1.{ZONE}.").security == "bogus"
+
+    def test_a_resolver_without_signatures(self, lab_dns: Dns, delv: Delv) -> None:
+        """It can prove nothing, and that is not the zone's fault."""
+        with Odd(through(RESOLVER), SPARE, 53):
+            said, why = delv.security((SPARE,), f"_25._tcp.mx1.{ZONE}.")
+            assert said == "unknown"
+            assert "not even the root validates" in why
+            # the next resolver has them
+            assert delv.security((SPARE, RESOLVER), f"_25._tcp.mx1.{ZONE}.")[0] == "secure"
+
+    def test_nobody_there(self, lab_dns: Dns, delv: Delv) -> None:
+        said, why = delv.security((SPARE,), f"_25._tcp.mx1.{ZONE}.")
+        assert said == "unknown"
+        assert SPARE in why
+
+    def test_an_anchor_of_another_root(self, lab_dns: Dns) -> None:
+        """Here BIND's own: the world's root is not the lab's."""
+        said, why = Delv().security((RESOLVER,), f"_25._tcp.mx1.{ZONE}.")
+        assert (said, "not even the root validates" in why) == ("unknown", True)
+
+    def test_a_second_opinion(self, lab_dns: Dns, delv: Delv) -> None:
+        """Beside a resolver that validates; that both agree is said."""
+        both = Resolver(timeout_s=0.5, validator=delv, second=True)
+        seen = both.observe(f"_25._tcp.mx1.{ZONE}.")
+        assert seen.security == "secure"
+        assert "the resolver 127.0.0.1 has validated it; delv, by" in seen.why
+        assert both.observe(f"_25._tcp.mx1.{INSECURE_ZONE}.").security == "insecure"
+        assert both.observe(f"_25._tcp.mx1.{EXPIRED_ZONE}.").security == "bogus"
 
 
 class TestPlaces:

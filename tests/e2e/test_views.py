@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import cast
 
 import dns.exception
 import dns.flags
@@ -12,7 +14,9 @@ import dns.query
 import pytest
 
 from certagent.agent.act.records import add_txt
+from certagent.agent.edges import Edges
 from certagent.agent.wiring import Zones
+from certagent.checks.delegation import findings
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.protocol import RdType
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
@@ -28,6 +32,7 @@ from tests.lab.wait import until
 
 A, B = f"3 1 1 {'a' * 64}", f"3 1 1 {'b' * 64}"
 INSIDE = "127.0.0.23"  # an authoritative server with an internal view of corp.example: no TLSA records, no signatures
+HIDDEN_ZONE = "hidden.example"  # a zone that there is in the internal view only
 SOON = timedelta(seconds=5)
 
 
@@ -72,6 +77,10 @@ def inside(session_dns: Dns) -> Iterator[str]:
         f'options {{ directory "{place}"; pid-file "named.pid"; session-keyfile "s.key"; managed-keys-directory ".";'
         f" listen-on {{ {INSIDE}; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; }};\n"
         f'controls {{ }};\nzone "{ZONE}" {{ type primary; file "zone"; notify no; }};\n'
+        f'zone "{HIDDEN_ZONE}" {{ type primary; file "hidden"; notify no; }};\n'
+    )
+    (place / "hidden").write_text(
+        f"$TTL 5\n@ SOA ns.{ZONE}. root.{ZONE}. 1 5 5 5 1\n@ NS ns1.{ZONE}.\nmx1 A {INSIDE}\n"
     )
     outside = session_dns.keyfile("").parent / "unbound"
     lines = [
@@ -81,11 +90,11 @@ def inside(session_dns: Dns) -> Iterator[str]:
     ]
     own = [
         f'    directory: "{outside}"\n    interface: {SPARE}\n    pidfile: "{place}/unbound.pid"',
-        f'    domain-insecure: "{ZONE}"\n    logfile: "{place}/unbound.log"',
+        f'    domain-insecure: "{ZONE}"\n    domain-insecure: "{HIDDEN_ZONE}"\n    logfile: "{place}/unbound.log"',
     ]
     at = lines.index("server:") + 1
-    stub = f'stub-zone:\n    name: "{ZONE}"\n    stub-addr: {INSIDE}'
-    (place / "unbound.conf").write_text("\n".join([*lines[:at], *own, *lines[at:], stub]) + "\n")
+    stubs = [f'stub-zone:\n    name: "{zone}"\n    stub-addr: {INSIDE}' for zone in (ZONE, HIDDEN_ZONE)]
+    (place / "unbound.conf").write_text("\n".join([*lines[:at], *own, *lines[at:], *stubs]) + "\n")
     servers = [
         Server(place / "named.log", "named", "-4", "-n", "1", "-f", "-c", place / "named.conf"),
         Server(place / "output.log", "unbound", "-d", "-c", place / "unbound.conf"),
@@ -117,12 +126,28 @@ class TestView:
         lab_dns.settle()
         assert resolver.observe(self.NAME).security == "secure"
         seen = Resolver((inside,), timeout_s=0.5).observe(self.NAME)
-        assert set(seen.answers.values()) == {Unknown(UNCONFIRMED)}
+        assert {a for key, a in seen.answers.items() if INSIDE in key} == {Unknown(UNCONFIRMED)}
         assert seen.security == "unknown"
         assert "another view" in seen.why
 
+    def test_what_the_parent_delegates_to_is_asked_beside_the_internal_servers(
+        self, lab_dns: Dns, inside: str, resolver: Resolver
+    ) -> None:
+        """That is what senders see, and it counts: their caches hold it."""
+        lab_dns.update(self.NAME, "TLSA", [A])
+        lab_dns.settle()
+        seen = Resolver((inside,), timeout_s=0.5).observe(self.NAME)
+        assert {key: a for key, a in seen.answers.items() if INSIDE not in key} == {
+            f"ns1.{ZONE}./{PRIMARY}": Answer(frozenset({A}), 5),
+            f"ns2.{ZONE}./{SECONDARY}": Answer(frozenset({A}), 5),
+        }
+
     def test_the_operator_may_say_that_it_is_the_worlds(self, lab_dns: Dns, inside: str) -> None:
-        seen = Resolver((inside,), timeout_s=0.5, public_view=True).observe(self.NAME)
+        """Then what only the parent names is heard if it answers, and is not waited for."""
+        lab_dns.delegate(ZONE, f"{ZONE}. NS ns9.{ZONE}.", f"ns9.{ZONE}. A {SPARE}")
+        resolver = Resolver((inside,), timeout_s=0.5, public_view=True)
+        seen = resolver.observe(f"_25._tcp.nothing.{ZONE}.")
+        assert {key.partition("/")[2] for key in seen.answers} == {INSIDE, PRIMARY, SECONDARY}
         assert set(seen.answers.values()) == {Answer(frozenset(), 0)}
 
     @pytest.mark.parametrize("trust_ad", [False, True])
@@ -134,6 +159,85 @@ class TestView:
         assert {type(a) for a in resolver.observe(self.NAME).answers.values()} == {Answer}
         nothing = resolver.observe(f"_25._tcp.nothing.{ZONE}.").answers.values()
         assert {type(a) for a in nothing} == {Answer if trust_ad else Unknown}
+
+
+class Asks:
+    """The edges of a certificate, as far as the delegation is asked for."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = lambda: resolver
+
+    def told(self, name: str) -> list[tuple[str, str]]:
+        return [(one.outcome, one.detail) for one in findings([name], cast("Edges", self))]
+
+
+class TestDelegation:
+    """The parent of a zone names other servers than the zone."""
+
+    NAME = f"_25._tcp.delegated.{ZONE}."
+    OLD = "127.0.0.24"
+
+    @pytest.fixture
+    def old(self, place: Path) -> Iterator[str]:
+        """A server that was left in the delegation, with what the zone once had."""
+        (place / "zone").write_text(zones.child(ZONE, 5) + f"_25._tcp.delegated 5 TLSA {B}\n")
+        (place / "named.conf").write_text(
+            f'options {{ directory "{place}"; pid-file "named.pid"; session-keyfile "s.key";'
+            f' managed-keys-directory "."; listen-on {{ {self.OLD}; }}; listen-on-v6 {{ none; }}; recursion no;'
+            " dnssec-validation no; };\n"
+            f'controls {{ }};\nzone "{ZONE}" {{ type primary; file "zone"; notify no; }};\n'
+        )
+        server = Server(place / "named.log", "named", "-4", "-n", "1", "-f", "-c", place / "named.conf")
+        until(lambda: server.alive() and bool(_asked(self.OLD, ZONE, "SOA")), 10, "the old server answers")
+        yield self.OLD
+        server.stop()
+
+    def test_the_same_servers(self, lab_dns: Dns, resolver: Resolver) -> None:
+        assert Asks(resolver).told(self.NAME) == [("ok", "the parent example. names the servers that the zone lists")]
+
+    def test_a_server_that_only_the_parent_names_counts(self, lab_dns: Dns, old: str, resolver: Resolver) -> None:
+        """Senders' resolvers that come from the parent ask it, and keep what it gives."""
+        lab_dns.update(self.NAME, "TLSA", [A])
+        lab_dns.settle()
+        lab_dns.delegate(ZONE, f"{ZONE}. NS ns9.{ZONE}.", f"ns9.{ZONE}. A {old}")
+        seen = resolver.observe(self.NAME)
+        assert seen.answers == {
+            f"ns1.{ZONE}./{PRIMARY}": Answer(frozenset({A}), 5),
+            f"ns2.{ZONE}./{SECONDARY}": Answer(frozenset({A}), 5),
+            f"ns9.{ZONE}./{old}": Answer(frozenset({B}), 5),
+        }
+        (told,) = Asks(resolver).told(self.NAME)[:1]
+        assert told == (
+            "warning",
+            f"the parent example. names ns9.{ZONE}., and the zone does not: senders' resolvers ask there, too",
+        )
+
+    def test_an_address_that_only_the_glue_has_counts(self, lab_dns: Dns, old: str, resolver: Resolver) -> None:
+        lab_dns.update(self.NAME, "TLSA", [A])
+        lab_dns.settle()
+        lab_dns.delegate(ZONE, f"ns2.{ZONE}. A {old}")
+        assert resolver.observe(self.NAME).answers[f"ns2.{ZONE}./{old}"] == Answer(frozenset({B}), 5)
+        said = f"the parent example. gives {old} as address of ns2.{ZONE}., which has {SECONDARY}"
+        assert Asks(resolver).told(self.NAME) == [("warning", f"{said}: resolvers ask there, too")]
+
+    def test_one_that_is_silent_is_unknown(self, lab_dns: Dns, resolver: Resolver) -> None:
+        """It may give anything to others; the words say where it comes from."""
+        lab_dns.delegate(ZONE, f"{ZONE}. NS ns9.{ZONE}.", f"ns9.{ZONE}. A {SPARE}")
+        answer = resolver.observe(self.NAME).answers[f"ns9.{ZONE}./{SPARE}"]
+        assert isinstance(answer, Unknown)
+        assert answer.why.endswith("(it is in the parent's delegation only)")
+
+    def test_a_zone_that_the_parent_does_not_have(self, lab_dns: Dns, inside: str) -> None:
+        """An internal zone: the world finds its names in the zone above, or nowhere."""
+        told = Asks(Resolver((inside,), timeout_s=0.5)).told(f"_25._tcp.mx1.{HIDDEN_ZONE}.")
+        assert told == [("warning", "the parent example. has none: for the world there is no such zone")]
+
+
+def _asked(address: str, name: str, rdtype: str) -> dns.message.Message | None:
+    try:
+        return dns.query.tcp(dns.message.make_query(name, rdtype), address, timeout=1)
+    except (OSError, EOFError, dns.exception.Timeout):
+        return None
 
 
 class TestWildcard:

@@ -62,6 +62,7 @@ class Dns:
         self._root, self._example = zones.Signer("."), zones.Signer("example")
         self._ds: dict[str, list[str]] = {}
         self._modes: dict[str, Parent] = {}
+        self._added: dict[str, list[str]] = {}
         self._frozen: set[str] = set()
         self._serial = 0
 
@@ -175,6 +176,14 @@ class Dns:
         owner = dns.name.from_text(name)
         return next(zone for zone in zones.NAME_SERVERS if owner.is_subdomain(dns.name.from_text(zone)))
 
+    @property
+    def trust_anchor(self) -> Path:
+        """The private root's key, as `trust-anchors` of named.conf."""
+        path = self._directory / "trust-anchors.conf"
+        flags, protocol, algorithm, key = self._root.dnskey.to_text().split(None, 3)
+        path.write_text(f'trust-anchors {{ . static-key {flags} {protocol} {algorithm} "{key}"; }};\n')
+        return path
+
     def keyfile(self, name: str) -> Path:
         """The key "acme-key" or "dane-key" as a file in BIND's format."""
         return self._directory / f"{name}.conf"
@@ -245,6 +254,14 @@ class Dns:
     def parent(self, zone: str, mode: Parent) -> None:
         """What example. says of `zone`: its DS, one that matches no key (the zone is bogus), or none (insecure)."""
         self._modes[zone] = mode
+        self._reload_parents()
+
+    def delegate(self, zone: str, *records: str) -> None:
+        """What example. has of `zone` besides its name servers, as lines of a zone file; nothing: no more than them."""
+        self._added[zone] = list(records)
+        self._reload_parents()
+
+    def _reload_parents(self) -> None:
         self._write_parents()
         self._servers["root"].signal(signal.SIGHUP)
         serial = str(self._serial)
@@ -268,6 +285,8 @@ class Dns:
             self.catch_up()
         for zone in [zone for zone, mode in self._modes.items() if mode != "good"]:
             self.parent(zone, "good")
+        for zone in [zone for zone, added in self._added.items() if added]:
+            self.delegate(zone)
 
     # ---- the parents -----------------------------------------------------------------------------------------------
 
@@ -284,7 +303,9 @@ class Dns:
     def _write_parents(self) -> None:
         self._serial += 1
         delegations = {zone: self._ds_in_parent(zone) for zone in self._ds}
-        signed = self._example.sign(zones.example(delegations, self._serial))
+        signed = self._example.sign(
+            zones.example(delegations, self._serial, [line for added in self._added.values() for line in added])
+        )
         (self._directory / "root" / "example.zone").write_text(signed)
         if self._serial == 1:
             signed = self._root.sign(zones.root(self._example.ds()))

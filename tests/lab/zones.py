@@ -99,15 +99,15 @@ def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
     return _text(lines)
 
 
-def example(delegations: Mapping[str, Sequence[str]], serial: int) -> str:
-    """The zone example. with the delegations and their DS records."""
+def example(delegations: Mapping[str, Sequence[str]], serial: int, added: Sequence[str] = ()) -> str:
+    """The zone example. with the delegations and their DS records, and lines that a test adds."""
     lines = [_head("example", 5, serial), "@ NS ns", f"ns A {ROOT}"]
     for zone, records in delegations.items():
         for n, address in enumerate(NAME_SERVERS[zone], 1):
             glue = f"ns{n}.{zone}. A {address}"
             lines += [f"{zone}. NS {SERVICE}"] if zone == INSECURE_ZONE else [f"{zone}. NS ns{n}.{zone}.", glue]
         lines += [f"{zone}. DS {record}" for record in records]
-    return _text(lines)
+    return _text([*lines, *added])
 
 
 def root(example_ds: Sequence[str]) -> str:

@@ -324,6 +324,16 @@ def swapped(life: Life, *, drained: bool = False) -> Life:
     return life
 
 
+def test_the_words_of_a_service_do_not_make_it_another_answer() -> None:
+    """They may have a number that is new each time."""
+    first, second = (
+        served(Unknown(f"STARTTLS: not now (its own words: 454 {n})", reached=True, answer="STARTTLS: not now"))
+        for n in (1, 2)
+    )
+    assert first.unseen == second.unseen
+    assert first.unseen != ANSWERS[0].unseen
+
+
 def before(life: Life) -> tuple[str, ...]:
     """The answers that count as those of before the swap."""
     return life.state.mail_servers["postfix"].before

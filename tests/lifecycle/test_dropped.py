@@ -92,3 +92,14 @@ def test_a_response_of_an_order_that_is_over_changes_nothing() -> None:
     life = Life(SPEC)
     life.happens(ev.ResponseNotSeen(key_type=ECDSA))
     assert life.state.orders == {}
+
+
+@pytest.mark.parametrize(("names", "swaps"), [(SPEC.names, True), ((*SPEC.names, "*.example.org"), False)])
+def test_an_unmet_server_gets_no_certificate_that_lacks_a_configured_name(names: tuple[str, ...], swaps: bool) -> None:
+    """Its files have no name that the configuration lacks, so the inspection said. That is of no older certificate."""
+    life = Life(replace(ALONE, names=names, tlsa_names={}, undeclared={}))
+    life.fails("inspect postfix", "mta.down")
+    life.happens(ev.KeysMade(keys="k1", spki={ECDSA: "aa" * 32}))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=True, ca=CA))
+    offers = life.offers(deployment.deploy)
+    assert [isinstance(offer, st.Install) for offer in offers] == [swaps]

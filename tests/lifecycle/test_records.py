@@ -139,7 +139,7 @@ def test_old_records_stay_until_every_mail_server_is_freshly_verified() -> None:
     assert life.state.mail_servers["postfix"].serves == ("g2",)
     [remove] = life.offers(records.unpublish)
     assert isinstance(remove, st.Unpublish)
-    assert (remove.values, remove.because) == (old, "nothing serves their keys any more")
+    assert (remove.values, remove.because) == (old, "no longer matched by anything that is served")
     life.passes(2 * MINUTE)
     [verify] = life.offers(records.unpublish)
     assert isinstance(verify, st.Verify)

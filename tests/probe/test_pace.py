@@ -145,7 +145,7 @@ def test_who_turns_us_away_is_told_from_who_has_no_tls(mode: Mode, talk: servers
 @pytest.mark.parametrize(
     ("refusals", "limits", "code", "hint"),
     [
-        (("",), "raise it", "mta.down", "is the mail server running"),
+        (("",), "raise it", "mta.down", "start the mail server"),
         (("", "host"), "raise it", "mta.turned_away", "ehlo, source"),
         (("", "host", "busy"), "raise it", "mta.busy", ": raise it"),
         (("busy",), "", "mta.busy", "connect more often"),

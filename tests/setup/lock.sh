@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Writes requirements.lock (what certagent needs) and requirements-dev.lock (that, and what its tests need): the newest
-# releases, for every Python from 3.11 on, each with the hashes of all its files. Called by `make lock`.
+# Writes requirements.lock (what certagent needs) and requirements-dev.lock (that, what its extras bring, and what its
+# tests need): the newest releases, for every Python from 3.11 on, each with the hashes of all its files. Called by
+# `make lock`.
 #
 # It uses the uv that is in PATH, or gets one into a temporary directory. Where packages come from is a matter of this
 # machine (UV_DEFAULT_INDEX and its like) and never gets into the files.
@@ -31,7 +32,7 @@ compile() { # FILE [ARGUMENT...]
 }
 
 compile requirements.lock
-compile requirements-dev.lock --group dev --constraint "$temporary/requirements.lock"
+compile requirements-dev.lock --group dev --all-extras --constraint "$temporary/requirements.lock"
 for file in requirements.lock requirements-dev.lock; do
   cmp --silent "$temporary/$file" "$file" && echo "$file: unchanged" && continue
   diff <(grep -o '^[a-z].*==[^ ]*' "$file" 2>/dev/null) <(grep -o '^[a-z].*==[^ ]*' "$temporary/$file") || true

@@ -67,8 +67,9 @@ def _add(world: World, host: Host, files: Files) -> None:
             world.dns.zone_of(end).put(end, RR(rr.content | _records(files, rr.content), rr.ttl_s), since=world.clock.t)
 
 
-def take_away(world: World) -> None:
-    """What people do who see that their own chain is served no more: its records go, too."""
+def take_away(world: World) -> bool:
+    """What people do who see that their own chain is served no more: its records go, too. Whether there were any."""
+    found = False
     served = {shown.chain.spki for host in world.hosts.values() for shown in host.servable()}
     for zone in world.zones:
         for name, rr in list(zone.versions[-1].sets.items()):
@@ -77,9 +78,11 @@ def take_away(world: World) -> None:
             mine = world.judge.by_hand
             over = frozenset(v for v in rr.content if v in mine and served.isdisjoint(mine[v]))
             if over:
+                found = True
                 world.clock.stirred_at = world.clock.t
                 values = rr.content - over
                 zone.put(name, RR(values, rr.ttl_s if values else 0), since=world.clock.t)
+    return found
 
 
 def _swap(world: World, host: Host, files: Files, patience: int) -> None:

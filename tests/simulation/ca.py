@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import random
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -240,6 +240,10 @@ class Ca:
             raise CaUnavailable("ca.unreachable", "the answer was lost")
         self.clock.hazard("after the CA has issued")
         return order["pem"]
+
+    def alternates(self, url: str) -> Iterator[bytes]:
+        """See `Issuer`: it has no other chain."""
+        return iter(())
 
     def _issue(self, csr_pem: bytes) -> bytes:
         spki, *names = csr_pem.decode().split()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
-from certagent.facts.dns import Answer, Observation
+from certagent.facts.dns import Answer, Delegation, Observation
 from certagent.facts.unknown import Unknown
 from tests.simulation.clock import Clock, Violation
 from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
@@ -141,6 +141,10 @@ class Resolver:
             raise Transient("dns.unreachable", "a server is not heard")
         return (f"*.{zone}",) if any("*" in found.versions[s.serial].sets for s in found.servers) else ()
 
+    def delegation(self, name: str) -> Delegation:
+        """Not asked: only `check` compares it with what the zone says."""
+        raise AssertionError(name)
+
     def addresses(self, host: str) -> tuple[str, ...]:
         """Not asked: the specs of the simulation name their addresses."""
         raise AssertionError(host)
@@ -221,7 +225,9 @@ class Provider:
         clock.go_on(0.2)
         if rdtype == "TLSA":
             self.writes.append(clock.t)
-        self._count(self.dns.zone_of(name).name)
+        changes = self._changes(name, rdtype, write)
+        if changes:
+            self._count(self.dns.zone_of(name).name)
         if self.down and clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
         fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
@@ -246,13 +252,19 @@ class Provider:
         if fate < 0.10:
             self._later(rng.choice((1, 30, 600)) * rng.random(), do, (name, rdtype, write))
             return
-        if self.capabilities.publish_lag_s:
+        if self.capabilities.publish_lag_s and changes:
             self._publish((name, rdtype, write), do)
         else:
             do()
         if fate < 0.12:
             raise Transient("dns.unknown_outcome", "the answer was lost, the change was made")
         clock.hazard("after the provider has done it")
+
+    def _changes(self, name: str, rdtype: RdType, write: Write) -> bool:
+        """What is there already, or is not there, is no write."""
+        values, ttl_s = (now.values, now.ttl_s) if (now := self._current(name, rdtype)) else (frozenset[str](), None)
+        other_ttl = rdtype == "TLSA" and write.ttl_s is not None and write.ttl_s != ttl_s
+        return bool(write.more - values or write.less & values or other_ttl)
 
     def coming(self, rdtype: RdType) -> set[str]:
         """The names to which something will be added that it has accepted, and not published yet."""

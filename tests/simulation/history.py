@@ -412,7 +412,7 @@ class History:
             self._give_up_names()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
-            if world.judge.converged(world.spec, world.journal, last):
+            if world.judge.converged(world.spec, world.journal, last) and not take_away(world):
                 break
             if clock.t > end:
                 raise Violation(f"{when}: not converged in time: {self._open()}")
@@ -435,10 +435,13 @@ class History:
             self.world.give_up_names()
 
     def _take_aliases_away(self) -> None:
-        """What people forgot when they took a name out of the config."""
-        for name in sorted(self.world.answers.keys() - self.world.spec.tlsa_names.keys()):
-            zone = self.world.dns.zone_of(name)
-            if isinstance(zone.current(name).content, str):
+        """What people forgot when they took a name out of the config: its alias, and those that lead to it."""
+        world = self.world
+        gone = world.answers.keys() - world.spec.tlsa_names.keys()
+        for name in sorted(world.answers):
+            zone = world.dns.zone_of(name)
+            content = zone.current(name).content
+            if isinstance(content, str) and not gone.isdisjoint((name, content)):
                 self.clock.stirred_at = self.clock.t
                 zone.put(name, RR(frozenset(), 0), since=self.clock.t)
 

@@ -58,6 +58,11 @@ SLOWEST_RETRY_S = 27 * 3600
 """A CA that refused several times is asked again a day later."""
 
 
+def _in_service(state: State) -> set[str]:
+    generations = (state.generation(id_) for at in state.mail_servers.values() for id_ in at.serves)
+    return {chain.spki for generation in generations if generation for chain in generation.chains.values()}
+
+
 def unmatched(values: Values, chain: Chain) -> frozenset[str]:
     """The TLSA parameters of the set none of whose records matches the chain."""
     return _unmatched(values, chain.spki, chain.issuers)
@@ -105,6 +110,8 @@ class Judge:
         """Values that somebody published who rolls by hand, and the keys they are for."""
         self.lost: set[str] = set()
         """Values that the agent knew to be its own before it lost its state."""
+        self.served_then: set[str] = set()
+        """Keys that went into service after the old state that the agent has again."""
         self.heard: set[str] = set()
         """The TLSA names of which some server has answered."""
         self.left: set[str] = set()
@@ -161,8 +168,11 @@ class Judge:
         for tlsa_name in [*self.known, *(o for o in self.spec.undeclared if o not in self.known)]:
             if host.name not in self.answers[tlsa_name]:
                 continue
-            hosts = [self.hosts[h] for h in self.answers[tlsa_name]]
-            served = [s for h in hosts for s in (*h.servable(), *h.displaced.values())]
+            # at a name that is not in the config, other servers are somebody else's: what they serve, nobody asks them
+            asked = [h for h in self.answers[tlsa_name] if tlsa_name in self.known or h in self.mine]
+            hosts = [self.hosts[h] for h in asked]
+            displaced = [s for h in hosts for s in h.displaced.values() if s.chain.spki not in self.served_then]
+            served = [*displaced, *(s for h in hosts for s in h.servable())]
             # what somebody put there by hand counts where there is nothing else, as before certagent came
             before = [s.chain for s in served if not s.hand] or [s.chain for s in served]
             for values, by in self.dns.cacheable(tlsa_name):
@@ -214,6 +224,7 @@ class Judge:
             host.name not in self.mine
             or not any(s.chain == chain for p in host.pools for s in p.running.values())
             or self._reissued(host, chain)
+            or self._replaced(host, chain)
         ):
             return
         half_s = (chain.not_after - chain.not_before).total_seconds() / 2
@@ -226,6 +237,16 @@ class Judge:
         pins = any(v[0] == "2" for o in tlsa_names for values, _ in self.dns.cacheable(o) for v in values)
         issued = [x for chains in self._chains.values() for x in chains if x.not_before > chain.not_before]
         return pins and any(x.issuers != chain.issuers for x in issued)
+
+    def _replaced(self, host: Host, chain: Chain) -> bool:
+        """Its key type is not in the config any more, and its successor waits for a silent server.
+
+        The last chance is a renewal with the same key, and nobody asks for that any more (docs/explanation/limits.md).
+        """
+        types = {a for p in host.pools for a, s in p.running.items() if s.chain == chain}
+        ends = [end for o in self.known if host.name in self.answers[o] for end in self.dns.reaches(o)]
+        silent = any(self.dns.zone_of(e).away or any(s.deaf for s in self.dns.zone_of(e).servers) for e in ends)
+        return silent and types.isdisjoint(self.spec.key_types)
 
     # -- what the journal, the CA and the vault are told
 
@@ -279,6 +300,7 @@ class Judge:
         self._accepting = bool(found.requested and found.requested.accept_deferrals)
         self.lost |= lost.ours
         self.provider.counted.clear()
+        self.served_then |= _in_service(lost) - _in_service(found)
 
     def _met(self, tlsa_name: str, observation: Observation) -> None:
         aliases = self.dns.zone_of(tlsa_name)
@@ -303,9 +325,10 @@ class Judge:
                 raise Violation(f"{chain.spki[:6]} is revoked while {host.name} may serve it")
 
     def dropping(self, what: str, spki: list[str]) -> None:
-        """A key is about to be deleted."""
+        """A key is about to be deleted. An agent that has an old state again cannot ask a server that is down."""
         for host in self._mine():
-            if any(s.chain.spki in spki and not s.hand for s in host.servable()):
+            known = set(spki) - (self.served_then if host.down else set())
+            if any(s.chain.spki in known and not s.hand for s in host.servable()):
                 raise Violation(f"a {what} is deleted while {host.name} may serve it")
 
     # -- the end

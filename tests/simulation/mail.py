@@ -96,7 +96,7 @@ class Host:
         """Every chain that a client may meet, now or as soon as any process starts."""
         now = self.clock.t
         yield from self.files.values()
-        for pool in self.pools:
+        for pool in () if self.down else self.pools:
             for files in pool.alive(now):
                 if files is not self.files:
                     yield from files.values()

@@ -705,8 +705,29 @@ MUTANTS: tuple[Mutant, ...] = (
         "names-unreached",
         "names in the files count where the server cannot be met",
         "lifecycle.rules.deployment:deploy",
-        "at is None and (failure is None or failure.kind == 'misconfigured')",
+        "at is None and (failure is None or failure.kind == 'misconfigured' or late)",
         "False",
+    ),
+    Mutant(
+        "met-by-intent",
+        "a first swap that was begun says nothing of what is served before it",
+        "lifecycle.tlsaname:TlsaNames.known_at",
+        "at is not None and at.met",
+        "at is not None and at.serves",
+    ),
+    Mutant(
+        "first-at-one-server",
+        "a set that one server has left is none for the others: the first records wait for TLS",
+        "lifecycle.tlsaname:TlsaName.publication_blocked",
+        "all(self.sets) or (self.seen_somewhere and self._known)",
+        "self.seen_somewhere",
+    ),
+    Mutant(
+        "put-back-by-all",
+        "what is put back breaks no key type that is served",
+        "lifecycle.gates:breaks_more",
+        "broken(other) < broken(one)",
+        "bool(broken(one)) and not broken(other)",
     ),
 )
 

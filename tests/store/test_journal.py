@@ -219,6 +219,9 @@ def judged(path: Path, clock: Fake) -> State:
         "UPDATE event SET body = CAST(body AS TEXT) WHERE seq = 2",
         "UPDATE head SET seq = 7",
         "UPDATE head SET digest = x'00'",
+        "UPDATE head SET version = 0",
+        "UPDATE head SET version = 2",
+        "UPDATE head SET version = 'one'",
     ],
 )
 def test_a_row_that_was_changed_lost_or_moved_is_found(written: Path, clock: Fake, harm: str) -> None:
@@ -266,10 +269,10 @@ def chained(previous: bytes, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("state", [b"{}", b'{"name": "x", "keys_made": "many"}', b"not JSON", b"\xff"])
 def test_a_state_that_does_not_read_is_reported_even_if_it_is_whole(written: Path, clock: Fake, state: bytes) -> None:
-    """As another version of certagent may have written it."""
+    """As a defect may have written it."""
     with sqlite3.connect(written) as db:
         [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
-        db.execute("UPDATE head SET state = ?, digest = ?", (state, chained(last, state + b"\0{}")))
+        db.execute("UPDATE head SET state = ?, digest = ?", (state, chained(last, b"1\n" + state + b"\0{}")))
     db.close()
     with pytest.raises(Misconfigured, match=r"the state does not read.*journal\.damaged"):
         judged(written, clock)
@@ -293,7 +296,7 @@ def test_an_event_that_does_not_read_is_reported_even_if_it_is_whole(
         digest = chained(last, f"certificate/{NAME}\n8\n{at}\n{elapsed_s!r}\nhost\nfirst\n".encode() + body)
         db.execute("UPDATE event SET wall = ?, body = ?, digest = ? WHERE seq = 8", (at, body, digest))
         [state] = db.execute("SELECT state FROM head").fetchone()
-        db.execute("UPDATE head SET digest = ?", (chained(digest, state + b"\0{}"),))
+        db.execute("UPDATE head SET digest = ?", (chained(digest, b"1\n" + state + b"\0{}"),))
     db.close()
     journal = opened(written, clock)
     assert journal.read(NAME).seq == 8, "what is needed now is there"
@@ -312,7 +315,7 @@ def test_a_state_that_is_not_the_fold_of_its_events_is_found_by_verifying(writte
         [last] = db.execute("SELECT digest FROM event ORDER BY seq DESC LIMIT 1").fetchone()
         [state] = db.execute("SELECT state FROM head").fetchone()
         wrong = state.replace(b"k3", b"k9")
-        db.execute("UPDATE head SET state = ?, digest = ?", (wrong, chained(last, wrong + b"\0{}")))
+        db.execute("UPDATE head SET state = ?, digest = ?", (wrong, chained(last, b"1\n" + wrong + b"\0{}")))
     db.close()
     with pytest.raises(Misconfigured, match=r"the events do not fold to the stored state.*journal\.damaged"):
         judged(written, clock)
@@ -648,7 +651,7 @@ def test_what_is_idle_costs_nothing_however_much_of_it_there_is(place: Path, clo
     asked()
     db.execute(
         "INSERT INTO head WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<10000)"
-        " SELECT 'mx'||i, seq, state, again, digest, wake_at+i, wake_s+i, why FROM n, head"
+        " SELECT 'mx'||i, seq, version, state, again, digest, wake_at+i, wake_s+i, why FROM n, head"
     )
     asked()
     assert steps[1] <= steps[0] + 20

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from certagent.acme.issuer import Issuer
 from certagent.agent.act.outcome import failed
 from certagent.agent.edges import Edges
 from certagent.errors import Missing, Rejected, Unsafe
 from certagent.facts.moment import Instant
+from certagent.facts.tls import Chain
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
+from certagent.pki.credential import Credential
+from certagent.secret import Secret
 
 SKEW = timedelta(minutes=1)
 """A chain may begin a little later than the clock said that was read before it was made; `Install` asks again."""
@@ -67,15 +72,12 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
     """Fetch the certificate and store its chain. An order that gives no usable chain is abandoned; one whose chain is
     not valid yet, by a clock that is wrong perhaps, is kept.
     """
-    from certagent.pki import bundle, keys
-
     key = edges.vault.key(spec.name, step.keys, step.key_type)
     order = state.orders[step.key_type]
     try:
-        pem = edges.issuer(order.ca).finalize(order.url, keys.csr(key, spec.names))
-        _, chain = bundle.build(key, pem, names=spec.names, now=now.wall + SKEW)
+        pem, _, chain = usable_chain(edges.issuer(order.ca), order.url, key, spec.names, now.wall + SKEW)
     except (Rejected, Unsafe) as error:
-        # the same order would give the same chain again
+        # the same order would give the same chains again
         return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
     edges.vault.put_chain(spec.name, step.generation, step.key_type, pem)
     return (
@@ -89,6 +91,30 @@ def finalize(step: st.Finalize, spec: Spec, state: State, edges: Edges, now: Ins
             lane=step.lane,
         ),
     )
+
+
+def usable_chain(
+    issuer: Issuer, url: str, key: Secret[bytes], names: tuple[str, ...], now: datetime
+) -> tuple[bytes, Credential, Chain]:
+    """Finalize an order. Its chain in PEM, or else the first of the CA's others that can be served; what is made of it.
+
+    Raises:
+        Rejected: see `Issuer`.
+        Unsafe: What is wrong with the first chain, if none can be served.
+        Transient: see `Issuer`; `pem.not_yet_valid`.
+    """
+    from certagent.pki import bundle, keys
+
+    pem = issuer.finalize(url, keys.csr(key, names))
+    try:
+        return pem, *bundle.build(key, pem, names=names, now=now)
+    except Unsafe as error:
+        refused = error
+    with suppress(Rejected):  # one that is gone is no worse than none
+        for other in issuer.alternates(url):
+            with suppress(Unsafe):
+                return other, *bundle.build(key, other, names=names, now=now)
+    raise refused
 
 
 def fetch_renewal_info(step: st.FetchRenewalInfo, spec: Spec, state: State, edges: Edges) -> ev.RenewalInfo:

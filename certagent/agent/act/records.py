@@ -108,9 +108,11 @@ def _change_tlsa(
     before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
     adds = isinstance(step, st.Publish)
     wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
+    wanted = values
     if not adds or ttl_s == wanted_s or capabilities.ttl_scope == "zone":
         values = values - before if adds else values & before
-    if not values:
+    if not values:  # said again: what a service publishes on command only may have been cut off before that
+        _write(provider, step, name, wanted, found)
         return values
     change = _first(before, values, served, capabilities, step.tlsa_name, adds=adds)
     before_write(
@@ -123,11 +125,17 @@ def _change_tlsa(
             publish_lag_s=capabilities.publish_lag_s,
         )
     )
-    if adds:
-        provider.add(name, "TLSA", change, step.ttl_s, found)
-    else:
-        provider.remove(name, "TLSA", change, found)
+    _write(provider, step, name, change, found)
     return values - change
+
+
+def _write(
+    provider: Provider, step: st.Publish | st.Unpublish, name: str, values: frozenset[Value], found: RRset | None
+) -> None:
+    if isinstance(step, st.Publish):
+        provider.add(name, "TLSA", values, step.ttl_s, found)
+    else:
+        provider.remove(name, "TLSA", values, found)
 
 
 def _first(
@@ -175,29 +183,30 @@ def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
 
 
 def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int, spend: Spend = uncounted) -> float:
-    """Add TXT values beside those of others; nothing is written if they are there. How long the provider usually takes
-    to show them, in seconds.
+    """Add TXT values beside those of others. It is said also if they are there: see `_change_tlsa`.
+
+    Returns how long the provider usually takes to show them, in seconds.
     """
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
-            if lacking := values - (found.values if found else frozenset()):
+            if not found or not values <= found.values:
                 spend(zone, provider.capabilities)
-                provider.add(name, "TXT", lacking, ttl_s, found)
+            provider.add(name, "TXT", values, ttl_s, found)
 
         _try_again(change)
         return provider.capabilities.publish_lag_s
 
 
 def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str], spend: Spend = uncounted) -> None:
-    """Remove TXT values; nothing is written if they are not there."""
+    """Remove TXT values. It is said also if they are not there: see `_change_tlsa`."""
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
-            if left := values & (found.values if found else frozenset()):
+            if found and not values.isdisjoint(found.values):
                 spend(zone, provider.capabilities)
-                provider.remove(name, "TXT", left, found)
+            provider.remove(name, "TXT", values, found)
 
         _try_again(change)

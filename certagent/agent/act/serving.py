@@ -26,7 +26,9 @@ from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.report.words import count
 
-_RUNNING = "is the mail server running, and listening there? an address that this host cannot reach: list addresses"
+_RUNNING = (
+    "start the mail server, or let it listen there; if this host cannot reach the address, list addresses that it can"
+)
 _BUSY = "certagent tries again; let this host connect more often"
 NOT_OFFERED = "it is not the new certificate: have TLS offered there to this host, or take that service out"
 _TURNED_AWAY = "let this host in, or say in its service how clients come: ehlo, source"

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from email.message import Message
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -66,6 +67,8 @@ class Answer(Struct, frozen=True):
     """The service, and its host."""
     lost: str
     """The code if the JSON is not what the service's own description promises."""
+    cookies: str = ""
+    """What it sets as cookies, as they are sent back (RFC 6265 section 4.2); without their attributes."""
 
     def read(self, kind: type[T]) -> T:
         """The JSON as that type. Unknown fields are passed over.
@@ -93,8 +96,10 @@ def token(path: str) -> str:
     return text
 
 
-def credentials(path: str, *names: str) -> dict[str, str]:
+def credentials(path: str, *names: str, perhaps: tuple[str, ...] = ()) -> dict[str, str]:
     """What a private file says in lines such as `name = value`, for services that want more than a token.
+
+    `perhaps` are those that may be left out.
 
     Raises:
         Usage: `secret.mode`, `secret.file`.
@@ -107,9 +112,29 @@ def credentials(path: str, *names: str) -> dict[str, str]:
         if equals and not name.startswith("#"):
             found[name] = value
     wanted = ", ".join(f"{name} = …" for name in names)
-    if any(not found.get(name) or not found[name].isprintable() for name in names):
+    found = {name: found[name] for name in (*names, *perhaps) if found.get(name)}
+    if not set(names) <= set(found) or not all(map(str.isprintable, found.values())):
         raise Usage("secret.file", f"{path} has not all that is needed", f"a line for each: {wanted}")
-    return {name: found[name] for name in names}
+    return found
+
+
+def checked(service: str, url: str) -> SplitResult:
+    """The parts of a URL to which a token may be sent.
+
+    Raises:
+        Misconfigured: `dns.options`.
+    """
+    parts = urlsplit(url)
+    try:
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.username or parts.query or parts.fragment:
+        raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        detail = f"{service}: {printable(url)} is not https, and not on this host: anybody could read the token"
+        raise Misconfigured("dns.options", detail, "use https, or an address of the loopback")
+    return parts
 
 
 class Api:
@@ -119,7 +144,7 @@ class Api:
         self,
         service: str,
         url: str,
-        headers: Callable[[], Mapping[str, str]],
+        headers: Callable[[str, str, bytes], Mapping[str, str]],
         *,
         words: Callable[[Any], str],
         rights: str,
@@ -127,20 +152,18 @@ class Api:
         ca_file: str | None = None,
         denials: tuple[str, ...] = (),
     ) -> None:
-        """`headers` gives those of each request, the token among them. `words` finds what the service says in the JSON
-        of an error. `rights` is the hint where the service refuses the token. `denials` are words in what it says,
-        in lower case, that speak of token, rights or zone whatever the status is.
+        """`headers` gives those of each request (method, URL, body), the token among them. `words` finds what the
+        service says in the JSON of an error. `rights` is the hint where the service refuses the token. `denials` are
+        words in what it says, in lower case, that speak of token, rights or zone whatever the status is.
 
         Raises:
             Misconfigured: `dns.options`.
         """
+        parts = checked(service, url)
         self._service = service
-        parts = urlsplit(url)
-        try:
-            self._host, self._port = parts.hostname or "", parts.port
-        except ValueError:
-            self._host = ""
+        self._host, self._port = parts.hostname or "", parts.port
         self._tls = parts.scheme == "https"
+        self._place = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path.rstrip("/")
         self._headers = headers
         self._words = words
@@ -149,11 +172,6 @@ class Api:
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._tls_context: ssl.SSLContext | None = None
-        if not self._host or parts.username or parts.query or parts.fragment:
-            raise Misconfigured("dns.options", f"{service}: {printable(url)} is no URL of an API", "https://host/path")
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(self._host)):
-            detail = f"{service}: {printable(url)} is not https, and not on this host: anybody could read the token"
-            raise Misconfigured("dns.options", detail, "use https, or an address of the loopback")
 
     def call(
         self,
@@ -164,6 +182,7 @@ class Api:
         query: Mapping[str, str | int] = {},
         accept: tuple[int, ...] = (),
         lost: str = "",
+        cookies: str = "",
     ) -> Answer:
         """The answer, if its status is 2xx or in `accept`.
 
@@ -175,7 +194,7 @@ class Api:
         """
         lost = lost or ("dns.unreachable" if method == "GET" else "dns.unknown_outcome")
         target = self._path + quote(path, safe="/:@!$&'()*+,;=~") + (f"?{urlencode(query)}" if query else "")
-        status, retry_after, text = self._exchange(method, target, body, lost)
+        status, headers, text = self._exchange(method, target, body, lost, cookies)
         try:
             data = msgspec.json.decode(text) if text.strip() else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -183,8 +202,9 @@ class Api:
                 raise self._lost(lost, f"HTTP {status} with something else than JSON") from None
             data = None
         if 200 <= status < 300 or status in accept:
-            return Answer(status, data, f"{self._service} ({self._host})", lost)
-        raise self._refused(status, data, retry_after, lost)
+            cookies = "; ".join(line.partition(";")[0] for line in headers.get_all("Set-Cookie", []))
+            return Answer(status, data, f"{self._service} ({self._host})", lost, cookies)
+        raise self._refused(status, data, headers.get("Retry-After", ""), lost)
 
     def wrong(self, detail: str, hint: str = "") -> Misconfigured:
         """Key, rights or zone are not right."""
@@ -197,13 +217,15 @@ class Api:
     def _lost(self, code: str, detail: str) -> Transient:
         return Transient(code, printable(f"{self._service} ({self._host}): {detail}"))
 
-    def _exchange(self, method: str, target: str, body: object, lost: str) -> tuple[int, str, bytes]:
-        """Status, Retry-After, body."""
+    def _exchange(self, method: str, target: str, body: object, lost: str, cookies: str) -> tuple[int, Message, bytes]:
+        """Status, headers, body."""
         headers = {"User-Agent": f"certagent/{__version__}", "Accept": "application/json", "Connection": "close"}
-        headers |= self._headers()
         data = None
         if body is not None:
             data, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+        if cookies:
+            headers["Cookie"] = cookies
+        headers |= self._headers(method, self._place + target, data or b"")
         connection = http.client.HTTPConnection(self._host, self._port or (443 if self._tls else 80))
         sent, over = False, f"no answer within {self._timeout_s:g} s"
         stack = ExitStack()
@@ -231,7 +253,7 @@ class Api:
             raise self._lost(lost, over)
         if len(text) > ANSWER_MAX_BYTES:
             raise self._lost(lost, f"an answer of more than {ANSWER_MAX_BYTES} bytes")
-        return response.status, response.headers.get("Retry-After", ""), text
+        return response.status, response.headers, text
 
     def _context(self) -> ssl.SSLContext:
         if self._tls_context is None:
@@ -291,6 +313,8 @@ class HttpProvider:
     """See `Api`."""
     SECRETS: ClassVar[tuple[str, ...]] = ()
     """What the token file has, by name, if it is more than a token."""
+    PERHAPS: ClassVar[tuple[str, ...]] = ()
+    """What else it may have."""
 
     def __init__(self, options: HttpOptions) -> None:
         self.zones = zones_of(options.zones)
@@ -299,7 +323,7 @@ class HttpProvider:
         self._api = Api(
             self.SERVICE,
             options.url,
-            self._headers,
+            self._signed,
             words=self._words,
             rights=self.RIGHTS,
             timeout_s=options.timeout_s,
@@ -310,12 +334,16 @@ class HttpProvider:
     def _secrets(self) -> dict[str, str]:
         """Read anew for each request, so that a new token needs no restart."""
         if self.SECRETS:
-            return credentials(self._token_file, *self.SECRETS)
+            return credentials(self._token_file, *self.SECRETS, perhaps=self.PERHAPS)
         return {"token": token(self._token_file)}
 
     def _headers(self) -> Mapping[str, str]:
         """Those of the login (RFC 6750 section 2.1)."""
         return {"Authorization": f"Bearer {self._secrets()['token']}"}
+
+    def _signed(self, method: str, url: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002
+        """Those of the login, for services that want each request signed."""
+        return self._headers()
 
     def _words(self, data: Any) -> str:
         """What the service says in the JSON of an error; any exception means that it says nothing."""

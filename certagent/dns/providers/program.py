@@ -115,7 +115,8 @@ def judge(program: str, request: Request | Question, result: Result, lost: str) 
         if result.code == 0:
             return reply
     why = f"exit status {result.code}" if result.code else "its output is no valid answer"
-    raise Transient(lost, printable(f"{program}: {why}", result.err))
+    hint = "run it by hand; docs/how-to/dns-providers.md says what it must print"
+    raise Transient(lost, printable(f"{program}: {why}", result.err), hint)
 
 
 def _error(program: str, request: Request | Question, reply: Reply, stderr: str, lost: str) -> Error:

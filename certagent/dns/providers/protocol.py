@@ -60,6 +60,9 @@ class Capabilities(Struct, frozen=True):
     """How many writes to one zone it accepts in a day; None: no known limit."""
     propagation_status: bool = False
     """It can say whether all its name servers give what was written."""
+    challenges_only: bool = False
+    """It takes the TXT values of challenges and no TLSA records. It reads and removes nothing: newer values take the
+    place of older ones."""
 
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]

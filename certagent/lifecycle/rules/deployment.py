@@ -64,7 +64,9 @@ def deploy(view: View) -> Iterator[Offer]:
             yield Wait(spec.check_interval, f"{server.name}: not swapped to {newest.id}: {because}", swap=True)
             continue
         failure = state.failure(Lane("inspect", server.name))
-        if at is None and (failure is None or failure.kind == "misconfigured"):
+        # its files were asked for names that the configuration lacks, not for those that this generation does
+        late = not set(spec.names) <= everywhere
+        if at is None and (failure is None or failure.kind == "misconfigured" or late):
             yield Wait(spec.check_interval, f"{server.name}: what it serves now is not known yet", swap=True)
             continue
         if obstacles:

@@ -165,4 +165,8 @@ def _verify(state: State, server: str) -> Verify:
 
 
 def _why_unpublish(name: TlsaName) -> str:
-    return "nothing serves their keys any more" if name.configured else "withdrawn: the name is not configured any more"
+    return (
+        "no longer matched by anything that is served"
+        if name.configured
+        else "withdrawn: the name is not configured any more"
+    )

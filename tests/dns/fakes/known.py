@@ -10,11 +10,14 @@ from certagent.dns.providers.cloudflare import Cloudflare
 from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
 from certagent.dns.providers.hetzner import Hetzner
+from certagent.dns.providers.inwx import Inwx
 from certagent.dns.providers.netcup import Netcup
+from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, netcup, porkbun, powerdns
+from certagent.dns.providers.route53 import Route53, Worker
+from tests.dns.fakes import cloudflare, desec, gandi, hetzner, inwx, netcup, ovh, porkbun, powerdns, route53
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -30,13 +33,17 @@ class Known(NamedTuple):
     """Puts 200 records of other people into the zone, on more than one page where there are pages."""
     secret: str = "{}"
     """What the file with the token holds, around it."""
+    front: Any = None
+    """What the agent uses, if `kind` is made in a child process only."""
 
-    def provider(self, fake: Service, token_file: Path, timeout_s: float, zone: str) -> Provider:
+    def provider(
+        self, fake: Service, token_file: Path, timeout_s: float, zone: str, *, front: bool = False
+    ) -> Provider:
         """For a fake and a file with its token; with the time limit, for the zone."""
         options = self.kind.Options(
             url=fake.url, zones=(zone,), token_file=str(token_file), timeout_s=timeout_s, ca_file=str(fake.ca_file)
         )
-        return self.kind(options)
+        return (self.front if front and self.front else self.kind)(options)
 
 
 def _in_powerdns(fake: powerdns.PowerDns) -> None:
@@ -60,10 +67,28 @@ def _in_porkbun(fake: porkbun.Porkbun) -> None:
         fake.records[str(number)] = record
 
 
+def _in_ovh(fake: ovh.Ovh) -> None:
+    for number in range(OTHERS):
+        record = {"id": number, "zone": "example.org", "subDomain": f"host{number}", "fieldType": "TXT", "ttl": 0}
+        fake.records[number] = {**record, "target": '"x"'}
+
+
+def _in_inwx(fake: inwx.Inwx) -> None:
+    for number in range(OTHERS):
+        record = {"id": f"o{number}", "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": 300}
+        fake.records[f"o{number}"] = {**record, "prio": 0}
+
+
 def _in_netcup(fake: netcup.Netcup) -> None:
     for number in range(OTHERS):
         record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
         fake.records.append(record)
+
+
+def _in_route53(fake: route53.Route53) -> None:
+    """Sets come in the order of their names, so others are before and after those that are asked for."""
+    for number in range(OTHERS):
+        fake.put(f"host{number}.{route53.ZONE}", "TXT", 300, '"x"')
 
 
 def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
@@ -72,13 +97,30 @@ def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
         fake.sets[f"host{number}", "TXT"] = {"records": [], "ttl": 3600}
 
 
+ROUTE53_SECRET = f"aws_access_key_id = {route53.KEY_ID}\naws_secret_access_key = {{}}\n"
+
 KNOWN: tuple[Known, ...] = (
     Known("powerdns", PowerDns, powerdns.PowerDns, _in_powerdns),
     Known("cloudflare", Cloudflare, cloudflare.Cloudflare, _in_cloudflare),
     Known("desec", Desec, desec.Desec, _elsewhere),
     Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
     Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known(
+        "ovh",
+        Ovh,
+        ovh.Ovh,
+        _in_ovh,
+        "application_key = application\napplication_secret = {}\nconsumer_key = consumer\n",
+    ),
     Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
+    Known(
+        "inwx",
+        Inwx,
+        inwx.Inwx,
+        _in_inwx,
+        f"username = user\npassword = {{}}\nsharedsecret = {inwx.SHARED_SECRET}\n",
+    ),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
+    Known("route53", Worker, route53.Route53, _in_route53, ROUTE53_SECRET, Route53),
 )
 """In the order of the documentation."""

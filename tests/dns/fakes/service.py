@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.lab import certificates
 
 TOKEN = "the-token-of-the-test"
+NULL = object()
+"""The JSON value; a reply with None has no body."""
 TEAPOT = 418
 """The request is not in the description of the API."""
 
@@ -28,6 +30,10 @@ class Asked:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Any
+    target: str = ""
+    """Path and query as they were sent."""
+    text: bytes = b""
+    """The body as it was sent."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,13 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 Reply = tuple[int, Any] | tuple[int, Any, Mapping[str, str]]
+"""Status, what becomes JSON (bytes are sent as they are; None: nothing), perhaps headers."""
+
+
+def _text(data: Any) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    return b"" if data is None else json.dumps(None if data is NULL else data).encode()
 
 
 class Service:
@@ -87,8 +100,18 @@ class Service:
         self._server.server_close()
 
     def answer(self, asked: Asked) -> Reply:
-        """Status and JSON (None: no body), perhaps with headers."""
+        """What the service says."""
         raise NotImplementedError
+
+    def body(self, kind: str | None, sent: bytes) -> Any:
+        """What was sent, read. `kind` is its Content-Type.
+
+        Raises:
+            ValueError: It is not what the service takes.
+        """
+        if (kind or "").partition(";")[0] != "application/json":
+            raise ValueError("not JSON")
+        return json.loads(sent)
 
     def writes(self, asked: Asked) -> bool:
         """The request may change something."""
@@ -119,18 +142,21 @@ class Service:
                 sent = self.rfile.read(length)
                 body: Any = None
                 if sent:
-                    if self.headers.get("Content-Type") != "application/json":
+                    try:
+                        body = service.body(self.headers.get("Content-Type"), sent)
+                    except ValueError:
                         self.send_error(415)
                         return
-                    body = json.loads(sent)
                 query = {key: values[-1] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
-                asked = Asked(self.command, unquote(parts.path), query, dict(self.headers.items()), body)
+                asked = Asked(
+                    self.command, unquote(parts.path), query, dict(self.headers.items()), body, self.path, sent
+                )
                 fault, reply = service._reply(asked)
                 if fault:
                     self.fail(fault)
                     return
                 status, data, *more = reply
-                text = b"" if data is None else json.dumps(data).encode()
+                text = _text(data)
                 self.say(status, text, more[0] if more else {})
 
             def say(self, status: int, text: bytes, headers: Mapping[str, str]) -> None:

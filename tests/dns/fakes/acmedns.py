@@ -1,0 +1,48 @@
+"""acme-dns: https://github.com/joohoi/acme-dns, README ("API").
+
+An account has two values, and a new one takes the place of the older: by whole seconds, the first of both if they are
+of one second, as its database does it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
+
+ZONE = "auth.example.org"
+USER = "c36f50e8-4632-44f0-83fe-e070fef28a10"
+SUBDOMAIN = "8e5700ea-a4bf-41c7-8a77-e990661dcc6a"
+OTHER = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf"
+
+
+class Row(NamedTuple):
+    """One value, and the second in which it came."""
+
+    value: str = ""
+    second: int = 0
+
+
+class AcmeDns(Service):
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.rows = {SUBDOMAIN: [Row(), Row()], OTHER: [Row("x" * 43, 1), Row("y" * 43, 1)]}
+
+    def values(self, subdomain: str = SUBDOMAIN) -> list[str]:
+        """What DNS gives."""
+        return [row.value for row in self.rows[subdomain] if row.value]
+
+    def answer(self, asked: Asked) -> Reply:
+        if (asked.method, asked.path) != ("POST", "/update") or set(asked.body) != {"subdomain", "txt"}:
+            return TEAPOT, None
+        login = asked.headers.get("X-Api-User"), asked.headers.get("X-Api-Key"), asked.body["subdomain"]
+        if login != (USER, TOKEN, SUBDOMAIN):
+            return 401, {"error": "forbidden"}
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}", asked.body["txt"]):
+            return 400, {"error": "bad_txt"}
+        rows = self.rows[SUBDOMAIN]
+        rows[rows.index(min(rows, key=lambda row: row.second))] = Row(asked.body["txt"], int(time.time()))
+        return 200, {"txt": asked.body["txt"]}
