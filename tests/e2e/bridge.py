@@ -76,10 +76,13 @@ class Bridge:
 
     def _go_round(self) -> None:
         while not self._over.wait(self._round_s):
-            with self._fake.turn:
-                self._publish()
+            self._publish()
 
     def _publish(self) -> None:
+        with self._fake.turn:
+            self._publish_now()
+
+    def _publish_now(self) -> None:
         sets: defaultdict[tuple[str, str], set[Record]] = defaultdict(set)
         for record in self._held(self._fake):
             sets[record.name, record.rdtype].add(record)

@@ -75,6 +75,8 @@ class Service:
         self.faults: list[Fault] = []
         self.written: Callable[[], None] = lambda: None
         """Called when a request that may change something was carried out, before it is answered."""
+        self.arrived: Callable[[], None] = lambda: None
+        """Called when such a request has come, before it is carried out."""
         self.turn = threading.Lock()
         pair = certificates.make(["localhost"])
         self.ca_file = directory / "service.pem"
@@ -127,15 +129,18 @@ class Service:
         return None
 
     def _reply(self, asked: Asked) -> tuple[Fault | None, Reply]:
+        writes = self.writes(asked)
+        if writes:
+            self.arrived()
         with self.turn:
             self.asked.append(asked)
             fault = self._fault(asked)
             if fault and not fault.done:
                 return fault, (fault.status, None)
             reply = self.answer(asked)
-            if self.writes(asked):
-                self.written()
-            return fault, reply
+        if writes:
+            self.written()
+        return fault, reply
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         service = self
