@@ -89,6 +89,7 @@ servers: root setup ## Roll keys on every kind of mail server under new TLS conn
 
 providers: root setup ## Roll a key through each kind of DNS provider, while a sender that wants DANE mails; needs root.
 	@CERTAGENT_PROVIDERS=all $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_provider_rolls.py
+	@$(BIN)/python -m tests.dns.observed
 
 hosts: root setup ## Set up mail hosts as guides and panels publish them, follow `certagent init`, print what came of it; needs root.
 	@CERTAGENT_HOSTS=all $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_hosts.py

@@ -78,10 +78,10 @@ class Observer:
 
     def all(self, name: str, crowd: Callable[[], None] = lambda: None) -> Observed:
         """Everything; `crowd` puts 200 records of others into the zone."""
-        scope = self._scope()
+        requests, scope = self._requests(crowd), self._scope()
         precondition, others = self._precondition(scope)
         floor = self._floor() if scope == "set" else 0
-        return Observed(name, self._atomic(), precondition, others, floor, scope, self._requests(crowd))
+        return Observed(name, self._atomic(), precondition, others, floor, scope, requests)
 
     def _get(self, which: int = 0) -> RRset | None:
         return self._provider.get(self._names[which], "TLSA")
@@ -118,7 +118,7 @@ class Observer:
         refused = self._meanwhile(lambda: self._add(C))
         if not refused:
             return "none", "kept" if C in self._values() else "lost"
-        both = scope == "set" and self._meanwhile(lambda: self._add(A, ttl_s=2 * TTL_S))
+        both = scope == "set" and self._meanwhile(lambda: self._add(A, ttl_s=TTL_S // 2))
         return "set" if both else "values", "refused"
 
     def _meanwhile(self, other: Callable[[], None]) -> bool:
@@ -143,9 +143,11 @@ class Observer:
 
     def _scope(self) -> Literal["set", "zone"]:
         self._add(A, ttl_s=TTL_S)
-        self._add(A, ttl_s=2 * TTL_S, which=1)
-        found = [rrset.ttl_s if (rrset := self._get(which)) else 0 for which in (0, 1)]
-        return "set" if found == [TTL_S, 2 * TTL_S] else "zone"
+        for ttl_s in (2 * TTL_S, TTL_S // 2):  # some take no more than an hour, one no less
+            self._add(A, ttl_s=ttl_s, which=1)
+            if [rrset and rrset.ttl_s for rrset in map(self._get, (0, 1))] == [TTL_S, ttl_s]:
+                return "set"
+        return "zone"
 
     def _floor(self) -> int:
         """The least TTL that the service takes and gives back, asked for by a provider that knows of none."""
