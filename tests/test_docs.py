@@ -165,7 +165,7 @@ def test_waits_name_real_places() -> None:
         for name in re.findall(r"`([^`]+)`", place):
             module, _, last = name.partition(".")
             [path] = [p for p in SOURCES if p.as_posix().endswith(f"/{module}.py")]
-            assert re.search(rf"(?m)^(def )?{re.escape(last)}\b", path.read_text(encoding="utf-8")), name
+            assert re.search(rf"(?m)^(def |class )?{re.escape(last)}\b", path.read_text(encoding="utf-8")), name
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ def _breaking(name: TlsaName, chains: list[Chain], served: list[Chain], now: Ins
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:
+    if item.gone_at is None and (left := item.to_come(now)) > timedelta(0):
+        return Obstacle(name, left, "its DNS provider may yet publish a set without a matching record")
     if item.gone_at is None:
         return Obstacle(name, None, _still_given(name, item))
     left = name.retire_interval(item) - now.since(item.gone_at)

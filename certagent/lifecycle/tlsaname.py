@@ -290,6 +290,11 @@ class TlsaName:
         changed_at, observed_at = self.known.changed_at, self.known.observed_at
         return changed_at is not None and observed_at is not None and observed_at.elapsed_s <= changed_at.elapsed_s
 
+    @property
+    def publish_lag(self) -> timedelta:
+        """How long its provider usually takes to show a change, as of the last one."""
+        return timedelta(seconds=max(name.known.publish_lag_s for name in self.shared.names))
+
     # -- what should be published --------------------------------------------------------------------------------------
 
     @once
@@ -339,13 +344,14 @@ class TlsaName:
             return self.desired
         early = self.newly_unmatched(self.desired)
         values = frozenset(v for v in self.desired if tlsa.parameters(v) not in early) if early else self.desired
-        unmatched = any(
-            caches.unmatched(before, chain) - caches.unmatched(before | values, chain)
-            for before in self.sets
-            for chain in self.served
-        )
         lacking = self.covered or any(not before and values for before in self.sets)
-        return values if unmatched or lacking or not values <= self.seen_somewhere else frozenset()
+        wanted = self.repaired_by(values) or lacking or not values <= self.seen_somewhere
+        return values if wanted else frozenset()
+
+    def repaired_by(self, values: Values) -> bool:
+        """Some server gives a set that breaks what is served, and would not with these values."""
+        pairs = product(set(self.sets), self.served)
+        return any(caches.unmatched(old, chain) - caches.unmatched(old | values, chain) for old, chain in pairs)
 
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""

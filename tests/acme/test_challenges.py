@@ -16,7 +16,7 @@ from certagent.acme.client import Acme
 from certagent.agent.act import challenges as acts
 from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
-from certagent.dns.providers.protocol import RRset
+from certagent.dns.providers.protocol import Capabilities, RRset
 from certagent.errors import Misconfigured, NotYet, Rejected
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
@@ -43,6 +43,8 @@ def acme(ca: Ca, tmp_path: Path) -> Acme:
 
 class Zone:
     """A resolver and a provider in one. `alias` leads elsewhere."""
+
+    capabilities = Capabilities()
 
     def __init__(self, **alias: str) -> None:
         self.alias = alias

@@ -14,8 +14,10 @@ from certagent.dns.providers.command import Command, Options
 from certagent.dns.providers.protocol import Changed, RdType, RRset
 from certagent.errors import Misconfigured, Transient
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
+from tests.e2e.site import Site
 from tests.lab.addresses import PRIMARY, SPARE, ZONE
 from tests.lab.dns import Dns, records
+from tests.lab.pebble import Pebble
 from tests.lab.process import Server
 from tests.lab.wait import until
 
@@ -219,6 +221,30 @@ class TestManual:
         provider.add(name, "TLSA", frozenset({A}), 3600, provider.get(name, "TLSA"))
         with pytest.raises(Transient, match=re.escape(f"remove this record by hand: {name} 3600 IN TLSA {A}")):
             provider.remove(name, "TLSA", frozenset({A}), provider.get(name, "TLSA"))
+
+    def test_a_first_certificate_and_its_records(self, place: Path, lab_dns: Dns, pebble: Pebble) -> None:
+        """A person does what `status` shows, one record at a time, and runs `renew` again; nothing else is needed."""
+        wanted = re.compile(r'FAILING .* (add|remove) this record by hand: (\S+) \d+ IN (\w+) ("[^"]*"|3 1 1 \w{64})')
+        with Site(place, lab_dns, pebble) as site:
+            site.provider.clear()
+            site.provider |= {
+                "type": "command",
+                "program": str(HOOKS / "dns-manual"),
+                "args": [PRIMARY],
+                "zones": [ZONE],
+            }
+            site.write()
+            done: list[tuple[str, str]] = []
+            while site.run("renew", code=None).code:
+                assert len(done) < 5
+                found = wanted.findall(site.run("status", code=None).out)
+                assert found
+                for what, name, rdtype, text in found:
+                    there = set(lab_dns.values(PRIMARY, name, rdtype))
+                    lab_dns.update(name, rdtype, sorted(there | {text} if what == "add" else there - {text}))
+                    done.append((what, rdtype))
+            assert sorted(done) == [("add", "TLSA"), ("add", "TLSA"), ("add", "TXT"), ("remove", "TXT")]
+            assert site.run("status").code == 0
 
     def test_a_server_that_is_none_of_the_zone(self, lab_dns: Dns) -> None:
         """A resolver knows, and may know something old."""
