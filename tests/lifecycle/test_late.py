@@ -61,7 +61,7 @@ def test_a_forecast_has_the_real_waits() -> None:
 
 
 def test_a_plan_shows_how_long_the_records_take() -> None:
-    """Also where nothing but a renewal in months comes after them."""
+    """Also if nothing but a renewal in months comes after them."""
     lines = text.timeline(views.planned(forecast(LATE, Life(LATE).state, START))).splitlines()
     published = next(n for n, line in enumerate(lines) if "  publish " in line)
     wait, look = lines[published + 2 : published + 4]
