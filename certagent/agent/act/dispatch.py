@@ -35,7 +35,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.AbandonOrder():
             return (ev.OrderAbandoned(key_type=step.key_type, lane=lane),)
         case st.Present():
-            challenges.present(state.orders[step.key_type].challenges, edges)
+            challenges.present(state.orders[step.key_type].challenges, spec, edges)
             return (ev.Presented(key_type=step.key_type, lane=lane),)
         case st.Respond():
             return challenges.respond(step, state, edges)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from certagent.agent.act import hiding
 from certagent.agent.act.outcome import Note, failed
 from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Capabilities, Changed, Provider, RRset
@@ -66,10 +67,13 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
 
     Raises:
         Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served. `dns.wildcard`:
-            The set would be empty, and a wildcard would give its records in its place.
+            The set would be empty, and a wildcard would give its records in its place. `dns.wildcard_address`: A host
+            would lose the address that it has from a wildcard.
     """
     zone, name = _where(tlsa_name, edges)
-    with edges.zones.writing(zone, name) as provider:
+    if isinstance(step, st.Publish):
+        hiding.refuse(zone, name, edges)
+    with hiding.explained([tlsa_name.name], edges), edges.zones.writing(zone, name) as provider:
         left = step.values
         if isinstance(step, st.Unpublish):
             _refuse_to_uncover(provider.get(name, "TLSA"), left, zone, name, edges)
