@@ -295,4 +295,4 @@ def test_a_wildcards_address_is_an_error_before_it_is_lost() -> None:
     world.would_hide = (Hidden("mx1.example.org.", "*.example.org.", ("A 192.0.2.1",)),)
     (found,) = (f for f in world.found() if "wildcard" in f.detail)
     assert (found.outcome, found.what) == ("error", "DNS mx1.example.org.")
-    assert found.hint == "first give it records of its own: mx1.example.org. A 192.0.2.1"
+    assert found.hint == "first give it its own records: mx1.example.org. A 192.0.2.1"

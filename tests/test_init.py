@@ -20,7 +20,7 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
-from certagent.init import changes, command, domain, findings, host, proposal, seeds, steps, survey
+from certagent.init import changes, command, domain, findings, host, proposal, providers, seeds, steps, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
 from certagent.init.names import Names
@@ -110,6 +110,54 @@ def test_the_proposal_is_a_config_that_names_what_is_there(tmp_path: Path) -> No
     assert proposed.dns.resolvers == ("127.0.0.1",)
     assert proposed.providers["primary"].options["zones"] == ["example.org"]
     assert proposed.providers["primary"].options["server"] == "ns1.example.org"
+
+
+@pytest.mark.parametrize(
+    ("name_servers", "kind"),
+    [
+        (("ns1.desec.io.", "ns2.desec.org."), "desec"),
+        (("carl.ns.cloudflare.com.", "dana.ns.cloudflare.com."), "cloudflare"),
+        (("helium.ns.hetzner.de.", "hydrogen.ns.hetzner.com.", "oxygen.ns.hetzner.com."), "hetzner"),
+        (("ns-11-a.gandi.net.", "ns-222-b.gandi.net.", "ns-33-c.gandi.net."), "gandi"),
+        (("root-dns.netcup.net.", "second-dns.netcup.net.", "third-dns.netcup.net."), "netcup"),
+        (("curitiba.ns.porkbun.com.", "fortaleza.ns.porkbun.com."), "porkbun"),
+        (("NS1.DESEC.IO.", "ns2.desec.org."), "desec"),
+        (("ns1.desec.io.", "ns1.example.org."), None),
+        ((), None),
+    ],
+)
+def test_a_service_is_known_by_its_name_servers(name_servers: tuple[str, ...], kind: str | None) -> None:
+    """All of them, else somebody else has a hand in the zone."""
+    assert providers.service(name_servers) == kind
+
+
+def test_the_section_of_a_service_has_the_way_to_its_token(tmp_path: Path) -> None:
+    """It loads as it stands; what the token must allow is listed with it."""
+    text = proposal.text(seen(POSTFIX, names=(name(name_servers=("ns1.desec.io.", "ns2.desec.org.")),)), "today")
+    [(called, section)] = read(text, tmp_path).providers.items()
+    assert (called, section.type) == ("desec", "desec")
+    assert section.options == {"token_file": "/etc/certagent/desec.token", "zones": ["example.org"]}
+    plain = " ".join(line.strip().removeprefix("#").strip() for line in text.splitlines())
+    assert "The name servers of example.org are those of deSEC. TODO: Make the token at" in plain
+    assert f"It writes: _acme-challenge.{NAME}. TXT _25._tcp.{NAME}. TLSA" in plain
+    assert "TTLs begin at 3600 s" in plain
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "keys"),
+    [
+        ("pdns_server", "powerdns", {"url", "token_file", "zones"}),
+        ("knotd", "knot", {"zones"}),
+        ("named", "rfc2136", {"server", "zones", "key_file"}),
+    ],
+)
+def test_a_dns_server_on_this_host_is_proposed(tmp_path: Path, program: str, kind: str, keys: set[str]) -> None:
+    """If it answers for the zone; whether it is the primary only the operator knows."""
+    text = proposal.text(seen(POSTFIX, kept_here={"example.org.": program}), "today")
+    [section] = read(text, tmp_path).providers.values()
+    assert (section.type, set(section.options)) == (kind, keys)
+    assert f"# {program} runs on this host, and answers for example.org." in text
+    assert "TODO: is it the" in text
 
 
 def test_nothing_is_agreed_to_for_the_operator() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from certagent.dns.providers.protocol import Provider
     from certagent.facts.dns import Delegation, Hidden, Observation
     from certagent.facts.tls import Served, Service
+    from certagent.lifecycle.budget import ZoneBudget
     from certagent.mta.server import Server
     from certagent.store.protocol import Vault
 
@@ -59,7 +60,7 @@ class Resolver(Protocol):
         ...
 
     def wildcard_alias(self, name: str) -> str:
-        """The wildcard whose CNAME the name has; empty: it has none, or one of its own."""
+        """The wildcard whose CNAME the name has; empty: it has none, or its own one."""
         ...
 
     def delegation(self, name: str) -> Delegation:
@@ -122,6 +123,8 @@ class Edges:
         self.probe = probe or self._probe
         self._alone = alone
         self._ahead = ahead
+        self.budgets_elsewhere: Callable[[], Iterable[ZoneBudget]] = tuple
+        """What other certificates wrote to zones whose providers take only so many writes a day."""
         self._checks: dict[str, Future[None]] = {}
         self._checked_at = 0.0
 

@@ -6,11 +6,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache, partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from certagent import __version__
 from certagent.agent.certificate import CERTIFICATE, Certificate
@@ -18,9 +21,10 @@ from certagent.agent.edges import Edges, Resolver
 from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
-from certagent.errors import Misconfigured, NoProvider, Usage
+from certagent.errors import Error, Misconfigured, NoProvider, Usage
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
+from certagent.lifecycle.spec import DnsZone, Spec
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
@@ -30,7 +34,8 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
     from concurrent.futures import Executor
 
     from certagent.acme.issuer import Issuer
-    from certagent.dns.providers.protocol import Provider
+    from certagent.dns.providers.protocol import Capabilities, Provider
+    from certagent.lifecycle.budget import ZoneBudget
     from certagent.lifecycle.events import AnyEvent
     from certagent.lifecycle.state import State
     from certagent.mta.claims import Claim
@@ -141,6 +146,7 @@ class Wiring:
         self.issuer = _once(self._issuer)
         self.resolver = _once(self._resolver)
         self.providers = _once(self._make_providers)
+        self._dns_zones = _once(self._make_dns_zones)
         self.claims = _once(self._claims)
         self._ahead = _once(_pool)
         self._journal = _once(self._make_journal)
@@ -207,7 +213,35 @@ class Wiring:
 
     def certificate(self, name: str) -> Certificate:
         """The subject of a configured certificate."""
-        return Certificate(self.config.certificates[name].spec, self.edges(name))
+        return Certificate(self.spec(name), self.edges(name))
+
+    def spec(self, name: str) -> Spec:
+        """What the configuration wants of a certificate, with what the DNS providers say of themselves."""
+        return replace(self.config.certificates[name].spec, zones=self._dns_zones())
+
+    def _make_dns_zones(self) -> tuple[DnsZone, ...]:
+        from certagent.dns.message import absolute  # loads dnspython
+
+        found: list[DnsZone] = []
+        for section in self.config.providers.values():
+            able = self._capabilities(section)
+            lag = timedelta(seconds=able.publish_lag_s)
+            zones = cast("list[object]", section.options.get("zones") or [])
+            found += [DnsZone(absolute(zone), lag, able.ttl_floor_s) for zone in zones if isinstance(zone, str)]
+        return tuple(found)
+
+    def _capabilities(self, section: Section) -> Capabilities:
+        """As its class states them; only one that does not has to be made, and is asked."""
+        from certagent.dns.providers.protocol import Capabilities
+
+        group = "certagent.dns_providers"
+        stated = getattr(self._class(group, section), "capabilities", None)
+        if isinstance(stated, Capabilities):
+            return stated
+        try:
+            return cast("Provider", self._plugin(group, section, None)).capabilities
+        except Error:  # nothing can be written there now; the error is reported when that is tried
+            return Capabilities()
 
     @property
     def vault(self) -> Vault:
@@ -322,18 +356,20 @@ class Wiring:
             hint = "give each its own file, or list the services of both under one mail server"
             raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)
 
-    def _plugin(self, group: str, section: Section, name: str | None) -> object:
+    def _class(self, group: str, section: Section) -> Any:
         found = BUILT_IN[group].get(section.type)
         if found:
-            plugin = loaded(found)
-        else:
-            from importlib.metadata import entry_points  # reads the metadata of every installed package
+            return loaded(found)
+        from importlib.metadata import entry_points  # reads the metadata of every installed package
 
-            others = {e.name: e for e in entry_points(group=group)}
-            if section.type not in others:
-                known = ", ".join(sorted({*BUILT_IN[group], *others}))
-                raise self.config.wrong((*section.place, "type"), f"unknown type {section.type!r}", f"known: {known}")
-            plugin = others[section.type].load()
+        others = {e.name: e for e in entry_points(group=group)}
+        if section.type not in others:
+            known = ", ".join(sorted({*BUILT_IN[group], *others}))
+            raise self.config.wrong((*section.place, "type"), f"unknown type {section.type!r}", f"known: {known}")
+        return others[section.type].load()
+
+    def _plugin(self, group: str, section: Section, name: str | None) -> object:
+        plugin = self._class(group, section)
         options = self.config.options(section, plugin.Options)
         try:
             return plugin(options) if name is None else plugin(name, options)
@@ -354,7 +390,7 @@ class Wiring:
                 raise Misconfigured("ca.other", f"no CA is configured with the directory {directory}", hint)
             return self.issuer(names[directory], directory)
 
-        return Edges(
+        edges = Edges(
             issuer=issuer,
             resolver=self.resolver,
             zones=self.zones,
@@ -363,6 +399,12 @@ class Wiring:
             alone=lambda server: self.refuse_shared_files((certificate, server)),
             ahead=self._ahead,
         )
+        edges.budgets_elsewhere = partial(self._budgets_beside, certificate)
+        return edges
+
+    def _budgets_beside(self, certificate: str) -> Iterator[ZoneBudget]:
+        names = [name for name in self.journal.names() if name != certificate]
+        return (budget for state in self.journal.states(names) for budget in state.budgets)
 
 
 P = ParamSpec("P")

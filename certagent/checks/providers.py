@@ -21,12 +21,17 @@ from certagent.errors import Error, Misconfigured, NotYet
 from certagent.pki.names import challenge_name
 from certagent.report.findings import Finding
 from certagent.report.providers import VERSION, Provider, Providers
+from certagent.report.terminal import say
 from certagent.report.words import brief
 
 PATIENCE_S = 60.0
 """Until every authoritative server gives a value; providers that publish late get as long again as they say."""
 BUDGET = timedelta(seconds=10)
 """Of one round of questions."""
+LATE_S = 30.0
+"""A provider that takes longer to publish is asked about less often, and what is waited for is said first."""
+ROUNDS = 20
+"""So often within the time that such a provider states."""
 
 
 def known(configured: dict[str, tuple[str, ...]]) -> Providers:
@@ -53,32 +58,70 @@ def zones(wiring: Wiring) -> list[str]:
 
 
 def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
-    """Write, read back, see everywhere, remove: each as it is done. Nothing is left behind, whatever fails."""
+    """Write, read back, see everywhere, remove: each as it is done.
+
+    Whatever fails, and also if it is interrupted, the value is removed. Where that fails it is named, so that somebody
+    can remove it.
+    """
     value = f"certagent-test-{secrets.token_urlsafe(21)}"  # 43 characters, as a challenge has: acme-dns takes no other
-    what = f"zone {zone}"
+    what, values = f"zone {zone}", frozenset({value})
     try:
         able = next(provider.capabilities for provider in wiring.providers() if zone in provider.zones)
         name = _led_into(wiring, zone) if able.challenges_only else _name_in(wiring, zone)
         zone, final = wiring.resolver().final(name)
         with wiring.zones.writing(zone, final) as provider:
             able = provider.capabilities
-        took_s = _timed(lambda: add_txt(wiring.zones, zone, final, frozenset({value}), TXT_TTL_S))
     except Error as error:
         yield Finding("error", what, str(error), error.hint)
         return
+    ended = False
     try:
-        read = "" if able.challenges_only else ", and read it back"
-        yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s{read}")
-        yield _seen(wiring, final, value, able.publish_lag_s, what)
+        try:
+            took_s = _timed(lambda: add_txt(wiring.zones, zone, final, values, TXT_TTL_S))
+            yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s")
+            if not able.challenges_only:
+                yield _read_back(wiring, zone, final, values, what)
+            if (lag_s := able.publish_lag_s) > LATE_S:
+                lag, most = (brief(timedelta(seconds=seconds)) for seconds in (lag_s, PATIENCE_S + 2 * lag_s))
+                yield Finding("note", what, f"the provider publishes within {lag}; waiting for at most {most}")
+            yield _seen(wiring, final, value, lag_s, what)
+        except Error as error:
+            yield Finding("error", what, str(error), error.hint)
+        ended = True
     finally:
-        took_s = _timed(lambda: remove_txt(wiring.zones, zone, final, frozenset({value})))
+        if not ended:  # there may be little time for it
+            say(f"certagent: interrupted; now the TXT value {value} at {final} is removed", err=True)
+        removed = _removed(wiring, zone, final, values, what)
+        if not ended:
+            say(f"certagent: {removed.detail}", err=True)
     stays = "it stays there until newer values take its place: this provider removes nothing"
-    yield Finding("ok", what, stays if able.challenges_only else f"removed it in {took_s:.2f} s")
+    yield Finding("ok", what, stays) if able.challenges_only else removed
+
+
+def _read_back(wiring: Wiring, zone: str, name: str, values: frozenset[str], what: str) -> Finding:
+    began = time.monotonic()
+    with wiring.zones.writing(zone, name) as provider:
+        found = provider.get(name, "TXT")
+    took_s = time.monotonic() - began
+    if found and values <= found.values:
+        return Finding("ok", what, f"read it back in {took_s:.2f} s")
+    hint = "look for it at the provider; something else may write the same name"
+    return Finding("error", what, f"the provider took it, and does not have it {took_s:.2f} s later", hint)
+
+
+def _removed(wiring: Wiring, zone: str, name: str, values: frozenset[str], what: str) -> Finding:
+    try:
+        took_s = _timed(lambda: remove_txt(wiring.zones, zone, name, values))
+    except Error as error:
+        detail = f"not removed: the TXT value {', '.join(values)} at {name}: {error}"
+        return Finding("error", what, detail, "remove it by hand; it does no harm")
+    return Finding("ok", what, f"removed it in {took_s:.2f} s")
 
 
 def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Finding:
     """Whether every authoritative server gives it in time, and in what time."""
     began, patience_s = time.monotonic(), PATIENCE_S + 2 * lag_s
+    pause_s = lag_s / ROUNDS if lag_s > LATE_S else 0.0
     while True:
         try:
             wiring.resolver().wait_for_txt(name, frozenset({value}), BUDGET)
@@ -86,6 +129,7 @@ def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Fin
             if time.monotonic() - began >= patience_s:
                 waited = brief(timedelta(seconds=patience_s))
                 return Finding("error", what, f"not everywhere after {waited}: {error.detail}", error.hint)
+            time.sleep(pause_s)
         except Error as error:
             return Finding("error", what, str(error), error.hint)
         else:
@@ -116,7 +160,7 @@ def _led_into(wiring: Wiring, zone: str) -> str:
     raise Misconfigured("dns.no_provider", f"no challenge name of the configuration leads into {zone}", hint)
 
 
-def _timed(do: Callable[[], None]) -> float:
+def _timed(do: Callable[[], object]) -> float:
     began = time.monotonic()
     do()
     return time.monotonic() - began

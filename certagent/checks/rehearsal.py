@@ -9,6 +9,7 @@ removed, files installed, a server reloaded, the journal written.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -79,7 +80,7 @@ class _Run:
 
 def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Rehearsal:
     """Rehearse one certificate. Nothing is raised for what goes wrong: it is a finding."""
-    spec, edges = wiring.config.certificates[name].spec, wiring.edges(name)
+    spec, edges = wiring.spec(name), wiring.edges(name)
     state, now = wiring.journal.state(name), wiring.journal.now()
     run = _Run(report)
     key_types = frozenset(spec.key_types)
@@ -177,8 +178,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)
         order = issuer.order(csr, profile=spec.profile)
-        with _presented(run, spec, edges, order.challenges or _made_up(spec)) as challenges:
-            _seen(run, f"challenge {key_type}", challenges, edges)
+        with _presented(run, spec, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
+            _seen(run, f"challenge {key_type}", challenges, edges, lag_s)
             issuer.answer(order.url)
         now = wiring.journal.now().wall
         _, credential, chain = issuing.usable_chain(issuer, order.url, key, spec.names, now)
@@ -189,8 +190,16 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         yield key_type, chain
 
 
-def _seen(run: _Run, what: str, challenges: Sequence[Challenge], edges: Edges) -> None:
-    """The responses are seen wherever this host gets an answer; a renewal passes over what is silent, too."""
+def _seen(run: _Run, what: str, challenges: Sequence[Challenge], edges: Edges, lag_s: float) -> None:
+    """The responses are seen wherever this host gets an answer; a renewal passes over what is silent, too. Of a
+    provider that publishes late, after the time that a renewal waits, too.
+    """
+    if lag_s:
+        lag = brief(timedelta(seconds=lag_s))
+        run.found(
+            Finding("note", what, f"the DNS provider publishes within {lag}: waiting for that, as a renewal does")
+        )
+        time.sleep(lag_s)
     try:
         act.ready(challenges, edges)
     except NotYet as error:
@@ -208,12 +217,16 @@ def _made_up(spec: Spec) -> tuple[Challenge, ...]:
 
 
 @contextmanager
-def _presented(run: _Run, spec: Spec, edges: Edges, challenges: Sequence[Challenge]) -> Generator[Sequence[Challenge]]:
-    """The responses, for as long as they are needed; taken away whatever happens."""
+def _presented(
+    run: _Run, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
+) -> Generator[tuple[Sequence[Challenge], float]]:
+    """The responses, for as long as they are needed, and in how many seconds they are shown; taken away whatever
+    happens.
+    """
     try:
         run.written += map(str, challenges)  # before: if the answer is lost, they may be there
-        act.present(challenges, spec, edges)
-        yield challenges
+        lag_s = act.present(challenges, spec, edges)
+        yield challenges, lag_s
     finally:
         with run.trying("removing the responses to challenges"):
             act.clean_up(challenges, edges)

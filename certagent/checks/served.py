@@ -181,6 +181,6 @@ def _on_its_way(known: TlsaName, now: Instant) -> str | None:
         return "the first step of which is due"
     change = next((c for c in (state.change, state.other) if c and not c.removes), None)
     began = change.first_at if change else None
-    if began is None or now.since(began) >= schedule.UNSHOWN:
+    if began is None or now.since(began) >= schedule.UNSHOWN + known.publish_lag:
         return None
     return f"since {brief(now.since(began))}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from certagent.cli.errors import Exit
+from certagent.cli.errors import Exit, guard_signals
 from certagent.cli.options import wired, with_config, with_json
 from certagent.errors import Usage
 
@@ -42,7 +42,8 @@ def providers(path: Path, as_json: bool) -> None:
 def test(path: Path, zone: str | None, as_json: bool) -> None:
     """Write a harmless TXT value, read it back, see it at every authoritative server, and remove it.
 
-    Without ZONE every zone of the configuration is tried. It exits with 1 if something does not work.
+    Without ZONE every zone of the configuration is tried. It exits with 1 if something does not work. Interrupted,
+    it removes the value before it ends.
     """
     from certagent.checks import providers as checks
     from certagent.dns.message import absolute
@@ -52,6 +53,7 @@ def test(path: Path, zone: str | None, as_json: bool) -> None:
 
     wiring, _ = wired(path, ())
     known = checks.zones(wiring)
+    guard_signals()
     if zone is not None and absolute(zone) not in known:
         listed = ", ".join(known) or "none"
         raise Usage(

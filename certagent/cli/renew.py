@@ -110,6 +110,7 @@ def renew(
 
 
 def _rehearse(wiring: Wiring, entries: Iterable[Entry], as_json: bool) -> NoReturn:
+    guard_signals()  # what was put into DNS is taken away also then
     from certagent.checks import rehearsal
     from certagent.report import text, views
 

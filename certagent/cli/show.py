@@ -24,10 +24,8 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     wiring, entries = wired(path, names)
     now = wiring.journal.now()
     found = tuple(
-        views.PlannedCertificate(
-            entry.spec.name, views.planned(forecast(entry.spec, wiring.journal.state(entry.spec.name), now))
-        )
-        for entry in entries
+        views.PlannedCertificate(name, views.planned(forecast(wiring.spec(name), wiring.journal.state(name), now)))
+        for name in (entry.spec.name for entry in entries)
     )
     if as_json:
         click.echo(text.to_json(views.Plan(views.VERSION, found)))
@@ -108,7 +106,7 @@ def check(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     for entry in entries:
         name = entry.spec.name
         state, now = wiring.journal.state(name), wiring.journal.now()
-        findings = served.run(entry.spec, state, wiring.edges(name), now, wakes.get(name), daemon)
+        findings = served.run(wiring.spec(name), state, wiring.edges(name), now, wakes.get(name), daemon)
         found.append(views.checked(name, findings))
         if not as_json:
             say("\n".join([f"{name}: {text.outcome(found[-1])}", *map(text.finding, findings)]))

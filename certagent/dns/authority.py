@@ -204,7 +204,7 @@ class Resolver:
         return tuple(dict.fromkeys(found))
 
     def wildcard_alias(self, name: str) -> str:
-        """The wildcard whose CNAME the name has; empty: it has none, or one of its own.
+        """The wildcard whose CNAME the name has; empty: it has none, or its own one.
 
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`.

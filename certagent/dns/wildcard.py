@@ -44,7 +44,7 @@ def hidden(ask: Ask, zone: str, name: str) -> Iterator[Hidden]:
 def _given(ask: Ask, name: str) -> tuple[frozenset[str], str]:
     """The addresses of a name, or where it leads, as records; and the wildcard that they were made from, if that shows.
 
-    A name of which some servers give records of its own, and others a wildcard's, is about to exist.
+    A name of which some servers give its own records, and others a wildcard's, is about to exist.
     """
     given: dict[str, str] = {}
     for rdtype in (A, AAAA):

@@ -17,7 +17,7 @@ import dns.message
 from dns.flags import AD, CD, RD
 from dns.message import QueryMessage
 from dns.rcode import NOERROR, NXDOMAIN
-from dns.rdatatype import CAA, MX, SOA, TLSA, RdataType
+from dns.rdatatype import CAA, MX, NS, SOA, TLSA, RdataType
 from msgspec import Struct, structs
 
 from certagent.agent.act.hiding import in_words
@@ -67,6 +67,8 @@ class Name(Struct, frozen=True):
     """Where the answer to a CA's challenge is written, aliases followed; "": not found, ".": in no zone below it."""
     primary: str = ""
     """The zone's SOA MNAME."""
+    name_servers: tuple[str, ...] = ()
+    """Those of the zone, absolute."""
     tlsa: dict[int, Observation] = {}
     """By port: what is there, or could not be found out. A port without an entry has no records."""
     caa: tuple[str, ...] = ()
@@ -149,9 +151,10 @@ def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) ->
         tlsa = {port: pool.submit(tlsa_at, port) for port in ports}
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
         zone, _ = tried(lambda: resolver.final(challenge_name(name)), otherwise=("", ""))
-        for one in tried(resolver.hidden, zone, challenge_name(name), otherwise=()) if zone else ():
-            trouble.append("; ".join(in_words(one, challenge_name(name))))
+        hidden = tried(resolver.hidden, zone, challenge_name(name), otherwise=()) if zone else ()
+        trouble += ["; ".join(in_words(one, challenge_name(name))) for one in hidden]
         primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None
+        name_servers = pool.submit(tried, _name_servers, use, zone, otherwise=()) if zone else None
         mx: dict[str, tuple[str, ...]] = tried(_mx, use, name, zone, otherwise={})
         (at, issue), met = caa.result(), addresses.result()
         return Name(
@@ -161,6 +164,7 @@ def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) ->
             mx=mx,
             zone=zone,
             primary=primary.result() if primary else "",
+            name_servers=name_servers.result() if name_servers else (),
             tlsa={port: found for port, future in tlsa.items() if (found := future.result())},
             caa=issue,
             caa_at=at,
@@ -186,6 +190,10 @@ def _may_have(use: Resolvers, name: str, port: int) -> bool:
 
 def _primary(use: Resolvers, zone: str) -> str:
     return next((str(record.mname).lower() for record in _ask(use, zone, SOA)), "")
+
+
+def _name_servers(use: Resolvers, zone: str) -> tuple[str, ...]:
+    return tuple(sorted(str(record.target).lower() for record in _ask(use, zone, NS)))
 
 
 def _caa(use: Resolvers, name: str) -> tuple[str, tuple[str, ...]]:

@@ -13,9 +13,9 @@ from datetime import timedelta
 import yaml
 
 from certagent.facts.tls import Chain, Service
-from certagent.init import host, others
+from certagent.init import host, others, providers
 from certagent.init import survey as seen
-from certagent.init.domain import MX_PORT, is_host
+from certagent.init.domain import MX_PORT, Name, is_host
 from certagent.init.host import ITSELF
 from certagent.init.survey import Proposed, Survey
 from certagent.lifecycle import caches
@@ -85,29 +85,68 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
         )
         yield "  #resolvers: [127.0.0.1]"
     yield "  providers:"
-    primaries = _primaries(survey, proposed)
-    for number, (primary, zones) in enumerate(primaries.items(), 1):
-        yield from _comment(
-            "Challenges and TLSA records are written here, by dynamic update (RFC 2136). If the zone is kept by a "
-            "service with another API, put `type: command` in its place (docs/how-to/dns-providers.md).",
-            4,
-        )
-        yield f"    primary{number if len(primaries) > 1 else ''}:"
-        yield "      type: rfc2136"
-        if primary:
-            yield from _comment(
-                f"The primary by the SOA of {', '.join(z.rstrip('.') for z in zones)}. TODO: is it the one to update?",
-                6,
-            )
+    sections = _providers(survey, proposed)
+    primaries = [primary for kind, primary in sections if kind == "rfc2136"]
+    written = list(dict.fromkeys(one for certificate in proposed for one in _written(certificate, survey)))
+    for (kind, primary), zones in sections.items():
+        mine = [one for one in written if len(sections) == 1 or any(f".{one[0]}".endswith(f".{z}") for z in zones)]
+        if kind == "rfc2136":
+            number = primaries.index(primary) + 1 if len(primaries) > 1 else ""
+            yield f"    primary{number}:"
+            yield from _by_update(primary, zones, mine, survey)
         else:
-            yield from _comment("TODO: the zone's primary server; it could not be found out.", 6)
-        yield f"      server: {_flow(primary.rstrip('.') or '192.0.2.1')}"
-        yield f"      zones: {_flow([zone.rstrip('.') for zone in zones])}"
-        yield from _comment("TODO: the key, as `tsig-keygen certagent` prints it; chmod 600. It must be allowed:", 6)
-        for name, rdtype in dict.fromkeys(one for certificate in proposed for one in _written(certificate, survey)):
-            if len(primaries) == 1 or any(f".{name}".endswith(f".{zone}") for zone in zones):
-                yield f"      #   grant certagent name {name} {rdtype};"
-        yield "      key_file: /etc/certagent/tsig.key"
+            yield f"    {kind}:"
+            yield from _by_api(kind, zones, mine, survey)
+
+
+def _by_update(primary: str, zones: list[str], written: list[tuple[str, str]], survey: Survey) -> Iterator[str]:
+    yield from _comment(
+        "Challenges and TLSA records are written here, by dynamic update (RFC 2136). If the zone is kept by a service "
+        "with another API, see `certagent dns providers`, and docs/how-to/dns-providers.md for those not listed there.",
+        6,
+    )
+    yield "      type: rfc2136"
+    if primary:
+        why = f"The primary by the SOA of {_listed(zones)}. TODO: is it the one to update?"
+        yield from _comment(why, 6)
+    else:
+        yield from _comment("TODO: the zone's primary server; it could not be found out.", 6)
+    yield from _answers_here(zones, survey)
+    yield f"      server: {_flow(primary.rstrip('.') or '192.0.2.1')}"
+    yield f"      zones: {_flow([zone.rstrip('.') for zone in zones])}"
+    yield from _comment("TODO: the key, as `tsig-keygen certagent` prints it; chmod 600. It must be allowed:", 6)
+    for name, rdtype in written:
+        yield f"      #   grant certagent name {name} {rdtype};"
+    yield "      key_file: /etc/certagent/tsig.key"
+
+
+def _by_api(kind: str, zones: list[str], written: list[tuple[str, str]], survey: Survey) -> Iterator[str]:
+    """The section of a provider, with what its page says of the access."""
+    about = providers.abouts()[kind]
+    if about.name_servers:
+        yield from _comment(f"The name servers of {_listed(zones)} are those of {about.title}.", 6)
+    if here := list(_answers_here(zones, survey)):
+        yield from here
+        yield from _comment("TODO: is it the primary? Then write there, else to the primary.", 6)
+    yield from _comment(f"TODO: {about.access}", 6)
+    yield from _comment(about.rights, 6)
+    yield from _comment(about.limits, 6)
+    yield from _comment("It writes:", 6)
+    for name, rdtype in written:
+        yield f"      #   {name} {rdtype}"
+    options = yaml.safe_load(about.example) | {"zones": [zone.rstrip(".") for zone in zones]}
+    for key, value in options.items():
+        yield f"      {key}: {_flow(value)}"
+
+
+def _answers_here(zones: list[str], survey: Survey) -> Iterator[str]:
+    for program in dict.fromkeys(survey.kept_here[zone] for zone in zones if zone in survey.kept_here):
+        mine = [zone for zone in zones if survey.kept_here.get(zone) == program]
+        yield from _comment(f"{program} runs on this host, and answers for {_listed(mine)}.", 6)
+
+
+def _listed(zones: list[str]) -> str:
+    return ", ".join(zone.rstrip(".") for zone in zones)
 
 
 def _written(certificate: Proposed, survey: Survey) -> list[tuple[str, str]]:
@@ -121,20 +160,29 @@ def _services(certificate: Proposed, survey: Survey) -> list[Service]:
     return [service for server in certificate.servers for service in survey.services[server.name]]
 
 
-def _primaries(survey: Survey, proposed: list[Proposed]) -> dict[str, list[str]]:
-    """The zones to write, by their primary; one of placeholders where nothing is known."""
-    found: dict[str, set[str]] = {}
+def _providers(survey: Survey, proposed: list[Proposed]) -> dict[tuple[str, str], list[str]]:
+    """The zones to write, by the type of provider, and with `rfc2136` by their primary; one of placeholders where
+    nothing is known.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
     for certificate in proposed:
         for name in certificate.names:
             known = survey.names.known.get(name.removeprefix("*."))
             if known is not None and known.zone:
-                found.setdefault(known.primary, set()).add(known.zone)
+                found.setdefault(_provider(known, known.zone, survey), set()).add(known.zone)
         for service in _services(certificate, survey):
             known, observation = survey.names.known.get(service.host), seen.observed(service, survey)
             if known and observation and observation.zone and seen.has_tlsa(service, survey):
-                found.setdefault(known.primary, set()).add(observation.zone)
+                found.setdefault(_provider(known, observation.zone, survey), set()).add(observation.zone)
     parent = proposed[0].name.partition(".")[2] if proposed else "example.org"
-    return {primary: sorted(zones) for primary, zones in sorted(found.items())} or {"": [parent]}
+    return {key: sorted(zones) for key, zones in sorted(found.items())} or {("rfc2136", ""): [parent]}
+
+
+def _provider(known: Name, zone: str, survey: Survey) -> tuple[str, str]:
+    """The type of provider, and with `rfc2136` the primary. The name servers are those of the name's own zone."""
+    program = survey.kept_here.get(zone)
+    kind = providers.service(known.name_servers) or (program and providers.SERVERS[program]) or "rfc2136"
+    return kind, known.primary if kind == "rfc2136" else ""
 
 
 # -- one certificate ---------------------------------------------------------------------------------------------------

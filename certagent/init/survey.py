@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain, KeyType, Served, Service
 from certagent.host import processes, sockets
-from certagent.init import domain, host
+from certagent.init import domain, host, providers
 from certagent.init.domain import MX_PORT, Name, Resolvers, is_host
 from certagent.init.names import Met, Names
 from certagent.lifecycle import caches
@@ -60,6 +60,8 @@ class Survey(Struct, frozen=True):
     """Mail servers and their ports at which nothing listens."""
     shared: dict[Identity, str] = {}
     """Files that have more than one reader, and who that is."""
+    kept_here: dict[str, str] = {}
+    """Zones for which a DNS server on this host answers, and its program."""
 
 
 class Proposed(NamedTuple):
@@ -92,6 +94,7 @@ def take(kinds: dict[str, Any]) -> Survey:
         known = domain.look_up(filter(is_host, sorted(hosts)), listening, use) if use.addresses else {}
         names = names._replace(known=known)
         services = names.services(_met(known))
+        kept_here = pool.submit(providers.here, {one.zone for one in known.values()}, listeners.result())
 
         def probe(server: Found) -> tuple[Served, ...]:
             return _probe(services[server.name], known)
@@ -108,6 +111,7 @@ def take(kinds: dict[str, Any]) -> Survey:
             strangers=tuple(_strangers(found, listeners.result())),
             silent=tuple((f.name, port) for f in found for port in sorted({s.port for s in f.services} - ports)),
             shared=shared,
+            kept_here=kept_here.result(),
         )
 
 

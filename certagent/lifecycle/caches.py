@@ -18,7 +18,8 @@ A roll in time, in the terms of RFC 7583:
 3. For a set that comes back (a secondary that regressed) the wait begins anew.
 4. When an alias leads elsewhere, what was given there before the first complete round of answers is not known, also if
    it has led there before. Caches may have a set that nobody saw.
-5. A set breaks with a chain if, for some usable TLSA parameters in it, no record matches (RFC 7671 sections 8 and 9;
+5. A set that a provider accepted, and publishes late, may come until it is due. So no interval begins before that.
+6. A set breaks with a chain if, for some usable TLSA parameters in it, no record matches (RFC 7671 sections 8 and 9;
    RFC 7672 section 2.2). An empty set breaks with none: that sender does not use DANE.
 
 Nothing here decides anything. `gates.py` asks before a plan and again before an act, and the tests ask at every moment
@@ -51,6 +52,13 @@ class CachedSet(Struct, frozen=True):
     seen_at: Instant
     gone_at: Instant | None
     """Since when no authoritative server gives it; None: one may still."""
+    due_at: Instant | None = None
+    """By when the provider usually has published it, if that has accepted it and takes its time. That no server gives
+    it before then says nothing: it may be given yet, between two rounds."""
+
+    def to_come(self, now: Instant) -> timedelta:
+        """How long it may still come; zero or less: no more."""
+        return self.due_at.since(now) if self.due_at else timedelta(0)
 
 
 def complete(observation: Observation) -> bool:
@@ -63,13 +71,15 @@ def known(observation: Observation) -> list[Answer]:
     return [a for _, a in sorted(observation.answers.items()) if isinstance(a, Answer)]
 
 
-def after(cached: tuple[CachedSet, ...], observation: Observation, now: Instant) -> tuple[CachedSet, ...]:
-    """What caches may have after this round of answers (rules 1 to 4 above)."""
+def after(
+    cached: tuple[CachedSet, ...], observation: Observation, now: Instant, *, early: bool = False
+) -> tuple[CachedSet, ...]:
+    """What caches may have after this round of answers (rules 1 to 5 above). `early`: some set is not due yet."""
     answers = known(observation)
     everyone = complete(observation)
     result: dict[tuple[frozenset[Value] | None, tuple[str, ...]], CachedSet] = {}
     for old in cached:
-        gone = old.gone_at or (now if everyone else None)
+        gone = old.gone_at or (now if everyone and not (early and old.due_at) else None)
         if gone is None or now.since(gone) <= _kept(old):
             result[_identity(old.values, old.path)] = replace(
                 old, gone_at=gone, path=_longest(old.path, observation.path)
@@ -91,19 +101,27 @@ def after(cached: tuple[CachedSet, ...], observation: Observation, now: Instant)
             path=tuple((name, max(ttl, old.path[i][1] if old else 0)) for i, (name, ttl) in enumerate(path)),
             seen_at=now,
             gone_at=now if values is None and everyone else None,
+            due_at=old.due_at if old else None,
         )
     return tuple(result.values())
 
 
 def with_set(
-    cached: tuple[CachedSet, ...], values: frozenset[Value], ttl_s: int, observation: Observation | None, now: Instant
+    cached: tuple[CachedSet, ...],
+    values: frozenset[Value],
+    ttl_s: int,
+    observation: Observation | None,
+    now: Instant,
+    publish_lag_s: float = 0.0,
 ) -> tuple[CachedSet, ...]:
-    """What caches may have if a server that was not heard gave this set until now."""
+    """What caches may have if a server that was not heard gave this set until now; or gives it only after a while."""
     if not values:
         return cached
     path = next((a.path for a in known(observation)), ()) if observation else ()
     same = next((h for h in cached if _identity(h.values, h.path) == _identity(values, path)), None)
-    new = CachedSet(values, max(ttl_s, same.ttl_s if same else 0), path, now, None)
+    lag = timedelta(seconds=publish_lag_s)
+    due_at = Instant(now.wall + lag, now.elapsed_s + publish_lag_s) if lag else same.due_at if same else None
+    new = CachedSet(values, max(ttl_s, same.ttl_s if same else 0), path, now, None, due_at)
     return (*(h for h in cached if h is not same), new)
 
 

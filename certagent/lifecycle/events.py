@@ -78,6 +78,8 @@ class Presented(Event, frozen=True):
     """The responses to the challenges are in place."""
 
     key_type: KeyType
+    publish_lag_s: float = 0.0
+    """How long the provider usually takes to show them, in seconds."""
 
 
 class ResponseNotSeen(Event, frozen=True):
@@ -132,6 +134,8 @@ class Observed(Event, frozen=True):
     """Those that serve at this name."""
     undeclared: bool = False
     """It is the name of a service without `tlsa: true`: certagent keeps no records there."""
+    early: bool = False
+    """What the DNS provider was given may still be published: that a set is not there says nothing yet."""
 
 
 class Superseding(Event, frozen=True):
@@ -150,6 +154,19 @@ class Superseding(Event, frozen=True):
     """The records that will be there."""
     after_ttl_s: int
     """Their TTL."""
+    publish_lag_s: float = 0.0
+    """How long the provider usually takes to show them, in seconds."""
+
+
+class Writing(Event, frozen=True):
+    """A zone is about to be written whose provider takes only so many writes a day.
+
+    It is journaled before the write, so what a crash or a lost answer hides is counted, too.
+    """
+
+    zone: str
+    per_day: int
+    """How many it takes."""
 
 
 class Published(Event, frozen=True):
@@ -298,6 +315,7 @@ AnyEvent = (
     | CleanedUp
     | Observed
     | Superseding
+    | Writing
     | Published
     | Unpublished
     | Inspected

@@ -7,6 +7,7 @@ same state. What is *intended* counts as possibly done until an outcome says oth
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from msgspec.structs import replace
 
@@ -14,7 +15,7 @@ from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
 from certagent.facts.tls import KeyType, Served
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches, failures, schedule
+from certagent.lifecycle import budget, caches, failures, schedule
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.state import (
@@ -55,7 +56,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             order = Order(event.keys, event.url, event.challenges, event.ca, presented=not event.challenges)
             return replace(state, orders={**state.orders, event.key_type: order})
         case ev.Presented():
-            return _order(state, event.key_type, presented=True)
+            return _order(state, event.key_type, presented=True, shown_at=_shown_at(event, now))
         case ev.ResponseNotSeen(key_type=key_type):
             return _not_seen(state, key_type, now)
         case ev.OrderReady():
@@ -70,7 +71,7 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
             return replace(state, challenges=tuple(c for c in state.challenges if c not in event.challenges))
         case ev.Observed():
             known = state.tlsa_name(event.tlsa_name)
-            cached = caches.after(known.cached, event.observation, now)
+            cached = caches.after(known.cached, event.observation, now, early=event.early)
             before = known.observation
             again = before and not caches.complete(before) and caches.complete(event.observation)
             change, other = (None if c and _seen(c, event.observation) else c for c in (known.change, known.other))
@@ -89,9 +90,13 @@ def _apply(state: State, event: ev.AnyEvent, now: Instant) -> State:  # noqa: C9
         case ev.Superseding():
             known = state.tlsa_name(event.tlsa_name)
             # its TTL may have been raised where no observation could see it
-            cached = caches.with_set(known.cached, event.before, event.before_ttl_s, known.observation, now)
-            cached = caches.with_set(cached, event.after, event.after_ttl_s, known.observation, now)
-            return _tlsa_name(state, event.tlsa_name, replace(known, cached=cached))
+            seen, lag_s = known.observation, event.publish_lag_s
+            cached = caches.with_set(known.cached, event.before, event.before_ttl_s, seen, now, lag_s)
+            cached = caches.with_set(cached, event.after, event.after_ttl_s, seen, now, lag_s)
+            new = replace(known, cached=cached, publish_lag_s=lag_s)
+            return _tlsa_name(state, event.tlsa_name, new)
+        case ev.Writing():
+            return replace(state, budgets=budget.noted(state.budgets, event.zone, event.per_day, now))
         case ev.Published() | ev.Unpublished():
             return _tlsa_name(state, event.tlsa_name, replace(state.tlsa_name(event.tlsa_name), changed_at=now))
         case ev.Inspected():
@@ -194,12 +199,21 @@ def _seen(change: Change, observation: Observation) -> bool:
     return all(change.values.isdisjoint(a.values) if change.removes else change.values <= a.values for a in answers)
 
 
-def _order(state: State, key_type: KeyType, *, presented: bool | None = None, ready: bool | None = None) -> State:
+def _order(
+    state: State, key_type: KeyType, *, presented: bool = False, ready: bool = False, shown_at: Instant | None = None
+) -> State:
     old = state.orders.get(key_type)
     if old is None:
         return state
-    new = replace(old, presented=old.presented or bool(presented), ready=old.ready or bool(ready))
+    new = replace(
+        old, presented=old.presented or presented, ready=old.ready or ready, shown_at=shown_at or old.shown_at
+    )
     return replace(state, orders={**state.orders, key_type: new})
+
+
+def _shown_at(event: ev.Presented, now: Instant) -> Instant | None:
+    lag = timedelta(seconds=event.publish_lag_s)
+    return Instant(now.wall + lag, now.elapsed_s + event.publish_lag_s) if lag else None
 
 
 def _not_seen(state: State, key_type: KeyType, now: Instant) -> State:

@@ -26,12 +26,15 @@ from certagent.lifecycle.planner import plan
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.tlsaname import TlsaNames, place
+from certagent.pki.names import challenge_name
 
 LIMIT = 500
 """Passes of the planner; a roll has about forty. More would be a defect, and a forecast must end."""
 _LIFE = timedelta(days=90)
 """What a first certificate is taken to live: the CA has not said yet."""
 _FAR = timedelta(days=3650)
+_GRAIN = timedelta(milliseconds=1)
+"""What a wait that was counted in seconds may be too short."""
 
 
 class Foreseen(Struct, frozen=True):
@@ -100,7 +103,9 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.AbandonOrder():
             return [ev.OrderAbandoned(key_type=step.key_type, lane=lane)]
         case st.Present():
-            return [ev.Presented(key_type=step.key_type, lane=lane)]
+            zones = (spec.zone_of(challenge_name(name)) for name in spec.names)
+            lag_s = max(zone.publish_lag.total_seconds() for zone in zones)
+            return [ev.Presented(key_type=step.key_type, publish_lag_s=lag_s, lane=lane)]
         case st.Respond():
             return [ev.OrderReady(key_type=step.key_type, lane=lane)]
         case st.Finalize():
@@ -119,24 +124,23 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.CleanUp():
             return [ev.CleanedUp(challenges=step.challenges, lane=lane)]
         case st.Observe():
-            observation = _observation(step.tlsa_name, spec, state, zone)
+            observation = _observation(step.tlsa_name, spec, state, zone, now)
             return [
                 ev.Observed(
                     tlsa_name=step.tlsa_name,
                     observation=observation,
                     mail_servers=step.mail_servers,
                     undeclared=step.undeclared,
+                    early=state.tlsa_name(step.tlsa_name).early(now),
                     lane=lane,
                 )
             ]
         case st.Publish():
-            here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
-            zone[here] = zone.get(here, frozenset()) | step.values
-            return [ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
+            late = _superseding(step, spec, state, zone)
+            return [*late, ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
         case st.Unpublish():
-            here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
-            zone[here] = zone.get(here, frozenset()) - step.values
-            return [ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
+            late = _superseding(step, spec, state, zone)
+            return [*late, ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane)]
         case st.Inspect():
             return [ev.Inspected(server=step.server, served=(), lane=lane)]
         case st.Install():
@@ -193,14 +197,36 @@ def _served(step: st.Verify, spec: Spec, state: State) -> tuple[Served, ...]:
     return tuple(Served(s.host, "", s.port, key_type, chain, 0.0) for s in services for key_type, chain in chains)
 
 
-def _observation(tlsa_name: str, spec: Spec, state: State, zone: dict[str, frozenset[str]]) -> Observation:
-    values = zone.get(place(state.tlsa_name(tlsa_name), tlsa_name), frozenset())
+def _superseding(
+    step: st.Publish | st.Unpublish, spec: Spec, state: State, zone: dict[str, frozenset[str]]
+) -> list[ev.AnyEvent]:
+    """The zone is changed; an event if its provider publishes late."""
+    here = place(state.tlsa_name(step.tlsa_name), step.tlsa_name)
+    before = zone.get(here, frozenset())
+    zone[here] = before | step.values if isinstance(step, st.Publish) else before - step.values
+    lag, ttl_s = spec.zone_of(here).publish_lag, spec.published_ttl_s(here)
+    late = ev.Superseding(
+        tlsa_name=step.tlsa_name,
+        before=before,
+        before_ttl_s=ttl_s,
+        after=zone[here],
+        after_ttl_s=ttl_s,
+        publish_lag_s=lag.total_seconds(),
+    )
+    return [late] if lag else []
+
+
+def _observation(
+    tlsa_name: str, spec: Spec, state: State, zone: dict[str, frozenset[str]], now: Instant
+) -> Observation:
+    here = place(state.tlsa_name(tlsa_name), tlsa_name)
+    values, ttl_s = zone.get(here, frozenset()), spec.published_ttl_s(here)
     known = state.tlsa_names.get(tlsa_name)
     if known is None or known.observation is None or not caches.known(known.observation):
-        return Observation(
-            zone="", name=tlsa_name, answers={"every server": Answer(values, spec.ttl_s)}, security="secure"
-        )
+        return Observation(zone="", name=tlsa_name, answers={"every server": Answer(values, ttl_s)}, security="secure")
     seen = known.observation
+    if known.changed_at and now.since(known.changed_at) + _GRAIN < timedelta(seconds=known.publish_lag_s):
+        return seen
     path = caches.known(seen)[0].path
-    answer = Answer(values, max([spec.ttl_s, *(a.ttl_s for a in caches.known(seen))]), path)
+    answer = Answer(values, max([ttl_s, *(a.ttl_s for a in caches.known(seen))]), path)
     return replace(seen, answers=dict.fromkeys(seen.answers, answer))

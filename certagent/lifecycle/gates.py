@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from certagent.facts.dns import Observation
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, KeyType
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches
 from certagent.lifecycle.state import Generation
@@ -119,6 +119,8 @@ def _breaking(name: TlsaName, chains: list[Chain], served: list[Chain], now: Ins
 
 
 def _cached(name: TlsaName, item: caches.CachedSet, now: Instant) -> Obstacle:
+    if item.gone_at is None and (left := item.to_come(now)) > timedelta(0):
+        return Obstacle(name, left, "its DNS provider may yet publish a set without a matching record")
     if item.gone_at is None:
         return Obstacle(name, None, _still_given(name, item))
     left = name.retire_interval(item) - now.since(item.gone_at)
@@ -145,13 +147,14 @@ def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> li
 
 
 def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generation, now: Instant) -> bool:
-    """Some cache may hold a set that the first does not match, and none holds one that the other does not."""
-    sets = [item.values for name in names.at(server) for item in name.cached(now)]
+    """The first breaks what the other does, and more: sets that some cache may hold, each with a key type."""
+    sets = [item.values or frozenset[str]() for name in names.at(server) for item in name.cached(now)]
 
-    def breaks(generation: Generation) -> bool:
-        return any(caches.unmatched(values or (), chain) for values in sets for chain in generation.chains.values())
+    def broken(generation: Generation) -> set[tuple[Values, KeyType]]:
+        chains = generation.chains.items()
+        return {(values, key_type) for values in sets for key_type, chain in chains if caches.unmatched(values, chain)}
 
-    return breaks(one) and not breaks(other)
+    return broken(other) < broken(one)
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

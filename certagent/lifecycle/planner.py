@@ -3,7 +3,8 @@
 House rules:
 1. A rule reads facts and offers steps or waits; it changes nothing, draws nothing and asks nobody. All it knows is in
    the journal's fold, so a user's journal reproduces every decision.
-2. The first step whose own earlier failure does not hold it back is taken. One step per pass; then all is read anew.
+2. The first step that neither its own earlier failure nor its provider's budget holds back is taken. One step per
+   pass; then all is read anew.
 3. A rule never relies on an earlier rule having spoken: each checks itself what it needs.
 4. What was not observed is unknown. Nothing irreversible is offered on it. Before a removal every answer that it rests
    on is fresh (`schedule.FRESH`). For a swap DNS is asked in the same breath, and `agent/act` asks the same gates.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from certagent.facts.moment import Instant
-from certagent.lifecycle import schedule
+from certagent.lifecycle import schedule, writes
 from certagent.lifecycle.rules import deployment, disposal, issuance, records, rotation, undeclared
 from certagent.lifecycle.rules.rule import Offer, Rule, View
 from certagent.lifecycle.spec import Spec
@@ -53,6 +54,7 @@ def plan(spec: Spec, state: State, now: Instant) -> Offer:
                 continue
             failure = state.failure(offer.lane)
             held_back = schedule.held_back(failure, now, state) if failure else None
+            held_back = held_back or writes.held_back(offer, spec, state, now)
             if held_back is None:
                 return offer
             waits.append(held_back)

@@ -44,7 +44,8 @@ BRIEF = timedelta(hours=1)
 ALARM = timedelta(hours=1)
 """A deployment that is open for longer does not get well by itself: by then every retry is an hour apart."""
 UNSHOWN = timedelta(hours=1)
-"""A change that the provider accepted and no server shows by then: servers follow within minutes, or by a mistake."""
+"""A change that the provider accepted and no server shows by then: servers follow within minutes, or by a mistake. It
+begins when the provider usually shows it."""
 SILENT_TRIES = 3
 """So often a response is looked for at every server. Then those that are silent are passed over: a CA asks others."""
 LAGGING = timedelta(days=1)
@@ -71,6 +72,13 @@ def last_chance(chain: Chain) -> datetime:
     left, which leaves several retries at the CA's slowest back-off for 45 days and more, and a day for 160 hours.
     """
     return chain.not_after - (chain.not_after - chain.not_before) / 6
+
+
+def late(spec: Spec, state: State, now: Instant) -> bool:
+    """What is served, or was issued last, has little time left."""
+    served = state.serving(tuple(server.name for server in spec.mail_servers))
+    generations = (*served, state.newest) if state.newest else served
+    return any(now.wall >= last_chance(chain) for g in generations for chain in g.chains.values())
 
 
 def date(moment: datetime) -> str:
@@ -178,9 +186,11 @@ def held_back(failure: Failure, now: Instant, state: State) -> Wait | None:
     return Wait(left, f"{failure.lane}: {tried}: {failure.detail}")
 
 
-def write_again(tries: int) -> timedelta:
-    """How long until a change that was accepted, and is not to be seen at the servers, is made once more."""
-    return timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
+def write_again(tries: int, publish_lag: timedelta = timedelta(0)) -> timedelta:
+    """How long until a change that was accepted, and is not to be seen at the servers, is made once more: not before
+    the provider usually shows it.
+    """
+    return max(timedelta(seconds=BACKOFF_S[min(tries, len(BACKOFF_S)) - 1]), publish_lag)
 
 
 def observe_every(spec: Spec, retire_interval: timedelta) -> timedelta:
@@ -188,9 +198,11 @@ def observe_every(spec: Spec, retire_interval: timedelta) -> timedelta:
     return min(max(retire_interval / 8, SOON), OBSERVE_AT_MOST, spec.check_interval)
 
 
-def observe_again(since_change: timedelta) -> timedelta:
-    """How long to wait for servers that have not followed a change yet: a quarter of the time it has taken so far."""
-    return min(max(since_change / 4, SOON), OBSERVE_AT_MOST)
+def observe_again(since_change: timedelta, publish_lag: timedelta = timedelta(0)) -> timedelta:
+    """How long to wait for servers that have not followed a change yet: until the provider usually shows it, then a
+    quarter of the time it has taken so far.
+    """
+    return max(publish_lag - since_change, min(max(since_change / 4, SOON), OBSERVE_AT_MOST))
 
 
 def fresh(then: Instant | None, now: Instant) -> bool:

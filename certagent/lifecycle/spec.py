@@ -20,6 +20,17 @@ class MailServer(Struct, frozen=True):
     services: tuple[Service, ...]
 
 
+class DnsZone(Struct, frozen=True):
+    """A zone that the configuration gives to a DNS provider, and what that says of itself."""
+
+    zone: str = ""
+    """Absolute."""
+    publish_lag: timedelta = timedelta(0)
+    """How long the provider usually takes until its name servers give what was written."""
+    ttl_floor_s: int = 0
+    """A smaller TTL is raised to it."""
+
+
 class Spec(Struct, frozen=True):
     """One entry of `certificates:` in the configuration."""
 
@@ -50,3 +61,14 @@ class Spec(Struct, frozen=True):
     undeclared: dict[str, tuple[str, ...]] = {}
     """TLSA names of services without `tlsa: true`, and the mail servers that answer there. certagent keeps no records
     at them; those of somebody else are looked for before a key changes."""
+    zones: tuple[DnsZone, ...] = ()
+    """For what is to come. What has been written counts as the provider stated it then: that is in the journal."""
+
+    def zone_of(self, name: str) -> DnsZone:
+        """The zone in which a name without aliases is written; one without a delay if none is configured."""
+        above = [one for one in self.zones if f".{name.rstrip('.')}.".endswith(f".{one.zone}")]
+        return max(above, key=lambda one: len(one.zone), default=DnsZone())
+
+    def published_ttl_s(self, name: str) -> int:
+        """The TTL that records at this name get."""
+        return max(self.ttl_s, self.zone_of(name).ttl_floor_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, KeyType, Served
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.budget import ZoneBudget
 from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.steps import Delete
@@ -76,6 +78,8 @@ class Order(Struct, frozen=True):
     ca: str
     presented: bool = False
     ready: bool = False
+    shown_at: Instant | None = None
+    """When the responses are usually to be seen; None: at once."""
     not_seen: int = 0
     """How often the responses could not be seen at every authoritative server."""
     not_seen_since: Instant | None = None
@@ -109,9 +113,15 @@ class TlsaState(Struct, frozen=True):
     """The last attempt to add or remove values; an observation before it is out of date."""
     change: Change | None = None
     """That attempt, and how often it was made without being seen to work."""
+    publish_lag_s: float = 0.0
+    """How long the provider usually takes to show what it was given last."""
     other: Change | None = None
     """The same of the last one in the other direction: if only a server is heard that does not follow, adding and
     removing take turns."""
+
+    def early(self, now: Instant) -> bool:
+        """What the provider was given may still come."""
+        return any(item.gone_at is None and item.to_come(now) > timedelta(0) for item in self.cached)
 
     def tried(self, values: frozenset[Value], *, removes: bool) -> Change | None:
         """The same change, if it was made and not seen to work."""
@@ -226,6 +236,8 @@ class State(Struct, frozen=True):
     tlsa_names: dict[str, TlsaState] = {}
     mail_servers: dict[str, Installation] = {}
     renewals: dict[KeyType, Renewal] = {}
+    budgets: tuple[ZoneBudget, ...] = ()
+    """What was written to zones whose providers take only so many writes a day."""
     failing: tuple[Failure, ...] = ()
     """At most one for each lane."""
     requested: ev.Requested | None = None

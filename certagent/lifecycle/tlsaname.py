@@ -50,9 +50,10 @@ class TlsaNames:
         """Those that the configuration has."""
         return [name for name in self if name.configured]
 
-    def serving(self, servers: tuple[str, ...]) -> bool:
-        """Each of these mail servers serves something."""
-        return all(self._state.serving((server,)) for server in servers)
+    def known_at(self, servers: tuple[str, ...]) -> bool:
+        """Each of these mail servers was met: a first swap that was begun says nothing of what is served before it."""
+        found = map(self._state.mail_servers.get, servers)
+        return all(at is not None and at.met for at in found)
 
     def at(self, server: str) -> list[TlsaName]:
         """The TLSA names whose records count for a mail server."""
@@ -201,12 +202,16 @@ class TlsaName:
 
     @once
     def met(self) -> list[Chain]:
-        """The chains that may fail its clients already; none if one of those that answer here serves nothing.
+        """The chains that may fail its clients already; none if one of those that answer here was never met.
 
         What others serve who share its records fails their clients, and says nothing of those that come here.
         """
-        own = self.mail_servers or self.shared.mail_servers
-        return self.served if self.names.serving(own) else []
+        return self.served if self._known else []
+
+    @once
+    def _known(self) -> bool:
+        """Each mail server that answers here was met with a certificate."""
+        return self.names.known_at(self.mail_servers or self.shared.mail_servers)
 
     @once
     def minded(self) -> list[Chain]:
@@ -285,6 +290,11 @@ class TlsaName:
         changed_at, observed_at = self.known.changed_at, self.known.observed_at
         return changed_at is not None and observed_at is not None and observed_at.elapsed_s <= changed_at.elapsed_s
 
+    @property
+    def publish_lag(self) -> timedelta:
+        """How long its provider usually takes to show a change, as of the last one."""
+        return timedelta(seconds=max(name.known.publish_lag_s for name in self.shared.names))
+
     # -- what should be published --------------------------------------------------------------------------------------
 
     @once
@@ -301,7 +311,7 @@ class TlsaName:
             return f"what {', '.join(unknown)} serves is not known yet"
         if not self.sets:
             return "none of its authoritative servers was heard"
-        if self.seen_somewhere:
+        if all(self.sets) or (self.seen_somewhere and self._known):
             return None
         if seen.security != "secure":
             return f"not known to be signed: {seen.security}, {seen.why}"
@@ -334,13 +344,14 @@ class TlsaName:
             return self.desired
         early = self.newly_unmatched(self.desired)
         values = frozenset(v for v in self.desired if tlsa.parameters(v) not in early) if early else self.desired
-        unmatched = any(
-            caches.unmatched(before, chain) - caches.unmatched(before | values, chain)
-            for before in self.sets
-            for chain in self.served
-        )
         lacking = self.covered or any(not before and values for before in self.sets)
-        return values if unmatched or lacking or not values <= self.seen_somewhere else frozenset()
+        wanted = self.repaired_by(values) or lacking or not values <= self.seen_somewhere
+        return values if wanted else frozenset()
+
+    def repaired_by(self, values: Values) -> bool:
+        """Some server gives a set that breaks what is served, and would not with these values."""
+        pairs = product(set(self.sets), self.served)
+        return any(caches.unmatched(old, chain) - caches.unmatched(old | values, chain) for old, chain in pairs)
 
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""

@@ -50,6 +50,7 @@ def beside_expiry(
         *_hurries(state),
         *_overdue(wake, daemon, now.wall),
         *_not_shown(spec, state, now),
+        *_budgets(state, now),
     )
     return _worst_first(found)
 
@@ -129,7 +130,7 @@ def _not_shown(spec: Spec, state: State, now: Instant) -> Iterator[Condition]:
         seen = name.known.observation
         for change in filter(None, (name.known.change, name.known.other)):
             began = change.first_at
-            if seen is None or began is None or now.since(began) < schedule.UNSHOWN:
+            if seen is None or began is None or now.since(began) < schedule.UNSHOWN + name.publish_lag:
                 continue
             behind = [
                 server
@@ -143,6 +144,15 @@ def _not_shown(spec: Spec, state: State, now: Instant) -> Iterator[Condition]:
                 )
                 hint = "see that the provider writes the zone that the world sees, and that the server named gets it"
                 yield Condition("dns.not_shown", detail, hint, needs_human=False)
+
+
+def _budgets(state: State, now: Instant) -> Iterator[Condition]:
+    for budget in state.budgets:
+        if left := budget.left(now, urgent=False):
+            used = f"{budget.used(now)} of {budget.per_day} writes a day to {budget.zone} are used"
+            detail = f"{used}; all but urgent ones wait until {date(now.wall + left)}"
+            hint = "certagent history shows what was written; see whether another agent writes the same records"
+            yield Condition("dns.writes_used", detail, hint, needs_human=False)
 
 
 def _follows(change: Change, values: frozenset[str]) -> bool:

@@ -157,6 +157,8 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             before = f"from TTL {happened.before_ttl_s} s: {short(happened.before)}"
             after = f"to TTL {happened.after_ttl_s} s: {short(happened.after)}"
             return [f"about to change the provider's set at {happened.tlsa_name}", before, after]
+        case ev.Writing():
+            return [f"about to write to {happened.zone}, which takes {happened.per_day} writes a day"]
         case ev.Published():
             return [f"published {short(happened.values)} at {happened.tlsa_name}"]
         case ev.Unpublished():

@@ -17,7 +17,7 @@ from certagent.agent.act import challenges as acts
 from certagent.agent.act import hiding
 from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
-from certagent.dns.providers.protocol import RRset
+from certagent.dns.providers.protocol import Capabilities, RRset
 from certagent.errors import Misconfigured, NotYet, Rejected, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Hidden
@@ -45,6 +45,8 @@ def acme(ca: Ca, tmp_path: Path) -> Acme:
 
 class Zone:
     """A resolver and a provider in one. `alias` leads elsewhere."""
+
+    capabilities = Capabilities()
 
     def __init__(self, **alias: str) -> None:
         self.alias = alias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.lab import certificates
 from tests.lab.addresses import ZONE
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
+from tests.lab.wait import until
 
 
 @pytest.fixture
@@ -220,7 +222,12 @@ def test_exit_codes(site: Site) -> None:
 def test_a_trial_of_a_provider_leaves_nothing_behind(site: Site) -> None:
     """dns test: written, read back, seen at every authoritative server, removed; at a name that the key may write."""
     done = site.run("dns", "test")
-    for words in (f"wrote a TXT value at {CHALLENGE}.", "every authoritative server gave it after", "removed it in"):
+    for words in (
+        f"wrote a TXT value at {CHALLENGE}.",
+        "read it back in",
+        "every authoritative server gave it after",
+        "removed it in",
+    ):
         assert words in done.out
     site.dns.settle()  # the secondary follows the removal
     assert site.challenges() == [[], []]
@@ -231,6 +238,21 @@ def test_a_trial_of_a_provider_leaves_nothing_behind(site: Site) -> None:
     able = {one["type"]: one for one in site.run("dns", "providers", "--json").json["providers"]}
     assert able["rfc2136"]["zones"] == [f"{ZONE}."]
     assert able["cloudflare"]["capabilities"]["atomic"] is False
+
+
+def test_a_trial_that_is_interrupted_leaves_nothing_behind(site: Site) -> None:
+    """Ctrl-C and SIGTERM while a server is waited for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        site.dns.lag()
+        with site.start("-m", "certagent", "dns", "test") as process:
+            until(lambda: site.challenges()[0] != [], 20, "the value is at the primary")
+            process.send_signal(number)
+            _, told = process.communicate(timeout=20)
+        assert process.returncode == 130, told
+        assert "removed it in" in told
+        site.dns.catch_up()
+        site.dns.settle()
+        assert site.challenges() == [[], []]
 
 
 def test_a_trial_of_a_provider_that_refuses_says_so(site: Site) -> None:

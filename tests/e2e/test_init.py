@@ -218,6 +218,7 @@ def test_one_combined_file_is_taken_over_as_it_is(host: Host, ecdsa: certificate
         assert "tlsa: true: the zone is signed and TLSA records are there" in words(done.out)
         assert host.config["dns"]["providers"]["primary"]["server"] == f"ns1.{ZONE}"
         assert host.config["dns"]["providers"]["primary"]["zones"] == [ZONE]
+        assert f"named runs on this host, and answers for {ZONE}." in words(done.out)
         assert host.config["dns"]["resolvers"] == ["127.0.0.1"]
         assert "--- /etc/postfix" not in done.err
         host.run("renew", "--wait")
@@ -306,7 +307,12 @@ def test_in_an_unsigned_zone_no_records_are_begun(host: Host) -> None:
         certificate = host.complete(done.out)
         assert services(certificate) == {(name, 25, "smtp")}
         assert "dane" not in certificate
-        assert host.config["dns"]["providers"]["primary"]["zones"] == [INSECURE_ZONE]
+        [(called, provider)] = host.config["dns"]["providers"].items()
+        assert (called, provider["type"], provider["zones"]) == ("desec", "desec", [INSECURE_ZONE])
+        assert provider["token_file"] == "/etc/certagent/desec.token"
+        assert f"The name servers of {INSECURE_ZONE} are those of deSEC." in words(done.out)
+        assert f"named runs on this host, and answers for {INSECURE_ZONE}. TODO: is it the primary?" in words(done.out)
+        assert "TODO: Make the token at https://desec.io/tokens" in words(done.out)
 
 
 def test_a_change_is_kept_only_if_the_server_agrees(host: Host, ecdsa: certificates.Pair) -> None:

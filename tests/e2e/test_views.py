@@ -322,7 +322,7 @@ class TestWildcard:
             ):
                 pass
             assert wildcard in caught.value.detail
-            assert f"give {host} address records" in caught.value.hint
+            assert f"give {host} its own address records" in caught.value.hint
         lab_dns.update(host, "A", ["192.0.2.1"])  # the remedy
         lab_dns.settle()
         assert resolver.final(f"_25._tcp.{host}") == (f"{zone}.", f"_25._tcp.{host}")

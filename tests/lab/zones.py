@@ -42,6 +42,8 @@ NAME_SERVERS: Mapping[str, Sequence[str]] = {
     KNOT_ZONE: [KNOT],
 }
 """Every zone below example., the deeper first, with the addresses of its name servers."""
+SERVICE = "ns1.desec.io."
+"""The name server of INSECURE_ZONE is called like those of a service."""
 
 
 class Signer:
@@ -86,7 +88,10 @@ def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
         ]
     lines = [
         _head(zone, ttl),
-        *(f"@ NS ns{n}\nns{n} A {address}" for n, address in enumerate(servers, 1)),
+        *(
+            f"@ NS {SERVICE}" if zone == INSECURE_ZONE else f"@ NS ns{n}\nns{n} A {address}"
+            for n, address in enumerate(servers, 1)
+        ),
         "@ MX 10 mx1",
         *([f"{CUT_ZONE}. NS ns1.{CUT_ZONE}."] if zone == ZONE else []),
         *(f"{host} A {address}" for host, address in hosts),
@@ -99,14 +104,16 @@ def example(delegations: Mapping[str, Sequence[str]], serial: int, added: Sequen
     lines = [_head("example", 5, serial), "@ NS ns", f"ns A {ROOT}"]
     for zone, records in delegations.items():
         for n, address in enumerate(NAME_SERVERS[zone], 1):
-            lines.append(f"{zone}. NS ns{n}.{zone}.\nns{n}.{zone}. A {address}")
+            glue = f"ns{n}.{zone}. A {address}"
+            lines += [f"{zone}. NS {SERVICE}"] if zone == INSECURE_ZONE else [f"{zone}. NS ns{n}.{zone}.", glue]
         lines += [f"{zone}. DS {record}" for record in records]
     return _text([*lines, *added])
 
 
 def root(example_ds: Sequence[str]) -> str:
-    """The root zone, whose only delegation is example."""
+    """The root zone, whose only delegation is example.; it has the address of the service itself."""
     lines = [_head(".", 5), ". NS a.root.", f"a.root. A {ROOT}", "example. NS ns.example.", f"ns.example. A {ROOT}"]
+    lines.append(f"{SERVICE} A {PRIMARY}")
     return _text(lines + [f"example. DS {record}" for record in example_ds])
 
 

@@ -151,10 +151,14 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "before_ttl_s": st.sampled_from([0, 60, 86400]),
     "after": VALUES,
     "after_ttl_s": st.sampled_from([0, 60, 86400]),
+    "publish_lag_s": st.sampled_from([0.0, 0.0, 60.0, 1200.0]),
+    "zone": st.sampled_from(["example.org.", "hosted.net."]),
+    "per_day": st.sampled_from([1, 5, 300]),
     "ttl_s": st.just(60),
     "server": st.sampled_from(MAIL_SERVERS),
     "mail_servers": st.just(()),
     "undeclared": st.sampled_from([False, False, True]),
+    "early": st.booleans(),
     "served": st.lists(
         st.builds(served, CHAINS | st.just(Unknown("refused", reached=True)), st.sampled_from(KEY_TYPES)), max_size=3
     ).map(tuple),

@@ -128,7 +128,7 @@ def test_an_outcome_ends_the_failures_of_its_own_line_of_work_alone(history: His
 
 def test_every_event_and_every_step_is_drawn() -> None:
     """The properties above speak of all of them."""
-    assert len(get_args(ev.AnyEvent)) == 25
+    assert len(get_args(ev.AnyEvent)) == 26
     assert len(get_args(st.AnyStep)) == 18
     assert set(KEYS)
     assert set(GENERATIONS)

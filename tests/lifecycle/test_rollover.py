@@ -23,7 +23,7 @@ from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
 from tests.lifecycle import senders
 from tests.lifecycle.drawn import CHAINS, KEY_TYPES, MAIL_SERVERS, MX, MX1, OBSERVATIONS, SPECS, VALUES, built
-from tests.lifecycle.play import CA, SPEC, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
+from tests.lifecycle.play import CA, ECDSA, SPEC, START, TLSA_NAME, Life, chain_of, later, served, unmanaged
 
 # -- any past, and every sender --------------------------------------------------------------------------------------
 
@@ -159,7 +159,8 @@ def test_records_are_added_exactly_where_they_break_no_sender(
         rounds = senders.looks(history, tlsa_name)
         sets = [a.values for a in senders.answers(rounds[-1][1])] if rounds else []
         chains = [chain for chains in met.values() for chain in chains]
-        begun = any(sets)
+        own = [state.mail_servers.get(name) for name in spec.tlsa_names[tlsa_name]]
+        begun = any(sets) and (all(sets) or all(a and a.met for a in own))
         secure = bool(sets) and rounds[-1][1].observation.security == "secure"
         anywhere = senders.anywhere(spec, state, history)
         theirs = [senders.met(spec, state, history, name) for name in anywhere]
@@ -401,6 +402,42 @@ def test_why_nothing_is_published_yet() -> None:
     assert why() == "first publication: the key is served and verified first"
     life.looks(frozenset(), values, security="unknown")
     assert why() is None
+
+
+def test_a_set_that_one_server_has_left_does_not_begin_it_for_a_mail_server_without_tls() -> None:
+    """A sender that asks the other one would find the first set, and no STARTTLS (RFC 7672 section 2.2)."""
+    values = frozenset({"3 1 1 " + "ee" * 32})
+    life = Life()
+    life.happens(ev.Inspected(server="postfix", served=()))
+    life.looks(frozenset(), values)
+    assert life.names[TLSA_NAME].publication_blocked == "first publication: the key is served and verified first"
+    life.looks(values, values)
+    assert life.names[TLSA_NAME].publication_blocked is None
+
+
+def test_a_swap_that_was_begun_says_nothing_of_what_a_server_that_was_never_met_serves() -> None:
+    """So a set that matches nothing of it holds the swap back: it may match what is served."""
+    life = Life()
+    life.fails("inspect postfix", "mta.down")
+    swap = st.Install(server="postfix", generation="g1", rollback=False, accept_deferrals=False, because="")
+    life.happens(ev.KeysMade(keys="k1", spki={ECDSA: "aa" * 32}))
+    life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=True, ca=CA))
+    life.happens(ev.Intended(step=swap))
+    life.looks(frozenset({"3 1 1 " + "ee" * 32}))
+    assert life.names[TLSA_NAME].served == [chain_of("aa")]
+    assert life.names[TLSA_NAME].met == []
+    assert against(life)
+
+
+def test_what_breaks_one_key_type_more_is_not_put_back() -> None:
+    """One chain of the newer generation matches the set, and none of the older one does."""
+    life = Life()
+    life.looks(frozenset({"3 1 1 " + "0b" * 32}))
+    old = Generation("g1", "k1", {ECDSA: chain_of("01"), "rsa-2048": chain_of("02")}, life.now)
+    new = Generation("g2", "k2", {ECDSA: chain_of("0a"), "rsa-2048": chain_of("0b")}, life.now)
+    assert gates.breaks_more(life.names, "postfix", old, new, life.now)
+    assert not gates.breaks_more(life.names, "postfix", new, old, life.now)
+    assert not gates.breaks_more(life.names, "postfix", new, new, life.now)
 
 
 def test_a_new_kind_of_record_is_first_published_for_what_is_served() -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from certagent.agent.act.dispatch import act
 from certagent.agent.act.records import write_tlsa
+from certagent.agent.act.spending import uncounted
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import Capabilities, RRset
 from certagent.errors import Unsafe, Wildcard
@@ -88,8 +89,8 @@ def test_a_publication_hides_no_address(wildcards: tuple[str, ...]) -> None:
     tlsa_name = TlsaNames(life.spec, life.state)[TLSA_NAME]
     if wildcards:
         with pytest.raises(Unsafe, match=rf"from the wildcard \*\.example\.org\. alone: a record at {TLSA_NAME}"):
-            write_tlsa(step, tlsa_name, edges, life.happens)
+            write_tlsa(step, tlsa_name, edges, life.happens, uncounted)
         assert not zone.values
     else:
-        write_tlsa(step, tlsa_name, edges, life.happens)
+        write_tlsa(step, tlsa_name, edges, life.happens, uncounted)
         assert zone.values == step.values

@@ -8,12 +8,14 @@ from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
 from certagent.facts.dns import Answer, Delegation, Observation
 from certagent.facts.unknown import Unknown
-from tests.simulation.clock import Clock
+from tests.simulation.clock import Clock, Violation
 from tests.simulation.dns import NOTHING, NOTICE_S, RR, Dns, Values, Zone, tell
 
 
@@ -169,6 +171,8 @@ class Provider:
     """The provider of every zone (`dns.providers.protocol.Provider`): it may refuse, lose or delay, and say so or not.
 
     One that is not atomic makes each change value by value, in any order and with pauses, if it gets several at once.
+    One that publishes late says at once what it will give, and gives it within the time that it states. One that counts
+    says no after so many writes a day; that the agent gets so far is a violation.
     """
 
     def __init__(self, clock: Clock, dns: Dns) -> None:
@@ -180,6 +184,11 @@ class Provider:
         self.flaky = 1.0
         """How often it errs, as a multiple of one in eight."""
         self.writes: list[float] = []
+        self.counted: dict[str, list[float]] = {}
+        """Every write to a zone, of TXT too, as far back as the agent can know."""
+        self._coming: list[tuple[str, RdType, Write]] = []
+        """What it has accepted and not published yet, in its order."""
+        self._published_at = 0.0
         self.epoch = 0
         """How often the config was changed."""
         self.published: set[str] = set()
@@ -199,10 +208,14 @@ class Provider:
     def _current(self, name: str, rdtype: RdType) -> RRset | None:
         zone = self.dns.zone_of(name)
         if rdtype == "TXT":
-            values = frozenset(v for n, v in zone.txt if n == name)
-            return RRset(values, 60) if values else None
-        rr = zone.versions[-1].sets.get(name, NOTHING)
-        return RRset(rr.content, rr.ttl_s) if isinstance(rr.content, frozenset) and rr.content else None
+            values, ttl_s = frozenset(v for n, v in zone.txt if n == name), 60
+        else:
+            rr = zone.versions[-1].sets.get(name, NOTHING)
+            values, ttl_s = (frozenset[str](), 0) if isinstance(rr.content, str) else (rr.content, rr.ttl_s)
+        for _, _, write in filter(lambda coming: coming[:2] == (name, rdtype), self._coming):
+            values = (values | write.more) - write.less
+            ttl_s = ttl_s if write.ttl_s is None else write.ttl_s
+        return RRset(values, ttl_s) if values else None
 
     def add(self, name: str, rdtype: RdType, values: Values, ttl_s: int, was: RRset | None) -> None:
         """See `Provider`."""
@@ -220,6 +233,9 @@ class Provider:
         clock.go_on(0.2)
         if rdtype == "TLSA":
             self.writes.append(clock.t)
+        changes = self._changes(name, rdtype, write)
+        if changes:
+            self._count(self.dns.zone_of(name).name)
         if self.down and clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
         fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
@@ -227,11 +243,12 @@ class Provider:
             clock.note(f"      {name} {rdtype} is not what it was")
             raise Changed(name, rdtype)
 
-        do = partial(self._apply, name, rdtype, write, (self.epoch, clock.t))
+        asked = self.epoch, clock.t
+        do = partial(self._apply, name, rdtype, write, asked)
         if fate < 0.02:
             raise Transient("dns.unknown_outcome", "the answer was lost, and so was the change")
         if fate < 0.04:
-            self._later(rng.choice((1, 30, 300, 1800)) * rng.random(), do)
+            self._later(rng.choice((1, 30, 300, 1800)) * rng.random(), do, (name, rdtype, write))
             raise Transient("dns.unknown_outcome", "the answer was lost; the change comes later")
         if fate < 0.05:
             raise Misconfigured("dns.refused", "the key has no right to do this")
@@ -241,18 +258,73 @@ class Provider:
                 self.dns.zone_of(name).stray_txt |= {(name, v) for v in write.less}
             return
         if fate < 0.10:
-            self._later(rng.choice((1, 30, 600)) * rng.random(), do)
+            self._later(rng.choice((1, 30, 600)) * rng.random(), do, (name, rdtype, write))
             return
-        do()
+        if self.capabilities.publish_lag_s and changes:
+            self._publish((name, rdtype, write), do)
+        else:
+            do()
         if fate < 0.12:
             raise Transient("dns.unknown_outcome", "the answer was lost, the change was made")
         clock.hazard("after the provider has done it")
 
-    def _later(self, delay_s: float, do: Callable[..., None]) -> None:
+    def _changes(self, name: str, rdtype: RdType, write: Write) -> bool:
+        """What is there already, or is not there, is no write."""
+        values, ttl_s = (now.values, now.ttl_s) if (now := self._current(name, rdtype)) else (frozenset[str](), None)
+        other_ttl = rdtype == "TLSA" and write.ttl_s is not None and write.ttl_s != ttl_s
+        return bool(write.more - values or write.less & values or other_ttl)
+
+    def coming(self, rdtype: RdType) -> set[str]:
+        """The names to which something will be added that it has accepted, and not published yet."""
+        return {name for name, kind, write in self._coming if kind == rdtype and write.more}
+
+    def becomes(self, capabilities: Capabilities) -> None:
+        """Another one, which counts from now on. While something is to be published, the time for it stays."""
+        lag_s = self.capabilities.publish_lag_s if self._coming else capabilities.publish_lag_s
+        self.capabilities = replace(capabilities, publish_lag_s=lag_s)
+        self.counted.clear()
+
+    def _count(self, zone: str) -> None:
+        per_day, now = self.capabilities.writes_per_day, self.clock.t
+        counted = self.counted.setdefault(zone, [])
+        counted.append(now)
+        while counted[0] <= now - 86400:
+            counted.pop(0)
+        if per_day is not None and len(counted) > per_day:
+            raise Violation(f"{len(counted)} writes to {zone} in a day, and the provider takes {per_day}")
+
+    def _publish(self, accepted: tuple[str, RdType, Write], do: Callable[..., None]) -> None:
+        """It gets to the name servers in its turn, and by its time."""
+        self._coming.append(accepted)
+        lag_s = self.capabilities.publish_lag_s
+        moment = max(self._published_at, self.clock.t + lag_s * self.clock.rng.choice((0.2, 0.5, 0.9)))
+        self._published_at = moment
+        self.clock.note(f"      the provider publishes that in {moment - self.clock.t:.0f} s")
+        self.clock.busy(moment - self.clock.t)
+        self.clock.at(moment - self.clock.t, partial(self._publish_now, accepted, do))
+
+    def _publish_now(self, accepted: tuple[str, RdType, Write], do: Callable[..., None]) -> None:
+        self._coming.remove(accepted)
+        do(accepted=True)
+
+    def _later(self, delay_s: float, do: Callable[..., None], accepted: tuple[str, RdType, Write]) -> None:
+        if self.capabilities.publish_lag_s:
+            self._publish(accepted, do)  # late in any case, and in its turn
+            return
         self.clock.busy(delay_s)
         self.clock.at(delay_s, partial(do, late=True))
 
-    def _apply(self, name: str, rdtype: RdType, write: Write, asked: tuple[int, float], *, late: bool = False) -> None:
+    def _apply(
+        self,
+        name: str,
+        rdtype: RdType,
+        write: Write,
+        asked: tuple[int, float],
+        *,
+        late: bool = False,
+        accepted: bool = False,
+    ) -> None:
+        """`late`: it comes through although nobody was told; `accepted`: as was promised."""
         zone, clock = self.dns.zone_of(name), self.clock
         if rdtype == "TXT":
             zone.txt |= {(name, v) for v in write.more}
@@ -266,16 +338,17 @@ class Provider:
             for number, value in enumerate(values):
                 only = frozenset({value})
                 part = Write(write.more & only, write.less & only, write.ttl_s, write.was)
-                clock.at(30 * number * clock.rng.random(), partial(self._put, name, part, asked, late=late))
+                put = partial(self._put, name, part, asked, late=late, accepted=accepted)
+                clock.at(30 * number * clock.rng.random(), put)
             clock.busy(30 * len(values))
             return
-        self._put(name, write, asked, late=late)
+        self._put(name, write, asked, late=late, accepted=accepted)
 
-    def _put(self, name: str, write: Write, asked: tuple[int, float], *, late: bool) -> None:
+    def _put(self, name: str, write: Write, asked: tuple[int, float], *, late: bool, accepted: bool) -> None:
         zone, clock = self.dns.zone_of(name), self.clock
         old = zone.versions[-1].sets.get(name, NOTHING)
         if isinstance(old.content, str):
-            if not late:
+            if not late and not accepted:
                 raise Rejected("dns.rejected", f"{name} is an alias")
             return
         if late and self.capabilities.precondition != "none" and self._current(name, "TLSA") != write.was:
@@ -285,7 +358,7 @@ class Provider:
         # what comes late after the config was changed, or after somebody else changed the name, is as unforeseen as
         # somebody else's doing: what was right to add or to remove then need not be now, and nobody can take it back
         epoch, began = asked
-        unforeseen = late and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began - NOTICE_S)
+        unforeseen = (late or accepted) and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began - NOTICE_S)
         since = clock.t if unforeseen else None
         ttl_s = old.ttl_s if write.ttl_s is None else write.ttl_s
         zone.put(name, RR(values, ttl_s if values else 0), since=since)

@@ -113,6 +113,8 @@ TOO_MANY = 1500
 """Steps of one history, beside those of its days; more means that the agent runs in circles."""
 TOO_MANY_A_DAY = 500
 """Three names are observed, and three servers verified, each half hour: 288 steps. Renewals come on top."""
+BUDGET = 12
+"""Writes a day that some providers take: enough for a roll, and not for a loop."""
 WRITES_AN_HOUR = 90
 """TLSA writes within one hour; more means that it hammers the provider."""
 
@@ -163,7 +165,7 @@ class History:
         """Mischief still to come."""
         self.requests = rng.choice(shape.requests)
         world.provider.flaky = rng.choice((0.0, 1.0, 1.0, 1.0, 4.0))
-        world.provider.capabilities = _capabilities(rng)
+        world.provider.becomes(_capabilities(rng))
         for host in world.hosts.values():
             host.flaky = rng.choice((0.1, 1.0, 1.0, 1.0, 5.0))
         self.clock.crashes_left = rng.choice((0, 0, 1, 2, 5))
@@ -228,6 +230,9 @@ class History:
         self.until_converged("after the faults")
         draw = self.world.rng.random()
         if draw < 0.4:
+            # what people want takes its time, too, where all writes of the day are used
+            provider = self.world.provider
+            provider.capabilities = replace(provider.capabilities, writes_per_day=None)
             DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
             self.until_converged("after what was asked for")
 
@@ -430,10 +435,13 @@ class History:
             self.world.give_up_names()
 
     def _take_aliases_away(self) -> None:
-        """What people forgot when they took a name out of the config."""
-        for name in sorted(self.world.answers.keys() - self.world.spec.tlsa_names.keys()):
-            zone = self.world.dns.zone_of(name)
-            if isinstance(zone.current(name).content, str):
+        """What people forgot when they took a name out of the config: its alias, and those that lead to it."""
+        world = self.world
+        gone = world.answers.keys() - world.spec.tlsa_names.keys()
+        for name in sorted(world.answers):
+            zone = world.dns.zone_of(name)
+            content = zone.current(name).content
+            if isinstance(content, str) and not gone.isdisjoint((name, content)):
                 self.clock.stirred_at = self.clock.t
                 zone.put(name, RR(frozenset(), 0), since=self.clock.t)
 
@@ -493,6 +501,8 @@ def _capabilities(rng: random.Random) -> Capabilities:
         atomic=own.random() < 0.7,
         precondition=own.choice(("none", "values", "set")),
         ttl_floor_s=own.choice((0, 0, 60, 3600)),
+        publish_lag_s=own.choice((0.0,) * 6 + (60.0, 1200.0)),
+        writes_per_day=own.choice((None,) * 7 + (BUDGET,)),
     )
 
 

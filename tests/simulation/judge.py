@@ -88,6 +88,7 @@ class Judge:
         """Which hosts answer at the service of a TLSA name: how it is, whatever the config says."""
         self.spec: Spec
         """The config as it is now."""
+        self.provider: Provider
         self.heard_now: Callable[[str], dict[str, Answer]]
         """What the servers that the agent can ask give now."""
         self.known: set[str] = set()
@@ -279,17 +280,26 @@ class Judge:
             case ev.Failed() if event.code.startswith("internal."):
                 raise Violation(f"a defect: {event.code} {event.detail}")
             case ev.Failed() if event.code == "dns.not_yet":
-                pass  # the CA judges: what this host cannot see is no reason to let a certificate run out
+                self._asked_early()  # else the CA judges: what this host cannot see is no reason to let one run out
+            case ev.OrderReady() if event.passed_over:
+                self._asked_early()
             case ev.Failed() if event.lane is None or event.lane.verb != "observe":
                 self.disturbed.append(self.clock.t)
             case _:
                 pass
+
+    def _asked_early(self) -> None:
+        """A response that its provider had accepted, and not published yet, was missed."""
+        early = self.provider.coming("TXT")
+        if early:
+            raise Violation(f"the responses at {', '.join(sorted(early))} were missed before they were to be published")
 
     def forgotten(self, lost: State, found: State) -> None:
         """The agent has an old state again: what came after it, nobody can know."""
         self.heard.clear()
         self._accepting = bool(found.requested and found.requested.accept_deferrals)
         self.lost |= lost.ours
+        self.provider.counted.clear()
         self.served_then |= _in_service(lost) - _in_service(found)
 
     def _met(self, tlsa_name: str, observation: Observation) -> None:

@@ -70,6 +70,7 @@ class World:
         if len(self.hosts) > 1 and rng.random() < 0.4:
             self.answers["_25._tcp.mx.example.org."] = tuple(self.hosts)
         self.judge = Judge(clock, self.dns, self.hosts, self.answers)
+        self.judge.provider = self.provider
         self.journal.seen = self.judge.event
         self.ca.revoked = self.judge.revoked
         self.ca.sees = self._response_is_there

@@ -1,13 +1,15 @@
 """The only place that asks and changes the world: each step has its act, and its outcome is one event or more.
 
 Everything here may be done twice. Before a swap and before records are added or removed, the gates of the core are
-asked once more, with the state of that moment. Errors are those of the edges, `dane.gate` and `dns.not_atomic`.
+asked once more, with the state of that moment. Errors are those of the edges, `dane.gate`, `dns.not_atomic` and
+`dns.budget`.
 """
 
 from __future__ import annotations
 
 from certagent.agent.act import challenges, issuing, records, serving
 from certagent.agent.act.outcome import Note, gate
+from certagent.agent.act.spending import Counted
 from certagent.agent.edges import Edges
 from certagent.facts.moment import Instant
 from certagent.lifecycle import events as ev
@@ -27,6 +29,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
     `note` journals at once what must not be forgotten however the step ends.
     """
     lane = step.lane
+    spend = Counted(step, spec, state, edges, now, note)
     match step:
         case st.MakeKeys():
             return (issuing.make_keys(step, spec, edges),)
@@ -35,14 +38,14 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.AbandonOrder():
             return (ev.OrderAbandoned(key_type=step.key_type, lane=lane),)
         case st.Present():
-            challenges.present(state.orders[step.key_type].challenges, spec, edges)
-            return (ev.Presented(key_type=step.key_type, lane=lane),)
+            lag_s = challenges.present(state.orders[step.key_type].challenges, spec, edges, spend)
+            return (ev.Presented(key_type=step.key_type, publish_lag_s=lag_s, lane=lane),)
         case st.Respond():
             return challenges.respond(step, state, edges)
         case st.Finalize():
             return issuing.finalize(step, spec, state, edges, now)
         case st.CleanUp():
-            challenges.clean_up(step.challenges, edges)
+            challenges.clean_up(step.challenges, edges, spend)
             return (ev.CleanedUp(challenges=step.challenges, lane=lane),)
         case st.Observe():
             return records.observe(step, spec, state, edges, now)
@@ -54,12 +57,12 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
                     state = fold(state, event, now)
                 name = TlsaNames(spec, state)[step.tlsa_name]
             gate(gates.may_publish(name, step.values))
-            records.write_tlsa(step, name, edges, note)
+            records.write_tlsa(step, name, edges, note, spend)
             return (ev.Published(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)
         case st.Unpublish():
             name = TlsaNames(spec, state)[step.tlsa_name]
             gate(gates.may_unpublish(name, step.values))
-            records.write_tlsa(step, name, edges, note)
+            records.write_tlsa(step, name, edges, note, spend)
             return (ev.Unpublished(tlsa_name=step.tlsa_name, values=step.values, lane=lane),)
         case st.Inspect():
             return serving.inspect(step, spec, state, edges, now)

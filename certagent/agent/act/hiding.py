@@ -32,7 +32,7 @@ def mail_hosts(spec: Spec) -> frozenset[str]:
 def in_words(one: Hidden, name: str) -> tuple[str, str]:
     """What is wrong, and the remedy."""
     detail = f"{one.host} has its address from the wildcard {one.wildcard} alone: a record at {name} would take it away"
-    return detail, f"first give it records of its own: {one.host} {', '.join(one.records)}"
+    return detail, f"first give it its own records: {one.host} {', '.join(one.records)}"
 
 
 @contextmanager
@@ -45,6 +45,6 @@ def explained(names: Iterable[str], edges: Edges) -> Generator[None]:
             if wildcard := edges.resolver().wildcard_alias(name):
                 host = ".".join(label for label in name.split(".") if not label.startswith("_"))
                 detail = f"{error.detail}; {name} leads there by the wildcard {wildcard} alone"
-                hint = f"give {host} address records of its own: the wildcard then answers for no name below it"
+                hint = f"give {host} its own address records: the wildcard then answers for no name below it"
                 raise NoProvider(error.code, detail, hint) from None
         raise

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from certagent.agent.act import hiding
 from certagent.agent.act.outcome import Note, failed
+from certagent.agent.act.spending import Spend, uncounted
 from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Capabilities, Changed, Provider, RRset
 from certagent.errors import Error, Misconfigured, NotAtomic, Transient, Unsafe, Wildcard
@@ -41,6 +42,7 @@ def observe(step: st.Observe, spec: Spec, state: State, edges: Edges, now: Insta
         observation=observation,
         mail_servers=step.mail_servers,
         undeclared=step.undeclared,
+        early=state.tlsa_name(step.tlsa_name).early(now),
         lane=step.lane,
     )
     if step.undeclared and state.newest:
@@ -59,7 +61,7 @@ def _refusal(against: gates.Obstacle) -> Error:
     return Misconfigured("dane.undeclared", f"{against}: {values}", gates.remedy(against.tlsa_name.name))
 
 
-def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note) -> None:
+def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edges, note: Note, spend: Spend) -> None:
     """Add or remove TLSA values: in one change, or value by value at a provider whose changes are not atomic.
 
     Before each write the set is read, and the sets before and after are journaled: caches may take both. The write
@@ -69,16 +71,22 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
         Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served. `dns.wildcard`:
             The set would be empty, and a wildcard would give its records in its place. `dns.wildcard_address`: A host
             would lose the address that it has from a wildcard.
+        Transient: `dns.budget`: The provider takes no more writes for now.
     """
     zone, name = _where(tlsa_name, edges)
     if isinstance(step, st.Publish):
         hiding.refuse(zone, name, edges)
     with hiding.explained([tlsa_name.name], edges), edges.zones.writing(zone, name) as provider:
+
+        def before_write(event: ev.Superseding) -> None:
+            spend(zone, provider.capabilities)
+            note(event)
+
         left = step.values
         if isinstance(step, st.Unpublish):
             _refuse_to_uncover(provider.get(name, "TLSA"), left, zone, name, edges)
         while left:
-            left = _try_again(partial(_change_tlsa, step, name, left, tlsa_name.minded, provider, note))
+            left = _try_again(partial(_change_tlsa, step, name, left, tlsa_name.minded, provider, before_write))
 
 
 def _refuse_to_uncover(found: RRset | None, values: frozenset[Value], zone: str, name: str, edges: Edges) -> None:
@@ -96,7 +104,7 @@ def _change_tlsa(
     values: frozenset[Value],
     served: list[Chain],
     provider: Provider,
-    note: Note,
+    before_write: Callable[[ev.Superseding], None],
 ) -> frozenset[Value]:
     """One read and at most one write; what is left to do."""
     capabilities = provider.capabilities
@@ -111,13 +119,14 @@ def _change_tlsa(
         _write(provider, step, name, wanted, found)
         return values
     change = _first(before, values, served, capabilities, step.tlsa_name, adds=adds)
-    note(
+    before_write(
         ev.Superseding(
             tlsa_name=step.tlsa_name,
             before=before,
             before_ttl_s=ttl_s,
             after=before | change if adds else before - change,
             after_ttl_s=max(ttl_s, wanted_s),
+            publish_lag_s=capabilities.publish_lag_s,
         )
     )
     _write(provider, step, name, change, found)
@@ -177,23 +186,31 @@ def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
     return zone, name
 
 
-def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int) -> None:
-    """Add TXT values beside those of others. It is said also if they are there: see `_change_tlsa`."""
+def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int, spend: Spend = uncounted) -> float:
+    """Add TXT values beside those of others. It is said also if they are there: see `_change_tlsa`.
+
+    Returns how long the provider usually takes to show them, in seconds.
+    """
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
+            if not found or not values <= found.values:
+                spend(zone, provider.capabilities)
             provider.add(name, "TXT", values, ttl_s, found)
 
         _try_again(change)
+        return provider.capabilities.publish_lag_s
 
 
-def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str]) -> None:
+def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str], spend: Spend = uncounted) -> None:
     """Remove TXT values. It is said also if they are not there: see `_change_tlsa`."""
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
+            if found and not values.isdisjoint(found.values):
+                spend(zone, provider.capabilities)
             provider.remove(name, "TXT", values, found)
 
         _try_again(change)

@@ -63,6 +63,7 @@ def install_unless(step: st.Install, spec: Spec, state: State, edges: Edges, now
                         observation=observation,
                         mail_servers=name.mail_servers,
                         undeclared=name.undeclared,
+                        early=name.known.early(now),
                     )
                 )
                 state = fold(state, observed[-1], now)

@@ -78,7 +78,7 @@ class Netcup(HttpProvider, RecordByRecord):
             " hour or less. Changes reach the name servers after ten to twenty minutes, so a roll takes an hour longer."
         ),
         example="type: netcup\ntoken_file: /etc/certagent/netcup.keys\nzones: [example.org]",
-        name_servers=(".dns.netcup.net.",),
+        name_servers=("-dns.netcup.net.",),
     )
 
     def __init__(self, options: Options) -> None:

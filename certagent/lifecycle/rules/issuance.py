@@ -55,6 +55,8 @@ def issue(view: View) -> Iterator[Offer]:
         yield _rest(state, key_type, now) or order_it
     elif not order.presented:
         yield Present(key_type=key_type, because="the CA asks for challenges")
+    elif order.shown_at and (left := order.shown_at.since(now)) > timedelta(0):
+        yield Wait(left, f"the DNS provider usually shows the responses by {schedule.date(order.shown_at.wall)}")
     elif not order.ready:
         waits_for, why = _waits_for(view, order)
         yield Respond(key_type=key_type, waits_for=waits_for, because=why)
@@ -71,19 +73,11 @@ def issue(view: View) -> Iterator[Offer]:
 def _waits_for(view: View, order: Order) -> tuple[WaitsFor, str]:
     """Which servers must show the responses. The CA judges: none of them stops a renewal until it is too late."""
     since = order.not_seen_since
-    if since and (_late(view) or view.now.since(since) >= schedule.LAGGING):
+    if since and (schedule.late(view.spec, view.state, view.now) or view.now.since(since) >= schedule.LAGGING):
         return "none", "the responses cannot be seen everywhere, and time runs out: the CA judges"
     if order.not_seen >= schedule.SILENT_TRIES:
         return "answering", "the responses are in place; a server that does not answer is passed over"
     return "all", "the responses are in place"
-
-
-def _late(view: View) -> bool:
-    """What is served, or was issued last, has little time left."""
-    state = view.state
-    served = state.serving(tuple(server.name for server in view.spec.mail_servers))
-    generations = (*served, state.newest) if state.newest else served
-    return any(view.now.wall >= schedule.last_chance(chain) for g in generations for chain in g.chains.values())
 
 
 def _ca(spec: Spec, state: State) -> str:

@@ -24,7 +24,8 @@ def observe(view: View) -> Iterator[Offer]:
             yield _observe(name, "never observed")
             continue
         if name.changed_since_observed:
-            yield _observe(name, "changed, and not observed since", budget=SETTLE)
+            settle = SETTLE if name.publish_lag <= SETTLE else timedelta(0)
+            yield _observe(name, "changed, and not observed since", budget=settle)
             continue
         if view.state.asked_since(name.known.observed_at):
             yield _observe(name, "the operator asked")
@@ -46,7 +47,12 @@ def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
         since = known.observed_at.since(known.changed_at) if known.changed_at else timedelta(minutes=4)
         return schedule.observe_again(since), "a server was not heard"
     if known.changed_at and name.unfollowed:
-        return schedule.observe_again(known.observed_at.since(known.changed_at)), "not every server has followed"
+        every = schedule.observe_again(known.observed_at.since(known.changed_at), name.publish_lag)
+        return min(every, view.spec.check_interval), "not every server has followed"
+    seen_at = known.observed_at
+    to_come = max((item.to_come(seen_at) for item in known.cached if item.gone_at is None), default=timedelta(0))
+    if to_come > timedelta(0):
+        return min(to_come, view.spec.check_interval), "its DNS provider may yet publish what it was given"
     waited_for = [
         name.retire_interval(item)
         for item in name.cached(view.now)
@@ -104,7 +110,7 @@ def _unseen(view: View, name: TlsaName, values: Values, *, removes: bool) -> Wai
     made_at = (change.at if change else None) or name.known.changed_at
     if change is None or made_at is None:
         return None
-    left = schedule.write_again(change.tries) - view.now.since(made_at)
+    left = schedule.write_again(change.tries, name.publish_lag) - view.now.since(made_at)
     return Wait(left, "the provider has accepted a change that is not to be seen yet") if left > timedelta(0) else None
 
 

@@ -14,6 +14,7 @@ from certagent.lifecycle.state import Generation, KeySet, State
 from certagent.lifecycle.steps import MakeKeys, Wait
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
+from certagent.pki.names import challenge_name
 
 
 def make_keys(view: View) -> Iterator[Offer]:
@@ -86,11 +87,15 @@ def _too_late_to_roll(view: View) -> bool:
 
 
 def _lead(names: TlsaNames) -> timedelta:
-    """How long before a renewal its keys are published: the longest retire interval, and time for servers to
-    follow.
+    """How long before a renewal its keys are published: the longest retire interval, what the DNS provider takes to
+    publish, and time for servers to follow.
     """
     retire_interval = _longest_retire_interval(names)
-    return retire_interval + schedule.OBSERVE_AT_MOST if retire_interval else timedelta(0)
+    return retire_interval + _publish_lag(names) + schedule.OBSERVE_AT_MOST if retire_interval else timedelta(0)
+
+
+def _publish_lag(names: TlsaNames) -> timedelta:
+    return max((names.spec.zone_of(name.place).publish_lag for name in names.configured), default=timedelta(0))
 
 
 def _longest_retire_interval(names: TlsaNames) -> timedelta:
@@ -104,23 +109,29 @@ def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
     A roll must end before the last chance though its clock has to begin anew once (a server regressed, a TTL was
     raised), and though the CA refuses for a day (RFC 7671 section 8.1; `schedule.CA_BACKOFF_S`). With a standby key it
     begins as soon as the certificate is served, else in time for the renewal; where the issuer is pinned, too, with the
-    renewal itself, since only that tells the next issuer.
+    renewal itself, since only that tells the next issuer. A provider that publishes late delays the records, also the
+    second time, and the challenges of each key type.
     """
     pinned = tlsa.DANE_TA_SPKI_SHA256 in spec.tlsa_parameters
     if not spec.tlsa_names or (spec.rotate_key is None and not pinned):
         return None
-    retire_interval = max(
-        _longest_retire_interval(TlsaNames(spec, state)), caches.retire_interval_of(spec.ttl_s, spec.safety_margin)
-    )
+    names = TlsaNames(spec, state)
+    ttl_s = max(spec.published_ttl_s(name.place) for name in names.configured)
+    retire_interval = max(_longest_retire_interval(names), caches.retire_interval_of(ttl_s, spec.safety_margin))
+    lag = _publish_lag(names)
+    challenges = max((spec.zone_of(challenge_name(name)).publish_lag for name in spec.names), default=timedelta(0))
+    late = 2 * lag + len(spec.key_types) * challenges
     begin = schedule.backstop(chain)
     if not pinned:
-        begin = chain.not_before if spec.standby else begin - retire_interval - schedule.OBSERVE_AT_MOST
+        begin = chain.not_before if spec.standby else begin - retire_interval - lag - schedule.OBSERVE_AT_MOST
     room = schedule.last_chance(chain) - max(begin, chain.not_before)
-    need = 2 * retire_interval + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
+    need = 2 * retire_interval + late + timedelta(seconds=schedule.CA_BACKOFF_S[-1])
     if need <= room:
         return None
-    hours = [f"{t / timedelta(hours=1):.0f} h" for t in (need, retire_interval, room)]
+    life = chain.not_after - chain.not_before
+    hours = [f"{t / timedelta(hours=1):.0f} h" for t in (need, retire_interval, room, life)]
+    slow = f"{late / timedelta(hours=1):.1f} h for a DNS provider that publishes late, " if late else ""
     return (
-        f"a roll may need {hours[0]}: {hours[1]} for caches, again where a server regresses, and a day for a CA that "
-        f"refuses; of a lifetime of {(chain.not_after - chain.not_before) / timedelta(hours=1):.0f} h it has {hours[2]}"
+        f"a roll may need {hours[0]}: {hours[1]} for caches, again where a server regresses, {slow}and a day for a CA "
+        f"that refuses; of a lifetime of {hours[3]} it has {hours[2]}"
     )
