@@ -11,10 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers hosts kills coverage simulate explore mutants lock fuzz clean root
+.PHONY: help setup packages venv test unit check format docs demo needed bench scale servers providers hosts kills coverage simulate explore mutants lock fuzz clean root
 
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: packages venv ## Install what is missing: Debian packages (by apt; sudo where not root), Python packages into .venv.
 
@@ -73,10 +73,11 @@ demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in unde
 needed:
 	@tests/setup/debian.sh python demo
 
-bench: root setup ## Measure an issuance beside certbot, lego and uacme, and the start of commands; needs root.
+bench: root setup ## Measure an issuance beside certbot, lego and uacme, DNS updates beside nsupdate, commands; needs root.
 	@tests/setup/debian.sh bench
 	@$(BIN)/python -m tests.bench.startup
 	@$(BIN)/python -m tests.bench.renew
+	@$(BIN)/python -m tests.bench.dns
 
 scale: venv ## Measure what many certificates and many TLSA names cost, and how the journal grows.
 	@$(BIN)/python -m tests.bench.scale
@@ -85,6 +86,9 @@ scale: venv ## Measure what many certificates and many TLSA names cost, and how 
 
 servers: root setup ## Roll keys on every kind of mail server under new TLS connections without a pause; needs root.
 	@$(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_servers.py
+
+providers: root setup ## Roll a key through each kind of DNS provider, while a sender that wants DANE mails; needs root.
+	@CERTAGENT_PROVIDERS=all $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_provider_rolls.py
 
 hosts: root setup ## Set up mail hosts as guides and panels publish them, follow `certagent init`, print what came of it; needs root.
 	@CERTAGENT_HOSTS=all $(BIN)/python -m pytest -p no:cacheprovider -s tests/e2e/test_hosts.py

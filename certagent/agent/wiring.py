@@ -60,6 +60,7 @@ BUILT_IN = {
         "porkbun": "certagent.dns.providers.porkbun:Porkbun",
         "route53": "certagent.dns.providers.route53:Route53",
         "acme-dns": "certagent.dns.providers.acmedns:AcmeDns",
+        "lexicon": "certagent.dns.providers.lexicon:Lexicon",
         "command": "certagent.dns.providers.command:Command",
     },
     "certagent.mail_servers": {

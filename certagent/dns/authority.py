@@ -40,6 +40,7 @@ from certagent.host.deadline import left
 
 MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
+PAUSE_GROWTH = 1.5  # so what is there is known after half as long again
 
 
 class Trail(Struct, frozen=True):
@@ -62,7 +63,7 @@ def _attempts(budget: timedelta) -> Iterator[None]:
     yield
     while (rest_s := end - time.monotonic()) > 0:
         time.sleep(min(pause, rest_s))
-        pause = min(2 * pause, LONGEST_PAUSE_S)
+        pause = min(PAUSE_GROWTH * pause, LONGEST_PAUSE_S)
         yield
 
 

@@ -268,6 +268,12 @@ class Dns:
         until(lambda: serial in self._serial_at(ROOT, "example")[0].split(), 5, "the parent zone is loaded")
         self.flush_resolver()
 
+    def adopt(self, zone: str, server: str) -> None:
+        """From now on example. refers to the server for a zone that it has signed by itself."""
+        keys = records(self.ask(server, zone, "DNSKEY"), "DNSKEY")
+        self._ds[zone] = zones.ds(zone, [key for key in keys if isinstance(key, DNSKEY)])
+        self.parent(zone, "good")
+
     def flush_resolver(self) -> None:
         """Makes the resolver forget everything, also which servers it found dead."""
         log = self._directory / "unbound" / "unbound.log"

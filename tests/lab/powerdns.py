@@ -1,4 +1,4 @@
-"""PowerDNS with an HTTP API and one zone, pdns.example, which no other zone delegates to."""
+"""PowerDNS with an HTTP API and one signed zone, pdns.example; `Dns.adopt` puts it below example."""
 
 from __future__ import annotations
 
@@ -63,12 +63,13 @@ class PowerDns:
         self._server = Server(log, "pdns_server", f"--config-dir={self._directory}")
         until(self._answers, 10, "the API answers")
         name = f"{PDNS_ZONE}."
-        zone = {"name": name, "kind": "Native", "dnssec": True, "api_rectify": True, "nameservers": [f"ns.{name}"]}
+        zone = {"name": name, "kind": "Native", "dnssec": True, "api_rectify": True, "nameservers": [f"ns1.{name}"]}
         if (status := self.api("POST", "/zones", zone)) != 201:
             self.stop()
             raise RuntimeError(f"the zone cannot be made: {status}")
         key = {"name": KEY, "algorithm": "hmac-sha256", "key": self.tsig_secret}
         statuses = [
+            self.put(f"ns1.{name}", "A", ADDRESS),
             self.api("POST", "/tsigkeys", key),
             self.api("POST", f"/zones/{name}/metadata", {"kind": "TSIG-ALLOW-DNSUPDATE", "metadata": [KEY]}),
             self.api("PUT", f"/zones/{name}/metadata/SOA-EDIT-DNSUPDATE", {"metadata": ["INCREASE"]}),
@@ -118,6 +119,11 @@ class PowerDns:
             return connection.getresponse().status
         finally:
             connection.close()
+
+    def put(self, name: str, rdtype: str, content: str) -> int:
+        """Makes it the one record of that name and type; the HTTP status."""
+        rrset = {"name": name, "type": rdtype, "ttl": 5, "changetype": "REPLACE", "records": [{"content": content}]}
+        return self.api("PATCH", f"/zones/{PDNS_ZONE}.", {"rrsets": [rrset]})
 
     def _answers(self) -> bool:
         self._server.alive()

@@ -31,6 +31,8 @@ from tests.lab.addresses import (
     SMTPD,
     ZONE,
 )
+from tests.lab.powerdns import ADDRESS as PDNS
+from tests.lab.powerdns import PDNS_ZONE
 
 DAY = 86400
 NAME_SERVERS: Mapping[str, Sequence[str]] = {
@@ -40,6 +42,7 @@ NAME_SERVERS: Mapping[str, Sequence[str]] = {
     INSECURE_ZONE: [PRIMARY],
     EXPIRED_ZONE: [PRIMARY],
     KNOT_ZONE: [KNOT],
+    PDNS_ZONE: [PDNS],
 }
 """Every zone below example., the deeper first, with the addresses of its name servers."""
 SERVICE = "ns1.desec.io."

@@ -113,7 +113,7 @@ def _change_tlsa(
     adds = isinstance(step, st.Publish)
     wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
     wanted = values
-    if not adds or ttl_s == wanted_s or capabilities.ttl_scope == "zone":
+    if not adds or ttl_s == wanted_s or capabilities.ttl_scope != "set":
         values = values - before if adds else values & before
     if not values:  # said again: what a service publishes on command only may have been cut off before that
         _write(provider, step, name, wanted, found)

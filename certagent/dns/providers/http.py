@@ -265,16 +265,23 @@ class Api:
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
-        if status in (401, 403) or any(words in said.lower() for words in self._denials):
+        if any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
-        wait_s = retry_after_s(retry_after, datetime.now(UTC), RETRY_AFTER_MAX_S)
-        if status == 429:
-            return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=wait_s)
-        if status in (400, 405, 406, 409, 410, 413, 415, 422):
-            return Rejected("dns.rejected", detail)
-        if 300 <= status < 500 and status != 408:
-            return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
-        return Transient(lost, detail, retry_after_s=wait_s)
+        return error_of(detail, status, retry_after, lost, self._rights)
+
+
+def error_of(detail: str, status: int, retry_after: str, lost: str, rights: str) -> Error:
+    """What an HTTP status that is no success means. `lost` and `rights` are those of `Api`."""
+    if status in (401, 403):
+        return Misconfigured("dns.refused", detail, rights)
+    wait_s = retry_after_s(retry_after, datetime.now(UTC), RETRY_AFTER_MAX_S)
+    if status == 429:
+        return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=wait_s)
+    if status in (400, 405, 406, 409, 410, 413, 415, 422):
+        return Rejected("dns.rejected", detail)
+    if 300 <= status < 500 and status != 408:
+        return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
+    return Transient(lost, detail, retry_after_s=wait_s)
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:

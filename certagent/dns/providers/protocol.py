@@ -52,8 +52,8 @@ class Capabilities(Struct, frozen=True):
     `none` the set is read and compared just before the write, which leaves a gap of one request."""
     ttl_floor_s: int = 0
     """The least TTL in seconds; a smaller one is raised to it."""
-    ttl_scope: Literal["set", "zone"] = "set"
-    """`zone`: all sets of a zone have one TTL, and `add` cannot choose it."""
+    ttl_scope: Literal["set", "zone", "new"] = "set"
+    """`zone`: all sets of a zone have one TTL, and `add` cannot choose it. `new`: a set that is there keeps its TTL."""
     publish_lag_s: float = 0.0
     """How long the provider usually takes until its name servers give what was written, in seconds."""
     writes_per_day: int | None = None

@@ -26,6 +26,9 @@ def done(result: Any, **more: Any) -> Reply:
 
 
 class Cloudflare(Service):
+    zone = ZONE
+    ttl_floor_s = 60
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.records: dict[str, dict[str, Any]] = {}
@@ -37,7 +40,7 @@ class Cloudflare(Service):
         if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
             return refused(403, 10000, "Authentication error")
         if (asked.method, asked.path) == ("GET", "/zones"):
-            found = [{"id": ID, "name": ZONE, "status": "active"}] if asked.query.get("name") == ZONE else []
+            found = [{"id": ID, "name": self.zone, "status": "active"}] if asked.query.get("name") == self.zone else []
             return done(found, result_info={"page": 1, "per_page": 20, "total_pages": 1, "count": len(found)})
         if not (place := PLACE.fullmatch(asked.path)):
             return TEAPOT, None
@@ -71,12 +74,12 @@ class Cloudflare(Service):
         return done(found[(page - 1) * size : page * size], result_info=info)
 
     def _ttl_is_good(self, ttl: Any) -> bool:
-        return ttl == 1 or (isinstance(ttl, int) and 60 <= ttl <= 86400)
+        return ttl == 1 or (isinstance(ttl, int) and self.ttl_floor_s <= ttl <= 86400)
 
     def make(self, body: dict[str, Any]) -> Reply:
         name, type_ = body["name"], body["type"]
-        if name != ZONE and not name.endswith(f".{ZONE}"):
-            name = f"{name}.{ZONE}"
+        if name != self.zone and not name.endswith(f".{self.zone}"):
+            name = f"{name}.{self.zone}"
         if not self._ttl_is_good(body["ttl"]):
             return refused(400, 9021, "Invalid TTL. Must be between 60 and 86400 seconds, or 1 for Automatic.")
         record: dict[str, Any] = {"name": name, "type": type_, "ttl": body["ttl"], "proxied": False}

@@ -19,6 +19,8 @@ def reply(status: str, code: int, message: str, data: Any = "") -> Reply:
 
 
 class Netcup(Service):
+    zone, ttl_s = DOMAIN, 3600
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.records: list[dict[str, Any]] = []
@@ -44,11 +46,11 @@ class Netcup(Service):
         self.left -= 1
         if param.get("apisessionid") != self.session or self.left < 0:
             return reply("error", 4001, "Api session id in invalid format")
-        if param["domainname"] != DOMAIN:
+        if param["domainname"] != self.zone:
             return reply("error", 5028, "Can not get DNS Zone. Domain not found.")
         match action:
             case "infoDnsZone":
-                zone = {"name": DOMAIN, "ttl": "3600", "serial": "1", "dnssecstatus": True}
+                zone = {"name": self.zone, "ttl": str(self.ttl_s), "serial": "1", "dnssecstatus": True}
                 return reply("success", 2000, "DNS zone found", zone)
             case "infoDnsRecords":
                 if not self.records:

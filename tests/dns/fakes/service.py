@@ -6,7 +6,7 @@ import http.server
 import json
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class Service:
     def __init__(self, directory: Path) -> None:
         self.asked: list[Asked] = []
         self.faults: list[Fault] = []
+        self.written: Callable[[], None] = lambda: None
+        """Called when a request that may change something was carried out, before it is answered."""
         self.turn = threading.Lock()
         pair = certificates.make(["localhost"])
         self.ca_file = directory / "service.pem"
@@ -130,7 +132,10 @@ class Service:
             fault = self._fault(asked)
             if fault and not fault.done:
                 return fault, (fault.status, None)
-            return fault, self.answer(asked)
+            reply = self.answer(asked)
+            if self.writes(asked):
+                self.written()
+            return fault, reply
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         service = self
