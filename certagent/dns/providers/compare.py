@@ -57,7 +57,7 @@ class ReadCompareWrite(ABC, Generic[R]):
         values = frozenset(canonical(rdtype, value) for value in values)
         there = was.values if was else frozenset[str]()
         ttl_s = max(ttl_s, self.capabilities.ttl_floor_s)
-        keeps = was is not None and (was.ttl_s == ttl_s or self.capabilities.ttl_scope == "zone")
+        keeps = was is not None and (was.ttl_s == ttl_s or self.capabilities.ttl_scope != "set")
         self._change(name, rdtype, was, Change(was, values - there, frozenset(), ttl_s), none=keeps and values <= there)
 
     def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:

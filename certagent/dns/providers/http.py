@@ -4,7 +4,7 @@ The token is for this one server. So no redirect is followed, no proxy is used, 
 (`http.client` knows none of these). Plain HTTP is refused beyond this host. Nothing that was sent, and no answer, is
 ever logged; an error shows only the field in which the service says what is wrong.
 
-A request ends within `timeout_s` as a whole, also from a server that sends a byte a minute: see `host/deadline.py`.
+A request ends within its `timeout` as a whole, also from a server that sends a byte a minute: see `host/deadline.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from certagent import __version__
 from certagent.dns.message import one_of_zones
 from certagent.dns.presentation import label_of
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.facts.duration import Duration, limit_s
 from certagent.facts.retryafter import retry_after_s
 from certagent.host.deadline import connected, cutting
 from certagent.host.files import read_private, read_trusted
@@ -52,10 +53,18 @@ class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     token_file: str
     """File with the token alone; nobody but its owner (root or certagent's user) may read it."""
-    timeout_s: Seconds = 30.0
-    """How long one request may take as a whole, in seconds."""
+    timeout: Duration = "30s"
+    """How long one request may take as a whole."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: the system's."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """The same in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 class Answer(Struct, frozen=True):
@@ -265,16 +274,23 @@ class Api:
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
-        if status in (401, 403) or any(words in said.lower() for words in self._denials):
+        if any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
-        wait_s = retry_after_s(retry_after, datetime.now(UTC), RETRY_AFTER_MAX_S)
-        if status == 429:
-            return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=wait_s)
-        if status in (400, 405, 406, 409, 410, 413, 415, 422):
-            return Rejected("dns.rejected", detail)
-        if 300 <= status < 500 and status != 408:
-            return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
-        return Transient(lost, detail, retry_after_s=wait_s)
+        return error_of(detail, status, retry_after, lost, self._rights)
+
+
+def error_of(detail: str, status: int, retry_after: str, lost: str, rights: str) -> Error:
+    """What an HTTP status that is no success means. `lost` and `rights` are those of `Api`."""
+    if status in (401, 403):
+        return Misconfigured("dns.refused", detail, rights)
+    wait_s = retry_after_s(retry_after, datetime.now(UTC), RETRY_AFTER_MAX_S)
+    if status == 429:
+        return Transient("dns.rate_limited", detail, "it is tried again by itself, later", retry_after_s=wait_s)
+    if status in (400, 405, 406, 409, 410, 413, 415, 422):
+        return Rejected("dns.rejected", detail)
+    if 300 <= status < 500 and status != 408:
+        return Misconfigured("dns.refused", detail, "see that the zone is in this account, and that `url` is right")
+    return Transient(lost, detail, retry_after_s=wait_s)
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:

@@ -56,8 +56,9 @@ class RecordByRecord(ReadCompareWrite[list[Record]]):
             for record in records:
                 if record.ttl_s != change.ttl_s:
                     self.retime(record, change.ttl_s)
+        keeps = self.capabilities.ttl_scope == "new" and change.before
         for value in sorted(change.added):
-            self.create(name, rdtype, value, change.ttl_s)
+            self.create(name, rdtype, value, keeps.ttl_s if keeps else change.ttl_s)
         for record in records:
             if record.value in change.removed:
                 self.delete(record)

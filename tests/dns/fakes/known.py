@@ -17,7 +17,20 @@ from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
 from certagent.dns.providers.protocol import Provider
 from certagent.dns.providers.route53 import Route53, Worker
-from tests.dns.fakes import cloudflare, desec, gandi, hetzner, inwx, netcup, ovh, porkbun, powerdns, route53
+from tests.dns.fakes import (
+    cloudflare,
+    desec,
+    gandi,
+    hetzner,
+    inwx,
+    lexicon,
+    luadns,
+    netcup,
+    ovh,
+    porkbun,
+    powerdns,
+    route53,
+)
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
@@ -36,12 +49,10 @@ class Known(NamedTuple):
     front: Any = None
     """What the agent uses, if `kind` is made in a child process only."""
 
-    def provider(
-        self, fake: Service, token_file: Path, timeout_s: float, zone: str, *, front: bool = False
-    ) -> Provider:
+    def provider(self, fake: Service, token_file: Path, timeout: str, zone: str, *, front: bool = False) -> Provider:
         """For a fake and a file with its token; with the time limit, for the zone."""
         options = self.kind.Options(
-            url=fake.url, zones=(zone,), token_file=str(token_file), timeout_s=timeout_s, ca_file=str(fake.ca_file)
+            url=fake.url, zones=(zone,), token_file=str(token_file), timeout=timeout, ca_file=str(fake.ca_file)
         )
         return (self.front if front and self.front else self.kind)(options)
 
@@ -85,6 +96,11 @@ def _in_netcup(fake: netcup.Netcup) -> None:
         fake.records.append(record)
 
 
+def _in_luadns(fake: luadns.LuaDns) -> None:
+    for number in range(OTHERS):
+        fake.make({"name": f"host{number}.example.org.", "type": "TXT", "content": "x", "ttl": 300})
+
+
 def _in_route53(fake: route53.Route53) -> None:
     """Sets come in the order of their names, so others are before and after those that are asked for."""
     for number in range(OTHERS):
@@ -122,5 +138,21 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
     Known("route53", Worker, route53.Route53, _in_route53, ROUTE53_SECRET, Route53),
+    Known(
+        "lexicon-luadns",
+        lexicon.LuaDnsWorker,
+        luadns.LuaDns,
+        _in_luadns,
+        f"auth_username = {luadns.USER}\nauth_token = {{}}\n",
+        lexicon.LuaDns,
+    ),
+    Known(  # which certagent has itself; its fake gets a second opinion
+        "lexicon-porkbun",
+        lexicon.PorkbunWorker,
+        porkbun.Porkbun,
+        _in_porkbun,
+        "auth_key = pk1_test\nauth_secret = {}\n",
+        lexicon.Porkbun,
+    ),
 )
 """In the order of the documentation."""
