@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.dns.fakes.known import KNOWN, Known
-from tests.dns.observed import PAGE, PART, Observer, at_fake
+from tests.dns.fakes.known import Known
+from tests.dns.observed import PAGE, PART, SEEN, Observer, at_fake
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", SEEN, ids=lambda known: known.name)
 def test_what_is_stated_is_what_is_observed(known: Known, tmp_path: Path) -> None:
     """In both directions: a provider that does more than it states has plans that wait for nothing."""
     with at_fake(known, tmp_path) as (fake, provider):
