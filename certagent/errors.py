@@ -115,6 +115,10 @@ class NotServed(Transient):
     concerns = "served"
 
 
+class NoProvider(Misconfigured):
+    """`dns.no_provider`: nobody is configured to write that zone."""
+
+
 class Missing(Misconfigured):
     """`vault.missing`: a key or a chain is not in the vault."""
 

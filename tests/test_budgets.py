@@ -47,6 +47,9 @@ class Site:
     def final(self, name: str) -> tuple[str, str]:
         return ZONE, name
 
+    def hidden(self, _zone: str, _name: str) -> tuple[()]:
+        return ()
+
     @contextmanager
     def writing(self, _zone: str, _name: str) -> Generator[Site]:
         yield self
@@ -80,10 +83,10 @@ def test_each_write_is_journaled_before_it_is_made_and_none_is_too_many() -> Non
     for _ in range(6):
         life.happens(ev.Writing(zone=ZONE, per_day=10))
     with pytest.raises(Transient, match=r"8 of 10 writes a day to example.org. are used.*dns\.budget"):
-        present(CHALLENGES, site.edges, counted())
+        present(CHALLENGES, SPEC, site.edges, counted())
     assert (seen, site.writes) == ([0, 1], 2)
     life.passes(budget.DAY)
-    present(CHALLENGES, site.edges, counted())
+    present(CHALLENGES, SPEC, site.edges, counted())
     assert site.writes == 3
     clean_up(CHALLENGES, site.edges, counted())
     assert (seen, site.writes) == ([0, 1, 2, 3, 4, 5], 6)
@@ -96,16 +99,18 @@ def test_what_other_certificates_wrote_counts() -> None:
         other.happens(ev.Writing(zone=ZONE, per_day=10))
     site.edges.budgets_elsewhere = lambda: other.state.budgets
     with pytest.raises(Transient, match=r"dns\.budget"):
-        present(CHALLENGES, site.edges, Counted(STEP, life.spec, life.state, site.edges, life.now, life.happens))
+        present(CHALLENGES, SPEC, site.edges, Counted(STEP, life.spec, life.state, site.edges, life.now, life.happens))
     assert (site.writes, life.state.budgets) == (0, ())
 
 
 def test_where_nobody_counts_nothing_is_journaled() -> None:
     site, life = Site(per_day=None, lag_s=60.0), Life.published()
-    lag_s = present(CHALLENGES, site.edges, Counted(STEP, life.spec, life.state, site.edges, life.now, life.happens))
+    lag_s = present(
+        CHALLENGES, SPEC, site.edges, Counted(STEP, life.spec, life.state, site.edges, life.now, life.happens)
+    )
     assert (site.writes, life.state.budgets, lag_s) == (3, (), 60.0)
     site = Site(per_day=None, lag_s=10.0)
-    assert present(CHALLENGES, site.edges) == 0.0  # `ready` asks for as long
+    assert present(CHALLENGES, SPEC, site.edges) == 0.0  # `ready` asks for as long
 
 
 def test_people_are_told() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from certagent.agent.edges import Edges
 from certagent.checks import served
-from certagent.facts.dns import Answer, Delegation, Observation
+from certagent.facts.dns import Answer, Delegation, Hidden, Observation
 from certagent.facts.tls import Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
@@ -36,6 +36,7 @@ class World:
         self.sets: dict[str, frozenset[str]] = dict.fromkeys((NS1, NS2), life.in_dns)
         self.serves = next(iter(life.state.newest.chains.values())) if life.state.newest else None
         self.servers = {"postfix": self}
+        self.would_hide: tuple[Hidden, ...] = ()
         self.delegated = Delegation("example.org.", "org.", frozenset({"ns1."}), {"ns1.": ()}, {"ns1.": ("192.0.2.1",)})
 
     def resolver(self) -> World:
@@ -49,6 +50,12 @@ class World:
 
     def observe(self, name: str, **_: object) -> Observation:
         return Observation("example.org.", name, {s: Answer(v, 60) for s, v in self.sets.items()}, "secure")
+
+    def final(self, name: str) -> tuple[str, str]:
+        return "example.org.", name
+
+    def hidden(self, _: str, name: str) -> tuple[Hidden, ...]:
+        return self.would_hide
 
     def delegation(self, _: str) -> Delegation:
         return self.delegated
@@ -280,3 +287,12 @@ def test_the_delegation_is_compared(delegated: dict[str, tuple[str, ...]] | Unkn
     assert all(words in found for words in bad)
     assert bool(found) == bool(bad)
     assert "error" not in found
+
+
+def test_a_wildcards_address_is_an_error_before_it_is_lost() -> None:
+    """Once for a host, however many records would take its address away."""
+    world = World(Life.published())
+    world.would_hide = (Hidden("mx1.example.org.", "*.example.org.", ("A 192.0.2.1",)),)
+    (found,) = (f for f in world.found() if "wildcard" in f.detail)
+    assert (found.outcome, found.what) == ("error", "DNS mx1.example.org.")
+    assert found.hint == "first give it its own records: mx1.example.org. A 192.0.2.1"

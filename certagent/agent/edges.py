@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from certagent.acme.issuer import Issuer
     from certagent.dns.providers.protocol import Provider
-    from certagent.facts.dns import Delegation, Observation
+    from certagent.facts.dns import Delegation, Hidden, Observation
     from certagent.facts.tls import Served, Service
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.mta.server import Server
@@ -53,6 +53,14 @@ class Resolver(Protocol):
 
     def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
         """The wildcards that could give TLSA records if the name had none."""
+        ...
+
+    def hidden(self, zone: str, name: str) -> tuple[Hidden, ...]:
+        """The hosts that would lose a wildcard's addresses to a record at this name."""
+        ...
+
+    def wildcard_alias(self, name: str) -> str:
+        """The wildcard whose CNAME the name has; empty: it has none, or its own one."""
         ...
 
     def delegation(self, name: str) -> Delegation:

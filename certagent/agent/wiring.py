@@ -21,7 +21,7 @@ from certagent.agent.edges import Edges, Resolver
 from certagent.agent.subject import Subject
 from certagent.config.schema import Ca, Config
 from certagent.config.yaml import Section
-from certagent.errors import Error, Misconfigured, Usage
+from certagent.errors import Error, Misconfigured, NoProvider, Usage
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
 from certagent.lifecycle.spec import DnsZone, Spec
@@ -99,7 +99,7 @@ class Zones:
         """See `edges.Zones`.
 
         Raises:
-            Misconfigured: `dns.no_provider`.
+            NoProvider: `dns.no_provider`.
         """
         from certagent.dns.message import zone_of  # loads dnspython
 
@@ -116,7 +116,7 @@ class Zones:
             cut = f", which is cut off from {above}: it has its own start of authority (SOA)" if above else ""
             said = f"no DNS provider is configured to write {name}: it is in the zone {zone}{cut}"
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
-            raise Misconfigured("dns.no_provider", said, hint)
+            raise NoProvider("dns.no_provider", said, hint)
         with self._locks[zone]:
             yield best
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from certagent.acme.challenges import TYPES
 from certagent.agent.act import challenges as act
-from certagent.agent.act import issuing, serving
+from certagent.agent.act import hiding, issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
-from certagent.checks import delegation, undeclared
+from certagent.checks import delegation, undeclared, wildcards
 from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
@@ -104,10 +104,12 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
             run.found(*_answers(tlsa_name, observation, spec), kind=Transient.kind)
             run.found(dnssec(tlsa_name, observation))
-            _may_write(observation, edges)
+            with hiding.explained([tlsa_name], edges):
+                _may_write(observation, edges)
             why = "the removal of a value that is not there was accepted"
             run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
     run.found(*delegation.findings(spec.tlsa_names, edges))
+    run.found(*wildcards.findings(spec, edges), kind=Unsafe.kind)
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))
@@ -176,7 +178,7 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)
         order = issuer.order(csr, profile=spec.profile)
-        with _presented(run, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
+        with _presented(run, spec, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
             _seen(run, f"challenge {key_type}", challenges, edges, lag_s)
             issuer.answer(order.url)
         now = wiring.journal.now().wall
@@ -216,14 +218,14 @@ def _made_up(spec: Spec) -> tuple[Challenge, ...]:
 
 @contextmanager
 def _presented(
-    run: _Run, edges: Edges, challenges: Sequence[Challenge]
+    run: _Run, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
 ) -> Generator[tuple[Sequence[Challenge], float]]:
     """The responses, for as long as they are needed, and in how many seconds they are shown; taken away whatever
     happens.
     """
     try:
         run.written += map(str, challenges)  # before: if the answer is lost, they may be there
-        lag_s = act.present(challenges, edges)
+        lag_s = act.present(challenges, spec, edges)
         yield challenges, lag_s
     finally:
         with run.trying("removing the responses to challenges"):

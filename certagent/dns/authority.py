@@ -32,8 +32,9 @@ from certagent.dns.message import (
 )
 from certagent.dns.recursive import Recursive, Validator, believed
 from certagent.dns.servers import Atlas, parallel, targets
+from certagent.dns.wildcard import hidden
 from certagent.errors import Error, Misconfigured, NotYet, Transient
-from certagent.facts.dns import Answer, Delegation, Observation
+from certagent.facts.dns import Answer, Delegation, Hidden, Observation
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import left
 
@@ -202,6 +203,36 @@ class Resolver:
             given = (s for s in said.values() if isinstance(s, Alias) or (isinstance(s, Answer) and s.values))
             found += [s.wildcard or wildcard for s in given]
         return tuple(dict.fromkeys(found))
+
+    def wildcard_alias(self, name: str) -> str:
+        """The wildcard whose CNAME the name has; empty: it has none, or its own one.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+        """
+        atlas = self._atlas()
+        zone = atlas.zone(absolute(name))
+        target = majority(self._ask_all(atlas, zone, absolute(name), TXT).values())
+        above, found = dns.name.from_text(absolute(name)), ""
+        while target and above != dns.name.from_text(zone):
+            above = above.parent()
+            wildcard = f"*.{name_text(above)}"
+            # one that does not exist has the CNAME from the same wildcard: the last of them is that
+            if majority(self._ask_all(atlas, zone, wildcard, TXT).values()) != target:
+                break
+            found = wildcard
+        return found
+
+    def hidden(self, zone: str, name: str) -> tuple[Hidden, ...]:
+        """The hosts that would lose their addresses, which they have from a wildcard, to a record at this name.
+
+        As far as the servers that answer show it.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+        """
+        atlas = self._atlas()
+        return tuple(hidden(lambda one, rdtype: self._ask_all(atlas, zone, one, rdtype).values(), zone, name))
 
     def delegation(self, name: str) -> Delegation:
         """Which servers the zone of a name lists, and to which its parent delegates it.

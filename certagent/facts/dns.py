@@ -57,3 +57,12 @@ class Delegation(Struct, frozen=True):
     """The names in the parent's, with the addresses that it adds (glue). Empty: the parent has no delegation."""
     addresses: dict[str, tuple[str, ...]]
     """The addresses that these names have, as far as they could be looked up."""
+
+
+class Hidden(Struct, frozen=True):
+    """A host whose addresses are those of a wildcard: a record below its name would take them away."""
+
+    host: str
+    wildcard: str
+    records: tuple[str, ...]
+    """What it gives: `A 192.0.2.1`."""

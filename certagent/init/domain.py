@@ -20,6 +20,7 @@ from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import CAA, MX, NS, SOA, TLSA, RdataType
 from msgspec import Struct, structs
 
+from certagent.agent.act.hiding import in_words
 from certagent.dns import resolvconf
 from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
@@ -150,6 +151,8 @@ def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) ->
         tlsa = {port: pool.submit(tlsa_at, port) for port in ports}
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
         zone, _ = tried(lambda: resolver.final(challenge_name(name)), otherwise=("", ""))
+        hidden = tried(resolver.hidden, zone, challenge_name(name), otherwise=()) if zone else ()
+        trouble += ["; ".join(in_words(one, challenge_name(name))) for one in hidden]
         primary = pool.submit(tried, _primary, use, zone, otherwise="") if zone else None
         name_servers = pool.submit(tried, _name_servers, use, zone, otherwise=()) if zone else None
         mx: dict[str, tuple[str, ...]] = tried(_mx, use, name, zone, otherwise={})

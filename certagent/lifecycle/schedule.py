@@ -56,6 +56,10 @@ FRESH = timedelta(seconds=60)
 """Before anything irreversible, every answer it rests on is at most this old."""
 
 
+FOLLOWING = "not every server has followed"
+"""Why a name is observed again after a change; a forecast names the end of that wait."""
+
+
 def alarms(failure: Failure, now: Instant) -> bool:
     """Whether somebody must be woken: a mail server has not taken what it was given for too long."""
     return failure.lane.at_mail_server and now.since(failure.first_at) >= ALARM

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from certagent.errors import printable
+from certagent.lifecycle.schedule import FOLLOWING
 from certagent.report.status import VERDICTS
 from certagent.report.terminal import escaped
 from certagent.report.words import brief, count, date, short
@@ -64,7 +65,8 @@ def timeline(steps: Sequence[Planned]) -> str:
     for item in steps:
         if item.wait_s is not None:
             waits.append(item)
-        elif not (waits and item.step == "Observe"):  # one while a wait goes on says nothing new in a forecast
+        elif not (waits and item.step == "Observe" and item.because != FOLLOWING):
+            # an observation while a wait goes on says nothing new in a forecast
             waited()
             lines.append(f"{date(item.at)}  {item.what}: {item.because}")
     waited()

@@ -14,11 +14,13 @@ from certagent.acme.challenges import TYPES, dns01
 from certagent.acme.challenges.protocol import ChallengeType, Means
 from certagent.acme.client import Acme
 from certagent.agent.act import challenges as acts
+from certagent.agent.act import hiding
 from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import Capabilities, RRset
-from certagent.errors import Misconfigured, NotYet, Rejected
+from certagent.errors import Misconfigured, NotYet, Rejected, Unsafe
 from certagent.facts.challenge import Challenge
+from certagent.facts.dns import Hidden
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.pki import keys
@@ -48,11 +50,15 @@ class Zone:
 
     def __init__(self, **alias: str) -> None:
         self.alias = alias
+        self.would_hide: tuple[Hidden, ...] = ()
         self.written: dict[str, frozenset[str]] = {}
         self.asked: list[str] = []
 
     def final(self, name: str) -> tuple[str, str]:
         return "example.org.", self.alias.get(name, name)
+
+    def hidden(self, zone: str, name: str) -> tuple[Hidden, ...]:
+        return tuple(one for one in self.would_hide if name.endswith(one.host))
 
     def wait_for_txt(self, name: str, values: frozenset[str], budget: object) -> None:
         assert values <= self.written[name]
@@ -95,12 +101,22 @@ class TestDns01:
         zone = Zone(a="shared.", b="shared.")
         challenges = [Challenge("dns-01", name, name, f"value {name}") for name in ("a", "b", "c")]
         edges = edges_of(zone)
-        acts.present(challenges, edges)
+        acts.present(challenges, SPEC, edges)
         assert zone.written == {"shared.": {"value a", "value b"}, "c": {"value c"}}
         acts.ready(challenges, edges)
         assert sorted(zone.asked) == ["c", "shared."]
         acts.clean_up(challenges[:1], edges)
         assert zone.written == {"shared.": {"value b"}, "c": {"value c"}}
+
+    def test_a_mail_host_keeps_its_address(self) -> None:
+        """A host with a wildcard's address loses it to a challenge below its name. Others lose it for minutes only."""
+        zone, mail, other = Zone(), "mx1.example.org", "autoconfig.example.org"
+        assert mail in hiding.mail_hosts(SPEC)
+        zone.would_hide = tuple(Hidden(f"{h}.", "*.example.org.", ("A 192.0.2.1",)) for h in (mail, other))
+        acts.present([dns01.Dns01.respond(other, "t", "k")], SPEC, edges_of(zone))
+        with pytest.raises(Unsafe, match=r"dns\.wildcard_address"):
+            acts.present([dns01.Dns01.respond(mail, "t", "k")], SPEC, edges_of(zone))
+        assert list(zone.written) == [f"_acme-challenge.{other}."]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import dns.message
 import dns.query
 import pytest
 
+from certagent.agent.act.hiding import explained, refuse
 from certagent.agent.act.records import add_txt
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Zones
@@ -21,11 +22,11 @@ from certagent.dns.authority import Resolver
 from certagent.dns.providers.protocol import RdType
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.dns.recursive import UNCONFIRMED
-from certagent.errors import Misconfigured
-from certagent.facts.dns import Answer
+from certagent.errors import Misconfigured, Unsafe
+from certagent.facts.dns import Answer, Hidden
 from certagent.facts.unknown import Unknown
 from tests.lab import namespace, zones
-from tests.lab.addresses import CUT_ZONE, INSECURE_ZONE, KNOT, KNOT_ZONE, PRIMARY, SECONDARY, SPARE, ZONE
+from tests.lab.addresses import ALIAS_ZONE, CUT_ZONE, INSECURE_ZONE, KNOT, KNOT_ZONE, PRIMARY, SECONDARY, SPARE, ZONE
 from tests.lab.dns import Dns
 from tests.lab.process import Server
 from tests.lab.wait import until
@@ -262,6 +263,71 @@ class TestWildcard:
         lab_dns.update(wildcard, "CNAME", [f"end.{ZONE}."])
         lab_dns.settle()
         assert wildcard in resolver.wildcards(f"{ZONE}.", name)
+
+    @pytest.mark.parametrize("zone", [ZONE, INSECURE_ZONE, KNOT_ZONE], ids=["bind", "plain", "knot"])
+    def test_a_wildcards_address_is_taken_away_by_a_record_below(
+        self, lab_dns: Dns, resolver: Resolver, zone: str
+    ) -> None:
+        """What is refused, and why: the real server gives no address any more. One of the host's own stays."""
+        host, wildcard = f"mx1.given.{zone}.", f"*.given.{zone}."
+        name, challenge = f"_25._tcp.{host}", f"_acme-challenge.{host}"
+        at = KNOT if zone == KNOT_ZONE else PRIMARY
+        edges = cast("Edges", Asks(resolver))
+        lab_dns.update(wildcard, "A", ["192.0.2.1"])
+        lab_dns.settle()
+        found = resolver.hidden(f"{zone}.", name)
+        assert found == (Hidden(host, wildcard, ("A 192.0.2.1",)),)
+        assert resolver.hidden(f"{zone}.", challenge) == found
+        with pytest.raises(Unsafe, match=r"would take it away \[dns\.wildcard_address\]") as caught:
+            refuse(f"{zone}.", name, edges)
+        assert f"{host} A 192.0.2.1" in caught.value.hint
+        assert lab_dns.values(at, host, "A") == ["192.0.2.1"]
+        lab_dns.update(name, "TLSA", [A])
+        lab_dns.settle()
+        assert lab_dns.values(at, host, "A") == []
+        assert resolver.hidden(f"{zone}.", name) == ()  # it is gone, so nothing is taken away any more
+        lab_dns.update(name, "TLSA", [])
+        lab_dns.update(host, "A", ["192.0.2.1"])  # the remedy, with the same address
+        lab_dns.settle()
+        refuse(f"{zone}.", name, edges)
+        lab_dns.update(name, "TLSA", [A])
+        assert lab_dns.values(at, host, "A") == ["192.0.2.1"]
+        for one, rdtype in ((name, "TLSA"), (host, "A"), (wildcard, "A")):
+            lab_dns.update(one, rdtype, [])
+
+    @pytest.mark.parametrize("zone", [ZONE, INSECURE_ZONE, KNOT_ZONE], ids=["bind", "plain", "knot"])
+    def test_a_host_with_a_wildcard_below_it_has_its_own_address(
+        self, lab_dns: Dns, resolver: Resolver, zone: str
+    ) -> None:
+        lab_dns.update(f"mx2.given.{zone}.", "A", ["192.0.2.2"])
+        lab_dns.update(f"*.mx2.given.{zone}.", "A", ["192.0.2.2"])
+        lab_dns.settle()
+        assert resolver.hidden(f"{zone}.", f"_25._tcp.mx2.given.{zone}.") == ()
+
+    @pytest.mark.parametrize("zone", [ZONE, INSECURE_ZONE, KNOT_ZONE], ids=["bind", "plain", "knot"])
+    def test_an_alias_of_a_wildcard_that_nobody_can_follow(self, lab_dns: Dns, resolver: Resolver, zone: str) -> None:
+        """The words name the wildcard and the remedy, for TLSA names and for challenges."""
+        host, wildcard, end = f"mx1.led.{zone}.", f"*.led.{zone}.", f"web.{ALIAS_ZONE}."
+        lab_dns.update(wildcard, "CNAME", [end])
+        lab_dns.settle()
+        for name in (f"_25._tcp.{host}", f"_acme-challenge.{host}"):
+            assert resolver.final(name) == (f"{ALIAS_ZONE}.", end)
+            nobody = Zones(lambda: [rfc2136(lab_dns, zone)])
+            with (
+                pytest.raises(
+                    Misconfigured, match=r"leads there by the wildcard .* alone \[dns\.no_provider\]"
+                ) as caught,
+                explained([name], cast("Edges", Asks(resolver))),
+                nobody.writing(f"{ALIAS_ZONE}.", end),
+            ):
+                pass
+            assert wildcard in caught.value.detail
+            assert f"give {host} its own address records" in caught.value.hint
+        lab_dns.update(host, "A", ["192.0.2.1"])  # the remedy
+        lab_dns.settle()
+        assert resolver.final(f"_25._tcp.{host}") == (f"{zone}.", f"_25._tcp.{host}")
+        lab_dns.update(host, "A", [])
+        lab_dns.update(wildcard, "CNAME", [])
 
     @pytest.mark.parametrize(
         ("server", "zone"),

@@ -14,6 +14,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.forecast import forecast
 from certagent.lifecycle.rules import issuance, records, rotation
 from certagent.lifecycle.spec import DnsZone
+from certagent.report import text, views
 from tests.lifecycle.play import ECDSA, MINUTE, RSA, SPEC, START, TLSA_NAME, Life, chain_of, lane_of, later
 
 LAG = timedelta(minutes=20)
@@ -57,6 +58,15 @@ def test_a_forecast_has_the_real_waits() -> None:
     floor = replace(SPEC, ttl_s=60, zones=(DnsZone("example.org.", ttl_floor_s=3600),))
     steps = [item.step for item in forecast(floor, Life(floor).state, START)]
     assert not [one for one in steps if isinstance(one, st.Wait) and "TTL 60 s" in one.because]
+
+
+def test_a_plan_shows_how_long_the_records_take() -> None:
+    """Also if nothing but a renewal in months comes after them."""
+    lines = text.timeline(views.planned(forecast(LATE, Life(LATE).state, START))).splitlines()
+    published = next(n for n, line in enumerate(lines) if "  publish " in line)
+    wait, look = lines[published + 2 : published + 4]
+    assert "… 19 min 59 s:" in wait
+    assert look.endswith("not every server has followed")
 
 
 def test_it_is_observed_when_the_time_is_over_and_not_each_second() -> None:

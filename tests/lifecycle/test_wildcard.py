@@ -10,10 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from certagent.agent.act.dispatch import act
+from certagent.agent.act.records import write_tlsa
+from certagent.agent.act.spending import uncounted
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import Capabilities, RRset
-from certagent.errors import Wildcard
+from certagent.errors import Unsafe, Wildcard
+from certagent.facts.dns import Hidden
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.tlsaname import TlsaNames
 from tests.lifecycle.play import SPEC, TLSA_NAME, Life
 
 
@@ -33,12 +37,18 @@ class Zone:
     def wildcards(self, zone: str, name: str) -> tuple[str, ...]:
         return self._wildcards
 
+    def hidden(self, zone: str, name: str) -> tuple[Hidden, ...]:
+        return tuple(Hidden("mx1.example.org.", wildcard, ("A 192.0.2.1",)) for wildcard in self._wildcards)
+
     @contextmanager
     def writing(self, zone: str, name: str) -> Generator[Zone]:
         yield self
 
     def get(self, name: str, rdtype: str) -> RRset | None:
         return RRset(self.values, 60) if self.values else None
+
+    def add(self, name: str, rdtype: str, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
+        self.values |= values
 
     def remove(self, name: str, rdtype: str, values: frozenset[str], was: RRset | None) -> None:
         self.values -= values
@@ -63,3 +73,24 @@ def test_a_withdrawal_uncovers_no_wildcard(more: frozenset[str], wildcards: tupl
     else:
         act(step, life.spec, life.state, edges, life.now, life.happens)
         assert zone.values == more
+
+
+@pytest.mark.parametrize("wildcards", [(), ("*.example.org.",)])
+def test_a_publication_hides_no_address(wildcards: tuple[str, ...]) -> None:
+    """A host with a wildcard's address has none as soon as there is a record below its name."""
+    life = Life()
+    step = life.until(st.Publish)
+    assert isinstance(step, st.Publish)
+    seen = life.tlsa_name.observation
+    assert seen
+    zone = Zone(seen.zone, frozenset(), *wildcards)
+    made: Any = Edges
+    edges = made(issuer=None, resolver=lambda: zone, zones=zone, vault=None, servers={})
+    tlsa_name = TlsaNames(life.spec, life.state)[TLSA_NAME]
+    if wildcards:
+        with pytest.raises(Unsafe, match=rf"from the wildcard \*\.example\.org\. alone: a record at {TLSA_NAME}"):
+            write_tlsa(step, tlsa_name, edges, life.happens, uncounted)
+        assert not zone.values
+    else:
+        write_tlsa(step, tlsa_name, edges, life.happens, uncounted)
+        assert zone.values == step.values

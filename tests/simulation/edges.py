@@ -141,6 +141,14 @@ class Resolver:
             raise Transient("dns.unreachable", "a server is not heard")
         return (f"*.{zone}",) if any("*" in found.versions[s.serial].sets for s in found.servers) else ()
 
+    def hidden(self, zone: str, name: str) -> tuple[()]:
+        """Nothing: the addresses are the specs' own."""
+        return ()
+
+    def wildcard_alias(self, name: str) -> str:
+        """Not asked: every zone has a provider."""
+        raise AssertionError(name)
+
     def delegation(self, name: str) -> Delegation:
         """Not asked: only `check` compares it with what the zone says."""
         raise AssertionError(name)

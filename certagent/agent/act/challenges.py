@@ -8,6 +8,7 @@ from datetime import timedelta
 from certagent.acme.challenges import TYPES
 from certagent.acme.challenges.dns01 import BUDGET
 from certagent.acme.challenges.protocol import ChallengeType
+from certagent.agent.act import hiding
 from certagent.agent.act.outcome import failed
 from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.act.spending import Spend, uncounted
@@ -16,6 +17,7 @@ from certagent.errors import Misconfigured, NotYet, Rejected, Transient
 from certagent.facts.challenge import Challenge
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
+from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 
 TXT_TTL_S = 60
@@ -23,11 +25,12 @@ TXT_TTL_S = 60
 
 
 class _Txt:
-    """TXT records by the resolver and the providers of this certificate."""
+    """TXT records by the resolver and the providers of this certificate. `hosts` must not lose their addresses."""
 
-    def __init__(self, edges: Edges, spend: Spend) -> None:
+    def __init__(self, edges: Edges, spend: Spend, hosts: frozenset[str]) -> None:
         self._edges = edges
         self._spend = spend
+        self._hosts = hosts
         self.lag_s = 0.0
         """How long it takes until all that was added is usually shown."""
 
@@ -35,6 +38,7 @@ class _Txt:
         return self._edges.resolver().final(name)
 
     def add(self, zone: str, name: str, values: frozenset[str]) -> None:
+        hiding.refuse(zone, name, self._edges, only=self._hosts)
         lag_s = add_txt(self._edges.zones, zone, name, values, TXT_TTL_S, self._spend)
         self.lag_s = max(self.lag_s, lag_s)
 
@@ -48,17 +52,21 @@ class _Txt:
 class _Means:
     """What challenge types may use."""
 
-    def __init__(self, edges: Edges, spend: Spend) -> None:
-        self.txt = _Txt(edges, spend)
+    def __init__(self, edges: Edges, spend: Spend, hosts: frozenset[str] = frozenset()) -> None:
+        self.txt = _Txt(edges, spend, hosts)
 
 
-def present(challenges: Sequence[Challenge], edges: Edges, spend: Spend = uncounted) -> float:
+def present(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: Spend = uncounted) -> float:
     """Put the responses where the CA looks. How long it usually takes until they are shown, in seconds; zero if
     `ready` asks for as long in any case.
+
+    Raises:
+        Unsafe: `dns.wildcard_address`: A mail host would lose its address.
     """
-    means = _Means(edges, spend)
-    for type_, of_type in _by_type(challenges, means):
-        type_.present(of_type)
+    means = _Means(edges, spend, hiding.mail_hosts(spec))
+    with hiding.explained([one.name for one in challenges], edges):
+        for type_, of_type in _by_type(challenges, means):
+            type_.present(of_type)
     return means.txt.lag_s if means.txt.lag_s > BUDGET.total_seconds() else 0.0
 
 

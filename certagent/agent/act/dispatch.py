@@ -38,7 +38,7 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
         case st.AbandonOrder():
             return (ev.OrderAbandoned(key_type=step.key_type, lane=lane),)
         case st.Present():
-            lag_s = challenges.present(state.orders[step.key_type].challenges, edges, spend)
+            lag_s = challenges.present(state.orders[step.key_type].challenges, spec, edges, spend)
             return (ev.Presented(key_type=step.key_type, publish_lag_s=lag_s, lane=lane),)
         case st.Respond():
             return challenges.respond(step, state, edges)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from certagent.agent.act import hiding
 from certagent.agent.act.outcome import Note, failed
 from certagent.agent.act.spending import Spend, uncounted
 from certagent.agent.edges import Edges, Zones
@@ -68,11 +69,14 @@ def write_tlsa(step: st.Publish | st.Unpublish, tlsa_name: TlsaName, edges: Edge
 
     Raises:
         Unsafe: `dane.gate`, `dns.not_atomic`: A set would come to be that breaks what is served. `dns.wildcard`:
-            The set would be empty, and a wildcard would give its records in its place.
+            The set would be empty, and a wildcard would give its records in its place. `dns.wildcard_address`: A host
+            would lose the address that it has from a wildcard.
         Transient: `dns.budget`: The provider takes no more writes for now.
     """
     zone, name = _where(tlsa_name, edges)
-    with edges.zones.writing(zone, name) as provider:
+    if isinstance(step, st.Publish):
+        hiding.refuse(zone, name, edges)
+    with hiding.explained([tlsa_name.name], edges), edges.zones.writing(zone, name) as provider:
 
         def before_write(event: ev.Superseding) -> None:
             spend(zone, provider.capabilities)

@@ -48,7 +48,7 @@ def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
         return schedule.observe_again(since), "a server was not heard"
     if known.changed_at and name.unfollowed:
         every = schedule.observe_again(known.observed_at.since(known.changed_at), name.publish_lag)
-        return min(every, view.spec.check_interval), "not every server has followed"
+        return min(every, view.spec.check_interval), schedule.FOLLOWING
     seen_at = known.observed_at
     to_come = max((item.to_come(seen_at) for item in known.cached if item.gone_at is None), default=timedelta(0))
     if to_come > timedelta(0):

@@ -1,0 +1,27 @@
+"""Mail hosts whose addresses are a wildcard's: they would lose them to the first record below their name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from certagent.agent.act import hiding
+from certagent.agent.edges import Edges
+from certagent.errors import Error
+from certagent.lifecycle.spec import Spec
+from certagent.pki.names import challenge_name
+from certagent.report.findings import Finding
+
+
+def findings(spec: Spec, edges: Edges) -> Iterator[Finding]:
+    """What the real run would refuse. A zone that cannot be asked is reported with its records."""
+    named = set[str]()
+    for name in (*spec.tlsa_names, *(challenge_name(n) for n in spec.names if n in hiding.mail_hosts(spec))):
+        try:
+            zone, final = edges.resolver().final(name)
+            found = edges.resolver().hidden(zone, final)
+        except Error:
+            continue
+        for one in found:
+            if one.host not in named:
+                named.add(one.host)
+                yield Finding("error", f"DNS {one.host}", *hiding.in_words(one, final))
