@@ -28,7 +28,7 @@ A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
 TTL_S = 900
 Row = tuple[str, str, str, int]
 """Label, type, content, TTL."""
-FOREIGN: list[Row] = [(LABEL, "TXT", "x", 300), ("_25._tcp.mx2", "TLSA", A, 300), (f"x{LABEL}", "TLSA", A, 300)]
+OTHERS: list[Row] = [(LABEL, "TXT", "x", 300), ("_25._tcp.mx2", "TLSA", A, 300), (f"x{LABEL}", "TLSA", A, 300)]
 
 
 class Service:
@@ -37,7 +37,7 @@ class Service:
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.made = 100
-        for row in FOREIGN:
+        for row in OTHERS:
             self.add(*row)
 
     def add(self, label: str, rdtype: str, content: str, ttl_s: int) -> None:
@@ -297,16 +297,16 @@ def test_it_writes_tlsa_and_takes_single_records_away(
 
     assert worker.get(NAME, "TLSA") is None
     worker.add(NAME, "TLSA", frozenset({A, B, C}), TTL_S, None)
-    assert sorted(service.rows.values()) == sorted([*FOREIGN, *((LABEL, "TLSA", value, TTL_S) for value in (A, B, C))])
+    assert sorted(service.rows.values()) == sorted([*OTHERS, *((LABEL, "TLSA", value, TTL_S) for value in (A, B, C))])
     was = worker.get(NAME, "TLSA")
     assert was == RRset(frozenset({A, B, C}), TTL_S)
     worker.remove(NAME, "TLSA", frozenset({B}), was)
-    assert sorted(service.rows.values()) == sorted([*FOREIGN, (LABEL, "TLSA", A, TTL_S), (LABEL, "TLSA", C, TTL_S)])
+    assert sorted(service.rows.values()) == sorted([*OTHERS, (LABEL, "TLSA", A, TTL_S), (LABEL, "TLSA", C, TTL_S)])
     worker.remove(NAME, "TLSA", frozenset({A, C}), worker.get(NAME, "TLSA"))
-    assert sorted(service.rows.values()) == sorted(FOREIGN)
+    assert sorted(service.rows.values()) == sorted(OTHERS)
 
     digest = "Zm9v_-LoqXO1PBaGvG8Y0kV7sN2qWeRtYuIoPaSdFgH"
     worker.add(NAME, "TXT", frozenset({digest}), TTL_S, worker.get(NAME, "TXT"))
     assert worker.get(NAME, "TXT") == RRset(frozenset({"x", digest}), 300)
     worker.remove(NAME, "TXT", frozenset({digest}), worker.get(NAME, "TXT"))
-    assert sorted(service.rows.values()) == sorted(FOREIGN)
+    assert sorted(service.rows.values()) == sorted(OTHERS)
