@@ -47,8 +47,8 @@ class Driver(Struct, frozen=True):
 
 
 DRIVERS: Mapping[str, Driver] = {
-    # What each does with a TLSA, by its source: list gives identifier, content and TTL of every record; create sends
-    # type and content as they are; delete of an identifier takes that record alone.
+    # What each does with a TLSA, by its source and by tests/dns/test_lexicon_drivers.py: list gives identifier, content
+    # and TTL of every record; create sends type and content as they are; delete of an identifier takes that one alone.
     "dnsimple": Driver("DNSimple"),  # lists 30 values of a set at most; what is missing is found when it is read back
     "googleclouddns": Driver(  # one change of the exact old set to the new one
         "Google Cloud DNS", ("auth_service_account_info",), in_base64="auth_service_account_info", hashed=True
