@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from certagent.config.load import MAX_BYTES, load
-from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys, duration
+from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
 from certagent.errors import Error, Misconfigured
+from certagent.facts.duration import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "config.example.yaml"

@@ -28,10 +28,10 @@ from certagent.config.schema import (
     Entry,
     File,
     ServiceKeys,
-    duration,
 )
 from certagent.config.yaml import MAX_BYTES, Reader, Section
 from certagent.errors import Error, Usage
+from certagent.facts.duration import duration
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
 from certagent.host.trust import Untrusted

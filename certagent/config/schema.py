@@ -6,9 +6,7 @@ providers and mail servers are typed by their plug-ins (`Options`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +14,7 @@ import msgspec
 
 from certagent.config.yaml import Reader, Section
 from certagent.errors import Usage
+from certagent.facts.duration import PATTERN, Duration
 from certagent.facts.tls import Mode
 from certagent.lifecycle.spec import Spec
 from certagent.pki.tlsa import DANE_EE_SPKI_SHA256, MadeParameters
@@ -24,21 +23,10 @@ STATE_DIR = "/var/lib/certagent"
 
 T = TypeVar("T")
 
-_DURATION = "([0-9]{1,7}[dhms]){1,9}"
-"""So short that no sum of them is too long for a timedelta."""
-
-Duration = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=rf"^{_DURATION}$",
-        title="a duration with its unit",
-        description="such as 90d, 36h, 15m, 30s, 1h30m; a bare number is refused",
-    ),
-]
 Rotation = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^(every_renewal|never|{_DURATION})$",
+        pattern=rf"^(every_renewal|never|{PATTERN})$",
         title="every_renewal, never, or a duration",
         description="such as 90d: keys older than that are rolled",
     ),
@@ -235,9 +223,3 @@ class Config(msgspec.Struct, frozen=True):
     def wrong(self, place: tuple[str, ...], detail: str, hint: str) -> Usage:
         """An error at a place in the file."""
         return Reader(self.path).wrong("config.value", place, detail, hint)
-
-
-def duration(text: str) -> timedelta:
-    """`1h30m` is 90 minutes. The pattern was checked before."""
-    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    return sum((timedelta(**{units[u]: int(n)}) for n, u in re.findall("([0-9]+)([dhms])", text)), timedelta())

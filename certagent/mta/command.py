@@ -18,6 +18,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.duration import Duration, limit_s
 from certagent.host.programs import Result, check, run
 from certagent.mta.access import Access
 from certagent.mta.claims import Claim, Identity
@@ -27,6 +28,7 @@ from certagent.mta.server import Advice, Capabilities, Found
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 
+LONGEST = "10m"
 Argv = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
@@ -42,9 +44,12 @@ class Options(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
     restart: Argv | None = None
     """Run if `reload` fails and `check` does not: a restart with a broken configuration would end a service that still
     serves."""
-    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
-    """The limit for each program, in seconds. Daemons reload in moments and restart in a few seconds; appliances take
-    longer. Ten minutes at most: the certificate's next step waits for it."""
+    timeout: Duration = "30s"
+    """The limit for each program. Daemons reload in moments and restart in a few seconds; appliances take longer. Ten
+    minutes at most: the certificate's next step waits for it."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
 
 
 class Command:
@@ -170,7 +175,7 @@ class Command:
 
     def _run(self, setting: str, argv: Argv) -> Result:
         try:
-            return run(argv, self._options.timeout_s)
+            return run(argv, limit_s(self._options.timeout, LONGEST))
         except Misconfigured as error:
             raise self._wrong(f"{setting}: {error.detail}", error.hint) from error
         except Transient as error:  # in the words of `Server`

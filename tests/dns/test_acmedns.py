@@ -40,7 +40,7 @@ def options(fake: fakes.AcmeDns, tmp_path: Path) -> Options:
     path = tmp_path / "accounts.json"
     path.touch(0o600)
     path.write_text(json.dumps({"mx1.example.org": ACCOUNT}))
-    return Options(url=fake.url, zones=(fakes.ZONE,), token_file=str(path), timeout_s=30, ca_file=str(fake.ca_file))
+    return Options(url=fake.url, zones=(fakes.ZONE,), token_file=str(path), timeout="30s", ca_file=str(fake.ca_file))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_write_that_fails(fake: fakes.AcmeDns, provider: AcmeDns, fault: Fault
 
 def test_an_answer_that_is_lost(fake: fakes.AcmeDns, options: Options) -> None:
     fake.faults += [Fault(done=True), Fault(drips=True)]
-    provider = AcmeDns(replace(options, timeout_s=0.5))
+    provider = AcmeDns(replace(options, timeout="1s"))
     for _ in range(2):
         with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
             add(provider, A)

@@ -61,9 +61,9 @@ def program(tmp_path: Path, text: str, interpreter: str = "/bin/sh") -> str:
     return str(path)
 
 
-def shell(tmp_path: Path, text: str, *, timeout_s: float = 5, protocol: Literal[1, 2] = 2) -> Command:
+def shell(tmp_path: Path, text: str, *, timeout: str = "5s", protocol: Literal[1, 2] = 2) -> Command:
     path = program(tmp_path, text)
-    return Command(Options(program=path, zones=("example.org",), timeout_s=timeout_s, protocol=protocol))
+    return Command(Options(program=path, zones=("example.org",), timeout=timeout, protocol=protocol))
 
 
 def caught(command: Command) -> Error:
@@ -196,7 +196,7 @@ class TestMisbehaviour:
     def test_the_whole_group_is_killed(self, tmp_path: Path, text: str) -> None:
         """At the time limit, with children and although the output is closed."""
         pid = tmp_path / "pid"
-        error = caught(shell(tmp_path, text.format(pid=pid), timeout_s=4))
+        error = caught(shell(tmp_path, text.format(pid=pid), timeout="4s"))
         assert error.code == "dns.unknown_outcome"
         assert "no end after 4 s" in error.detail
         until(lambda: dead(int(pid.read_text())), 5, "it is dead")

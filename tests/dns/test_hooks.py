@@ -28,12 +28,10 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def hook(name: str, *args: str | Path, timeout_s: float = 30, env: dict[str, str] | None = None) -> Command:
+def hook(name: str, *args: str | Path, timeout: str = "30s", env: dict[str, str] | None = None) -> Command:
     program = str(HOOKS / name)
     zones = ("example.org",)
-    return Command(
-        Options(program=program, args=tuple(map(str, args)), zones=zones, timeout_s=timeout_s, env=env or {})
-    )
+    return Command(Options(program=program, args=tuple(map(str, args)), zones=zones, timeout=timeout, env=env or {}))
 
 
 def caught(command: Command, value: str = "value") -> Error:
@@ -124,7 +122,7 @@ def test_a_script_that_prints_without_end_or_hangs(name: str, tmp_path: Path) ->
     assert isinstance(error, Transient)
     assert "last words" in error.detail
     script = program(tmp_path / "dns_my.sh", f"echo $$ >{tmp_path}/pid\nsleep 1000\n")
-    command = hook(name, "--state", tmp_path / "state", script, timeout_s=2)
+    command = hook(name, "--state", tmp_path / "state", script, timeout="2s")
     assert isinstance(caught(command), Transient)
     pid = int((tmp_path / "pid").read_text())
     assert not os.path.exists(f"/proc/{pid}/exe")

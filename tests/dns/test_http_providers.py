@@ -18,7 +18,7 @@ from tests.lab import certificates
 ZONE = "example.org."
 NAME = f"_25._tcp.mx1.{ZONE}"
 A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
-LONG_S = 30.0
+LONG = "30s"
 
 pytestmark = pytest.mark.parametrize("known", KNOWN, ids=lambda k: k.name)
 
@@ -40,7 +40,7 @@ def token_file(known: Known, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def provider(known: Known, fake: Service, token_file: Path) -> Provider:
-    return known.provider(fake, token_file, LONG_S, ZONE)
+    return known.provider(fake, token_file, LONG, ZONE)
 
 
 @pytest.mark.parametrize("check", dns_provider_suite, ids=lambda check: check.__name__)
@@ -63,7 +63,7 @@ def test_a_wrong_token(known: Known, fake: Service, token_file: Path) -> None:
     """The operator has to repair it; the error says where, and never the token."""
     token_file.write_text(known.secret.format("wrong-secret"))
     with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
-        known.provider(fake, token_file, LONG_S, ZONE).get(NAME, "TLSA")
+        known.provider(fake, token_file, LONG, ZONE).get(NAME, "TLSA")
     assert caught.value.hint
     assert "wrong-secret" not in repr(caught.value)
 
@@ -81,18 +81,18 @@ def test_a_file_that_holds_no_token(known: Known, fake: Service, token_file: Pat
     """It is found before anything is asked."""
     token_file.write_text(text)
     with pytest.raises(Usage, match=r"secret\.file"):
-        known.provider(fake, token_file, LONG_S, ZONE)
+        known.provider(fake, token_file, LONG, ZONE)
     assert not fake.asked
 
 
 def test_a_token_that_others_may_read(known: Known, fake: Service, token_file: Path) -> None:
     token_file.chmod(0o640)
     with pytest.raises(Usage, match=r"secret\.mode"):
-        known.provider(fake, token_file, LONG_S, ZONE)
+        known.provider(fake, token_file, LONG, ZONE)
 
 
 def test_a_zone_that_is_not_in_the_account(known: Known, fake: Service, token_file: Path) -> None:
-    stranger = known.provider(fake, token_file, LONG_S, "other.example.")
+    stranger = known.provider(fake, token_file, LONG, "other.example.")
     with pytest.raises(Misconfigured, match=r"dns\.refused"):
         stranger.add("x.other.example.", "TXT", frozenset({"x"}), 3600, None)
 
@@ -101,7 +101,7 @@ def test_a_zone_that_is_not_in_the_account(known: Known, fake: Service, token_fi
 def test_what_is_no_zone(known: Known, fake: Service, token_file: Path, zone: str) -> None:
     """It is found before anything is asked, as with every other provider."""
     with pytest.raises(Misconfigured, match=r"dns\.options"):
-        known.provider(fake, token_file, LONG_S, zone)
+        known.provider(fake, token_file, LONG, zone)
     assert not fake.asked
 
 
@@ -170,7 +170,7 @@ def test_a_service_that_does_not_answer(known: Known, fake: Service, token_file:
     """A request ends as a whole, also from a server that sends a byte now and then."""
     fake.faults.append(fault)
     with pytest.raises(Transient, match=r"no answer.*dns\.unreachable"):
-        known.provider(fake, token_file, 0.5, ZONE, front=True).get(NAME, "TLSA")
+        known.provider(fake, token_file, "1s", ZONE, front=True).get(NAME, "TLSA")
 
 
 def test_an_answer_that_is_lost_after_the_write(fake: Service, provider: Provider) -> None:
@@ -197,6 +197,6 @@ def test_a_certificate_that_is_not_trusted(known: Known, fake: Service, token_fi
     """The token is not sent to it."""
     fake.ca_file.write_bytes(certificates.make(["localhost"]).chain_file)
     with pytest.raises(Misconfigured) as caught:
-        known.provider(fake, token_file, LONG_S, ZONE).get(NAME, "TXT")
+        known.provider(fake, token_file, LONG, ZONE).get(NAME, "TXT")
     assert "ca_file" in caught.value.hint
     assert not fake.asked

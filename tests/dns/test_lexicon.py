@@ -221,9 +221,8 @@ def test_what_others_wrote_stays(fake: luadns.LuaDns, options: LuaDnsOptions) ->
     assert [(r["name"], r["type"]) for r in fake.records.values()] == [(NAME, "TXT"), (f"x{NAME}", "TLSA")]
 
 
-def test_a_record_that_is_gone_when_it_is_deleted(
-    fake: luadns.LuaDns, options: LuaDnsOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_is_gone_when_it_is_deleted(fake: luadns.LuaDns, options: LuaDnsOptions) -> None:
+    """That is no error; any other answer is."""
     worker = LuaDnsWorker(options)
     add(worker, A)
     [record] = worker.records(NAME, "TLSA")
@@ -231,6 +230,9 @@ def test_a_record_that_is_gone_when_it_is_deleted(
     worker.delete(record)
     fake.faults.append(Fault(500))
     with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
+        worker.delete(record)
+    fake.faults.append(Fault(400))
+    with pytest.raises(Rejected, match=r"dns\.rejected"):
         worker.delete(record)
 
 
@@ -278,6 +280,12 @@ def test_a_list_that_is_not_understood(token_file: Path, listed: Any) -> None:
     made.listed = listed
     with pytest.raises(Transient, match=r"not understood.*dns\.unreachable"):
         worker_of(made, token_file).get(NAME, "TLSA")
+
+
+def test_a_driver_that_lists_more_than_was_asked_for(token_file: Path) -> None:
+    other = {**record("x", 3), "type": "TXT"}
+    worker = worker_of(Made(record(A, 1), record(B, 2, f"x{NAME}"), other), token_file)
+    assert values(worker) == {A}
 
 
 def test_an_identifier_of_two_records(token_file: Path) -> None:

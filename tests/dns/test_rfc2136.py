@@ -100,7 +100,7 @@ class TestTime:
         with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(2) as pool:
             pool.submit(drip)
             where = f"127.0.0.1:{server.getsockname()[1]}"
-            options = Options(server=where, zones=("example.org",), key_file=str(key_file), timeout_s=1)
+            options = Options(server=where, zones=("example.org",), key_file=str(key_file), timeout="1s")
             with pytest.raises(Transient, match="gave no answer within 1 s") as caught:
                 pool.submit(Rfc2136(options).add, "a.example.org.", "TXT", frozenset({"x"}), 60, None).result(60)
             gone.set()

@@ -43,7 +43,7 @@ def options(fake: fakes.Route53, tmp_path: Path) -> Options:
     path = tmp_path / "token"
     path.touch(0o600)
     path.write_text(ROUTE53_SECRET.format(TOKEN))
-    return Options(url=fake.url, zones=(ZONE,), token_file=str(path), timeout_s=30.0, ca_file=str(fake.ca_file))
+    return Options(url=fake.url, zones=(ZONE,), token_file=str(path), timeout="30s", ca_file=str(fake.ca_file))
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_byte_now_and_then(fake: fakes.Route53, options: Options) -> None:
     """The child is ended with the time of the call."""
     fake.faults.append(Fault(drips=True, writes=False))
     with pytest.raises(Transient, match=r"no answer within 4 s \[dns\.unreachable\]"):
-        Route53(replace(options, timeout_s=4.0)).get(NAME, "TLSA")
+        Route53(replace(options, timeout="4s")).get(NAME, "TLSA")
     assert fake.asked
 
 

@@ -84,7 +84,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     path = tmp_path / "token"
     path.touch(0o600)
     path.write_text(known.secret.format(TOKEN) + "\n")
-    yield Site(known.provider(service, path, 30.0, ZONE))
+    yield Site(known.provider(service, path, "30s", ZONE))
     service.stop()
 
 

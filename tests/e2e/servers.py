@@ -228,7 +228,7 @@ def open_smtpd(place: Path) -> Generator[Host]:
     server.kill()
     server.launch()
     common = {"type": "opensmtpd", "config": str(opensmtpd.CONFIG), "restart": [str(server.restart_script)]}
-    common |= {"pause_s": 5.0}
+    common |= {"pause": "5s"}
     sections = {name: {**common, "files": of[name]} for name in (first, second)}
     try:
         yield Host(opensmtpd.ADDRESS, (first, second), MAIL, sections, kinds, closes=True)

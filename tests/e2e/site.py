@@ -108,7 +108,7 @@ class Site:
             "server": PRIMARY,
             "zones": [f"{ZONE}."],
             "key_file": str(dns.keyfile("dane-key")),
-            "timeout_s": 3.0,
+            "timeout": "3s",
         }
         self.config: dict[str, Any] = {
             "state_dir": str(self.state_dir),

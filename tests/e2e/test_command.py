@@ -81,7 +81,7 @@ backend mail
             check=("/usr/sbin/haproxy", "-c", "-q", "-f", str(self.config)),
             reload=("/usr/bin/pkill", "-USR2", "-F", str(self.pid)),  # the one process whose number is in the file
             restart=self.start,
-            timeout_s=10,
+            timeout="10s",
         )
         self.command = Command("mx2", self.options)
 

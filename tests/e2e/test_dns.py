@@ -340,9 +340,9 @@ class TestPlaces:
 
 
 def rfc2136(
-    dns: Dns, *, key: str = "dane-key", server: str = PRIMARY, zone: str = ZONE, timeout_s: float = 10
+    dns: Dns, *, key: str = "dane-key", server: str = PRIMARY, zone: str = ZONE, timeout: str = "10s"
 ) -> Rfc2136:
-    return Rfc2136(Options(server=server, zones=(zone,), key_file=str(dns.keyfile(key)), timeout_s=timeout_s))
+    return Rfc2136(Options(server=server, zones=(zone,), key_file=str(dns.keyfile(key)), timeout=timeout))
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +461,7 @@ class TestRfc2136:
 
     def test_a_lost_answer_is_an_unknown_outcome(self, lab_dns: Dns) -> None:
         """The server may carry it out later; a read has no outcome."""
-        provider, hasty = rfc2136(lab_dns), rfc2136(lab_dns, timeout_s=2)
+        provider, hasty = rfc2136(lab_dns), rfc2136(lab_dns, timeout="2s")
         name, values = f"_acme-challenge.late.{ZONE}.", frozenset({"late"})
         provider.add(name, "TXT", frozenset({"late", "other"}), 60, None)
         was = provider.get(name, "TXT")

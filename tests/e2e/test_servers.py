@@ -116,7 +116,7 @@ class TestOpenSmtpd:
         skip_without(opensmtpd.missing())
         with servers.open_smtpd(place) as host:
             for section in host.sections.values():
-                section["pause_s"] = 20.0
+                section["pause"] = "20s"
             site = servers.Site(place, host, lab_dns, pebble)
             try:
                 site.run("renew", "--wait")

@@ -184,7 +184,7 @@ def test_what_a_host_without_other_servers_can_take_away(lab: Lab, place: Path) 
 @each("opensmtpd")
 def test_the_pause_before_a_restart_works_in_the_sandbox(lab: Lab, place: Path) -> None:
     """A session is waited for; smtpctl, which is setgid, needs a group that NoNewPrivileges keeps it from taking."""
-    lab.options["pause_s"] = 20.0
+    lab.options["pause"] = "20s"
     with opensmtpd.session() as client, ThreadPoolExecutor(1) as pool:
         renewal = pool.submit(renewed, lab, place)
         until(opensmtpd.paused, 10, "it takes no new clients")

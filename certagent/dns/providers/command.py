@@ -27,8 +27,9 @@ from certagent.dns.providers.program import (
     printable,
     rrset,
 )
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, Capabilities, RdType, RRset, zones_of
 from certagent.errors import Transient
+from certagent.facts.duration import Duration, limit_s
 from certagent.host.programs import check, run
 
 
@@ -43,10 +44,18 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """The version that the program speaks; see docs/how-to/dns-providers.md."""
     args: tuple[str, ...] = ()
     """Arguments of the program."""
-    timeout_s: Seconds = 30.0
-    """How long one call of the program may take, in seconds."""
+    timeout: Duration = "30s"
+    """How long one call of the program may take."""
     env: dict[str, str] = {}
     """Added to the environment. Secrets belong in a file that only the program reads."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """`timeout` in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 class Command(ReadCompareWrite[None]):

@@ -4,7 +4,7 @@ The token is for this one server. So no redirect is followed, no proxy is used, 
 (`http.client` knows none of these). Plain HTTP is refused beyond this host. Nothing that was sent, and no answer, is
 ever logged; an error shows only the field in which the service says what is wrong.
 
-A request ends within `timeout_s` as a whole, also from a server that sends a byte a minute: see `host/deadline.py`.
+A request ends within its `timeout` as a whole, also from a server that sends a byte a minute: see `host/deadline.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from certagent import __version__
 from certagent.dns.message import one_of_zones
 from certagent.dns.presentation import label_of
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.facts.duration import Duration, limit_s
 from certagent.facts.retryafter import retry_after_s
 from certagent.host.deadline import connected, cutting
 from certagent.host.files import read_private, read_trusted
@@ -52,10 +53,18 @@ class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     token_file: str
     """File with the token alone; nobody but its owner (root or certagent's user) may read it."""
-    timeout_s: Seconds = 30.0
-    """How long one request may take as a whole, in seconds."""
+    timeout: Duration = "30s"
+    """How long one request may take as a whole."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: the system's."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """The same in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 class Answer(Struct, frozen=True):

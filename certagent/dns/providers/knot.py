@@ -18,8 +18,9 @@ from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import same
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, Capabilities, Changed, RdType, RRset, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.facts.duration import Duration, limit_s
 from certagent.host.programs import Result, check, run
 
 _NOTHING = ("no such node in zone found", "no such record in zone found")
@@ -40,8 +41,16 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Absolute path of knotc; owned by root or certagent's user, and nobody else may write to it."""
     socket: str = "/run/knot/knot.sock"
     """The control socket of knotd."""
-    timeout_s: Seconds = 30.0
-    """How long one call of knotc may take, in seconds."""
+    timeout: Duration = "30s"
+    """How long one call of knotc may take."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """`timeout` in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 class Knot:

@@ -26,9 +26,10 @@ from certagent.dns.providers.child import InChild
 from certagent.dns.providers.confined import Seen, confined
 from certagent.dns.providers.http import credentials
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, RdType, Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, Capabilities, RdType, zones_of
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
+from certagent.facts.duration import Duration, limit_s
 
 T = TypeVar("T")
 
@@ -46,8 +47,8 @@ class Driver(Struct, frozen=True):
 
 
 DRIVERS: Mapping[str, Driver] = {
-    # What each does with a TLSA, by its source: list gives identifier, content and TTL of every record; create sends
-    # type and content as they are; delete of an identifier takes that record alone.
+    # What each does with a TLSA, by its source and by tests/dns/test_lexicon_drivers.py: list gives identifier, content
+    # and TTL of every record; create sends type and content as they are; delete of an identifier takes that one alone.
     "dnsimple": Driver("DNSimple"),  # lists 30 values of a set at most; what is missing is found when it is read back
     "googleclouddns": Driver(  # one change of the exact old set to the new one
         "Google Cloud DNS", ("auth_service_account_info",), in_base64="auth_service_account_info", hashed=True
@@ -80,10 +81,18 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     token_file: str
     """File with the driver's options; nobody but its owner (root or certagent's user) may read it."""
-    timeout_s: Seconds = 120.0
-    """How long one call may take as a whole, in seconds; it is some ten requests."""
+    timeout: Duration = "2m"
+    """How long one call may take as a whole; it is some ten requests."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: those of Python's package certifi."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """`timeout` in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 def _options_of_drivers() -> str:

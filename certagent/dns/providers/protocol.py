@@ -8,8 +8,8 @@ Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks t
   written, and the error is `dns.changed`.
 - **Idempotent.** Adding what is there and removing what is not there succeed and change nothing.
 - **Atomic**, unless `capabilities` say otherwise: all values of one call appear or vanish together.
-- **Time limit.** A call returns or raises within `timeout_s` (default 10 s). It waits for the provider's answer, not
-  for propagation.
+- **Time limit.** A call returns or raises within its `timeout`. It waits for the provider's answer, not for
+  propagation.
 - **After an error** a change may have happened (`Transient`), or surely has not (`Rejected`, `Misconfigured`, and
   `dns.changed`). certagent then asks the authoritative servers, which know.
 - **Names** are absolute, lower case, with the final dot, and lie inside `zones`. CNAMEs were followed already.
@@ -22,9 +22,8 @@ Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
-import msgspec
 from msgspec import Struct
 
 from certagent.dns.message import absolute, is_name
@@ -65,8 +64,8 @@ class Capabilities(Struct, frozen=True):
     place of older ones."""
 
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
-"""How long something may take; an hour is longer than any service needs."""
+LONGEST = "1h"
+"""The longest limit of a provider: no service needs more."""
 
 
 def zones_of(texts: Sequence[str]) -> tuple[str, ...]:

@@ -31,8 +31,9 @@ from msgspec import Struct
 from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
 from certagent.dns.providers import tsigkey
 from certagent.dns.providers.about import About
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
+from certagent.dns.providers.protocol import LONGEST, Capabilities, Changed, RdType, RRset, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.facts.duration import Duration, limit_s
 from certagent.host import deadline
 from certagent.pki import endpoint
 
@@ -48,8 +49,16 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """As `tsig-keygen` writes it; only its owner (root or certagent's user) may read it."""
     key_name: str = ""
     """Which key of the file; needed only if it has several."""
-    timeout_s: Seconds = 10.0
-    """How long one answer of the server may take, in seconds."""
+    timeout: Duration = "10s"
+    """How long one answer of the server may take."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.timeout, LONGEST)
+
+    @property
+    def timeout_s(self) -> float:
+        """`timeout` in seconds."""
+        return limit_s(self.timeout, LONGEST)
 
 
 class Rfc2136:

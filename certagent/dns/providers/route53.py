@@ -26,8 +26,9 @@ from certagent.dns.providers.child import InChild
 from certagent.dns.providers.compare import same
 from certagent.dns.providers.http import RETRY_AFTER_MAX_S, HttpOptions, checked, credentials
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Seconds, zones_of
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
+from certagent.facts.duration import Duration
 from certagent.facts.retryafter import retry_after_s
 from certagent.host import deadline
 from certagent.host.files import read_trusted
@@ -55,8 +56,8 @@ class Options(HttpOptions, frozen=True, kw_only=True):
 
     url: str = "https://route53.amazonaws.com"
     """Where the API is."""
-    timeout_s: Seconds = 180.0
-    """How long a change may take, in seconds, until all name servers have it; half a minute is usual."""
+    timeout: Duration = "3m"
+    """How long a change may take until all name servers have it; half a minute is usual."""
     zone_ids: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     """Ids of hosted zones by zone: if several have one name, or if the key may not list them."""
 

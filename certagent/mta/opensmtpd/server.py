@@ -27,11 +27,9 @@ import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta
 
 from certagent.errors import Error, Misconfigured, Transient
+from certagent.facts.duration import Duration, limit_s
 from certagent.host import processes
 from certagent.host.files import read_file
 from certagent.host.programs import Result, program, run
@@ -62,6 +60,8 @@ _PROGRAM_BYTES = 64 << 20
 
 _POLL_S = 0.02
 
+LONGEST_PAUSE = "20s"
+
 _SYSTEMD = ("systemctl", "restart", "opensmtpd")
 
 
@@ -74,10 +74,13 @@ class Options(Access, frozen=True, forbid_unknown_fields=True):
     """Its configuration file."""
     restart: tuple[str, ...] | None = None
     """What restarts it, a full path with its arguments; without it `systemctl restart opensmtpd`."""
-    pause_s: Annotated[float, Meta(ge=0, le=20)] = 0.0
-    """Before a restart it takes no new clients until its sessions are over, for at most so many seconds. 0: those are
-    cut, and their senders come again. Mail that a program of this host sends in the pause is lost. Most sessions are
+    pause: Duration = "0s"
+    """Before a restart it takes no new clients until its sessions are over, for at most so long. 0s: those are cut, and
+    their senders come again. Mail that a program of this host sends in the pause is lost. Most sessions are
     over in 5 s. At most 20 s: a sender that waits gives up after 30 s (Postfix's smtp_connect_timeout)."""
+
+    def __post_init__(self) -> None:
+        limit_s(self.pause, LONGEST_PAUSE, zero=True)
 
 
 class OpenSmtpd:
@@ -187,7 +190,7 @@ class OpenSmtpd:
 
     def reload(self) -> None:
         """See `Server`: restarts it, and returns when the new one listens. Sessions in progress are cut, or waited for
-        (`pause_s`).
+        (`pause`).
 
         A configuration that it would refuse is not restarted into; one that is not running is not started, but for one
         that did not come back from a restart of ours.
@@ -202,7 +205,7 @@ class OpenSmtpd:
         if not old and not self._ended_here:
             raise Transient("mta.down", f"opensmtpd {self._name} is not running", hint)
         self._ended_here = True
-        with paused(self._options.pause_s):
+        with paused(limit_s(self._options.pause, LONGEST_PAUSE, zero=True)):
             result = run(argv, _RESTART_S, code="mta.reload")
         deadline = time.monotonic() + (_LISTENS_S if result.code == 0 else 0)
         while not (new := processes.running(binary)) or new & old or not processes.listen(new):

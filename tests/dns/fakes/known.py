@@ -49,12 +49,10 @@ class Known(NamedTuple):
     front: Any = None
     """What the agent uses, if `kind` is made in a child process only."""
 
-    def provider(
-        self, fake: Service, token_file: Path, timeout_s: float, zone: str, *, front: bool = False
-    ) -> Provider:
+    def provider(self, fake: Service, token_file: Path, timeout: str, zone: str, *, front: bool = False) -> Provider:
         """For a fake and a file with its token; with the time limit, for the zone."""
         options = self.kind.Options(
-            url=fake.url, zones=(zone,), token_file=str(token_file), timeout_s=timeout_s, ca_file=str(fake.ca_file)
+            url=fake.url, zones=(zone,), token_file=str(token_file), timeout=timeout, ca_file=str(fake.ca_file)
         )
         return (self.front if front and self.front else self.kind)(options)
 
