@@ -16,7 +16,7 @@ from datetime import timedelta
 
 import dns.message
 import dns.name
-from dns.rdatatype import AAAA, TLSA, TXT, A, RdataType
+from dns.rdatatype import AAAA, SOA, TLSA, TXT, A, RdataType
 from msgspec import Struct
 
 from certagent.dns.message import (
@@ -162,9 +162,24 @@ class Resolver:
             lacking = {key: getattr(s, "why", "has not got it") for key, s in said.items() if key not in shown}
             if not lacking:
                 return
-        words = "; ".join(f"{key} {why}" for key, why in sorted(lacking.items()))
+        late = self._late(atlas, name) if len(lacking) < len(said) else {}
+        words = "; ".join(f"{key} {why}{late.get(key, '')}" for key, why in sorted(lacking.items()))
         seen = len(lacking) < len(said) and all(isinstance(said[key], Unknown) for key in lacking)
         raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}", seen=seen)
+
+    def _late(self, atlas: Atlas, name: str) -> dict[str, str]:
+        """Of servers whose zone is older than others', in words: it is the transfer that is late."""
+        zone = atlas.zone(name)
+        said = self._ask_all(atlas, zone, zone, SOA)
+        serials = {
+            key: int(next(iter(s.values)).split()[2]) for key, s in said.items() if isinstance(s, Answer) and s.values
+        }
+        newest = max(serials.values(), default=0)
+        return {
+            key: f" (it is at serial {serial}, others are at {newest}: its transfer is late)"
+            for key, serial in serials.items()
+            if serial < newest  # around 2^32 (RFC 1982) the words are missing once
+        }
 
     def final(self, name: str) -> tuple[str, str]:
         """The zone and name where a record for `name` is to be written: the end of its aliases (RFC 8555 section 8.4).

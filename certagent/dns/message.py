@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import cast
 
 import dns.exception
+import dns.message
 import dns.name
 import dns.query
 import dns.rdtypes.ANY.RRSIG
@@ -18,7 +19,7 @@ import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 from dns.flags import AA
 from dns.message import Message
-from dns.rcode import NOERROR, NXDOMAIN
+from dns.rcode import BADVERS, FORMERR, NOERROR, NOTIMP, NXDOMAIN
 from dns.rdata import Rdata
 from dns.rdataclass import IN
 from dns.rdatatype import CNAME, DNAME, RRSIG, RdataType
@@ -36,6 +37,7 @@ from certagent.pki import endpoint
 setattr(dns.rdtypes.ANY.TLSA.TLSA, "_cert_length_by_mtype", {})  # noqa: B010
 
 UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
+LARGE_PAYLOAD = 4096  # what most servers take; its fragments may be lost, so only where TCP is refused
 MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
 
 
@@ -112,16 +114,27 @@ def read(response: Message, name: str, rdtype: RdataType) -> Said:
     if (count := sum(len(rrset) for rrset in response.answer if rrset.rdtype != RRSIG)) > MAX_RECORDS:
         return TooMany(f"gives {count} records for {name} {rdtype.name}, and {MAX_RECORDS} are read at most")
     # The alias comes before the rcode: NXDOMAIN is then about the end of the chain (RFC 6604 section 3).
-    if alias := rrset_of(response, name, CNAME):
-        # Caches keep a DNAME for its own TTL, whatever the CNAME made from it says (RFC 6672 section 3.1).
-        below = dns.name.from_text(name)
-        dnames = [ttl_of(response, r) for r in response.answer if r.rdtype == DNAME and below.is_subdomain(r.name)]
-        ttl_s = max(ttl_of(response, alias), *dnames, 0)
-        return Alias(records(alias)[0].to_text().lower(), ttl_s, wildcard_of(response, alias))
+    if alias := _alias(response, name):
+        return alias
     if rrset := rrset_of(response, name, rdtype):
         values = frozenset(map(value_text, records(rrset)))
         return Answer(values, ttl_of(response, rrset), wildcard=wildcard_of(response, rrset))
     return Answer(frozenset(), 0)
+
+
+def _alias(response: Message, name: str) -> Alias | None:
+    """Where a CNAME leads, or a DNAME of which the server makes no CNAME (RFC 6672 section 3.1 wants one)."""
+    whole = dns.name.from_text(name)
+    above = [r for r in response.answer if (r.rdclass, r.rdtype) == (IN, DNAME) and whole.is_subdomain(r.name)]
+    dnames = [r for r in above if r.name != whole]
+    if alias := rrset_of(response, name, CNAME):
+        # Caches keep a DNAME for its own TTL, whatever the CNAME made from it says (RFC 6672 section 3.1).
+        ttl_s = max(ttl_of(response, alias), *(ttl_of(response, r) for r in dnames), 0)
+        return Alias(records(alias)[0].to_text().lower(), ttl_s, wildcard_of(response, alias))
+    for rrset in dnames[:1]:
+        target = dns.name.from_text(records(rrset)[0].to_text())
+        return Alias(name_text(whole.relativize(rrset.name).concatenate(target)), ttl_of(response, rrset))
+    return None
 
 
 def majority(said: Iterable[Said]) -> str:
@@ -185,9 +198,10 @@ def name_text(name: dns.name.Name) -> str:
 
 
 def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknown:
-    """One question, asked again if lost, over TCP where the answer is cut off. At most 2 x `timeout_s`.
+    """One question, asked in whatever way the server has: UDP, again, TCP, and at last without EDNS.
 
-    `address`: as `endpoint.address` reads it.
+    A lost packet and a server that drops what it does not know look the same. Without EDNS there are no signatures, so
+    that comes last. In all at most 2 x `timeout_s`. `address`: as `endpoint.address` reads it.
 
     Raises:
         Overdue: `step.overdue`: Nothing is left of the step.
@@ -196,18 +210,54 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
         host, port = endpoint.address(address)
     except ValueError:
         return Unknown("is no address")
-    timeout_s = left(timeout_s)
-    try:
-        for share in (0.3, 0.7):
-            try:
-                # What does not fit the question (a forgery, garbage) is passed over, and waiting goes on.
-                return dns.query.udp_with_fallback(
-                    query, host, timeout_s * share, port, ignore_unexpected=True, ignore_errors=True
-                )[0]
-            except dns.exception.Timeout:
-                continue
-    except (OSError, EOFError) as error:
-        return Unknown(getattr(error, "strerror", None) or "closed the connection")
-    except dns.exception.DNSException as error:
-        return Unknown(f"gives an answer that cannot be read ({type(error).__name__})")
+    timeout_s, plain = left(timeout_s), _without_edns(query)
+    ways: list[tuple[float, Message, Way]] = [(0.2, query, _udp), (0.3, query, _udp), (0.25, query, _tcp)]
+    for share, question, way in [*ways, (0.25, plain, _udp)]:
+        try:
+            response = way(question, host, port, timeout_s * share)
+            if question is query and query.edns >= 0 and response.rcode() in (FORMERR, NOTIMP, BADVERS):
+                # it has not EDNS, or not this version (RFC 6891 section 7)
+                response = _udp(plain, host, port, timeout_s * share)
+        except dns.exception.Timeout:
+            continue
+        except (OSError, EOFError) as error:
+            if way is _udp:
+                return Unknown(getattr(error, "strerror", None) or "closed the connection")
+        except dns.exception.DNSException as error:
+            return Unknown(f"gives an answer that cannot be read ({type(error).__name__})")
+        else:
+            return response
     return Unknown(f"gave no answer within {timeout_s:g} s")
+
+
+Way = Callable[[Message, str, int, float], Message]
+
+
+def _udp(query: Message, host: str, port: int, timeout_s: float) -> Message:
+    """By UDP, and by TCP if it is cut off; where that is refused, by UDP with room for more.
+
+    What does not fit the question (a forgery, garbage) is passed over, and waiting goes on.
+    """
+    try:
+        return dns.query.udp_with_fallback(query, host, timeout_s, port, ignore_unexpected=True, ignore_errors=True)[0]
+    except ConnectionError:
+        if query.edns < 0 or query.payload >= LARGE_PAYLOAD:
+            raise
+        large = dns.message.from_wire(query.to_wire())
+        large.use_edns(query.edns, query.ednsflags, LARGE_PAYLOAD)
+        try:
+            return dns.query.udp(
+                large, host, timeout_s, port, ignore_unexpected=True, ignore_errors=True, raise_on_truncation=True
+            )
+        except dns.message.Truncated:
+            raise OSError(0, "cuts its answer off, and refuses TCP") from None
+
+
+def _tcp(query: Message, host: str, port: int, timeout_s: float) -> Message:
+    return dns.query.tcp(query, host, timeout_s, port)
+
+
+def _without_edns(query: Message) -> Message:
+    plain = dns.message.from_wire(query.to_wire())
+    plain.use_edns(False)
+    return plain

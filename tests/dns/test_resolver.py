@@ -228,7 +228,7 @@ class TestServers:
         original = scripted._ask_all  # pyright: ignore
         scripted._ask_all = lambda *a: asked.append(now) or original(*a)  # pyright: ignore
         scripted.observe(NAME, expect=frozenset({f"3 1 1 {A}"}), budget=timedelta(seconds=0.2))
-        assert asked == pytest.approx([0, 0.02, 0.06, 0.14, 0.2])
+        assert asked == pytest.approx([0, 0.02, 0.05, 0.095, 0.1625, 0.2])
         asked.clear()
         scripted.observe(NAME)
         assert len(asked) == 1

@@ -55,6 +55,9 @@ class Site:
     def final(self, name: str) -> tuple[str, str]:
         return ZONE, name
 
+    def hidden(self, _zone: str, _name: str) -> tuple[()]:
+        return ()
+
     def wildcards(self, _zone: str, _name: str) -> tuple[str, ...]:
         return ()
 

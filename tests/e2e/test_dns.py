@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -318,6 +319,9 @@ class TestPlaces:
         assert caught.value.code == "dns.not_yet"
         assert NS2 in caught.value.detail
         assert NS1 not in caught.value.detail
+        assert re.search(
+            rf"{NS2} has not got it \(it is at serial \d+, others are at \d+: its transfer is late", caught.value.detail
+        )
 
     @pytest.mark.parametrize("text", ["127.0.0.1:53", "127.0.0.1"])
     def test_a_resolver_may_have_a_port(self, lab_dns: Dns, text: str) -> None:

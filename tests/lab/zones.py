@@ -122,7 +122,9 @@ def root(example_ds: Sequence[str]) -> str:
 
 def _head(zone: str, ttl: int, serial: int = 1) -> str:
     origin = "." if zone == "." else f"{zone}."
-    return f"$ORIGIN {origin}\n$TTL {ttl}\n@ SOA ns1 hostmaster {serial} 5 5 86400 1"
+    # the primary is a hidden one in the unsigned zone: nobody finds it by its name
+    primary = "hidden.invalid." if zone == INSECURE_ZONE else "ns1"
+    return f"$ORIGIN {origin}\n$TTL {ttl}\n@ SOA {primary} hostmaster {serial} 5 5 86400 1"
 
 
 def _text(lines: Iterable[str]) -> str:
