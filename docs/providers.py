@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 from tables import WIDTH
 
-from certagent.agent.wiring import built_in
+from certagent.agent.plugins import built_in
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities
 

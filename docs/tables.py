@@ -14,7 +14,7 @@ import click
 import msgspec
 
 import certagent
-from certagent.agent.wiring import built_in
+from certagent.agent.plugins import built_in
 from certagent.cli import schema as schema_command
 from certagent.cli.errors import Exit
 from certagent.cli.main import cli

@@ -22,7 +22,7 @@ import yaml
 
 import certagent
 from certagent.agent.certificate import CERTIFICATE
-from certagent.agent.wiring import BUILT_IN, loaded
+from certagent.agent.plugins import BUILT_IN, loaded
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys

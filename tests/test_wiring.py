@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from certagent.agent.wiring import BUILT_IN, Wiring, Zones
+from certagent.agent.plugins import BUILT_IN
+from certagent.agent.wiring import Wiring
+from certagent.agent.zones import Zones
 from certagent.config.load import load
 from certagent.dns.providers.protocol import Capabilities, Provider, RdType, RRset
 from certagent.errors import Misconfigured

@@ -1,14 +1,10 @@
-"""The wiring: from a configuration to the edges it names. Plug-ins are loaded here and nowhere else."""
+"""The wiring: from a configuration to the edges it names."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterator
 from functools import cache, partial, wraps
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
@@ -16,15 +12,16 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from certagent import __version__
+from certagent.agent import plugins
 from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.edges import Edges, Resolver
 from certagent.agent.subject import Subject
+from certagent.agent.zones import Zones, dns_zones, refuse_tlsa_without_provider
 from certagent.config.schema import Ca, Config
-from certagent.config.yaml import Section
-from certagent.errors import Error, Misconfigured, NoProvider, Usage
+from certagent.errors import Misconfigured
 from certagent.host.clock import SystemClock
 from certagent.host.files import private_dir, read_private
-from certagent.lifecycle.spec import DnsZone, Spec
+from certagent.lifecycle.spec import Spec
 from certagent.secret import Secret
 from certagent.store.journal import Journal
 from certagent.store.lock import Lock, daemon_pid
@@ -34,7 +31,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
     from concurrent.futures import Executor
 
     from certagent.acme.issuer import Issuer
-    from certagent.dns.providers.protocol import Capabilities, Provider
+    from certagent.dns.providers.protocol import Provider
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.lifecycle.events import AnyEvent
     from certagent.lifecycle.state import State
@@ -44,81 +41,6 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
     from certagent.store.protocol import Store, Wake
     from certagent.store.subject import SubjectId, SubjectKind
     from certagent.store.vault import Vault
-
-BUILT_IN = {
-    "certagent.dns_providers": {
-        "rfc2136": "certagent.dns.providers.rfc2136:Rfc2136",
-        "knot": "certagent.dns.providers.knot:Knot",
-        "powerdns": "certagent.dns.providers.powerdns:PowerDns",
-        "cloudflare": "certagent.dns.providers.cloudflare:Cloudflare",
-        "desec": "certagent.dns.providers.desec:Desec",
-        "hetzner": "certagent.dns.providers.hetzner:Hetzner",
-        "gandi": "certagent.dns.providers.gandi:Gandi",
-        "ovh": "certagent.dns.providers.ovh:Ovh",
-        "netcup": "certagent.dns.providers.netcup:Netcup",
-        "inwx": "certagent.dns.providers.inwx:Inwx",
-        "porkbun": "certagent.dns.providers.porkbun:Porkbun",
-        "route53": "certagent.dns.providers.route53:Route53",
-        "acme-dns": "certagent.dns.providers.acmedns:AcmeDns",
-        "lexicon": "certagent.dns.providers.lexicon:Lexicon",
-        "command": "certagent.dns.providers.command:Command",
-    },
-    "certagent.mail_servers": {
-        "postfix": "certagent.mta.postfix.server:Postfix",
-        "exim": "certagent.mta.exim.server:Exim",
-        "dovecot": "certagent.mta.dovecot.server:Dovecot",
-        "opensmtpd": "certagent.mta.opensmtpd.server:OpenSmtpd",
-        "sendmail": "certagent.mta.sendmail.server:Sendmail",
-        "command": "certagent.mta.command:Command",
-    },
-}
-"""What ships with certagent, found without a search through every installed package; a test holds it to
-pyproject.toml."""
-
-
-def loaded(place: str) -> Any:
-    """The plug-in at a place of `BUILT_IN`."""
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
-
-
-def built_in(group: str) -> Iterator[tuple[str, Any]]:
-    """The plug-ins of a group that come with certagent, by the name that `type` takes."""
-    return ((name, loaded(place)) for name, place in BUILT_IN[group].items())
-
-
-class Zones:
-    """Finds who may write a zone, and lets one writer at a time into it."""
-
-    def __init__(self, providers: Callable[[], list[Provider]]) -> None:
-        self._providers = providers
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-    @contextmanager
-    def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `edges.Zones`.
-
-        Raises:
-            NoProvider: `dns.no_provider`.
-        """
-        from certagent.dns.message import zone_of  # loads dnspython
-
-        best, listed, above = None, "", ""
-        for provider in self._providers():
-            for candidate in provider.zones:
-                if not zone_of(name, (candidate,)):
-                    continue
-                if not zone_of(candidate, (zone,)):
-                    above = candidate  # what is written there is not seen: the zone below is another one
-                elif len(candidate) > len(listed):
-                    best, listed = provider, candidate
-        if best is None:
-            cut = f", which is cut off from {above}: it has its own start of authority (SOA)" if above else ""
-            said = f"no DNS provider is configured to write {name}: it is in the zone {zone}{cut}"
-            hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
-            raise NoProvider("dns.no_provider", said, hint)
-        with self._locks[zone]:
-            yield best
 
 
 class Kind(NamedTuple):
@@ -147,7 +69,7 @@ class Wiring:
         self.issuer = _once(self._issuer)
         self.resolver = _once(self._resolver)
         self.providers = _once(self._make_providers)
-        self._dns_zones = _once(self._make_dns_zones)
+        self._dns_zones = _once(partial(dns_zones, config))
         self.claims = _once(self._claims)
         self._ahead = _once(_pool)
         self._journal = _once(self._make_journal)
@@ -220,30 +142,6 @@ class Wiring:
         """What the configuration wants of a certificate, with what the DNS providers say of themselves."""
         return replace(self.config.certificates[name].spec, zones=self._dns_zones())
 
-    def _make_dns_zones(self) -> tuple[DnsZone, ...]:
-        from certagent.dns.message import absolute  # loads dnspython
-
-        found: list[DnsZone] = []
-        for section in self.config.providers.values():
-            able = self._capabilities(section)
-            lag = timedelta(seconds=able.publish_lag_s)
-            zones = cast("list[object]", section.options.get("zones") or [])
-            found += [DnsZone(absolute(zone), lag, able.ttl_floor_s) for zone in zones if isinstance(zone, str)]
-        return tuple(found)
-
-    def _capabilities(self, section: Section) -> Capabilities:
-        """As its class states them; only one that does not has to be made, and is asked."""
-        from certagent.dns.providers.protocol import Capabilities
-
-        group = "certagent.dns_providers"
-        stated = getattr(self._class(group, section), "capabilities", None)
-        if isinstance(stated, Capabilities):
-            return stated
-        try:
-            return cast("Provider", self._plugin(group, section, None)).capabilities
-        except Error:  # nothing can be written there now; the error is reported when that is tried
-            return Capabilities()
-
     @property
     def vault(self) -> Vault:
         """Where keys and chains are kept."""
@@ -256,28 +154,11 @@ class Wiring:
         """Load every plug-in with its options and read every secret, so that a mistake is found before anything is
         done.
         """
-        self._refuse_tlsa_without_provider()
+        refuse_tlsa_without_provider(self.config, self.providers())
         self.resolver()
         self.refuse_shared_files()
         for ca in self.config.cas.values():
             _eab(ca)
-
-    def _refuse_tlsa_without_provider(self) -> None:
-        """TLSA records that only a provider for challenges could write. Others may be elsewhere, by a CNAME."""
-        few = [one for one in self.providers() if _challenges_only(one)]
-        if not few:
-            return
-        from certagent.dns.message import absolute, zone_of  # loads dnspython
-
-        those = [zone for one in few for zone in one.zones]
-        others = [zone for one in self.providers() if one not in few for zone in one.zones]
-        for name, entry in self.config.certificates.items():
-            for tlsa_name in map(absolute, entry.spec.tlsa_names):
-                that, other = zone_of(tlsa_name, those) or "", zone_of(tlsa_name, others) or ""
-                if not others or len(that) > len(other):
-                    what = f"{tlsa_name} needs TLSA records, and its DNS provider takes challenges only"
-                    hint = "add a provider that writes the zone of that name, or take `tlsa: true` out"
-                    raise self.config.wrong(("certificates", name), what, hint)
 
     def _issuer(self, name: str, directory: str) -> Issuer:
         from certagent.acme.client import Acme  # loads the ACME library
@@ -316,12 +197,12 @@ class Wiring:
 
     def _make_providers(self) -> list[Provider]:
         sections = self.config.providers.values()
-        return [cast("Provider", self._plugin("certagent.dns_providers", s, None)) for s in sections]
+        return [cast("Provider", plugins.made(self.config, plugins.DNS_PROVIDERS, s)) for s in sections]
 
     def servers(self, certificate: str) -> dict[str, Server]:
         """The mail servers of a certificate."""
         sections = self.config.certificates[certificate].mail_servers
-        return {n: cast("Server", self._plugin("certagent.mail_servers", s, n)) for n, s in sections.items()}
+        return {n: cast("Server", plugins.made(self.config, plugins.MAIL_SERVERS, s, n)) for n, s in sections.items()}
 
     def _claims(self) -> list[tuple[tuple[str, str], Claim]]:
         """Every file that a mail server writes, by certificate and name of the server."""
@@ -356,28 +237,6 @@ class Wiring:
             same = "" if earlier.path == claim.path else f", as {earlier.path}: they are one file"
             hint = "give each its own file, or list the services of both under one mail server"
             raise self.config.wrong(place, f"{claim.path}{entry} is written for {writer} already{same}", hint)
-
-    def _class(self, group: str, section: Section) -> Any:
-        found = BUILT_IN[group].get(section.type)
-        if found:
-            return loaded(found)
-        from importlib.metadata import entry_points  # reads the metadata of every installed package
-
-        others = {e.name: e for e in entry_points(group=group)}
-        if section.type not in others:
-            known = ", ".join(sorted({*BUILT_IN[group], *others}))
-            raise self.config.wrong((*section.place, "type"), f"unknown type {section.type!r}", f"known: {known}")
-        return others[section.type].load()
-
-    def _plugin(self, group: str, section: Section, name: str | None) -> object:
-        plugin = self._class(group, section)
-        options = self.config.options(section, plugin.Options)
-        try:
-            return plugin(options) if name is None else plugin(name, options)
-        except Usage:  # it names its file
-            raise
-        except Misconfigured as error:
-            raise self.config.wrong(section.place, error.detail, error.hint) from None
 
     def edges(self, certificate: str) -> Edges:
         """The edges of one certificate."""
@@ -421,11 +280,6 @@ def _once(make: Callable[P, R]) -> Callable[P, R]:
             return cached(*args, **kwargs)
 
     return get
-
-
-def _challenges_only(provider: Provider) -> bool:
-    """As its class states it: what has to ask a program first is not asked."""
-    return getattr(getattr(type(provider), "capabilities", None), "challenges_only", False) is True
 
 
 def _pool() -> Executor:

@@ -15,7 +15,8 @@ import msgspec
 
 from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
-from certagent.agent.wiring import Wiring, built_in
+from certagent.agent.plugins import built_in
+from certagent.agent.wiring import Wiring
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, Misconfigured, NotYet
 from certagent.pki.names import challenge_name

@@ -58,6 +58,6 @@ def made(document: str) -> dict[str, Any]:
 
 def _options(group: str) -> dict[str, Any]:
     """The type of the options of each plug-in that comes with certagent."""
-    from certagent.agent.wiring import built_in
+    from certagent.agent.plugins import built_in
 
     return {name: plugin.Options for name, plugin in built_in(group)}

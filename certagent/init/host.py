@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
-from certagent.agent.wiring import BUILT_IN, loaded
+from certagent.agent.plugins import BUILT_IN, loaded
 from certagent.errors import Error
 from certagent.host.files import read_file
 from certagent.init import others

@@ -11,7 +11,7 @@ import dns.message
 from dns.flags import AA
 from dns.rdatatype import SOA
 
-from certagent.agent.wiring import built_in
+from certagent.agent.plugins import built_in
 from certagent.dns.message import exchange
 from certagent.dns.providers.about import About
 from certagent.facts.unknown import Unknown

@@ -100,7 +100,7 @@ def changed(capabilities: Mapping[str, Mapping[str, Any]]) -> None:
     """The providers state these from now on."""
     from msgspec.structs import replace
 
-    from certagent.agent.wiring import BUILT_IN, loaded
+    from certagent.agent.plugins import BUILT_IN, loaded
 
     for name, values in capabilities.items():
         provider = loaded(BUILT_IN["certagent.dns_providers"][name])

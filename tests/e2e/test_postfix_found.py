@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from certagent.agent.wiring import BUILT_IN
+from certagent.agent.plugins import BUILT_IN
 from certagent.facts.tls import Chain, Service
 from certagent.init import changes
 from certagent.mta.postfix.server import Options, Postfix

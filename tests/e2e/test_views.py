@@ -16,7 +16,7 @@ import pytest
 from certagent.agent.act.hiding import explained, refuse
 from certagent.agent.act.records import add_txt
 from certagent.agent.edges import Edges
-from certagent.agent.wiring import Zones
+from certagent.agent.zones import Zones
 from certagent.checks.delegation import findings
 from certagent.dns.authority import Resolver
 from certagent.dns.providers.protocol import RdType

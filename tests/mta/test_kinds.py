@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from certagent.agent.wiring import BUILT_IN
+from certagent.agent.plugins import BUILT_IN
 
 PACKAGE = Path(__file__).resolve().parents[2] / "certagent"
 KINDS = sorted(path.name for path in (PACKAGE / "mta").iterdir() if (path / "server.py").exists())
@@ -42,8 +42,8 @@ def test_no_kind_is_named_outside_its_folder() -> None:
         for word in words(path)
         if any(kind in word.lower() for kind in KINDS)
     }
-    assert {word for path, word in named if path == "agent/wiring.py"} <= REGISTER
-    assert sorted(found for found in named if found[0] != "agent/wiring.py") == []
+    assert {word for path, word in named if path == "agent/plugins.py"} <= REGISTER
+    assert sorted(found for found in named if found[0] != "agent/plugins.py") == []
 
 
 def test_the_test_sees_names_and_texts(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Which DNS provider writes which zone, and what each says of itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+from certagent.agent import plugins
+from certagent.config.schema import Config
+from certagent.config.yaml import Section
+from certagent.errors import Error, NoProvider
+from certagent.lifecycle.spec import DnsZone
+
+if TYPE_CHECKING:
+    from certagent.dns.providers.protocol import Capabilities, Provider
+
+
+class Zones:
+    """Finds who may write a zone, and lets one writer at a time into it."""
+
+    def __init__(self, providers: Callable[[], list[Provider]]) -> None:
+        self._providers = providers
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @contextmanager
+    def writing(self, zone: str, name: str) -> Generator[Provider]:
+        """See `edges.Zones`.
+
+        Raises:
+            NoProvider: `dns.no_provider`.
+        """
+        from certagent.dns.message import zone_of  # loads dnspython
+
+        best, listed, above = None, "", ""
+        for provider in self._providers():
+            for candidate in provider.zones:
+                if not zone_of(name, (candidate,)):
+                    continue
+                if not zone_of(candidate, (zone,)):
+                    above = candidate  # what is written there is not seen: the zone below is another one
+                elif len(candidate) > len(listed):
+                    best, listed = provider, candidate
+        if best is None:
+            cut = f", which is cut off from {above}: it has its own start of authority (SOA)" if above else ""
+            said = f"no DNS provider is configured to write {name}: it is in the zone {zone}{cut}"
+            hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
+            raise NoProvider("dns.no_provider", said, hint)
+        with self._locks[zone]:
+            yield best
+
+
+def dns_zones(config: Config) -> tuple[DnsZone, ...]:
+    """The zones of all providers, with what these say of themselves."""
+    from certagent.dns.message import absolute  # loads dnspython
+
+    found: list[DnsZone] = []
+    for section in config.providers.values():
+        able = _capabilities(config, section)
+        lag = timedelta(seconds=able.publish_lag_s)
+        zones = cast("list[object]", section.options.get("zones") or [])
+        found += [DnsZone(absolute(zone), lag, able.ttl_floor_s) for zone in zones if isinstance(zone, str)]
+    return tuple(found)
+
+
+def _capabilities(config: Config, section: Section) -> Capabilities:
+    """As its class states them; only one that does not has to be made, and is asked."""
+    from certagent.dns.providers.protocol import Capabilities
+
+    stated = getattr(plugins.found(config, plugins.DNS_PROVIDERS, section), "capabilities", None)
+    if isinstance(stated, Capabilities):
+        return stated
+    try:
+        return cast("Provider", plugins.made(config, plugins.DNS_PROVIDERS, section)).capabilities
+    except Error:  # nothing can be written there now; the error is reported when that is tried
+        return Capabilities()
+
+
+def refuse_tlsa_without_provider(config: Config, providers: list[Provider]) -> None:
+    """TLSA records that only a provider for challenges could write. Others may be elsewhere, by a CNAME.
+
+    Raises:
+        Usage: `config.value`: There are some.
+    """
+    few = [one for one in providers if _challenges_only(one)]
+    if not few:
+        return
+    from certagent.dns.message import absolute, zone_of  # loads dnspython
+
+    those = [zone for one in few for zone in one.zones]
+    others = [zone for one in providers if one not in few for zone in one.zones]
+    for name, entry in config.certificates.items():
+        for tlsa_name in map(absolute, entry.spec.tlsa_names):
+            that, other = zone_of(tlsa_name, those) or "", zone_of(tlsa_name, others) or ""
+            if not others or len(that) > len(other):
+                what = f"{tlsa_name} needs TLSA records, and its DNS provider takes challenges only"
+                hint = "add a provider that writes the zone of that name, or take `tlsa: true` out"
+                raise config.wrong(("certificates", name), what, hint)
+
+
+def _challenges_only(provider: Provider) -> bool:
+    """As its class states it: what has to ask a program first is not asked."""
+    return getattr(getattr(type(provider), "capabilities", None), "challenges_only", False) is True
