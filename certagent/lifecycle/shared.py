@@ -72,11 +72,11 @@ class Shared:
         return self._state.generation(ids.pop()) if len(ids) == 1 else None
 
     def runs_out(self, now: Instant) -> bool:
-        """Nothing is served that certagent could renew, and what is served is about to expire."""
+        """Nothing is served that certagent may renew with its key, and what is served is about to expire."""
         generations = self._state.serving(self.mail_servers)
         chains = [chain for generation in generations for chain in generation.chains.values()]
         late = not chains or any(now.wall >= schedule.last_chance(chain) for chain in chains)
-        return late and all(generation.unmanaged for generation in generations)
+        return late and all(generation.unmanaged or generation.revoke for generation in generations)
 
     @once
     def values(self) -> frozenset[Value]:

@@ -89,3 +89,15 @@ def test_a_refusal_is_asked_about_at_the_pace_of_failures(life: Life) -> None:
     life.fails(f"observe {TLSA_NAME}", "dane.x", "misconfigured")
     following = life.plan()
     assert isinstance(following, st.Wait) or following.lane != lane_of(f"observe {TLSA_NAME}")
+
+
+def test_a_compromised_key_that_runs_out_is_replaced_though_nobody_answers() -> None:
+    """It is certified no more, so that a renewal with it is no way out."""
+    life = Life(ALONE)
+    life.until_quiet()
+    life.happens(ev.Requested(what="emergency"))
+    life.until(st.Install)
+    looked(life, heard=False)
+    assert isinstance(life.offers(deployment.deploy)[0], st.Wait)
+    life.passes(timedelta(days=80))
+    assert not isinstance(life.offers(deployment.deploy)[0], st.Wait)

@@ -29,7 +29,9 @@ def urgent(history: History) -> None:
     world.ca.urgent_before = clock.t
     before = world.journal.head.generations_made
     clock.note("   ! everything is to be renewed (ARI)")
-    end = clock.t + (86400 if world.journal.head.hurried < 2 else 8 * 86400) + 60
+    # the CA's Retry-After is a day at most, and each key type's response may have to be published
+    lag_s = 2 * world.provider.capabilities.publish_lag_s * len(world.spec.key_types)
+    end = clock.t + (86400 if world.journal.head.hurried < 2 else 8 * 86400) + 60 + lag_s
     while world.journal.head.generations_made == before:
         if clock.t > end:
             raise Violation("an urgent renewal did not happen within a day")

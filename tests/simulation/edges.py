@@ -260,10 +260,10 @@ class Provider:
         if fate < 0.10:
             self._later(rng.choice((1, 30, 600)) * rng.random(), do, (name, rdtype, write))
             return
-        if self.capabilities.publish_lag_s and changes:
-            self._publish((name, rdtype, write), do)
-        else:
+        if not self.capabilities.publish_lag_s:
             do()
+        elif changes:  # what it has accepted already comes in its turn, and not before
+            self._publish((name, rdtype, write), do)
         if fate < 0.12:
             raise Transient("dns.unknown_outcome", "the answer was lost, the change was made")
         clock.hazard("after the provider has done it")
@@ -358,7 +358,8 @@ class Provider:
         # what comes late after the config was changed, or after somebody else changed the name, is as unforeseen as
         # somebody else's doing: what was right to add or to remove then need not be now, and nobody can take it back
         epoch, began = asked
-        unforeseen = (late or accepted) and (epoch != self.epoch or zone.strange.get(name, -1e9) >= began - NOTICE_S)
+        strange = (late or accepted) and zone.strange.get(name, -1e9) >= began - NOTICE_S
+        unforeseen = strange or epoch != self.epoch  # a part of a change may come through after it, too
         since = clock.t if unforeseen else None
         ttl_s = old.ttl_s if write.ttl_s is None else write.ttl_s
         zone.put(name, RR(values, ttl_s if values else 0), since=since)

@@ -108,6 +108,8 @@ class Judge:
         """When each TLSA name was last observed, and each mail server last verified."""
         self.by_hand: dict[str, set[str]] = {}
         """Values that somebody published who rolls by hand, and the keys they are for."""
+        self.compromised: set[str] = set()
+        """Keys that were served when the operator said so: they are certified no more."""
         self.lost: set[str] = set()
         """Values that the agent knew to be its own before it lost its state."""
         self.served_then: set[str] = set()
@@ -209,7 +211,8 @@ class Judge:
         chains = [s.chain for h in hosts for s in h.servable()]
         now = self.clock.true_wall()
         late = not chains or any(now > c.not_after - (c.not_after - c.not_before) / 6 - SKEW for c in chains)
-        return late and not any(h.ours for h in hosts)
+        renewable = {s.chain.spki for h in hosts if h.ours for s in h.servable()} - self.compromised
+        return late and not renewable
 
     def _bad(self, values: Values, shown: Shown) -> frozenset[str]:
         self.checks += 1
@@ -244,7 +247,8 @@ class Judge:
         The last chance is a renewal with the same key, and nobody asks for that any more (docs/explanation/limits.md).
         """
         types = {a for p in host.pools for a, s in p.running.items() if s.chain == chain}
-        ends = [end for o in self.known if host.name in self.answers[o] for end in self.dns.reaches(o)]
+        names = (o for o in {*self.known, *self.spec.undeclared} if host.name in self.answers[o])
+        ends = [end for o in names for end in self.dns.reaches(o)]
         silent = any(self.dns.zone_of(e).away or any(s.deaf for s in self.dns.zone_of(e).servers) for e in ends)
         return silent and types.isdisjoint(self.spec.key_types)
 
@@ -254,6 +258,8 @@ class Judge:
         """Something was journaled."""
         match event:
             case ev.Requested():
+                if event.what == "emergency":
+                    self.compromised |= {s.chain.spki for host in self._mine() for s in host.servable()}
                 if event.what != "retry":
                     self._accepting = event.what == "emergency" and event.accept_deferrals
             case ev.Observed():
