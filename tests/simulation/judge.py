@@ -191,6 +191,8 @@ class Judge:
                     continue
                 if before:
                     bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in before))
+                if same:  # whoever comes to this server fails already
+                    bad = frozenset(t for t in bad if any(t not in unmatched(values, b) for b in same))
                 if bad:
                     what = (
                         f"{host.name} begins to serve {chain.spki[:6]}; caches may hold {tell(values)} of {tlsa_name}"
