@@ -14,7 +14,7 @@ from certagent.facts.dns import Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, KeyType
 from certagent.facts.unknown import Unknown
-from certagent.lifecycle import caches
+from certagent.lifecycle import caches, schedule
 from certagent.lifecycle.state import Generation
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
 from certagent.pki.names import service_of
@@ -49,8 +49,8 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
 
     Chains that no sender can tell from what is surely served already change nothing for anybody, so they never wait
     for DNS: a renewal with the same key goes out in any weather (RFC 7671 section 8, RFC 7672 section 2.2). If
-    something else was met since, they still do not wait for servers that are not heard, but for every set that matches
-    what was met and not them: somebody may have rolled by hand, and properly.
+    something else was met since, they wait for every set that matches what was met and not them: somebody may have
+    rolled by hand, and properly. As long as that breaks nothing, servers that are not heard are waited for, too.
     """
     found: list[Obstacle] = []
     for name in names:
@@ -58,7 +58,17 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
             found += undeclared(name, chains, now) if name.undeclared else _at(name, chains, now)
         elif strange := name.shared.strange:
             found += _broken(name, chains, strange, now)
+            seen = name.known.observation
+            if seen and not caches.complete(seen) and not name.undeclared and not _urgent(name, strange, now):
+                found.append(Obstacle(name, None, _not_heard(seen)))
     return found
+
+
+def _urgent(name: TlsaName, strange: list[Chain], now: Instant) -> bool:
+    """What was met where another chain was expected breaks a set that caches may hold, or is about to expire."""
+    late = any(now.wall >= schedule.last_chance(chain) for chain in strange)
+    cached = [item.values or frozenset[str]() for item in name.cached(now)]
+    return late or any(caches.unmatched(values, chain) for values in cached for chain in strange)
 
 
 def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:

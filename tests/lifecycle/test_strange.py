@@ -154,3 +154,21 @@ def test_what_was_to_be_put_back_is_over_with_a_newer_generation() -> None:
     life.fails("install postfix", "mta.config")
     life.happens(ev.Verified(server="postfix", generation="g1", drained=True, served=()))
     assert life.state.failing == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "days", "waits"), [(STRANGE, 0, True), (STRANGE, 89, False), (frozenset(), 0, False)]
+)
+def test_a_proper_roll_by_hand_waits_for_servers_that_are_not_heard(
+    values: frozenset[str], days: int, waits: bool
+) -> None:
+    """Resolvers may give expired sets as long as a server is silent (RFC 8767). What breaks mail now is put right."""
+    life = Life.published(replace(SPEC, standby=False))
+    drifted(life)
+    g1 = life.state.generation("g1")
+    assert g1
+    life.looks(life.in_dns | values)
+    life.passes(timedelta(days=days, hours=3))
+    life.looks(life.in_dns | values, None)
+    against = gates.may_install(life.names, "postfix", g1, life.now)
+    assert ["not heard" in str(obstacle) for obstacle in against] == [True] * waits

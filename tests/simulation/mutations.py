@@ -723,6 +723,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "self.seen_somewhere",
     ),
     Mutant(
+        "back-unheard",
+        "a swap back that is not urgent waits for servers that are not heard",
+        "lifecycle.gates:obstacles",
+        "not _urgent(name, strange, now)",
+        "False",
+    ),
+    Mutant(
         "put-back-by-all",
         "what is put back breaks no key type that is served",
         "lifecycle.gates:breaks_more",
