@@ -340,7 +340,12 @@ class TestPlaces:
 
 
 def rfc2136(
-    dns: Dns, *, key: str = "dane-key", server: str = PRIMARY, zone: str = ZONE, timeout: str = "10s"
+    dns: Dns,
+    *,
+    key: str = "dane-key",
+    server: str | tuple[str, ...] = PRIMARY,
+    zone: str = ZONE,
+    timeout: str = "10s",
 ) -> Rfc2136:
     return Rfc2136(Options(server=server, zones=(zone,), key_file=str(dns.keyfile(key)), timeout=timeout))
 
@@ -476,6 +481,20 @@ class TestRfc2136:
         rrset = provider.get(name, "TXT")
         assert rrset is not None
         assert rrset.values == {"other"}
+
+    def test_the_next_primary_is_asked_if_one_cannot_be_reached(self, lab_dns: Dns) -> None:
+        """Nothing was sent to the first; if none can be reached, all are named."""
+        name, closed = f"_acme-challenge.several.{ZONE}.", f"{PRIMARY}:1"
+        several = rfc2136(lab_dns, server=(closed, PRIMARY))
+        several.add(name, "TXT", frozenset({"x"}), 60, several.get(name, "TXT"))
+        rrset = rfc2136(lab_dns).get(name, "TXT")
+        assert rrset is not None
+        assert rrset.values == {"x"}
+        several.remove(name, "TXT", frozenset({"x"}), rrset)
+        with pytest.raises(Transient, match=r"dns\.unreachable") as caught:
+            rfc2136(lab_dns, server=(closed, f"{PRIMARY}:2")).get(name, "TXT")
+        assert "port 1: " in caught.value.detail
+        assert "port 2: " in caught.value.detail
 
     def test_nobody_there(self, lab_dns: Dns) -> None:
         """Nothing was sent, so nothing can have happened."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import dns.exception
 import dns.message
@@ -26,7 +27,7 @@ from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, NXRRSET, YXRRSET, Rcode
 from dns.rdatatype import RRSIG, RdataType
 from dns.update import UpdateMessage
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
 from certagent.dns.providers import tsigkey
@@ -41,8 +42,9 @@ from certagent.pki import endpoint
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Dynamic update (RFC 2136), signed with TSIG (RFC 8945)."""
 
-    server: str
-    """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`."""
+    server: str | Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]
+    """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`. A list
+    of several: each is asked if those before it cannot be reached."""
     zones: tuple[str, ...]
     """The zones that this provider writes. A name is in the longest zone that ends it."""
     key_file: str
@@ -84,12 +86,13 @@ class Rfc2136:
 
     def __init__(self, options: Options) -> None:
         self.zones = zones_of(options.zones)
-        try:
-            self._host, self._port = endpoint.server(options.server)
-        except ValueError:
-            raise Misconfigured("dns.options", f"server: {options.server!r} is no server", endpoint.EXAMPLE) from None
+        self._servers: list[tuple[str, int]] = []
+        for server in (options.server,) if isinstance(options.server, str) else options.server:
+            try:
+                self._servers.append(endpoint.server(server))
+            except ValueError:
+                raise Misconfigured("dns.options", f"server: {server!r} is no server", endpoint.EXAMPLE) from None
         self._timeout_s = options.timeout_s
-        self._where = f"{self._host} port {self._port}"
         self._key_file = Path(options.key_file)
         self._key = tsigkey.read(self._key_file, options.key_name)
         self._keyring = tsigkey.keyring(self._key)
@@ -99,9 +102,9 @@ class Rfc2136:
         one_of_zones(name, self.zones)
         # no recursion: what this server has; signatures tell a wildcard's records from the name's own
         query = dns.message.make_query(name, rdtype, flags=0, want_dnssec=True)
-        response = self._send(query, "dns.unreachable")
+        response, where = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
-            raise self._error(response.rcode(), name, rdtype)
+            raise self._error(where, response.rcode(), name, rdtype)
         rrset = rrset_of(response, name, RdataType[rdtype])
         if rrset is None or wildcard_of(response, rrset) or not (_signed(response) or self._has(name, rdtype)):
             return None
@@ -116,7 +119,7 @@ class Rfc2136:
         """
         question = UpdateMessage(one_of_zones(name, self.zones))
         question.present(name, rdtype)
-        return self._send(question, "dns.unreachable").rcode() != NXRRSET
+        return self._send(question, "dns.unreachable")[0].rcode() != NXRRSET
 
     def add(self, name: str, rdtype: RdType, values: frozenset[str], ttl_s: int, was: RRset | None) -> None:
         """See `Provider`; a set that is as wanted already is checked and left as it is."""
@@ -150,40 +153,49 @@ class Rfc2136:
         return update
 
     def _update(self, update: Message, name: str, rdtype: RdType) -> None:
-        rcode = self._send(update, "dns.unknown_outcome").rcode()
+        response, where = self._send(update, "dns.unknown_outcome")
+        rcode = response.rcode()
         if rcode in (NXRRSET, YXRRSET):
-            raise Changed(name, rdtype, f"{self._where} says {rcode.name}")
+            raise Changed(name, rdtype, f"{where} says {rcode.name}")
         if rcode != NOERROR:
-            raise self._error(rcode, name, rdtype)
+            raise self._error(where, rcode, name, rdtype)
 
-    def _send(self, message: Message, lost: str) -> Message:
-        """The server's answer, whose signature is checked; `lost` is the code for "sent, but no answer"."""
-        message.use_tsig(self._keyring)
-        late = f"{self._where} gave no answer within {self._timeout_s:g} s"
-        with deadline.cutting(self._timeout_s) as cut:
+    def _connected(self) -> tuple[socket.socket, str]:
+        """The first server that can be reached, and what it is called. Nothing was sent to the others."""
+        why: list[str] = []
+        for host, port in self._servers:
+            where = f"{host} port {port}"
             try:
-                connection = deadline.connected(self._host, self._port, self._timeout_s)
+                return deadline.connected(host, port, self._timeout_s / len(self._servers)), where
             except OSError as error:
-                raise Transient("dns.unreachable", f"{self._where}: {error.strerror or error}") from error
+                why.append(f"{where}: {error.strerror or error}")
+        raise Transient("dns.unreachable", "; ".join(why))
+
+    def _send(self, message: Message, lost: str) -> tuple[Message, str]:
+        """An answer, whose signature is checked, and of which server; `lost`: the code for "sent, but no answer"."""
+        message.use_tsig(self._keyring)
+        with deadline.cutting(self._timeout_s) as cut:
+            connection, where = self._connected()
             cut.add(connection.fileno())
             try:
                 with connection:
-                    return answer_to(message, exchange(connection, message.to_wire()))
+                    return answer_to(message, exchange(connection, message.to_wire())), where
             except dns.tsig.PeerBadTime:
                 hint = "the clocks of this host and the server differ: run NTP on both"
-                raise Misconfigured("dns.refused", f"{self._where} says BADTIME", hint) from None
+                raise Misconfigured("dns.refused", f"{where} says BADTIME", hint) from None
             except dns.tsig.PeerError as error:
                 hint = (
                     f"key name, algorithm and secret must be the same there as in {self._key_file} ({self._key.name})"
                 )
                 said = type(error).__name__.removeprefix("Peer").upper()
-                raise Misconfigured("dns.refused", f"{self._where} says {said} to the TSIG key", hint) from None
+                raise Misconfigured("dns.refused", f"{where} says {said} to the TSIG key", hint) from None
             except (dns.exception.DNSException, OSError, EOFError) as error:
-                odd = f"{self._where} gave no valid answer: {error or type(error).__name__}"
+                late = f"{where} gave no answer within {self._timeout_s:g} s"
+                odd = f"{where} gave no valid answer: {error or type(error).__name__}"
                 raise Transient(lost, late if cut.over or isinstance(error, TimeoutError) else odd) from None
 
-    def _error(self, rcode: Rcode, name: str, rdtype: RdType) -> Error:
-        said = f"{self._where} says {rcode.name} to {name} {rdtype}"
+    def _error(self, where: str, rcode: Rcode, name: str, rdtype: RdType) -> Error:
+        said = f"{where} says {rcode.name} to {name} {rdtype}"
         match rcode:
             case dns.rcode.REFUSED | dns.rcode.NOTAUTH | dns.rcode.NOTZONE | dns.rcode.NOTIMP:
                 key = self._key.name.rstrip(".")
