@@ -123,7 +123,7 @@ class Host(Site):
         """Does what `init` said is to be done next, in its order, but for looks and rehearsals; no change is left."""
         for step in proposed["next"]:
             match step["command"].split():
-                case ["install", "-d", "-m", *_]:
+                case ["install", "-d", "-m", *rest] if "&&" not in rest:
                     subprocess.run(["sh", "-ec", step["command"]], check=True)
                 case ["certagent", "init", "--apply"]:
                     applied = self.init("--apply")
