@@ -157,7 +157,7 @@ def test_what_was_to_be_put_back_is_over_with_a_newer_generation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "days", "waits"), [(STRANGE, 0, True), (STRANGE, 89, False), (frozenset(), 0, False)]
+    ("values", "days", "waits"), [(STRANGE, 0, True), (STRANGE, 89, False), (frozenset[str](), 0, False)]
 )
 def test_a_proper_roll_by_hand_waits_for_servers_that_are_not_heard(
     values: frozenset[str], days: int, waits: bool
