@@ -15,6 +15,7 @@ import pytest
 
 from certagent.dns.providers.command import Command, Options
 from certagent.errors import Error, Misconfigured, Transient
+from tests.lab.wait import until
 
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 NAME = "_acme-challenge.mx1.example.org."
@@ -125,7 +126,7 @@ def test_a_script_that_prints_without_end_or_hangs(name: str, tmp_path: Path) ->
     command = hook(name, "--state", tmp_path / "state", script, timeout="2s")
     assert isinstance(caught(command), Transient)
     pid = int((tmp_path / "pid").read_text())
-    assert not os.path.exists(f"/proc/{pid}/exe")
+    until(lambda: not os.path.exists(f"/proc/{pid}/exe"), 10, "its child has ended")
 
 
 def test_what_certbot_hooks_are_given(tmp_path: Path) -> None:

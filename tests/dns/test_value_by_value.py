@@ -67,10 +67,17 @@ class Site:
             resolver=cast("Any", lambda: self),
             zones=cast("Any", self),
             vault=cast("Any", None),
-            servers={},
+            servers={"postfix": cast("Any", _NoFiles())},
             probe=cast("Any", _meets_nobody),
         )
         act(step, life.spec, life.state, edges, life.now, self.journaled.append)
+
+
+class _NoFiles:
+    """A mail server without files."""
+
+    def installed(self) -> dict[str, bytes]:
+        return {}
 
 
 def _meets_nobody(*_: object, **__: object) -> list[object]:

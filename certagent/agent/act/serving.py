@@ -85,7 +85,7 @@ def surprises(servers: tuple[str, ...], spec: Spec, state: State, edges: Edges) 
             continue
         try:
             served = tuple(edges.probe(server.services, every_kind(spec)))
-            if not any(isinstance(one.chain, Chain) or one.chain.reached for one in served):
+            if served and not any(isinstance(one.chain, Chain) or one.chain.reached for one in served):
                 served = _to_come(server.name, served, state, edges)
         except Error:
             continue
@@ -98,7 +98,7 @@ def _to_come(server: str, served: tuple[Served, ...], state: State, edges: Edges
     """Of a mail server that does not answer: what others put into its files, which it serves as soon as it does."""
     known = {chain.spki for g in state.serving((server,)) for chain in g.chains.values()}  # files have no issuers here
     chains = (chain for chain in _files_of_others(server, state, edges) if chain.spki not in known)
-    return (*served, *(replace(served[0], chain=chain) for chain in chains if served))
+    return (*served, *(replace(served[0], chain=chain) for chain in chains))
 
 
 def _install(
