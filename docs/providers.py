@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 from tables import WIDTH
 
-from certagent.agent.plugins import built_in
+from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities
 
@@ -23,7 +23,7 @@ HEADS = {
 
 def known() -> Iterator[tuple[str, About, Capabilities | None]]:
     """Type, words, capabilities (None if they depend on the configuration)."""
-    for name, plugin in built_in("certagent.dns_providers"):
+    for name, plugin in built_in(DNS_PROVIDERS):
         yield name, plugin.about, plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
 
 

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 import certagent
-from certagent.agent.plugins import built_in
+from certagent.agent.plugins import DNS_PROVIDERS, MAIL_SERVERS, built_in
 from certagent.cli import schema as schema_command
 from certagent.cli.errors import Exit
 from certagent.cli.main import cli
@@ -43,8 +43,8 @@ def configuration() -> str:
     """Every section of the configuration file: its keys, their values, defaults and meaning."""
     parts = [_section(HEADINGS[section], section) for section in SECTIONS]
     shared = {layout.Access: "Keys of every mail server", layout.Files: "Files of one key type"}
-    for group, title in (("dns_providers", "DNS provider"), ("mail_servers", "Mail server")):
-        for name, plugin in built_in(f"certagent.{group}"):
+    for group, title in ((DNS_PROVIDERS, "DNS provider"), (MAIL_SERVERS, "Mail server")):
+        for name, plugin in built_in(group):
             parts.append(_section(f"{title}: `type: {name}`", plugin.Options, without=layout.Access))
             parts += [_section(f"`{key}`, of {name}", s) for key, s in _inner(plugin.Options) if s not in shared]
     parts += [_section(heading, section) for section, heading in shared.items()]

@@ -41,7 +41,6 @@ NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusa
 DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
 REDIRECTS_MAX = 5  # a directory that has moved leads to the new one in one or two
 RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
-"""Source: RFC 9110 section 5.6.7."""
 ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
-from certagent.agent.plugins import built_in
+from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.agent.wiring import Wiring
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, Misconfigured, NotYet
@@ -38,7 +38,7 @@ ROUNDS = 20
 def known(configured: dict[str, tuple[str, ...]]) -> Providers:
     """All that come with certagent; `configured` has zones by type."""
     found: list[Provider] = []
-    for name, plugin in built_in("certagent.dns_providers"):
+    for name, plugin in built_in(DNS_PROVIDERS):
         able = plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
         found.append(Provider(name, plugin.about.title, able, configured.get(name, ()), plugin.about.access))
     return Providers(VERSION, tuple(found))

@@ -40,7 +40,9 @@ def made(document: str) -> dict[str, Any]:
     from certagent.report import history, providers, schemas, status, views
 
     if document == "config":
-        return schemas.configuration(_options("certagent.dns_providers"), _options("certagent.mail_servers"))
+        from certagent.agent.plugins import DNS_PROVIDERS, MAIL_SERVERS
+
+        return schemas.configuration(_options(DNS_PROVIDERS), _options(MAIL_SERVERS))
     types = {
         "status": status.Status,
         "plan": views.Plan,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import cast
 
 import dns.exception
@@ -210,27 +210,23 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
         host, port = endpoint.address(address)
     except ValueError:
         return Unknown("is no address")
-    timeout_s, plain = left(timeout_s), _without_edns(query)
-    ways: list[tuple[float, Message, Way]] = [(0.2, query, _udp), (0.3, query, _udp), (0.25, query, _tcp)]
-    for share, question, way in [*ways, (0.25, plain, _udp)]:
+    timeout_s = left(timeout_s)
+    for share, way in ((0.2, _udp), (0.3, _udp), (0.25, _tcp), (0.25, _plain)):
         try:
-            response = way(question, host, port, timeout_s * share)
-            if question is query and query.edns >= 0 and response.rcode() in (FORMERR, NOTIMP, BADVERS):
+            response = way(query, host, port, timeout_s * share)
+            if way is not _plain and query.edns >= 0 and response.rcode() in (FORMERR, NOTIMP, BADVERS):
                 # it has not EDNS, or not this version (RFC 6891 section 7)
-                response = _udp(plain, host, port, timeout_s * share)
+                response = _plain(query, host, port, timeout_s * share)
         except dns.exception.Timeout:
             continue
         except (OSError, EOFError) as error:
-            if way is _udp:
+            if way is not _tcp:
                 return Unknown(getattr(error, "strerror", None) or "closed the connection")
         except dns.exception.DNSException as error:
             return Unknown(f"gives an answer that cannot be read ({type(error).__name__})")
         else:
             return response
     return Unknown(f"gave no answer within {timeout_s:g} s")
-
-
-Way = Callable[[Message, str, int, float], Message]
 
 
 def _udp(query: Message, host: str, port: int, timeout_s: float) -> Message:
@@ -257,7 +253,8 @@ def _tcp(query: Message, host: str, port: int, timeout_s: float) -> Message:
     return dns.query.tcp(query, host, timeout_s, port)
 
 
-def _without_edns(query: Message) -> Message:
+def _plain(query: Message, host: str, port: int, timeout_s: float) -> Message:
+    """By UDP without EDNS."""
     plain = dns.message.from_wire(query.to_wire())
     plain.use_edns(False)
-    return plain
+    return _udp(plain, host, port, timeout_s)

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
 
-from certagent.agent.plugins import BUILT_IN, loaded
+from certagent.agent.plugins import BUILT_IN, MAIL_SERVERS, loaded
 from certagent.errors import Error
 from certagent.host.files import read_file
 from certagent.init import others
@@ -29,8 +29,6 @@ from certagent.pki.bundle import facts
 from certagent.pki.keys import key_type_of, spki_sha256
 from certagent.report.findings import Finding
 from certagent.secret import Secret
-
-GROUP = "certagent.mail_servers"
 
 PORTS = {
     25: "SMTP",
@@ -78,8 +76,8 @@ def plugins() -> dict[str, Any]:
     """
     from importlib.metadata import entry_points
 
-    loads: dict[str, Callable[[], Any]] = {entry.name: entry.load for entry in entry_points(group=GROUP)}
-    loads |= {name: partial(loaded, place) for name, place in BUILT_IN[GROUP].items()}
+    loads: dict[str, Callable[[], Any]] = {entry.name: entry.load for entry in entry_points(group=MAIL_SERVERS)}
+    loads |= {name: partial(loaded, place) for name, place in BUILT_IN[MAIL_SERVERS].items()}
     found: dict[str, Any] = {}
     for name, load in loads.items():
         try:

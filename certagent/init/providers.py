@@ -11,7 +11,7 @@ import dns.message
 from dns.flags import AA
 from dns.rdatatype import SOA
 
-from certagent.agent.plugins import built_in
+from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.dns.message import exchange
 from certagent.dns.providers.about import About
 from certagent.facts.unknown import Unknown
@@ -30,7 +30,7 @@ _ANSWER_S = 2.0
 @cache
 def abouts() -> dict[str, About]:
     """What people read about each provider, by its type."""
-    return {name: plugin.about for name, plugin in built_in("certagent.dns_providers")}
+    return {name: plugin.about for name, plugin in built_in(DNS_PROVIDERS)}
 
 
 def service(name_servers: Iterable[str]) -> str | None:

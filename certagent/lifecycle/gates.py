@@ -67,8 +67,12 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
 def _urgent(name: TlsaName, strange: list[Chain], now: Instant) -> bool:
     """What was met where another chain was expected breaks a set that caches may hold, or is about to expire."""
     late = any(now.wall >= schedule.last_chance(chain) for chain in strange)
-    cached = [item.values or frozenset[str]() for item in name.cached(now)]
-    return late or any(caches.unmatched(values, chain) for values in cached for chain in strange)
+    return late or any(caches.unmatched(values, chain) for values in _seen_sets(name, now) for chain in strange)
+
+
+def _seen_sets(name: TlsaName, now: Instant) -> list[Values]:
+    """The sets that caches may hold; one that nobody saw is as one that breaks nothing."""
+    return [item.values or frozenset() for item in name.cached(now)]
 
 
 def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
@@ -158,7 +162,7 @@ def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> li
 
 def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generation, now: Instant) -> bool:
     """The first breaks what the other does, and more: sets that some cache may hold, each with a key type."""
-    sets = [item.values or frozenset[str]() for name in names.at(server) for item in name.cached(now)]
+    sets = [values for name in names.at(server) for values in _seen_sets(name, now)]
 
     def broken(generation: Generation) -> set[tuple[Values, KeyType]]:
         chains = generation.chains.items()

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from certagent.dns.providers.protocol import Capabilities, Changed, RRset
 from certagent.errors import Rejected, Transient
 from tests.dns.fakes.known import KNOWN, Known
-from tests.dns.fakes.service import TOKEN, Service
+from tests.dns.fakes.service import TOKEN, Service, private
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results" / "dns.md"
 PART = re.compile(r"(?s)(?<=<!-- observed: providers -->\n).*?(?=<!-- end -->)")
@@ -186,9 +186,7 @@ class Observer:
 @contextmanager
 def at_fake(known: Known, place: Path) -> Generator[tuple[Service, Any]]:
     """The fake, and the provider that writes there."""
-    token = place / "token"
-    token.touch(0o600)
-    token.write_text(known.secret.format(TOKEN) + "\n")
+    token = private(place / "token", known.secret.format(TOKEN) + "\n")
     fake = known.fake(place)
     try:
         yield fake, known.provider(fake, token, LONG, ZONE)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from certagent.dns.providers.acmedns import AcmeDns, Options
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from tests.dns.fakes import acmedns as fakes
-from tests.dns.fakes.service import TOKEN, Fault
+from tests.dns.fakes.service import TOKEN, Fault, private
 from tests.dns.test_http_providers import WRITES
 
 NAME = f"{fakes.SUBDOMAIN}.{fakes.ZONE}."
@@ -37,9 +37,7 @@ def fake(tmp_path: Path) -> Iterator[fakes.AcmeDns]:
 
 @pytest.fixture
 def options(fake: fakes.AcmeDns, tmp_path: Path) -> Options:
-    path = tmp_path / "accounts.json"
-    path.touch(0o600)
-    path.write_text(json.dumps({"mx1.example.org": ACCOUNT}))
+    path = private(tmp_path / "accounts.json", json.dumps({"mx1.example.org": ACCOUNT}))
     return Options(url=fake.url, zones=(fakes.ZONE,), token_file=str(path), timeout="30s", ca_file=str(fake.ca_file))
 
 

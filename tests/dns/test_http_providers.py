@@ -12,7 +12,7 @@ from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
 from tests.dns.fakes.known import KNOWN, Known
-from tests.dns.fakes.service import TOKEN, Fault, Service
+from tests.dns.fakes.service import TOKEN, Fault, Service, private
 from tests.lab import certificates
 
 ZONE = "example.org."
@@ -32,10 +32,7 @@ def fake(known: Known, tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def token_file(known: Known, tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.touch(0o600)
-    path.write_text(known.secret.format(TOKEN) + "\n")
-    return path
+    return private(tmp_path / "token", known.secret.format(TOKEN) + "\n")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from certagent.dns.providers import inwx, totp
 from certagent.dns.providers.inwx import Inwx, Options
 from certagent.errors import Misconfigured, Transient, Usage
 from tests.dns.fakes import inwx as fakes
-from tests.dns.fakes.service import TOKEN, Reply
+from tests.dns.fakes.service import TOKEN, Reply, private
 
 NAME = "_25._tcp.mx1.example.org."
 A = f"3 1 1 {'a' * 64}"
@@ -54,10 +54,8 @@ def fake(tmp_path: Path, clock: Clock) -> Iterator[fakes.Inwx]:
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "inwx.keys"
-    path.touch(0o600)
-    path.write_text(f"username = user\npassword = {TOKEN}\nsharedsecret = {fakes.SHARED_SECRET}\n")
-    return path
+    text = f"username = user\npassword = {TOKEN}\nsharedsecret = {fakes.SHARED_SECRET}\n"
+    return private(tmp_path / "inwx.keys", text)
 
 
 def made(fake: fakes.Inwx, token_file: Path, *zones: str) -> Inwx:

@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from certagent.dns.providers import child, confined
+from certagent.dns.providers import confined
 from certagent.dns.providers.lexicon import DRIVERS, Driver, Lexicon, Options, Worker
 from certagent.dns.providers.protocol import Provider, RRset
 from certagent.errors import Misconfigured, Rejected, Transient, Usage
-from certagent.host.programs import Result, run
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
 from tests.dns.fakes import luadns
 from tests.dns.fakes.lexicon import LuaDns, LuaDnsOptions, LuaDnsWorker
-from tests.dns.fakes.service import TOKEN, Fault
+from tests.dns.fakes.service import TOKEN, Fault, private
+from tests.dns.spied import given_and_said
 
 ROOT = Path(__file__).parents[2]
 ZONE = "example.org."
@@ -41,10 +41,7 @@ def fake(tmp_path: Path) -> Iterator[luadns.LuaDns]:
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.touch(0o600)
-    path.write_text(SECRET.format(TOKEN))
-    return path
+    return private(tmp_path / "token", SECRET.format(TOKEN))
 
 
 @pytest.fixture
@@ -122,6 +119,7 @@ import json, os, sys
 from pathlib import Path
 import msgspec
 from tests.dns.fakes.lexicon import LuaDnsOptions, LuaDnsWorker
+from tests.dns.spied import given_and_said
 places, opened, hosts = [os.path.realpath(p) for p in sys.path if p] + [os.path.realpath(sys.prefix)], set(), set()
 libraries = (os.path.dirname(os.__file__), *places)
 def watch(event, args):
@@ -181,14 +179,7 @@ def test_the_secret_is_given_to_nobody(
     options: LuaDnsOptions, token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither in the arguments, nor in the environment, nor on the standard input and output of the child."""
-    seen: list[str] = []
-
-    def spy(argv: Any, timeout_s: float, **how: Any) -> Result:
-        result = run(argv, timeout_s, **how)
-        seen.append(repr((argv, how, result)))
-        return result
-
-    monkeypatch.setattr(child, "run", spy)
+    seen = given_and_said(monkeypatch)
     provider = LuaDns(options)
     add(provider, A)
     token_file.write_text(SECRET.format("wrong-secret"))

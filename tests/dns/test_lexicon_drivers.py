@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certagent.dns.providers.lexicon import DRIVERS, Options, Worker
 from certagent.dns.providers.protocol import RRset
+from tests.dns.fakes.service import private
 
 ZONE = "example.org"
 LABEL = "_25._tcp.mx1"
@@ -290,9 +291,8 @@ def test_it_writes_tlsa_and_takes_single_records_away(
         return response
 
     monkeypatch.setattr(requests.Session, "request", request)
-    token_file = tmp_path / "token"
-    token_file.touch(0o600)
-    token_file.write_text("".join(f"{one} = {secrets.get(one, 'x')}\n" for one in DRIVERS[name].secrets))
+    text = "".join(f"{one} = {secrets.get(one, 'x')}\n" for one in DRIVERS[name].secrets)
+    token_file = private(tmp_path / "token", text)
     worker = Worker(Options(provider=name, zones=(ZONE,), token_file=str(token_file)))
 
     assert worker.get(NAME, "TLSA") is None

@@ -10,7 +10,7 @@ import pytest
 from certagent.dns.providers.ovh import Options, Ovh
 from certagent.errors import Misconfigured, Transient
 from tests.dns.fakes import ovh
-from tests.dns.fakes.service import TOKEN, Fault
+from tests.dns.fakes.service import TOKEN, Fault, private
 
 NAME = "_25._tcp.mx1.example.org."
 A, B = (f"3 1 1 {digit * 64}" for digit in "ab")
@@ -26,11 +26,9 @@ def fake(tmp_path: Path) -> Iterator[ovh.Ovh]:
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
     """In the form of OVHcloud's own client libraries."""
-    path = tmp_path / "ovh.conf"
-    path.touch(0o600)
     keys = f"application_key = application\napplication_secret = {TOKEN}\nconsumer_key = consumer\n"
-    path.write_text(f"[default]\nendpoint = ovh-eu\n\n[ovh-eu]\n; made for certagent\n{keys}")
-    return path
+    text = f"[default]\nendpoint = ovh-eu\n\n[ovh-eu]\n; made for certagent\n{keys}"
+    return private(tmp_path / "ovh.conf", text)
 
 
 @pytest.fixture

@@ -8,22 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from certagent.dns.providers import child, route53
+from certagent.dns.providers import route53
 from certagent.dns.providers.protocol import Changed, Provider, RRset
 from certagent.dns.providers.route53 import Options, Route53, Worker
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.host import deadline
-from certagent.host.programs import Result, run
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
 from tests.dns.fakes import route53 as fakes
 from tests.dns.fakes.known import ROUTE53_SECRET
-from tests.dns.fakes.service import TOKEN, Fault
+from tests.dns.fakes.service import TOKEN, Fault, private
+from tests.dns.spied import given_and_said
 
 ROOT = Path(__file__).parents[2]
 ZONE = fakes.ZONE
@@ -40,9 +39,7 @@ def fake(tmp_path: Path) -> Iterator[fakes.Route53]:
 
 @pytest.fixture
 def options(fake: fakes.Route53, tmp_path: Path) -> Options:
-    path = tmp_path / "token"
-    path.touch(0o600)
-    path.write_text(ROUTE53_SECRET.format(TOKEN))
+    path = private(tmp_path / "token", ROUTE53_SECRET.format(TOKEN))
     return Options(url=fake.url, zones=(ZONE,), token_file=str(path), timeout="30s", ca_file=str(fake.ca_file))
 
 
@@ -90,14 +87,7 @@ def test_its_library_is_never_loaded_here(options: Options) -> None:
 
 def test_the_secret_is_given_to_nobody(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in the arguments, nor in the environment, nor on the standard input and output of the child."""
-    seen: list[str] = []
-
-    def spy(argv: Any, timeout_s: float, **how: Any) -> Result:
-        result = run(argv, timeout_s, **how)
-        seen.append(repr((argv, how, result)))
-        return result
-
-    monkeypatch.setattr(child, "run", spy)
+    seen = given_and_said(monkeypatch)
     provider = Route53(options)
     add(provider, A)
     Path(options.token_file).write_text(ROUTE53_SECRET.format("wrong-secret"))

@@ -19,7 +19,7 @@ from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import Spec
 from certagent.pki import tlsa
 from tests.dns.fakes.known import KNOWN, Known
-from tests.dns.fakes.service import TOKEN, Service
+from tests.dns.fakes.service import TOKEN, Service, private
 from tests.lifecycle.play import SPEC, TLSA_NAME, Life
 
 ZONE = "example.org."
@@ -88,9 +88,7 @@ def _meets_nobody(*_: object, **__: object) -> list[object]:
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     known = cast("Known", request.param)
     service: Service = known.fake(tmp_path)
-    path = tmp_path / "token"
-    path.touch(0o600)
-    path.write_text(known.secret.format(TOKEN) + "\n")
+    path = private(tmp_path / "token", known.secret.format(TOKEN) + "\n")
     yield Site(known.provider(service, path, "30s", ZONE))
     service.stop()
 

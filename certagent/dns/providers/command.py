@@ -27,13 +27,13 @@ from certagent.dns.providers.program import (
     printable,
     rrset,
 )
-from certagent.dns.providers.protocol import LONGEST, Capabilities, RdType, RRset, zones_of
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Timed, zones_of
 from certagent.errors import Transient
-from certagent.facts.duration import Duration, limit_s
+from certagent.facts.duration import Duration
 from certagent.host.programs import check, run
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
+class Options(Timed, Struct, frozen=True):
     """A program that reads and writes DNS."""
 
     program: str
@@ -48,14 +48,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """How long one call of the program may take."""
     env: dict[str, str] = {}
     """Added to the environment. Secrets belong in a file that only the program reads."""
-
-    def __post_init__(self) -> None:
-        limit_s(self.timeout, LONGEST)
-
-    @property
-    def timeout_s(self) -> float:
-        """`timeout` in seconds."""
-        return limit_s(self.timeout, LONGEST)
 
 
 class Command(ReadCompareWrite[None]):

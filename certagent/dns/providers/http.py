@@ -26,9 +26,9 @@ from certagent import __version__
 from certagent.dns.message import one_of_zones
 from certagent.dns.presentation import label_of
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import LONGEST, zones_of
+from certagent.dns.providers.protocol import Timed, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
-from certagent.facts.duration import Duration, limit_s
+from certagent.facts.duration import Duration
 from certagent.facts.retryafter import retry_after_s
 from certagent.host.deadline import connected, cutting
 from certagent.host.files import read_private, read_trusted
@@ -44,7 +44,7 @@ TOKEN_MAX_BYTES = 64 * 1024
 """Tokens have up to some kB (JSON Web Tokens); this is none."""
 
 
-class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class HttpOptions(Timed, frozen=True, kw_only=True):
     """What every provider with an HTTP API has."""
 
     url: str
@@ -57,14 +57,6 @@ class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """How long one request may take as a whole."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: the system's."""
-
-    def __post_init__(self) -> None:
-        limit_s(self.timeout, LONGEST)
-
-    @property
-    def timeout_s(self) -> float:
-        """The same in seconds."""
-        return limit_s(self.timeout, LONGEST)
 
 
 class Answer(Struct, frozen=True):

@@ -11,16 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from msgspec import Struct
-
 from certagent.dns.message import canonical, one_of_zones
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import same
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import LONGEST, Capabilities, Changed, RdType, RRset, zones_of
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Timed, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
-from certagent.facts.duration import Duration, limit_s
+from certagent.facts.duration import Duration
 from certagent.host.programs import Result, check, run
 
 _NOTHING = ("no such node in zone found", "no such record in zone found")
@@ -32,7 +30,7 @@ _LIMIT_BYTES = 1 << 20
 """Of one set or one transaction, far more than any has."""
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
+class Options(Timed, frozen=True):
     """Knot DNS on this host, by its `knotc`."""
 
     zones: tuple[str, ...]
@@ -43,14 +41,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """The control socket of knotd."""
     timeout: Duration = "30s"
     """How long one call of knotc may take."""
-
-    def __post_init__(self) -> None:
-        limit_s(self.timeout, LONGEST)
-
-    @property
-    def timeout_s(self) -> float:
-        """`timeout` in seconds."""
-        return limit_s(self.timeout, LONGEST)
 
 
 class Knot:

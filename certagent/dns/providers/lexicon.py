@@ -26,10 +26,10 @@ from certagent.dns.providers.child import InChild
 from certagent.dns.providers.confined import Seen, confined
 from certagent.dns.providers.http import credentials
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import LONGEST, Capabilities, RdType, zones_of
+from certagent.dns.providers.protocol import Capabilities, RdType, Timed, zones_of
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
-from certagent.facts.duration import Duration, limit_s
+from certagent.facts.duration import Duration
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ _OURS = frozenset(
 """Those of which certagent has its own; lexicon has the same names."""
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Options(Timed, frozen=True, kw_only=True):
     """The bridge to dns-lexicon. The token file has a line `name = value` for each option of lexicon's driver."""
 
     provider: str
@@ -85,14 +85,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How long one call may take as a whole; it is some ten requests."""
     ca_file: str | None = None
     """PEM file with the CA of the API's own certificate; none: those of Python's package certifi."""
-
-    def __post_init__(self) -> None:
-        limit_s(self.timeout, LONGEST)
-
-    @property
-    def timeout_s(self) -> float:
-        """`timeout` in seconds."""
-        return limit_s(self.timeout, LONGEST)
 
 
 def _options_of_drivers() -> str:

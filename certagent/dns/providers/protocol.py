@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from certagent.dns.message import absolute, is_name
 from certagent.errors import Misconfigured, Transient
+from certagent.facts.duration import Duration, limit_s
 
 RdType = Literal["TLSA", "TXT"]
 
@@ -64,8 +65,25 @@ class Capabilities(Struct, frozen=True):
     place of older ones."""
 
 
-LONGEST = "1h"
+_LONGEST = "1h"
 """The longest limit of a provider: no service needs more."""
+
+
+class _WithTimeout(Protocol):
+    @property
+    def timeout(self) -> Duration: ...
+
+
+class Timed(Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of a provider with a `timeout`, which each says in its own words."""
+
+    def __post_init__(self: _WithTimeout) -> None:
+        limit_s(self.timeout, _LONGEST)
+
+    @property
+    def timeout_s(self: _WithTimeout) -> float:
+        """`timeout` in seconds."""
+        return limit_s(self.timeout, _LONGEST)
 
 
 def zones_of(texts: Sequence[str]) -> tuple[str, ...]:

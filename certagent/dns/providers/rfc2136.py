@@ -27,19 +27,19 @@ from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, NXRRSET, YXRRSET, Rcode
 from dns.rdatatype import RRSIG, RdataType
 from dns.update import UpdateMessage
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
 from certagent.dns.providers import tsigkey
 from certagent.dns.providers.about import About
-from certagent.dns.providers.protocol import LONGEST, Capabilities, Changed, RdType, RRset, zones_of
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Timed, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
-from certagent.facts.duration import Duration, limit_s
+from certagent.facts.duration import Duration
 from certagent.host import deadline
 from certagent.pki import endpoint
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True):
+class Options(Timed, frozen=True):
     """Dynamic update (RFC 2136), signed with TSIG (RFC 8945)."""
 
     server: str | Annotated[tuple[str, ...], Meta(min_length=1, max_length=8)]
@@ -53,14 +53,6 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True):
     """Which key of the file; needed only if it has several."""
     timeout: Duration = "10s"
     """How long one answer of the server may take."""
-
-    def __post_init__(self) -> None:
-        limit_s(self.timeout, LONGEST)
-
-    @property
-    def timeout_s(self) -> float:
-        """`timeout` in seconds."""
-        return limit_s(self.timeout, LONGEST)
 
 
 class Rfc2136:

@@ -15,6 +15,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.lab import certificates
 
 TOKEN = "the-token-of-the-test"
+
+
+def private(path: Path, text: str) -> Path:
+    """A file with secrets, as certagent wants it."""
+    path.touch(0o600)
+    path.write_text(text)
+    return path
+
+
 NULL = object()
 """The JSON value; a reply with None has no body."""
 TEAPOT = 418
