@@ -88,7 +88,7 @@ def history(after: int) -> list[dict[str, Any]]:
 def rolled(generation: str) -> bool:
     """Whether this is all that is served, and nothing is under way."""
     time.sleep(0.3)  # each status is a process
-    [certificate] = json.loads(certagent("status", "--json", quiet=True))["certificates"]
+    [certificate] = json.loads(certagent("status", "--json", "--no-daemon", quiet=True))["certificates"]
     return certificate["verdict"] == "well" and [one["id"] for one in certificate["served"]] == [generation]
 
 
@@ -203,7 +203,7 @@ def show(lab: Lab, directory: Path) -> None:
             show_roll(history(before))
 
             say("\n== 6. How it stands")
-            certagent("status")
+            certagent("status", "--no-daemon")
             certagent("check")
             daemon.stop()
             mailed = mailer.stop()

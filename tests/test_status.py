@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.lane import Lane
 from certagent.lifecycle.steps import Install
-from certagent.report import text
+from certagent.report import overview
 from tests.store.opened import opened
 
 ONE = """\
@@ -102,52 +103,50 @@ def test_it_loads_only_what_it_uses(place: Path) -> None:
     assert not loaded & (unused | {f"certagent.{name}" for name in ours})
 
 
-def test_many_have_a_line_each(place: Path) -> None:
-    """One of them is one line: until when it is valid, and what comes next."""
-    happened(place, "mx0.example.org", *served(timedelta(days=29)), looked(HEARD))
-    shown = status(place, text.MANY + 1).output.splitlines()
-    assert [line.partition(":")[0] for line in shown[:-3]] == names(text.MANY + 1)
-    assert shown[0].startswith("mx0.example.org: rolling; g1 valid until 20")
-    assert "; next 20" in shown[0]
-    assert shown[0].endswith(": watch")
-    assert shown[1] == "mx1.example.org: rolling; no certificate yet; next: now, as soon as certagent runs"
-    assert shown[-3] == "51 certificates: 51 rolling"
-    assert shown[-2] == "`certagent status NAME` shows one in full"
-    assert shown[-1].startswith("the daemon is not running")
+FLEET = 51
+
+
+def test_each_has_a_line(place: Path) -> None:
+    """How long what is served is valid, and what comes next; rolls are drawn for a few."""
+    happened(place, "mx0.example.org", *served(timedelta(days=29, minutes=1)), looked(HEARD))
+    head, *rows = status(place, FLEET).output.splitlines()
+    assert head.split() == ["CERTIFICATE", "SERVED", "VALID", "UNTIL", "IN", "DNS", "STANDBY", "NEXT"]
+    assert [row.split()[1] for row in rows[:FLEET]] == names(FLEET)
+    assert re.fullmatch(r"◐ mx0.example.org   g1       20\S+ 29 d  not yet  none     swap", rows[0])
+    assert rows[1] == "◐ mx1.example.org   nothing  –                not yet  none     issue"
+    assert sum("[issue]" in row or "[swap]" in row for row in rows) == overview.ROLLS
+    assert rows[-5] == f"◐ {FLEET - overview.ROLLS} more: rolling"
+    assert rows[-3].endswith("UTC, 51 certificates: 51 rolling")
 
 
 @pytest.mark.parametrize(
-    ("events", "said"),
+    ("events", "said", "below"),
     [
         (
             [ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail="no answer")],
             f"FAILING observe {TLSA_NAME}",
+            f"observe {TLSA_NAME}: no answer [dns.silent]; 1 time since",
         ),
-        (served(timedelta(seconds=-1)), "g1 EXPIRED 20"),
-        ([looked(Unknown("timed out"))], "UNKNOWN: timed out"),
-        ([looked(HEARD, "bogus")], "bogus"),
+        (served(timedelta(seconds=-1)), "g1 EXPIRED 20", "MAIL IS AFFECTED: g1 is served and has expired"),
+        ([looked(Unknown("timed out"))], "UNKNOWN: timed out", "is not heard at ns1/192.0.2.1: timed out"),
+        ([looked(HEARD, "bogus")], "bogus", f"MAIL IS AFFECTED: DNSSEC of {TLSA_NAME} is broken"),
         (
             [issued(timedelta(days=29)), INSTALLED, ev.VerifyFailed(server="postfix", generation="g1", served=())],
             "postfix DOES NOT SERVE g1",
+            "MAIL MAY BE AFFECTED: postfix does not serve everywhere",
         ),
     ],
 )
-def test_what_is_not_well_is_shown_in_full_and_last(place: Path, events: list[ev.AnyEvent], said: str) -> None:
-    """The same text as for a single one; then how many there are."""
+def test_what_is_not_well_is_said_below_the_table_and_in_full_by_name(
+    place: Path, events: list[ev.AnyEvent], said: str, below: str
+) -> None:
+    """The table says that something is wrong; the lines below what, and whether mail is affected."""
     happened(place, "mx0.example.org", *events)
-    shown = status(place, text.MANY + 1).output
-    *full, _, _ = status(place, text.MANY + 1, "mx0.example.org").output.splitlines()
-    assert any(said in line for line in full)
-    assert "\n".join(["", *full, "51 certificates: 50 rolling, 1 "]) in shown
-    assert shown.count("\n") == text.MANY + len(full) + 3
-
-
-def test_few_are_shown_in_full(place: Path) -> None:
-    """Nothing is shortened where somebody can read it all, or has asked for it by name."""
-    for count, asked in ((text.MANY, []), (text.MANY + 1, names(text.MANY + 1))):
-        shown = status(place, count, *asked).output
-        assert shown.count("  postfix was not inspected yet\n") == count
-        assert "in full" not in shown
+    assert said in status(place, FLEET, "mx0.example.org").output
+    table, block, *_ = status(place, FLEET).output.split("\n\n")
+    assert table.splitlines()[1].startswith("✖ mx0.example.org")
+    assert re.match(r"✖ mx0.example.org: (FAILING|NEEDS YOU)\n    mail is not affected|.*\n    MAIL ", block)
+    assert below in block
 
 
 def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
@@ -157,11 +156,11 @@ def test_the_exit_status_is_that_of_the_worst(place: Path) -> None:
         "mx0.example.org",
         ev.Failed(lane=Lane("observe", TLSA_NAME), kind="transient", code="dns.silent", detail=""),
     )
-    assert status(place, text.MANY + 1).exit_code == 1
+    assert status(place, FLEET).exit_code == 1
     happened(
         place, "mx1.example.org", ev.Failed(lane=Lane("observe", TLSA_NAME), kind="unsafe", code="dane.gate", detail="")
     )
-    assert status(place, text.MANY + 1).exit_code == 3
+    assert status(place, FLEET).exit_code == 3
 
 
 def test_a_damaged_row_is_reported(place: Path) -> None:
@@ -172,7 +171,7 @@ def test_a_damaged_row_is_reported(place: Path) -> None:
     journal.close()
     with closing(sqlite3.connect(place / "state" / "journal.db")) as db, db:
         db.execute("UPDATE head SET state='{}' WHERE subject='certificate/mx1.example.org'")
-    ended = status(place, text.MANY + 1)
+    ended = status(place, FLEET)
     assert isinstance(ended.exception, Misconfigured)
     assert ended.exception.code == "journal.damaged"
     assert "mx1.example.org: the state does not belong" in ended.exception.detail

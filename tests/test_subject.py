@@ -304,9 +304,10 @@ def test_the_daemon_looks_after_it_beside_certificates(
     journal.append("b", Failed("count", "unsafe", "dial.gone", "there is no dial", ""))
     monkeypatch.setattr(wiring, "Wiring", Both)
     shown = CliRunner().invoke(cli, ["status", "--config", str(path)])
-    assert shown.output.splitlines()[:2] == [
-        "counter/a: well",
-        "counter/b: NEEDS YOU; there is no dial [dial.gone]",
+    assert shown.output.splitlines()[:3] == [
+        "● counter/a: well",
+        "✖ counter/b: NEEDS YOU",
+        "    there is no dial [dial.gone]",
     ]
     assert shown.exit_code == 3
     view = msgspec.json.decode(CliRunner().invoke(cli, ["status", "--json", "--config", str(path)]).stdout)

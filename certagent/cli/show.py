@@ -9,7 +9,7 @@ import click
 
 from certagent.cli.errors import Exit, exit_status_for
 from certagent.cli.options import wired, with_config, with_json, with_names
-from certagent.report.terminal import say
+from certagent.report.terminal import columns, say, show
 
 
 @click.command()
@@ -38,15 +38,16 @@ def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @with_config
 @with_names
+@click.option("--no-daemon", is_flag=True, help="A timer runs certagent here: that no daemon runs is not wrong.")
 @with_json
-def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Show what is served, what is in DNS as last seen, what is waited for, and what fails. Asks nobody.
+def status(path: Path, names: tuple[str, ...], no_daemon: bool, as_json: bool) -> None:
+    """Show what is served, what is in DNS as last seen, what rolls, and what fails. Asks nobody.
 
-    It exits with 1 or 3 if something fails.
+    A line for each certificate, then those that need a reader; the certificates that are named are shown in full.
 
-    Of more than 50 certificates, unless some are named, those that are well have a line each; the others come last.
+    It exits with 1 or 3 if something fails, and with 1 if no daemon runs.
     """
-    from certagent.report import status, text
+    from certagent.report import overview, status, text
 
     wiring, _ = wired(path, names)
     wanted = names or tuple(wiring.config.certificates)
@@ -58,11 +59,13 @@ def status(path: Path, names: tuple[str, ...], as_json: bool) -> None:
         for name, state in states
     )
     others = () if names else tuple(status.other(*one) for one in wiring.others())
-    view = status.status(certificates, now, daemon, others)
+    view = status.status(certificates, now, daemon, others, daemon_wanted=not no_daemon)
     if as_json:
         click.echo(text.to_json(view))
+    elif names:
+        say(text.status(view))
     else:
-        say(text.status(view, brief_if_well=not names and len(wanted) > text.MANY))
+        show(overview.overview(view, columns()))
     sys.exit(exit_status_for(view.verdict))
 
 

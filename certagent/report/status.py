@@ -8,10 +8,9 @@ or changes its meaning. Names end in their unit; dates are UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from certagent.errors import Misconfigured, Unsafe
 from certagent.facts.dns import Answer, Observation, Security
@@ -22,23 +21,18 @@ from certagent.lifecycle.converged import rolled
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Phase, State
 from certagent.report.conditions import Condition, conditions, explanation_url, in_service
+from certagent.report.mail import Mail, mail
+from certagent.report.roll import Date, Roll, over_at, under_way
 from certagent.report.step import Problem
 from certagent.store.protocol import Wake
 from certagent.store.subject import SubjectId
 
 VERSION = 1
 
-Date = Annotated[datetime, Meta(tz=True)]
-"""RFC 3339, with the offset of UTC."""
-
 Verdict = Literal["well", "rolling", "failing", "needs_human"]
 """`rolling`: something was begun and goes on by itself. `failing`: something fails and is tried again by itself.
 `needs_human`: nothing gets better until somebody changes something. In this order of severity."""
 VERDICTS: tuple[Verdict, ...] = ("well", "rolling", "failing", "needs_human")
-
-Stage = Literal["issue", "publish", "swap", "drain", "records"]
-"""Of a roll: a certificate is ordered; TLSA records are published and caches waited for; the mail servers are swapped;
-old processes end; the TLSA records are brought up to date."""
 
 
 class Generation(Struct, frozen=True):
@@ -140,20 +134,6 @@ class Next(Struct, frozen=True):
     what: str
 
 
-class Roll(Struct, frozen=True):
-    """The roll under way."""
-
-    stage: Stage
-    old: tuple[str, ...]
-    """The generations that are served until the swap."""
-    new: str | None
-    """The generation that takes their place; None: not issued yet."""
-    waits_for: tuple[str, ...] = ()
-    """What stands against the swap now."""
-    swap_at: Date | None = None
-    """When that will be over, if it is only a matter of time."""
-
-
 class Certificate(Struct, frozen=True):
     """One certificate: the verdict first."""
 
@@ -166,6 +146,10 @@ class Certificate(Struct, frozen=True):
     """The generations that clients may get now; more than one only during a swap."""
     valid_until: Date | None
     """The earliest end of what is served."""
+    renew_at: Date | None
+    """When the newest certificate is to be renewed."""
+    mail: Mail
+    """Whether mail is affected by what is wrong."""
     mail_servers: tuple[MailServer, ...]
     tlsa_names: tuple[TlsaName, ...]
     standby: Standby
@@ -175,6 +159,10 @@ class Certificate(Struct, frozen=True):
     explanation_url: str | None
     """The CA's page about its renewal window."""
     roll: Roll | None
+    requested: str | None
+    """What the operator asked for that is not done yet."""
+    revoking: tuple[str, ...]
+    """The generations that are revoked as soon as nothing serves them."""
     next: Next | None
     """None: now, as soon as certagent runs."""
 
@@ -202,14 +190,22 @@ class Status(Struct, frozen=True):
     """The process of the daemon; None: it does not run."""
     certificates: tuple[Certificate, ...]
     others: tuple[Other, ...] = ()
+    daemon_wanted: bool = True
+    """False: something else runs certagent, such as a timer, so that there need not be a daemon."""
 
 
 def status(
-    certificates: tuple[Certificate, ...], now: Instant, daemon: int | None, others: tuple[Other, ...] = ()
+    certificates: tuple[Certificate, ...],
+    now: Instant,
+    daemon: int | None,
+    others: tuple[Other, ...] = (),
+    *,
+    daemon_wanted: bool = True,
 ) -> Status:
-    """The whole of it."""
-    verdict = worst(one.verdict for one in (*certificates, *others))
-    return Status(VERSION, verdict, now.wall, daemon, certificates, others)
+    """The whole of it. Where a daemon is wanted and missing, nothing is renewed: that is not well."""
+    absent: tuple[Verdict, ...] = ("failing",) if daemon is None and daemon_wanted and (certificates or others) else ()
+    verdict = worst((*(one.verdict for one in (*certificates, *others)), *absent))
+    return Status(VERSION, verdict, now.wall, daemon, certificates, others, daemon_wanted)
 
 
 def other(subject: SubjectId, failed: Iterable[Problem], wake: Wake | None) -> Other:
@@ -235,7 +231,8 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None, daemo
     tlsa_names = tuple(map(_tlsa_name, names))
     failing = tuple(failures(state, now))
     wrong = conditions(spec, state, now, wake, daemon)
-    roll = _roll(names, state, now)
+    roll = under_way(names, state, now)
+    due = schedule.due(state)
     return Certificate(
         name=spec.name,
         verdict=_verdict(wrong, failing, mail_servers, tlsa_names, roll),
@@ -243,6 +240,8 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None, daemo
         key_types=spec.key_types,
         served=served,
         valid_until=valid_until,
+        renew_at=due[0] if due else None,
+        mail=mail(spec, state, names, now.wall),
         mail_servers=mail_servers,
         tlsa_names=tlsa_names,
         standby=_standby(names, state, now),
@@ -250,6 +249,8 @@ def certificate(spec: Spec, state: State, now: Instant, wake: Wake | None, daemo
         failures=failing,
         explanation_url=explanation_url(state),
         roll=roll,
+        requested=state.requested.what if state.requested else None,
+        revoking=tuple(g.id for g in state.generations if g.revoke),
         next=Next(wake.at, wake.why) if wake else None,
     )
 
@@ -353,36 +354,4 @@ def _standby(names: tlsaname.TlsaNames, state: State, now: Instant) -> Standby:
     obstacles = gates.obstacles(names.configured, list(keys.as_if_issued(state.newest).values()), now)
     if not obstacles:
         return Standby("ready", keys.id, made_at)
-    return Standby("waiting", keys.id, made_at, _over_at(obstacles, now))
-
-
-def _over_at(obstacles: list[gates.Obstacle], now: Instant) -> datetime | None:
-    """When all of them are over; None if one is not a matter of time."""
-    left = [obstacle.remaining for obstacle in obstacles if obstacle.remaining is not None]
-    return now.wall + max(left, default=timedelta()) if len(left) == len(obstacles) else None
-
-
-def _roll(names: tlsaname.TlsaNames, state: State, now: Instant) -> Roll | None:
-    newest = state.newest
-    serving = tuple(g.id for g in state.serving(tuple(state.mail_servers)))
-    if newest is None or state.orders or state.issued:
-        return Roll("issue", serving, None)
-    old = tuple(id_ for id_ in serving if id_ != newest.id)
-    if not rolled(names.spec, state):
-        return _deployment(names, state, newest, old, now)
-    behind = any(name.unfollowed for name in names if not name.publication_blocked)
-    return Roll("records", old, newest.id) if behind else None
-
-
-def _deployment(
-    names: tlsaname.TlsaNames, state: State, newest: lifecycle.Generation, old: tuple[str, ...], now: Instant
-) -> Roll:
-    """The way of the newest generation to the mail servers."""
-    installed = {server.name: state.mail_servers.get(server.name) for server in names.spec.mail_servers}
-    lacking = [name for name, at in installed.items() if at is None or newest.id not in at.serves]
-    obstacles = [o for name in lacking for o in gates.may_install(names, name, newest, now)]
-    if obstacles:
-        reasons = tuple(dict.fromkeys(f"{o.tlsa_name}: {o.why}" for o in obstacles))
-        return Roll("publish", old, newest.id, reasons, _over_at(obstacles, now))
-    running = not lacking and all(at and at.phase in ("verified", "drained") for at in installed.values())
-    return Roll("drain" if running else "swap", old, newest.id)
+    return Standby("waiting", keys.id, made_at, over_at(obstacles, now))

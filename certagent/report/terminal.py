@@ -5,13 +5,44 @@ program may hold any character.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 
 import click
+
+_ASCII = str.maketrans({"●": "+", "◐": "~", "✖": "!", "→": ">", "━": "=", "▶": ">", "┄": ".", "–": "-", "…": "~"})
+"""For a terminal that knows no others."""
+_COLOURS = {"●": "green", "◐": "yellow", "▶": "yellow", "✖": "red"}
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print it for people; `?` stands for what cannot be seen."""
-    click.echo("".join(c if c.isprintable() or c in "\n\t" else "?" for c in text), err=err, nl=nl)
+    click.echo(_seen(text, "\n\t", err=err), err=err, nl=nl)
+
+
+def _seen(text: str, more: str, *, err: bool = False) -> str:
+    """What can be seen of it, and what the stream can encode."""
+    clean = "".join(c if c.isprintable() or c in more else "?" for c in text)
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    try:
+        clean.encode(encoding)
+    except UnicodeEncodeError:
+        return clean.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return clean
+
+
+def columns() -> int | None:
+    """How wide the terminal is; None where none is: lines are not broken for a program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def show(text: str) -> None:
+    """Print a screen with its marks in colour: only on a terminal, and not where `NO_COLOR` is set (no-color.org)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        say(text)
+        return
+    click.echo("".join(click.style(c, fg=_COLOURS[c]) if c in _COLOURS else c for c in _seen(text, "\n")))
 
 
 def escaped(document: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from certagent.errors import printable
 from certagent.lifecycle.schedule import FOLLOWING
+from certagent.report.overview import WORDS
 from certagent.report.status import VERDICTS
 from certagent.report.terminal import escaped
 from certagent.report.words import brief, count, date, short
@@ -18,21 +19,16 @@ if TYPE_CHECKING:  # `status` does without the planner, which the other views ne
     from certagent.report.conditions import Condition
     from certagent.report.findings import Finding
     from certagent.report.history import Event
+    from certagent.report.roll import Stage
     from certagent.report.status import (
         Certificate,
         Failure,
         MailServer,
-        Other,
         Roll,
-        Stage,
         Status,
         TlsaName,
-        Verdict,
     )
     from certagent.report.views import CheckedCertificate, Planned, RehearsedCertificate, Taken, TlsaRecord
-
-MANY = 50
-"""More certificates than anybody reads in full: of those that are well, `status` shows a line each."""
 
 
 def to_json(value: Any) -> bytes:
@@ -105,12 +101,6 @@ def rehearsal(report: RehearsedCertificate) -> str:
 
 # -- status ------------------------------------------------------------------------------------------------------------
 
-_VERDICTS: dict[Verdict, str] = {
-    "well": "well",
-    "rolling": "rolling",
-    "failing": "FAILING",
-    "needs_human": "NEEDS YOU",
-}
 _STAGES: dict[Stage, str] = {
     "issue": "a certificate is being issued",
     "publish": "its TLSA records are published, and caches are waited for",
@@ -132,28 +122,15 @@ _PHASES = {
 }
 
 
-def status(view: Status, *, brief_if_well: bool = False) -> str:
-    """All of it. With `brief_if_well` a certificate that needs no reader has one line, and the others come last."""
-    first = [_line(c, view.at) for c in view.certificates if brief_if_well and c.verdict in VERDICTS[:2]]
-    rest = [certificate(c, view.at) for c in view.certificates if not (brief_if_well and c.verdict in VERDICTS[:2])]
-    lines = [*first, *rest, *map(other, view.others), verdict(view)]
-    if brief_if_well:
-        lines.append("`certagent status NAME` shows one in full")
-    if view.daemon is None:
-        lines.append("the daemon is not running: start it with `certagent run`, as a service")
-    return "\n".join(lines)
-
-
-def other(view: Other) -> str:
-    """The line of a subject that is no certificate."""
-    failing = "".join(f"; {one}" for one in view.failures)
-    return f"{view.subject}: {_VERDICTS[view.verdict]}{failing}"
+def status(view: Status) -> str:
+    """Certificates in full."""
+    return "\n".join([*(certificate(c, view.at) for c in view.certificates), verdict(view)])
 
 
 def verdict(view: Status) -> str:
     """The last line: `3 certificates: 2 well, 1 FAILING`."""
     every = [c.verdict for c in view.certificates]
-    parts = [f"{every.count(one)} {_VERDICTS[one]}" for one in VERDICTS if one in every]
+    parts = [f"{every.count(one)} {WORDS[one]}" for one in VERDICTS if one in every]
     return f"{count(len(every), 'certificate')}{': ' if parts else ''}{', '.join(parts)}"
 
 
@@ -176,12 +153,8 @@ def certificate(view: Certificate, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def _line(view: Certificate, now: datetime) -> str:
-    return f"{view.name}: {_headline(view, now)}; {_next(view)}"
-
-
 def _headline(view: Certificate, now: datetime) -> str:
-    word = _VERDICTS[view.verdict]
+    word = WORDS[view.verdict]
     if view.valid_until is None:
         new = view.roll.new if view.roll else None
         return f"{word}; {f'{new} is issued and not served yet' if new else 'no certificate yet'}"
@@ -194,7 +167,7 @@ def _headline(view: Certificate, now: datetime) -> str:
 
 
 def _condition(condition: Condition) -> Iterator[str]:
-    word = _VERDICTS["needs_human" if condition.needs_human else "failing"]
+    word = WORDS["needs_human" if condition.needs_human else "failing"]
     yield f"  {word} {condition.detail} [{condition.code}]"
     yield f"    hint: {condition.hint}"
 

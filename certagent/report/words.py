@@ -13,6 +13,16 @@ def date(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
+def day(moment: datetime) -> str:
+    """The day alone, in UTC: `2027-01-31`."""
+    return f"{moment:%Y-%m-%d}"
+
+
+def clock(moment: datetime, now: datetime | None) -> str:
+    """A time for people, in UTC: `14:05` on the day of `now`, `2027-01-31 14:05` on another."""
+    return f"{moment:%H:%M}" if now and moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def brief(delay: timedelta) -> str:
     """A duration in its two largest units: `2 d 3 h`, `9.0 s`."""
     seconds = delay.total_seconds()

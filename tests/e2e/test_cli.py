@@ -34,7 +34,6 @@ def test_before_the_first_run_everything_is_foreseen_and_nothing_is_touched(site
     assert steps.index("Install") < steps.index("Verify") < steps.index("Publish")
     status = site.run("status")
     assert f"{NAME}: rolling; no certificate yet" in status.out
-    assert "the daemon is not running" in status.out
     assert site.published() == [[], []]
     assert not site.files["ecdsa"].exists()
 
