@@ -1,4 +1,4 @@
-"""Whether mail is affected by what is wrong, as far as certagent knows: the first question of whoever is woken."""
+"""Whether mail is affected by what is wrong, as far as certagent knows: the first question of an admin who is woken."""
 
 from __future__ import annotations
 

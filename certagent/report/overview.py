@@ -21,7 +21,7 @@ ROLLS = 5
 """So many rolls are drawn: more than that begin at once only where a fleet is set up."""
 GAP = 2
 WIDEST_NAME = 60
-"""Of a name in the table; a longer one has a line of its own."""
+"""Of a name in the table; a longer one stands in a line before its row."""
 
 
 def overview(view: Status, width: int | None) -> str:
@@ -63,7 +63,7 @@ def _cells(view: Certificate, now: datetime) -> Cells:
 
 
 def _served(view: Certificate) -> str:
-    ids = [g.id if g.managed else "foreign" for g in view.served]
+    ids = [g.id if g.managed else "unmanaged" for g in view.served]
     old = "+".join(dict.fromkeys(ids)) or "nothing"
     new = view.roll.new if view.roll and view.roll.new not in ids else None
     return f"{old}→{new}" if new else old

@@ -33,7 +33,7 @@ def _seen(text: str, more: str, *, err: bool = False) -> str:
 
 
 def columns() -> int | None:
-    """How wide the terminal is; None where none is: lines are not broken for a program."""
+    """How wide the terminal is; None if there is none: lines are not broken for a program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
