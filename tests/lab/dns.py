@@ -297,7 +297,7 @@ class Dns:
         self._cut.add(zone)
         self.settle()
 
-    def _mend(self, zone: str) -> None:
+    def _join(self, zone: str) -> None:
         for rdtype in ("DS", "NS"):
             self._in_zone(zone, rdtype, [])
         self._cut.discard(zone)
@@ -324,7 +324,7 @@ class Dns:
         if self._lagging():
             self.catch_up()
         for zone in list(self._cut):
-            self._mend(zone)
+            self._join(zone)
         for zone in [zone for zone, mode in self._modes.items() if mode != "good"]:
             self.parent(zone, "good")
         for zone in [zone for zone, added in self._added.items() if added]:
