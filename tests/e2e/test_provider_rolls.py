@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 from tests.dns.fakes.cloudflare import Cloudflare
+from tests.dns.fakes.known import ROUTE53_SECRET
 from tests.dns.fakes.netcup import Netcup
+from tests.dns.fakes.route53 import Route53
 from tests.dns.fakes.service import TOKEN, Service
-from tests.e2e.bridge import Bridge, of_cloudflare, of_netcup
+from tests.e2e.bridge import Bridge, of_cloudflare, of_netcup, of_route53
 from tests.e2e.site import BOTH_SERVERS, CHALLENGE, TLSA_NAME, Cached, Site, Strict, recursive_ca
 from tests.lab.addresses import RESOLVER, ZONE
 from tests.lab.dns import Dns
@@ -140,12 +142,29 @@ def slow(site: Provided) -> Generator[None]:
         fake.stop()
 
 
+@contextmanager
+def in_sync(site: Provided) -> Generator[None]:
+    """Route 53 by moto, which says PENDING until DNS has it; its library in a child process."""
+    fake = Route53(site.place, f"{ZONE}.")
+    fake.polls = 3  # asked after 0.2, 0.6 and 1.4 s
+    site.capabilities = {"route53": {"publish_lag_s": 3}}
+    site.fake("route53", fake, ROUTE53_SECRET)
+    try:
+        with Bridge(fake, of_route53, site.dns) as bridge:
+            yield
+        assert len(fake.changes) >= len(bridge.changes) >= 4
+        assert any("/change/" in asked.path for asked in fake.asked)
+    finally:
+        fake.stop()
+
+
 Kind = Callable[[Provided], Any]
 EVERY: Mapping[str, Kind] = {
     "RFC 2136 (BIND)": rfc2136,
     "replaces whole sets (PowerDNS)": replaces,
     "record by record (Cloudflare)": by_record,
     "publishes late (netcup)": slow,
+    "compares and swaps, says when it is published (Route 53)": in_sync,
 }
 KINDS = EVERY if ALL else {name: kind for name, kind in EVERY.items() if kind is not rfc2136}
 
