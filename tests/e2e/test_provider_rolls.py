@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class Provided(Site):
         module, *rest = argv[1:]
         assert module == "certagent"
         return super().start("-m", "tests.e2e.bridge", json.dumps(self.capabilities), *rest)
+
+    def secrets(self) -> list[bytes]:
+        """See `Site`; what certagent shows the service, too."""
+        files = [Path(self.provider["token_file"])] if "token_file" in self.provider else []
+        return [*super().secrets(), *(file.read_bytes().split()[-1] for file in files)]
 
     def provide(self, type_: str, **options: Any) -> None:
         """Writes the section of the provider, and of nothing else."""
@@ -169,6 +175,29 @@ EVERY: Mapping[str, Kind] = {
 KINDS = EVERY if ALL else {name: kind for name, kind in EVERY.items() if kind is not rfc2136}
 
 
+class Spy:
+    """Reads arguments and environment of all processes of the lab, again and again. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Spy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it has ended
+                    self.seen |= {(path / name).read_bytes() for name in ("cmdline", "environ")}
+
+
 class Witness(Cached):
     """Looks through a validating cache, and counts the sets that it was given."""
 
@@ -199,7 +228,7 @@ def head() -> None:
 def test_a_roll(site: Provided, sender: Sender, kind: Kind, request: pytest.FixtureRequest) -> None:
     """First certificate, first records, another key: no mail is deferred, and no old record is left."""
     began = time.monotonic()
-    with kind(site), Witness() as cached, Strict(server=site.servers[0], owner=site.tlsa_name) as strict:
+    with kind(site), Spy() as spy, Witness() as cached, Strict(server=site.servers[0], owner=site.tlsa_name) as strict:
         site.run("renew", "--wait")
         until(cached.sure, 10, "everybody sees the first records")
         everybody, old = time.time(), site.served()
@@ -213,6 +242,8 @@ def test_a_roll(site: Provided, sender: Sender, kind: Kind, request: pytest.Fixt
         strict.halt()
         new = site.served()
         published = [site.dns.values(server, site.tlsa_name, "TLSA") for server in site.servers]
+    assert any(b"tests.e2e.bridge" in words for words in spy.seen)
+    site.assert_nothing_secret_in(b"\n".join(spy.seen))
     mismatched = cached.mismatch + strict.mismatch
     print(
         f"\n| {request.node.callspec.id} | {time.monotonic() - began:.0f} | {mailed.sent} | {mailed.deferred} "
