@@ -453,6 +453,11 @@ def test_capabilities_of_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN["certagent.dns_providers"])
+def test_the_example_configuration_names_it(name: str) -> None:
+    assert re.search(rf"\b{name}\b", text("config.example.yaml"))
+
+
+@pytest.mark.parametrize("name", BUILT_IN["certagent.dns_providers"])
 def test_what_is_said_of_a_provider(name: str, tmp_path: Path) -> None:
     """Its example is a section of the configuration, and its words are sentences."""
     provider = loaded(BUILT_IN["certagent.dns_providers"][name])

@@ -5,6 +5,7 @@ Standards: RFC 1034 section 4.3 (authority), RFC 2308 section 2 (no data), RFC 1
 
 from __future__ import annotations
 
+import secrets
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -203,6 +204,9 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
     A lost packet and a server that drops what it does not know look the same. Without EDNS there are no signatures, so
     that comes last. In all at most 2 x `timeout_s`. `address`: as `endpoint.address` reads it.
 
+    Over UDP the name is spelt at random, and the answer has to spell it alike: a forger has to guess that, too. A
+    server that does not keep the spelling is asked again as usual; a forger would have to guess twice.
+
     Raises:
         Overdue: `step.overdue`: Nothing is left of the step.
     """
@@ -211,12 +215,16 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
     except ValueError:
         return Unknown("is no address")
     timeout_s = left(timeout_s)
+    usual, query = query, respelt(query)
     for share, way in ((0.2, _udp), (0.3, _udp), (0.25, _tcp), (0.25, _plain)):
         try:
             response = way(query, host, port, timeout_s * share)
             if way is not _plain and query.edns >= 0 and response.rcode() in (FORMERR, NOTIMP, BADVERS):
                 # it has not EDNS, or not this version (RFC 6891 section 7)
                 response = _plain(query, host, port, timeout_s * share)
+            if way is _udp and query is not usual and not _spelt_alike(query, response):
+                query = usual
+                continue
         except dns.exception.Timeout:
             continue
         except (OSError, EOFError) as error:
@@ -227,6 +235,23 @@ def exchange(query: Message, address: str, timeout_s: float) -> Message | Unknow
         else:
             return response
     return Unknown(f"gave no answer within {timeout_s:g} s")
+
+
+def respelt(query: Message) -> Message:
+    """The question with another id, and with each letter of the name in upper or lower case, by chance.
+
+    Names are compared without case (RFC 4343), and servers copy the question. Source: draft-vixie-dnsext-dns0x20.
+    """
+    made = dns.message.from_wire(query.to_wire())
+    made.id = secrets.randbits(16)
+    name = query.question[0].name
+    made.question[0].name = dns.name.Name(bytes(map(secrets.choice, zip(x, x.swapcase(), strict=True))) for x in name)
+    return made
+
+
+def _spelt_alike(query: Message, response: Message) -> bool:
+    """The question came back byte by byte; some errors come without it (RFC 6891 section 7)."""
+    return not response.question or response.question[0].name.labels == query.question[0].name.labels
 
 
 def _udp(query: Message, host: str, port: int, timeout_s: float) -> Message:

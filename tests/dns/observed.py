@@ -5,6 +5,7 @@ Nothing here is left to chance: others read after each request of a change, and 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -16,8 +17,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from certagent.dns.providers.acmedns import AcmeDns
+from certagent.dns.providers.acmedns import Options as AcmeDnsOptions
 from certagent.dns.providers.protocol import Capabilities, Changed, RRset
 from certagent.errors import Rejected, Transient
+from tests.dns.fakes import acmedns
 from tests.dns.fakes.known import KNOWN, Known
 from tests.dns.fakes.service import TOKEN, Service, private
 
@@ -29,8 +33,8 @@ TTL_S = 3600
 TTLS_S = (1, 60, 300, 600, TTL_S)
 """Services have one of these as their least."""
 LONG = "60s"
-SEEN = tuple(known for known in KNOWN if not known.name.startswith("lexicon"))
-"""The bridge to lexicon confines its whole process while it asks: nobody else can write there in that moment."""
+SEEN = tuple(known for known in KNOWN if known.name != "lexicon-porkbun")
+"""The bridge to lexicon has one row: what it does is alike at all services."""
 
 
 class Observed(NamedTuple):
@@ -42,7 +46,7 @@ class Observed(NamedTuple):
     others_value: Literal["refused", "kept", "lost"]
     """What becomes of a change, or of a value that somebody else adds in the moment of writing."""
     ttl_floor_s: int
-    ttl_scope: Literal["set", "zone"]
+    ttl_scope: Literal["set", "zone", "new"]
     requests: int
     """Of one change, with the read before it."""
 
@@ -56,7 +60,8 @@ class Observed(NamedTuple):
         others = "the write is refused" if self.others_value == "refused" else f"it is {self.others_value}"
         least = f"{self.ttl_floor_s} s" if self.ttl_floor_s else "-"
         atomic = "yes" if self.atomic else "no"
-        return f"| `{self.type}` | {atomic} | {checks} | {others} | {least} | {self.ttl_scope} | {self.requests} |"
+        scope = "set, when it is new" if self.ttl_scope == "new" else self.ttl_scope
+        return f"| `{self.type}` | {atomic} | {checks} | {others} | {least} | {scope} | {self.requests} |"
 
 
 class Moments(Protocol):
@@ -71,10 +76,10 @@ class Moments(Protocol):
 
 
 class Observer:
-    """Looks at one provider."""
+    """Looks at one provider; `beside` is what somebody else reads and writes with."""
 
-    def __init__(self, provider: Any, moments: Moments, zone: str = ZONE) -> None:
-        self._provider, self._moments = provider, moments
+    def __init__(self, provider: Any, moments: Moments, zone: str = ZONE, beside: Any = None) -> None:
+        self._provider, self._moments, self._beside = provider, moments, beside or provider
         self._names = (f"_25._tcp.observed1.{zone}", f"_25._tcp.observed2.{zone}")
         self._get()  # sessions and ids are had
 
@@ -82,7 +87,7 @@ class Observer:
         """Everything; `crowd` puts 200 records of others into the zone."""
         requests, scope = self._requests(crowd), self._scope()
         precondition, others = self._precondition(scope)
-        floor = self._floor() if scope == "set" else 0
+        floor = self._floor() if scope != "zone" else 0
         return Observed(name, self._atomic(), precondition, others, floor, scope, requests)
 
     def _get(self, which: int = 0) -> RRset | None:
@@ -92,8 +97,16 @@ class Observer:
         found = self._get()
         return found.values if found else frozenset()
 
+    def _seen_beside(self) -> frozenset[str]:
+        found = self._beside.get(self._names[0], "TLSA")
+        return found.values if found else frozenset()
+
     def _add(self, *values: str, ttl_s: int = TTL_S, which: int = 0) -> None:
         self._provider.add(self._names[which], "TLSA", frozenset(values), ttl_s, self._get(which))
+
+    def _add_beside(self, value: str, ttl_s: int = TTL_S) -> None:
+        name = self._names[0]
+        self._beside.add(name, "TLSA", frozenset({value}), ttl_s, self._beside.get(name, "TLSA"))
 
     def _clear(self) -> None:
         for which, name in enumerate(self._names):
@@ -104,7 +117,7 @@ class Observer:
         """Whether nobody who reads after each request sees a part of three values that come, or that go."""
         self._clear()
         seen: set[frozenset[str]] = set()
-        self._moments.written = lambda: seen.add(self._values())
+        self._moments.written = lambda: seen.add(self._seen_beside())
         try:
             self._add(A, B, C)
             assert self._values() == {A, B, C}
@@ -114,13 +127,13 @@ class Observer:
         return seen == {frozenset({A, B, C}), frozenset()}
 
     def _precondition(
-        self, scope: Literal["set", "zone"]
+        self, scope: Literal["set", "zone", "new"]
     ) -> tuple[Literal["values", "set", "none"], Literal["refused", "kept", "lost"]]:
         """What is refused if somebody else writes between the provider's last read and its write."""
-        refused = self._meanwhile(lambda: self._add(C))
+        refused = self._meanwhile(lambda: self._add_beside(C))
         if not refused:
             return "none", "kept" if C in self._values() else "lost"
-        both = scope == "set" and self._meanwhile(lambda: self._add(A, ttl_s=TTL_S // 2))
+        both = scope == "set" and self._meanwhile(lambda: self._add_beside(A, TTL_S // 2))
         return "set" if both else "values", "refused"
 
     def _meanwhile(self, other: Callable[[], None]) -> bool:
@@ -143,12 +156,14 @@ class Observer:
         assert B in self._values()
         return False
 
-    def _scope(self) -> Literal["set", "zone"]:
+    def _scope(self) -> Literal["set", "zone", "new"]:
         self._add(A, ttl_s=TTL_S)
         for ttl_s in (2 * TTL_S, TTL_S // 2):  # some take no more than an hour, one no less
             self._add(A, ttl_s=ttl_s, which=1)
             if [rrset and rrset.ttl_s for rrset in map(self._get, (0, 1))] == [TTL_S, ttl_s]:
-                return "set"
+                self._add(B, ttl_s=ttl_s)
+                found = self._get()
+                return "set" if found and found.ttl_s == ttl_s else "new"
         return "zone"
 
     def _floor(self) -> int:
@@ -183,13 +198,53 @@ class Observer:
         return count
 
 
+def of_acme_dns(fake: acmedns.AcmeDns, provider: AcmeDns) -> Observed:
+    """It is not read: what DNS gives counts."""
+    name, (own, more, others) = acmedns.NAME, (digit * 43 for digit in "123")
+
+    def add(*values: str) -> None:
+        provider.add(name, "TXT", frozenset(values), TTL_S, provider.get(name, "TXT"))
+
+    seen: list[set[str]] = []
+    fake.written = lambda: seen.append(set(fake.values()))
+    add(own, more)
+    assert seen[-1] == {own, more}
+    fake.written = lambda: None
+    fake.arrived = lambda: fake.take(others)
+    before = len(fake.asked)
+    add(own)
+    assert own in fake.values()
+    kept = "kept" if others in fake.values() else "lost"
+    scope = "zone" if str(TTL_S) not in str([asked.text for asked in fake.asked]) else "set"
+    return Observed("acme-dns", len(seen) == 1, "none", kept, 0, scope, len(fake.asked) - before)
+
+
 @contextmanager
-def at_fake(known: Known, place: Path) -> Generator[tuple[Service, Any]]:
+def at_acme_dns(place: Path) -> Generator[tuple[acmedns.AcmeDns, AcmeDns]]:
     """The fake, and the provider that writes there."""
+    accounts = private(place / "token", json.dumps({"mx1.example.org": acmedns.ACCOUNT}))
+    fake = acmedns.AcmeDns(place)
+    options = AcmeDnsOptions(
+        url=fake.url, zones=(acmedns.ZONE,), token_file=str(accounts), timeout=LONG, ca_file=str(fake.ca_file)
+    )
+    try:
+        yield fake, AcmeDns(options)
+    finally:
+        fake.stop()
+
+
+@contextmanager
+def at_fake(known: Known, place: Path) -> Generator[tuple[Service, Observer, Any]]:
+    """The fake, who looks, and the provider that writes there.
+
+    What is confined while it asks is alone in its process; so somebody else is in another one.
+    """
     token = private(place / "token", known.secret.format(TOKEN) + "\n")
     fake = known.fake(place)
     try:
-        yield fake, known.provider(fake, token, LONG, ZONE)
+        provider = known.provider(fake, token, LONG, ZONE)
+        beside = known.provider(fake, token, LONG, ZONE, front=True) if known.front else provider
+        yield fake, Observer(provider, fake, beside=beside), provider
     finally:
         fake.stop()
 
@@ -208,8 +263,10 @@ def table() -> Iterator[str]:
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for known in SEEN:
-        with tempfile.TemporaryDirectory() as place, at_fake(known, Path(place)) as (fake, provider):
-            yield Observer(provider, fake).all(known.name, partial(known.others, fake)).row()
+        with tempfile.TemporaryDirectory() as place, at_fake(known, Path(place)) as (fake, observer, _):
+            yield observer.all(known.name.removesuffix("-luadns"), partial(known.others, fake)).row()
+    with tempfile.TemporaryDirectory() as place, at_acme_dns(Path(place)) as service:
+        yield of_acme_dns(*service).row()
 
 
 def main() -> int:

@@ -16,16 +16,9 @@ from tests.dns.fakes import acmedns as fakes
 from tests.dns.fakes.service import TOKEN, Fault, private
 from tests.dns.test_http_providers import WRITES
 
-NAME = f"{fakes.SUBDOMAIN}.{fakes.ZONE}."
+NAME, ACCOUNT = fakes.NAME, fakes.ACCOUNT
 OTHER = f"{fakes.OTHER}.{fakes.ZONE}."
 A, B, C = (letter * 43 for letter in "abc")
-ACCOUNT: dict[str, Any] = {
-    "fulldomain": NAME.rstrip("."),
-    "subdomain": fakes.SUBDOMAIN,
-    "username": fakes.USER,
-    "password": TOKEN,
-    "allowfrom": [],
-}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import dns.flags
 import dns.message
 import dns.rrset
@@ -111,6 +113,41 @@ def test_one_lost_packet() -> None:
 def test_one_that_is_silent() -> None:
     with Odd(lambda _query, _over: None, tcp=False) as server:
         assert asked(server)[0] == Unknown("gave no answer within 2 s")
+
+
+def test_each_question_is_spelt_by_chance() -> None:
+    """With an id of its own: a server that is asked as well cannot answer for another one."""
+    with Odd(lambda query, _: answer(query)) as server:
+        for _ in range(20):
+            assert asked(server)[0] == values(FEW)
+        names = [query.question[0].name.to_text() for _, query in server.asked]
+        assert {name.lower() for name in names} == {NAME}
+        assert len(set(names)) > 15
+        assert len({query.id for _, query in server.asked}) > 15
+
+
+def test_an_answer_that_is_not_spelt_alike_is_not_believed() -> None:
+    """A forger who guessed the rest; what is asked again as usual counts."""
+
+    def rule(query: Message, _: Over) -> Message:
+        usual = query.question[0].name.to_text() == NAME
+        other = dns.message.make_query(NAME, TLSA, use_edns=0, id=query.id, flags=0)
+        return answer(query) if usual else answer(other, 2)
+
+    with Odd(rule) as server:
+        assert asked(server) == (values(FEW), [("udp", True), ("udp", True)])
+
+
+def test_one_that_does_not_keep_the_spelling_and_refuses_tcp() -> None:
+    """It is asked again as usual, at once."""
+
+    def rule(query: Message, _: Over) -> Message:
+        return answer(dns.message.make_query(NAME, TLSA, use_edns=0, id=query.id, flags=0))
+
+    with Odd(rule, tcp=False) as server:
+        began = time.monotonic()
+        assert asked(server)[0] == values(FEW)
+        assert time.monotonic() - began < TIMEOUT_S / 10
 
 
 def test_one_that_changes_the_case() -> None:

@@ -18,6 +18,7 @@ import dns.rdata
 
 from tests.dns.fakes.cloudflare import Cloudflare
 from tests.dns.fakes.netcup import Netcup
+from tests.dns.fakes.route53 import Route53
 from tests.dns.fakes.service import Service
 from tests.lab.dns import Dns
 
@@ -44,12 +45,18 @@ def of_netcup(fake: Netcup) -> Iterable[Record]:
     return (_record(f"{r['hostname']}.{fake.zone}", r["type"], fake.ttl_s, r["destination"]) for r in fake.records)
 
 
+def of_route53(fake: Route53) -> Iterable[Record]:
+    """What the service holds."""
+    sets = (one for one in fake.zone.rrsets if one.type in ("TLSA", "TXT"))
+    return (_record(one.name.rstrip("."), one.type, int(one.ttl), text) for one in sets for text in one.records)
+
+
 def _record(name: str, rdtype: str, ttl_s: int, text: str) -> Record:
     return Record(name, rdtype, ttl_s, dns.rdata.from_text("IN", rdtype, text).to_text())
 
 
 class Bridge:
-    """Publishes what the fake holds: with each of its writes, or in rounds.
+    """Publishes what the fake holds: with each of its writes, in rounds, or when it says that it has.
 
     Use as a context manager. `held` is one of the functions above.
     """
@@ -65,6 +72,8 @@ class Bridge:
     def __enter__(self) -> Self:
         if self._round_s:
             self._rounds.start()
+        elif isinstance(self._fake, Route53):
+            self._fake.in_sync = self._publish_now
         else:
             self._fake.written = self._publish  # within the request, so that no write is passed over
         return self

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.dns.fakes.cloudflare import Cloudflare
+from tests.dns.fakes.known import ROUTE53_SECRET
 from tests.dns.fakes.netcup import Netcup
+from tests.dns.fakes.route53 import Route53
 from tests.dns.fakes.service import TOKEN, Service
-from tests.e2e.bridge import Bridge, of_cloudflare, of_netcup
+from tests.e2e.bridge import Bridge, of_cloudflare, of_netcup, of_route53
 from tests.e2e.site import BOTH_SERVERS, CHALLENGE, TLSA_NAME, Cached, Site, Strict, recursive_ca
 from tests.lab.addresses import RESOLVER, ZONE
 from tests.lab.dns import Dns
@@ -53,6 +56,11 @@ class Provided(Site):
         module, *rest = argv[1:]
         assert module == "certagent"
         return super().start("-m", "tests.e2e.bridge", json.dumps(self.capabilities), *rest)
+
+    def secrets(self) -> list[bytes]:
+        """See `Site`; what certagent shows the service, too."""
+        files = [Path(self.provider["token_file"])] if "token_file" in self.provider else []
+        return [*super().secrets(), *(file.read_bytes().split()[-1] for file in files)]
 
     def provide(self, type_: str, **options: Any) -> None:
         """Writes the section of the provider, and of nothing else."""
@@ -140,14 +148,54 @@ def slow(site: Provided) -> Generator[None]:
         fake.stop()
 
 
+@contextmanager
+def in_sync(site: Provided) -> Generator[None]:
+    """Route 53 by moto, which says PENDING until DNS has it; its library in a child process."""
+    fake = Route53(site.place, f"{ZONE}.")
+    fake.polls = 3  # asked after 0.2, 0.6 and 1.4 s
+    site.capabilities = {"route53": {"publish_lag_s": 3}}
+    site.fake("route53", fake, ROUTE53_SECRET)
+    try:
+        with Bridge(fake, of_route53, site.dns) as bridge:
+            yield
+        assert len(fake.changes) >= len(bridge.changes) >= 4
+        assert any("/change/" in asked.path for asked in fake.asked)
+    finally:
+        fake.stop()
+
+
 Kind = Callable[[Provided], Any]
 EVERY: Mapping[str, Kind] = {
     "RFC 2136 (BIND)": rfc2136,
     "replaces whole sets (PowerDNS)": replaces,
     "record by record (Cloudflare)": by_record,
     "publishes late (netcup)": slow,
+    "compares and swaps, says when it is published (Route 53)": in_sync,
 }
 KINDS = EVERY if ALL else {name: kind for name, kind in EVERY.items() if kind is not rfc2136}
+
+
+class Spy:
+    """Reads arguments and environment of all processes of the lab, again and again. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Spy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.05):
+            for path in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it has ended
+                    self.seen |= {(path / name).read_bytes() for name in ("cmdline", "environ")}
 
 
 class Witness(Cached):
@@ -180,7 +228,7 @@ def head() -> None:
 def test_a_roll(site: Provided, sender: Sender, kind: Kind, request: pytest.FixtureRequest) -> None:
     """First certificate, first records, another key: no mail is deferred, and no old record is left."""
     began = time.monotonic()
-    with kind(site), Witness() as cached, Strict(server=site.servers[0], owner=site.tlsa_name) as strict:
+    with kind(site), Spy() as spy, Witness() as cached, Strict(server=site.servers[0], owner=site.tlsa_name) as strict:
         site.run("renew", "--wait")
         until(cached.sure, 10, "everybody sees the first records")
         everybody, old = time.time(), site.served()
@@ -194,6 +242,8 @@ def test_a_roll(site: Provided, sender: Sender, kind: Kind, request: pytest.Fixt
         strict.halt()
         new = site.served()
         published = [site.dns.values(server, site.tlsa_name, "TLSA") for server in site.servers]
+    assert any(b"tests.e2e.bridge" in words for words in spy.seen)
+    site.assert_nothing_secret_in(b"\n".join(spy.seen))
     mismatched = cached.mismatch + strict.mismatch
     print(
         f"\n| {request.node.callspec.id} | {time.monotonic() - began:.0f} | {mailed.sent} | {mailed.deferred} "

@@ -3,8 +3,9 @@
 RESOLVER = "127.0.0.1"  # unbound, validating; the only name server in resolv.conf
 PRIMARY = "127.0.0.2"  # BIND: corp.example, alias.example (signed, dynamic), insecure.example, expired.example
 SECONDARY = "127.0.0.3"  # BIND: corp.example, alias.example by transfer
-KNOT = "127.0.0.5"  # Knot: knot.example (signed, dynamic)
+KNOT = "127.0.0.5"  # Knot: knot.example, and the zones that are cut off from corp.example (signed, dynamic)
 ROOT = "127.0.0.6"  # BIND: a private root and example., signed
+NSD = "127.0.0.7"  # NSD: the zones that are cut off, by transfer
 SENDER = "127.0.0.9"  # Postfix that sends, dane-only
 MX1 = "127.0.0.10"  # Postfix that receives
 MX2 = "127.0.0.11"  # for a second mail server
@@ -16,6 +17,8 @@ SENDMAIL = "127.0.0.22"
 
 ZONE = "corp.example"  # not .test, which unbound answers by itself
 CUT_ZONE = f"cut.{ZONE}"  # another zone below it, unsigned
+TCP_ZONE = f"_tcp.mx1.{ZONE}"  # others below it, signed, while a test cuts them off
+ACME_ZONE = f"_acme-challenge.mx1.{ZONE}"
 ALIAS_ZONE = "alias.example"  # where CNAMEs of ZONE may lead
 KNOT_ZONE = "knot.example"
 INSECURE_ZONE = "insecure.example"  # unsigned

@@ -27,6 +27,7 @@ from dns.rdtypes.ANY.DNSKEY import DNSKEY
 
 from tests.lab import zones
 from tests.lab.addresses import (
+    ACME_ZONE,
     ALIAS_ZONE,
     CUT_ZONE,
     EXPIRED_ZONE,
@@ -34,10 +35,12 @@ from tests.lab.addresses import (
     KNOT,
     KNOT_ZONE,
     MX1,
+    NSD,
     PRIMARY,
     RESOLVER,
     ROOT,
     SECONDARY,
+    TCP_ZONE,
     ZONE,
 )
 from tests.lab.process import Server, run
@@ -63,6 +66,7 @@ class Dns:
         self._ds: dict[str, list[str]] = {}
         self._modes: dict[str, Parent] = {}
         self._added: dict[str, list[str]] = {}
+        self._cut: set[str] = set()
         self._frozen: set[str] = set()
         self._serial = 0
 
@@ -70,7 +74,7 @@ class Dns:
 
     def start(self) -> None:
         """Starts all servers; on return the resolver gives validated answers and the secondary is up to date."""
-        for name in ("primary", "secondary", "root", "unbound", "knot"):
+        for name in ("primary", "secondary", "root", "unbound", "knot", "nsd"):
             (self._directory / name).mkdir(parents=True)
         for name in KEYS:
             self._write_key(name)
@@ -124,9 +128,19 @@ class Dns:
 
     def _start_knot(self) -> None:
         directory = self._directory / "knot"
-        (directory / f"{KNOT_ZONE}.zone").write_text(zones.child(KNOT_ZONE, self.ttl))
+        for zone in (KNOT_ZONE, TCP_ZONE, ACME_ZONE):
+            (directory / f"{zone}.zone").write_text(zones.child(zone, self.ttl))
         (directory / "knot.conf").write_text(self._render("knot.conf"))
         self._servers["knot"] = Server(directory / "output.log", "knotd", "-c", directory / "knot.conf")
+
+    def _start_nsd(self) -> None:
+        directory = self._directory / "nsd"
+        (directory / "nsd.conf").write_text(self._render("nsd.conf"))
+        self._servers["nsd"] = Server(directory / "output.log", "nsd", "-d", "-c", directory / "nsd.conf")
+        until(lambda: self._has_cuts(NSD), 10, "NSD has Knot's zones")
+
+    def _has_cuts(self, address: str) -> bool:
+        return all(self._answers("nsd", address, zone, "DNSKEY") for zone in (TCP_ZONE, ACME_ZONE))
 
     def _start_unbound(self) -> None:
         directory = self._directory / "unbound"
@@ -160,7 +174,12 @@ class Dns:
 
     def update(self, name: str, rdtype: str, values: Sequence[str], ttl: int | None = None) -> None:
         """Replaces all values at `name` in one step, none deletes them; RuntimeError when it is refused."""
-        zone = self.zone_of(name)
+        self._update(self.zone_of(name), name, rdtype, values, ttl)
+
+    def _in_zone(self, name: str, rdtype: str, values: Sequence[str]) -> None:
+        self._update(ZONE, name, rdtype, values, None)
+
+    def _update(self, zone: str, name: str, rdtype: str, values: Sequence[str], ttl: int | None) -> None:
         message = dns.update.UpdateMessage(zone)
         message.use_tsig({dns.name.from_text("dane-key"): dns.tsig.Key("dane-key", self.tsig_secret, "hmac-sha256")})
         owner = dns.name.from_text(name)
@@ -268,6 +287,21 @@ class Dns:
         until(lambda: serial in self._serial_at(ROOT, "example")[0].split(), 5, "the parent zone is loaded")
         self.flush_resolver()
 
+    def cut(self, zone: str) -> None:
+        """From now on a zone below ZONE is another one, at Knot and NSD."""
+        if "nsd" not in self._servers:
+            self._start_nsd()
+        keys = records(self.ask(KNOT, zone, "DNSKEY"), "DNSKEY")
+        self._in_zone(zone, "NS", list(zones.CUT_SERVERS))
+        self._in_zone(zone, "DS", zones.ds(zone, [key for key in keys if isinstance(key, DNSKEY)]))
+        self._cut.add(zone)
+        self.settle()
+
+    def _join(self, zone: str) -> None:
+        for rdtype in ("DS", "NS"):
+            self._in_zone(zone, rdtype, [])
+        self._cut.discard(zone)
+
     def adopt(self, zone: str, server: str) -> None:
         """From now on example. refers to the server for a zone that it has signed by itself."""
         keys = records(self.ask(server, zone, "DNSKEY"), "DNSKEY")
@@ -289,6 +323,8 @@ class Dns:
             self.thaw(zone)
         if self._lagging():
             self.catch_up()
+        for zone in list(self._cut):
+            self._join(zone)
         for zone in [zone for zone, mode in self._modes.items() if mode != "good"]:
             self.parent(zone, "good")
         for zone in [zone for zone, added in self._added.items() if added]:

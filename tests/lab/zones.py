@@ -15,6 +15,7 @@ from dns.rdtypes.ANY.DS import DS
 
 from tests.lab.addresses import (
     ACME,
+    ACME_ZONE,
     ALIAS_ZONE,
     CUT_ZONE,
     EXPIRED_ZONE,
@@ -24,11 +25,13 @@ from tests.lab.addresses import (
     KNOT_ZONE,
     MX1,
     MX2,
+    NSD,
     PRIMARY,
     ROOT,
     SECONDARY,
     SENDMAIL,
     SMTPD,
+    TCP_ZONE,
     ZONE,
 )
 from tests.lab.powerdns import ADDRESS as PDNS
@@ -45,6 +48,8 @@ NAME_SERVERS: Mapping[str, Sequence[str]] = {
     PDNS_ZONE: [PDNS],
 }
 """Every zone below example., the deeper first, with the addresses of its name servers."""
+CUT_SERVERS: Mapping[str, str] = {f"ns3.{ZONE}.": KNOT, f"ns4.{ZONE}.": NSD}
+"""Of TCP_ZONE and ACME_ZONE, which are delegated only while a test wants it (`Dns.cut`)."""
 SERVICE = "ns1.desec.io."
 """The name server of INSECURE_ZONE is called like those of a service."""
 
@@ -78,11 +83,14 @@ def ds(zone: str, keys: Iterable[DNSKEY]) -> list[str]:
 
 def child(zone: str, ttl: int, mx1: Sequence[str] = (MX1,)) -> str:
     """A zone with its name servers and mail hosts."""
+    if zone in (TCP_ZONE, ACME_ZONE):
+        return _text([_head(zone, ttl), *(f"@ NS {name}" for name in CUT_SERVERS)])
     servers = NAME_SERVERS[zone]
     hosts = [("mx1", address) for address in mx1]
     if zone == ZONE:
         hosts += [
             (f"ns1.{CUT_ZONE}.", PRIMARY),
+            *CUT_SERVERS.items(),
             ("mx2", MX2),
             ("imap", IMAP),
             ("acme", ACME),

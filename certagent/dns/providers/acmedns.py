@@ -58,7 +58,7 @@ class AcmeDns:
     """
 
     Options = Options
-    capabilities = Capabilities(atomic=False, challenges_only=True)
+    capabilities = Capabilities(atomic=False, ttl_scope="zone", challenges_only=True)
     about = About(
         title="acme-dns (challenges only)",
         rights=(

@@ -1,8 +1,9 @@
 """The precondition for services that cannot check one: read, compare, write, read.
 
-The caller holds the zone's lock, so that certagent itself never comes between. Somebody else still can, between the
-second and the third of these requests: what the last one finds is then not what was written, and that is an error. One
-change costs three reads (the caller's is the first) and one write.
+The caller holds the zone's lock, so that certagent itself never comes between. Somebody else still can. Between write
+and read, or where single records are written, what is read is not what was written, and that is an error. Between read
+and write, a service that takes whole sets has lost what came, and nothing shows it. One change costs three reads (the
+caller's is the first) and one write.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
 
@@ -17,6 +17,14 @@ ZONE = "auth.example.org"
 USER = "c36f50e8-4632-44f0-83fe-e070fef28a10"
 SUBDOMAIN = "8e5700ea-a4bf-41c7-8a77-e990661dcc6a"
 OTHER = "d420c923-bbd7-4056-ab64-c3ca54c9b3cf"
+NAME = f"{SUBDOMAIN}.{ZONE}."
+ACCOUNT: dict[str, Any] = {
+    "fulldomain": NAME.rstrip("."),
+    "subdomain": SUBDOMAIN,
+    "username": USER,
+    "password": TOKEN,
+    "allowfrom": [],
+}
 
 
 class Row(NamedTuple):
@@ -43,6 +51,10 @@ class AcmeDns(Service):
             return 401, {"error": "forbidden"}
         if not re.fullmatch(r"[A-Za-z0-9_-]{43}", asked.body["txt"]):
             return 400, {"error": "bad_txt"}
-        rows = self.rows[SUBDOMAIN]
-        rows[rows.index(min(rows, key=lambda row: row.second))] = Row(asked.body["txt"], int(time.time()))
+        self.take(asked.body["txt"])
         return 200, {"txt": asked.body["txt"]}
+
+    def take(self, value: str) -> None:
+        """In place of the older one."""
+        rows = self.rows[SUBDOMAIN]
+        rows[rows.index(min(rows, key=lambda row: row.second))] = Row(value, int(time.time()))

@@ -37,6 +37,9 @@ class Desec(Service):
             case "GET", str(), str():
                 found = self.sets.get(("" if subname == "@" else subname, type_))
                 return (200, found) if found else NOT_FOUND
+            case "GET", str(), None:
+                wanted = {key: asked.query[key] for key in ("subname", "type") if key in asked.query}
+                return 200, [s for s in self.sets.values() if all(s[key] == wanted[key] for key in wanted)]
             case "PATCH", str(), None:
                 return self._patched(asked.body)
             case _:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
 
-ZONE = "example.org"
+ZONE, ID = "example.org", 1
 TXT = re.compile(r'"(?:[^"\\]|\\.)*"(?: "(?:[^"\\]|\\.)*")*')
 PLACE = re.compile(r"/zones/([^/]+)/rrsets/([^/]+)/([A-Z]+)(?:/actions/([a-z_]+))?")
 
@@ -30,16 +30,16 @@ class Hetzner(Service):
     def answer(self, asked: Asked) -> Reply:
         if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
             return error(401, "unauthorized", "unable to authenticate")
-        if asked.method == "GET" and (seen := re.fullmatch(r"/zones/actions/(\d+)", asked.path)):
+        if asked.method == "GET" and (seen := re.fullmatch(r"(?:/zones)?/actions/(\d+)", asked.path)):
             return self._status(int(seen[1]))
         if asked.method == "GET" and (zone := re.fullmatch(r"/zones/([^/]+)", asked.path)):
-            if zone[1] != ZONE:
+            if zone[1] not in (ZONE, str(ID)):
                 return error(404, "not_found", "zone not found")
-            return 200, {"zone": {"id": 1, "name": ZONE, "ttl": 3600, "mode": "primary", "status": "ok"}}
+            return 200, {"zone": {"id": ID, "name": ZONE, "ttl": 3600, "mode": "primary", "status": "ok"}}
         if not (place := PLACE.fullmatch(asked.path)):
             return TEAPOT, None
         zone_name, name, type_, action = place.groups()
-        if zone_name != ZONE:
+        if zone_name not in (ZONE, str(ID)):
             return error(404, "not_found", "zone not found")
         if asked.method == "GET" and action is None:
             found = self.sets.get((name, type_))
@@ -57,9 +57,10 @@ class Hetzner(Service):
         found = self.sets.get((name, type_))
         match action:
             case "add_records":
-                if found and body["ttl"] not in (None, found["ttl"]):
+                ttl = body.get("ttl")
+                if found and ttl not in (None, found["ttl"]):
                     return error(422, "invalid_input", "ttl differs from that of the rrset")
-                if body["ttl"] is not None and not 60 <= body["ttl"] <= 2147483647:
+                if ttl is not None and not 60 <= ttl <= 2147483647:
                     return error(422, "invalid_input", "ttl out of range")
                 known = [r["value"] for r in found["records"]] if found else []
                 for record in body["records"]:
@@ -71,7 +72,8 @@ class Hetzner(Service):
                     "id": f"{name}/{type_}",
                     "name": name,
                     "type": type_,
-                    "ttl": body["ttl"],
+                    "zone": ID,
+                    "ttl": ttl,
                     "records": [],
                 }
                 self.sets[name, type_] = found

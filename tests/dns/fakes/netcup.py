@@ -5,6 +5,7 @@ Sessions end; errors have HTTP status 200; a zone has one TTL, and a list of all
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ class Netcup(Service):
         self.session = ""
         self.left = 0
         """Requests until the session is over."""
+
+    def body(self, kind: str | None, sent: bytes) -> Any:
+        return json.loads(sent)
 
     def writes(self, asked: Asked) -> bool:
         return asked.body["action"] == "updateDnsRecords"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -51,13 +52,16 @@ def hmac_of(key: bytes, text: str) -> bytes:
 
 
 class Route53(Service):
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, zone: str = ZONE) -> None:
         super().__init__(directory)
+        self.name = zone
         self.moto: Route53Backend = route53_backends[DEFAULT_ACCOUNT_ID]["aws"]
         self.moto.reset()
-        self.zone = self.host(ZONE)
+        self.zone = self.host(zone)
         self.polls = 0
         """How often a change says PENDING before it is INSYNC."""
+        self.in_sync: Callable[[], None] = lambda: None
+        """Called when a change becomes INSYNC, before that is said."""
         self.changes: dict[str, int] = {}
         self.protected: set[str] = set()
         """Names that nobody may change."""
@@ -103,6 +107,8 @@ class Route53(Service):
 
     def _change(self, kind: str, number: str) -> Reply:
         status = "PENDING" if self.changes[number] > 0 else "INSYNC"
+        if status == "INSYNC":
+            self.in_sync()
         text = f"<Id>/change/{number}</Id><Status>{status}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt>"
         return 200, f'<{kind} xmlns="{NAMESPACE}"><ChangeInfo>{text}</ChangeInfo></{kind}>'.encode()
 
@@ -138,8 +144,8 @@ class Route53(Service):
         what = f"resource record set [name='{one.name}', type='{one.rdtype}']"
         if one.name in self.protected:
             return f"{what} is protected"
-        if not one.name.endswith(f".{ZONE}"):
-            return f"RRSet with DNS name {one.name} is not permitted in zone {ZONE}"
+        if not one.name.endswith(f".{self.name}"):
+            return f"RRSet with DNS name {one.name} is not permitted in zone {self.name}"
         if not 0 <= one.ttl_s <= 2147483647 or not one.values or len(set(one.values)) < len(one.values):
             return f"Invalid Resource Record: {what}"
         if not all(VALUES[one.rdtype].fullmatch(value) for value in one.values):
