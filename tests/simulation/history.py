@@ -34,6 +34,7 @@ from tests.simulation.byhand import at_once, old_state, roll_by_hand, take_away
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
+from tests.simulation.linked import apart, link
 from tests.simulation.mischief import (
     ANYTIME,
     BETWEEN,
@@ -103,6 +104,7 @@ SHAPES = (
     Shape(2, False, (30, 60), (0, 0, 1), (0,), 0.4, 0.4, first=(roll_by_hand,)),
     Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
     Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
+    Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(link, rotate)),
 )
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 SWERVE = (1, 3)
@@ -351,6 +353,7 @@ class History:
         world.journal.disk_full = world.vault.disk_full = False
         world.provider.down = world.ca.down = False
         world.resolver.failing.clear()
+        apart(world)
         for host in world.hosts.values():
             host.misconfigured = host.disk_full = False
             if host.down or any(p.broken for p in host.pools):

@@ -730,6 +730,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "False",
     ),
     Mutant(
+        "one-file-two-servers",
+        "a file that two mail servers read is written for neither",
+        "mta.claims:clashes",
+        "if earlier := parts.get(claim.entry) or whole_file: ...",
+        "if earlier := None: ...",
+    ),
+    Mutant(
         "put-back-by-all",
         "what is put back breaks no key type that is served",
         "lifecycle.gates:breaks_more",
