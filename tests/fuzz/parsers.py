@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import patch
 
 import dns.exception
 import dns.flags
@@ -18,22 +22,27 @@ from msgspec import Struct
 
 from certagent.acme import ari, transport
 from certagent.config import load
+from certagent.dns import resolvconf, validator
 from certagent.dns.message import read, zone_of
-from certagent.dns.providers import program, tsigkey
+from certagent.dns.providers import child, program, tsigkey
 from certagent.errors import Error
 from certagent.facts.retryafter import retry_after_s
 from certagent.host.processes import pid_file
 from certagent.host.programs import Result
+from certagent.host.sockets import listening
 from certagent.mta import pemfile
 from certagent.mta.dovecot import doveconf
 from certagent.mta.exim import eximconf
+from certagent.mta.opensmtpd import discovery as opensmtpd
 from certagent.mta.opensmtpd import smtpdconf
 from certagent.mta.ports import port_of
 from certagent.mta.postfix import postconf, snimap
 from certagent.mta.sendmail import sendmailcf
 from certagent.pki import bundle, endpoint, keys, names, tlsa, weburl
+from certagent.probe import starttls
 from certagent.probe.starttls import Unseen, reply
 from certagent.secret import Secret
+from tests.fuzz import services
 from tests.pki import made
 
 NAME = "_25._tcp.mx1.example.org."
@@ -80,7 +89,9 @@ def acme(data: bytes) -> object:
                 answer.read(kind)
             except Error:
                 continue
-    return answer.location
+        linking = transport.Answer("ca.example/x", status, {"Link": text(data)}, data)
+        assert all(map(weburl.is_https, linking.links("alternate")))
+    return transport.Answer("ca.example/x", 201, {"Location": text(data)}, data).location
 
 
 def url(data: bytes) -> object:
@@ -118,6 +129,70 @@ def program_answer(data: bytes) -> object:
 def smtp_reply(data: bytes) -> object:
     lines = iter(data.split(b"\n"))
     return reply(lambda: next(lines, b""))
+
+
+def dialogue(data: bytes) -> object:
+    """All that a server says before TLS, in each protocol."""
+    said = [str(starttls.in_the_clear(data))]
+    for mode in ("smtp", "imap", "pop3", "sieve"):
+        try:
+            starttls.begin(Said(data), mode, ehlo="probe.example")
+        except starttls.Unseen as error:
+            said.append(str(error))
+    assert all(map(str.isprintable, said))
+    return said
+
+
+class Said(starttls.Stream):
+    """A connection on which all has come already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._buffer, self.deadline = data, 0.0
+
+    def receive(self) -> bytes:
+        return b""
+
+    def send(self, data: bytes) -> None:
+        """Nobody hears it."""
+
+    def own_address(self) -> str:
+        return "192.0.2.1"
+
+
+def resolv_conf(path: Path) -> object:
+    with patch.object(resolvconf, "_RESOLV_CONF", path):
+        return [ipaddress.ip_address(address) for address in resolvconf.resolvers()]
+
+
+def sockets(path: Path) -> object:
+    """As /proc shows them: a table of the kernel, with whatever a container puts in its place."""
+    with tempfile.TemporaryDirectory() as net:
+        for table in ("tcp", "tcp6"):
+            Path(net, table).symlink_to(path)
+        return listening(Path(net))
+
+
+def dovecot_file(path: Path) -> object:
+    return doveconf.lines(doveconf.Settings(str(path), newer=True, ssl="yes", blocks=()))
+
+
+def exim_file(data: bytes) -> object:
+    """What an operator may have written there."""
+    word = text(data)
+    return eximconf.changed(word, {"tls_certificate": "/x", "tls_privatekey": None}, frozenset({"TLS"}))
+
+
+def smtpd_file(data: bytes) -> object:
+    word = text(data)
+    pki = opensmtpd._PKI.sub(lambda line: line["before"] + line["file"], word)  # pyright: ignore[reportPrivateUsage]
+    return pki, opensmtpd._LISTEN.findall(word)  # pyright: ignore[reportPrivateUsage]
+
+
+def child_answer(data: bytes) -> object:
+    """Of a provider that is a process of its own."""
+    call = child._Call("a:b", None, 1.0, "get", NAME, "TLSA")  # pyright: ignore[reportPrivateUsage]
+    judged = cast("Any", child.InChild)._judged
+    return judged(SimpleNamespace(SERVICE="x"), Result(0, text(data), ""), call, "dns.unreachable")
 
 
 def exim(data: bytes) -> object:
@@ -159,12 +234,32 @@ def parsers() -> dict[str, Parser]:
         "configuration": Parser(config, (GOOD,)),
         "der": Parser(lambda data: bundle.facts([data]), (made.leaf().der, made.root().der)),
         "dns answer": Parser(dns_answer, (answer.to_wire(),)),
+        "child": Parser(child_answer, (b'{"rrset":{"values":["3 1 1 aa"],"ttl_s":60}}',)),
+        "delv": Parser(
+            lambda data: validator.verdict(text(data), text(data)),
+            (b"; fully validated\n", b";; resolution failed: broken trust chain\n"),
+        ),
+        "dialogue": Parser(
+            dialogue,
+            (
+                b"220 mx\r\n250-mx\r\n250 STARTTLS\r\n220 go\r\n",
+                b"* OK [CAPABILITY IMAP4rev1 STARTTLS] x\r\na2 OK\r\n",
+                b"* OK\r\n* CAPABILITY STARTTLS\r\na1 OK\r\na2 NO x\r\n",
+                b"+OK\r\n+OK\r\nSTLS\r\n.\r\n+OK\r\n",
+                b'"STARTTLS"\r\nOK {3}\r\nabc\r\nOK\r\n',
+            ),
+            (Error, Unseen),
+        ),
         "dns server": Parser(
             lambda data: endpoint.server(text(data)), (b"[::1]:53", b"ns1.a.:53", b"192.0.2.1"), (ValueError,)
         ),
         "doveconf": Parser(
             lambda data: list(doveconf.parse(text(data))),
             (b"# 2.3.19 (9b5): /etc/d.conf\nlocal_name a {\n ssl_cert = </a\n}\n",),
+        ),
+        "dovecot.conf": Parser(in_file(dovecot_file), (b"protocol imap {\n ssl_server_cert_file = /a # x\n}\n",)),
+        "exim.conf": Parser(
+            exim_file, (b".ifdef TLS\ntls_certificate = /a \\\n /b\n.else\nhide tls_privatekey = /k\n.endif\nbegin\n",)
         ),
         "exim list": Parser(exim, (b"<; a ; b;;c", b"25 : smtps", b"x = 1 \\\n 2\n${tls_in_sni}\nbegin acl\n")),
         "http date": Parser(
@@ -179,12 +274,27 @@ def parsers() -> dict[str, Parser]:
         "sendmail.cf": Parser(
             in_file(sendmailcf.read), (b"O DaemonPortOptions=Port=smtp, Addr=::1, M=Ea\nO PidFile=/p\n",)
         ),
+        "resolv.conf": Parser(in_file(resolv_conf), (b"# x\nnameserver 192.0.2.1\nnameserver ::1%lo\n",)),
+        "knotc": Parser(services.knotc, (f"[example.org.] {NAME} 300 TLSA 3 1 1 ABAB\n".encode(),)),
         "smtp reply": Parser(smtp_reply, (b"250-mx\n250-SIZE\n250 STARTTLS\n",), (Error, Unseen)),
         "smtpd.conf": Parser(in_file(smtpdconf.read), (conf,)),
+        "smtpd.conf lines": Parser(smtpd_file, (conf,)),
+        "sockets": Parser(
+            in_file(sockets),
+            (
+                b"  sl\n 0: 0100007F:0019 00000000:0000 0A 0:0 00:0 0 0 0 42 1\n 1: "
+                + b"0" * 31
+                + b"1:0019 0:0 0A 0 0 0 0 0 7",
+            ),
+        ),
         "sni map": Parser(lambda data: snimap.entries(text(data)), (b"# x\nmx1.a /k /c\n  /d\nb /e\n",)),
         "tsig key": Parser(lambda data: tsigkey.parse(text(data), "f"), (key,)),
         "url": Parser(url, (b"https://ca.example:8443/dir?x", b"https://[::1]/", b"https://u:p@a/")),
         "word": Parser(one_line, (b"3 1 1 " + b"ab" * 32, b"*.mx1.example.org", b"submissions", b"0465")),
+        **{
+            place.partition(":")[0]: Parser(services.parser(place), services.starts(place))
+            for place in services.ANSWERS
+        },
     }
 
 

@@ -144,7 +144,8 @@ def _parts(world: World) -> Iterator[Any]:
                     (_entry(entry) for entry in entries.values() if entry.live or entry.expiry > world.clock.t), key=str
                 ),
             )
-    yield world.judge.heard, world.judge.known, len(world.judge.accepted), world.provider.flaky, world.provider.down
+    yield world.judge.heard, world.judge.known, len(world.judge.accepted)
+    yield world.provider.flaky, world.provider.down, world.provider.zones
     yield world.ca.down, sorted(world.vault.keys), sorted(world.vault.chains), sorted(world.vault.files)
     yield from _coming(world)
 

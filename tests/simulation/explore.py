@@ -97,9 +97,8 @@ class Exploration:
 
     def _on(self, node: Node) -> Node:
         """It goes on without an event."""
-        kept, last, length = node.kept, b"", 0
+        history, last, length = self._copy(node.kept), b"", 0
         while length < self.small.after and not self._over():
-            history = self._copy(kept)
             try:
                 history.go()
             except Violation as error:
@@ -108,14 +107,13 @@ class Exploration:
             digest = history.digest_now()
             if (digest != last and not self._new(digest)) or history.quiet > CHECKS:
                 break
-            kept, last, length = self._kept(history), digest, length + 1
+            last, length = digest, length + 1
         return node._replace(length=length)
 
     def _along(self, node: Node) -> Iterator[Node]:
         """What may happen at each moment from there on, each as a node of its own, and told to its end."""
-        moments = [node.kept]
+        moments, history = [node.kept], self._copy(node.kept)
         while len(moments) <= node.length:
-            history = self._copy(moments[-1])
             history.go()
             moments.append(self._kept(history))
         # not in their order, but evenly: what is cut short has something of everything

@@ -32,6 +32,7 @@ from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.byhand import at_once, old_state, roll_by_hand, take_away
 from tests.simulation.clock import Crash, Violation, nobody
+from tests.simulation.cut import configured, cut, cut_soon
 from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
 from tests.simulation.linked import apart, link
@@ -105,6 +106,8 @@ SHAPES = (
     Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
     Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
     Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(link, rotate)),
+    Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(cut, rotate)),
+    Shape(2, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(rotate, cut_soon)),
 )
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 SWERVE = (1, 3)
@@ -413,6 +416,7 @@ class History:
             self.turn_and_sleep()
             self._change_provider()
             self._give_up_names()
+            self._give_the_zone()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last) and not take_away(world):
@@ -436,6 +440,11 @@ class History:
         if any(f.kind == "misconfigured" and f.lane.verb == "inspect" for f in self.world.journal.head.failing):
             self.clock.stirred_at = self.clock.t
             self.world.give_up_names()
+
+    def _give_the_zone(self) -> None:
+        """What people do who were told that no provider writes a zone."""
+        if any(f.code == "dns.no_provider" for f in self.world.journal.head.failing):
+            configured(self.world)
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config: its alias, and those that lead to it."""

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from certagent.lifecycle import events as ev
 from tests.simulation import byhand, linked
+from tests.simulation.cut import configured, cut
 from tests.simulation.dns import RR
 from tests.simulation.mail import Shown
 from tests.simulation.mischief import alias, unasked, wildcard
@@ -143,6 +144,14 @@ def _alias(history: Explored) -> bool:
     return len(history.world.zones[0].versions) > before
 
 
+def _cut(history: Explored) -> bool:
+    """With its records; and the DNS provider does not write it."""
+    zones = history.world.provider.zones
+    new = cut(history.world)
+    history.world.provider.zones = zones
+    return new
+
+
 def _withdrawn(history: Explored) -> bool:
     """A TLSA name is taken out of the configuration, or put in again."""
     world = history.world
@@ -182,6 +191,8 @@ EVENTS: dict[str, Event] = {
     "records are removed": _emptied,
     "records appear that nobody declared": _unasked,
     "a wildcard gives records": _person(wildcard),
+    "a name becomes a zone of its own": _cut,
+    "the DNS provider is given that zone": lambda history: configured(history.world),
     "a name is withdrawn": _withdrawn,
     "an alias leads elsewhere": _alias,
 }

@@ -22,6 +22,7 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
 from tests.simulation.ca import Ca, Vault, unmanaged
 from tests.simulation.clock import Clock, Journal
+from tests.simulation.cut import OneWriter
 from tests.simulation.dns import RR, Dns, Zone
 from tests.simulation.edges import Provider, Resolver
 from tests.simulation.judge import Judge
@@ -93,7 +94,7 @@ class World:
         self.edges = Edges(
             issuer=self._issuer,
             resolver=self._resolver,
-            zones=self.provider,  # pyright: ignore[reportArgumentType] -- no `get`: nothing may believe the provider
+            zones=OneWriter(self.provider),
             vault=self.vault,
             servers=self.hosts,
             probe=self._probe,
