@@ -233,11 +233,12 @@ class History:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
         self.peace()
         self.until_converged("after the faults")
-        draw = self.world.rng.random()
-        if draw < 0.4:
+        world, draw = self.world, self.world.rng.random()
+        now = world.journal.now()
+        if draw < 0.4 and not any(budget.used(now) for budget in world.journal.head.budgets):
             # what people want takes its time, too, where all writes of the day are used
-            provider = self.world.provider
-            provider.capabilities = replace(provider.capabilities, writes_per_day=None)
+            world.provider.capabilities = replace(world.provider.capabilities, writes_per_day=None)
+            configured(world)
             DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
             self.until_converged("after what was asked for")
 

@@ -1,10 +1,10 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`make mutants`, or this module with N=, JOBS=, ONLY=name,… and EXPLORE=states (whether an exploration of the smallest
-worlds finds it, too): a mutant is a replacement in the syntax tree of one module, made in memory as a separate
-process imports it. It is caught when a history of the first N seeds ends in a violation that the engine as it is does
-not have: each seed is run on both. The list and the rate are printed; exit status 1 if one survives or does not apply
-to the sources any more (see `mutations.py`).
+`make mutants`, or this module with N=, JOBS=, ONLY=name,…, WITH=mischief (only histories that begin with it) and
+EXPLORE=states (whether an exploration of the smallest worlds finds it, too): a mutant is a replacement in the syntax
+tree of one module, made in memory as a separate process imports it. It is caught when a history of the first N seeds
+ends in a violation that the engine as it is does not have: each seed is run on both. The list and the rate are printed;
+exit status 1 if one survives or does not apply to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
@@ -52,12 +52,14 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def hunt(mutant: Mutant, first: int, count: int) -> int:
+def hunt(mutant: Mutant, first: int, count: int, mischief: str) -> int:
     """In a process of its own: run histories from that seed on until one is violated."""
     sys.meta_path.insert(0, _Finder(mutant))
     from tests.simulation.ca import cheap
-    from tests.simulation.tree import TREE, grown
+    from tests.simulation.tree import TREE, grown, only_with
 
+    if mischief:
+        only_with(mischief)
     with cheap() as dice:
         for number in range(first // TREE, -(-count // TREE)):
             try:
@@ -95,26 +97,27 @@ class Verdict(NamedTuple):
     took_s: float
 
 
-def judge(mutant: Mutant, count: int) -> Verdict:
+def judge(mutant: Mutant, count: int, mischief: str) -> Verdict:
     """Hunt it in a new process."""
     began = time.monotonic()
     first = 0
     while True:
         argv = [sys.executable, "-m", "tests.simulation.mutants", f"ONE={mutant.name}", f"N={count}", f"FROM={first}"]
+        argv.append(f"WITH={mischief}")
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         seed, _, how = done.stdout.strip().partition("\t")
         if done.returncode not in (0, 1) or not how:
             seed, how = "?", (done.stderr.strip().splitlines() or ["no answer"])[-1]
         caught = done.returncode == 0 and seed != "?"
-        if not caught or not violated(seed):
+        if not caught or not violated(seed, mischief):
             return Verdict(mutant, caught, seed, how, time.monotonic() - began)
         print(f"the engine as it is violates SEED={seed}; it does not count", flush=True)
         first = int(seed) + 1
 
 
-def violated(seed: str) -> bool:
+def violated(seed: str, mischief: str) -> bool:
     """Whether the engine as it is fails in that history: it should not."""
-    argv = [sys.executable, "-m", "tests.simulation.simulate", f"SEED={seed}"]
+    argv = [sys.executable, "-m", "tests.simulation.simulate", f"SEED={seed}", f"WITH={mischief}"]
     return subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
 
@@ -122,17 +125,17 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
     count, jobs = int(given.get("N") or 1000000), int(given.get("JOBS") or 2)
-    states = int(given.get("EXPLORE") or 0)
+    states, mischief = int(given.get("EXPLORE") or 0), given.get("WITH", "")
     if one := given.get("ONE"):
         mutant = next(m for m in MUTANTS if m.name == one)
-        return explored(mutant, states) if states else hunt(mutant, int(given["FROM"]), count)
+        return explored(mutant, states) if states else hunt(mutant, int(given["FROM"]), count, mischief)
     only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
     chosen = [m for m in MUTANTS if only is None or m.name in only]
     caught = 0
     with ThreadPoolExecutor(jobs) as pool:
 
         def verdict_of(mutant: Mutant) -> Verdict:
-            return judge(mutant, count)
+            return judge(mutant, count, mischief)
 
         for verdict in pool.map(verdict_of, chosen):
             caught += verdict.caught

@@ -15,7 +15,7 @@ from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
-from tests.simulation.history import SHAPES, Done, History, Outcome
+from tests.simulation.history import SHAPES, Done, History, Outcome, Shape
 from tests.simulation.world import World
 
 TREE = 32
@@ -24,6 +24,8 @@ TREE = 32
 
 class Trunk:
     """The first history of a tree; it keeps some of its moments."""
+
+    shapes: tuple[Shape, ...] = SHAPES
 
     def __init__(self, number: int, dice: Dice, *, tracing: bool) -> None:
         self.seed = number * TREE
@@ -37,7 +39,7 @@ class Trunk:
 
     def _grow(self) -> Outcome:
         rng = random.Random(self.seed)
-        (shape,) = rng.choices(SHAPES, [s.share for s in SHAPES])
+        (shape,) = rng.choices(self.shapes, [s.share for s in self.shapes])
         number = rng.randrange(WORLDS)
         try:
             world = converged(number, rng) if shape.converged else World(rng)
@@ -78,6 +80,11 @@ class Trunk:
             history.hostile()
 
         return told(history, seed, run)
+
+
+def only_with(mischief: str) -> None:
+    """From now on, in this process: histories that begin with the mischief whose function has this name."""
+    Trunk.shapes = tuple(s for s in SHAPES if mischief in {one.__name__ for one in s.first})
 
 
 def told(history: History, seed: int, run: Callable[[], None]) -> Outcome:
