@@ -17,10 +17,13 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rrset
+from cryptography import x509
 from dns.rdatatype import CNAME, TLSA, TXT
 from msgspec import Struct
 
-from certagent.acme import ari, transport
+from certagent.acme import ari, client, transport
+from certagent.acme.challenges import dns01
+from certagent.acme.https import Response
 from certagent.config import load
 from certagent.dns import resolvconf, validator
 from certagent.dns.message import read, zone_of
@@ -92,6 +95,37 @@ def acme(data: bytes) -> object:
         linking = transport.Answer("ca.example/x", status, {"Link": text(data)}, data)
         assert all(map(weburl.is_https, linking.links("alternate")))
     return transport.Answer("ca.example/x", 201, {"Location": text(data)}, data).location
+
+
+def acme_objects(data: bytes) -> object:
+    """Orders and authorizations of a CA, and the responses to its challenges."""
+    answer = transport.Answer("ca.example/x", 200, {}, data)
+    found: list[object] = []
+    for kind in (client._Order, client._Account, client._Authorization):  # pyright: ignore[reportPrivateUsage]
+        try:
+            found.append(one := answer.read(kind))
+        except Error:
+            continue
+        if isinstance(one, client._Authorization):  # pyright: ignore[reportPrivateUsage]
+            of = one.identifier.value
+            found += [dns01.Dns01.respond(of, challenge.token, "thumbprint") for challenge in one.challenges]
+    return found
+
+
+def redirect(data: bytes) -> object:
+    """Where a CA sends its clients, and what nonce it gives."""
+    headers = {"Location": data.decode("latin-1"), "Replay-Nonce": data.decode("latin-1")}
+    answers = iter((302, 307, 200, 200))
+
+    def request(*_: object, **__: object) -> Response:
+        return Response(next(answers), headers, b"{}")
+
+    return transport.Transport("https://ca.example/dir", cast("Any", SimpleNamespace(request=request))).directory()
+
+
+def der(data: bytes) -> object:
+    found = bundle.facts([data])
+    return found, ari.certificate_id(x509.load_der_x509_certificate(data))
 
 
 def url(data: bytes) -> object:
@@ -218,6 +252,9 @@ def parsers() -> dict[str, Parser]:
         answer.answer.append(dns.rrset.from_text(name, 300, "IN", *rrset))
     directory = {name: f"https://ca.example/{name}" for name in ("newNonce", "newAccount", "newOrder", "revokeCert")}
     problem = {"type": "urn:ietf:params:acme:error:caa", "detail": "no", "subproblems": [{"detail": "x"}]}
+    order = {"status": "valid", "finalize": "https://ca/f", "expires": "2026-12-01T00:00:00Z", "error": problem}
+    to_meet = {"type": "dns-01", "url": "https://ca/c", "token": "x-_", "error": problem}
+    authorization = {"identifier": {"type": "dns", "value": made.HOST}, "status": "pending", "challenges": [to_meet]}
     window = {"suggestedWindow": {"start": "2026-11-30T00:00:00Z", "end": "2026-12-01T00:00:00Z"}}
     hook = {"ok": True, "rrset": {"values": ["3 1 1 aa"], "ttl_s": 60}}
     pem = made.leaf().pem + made.issuing().pem + made.root().pem
@@ -227,12 +264,14 @@ def parsers() -> dict[str, Parser]:
     )
     return {
         "acme answer": Parser(acme, (json.dumps(directory).encode(), json.dumps(problem).encode(), b"https://ca/x")),
+        "acme objects": Parser(acme_objects, tuple(json.dumps(one).encode() for one in (order, authorization))),
+        "acme redirect": Parser(redirect, (b"https://ca.example/y", b"/z?x", b"//[::1]:1/")),
         "acme window": Parser(
             lambda data: ari.window(data, None), (json.dumps(window).encode(),), (ValueError, RecursionError)
         ),
         "chain": Parser(chain, (pem,)),
         "configuration": Parser(config, (GOOD,)),
-        "der": Parser(lambda data: bundle.facts([data]), (made.leaf().der, made.root().der)),
+        "der": Parser(der, (made.leaf().der, made.root().der)),
         "dns answer": Parser(dns_answer, (answer.to_wire(),)),
         "child": Parser(child_answer, (b'{"rrset":{"values":["3 1 1 aa"],"ttl_s":60}}',)),
         "delv": Parser(

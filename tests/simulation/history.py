@@ -105,10 +105,14 @@ SHAPES = (
     Shape(2, False, (30, 60), (0, 0, 1), (0,), 0.4, 0.4, first=(roll_by_hand,)),
     Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
     Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
+)
+RARE = (
     Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(link, rotate)),
     Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(cut, rotate)),
     Shape(2, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(rotate, cut_soon)),
 )
+"""Drawn with dice of their own, so that the histories of all other seeds stay as they are."""
+RARE_SHARE = 0.02
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 SWERVE = (1, 3)
 """Least and most steps of what is otherwise in a branch."""

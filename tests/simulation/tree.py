@@ -15,7 +15,7 @@ from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
-from tests.simulation.history import SHAPES, Done, History, Outcome, Shape
+from tests.simulation.history import RARE, RARE_SHARE, SHAPES, Done, History, Outcome, Shape
 from tests.simulation.world import World
 
 TREE = 32
@@ -38,8 +38,10 @@ class Trunk:
         self.outcome = self._grow()
 
     def _grow(self) -> Outcome:
-        rng = random.Random(self.seed)
+        rng, own = random.Random(self.seed), random.Random(f"rare {self.seed}")
         (shape,) = rng.choices(self.shapes, [s.share for s in self.shapes])
+        if self.shapes is SHAPES and own.random() < RARE_SHARE:
+            (shape,) = own.choices(RARE, [s.share for s in RARE])
         number = rng.randrange(WORLDS)
         try:
             world = converged(number, rng) if shape.converged else World(rng)
@@ -84,7 +86,7 @@ class Trunk:
 
 def only_with(mischief: str) -> None:
     """From now on, in this process: histories that begin with the mischief whose function has this name."""
-    Trunk.shapes = tuple(s for s in SHAPES if mischief in {one.__name__ for one in s.first})
+    Trunk.shapes = tuple(s for s in (*SHAPES, *RARE) if mischief in {one.__name__ for one in s.first})
 
 
 def told(history: History, seed: int, run: Callable[[], None]) -> Outcome:
