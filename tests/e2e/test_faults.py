@@ -153,7 +153,7 @@ class TestDns:
         before = len(site.kinds())
         with old_one_serves(site):
             site.dns.stop_secondary()
-            done = site.run("renew", "--force", code=1, seconds=90)  # each question to the silent server takes its time
+            done = site.run("renew", "--force", code=1, seconds=240)  # a question to a silent server takes its time
             one_error(done, rf"{re.escape(NS2)} gave no answer.*\[dns\.not_yet\]")
             until(lambda: site.run("renew", code=None) and "Issued" in site.kinds()[before:], 120, "it is issued")
             ready = [e["event"] for e in site.history() if e["event"]["type"] == "OrderReady"][-1]
@@ -390,7 +390,7 @@ class TestDisk:
 
     def test_full_where_the_state_is(self, place: Path, lab_dns: Dns, pebble: Pebble, sender: Sender) -> None:
         """ENOSPC at whatever point of a roll: a clear line, never a wrong state; room again, and it goes on."""
-        with Site(place, lab_dns, pebble) as site, tmpfs(site.state_dir, "3m", mode="700"):
+        with Site(place, lab_dns, pebble) as site, tmpfs(site.state_dir, "6m", mode="700"):
             site.publish_all()
             site.write()
             site.run("renew", "--wait")
