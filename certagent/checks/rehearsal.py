@@ -3,7 +3,7 @@
 Real are the CA's challenges and the responses to them (put in place, seen everywhere, taken away), a certificate for a
 throw-away key, its verification, the mail server's check, handshakes with every service, and every question to DNS.
 That TLSA records may be written is tried by removing a value that is not there. Never done: TLSA records added or
-removed, files installed, a server reloaded, the journal written.
+removed, files installed, a server reloaded, the journal written (but for the count of `counted.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from certagent.agent.act import hiding, issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.checks import delegation, undeclared, wildcards
+from certagent.checks.counted import Counted
 from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
@@ -178,7 +179,8 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)
         order = issuer.order(csr, profile=spec.profile)
-        with _presented(run, spec, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
+        challenges = order.challenges or _made_up(spec)
+        with _presented(run, wiring, spec, edges, challenges) as lag_s:
             _seen(run, f"challenge {key_type}", challenges, edges, lag_s)
             issuer.answer(order.url)
         now = wiring.journal.now().wall
@@ -218,18 +220,17 @@ def _made_up(spec: Spec) -> tuple[Challenge, ...]:
 
 @contextmanager
 def _presented(
-    run: _Run, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
-) -> Generator[tuple[Sequence[Challenge], float]]:
+    run: _Run, wiring: Wiring, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
+) -> Generator[float]:
     """The responses, for as long as they are needed, and in how many seconds they are shown; taken away whatever
     happens.
     """
     try:
         run.written += map(str, challenges)  # before: if the answer is lost, they may be there
-        lag_s = act.present(challenges, spec, edges)
-        yield challenges, lag_s
+        yield act.present(challenges, spec, edges, Counted(wiring, spec.name))
     finally:
         with run.trying("removing the responses to challenges"):
-            act.clean_up(challenges, edges)
+            act.clean_up(challenges, edges, Counted(wiring, spec.name, removes=True))
             run.removed += map(str, challenges)
 
 

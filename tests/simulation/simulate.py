@@ -2,8 +2,8 @@
 
 `N` histories, in whole trees (see `simulation/tree.py`), from seed `FROM` (0) on, over `JOBS` processes; or one, by its
 `SEED`, with a readable trace: time, what the agent did and why, what is served, and every set that some cache may hold.
-`WITH=wildcard`: only those that begin with this mischief. Exit status 1 on any violation. The digest at the end is of
-every step and wait of every history: where it is the same after a change of the code, the agent does the same.
+Exit status 1 on any violation. The digest at the end is of every step and wait of every history: where it is the same
+after a change of the code, the agent does the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from tests.simulation.ca import cheap
 from tests.simulation.converged import prepare
 from tests.simulation.history import Done
-from tests.simulation.tree import TREE, grown, only_with, run
+from tests.simulation.tree import TREE, grown, run
 
 CHUNK = 16
 """Trees of a process at a time; few enough to keep two processes busy to the end."""
@@ -85,11 +85,9 @@ def one(seed: int) -> int:
 def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
-    if unknown := set(given) - {"N", "SEED", "JOBS", "FROM", "WITH"}:
-        print(f"unknown: {', '.join(sorted(unknown))}; known: N= SEED= JOBS= FROM= WITH=")
+    if unknown := set(given) - {"N", "SEED", "JOBS", "FROM"}:
+        print(f"unknown: {', '.join(sorted(unknown))}; known: N= SEED= JOBS= FROM=")
         return 2
-    if given.get("WITH"):
-        only_with(given["WITH"])
     if given.get("SEED"):
         return one(int(given["SEED"]))
     began = time.monotonic()

@@ -9,23 +9,57 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import cast
 
 from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
-from tests.simulation.history import RARE, RARE_SHARE, SHAPES, Done, History, Outcome, Shape
+from tests.simulation.history import RARE, RARE_SHARE, SHAPES, Done, History, Outcome
 from tests.simulation.world import World
 
 TREE = 32
 """A third of the time goes into the trunk, the rest into the others."""
 
 
+EVERY = (*SHAPES, *RARE)
+_KINDS = range(len(EVERY))
+_OFTEN, _SELDOM = _KINDS[: len(SHAPES)], _KINDS[len(SHAPES) :]
+
+
+def shape_drawn(rng: random.Random, seed: int) -> int:
+    """Which of `EVERY`; the first thing that is drawn, and with dice of their own whether it is a rare one."""
+    kind = rng.choices(_OFTEN, [shape.share for shape in SHAPES])[0]
+    own = random.Random(f"rare {seed}")
+    return own.choices(_SELDOM, [shape.share for shape in RARE])[0] if own.random() < RARE_SHARE else kind
+
+
+def kind_of(number: int) -> int:
+    """The shape of a tree."""
+    return shape_drawn(random.Random(number * TREE), number * TREE)
+
+
+def beginning_with(mischief: str) -> Iterator[int]:
+    """Numbers of trees, without end, in which a mischief is the first thing that happens, by the function's name."""
+    kinds = {kind for kind in _KINDS if mischief in {one.__name__ for one in EVERY[kind].first}}
+    if not kinds:
+        raise LookupError(f"no history begins with {mischief}")
+    return (n for n in count() if kind_of(n) in kinds)
+
+
+def of_each_shape(start: int) -> Iterator[int]:
+    """Numbers of trees from that one on, without end: one of each shape in turn, so that seldom ones come as often."""
+
+    def numbers(kind: int) -> Iterator[int]:
+        return (n for n in count(start) if kind_of(n) == kind)
+
+    for each in zip(*map(numbers, _KINDS), strict=True):
+        yield from each
+
+
 class Trunk:
     """The first history of a tree; it keeps some of its moments."""
-
-    shapes: tuple[Shape, ...] = SHAPES
 
     def __init__(self, number: int, dice: Dice, *, tracing: bool) -> None:
         self.seed = number * TREE
@@ -38,10 +72,8 @@ class Trunk:
         self.outcome = self._grow()
 
     def _grow(self) -> Outcome:
-        rng, own = random.Random(self.seed), random.Random(f"rare {self.seed}")
-        (shape,) = rng.choices(self.shapes, [s.share for s in self.shapes])
-        if self.shapes is SHAPES and own.random() < RARE_SHARE:
-            (shape,) = own.choices(RARE, [s.share for s in RARE])
+        rng = random.Random(self.seed)
+        shape = EVERY[shape_drawn(rng, self.seed)]
         number = rng.randrange(WORLDS)
         try:
             world = converged(number, rng) if shape.converged else World(rng)
@@ -82,11 +114,6 @@ class Trunk:
             history.hostile()
 
         return told(history, seed, run)
-
-
-def only_with(mischief: str) -> None:
-    """From now on, in this process: histories that begin with the mischief whose function has this name."""
-    Trunk.shapes = tuple(s for s in (*SHAPES, *RARE) if mischief in {one.__name__ for one in s.first})
 
 
 def told(history: History, seed: int, run: Callable[[], None]) -> Outcome:
