@@ -2,10 +2,10 @@
 
 `make mutants`, or this module with N=, JOBS=, ONLY=name,…, WITH=mischief (only histories that begin with it) and
 EXPLORE=states (whether an exploration of the smallest worlds finds it, too): a mutant is a replacement in the syntax
-tree of one module, made in memory as a separate process imports it. It is caught when one of N histories ends in a violation that the engine as it is does not have:
-each such seed is run on both. First come those that `make simulate` begins with, then one tree of each shape in turn.
-The list and the rate are printed; exit status 1 if one survives or does not apply to the sources any more (see
-`mutations.py`).
+tree of one module, made in memory as a separate process imports it. It is caught when one of N histories ends in a
+violation that the engine as it is does not have: each such seed is run on both. First come those that `make simulate`
+begins with, then one tree of each shape in turn. The list and the rate are printed; exit status 1 if one survives or
+does not apply to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
