@@ -390,9 +390,7 @@ class TestDisk:
 
     def test_full_where_the_state_is(self, place: Path, lab_dns: Dns, pebble: Pebble, sender: Sender) -> None:
         """ENOSPC at whatever point of a roll: a clear line, never a wrong state; room again, and it goes on."""
-        with Site(place, lab_dns, pebble) as site, tmpfs(site.state_dir, "6m", mode="700"):
-            site.publish_all()
-            site.write()
+        with Site(place, lab_dns, pebble) as site, tmpfs(site.state_dir, "3m", mode="700"):
             site.run("renew", "--wait")
             with Watch(site, sender, "a full disk for the state"):
                 for leave in (0, 8 << 10, 44 << 10, 60 << 10, 90 << 10):
