@@ -92,7 +92,7 @@ def test_each_write_is_journaled_before_it_is_made_and_none_is_too_many() -> Non
     life.passes(budget.DAY)
     present(CHALLENGES, SPEC, site.edges, counted())
     assert site.writes == 3
-    clean_up(CHALLENGES, site.edges, counted())
+    clean_up(CHALLENGES, SPEC, site.edges, counted())
     assert (seen, site.writes) == ([0, 1, 2, 3, 4, 5], 6)
 
 

@@ -21,7 +21,6 @@ from certagent.agent.wiring import Wiring
 from certagent.checks.counted import Counted
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, Misconfigured, NotYet
-from certagent.pki.names import challenge_name
 from certagent.report.findings import Finding
 from certagent.report.providers import VERSION, Provider, Providers
 from certagent.report.terminal import say
@@ -148,8 +147,8 @@ def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Fin
 
 
 def _challenges(wiring: Wiring) -> Iterator[str]:
-    """The challenge names of the configuration."""
-    return (challenge_name(name) for entry in wiring.config.certificates.values() for name in entry.spec.names)
+    """The names of the configuration at which challenges are written."""
+    return (name for entry in wiring.config.certificates.values() for name in entry.spec.challenge_names)
 
 
 def _name_in(wiring: Wiring, zone: str) -> str:
