@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from certagent.acme import ari, client, transport
 from certagent.acme.challenges import dns01
+from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Response
 from certagent.config import load
 from certagent.dns import resolvconf, validator
@@ -108,7 +109,7 @@ def acme_objects(data: bytes) -> object:
             continue
         if isinstance(one, client._Authorization):  # pyright: ignore[reportPrivateUsage]
             of = one.identifier.value
-            found += [dns01.Dns01.respond(of, challenge.token, "thumbprint") for challenge in one.challenges]
+            found += [dns01.Dns01.respond(Offer(of, challenge.token, "thumbprint")) for challenge in one.challenges]
     return found
 
 
