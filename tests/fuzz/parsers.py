@@ -22,7 +22,7 @@ from dns.rdatatype import CNAME, TLSA, TXT
 from msgspec import Struct
 
 from certagent.acme import ari, client, transport
-from certagent.acme.challenges import dns01
+from certagent.acme.challenges import dns01, http01
 from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Response
 from certagent.config import load
@@ -302,6 +302,9 @@ def parsers() -> dict[str, Parser]:
             exim_file, (b".ifdef TLS\ntls_certificate = /a \\\n /b\n.else\nhide tls_privatekey = /k\n.endif\nbegin\n",)
         ),
         "exim list": Parser(exim, (b"<; a ; b;;c", b"25 : smtps", b"x = 1 \\\n 2\n${tls_in_sni}\nbegin acl\n")),
+        "http request": Parser(
+            http01.asked, (b"GET /.well-known/acme-challenge/x HTTP/1.1", b"HEAD http://a/x?y HTTP/1.0")
+        ),
         "http date": Parser(
             lambda data: retry_after_s(text(data), NOW, transport.RETRY_AFTER_MAX_S),
             (b"120", b"Mon, 30 Nov 2026 12:00:30 GMT"),
