@@ -39,14 +39,16 @@ class _RenewalInfo(Struct, rename="camel"):
 
 
 def certificate_id(leaf: x509.Certificate) -> str | None:
-    """A certificate's name in ARI and `replaces` (RFC 9773 section 4.1); None if it has no key identifier."""
+    """A certificate's name in ARI and `replaces` (RFC 9773 section 4.1); None if it has no key identifier, or a
+    negative serial number.
+    """
     try:
         issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     except (x509.ExtensionNotFound, ValueError):
         return None
-    if issuer is None:
-        return None
     number = leaf.serial_number
+    if issuer is None or number < 0:
+        return None
     # The content bytes of the DER INTEGER: one more bit than the number has, for the sign.
     serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
     return f"{_base64url(issuer)}.{_base64url(serial)}"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +51,14 @@ class TestCertificateId:
 
     def test_a_certificate_without_key_identifier_has_no_name(self) -> None:
         assert ari.certificate_id(certificate(1, None)) is None
+
+    @pytest.mark.filterwarnings("ignore:Parsed a serial number")
+    def test_one_with_a_negative_serial_has_no_name(self) -> None:
+        """RFC 5280 section 4.1.2.2 forbids it, and a CA of one's own may not know that."""
+        der = certificate(0x4321, b"\1").public_bytes(serialization.Encoding.DER)
+        negative = x509.load_der_x509_certificate(der.replace(b"\x02\x02\x43\x21", b"\x02\x02\xc3\x21", 1))
+        assert negative.serial_number < 0
+        assert ari.certificate_id(negative) is None
 
 
 class TestWindow:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -118,6 +119,8 @@ class Site:
         }
         self.names = [TLSA_NAME, CHALLENGE]
         """Names whose records are removed at the end (and were, before the beginning)."""
+        self.tlsa_ports = [25]
+        """Where there are TLSA records."""
 
     def __enter__(self) -> Self:
         self._clear()
@@ -132,6 +135,17 @@ class Site:
         self._clear()
         if error is None:
             self.assert_nothing_secret_is_journaled()
+
+    def publish_all(self) -> None:
+        """TLSA records at every port that it serves."""
+        for service in self.server["services"]:
+            service["tlsa"] = True
+        self.tlsa_ports = list(PORTS)
+        self.names += self.tlsa_names[1:]
+
+    @property
+    def tlsa_names(self) -> list[str]:
+        return [f"_{port}._tcp.{NAME}" for port in self.tlsa_ports]
 
     def _clear(self) -> None:
         for name in self.names:
@@ -250,13 +264,7 @@ class Site:
         newest = [g for g in state["generations"] if g["keys"]][-1]
         keys = {f"3 1 1 {leaf['spki']}" for leaf in newest["chains"].values()}
         assert self.served() <= keys
-        desired = sorted(
-            record["value"]
-            for record in self.run("tlsa", "--json").json["records"]
-            if record["tlsa_name"] == f"{TLSA_NAME}."
-        )
-        assert keys <= set(desired)
-        assert self.published() == [desired, desired]
+        self.assert_published(keys, self.run("tlsa", "--json").json["records"])
         assert self.challenges() == [[], []]
         kept = {path.name for path in (self.state_dir / "vault" / NAME).iterdir()} - {"before"}
         known = {k["id"] for k in state["keys"]} | {g["id"] for g in state["generations"] if g["keys"]}
@@ -264,6 +272,13 @@ class Site:
         assert self.leftovers() == []
         assert not state["orders"]
         assert not state["challenges"]
+
+    def assert_published(self, keys: set[str], records: list[dict[str, str]]) -> None:
+        """Both servers have what `certagent tlsa` says, at each name: these keys are among it."""
+        for name in self.tlsa_names:
+            desired = sorted(record["value"] for record in records if record["tlsa_name"] == f"{name}.")
+            assert keys <= set(desired)
+            assert self.published(name) == [desired, desired]
 
     def leftovers(self) -> list[Path]:
         """Files in the making that nobody finished."""
@@ -388,19 +403,32 @@ class Strict(Prober):
 
 
 class Cached(Prober):
-    """A prober that asks the validating resolver, and tells what it said where there was no validated record."""
+    """A prober that asks the validating resolver, and tells what it said where there was no validated record.
+
+    It has a cache itself, behind that of the resolver: what it was given it uses for its TTL.
+    """
+
+    _kept: tuple[set[str], float] = set(), 0.0
+    """Until when."""
+
+    def _records(self) -> set[str]:
+        now = time.monotonic()
+        if now >= self._kept[1]:
+            values, ttl_s = self._asked()
+            self._kept = values, now + ttl_s
+        return self._kept[0]
 
     def _compare(self) -> tuple[str, str]:
         kind, detail = super()._compare()
         if kind == "no record":
-            said = dns.query.udp(dns.message.make_query(TLSA_NAME, "TLSA", want_dnssec=True), RESOLVER, timeout=10)
+            said = dns.query.udp(dns.message.make_query(self.owner, "TLSA", want_dnssec=True), RESOLVER, timeout=10)
             flags, values = dns.flags.to_text(said.flags), [r.to_text() for r in records(said, "TLSA")]
             detail += f"; now {dns.rcode.to_text(said.rcode())} {flags} {values}"
             detail += f"; servers {[[r.to_text() for r in self._at(server)] for server in BOTH_SERVERS]}"
         return kind, detail
 
     def _at(self, server: str) -> list[dns.rdata.Rdata]:
-        return records(dns.query.udp(dns.message.make_query(TLSA_NAME, "TLSA"), server, timeout=10), "TLSA")
+        return records(dns.query.udp(dns.message.make_query(self.owner, "TLSA"), server, timeout=10), "TLSA")
 
 
 @contextlib.contextmanager

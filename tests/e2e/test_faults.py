@@ -28,8 +28,10 @@ NS2 = f"ns2.{ZONE}./{SECONDARY}"
 
 @pytest.fixture
 def site(place: Path, lab_dns: Dns, pebble: Pebble) -> Iterator[Site]:
-    """A host with a certificate in service."""
+    """A host with a certificate in service, and TLSA records at each of its ports."""
     with Site(place, lab_dns, pebble) as site:
+        site.publish_all()
+        site.write()
         site.run("renew", "--wait")
         site.await_caches()
         yield site
@@ -151,7 +153,7 @@ class TestDns:
         before = len(site.kinds())
         with old_one_serves(site):
             site.dns.stop_secondary()
-            done = site.run("renew", "--force", code=1, seconds=90)  # each question to the silent server takes its time
+            done = site.run("renew", "--force", code=1, seconds=240)  # a question to a silent server takes its time
             one_error(done, rf"{re.escape(NS2)} gave no answer.*\[dns\.not_yet\]")
             until(lambda: site.run("renew", code=None) and "Issued" in site.kinds()[before:], 120, "it is issued")
             ready = [e["event"] for e in site.history() if e["event"]["type"] == "OrderReady"][-1]

@@ -1,4 +1,4 @@
-"""Three witnesses look on while certificates are rolled over under kills and faults, and nobody may notice a thing."""
+"""Witnesses look on while certificates are rolled over under kills and faults, and nobody may notice a thing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOLD_S = 4.0
 
 
 class Watch:
-    """All three at once: a `dane-only` Postfix mails, one prober looks through the validating cache, one without.
+    """All at once: a `dane-only` Postfix mails, one prober looks without a cache, and one at each port with two.
 
     Use as a context manager, with a site whose certificate is in service. In the end no mail was deferred, every
     handshake matched, and a line of figures is printed under the name `what`.
@@ -23,7 +23,9 @@ class Watch:
 
     def __init__(self, site: Site, sender: Sender, what: str) -> None:
         self._site, self._what = site, what
-        self._mailer, self._prober, self._strict = Mailer(sender, rate=3), Cached(rate=5), Strict(rate=10)
+        self._mailer, self._strict = Mailer(sender, rate=3), Strict(rate=10)
+        self._cached = {port: Cached(port=port, rate=5) for port in site.tlsa_ports}
+        self._probers = (*self._cached.values(), self._strict)
         self._before = 0
         self.kills = 0
         """For the figures; whoever kills counts."""
@@ -35,9 +37,9 @@ class Watch:
         self._before = len(self._site.history())
         self._site.dns.flush_resolver()  # it may remember that there was no record yet
         self._mailer.start()
-        self._prober.start()
-        self._strict.start()
-        until(lambda: self._prober.match, 5, "the first comparison")
+        for prober in self._probers:
+            prober.start()
+        until(lambda: all(prober.match for prober in self._probers), 10, "the first comparison at each port")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -45,25 +47,25 @@ class Watch:
             if error is None:
                 self._judge()
         finally:
-            for witness in (self._prober, self._strict, self._mailer):
+            for witness in (*self._probers, self._mailer):
                 witness.halt()
 
     def _judge(self) -> None:
         until(
-            lambda: min(self._mailer.mailed, self._prober.compared, self._strict.compared) > 10,
+            lambda: min(self._mailer.mailed, *(prober.compared for prober in self._probers)) > 10,
             60,
             "each has looked ten times, on a busy machine too",
         )
-        self._prober.halt()
-        self._strict.halt()
+        for prober in self._probers:
+            prober.halt()
         mailed = self._mailer.stop()
-        matched = self._prober.match + self._strict.match
-        mismatched = self._prober.mismatch + self._strict.mismatch
-        failures = [*self._prober.failures, *self._strict.failures]
+        failures = [failure for prober in self._probers for failure in prober.failures]
+        mismatched = sum(prober.mismatch for prober in self._probers)
+        cached = ", ".join(f"{prober.match} at port {port}" for port, prober in self._cached.items())
         print(
             f"\n{self._what}: {self.kills} kills, {self._rolls()} rolls; {mailed.sent} mails sent, {mailed.deferred} "
-            f"deferred, {mailed.bounced} bounced; {matched} handshakes matched, {mismatched} mismatched, "
-            f"{len(failures) - mismatched} failed",
+            f"deferred, {mailed.bounced} bounced; handshakes matched: {cached} with caches, {self._strict.match} at "
+            f"port 25 without; {mismatched} mismatched, {len(failures) - mismatched} failed",
             flush=True,
         )
         assert [f"{f.kind}: {f.detail}" for f in failures] == []

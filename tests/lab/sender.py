@@ -174,9 +174,18 @@ class Prober(_Ticker):
             return "match", ""
         return "mismatch", f"served {served}, published {sorted(records)}"
 
+    @property
+    def owner(self) -> str:
+        """The TLSA name."""
+        return f"_{self._port}._tcp.{self._name}"
+
     def _records(self) -> set[str]:
-        query = dns.message.make_query(f"_{self._port}._tcp.{self._name}", "TLSA", use_edns=0, want_dnssec=True)
+        return self._asked()[0]
+
+    def _asked(self) -> tuple[set[str], int]:
+        """What the resolver gives, and for how many seconds."""
+        query = dns.message.make_query(self.owner, "TLSA", use_edns=0, want_dnssec=True)
         answer = dns.query.udp_with_fallback(query, RESOLVER, timeout=10)[0]
         if not answer.flags & dns.flags.AD:
-            return set()
-        return {record.to_text() for record in records(answer, "TLSA")}
+            return set(), 0
+        return {record.to_text() for record in records(answer, "TLSA")}, min(rrset.ttl for rrset in answer.answer)

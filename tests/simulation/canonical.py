@@ -33,7 +33,8 @@ _NAMES = re.compile(r"[0-9a-f]{8,64}|\b[kg]\d+\b|\bv\d+\b|order/\d+")
 class Text:
     """What is written of one world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, old_zone: int) -> None:
+        """`old_zone`: the version of the first zone to which a server may go back."""
         self._t = world.clock.t
         self._elapsed = world.journal.now().elapsed_s
         self._true = world.clock.true_wall()
@@ -41,6 +42,7 @@ class Text:
         self._words: list[str] = []
         for part in _parts(world):
             self._write(part)
+        self._write(world.zones[0].versions[old_zone].sets)
 
     def digest(self) -> bytes:
         """Short."""
@@ -117,17 +119,24 @@ def _parts(world: World) -> Iterator[Any]:
     yield world.spec
     for host in world.hosts.values():
         yield host.name, host.files, host.displaced, host.down, host.misconfigured, host.disk_full, host.flaky
-        yield Moment(host.swapped_by_hand_at), Moment(host.renamed_at), Moment(host.reloaded_at), host.ours
+        yield (
+            Moment(host.swapped_by_hand_at),
+            Moment(host.renamed_at),
+            Moment(host.reloaded_at),
+            host.ours,
+            host.readers,
+        )
         for pool in host.pools:
             old = [(files, None if date is None else Moment(date)) for files, date in pool.old]
             yield pool.address, pool.running, old, pool.broken
     for zone in world.zones:
-        yield zone.name, zone.security, zone.txt, zone.away, Moment(zone.changed_at)
+        yield zone.name, zone.security, zone.inside, zone.txt, zone.away, Moment(zone.changed_at)
         yield {name: Moment(t) for name, t in zone.strange.items()}
         yield zone.versions[-1].sets
         for server in zone.servers:
             flags = server.deaf, server.refuses, server.stuck, server.back
-            yield server.label, len(zone.versions) - server.serial, zone.versions[server.serial].sets, flags
+            last = [version.sets for version in zone.versions[: server.serial + 1][-2:]]
+            yield server.label, len(zone.versions) - server.serial, last, flags
         for name, entries in sorted(zone.entries.items()):
             yield (
                 name,
@@ -135,7 +144,8 @@ def _parts(world: World) -> Iterator[Any]:
                     (_entry(entry) for entry in entries.values() if entry.live or entry.expiry > world.clock.t), key=str
                 ),
             )
-    yield world.judge.heard, world.judge.known, len(world.judge.accepted), world.provider.flaky, world.provider.down
+    yield world.judge.heard, world.judge.known, len(world.judge.accepted)
+    yield world.provider.flaky, world.provider.down, world.provider.zones
     yield world.ca.down, sorted(world.vault.keys), sorted(world.vault.chains), sorted(world.vault.files)
     yield from _coming(world)
 

@@ -292,6 +292,23 @@ class Zone:
                 entry.ttl_s = max(entry.ttl_s, rr.ttl_s)
                 server.given[name] = (entry, rr.ttl_s)
 
+    def takes(self, name: str, parent: Zone) -> None:
+        """A name of the parent is in this zone from now on, with the set that the parent's primary has.
+
+        What caches may hold of it stays what it was.
+        """
+        entry, rr = parent.servers[0].given[name][0], parent.versions[-1].sets.get(name, NOTHING)
+        self.entries[name] = parent.entries.pop(name)
+        for server in parent.servers:
+            parent._close(name, *server.given.pop(name))
+        if rr.content:
+            self.versions[0].sets[name] = rr
+        if entry.content != rr.content:  # the parent gave what a wildcard has
+            entry = self.entries[name].setdefault((rr.content, self.clock.t), Entry(rr.content, self.clock.t))
+        for server in self.servers:
+            entry.live += 1
+            server.given[name] = entry, rr.ttl_s
+
     def heal(self) -> None:
         """Nothing new goes wrong, and what is going on is over soon: every server answers and follows."""
         self.security = "secure"
@@ -324,6 +341,11 @@ class Dns:
         self._zones: dict[str, Zone] = {}
         for zone in zones:
             zone.alias_over = self._alias_over
+
+    def adds(self, child: Zone) -> None:
+        """A zone below another."""
+        self.zones = {child.name: child, **self.zones}
+        self._zones.clear()
 
     def zone_of(self, name: str) -> Zone:
         """The zone of a name."""

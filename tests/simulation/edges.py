@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from certagent.dns.message import one_of_zones
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
 from certagent.dns.recursive import believed
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
@@ -146,8 +146,8 @@ class Resolver:
         return ()
 
     def wildcard_alias(self, name: str) -> str:
-        """Not asked: every zone has a provider."""
-        raise AssertionError(name)
+        """No wildcard is an alias."""
+        return ""
 
     def delegation(self, name: str) -> Delegation:
         """Not asked: only `check` compares it with what the zone says."""
@@ -194,19 +194,18 @@ class Provider:
         self.published: set[str] = set()
         """Every TLSA value the agent ever wrote."""
 
-    @contextmanager
-    def writing(self, zone: str, name: str) -> Generator[Provider]:
-        """See `world.Zones`."""
-        yield self
-
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`: what the primary has."""
         if self.down and self.clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
         return self._current(name, rdtype)
 
+    def _zone(self, name: str) -> Zone:
+        """Of those that it writes: below a cut that it was not told of, this is the parent."""
+        return self.dns.zones[one_of_zones(name, self.zones)]
+
     def _current(self, name: str, rdtype: RdType) -> RRset | None:
-        zone = self.dns.zone_of(name)
+        zone = self._zone(name)
         if rdtype == "TXT":
             values, ttl_s = frozenset(v for n, v in zone.txt if n == name), 60
         else:
@@ -235,7 +234,7 @@ class Provider:
             self.writes.append(clock.t)
         changes = self._changes(name, rdtype, write)
         if changes:
-            self._count(self.dns.zone_of(name).name)
+            self._count(self._zone(name).name)
         if self.down and clock.hostile:
             raise Transient("dns.unreachable", "the provider does not answer")
         fate = rng.random() / self.flaky if clock.hostile and self.flaky else 1.0
@@ -255,7 +254,7 @@ class Provider:
         if fate < 0.06:
             clock.note("      the provider says yes and does nothing")
             if rdtype == "TXT":
-                self.dns.zone_of(name).stray_txt |= {(name, v) for v in write.less}
+                self._zone(name).stray_txt |= {(name, v) for v in write.less}
             return
         if fate < 0.10:
             self._later(rng.choice((1, 30, 600)) * rng.random(), do, (name, rdtype, write))
@@ -325,11 +324,11 @@ class Provider:
         accepted: bool = False,
     ) -> None:
         """`late`: it comes through although nobody was told; `accepted`: as was promised."""
-        zone, clock = self.dns.zone_of(name), self.clock
+        zone, clock = self._zone(name), self.clock
         if rdtype == "TXT":
             zone.txt |= {(name, v) for v in write.more}
             zone.txt -= {(name, v) for v in write.less}
-            if late:
+            if late or zone is not self.dns.zone_of(name):  # the zone was cut off just now
                 zone.stray_txt |= {(name, v) for v in write.more}
             return
         if not self.capabilities.atomic and len(write.more | write.less) > 1:
@@ -345,7 +344,7 @@ class Provider:
         self._put(name, write, asked, late=late, accepted=accepted)
 
     def _put(self, name: str, write: Write, asked: tuple[int, float], *, late: bool, accepted: bool) -> None:
-        zone, clock = self.dns.zone_of(name), self.clock
+        zone, clock = self._zone(name), self.clock
         old = zone.versions[-1].sets.get(name, NOTHING)
         if isinstance(old.content, str):
             if not late and not accepted:

@@ -32,8 +32,10 @@ from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from tests.simulation.byhand import at_once, old_state, roll_by_hand, take_away
 from tests.simulation.clock import Crash, Violation, nobody
+from tests.simulation.cut import configured, cut, cut_soon
 from tests.simulation.demands import DEMANDS
 from tests.simulation.dns import RR, tell
+from tests.simulation.linked import apart, link
 from tests.simulation.mischief import (
     ANYTIME,
     BETWEEN,
@@ -104,6 +106,13 @@ SHAPES = (
     Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
     Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
 )
+RARE = (
+    Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(link, rotate)),
+    Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(cut, rotate)),
+    Shape(2, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(rotate, cut_soon)),
+)
+"""Drawn with dice of their own, so that the histories of all other seeds stay as they are."""
+RARE_SHARE = 0.02
 PEACE = Shape(0, False, (0, 0), (0,), (0,), 0.0, 1.0)
 SWERVE = (1, 3)
 """Least and most steps of what is otherwise in a branch."""
@@ -228,11 +237,12 @@ class History:
         """Once faults stop, all comes to its end in time; and what is due then happens in time."""
         self.peace()
         self.until_converged("after the faults")
-        draw = self.world.rng.random()
-        if draw < 0.4:
+        world, draw = self.world, self.world.rng.random()
+        now = world.journal.now()
+        if draw < 0.4 and not any(budget.used(now) for budget in world.journal.head.budgets):
             # what people want takes its time, too, where all writes of the day are used
-            provider = self.world.provider
-            provider.capabilities = replace(provider.capabilities, writes_per_day=None)
+            world.provider.capabilities = replace(world.provider.capabilities, writes_per_day=None)
+            configured(world)
             DEMANDS[min(int(draw * 20), len(DEMANDS) - 1)](self)
             self.until_converged("after what was asked for")
 
@@ -351,6 +361,7 @@ class History:
         world.journal.disk_full = world.vault.disk_full = False
         world.provider.down = world.ca.down = False
         world.resolver.failing.clear()
+        apart(world)
         for host in world.hosts.values():
             host.misconfigured = host.disk_full = False
             if host.down or any(p.broken for p in host.pools):
@@ -410,6 +421,7 @@ class History:
             self.turn_and_sleep()
             self._change_provider()
             self._give_up_names()
+            self._give_the_zone()
             # everything was observed once more after the last thing that anybody did, or that comes late
             last = max(clock.stirred_at, clock.busy_until)
             if world.judge.converged(world.spec, world.journal, last) and not take_away(world):
@@ -433,6 +445,11 @@ class History:
         if any(f.kind == "misconfigured" and f.lane.verb == "inspect" for f in self.world.journal.head.failing):
             self.clock.stirred_at = self.clock.t
             self.world.give_up_names()
+
+    def _give_the_zone(self) -> None:
+        """What people do who were told that no provider writes a zone."""
+        if any(f.code == "dns.no_provider" for f in self.world.journal.head.failing):
+            configured(self.world)
 
     def _take_aliases_away(self) -> None:
         """What people forgot when they took a name out of the config: its alias, and those that lead to it."""

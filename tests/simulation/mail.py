@@ -39,12 +39,15 @@ Files = dict[str, Shown]
 class Pool:
     """The processes behind one address: those that read the newest file, and older ones with the date of their end."""
 
-    def __init__(self, address: str, files: Files) -> None:
+    def __init__(self, address: str, files: Files, style: Style) -> None:
         self.address = address
+        self.style: Style = style
         self.running = files
         self.old: list[tuple[Files, float | None]] = []
         self.broken = False
         """STARTTLS answers 454 since a reload."""
+        self.flaky = 1.0
+        """As of its host."""
 
     def alive(self, now: float) -> list[Files]:
         """What its processes serve."""
@@ -77,7 +80,9 @@ class Host:
         self.displaced: Files = {}
         """What somebody replaced by hand; the agent cannot know yet, and may put it back."""
         self.renamed_at = self.reloaded_at = 0.0
-        self.pools = [Pool(a, self.files) for a in addresses]
+        self.pools = [Pool(a, self.files, style) for a in addresses]
+        self.readers = [self]
+        """The mail servers whose files are one and the same (`linked.py`)."""
         self.down = False
         self.misconfigured = False
         self.disk_full = False
@@ -106,7 +111,12 @@ class Host:
         return any(not files for pool in self.pools for files in pool.alive(self.clock.t))
 
     def place(self, files: Files) -> None:
-        """The rename."""
+        """The rename; all who read the file read the new one."""
+        for host in self.readers:
+            host.placed(files)
+
+    def placed(self, files: Files) -> None:
+        """Its files are these."""
         self.once |= {s.chain.serial for s in self.files.values()}
         for shown in files.values():
             self.changing(self, shown)
@@ -120,9 +130,9 @@ class Host:
         self.renamed_at = self.clock.t
         self.clock.note(f"      {self.name}: files are {tell(files)}")
         for pool in self.pools:
-            if self.style == "postfix":
+            if pool.style == "postfix":
                 pool.age(files)
-            elif self.style == "exim":
+            elif pool.style == "exim":
                 self.clock.at(5.0, partial(self._switch, pool))
 
     def _switch(self, pool: Pool) -> None:
@@ -215,7 +225,7 @@ class Host:
             raise Transient("mta.reload", f"{self.name} cannot reload")
         self.reloaded_at = clock.t
         for pool in self.pools:
-            fate = rng.random() / self.flaky if clock.hostile else 1.0
+            fate = rng.random() / (self.flaky * pool.flaky) if clock.hostile else 1.0
             if fate < 0.04:
                 clock.note(f"      {self.name} [{pool.address}] fails to reload and says nothing")
                 # nobody told the old processes to end; they do so by themselves as long after the rename at the latest

@@ -21,7 +21,7 @@ from tests.simulation.mail import Host, Shown
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Mischief = Callable[["World"], None]
+Mischief = Callable[["World"], object]
 HOURS = (0.01, 0.1, 0.5, 2.0, 12.0)
 
 

@@ -1,11 +1,11 @@
 """The simulation must be able to fail: the engine is broken on purpose, one mutant at a time, and each must be caught.
 
-`make mutants`, or this module with N=, JOBS=, ONLY=name,… and EXPLORE=states (whether an exploration of the smallest
-worlds finds it, too): a mutant is a replacement in the syntax tree of one module, made in memory as a separate
-process imports it. It is caught when one of N histories ends in a violation that the engine as it is does not have:
-each such seed is run on both. First come those that `make simulate` begins with, then one tree of each shape in turn.
-The list and the rate are printed; exit status 1 if one survives or does not apply to the sources any more (see
-`mutations.py`).
+`make mutants`, or this module with N=, JOBS=, ONLY=name,…, WITH=mischief (only histories that begin with it) and
+EXPLORE=states (whether an exploration of the smallest worlds finds it, too): a mutant is a replacement in the syntax
+tree of one module, made in memory as a separate process imports it. It is caught when one of N histories ends in a
+violation that the engine as it is does not have: each such seed is run on both. First come those that `make simulate`
+begins with, then one tree of each shape in turn. The list and the rate are printed; exit status 1 if one survives or
+does not apply to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ BEGINNING = 160
 """Trees that come as in `make simulate`: five thousand histories catch what breaks in many."""
 
 
-def hunt(mutant: Mutant, passed_over: set[int], most: int) -> int:
+def hunt(mutant: Mutant, passed_over: set[int], most: int, mischief: str) -> int:
     """In a process of its own: run histories until one is violated, but for seeds that are passed over."""
     sys.meta_path.insert(0, _Finder(mutant))
     from tests.simulation.ca import cheap
-    from tests.simulation.tree import TREE, grown, of_each_shape
+    from tests.simulation.tree import TREE, beginning_with, grown, of_each_shape
 
-    numbers = chain(range(BEGINNING), of_each_shape(BEGINNING))
+    numbers = beginning_with(mischief) if mischief else chain(range(BEGINNING), of_each_shape(BEGINNING))
     with cheap() as dice:
         for number in islice(numbers, -(-most // TREE)):
             try:
@@ -102,12 +102,12 @@ class Verdict(NamedTuple):
     took_s: float
 
 
-def judge(mutant: Mutant, count: int) -> Verdict:
+def judge(mutant: Mutant, count: int, mischief: str) -> Verdict:
     """Hunt it in a new process."""
     began = time.monotonic()
     passed_over: set[str] = set()
     while True:
-        one = [f"ONE={mutant.name}", f"N={count}", f"PASS={','.join(sorted(passed_over))}"]
+        one = [f"ONE={mutant.name}", f"N={count}", f"PASS={','.join(sorted(passed_over))}", f"WITH={mischief}"]
         argv = [sys.executable, "-m", "tests.simulation.mutants", *one]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         seed, _, how = done.stdout.strip().partition("\t")
@@ -130,18 +130,18 @@ def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
     count, jobs = int(given.get("N") or 1000000), int(given.get("JOBS") or 2)
-    states = int(given.get("EXPLORE") or 0)
+    states, mischief = int(given.get("EXPLORE") or 0), given.get("WITH", "")
     if one := given.get("ONE"):
         mutant = next(m for m in MUTANTS if m.name == one)
         passed_over = set(map(int, filter(None, given.get("PASS", "").split(","))))
-        return explored(mutant, states) if states else hunt(mutant, passed_over, count)
+        return explored(mutant, states) if states else hunt(mutant, passed_over, count, mischief)
     only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
     chosen = [m for m in MUTANTS if only is None or m.name in only]
     caught = 0
     with ThreadPoolExecutor(jobs) as pool:
 
         def verdict_of(mutant: Mutant) -> Verdict:
-            return judge(mutant, count)
+            return judge(mutant, count, mischief)
 
         for verdict in pool.map(verdict_of, chosen):
             caught += verdict.caught

@@ -744,6 +744,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "False",
     ),
     Mutant(
+        "one-file-two-servers",
+        "a file that two mail servers read is written for neither",
+        "mta.claims:clashes",
+        "if earlier := parts.get(claim.entry) or whole_file: ...",
+        "if earlier := None: ...",
+    ),
+    Mutant(
+        "below-a-cut",
+        "a provider of the parent does not write a zone below it: nobody would see that",
+        "agent.zones:Zones.writing",
+        "if not zone_of(candidate, (zone,)): ...",
+        "if False: ...",
+    ),
+    Mutant(
         "put-back-by-all",
         "what is put back breaks no key type that is served",
         "lifecycle.gates:breaks_more",

@@ -16,26 +16,43 @@ from tests.simulation.ca import Dice
 from tests.simulation.clock import Crash, Violation, nobody
 from tests.simulation.converged import WORLDS, converged
 from tests.simulation.copies import Kept, keep
-from tests.simulation.history import SHAPES, Done, History, Outcome
+from tests.simulation.history import RARE, RARE_SHARE, SHAPES, Done, History, Outcome
 from tests.simulation.world import World
 
 TREE = 32
 """A third of the time goes into the trunk, the rest into the others."""
 
 
-_KINDS, _SHARES = range(len(SHAPES)), [shape.share for shape in SHAPES]
+EVERY = (*SHAPES, *RARE)
+_KINDS = range(len(EVERY))
+_OFTEN, _SELDOM = _KINDS[: len(SHAPES)], _KINDS[len(SHAPES) :]
 
 
-def shape_drawn(rng: random.Random) -> int:
-    """Which of `SHAPES`; the first thing that is drawn."""
-    return rng.choices(_KINDS, _SHARES)[0]
+def shape_drawn(rng: random.Random, seed: int) -> int:
+    """Which of `EVERY`; the first thing that is drawn, and with dice of their own whether it is a rare one."""
+    kind = rng.choices(_OFTEN, [shape.share for shape in SHAPES])[0]
+    own = random.Random(f"rare {seed}")
+    return own.choices(_SELDOM, [shape.share for shape in RARE])[0] if own.random() < RARE_SHARE else kind
+
+
+def kind_of(number: int) -> int:
+    """The shape of a tree."""
+    return shape_drawn(random.Random(number * TREE), number * TREE)
+
+
+def beginning_with(mischief: str) -> Iterator[int]:
+    """Numbers of trees, without end, in which a mischief is the first thing that happens, by the function's name."""
+    kinds = {kind for kind in _KINDS if mischief in {one.__name__ for one in EVERY[kind].first}}
+    if not kinds:
+        raise LookupError(f"no history begins with {mischief}")
+    return (n for n in count() if kind_of(n) in kinds)
 
 
 def of_each_shape(start: int) -> Iterator[int]:
     """Numbers of trees from that one on, without end: one of each shape in turn, so that seldom ones come as often."""
 
     def numbers(kind: int) -> Iterator[int]:
-        return (n for n in count(start) if shape_drawn(random.Random(n * TREE)) == kind)
+        return (n for n in count(start) if kind_of(n) == kind)
 
     for each in zip(*map(numbers, _KINDS), strict=True):
         yield from each
@@ -56,7 +73,7 @@ class Trunk:
 
     def _grow(self) -> Outcome:
         rng = random.Random(self.seed)
-        shape = SHAPES[shape_drawn(rng)]
+        shape = EVERY[shape_drawn(rng, self.seed)]
         number = rng.randrange(WORLDS)
         try:
             world = converged(number, rng) if shape.converged else World(rng)

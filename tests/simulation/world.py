@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import cast
 
 from msgspec.structs import replace
@@ -21,9 +22,11 @@ from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
 from tests.simulation.ca import Ca, Vault, unmanaged
 from tests.simulation.clock import Clock, Journal
+from tests.simulation.cut import OneWriter
 from tests.simulation.dns import RR, Dns, Zone
 from tests.simulation.edges import Provider, Resolver
 from tests.simulation.judge import Judge
+from tests.simulation.linked import alone, apart
 from tests.simulation.mail import Host, Shown, probe
 
 KEY_TYPES = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
@@ -48,7 +51,7 @@ class World:
         self.awake_since = 0.0
         self.steps = 0
         self.woken = False
-        self.between: list[Callable[[World], None]] = []
+        self.between: list[Callable[[World], object]] = []
         """What people want to do as soon as the agent's turn is over."""
         secondaries = rng.choice((0, 1, 1, 2)), rng.choice((0, 1))
         self.zones = [Zone(clock, n, s) for n, s in zip(("example.org.", "hosted.net."), secondaries, strict=True)]
@@ -91,10 +94,11 @@ class World:
         self.edges = Edges(
             issuer=self._issuer,
             resolver=self._resolver,
-            zones=self.provider,  # pyright: ignore[reportArgumentType] -- no `get`: nothing may believe the provider
+            zones=OneWriter(self.provider),
             vault=self.vault,
             servers=self.hosts,
             probe=self._probe,
+            alone=partial(alone, self),
         )
 
     def _serve_before(self, life: timedelta) -> None:
@@ -172,6 +176,8 @@ class World:
     def configure(self, spec: Spec, what: str) -> None:
         """The operator edits the config."""
         self.clock.note(f"   ? config: {what}")
+        if spec.mail_servers != self.spec.mail_servers:
+            apart(self)  # certagent knows the files of its own mail servers only
         self.spec = self.judge.spec = self._with_undeclared(spec)
         self.provider.epoch += 1
 
@@ -179,7 +185,7 @@ class World:
         """The operator was told that the new certificate lacks a name."""
         self.configure(replace(self.spec, drop_names=self.older_names), f"drop_names {self.older_names}")
 
-    def ask(self, what: Callable[[World], None]) -> None:
+    def ask(self, what: Callable[[World], object]) -> None:
         """People do it as soon as the agent's turn is over; not in peace."""
         if self.clock.hostile:
             self.between.append(what)

@@ -139,7 +139,7 @@ class InChild:
 
     def _judged(self, result: Result, call: _Call, lost: str) -> RRset | None:
         outcome = None
-        with suppress(msgspec.DecodeError):  # also of another shape
+        with suppress(msgspec.DecodeError, RecursionError):  # also of another shape
             outcome = msgspec.json.decode(result.out, type=_Outcome)
         if outcome is None:
             raise Transient(lost, f"{self.SERVICE}: its child process gave no answer (exit status {result.code})")

@@ -17,7 +17,7 @@ from certagent.dns.message import canonical
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.protocol import Capabilities, RdType, Ttl
 from certagent.dns.providers.single import Record, RecordByRecord
 
 _PAGE = 100
@@ -48,7 +48,7 @@ class _Record(Struct):
     id: str
     name: str
     type: str
-    ttl: int
+    ttl: Ttl
     content: str = ""
     data: _Data | None = None
 

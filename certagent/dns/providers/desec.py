@@ -17,7 +17,7 @@ from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -28,11 +28,11 @@ class Options(HttpOptions, frozen=True, kw_only=True):
 
 
 class _Domain(Struct):
-    minimum_ttl: int
+    minimum_ttl: Ttl
 
 
 class _Set(Struct):
-    ttl: int
+    ttl: Ttl
     records: list[str]
 
 

@@ -13,7 +13,7 @@ from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 
 
 class Options(HttpOptions, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class _Domain(Struct):
 
 
 class _Set(Struct):
-    rrset_ttl: int
+    rrset_ttl: Ttl
     rrset_values: list[str]
 
 

@@ -17,7 +17,7 @@ from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 from certagent.errors import Rejected, Transient
 
 _PAUSE_S = 0.2
@@ -38,7 +38,7 @@ class _Record(Struct):
 
 class _Set(Struct):
     records: list[_Record]
-    ttl: int | None = None
+    ttl: Ttl | None = None
 
 
 class _Found(Struct):
@@ -46,7 +46,7 @@ class _Found(Struct):
 
 
 class _Zone(Struct):
-    ttl: int
+    ttl: Ttl
 
 
 class _ZoneFound(Struct):

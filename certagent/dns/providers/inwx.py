@@ -20,7 +20,7 @@ from certagent.dns.presentation import text_of
 from certagent.dns.providers import totp
 from certagent.dns.providers.about import About
 from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.protocol import Capabilities, RdType, Ttl
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Rejected, Transient, Usage
 
@@ -58,7 +58,7 @@ class _Record(Struct):
     name: str
     type: str
     content: str
-    ttl: int
+    ttl: Ttl
 
 
 class _Records(Struct):

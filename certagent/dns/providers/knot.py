@@ -26,6 +26,7 @@ _BUSY = "too many transactions"
 _PATIENCE_S = 5.0
 """A transaction of certagent takes well below a second; one that is open for longer was left open."""
 _PAUSE_S = 0.02
+_TTL_MAX_DIGITS = 9
 _LIMIT_BYTES = 1 << 20
 """Of one set or one transaction, far more than any has."""
 
@@ -128,9 +129,12 @@ class Knot:
         found: set[str] = set()
         ttl_s = 0
         for line in _lines(result.out):
-            _, ttl, _, content = line.split(" ", 3)
-            ttl_s = int(ttl)
-            found.add(text_of(rdtype, content))
+            match line.split(" ", 3):
+                case [_, ttl, _, content] if ttl.isascii() and ttl.isdigit() and len(ttl) <= _TTL_MAX_DIGITS:
+                    ttl_s = int(ttl)
+                    found.add(text_of(rdtype, content))
+                case _:
+                    raise Transient("dns.unreachable", printable(f"knotc: prints what is no record: {line}"))
         return RRset(frozenset(found), ttl_s) if found else None
 
     def _done(self, *words: str, lost: str = "dns.unreachable") -> Result:

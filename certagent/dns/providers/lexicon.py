@@ -26,7 +26,7 @@ from certagent.dns.providers.child import InChild
 from certagent.dns.providers.confined import Seen, confined
 from certagent.dns.providers.http import credentials
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, RdType, Timed, zones_of
+from certagent.dns.providers.protocol import Capabilities, RdType, Timed, Ttl, zones_of
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.facts.duration import Duration
@@ -136,7 +136,7 @@ class _Found(Struct):
     name: str
     type: str
     content: str
-    ttl: int
+    ttl: Ttl
 
 
 class Worker(RecordByRecord):

@@ -7,9 +7,9 @@ errors with HTTP status 200. A zone has one TTL. Its name servers take changes e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
@@ -44,7 +44,7 @@ class _Session(Struct):
 
 
 class _Zone(Struct):
-    ttl: str
+    ttl: Annotated[str, Meta(pattern="^[0-9]{0,9}$")]
 
 
 class _Record(Struct):

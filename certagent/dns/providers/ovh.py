@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, cast
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 from certagent.dns.providers.single import Record, RecordByRecord
 
 _TIME = "/auth/time"
@@ -42,16 +42,20 @@ class Options(HttpOptions, frozen=True, kw_only=True):
     """Where the API is; in other regions https://ca.api.ovh.com/1.0 and https://api.us.ovhcloud.com/1.0."""
 
 
+_Seconds = Annotated[int, Meta(ge=0, lt=1 << 40)]
+"""Since 1970."""
+
+
 class _Record(Struct):
     id: int
     target: str
     fieldType: str  # noqa: N815 -- the service's name
     subDomain: str | None = None  # noqa: N815
-    ttl: int | None = None
+    ttl: Ttl | None = None
 
 
 class _Soa(Struct):
-    ttl: int
+    ttl: Ttl
 
 
 class Ovh(HttpProvider, RecordByRecord):
@@ -93,7 +97,7 @@ class Ovh(HttpProvider, RecordByRecord):
         if url.endswith(_TIME):
             return {}
         if self._ahead_s is None:
-            shown = self._api.call("GET", _TIME).read(int)
+            shown = self._api.call("GET", _TIME).read(cast("type[int]", _Seconds))
             self._ahead_s = shown - time.clock_gettime(time.CLOCK_BOOTTIME)
         now = str(round(self._ahead_s + time.clock_gettime(time.CLOCK_BOOTTIME)))
         consumer = secrets["consumer_key"]

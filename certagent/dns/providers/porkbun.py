@@ -6,9 +6,9 @@ Source: https://porkbun.com/api/json/v3/documentation. Every request is a POST w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
@@ -29,7 +29,7 @@ class _Record(Struct):
     name: str
     type: str
     content: str
-    ttl: str
+    ttl: Annotated[str, Meta(pattern="^[0-9]{0,9}$")]
 
 
 class _Records(Struct):
@@ -66,7 +66,7 @@ class Porkbun(HttpProvider, RecordByRecord):
         path = f"/dns/retrieveByNameType/{zone}/{rdtype}/{label}"
         found = self._call(path, lost="dns.unreachable").read(_Records).records
         same = [r for r in found if (r.name.lower().rstrip("."), r.type) == (name.rstrip("."), rdtype)]
-        return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl)) for r in same if r.ttl.isdecimal()]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl)) for r in same if r.ttl]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:
         """See `RecordByRecord`."""

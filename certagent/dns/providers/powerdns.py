@@ -17,7 +17,7 @@ from certagent.dns.presentation import text_of, value_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 from certagent.errors import Error
 
 
@@ -38,7 +38,7 @@ class _Record(Struct):
 class _Set(Struct):
     name: str
     type: str
-    ttl: int
+    ttl: Ttl
     records: list[_Record]
 
 

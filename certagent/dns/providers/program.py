@@ -25,19 +25,18 @@ else (no answer or one that is not understood, the time limit, death by a signal
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from certagent.dns.message import canonical
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Ttl
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.host.programs import Result
 
 MAX_ANSWER_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild
 MAX_DETAIL_CHARS = 300  # a few lines of a terminal
-Ttl = Annotated[int, Meta(ge=0, le=2**31 - 1)]  # RFC 2181 section 8
 
 
 class Was(Struct, frozen=True):

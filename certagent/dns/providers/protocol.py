@@ -22,9 +22,9 @@ Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from certagent.dns.message import absolute, is_name
 from certagent.errors import Misconfigured, Transient
@@ -33,11 +33,15 @@ from certagent.facts.duration import Duration, limit_s
 RdType = Literal["TLSA", "TXT"]
 
 
+Ttl = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""As RFC 2181 section 8 has it; of a service that says another number nothing is believed."""
+
+
 class RRset(Struct, frozen=True):
     """The values at one name and type, with their TTL in seconds."""
 
     values: frozenset[str]
-    ttl_s: int
+    ttl_s: Ttl
     own: tuple[str, ...] = ()
     """The records in the provider's own notation; only the provider that made them reads them, to compare exactly."""
 

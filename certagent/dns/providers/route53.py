@@ -26,7 +26,7 @@ from certagent.dns.providers.child import InChild
 from certagent.dns.providers.compare import same
 from certagent.dns.providers.http import RETRY_AFTER_MAX_S, HttpOptions, checked, credentials
 from certagent.dns.providers.program import printable
-from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, zones_of
+from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Ttl, zones_of
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.facts.duration import Duration
 from certagent.facts.retryafter import retry_after_s
@@ -117,7 +117,7 @@ class _Record(Struct, rename="pascal"):
 class _Set(Struct, rename="pascal"):
     name: str
     type: str
-    ttl: int | None = msgspec.field(name="TTL", default=None)
+    ttl: Ttl | None = msgspec.field(name="TTL", default=None)
     resource_records: list[_Record] = []
     set_identifier: str | None = None
 
