@@ -17,6 +17,7 @@ from dns.rdatatype import CNAME, TLSA, TXT
 from msgspec import Struct
 
 from certagent.acme import ari, transport
+from certagent.acme.challenges import dnspersist01, http01
 from certagent.config import load
 from certagent.dns.message import read, zone_of
 from certagent.dns.providers import program, tsigkey
@@ -167,6 +168,12 @@ def parsers() -> dict[str, Parser]:
             (b"# 2.3.19 (9b5): /etc/d.conf\nlocal_name a {\n ssl_cert = </a\n}\n",),
         ),
         "exim list": Parser(exim, (b"<; a ; b;;c", b"25 : smtps", b"x = 1 \\\n 2\n${tls_in_sni}\nbegin acl\n")),
+        "http request": Parser(
+            http01.asked, (b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n", b"HEAD http://x/a HTTP/1.0\r\n")
+        ),
+        "persistent record": Parser(
+            lambda data: dnspersist01.parsed(text(data)), (b"ca.example; accounturi=https://ca/1; persistUntil=18",)
+        ),
         "http date": Parser(
             lambda data: retry_after_s(text(data), NOW, transport.RETRY_AFTER_MAX_S),
             (b"120", b"Mon, 30 Nov 2026 12:00:30 GMT"),
