@@ -14,6 +14,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.config.schema import Config
 from certagent.errors import Misconfigured, Transient
@@ -158,6 +159,52 @@ def test_a_dns_server_on_this_host_is_proposed(tmp_path: Path, program: str, kin
     assert (section.type, set(section.options)) == (kind, keys)
     assert f"# {program} runs on this host, and answers for example.org." in text
     assert "TODO: is it the" in text
+
+
+UNSIGNED = name("insecure", values=())
+
+
+@pytest.mark.parametrize(("web", "webroot"), [(None, ""), ("nginx", "/var/www/html"), ("", "/var/www/html")])
+def test_where_no_dns_service_is_known_the_ca_looks_at_port_80(tmp_path: Path, web: str | None, webroot: str) -> None:
+    """If no TLSA records have to be written; and a web server that has the port gives the file."""
+    text = proposal.text(seen(POSTFIX, names=(UNSIGNED,), web=web), "today")
+    proposed = read(text, tmp_path)
+    assert not proposed.providers
+    method = proposed.certificates[NAME].spec.challenge
+    assert (method.type, method.webroot) == ("http-01", webroot)
+    assert "TODO: let the firewall pass it" in " ".join(text.replace("#", "").split())
+    Wiring(proposed).check()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"names": (name(),)},
+        {"names": (name("secure", values=()),)},
+        {"names": (name("insecure", values=(), name_servers=("ns1.desec.io.", "ns2.desec.org.")),)},
+        {"names": (UNSIGNED,), "kept_here": {"example.org.": "named"}},
+        {"names": ()},
+    ],
+)
+def test_with_a_provider_it_is_a_record(there: dict[str, Any]) -> None:
+    """One that is known, or that has to write TLSA records anyhow."""
+    text = proposal.text(seen(POSTFIX, **there), "today")
+    assert "challenge:" not in text
+    assert "providers:" in text
+
+
+def test_caa_is_read_for_the_type_that_is_proposed() -> None:
+    allowed = replace(UNSIGNED, caa=("letsencrypt.org; validationmethods=http-01",), caa_at="example.org")
+    assert "error CAA" not in told(seen(POSTFIX, names=(allowed,)))
+    assert "certagent uses dns-01" in told(seen(POSTFIX, names=(replace(allowed, tlsa=name().tlsa),)))
+
+
+def test_the_service_gets_the_right_to_open_port_80() -> None:
+    kinds = host.plugins()
+    for web, needed in ((None, True), ("nginx", False)):
+        survey_ = seen(POSTFIX, names=(UNSIGNED,), web=web)
+        following = steps.next_steps(survey_, kinds, proposal.text(survey_, "today"), None, [])
+        assert any("CAP_NET_BIND_SERVICE" in one.command for one in following) is needed
 
 
 def test_nothing_is_agreed_to_for_the_operator() -> None:

@@ -37,6 +37,8 @@ def wiring(place: Path, more: str, *, tlsa: bool = False) -> Wiring:
     [
         ("challenge: {type: http-01}", False),
         ("challenge: {type: http-01, webroot: /var/www/html}", False),
+        ("challenge: {type: tls-alpn-01}", False),
+        ("challenge: {type: dns-persist-01}\n    names: ['*.example.org']", False),
         ("challenge: {type: http-01}\n    rotate_key: never\n    standby: false", True),
     ],
 )
@@ -50,7 +52,7 @@ def test_a_record_for_challenges_needs_one(tmp_path: Path, more: str) -> None:
         wiring(tmp_path, more).check()
     assert "certificates.mx1.example.org" in caught.value.detail
     assert "certagent dns providers" in caught.value.hint
-    assert "http-01" in caught.value.hint
+    assert "http-01 or tls-alpn-01 or dns-persist-01" in caught.value.hint
 
 
 @pytest.mark.parametrize("more", ["", "rotate_key: never", "standby: false", "rotate_key: 90d"])

@@ -19,8 +19,8 @@ from typing import Annotated, TypeVar
 import msgspec
 from acme import crypto_util, messages
 from cryptography import x509
-from josepy.json_util import field
-from msgspec import Struct
+from josepy.json_util import field as json_field
+from msgspec import Struct, field
 
 from certagent.acme import ari
 from certagent.acme.account import Account, Application, Binding, signer
@@ -60,6 +60,8 @@ class _Challenge(Struct):
     url: str = ""
     status: str = "pending"
     token: str = ""
+    accounturi: str | None = None
+    issuer_domain_names: tuple[str, ...] = field(default=(), name="issuer-domain-names")
     error: Problem | None = None
 
 
@@ -68,6 +70,7 @@ class _Authorization(Struct):
 
     identifier: Identifier
     status: str
+    wildcard: bool = False
     challenges: tuple[_Challenge, ...] = ()
 
 
@@ -80,7 +83,7 @@ class _Account(Struct):
 class _NewOrder(messages.NewOrder):
     """The library's newOrder does not know which certificate is to be replaced (RFC 9773 section 5)."""
 
-    replaces: str | None = field("replaces", omitempty=True)
+    replaces: str | None = json_field("replaces", omitempty=True)
 
 
 class _Patience:
@@ -306,7 +309,16 @@ class Acme:
         name = authorization.identifier.value.removeprefix("*.")
         if name not in ordered:
             raise CaRefusal("ca.rejected", clean(f"{name}: the CA wants this name validated, and it was not ordered"))
-        return loaded(method.type).respond(Offer(name, challenge.token, self._account.thumbprint(), method))
+        offer = Offer(
+            name,
+            challenge.token,
+            self._account.thumbprint(),
+            method,
+            wildcard=authorization.wildcard,
+            account=challenge.accounturi or self._account.url(),
+            issuers=challenge.issuer_domain_names,
+        )
+        return loaded(method.type).respond(offer)
 
     def _open(self, authorization: _Authorization, type_: str) -> _Challenge | None:
         """The challenge of that type, if it is still to be met; None if the authorization is valid already.

@@ -48,6 +48,10 @@ class Resolver(Protocol):
         """Return when every authoritative server gives the TXT values."""
         ...
 
+    def txt(self, name: str) -> frozenset[str]:
+        """The TXT values that every authoritative server gives which answers."""
+        ...
+
     def final(self, name: str) -> tuple[str, str]:
         """(zone, name) at the end of the CNAMEs."""
         ...

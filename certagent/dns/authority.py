@@ -167,6 +167,20 @@ class Resolver:
         seen = len(lacking) < len(said) and all(isinstance(said[key], Unknown) for key in lacking)
         raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}", seen=seen)
 
+    def txt(self, name: str) -> frozenset[str]:
+        """The TXT values that every authoritative address of `name`, which is no alias, shows if it answers.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`: None answers.
+        """
+        name, atlas = absolute(name), self._atlas()
+        said = self._ask_all(atlas, atlas.zone(name), name, TXT)
+        shown = [s.values for s in said.values() if isinstance(s, Answer)]
+        if not shown:
+            words = "; ".join(f"{key} {getattr(s, 'why', 'gives an alias')}" for key, s in said.items())
+            raise Transient("dns.unreachable", f"nobody answers for the TXT records of {name}: {words}")
+        return shown[0].intersection(*shown)
+
     def _late(self, atlas: Atlas, name: str) -> dict[str, str]:
         """Of servers whose zone is older than others', in words: it is the transfer that is late."""
         zone = atlas.zone(name)

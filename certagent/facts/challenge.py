@@ -25,6 +25,13 @@ class About(Struct, frozen=True):
 TYPES = {
     "dns-01": About("certagent.acme.challenges.dns01:Dns01", wildcards=True, label="_acme-challenge"),
     "http-01": About("certagent.acme.challenges.http01:Http01", port=80, webroot=True),
+    "tls-alpn-01": About("certagent.acme.challenges.tlsalpn01:TlsAlpn01", port=443),
+    "dns-persist-01": About(
+        "certagent.acme.challenges.dnspersist01:DnsPersist01",
+        wildcards=True,
+        label="_validation-persist",
+        lasting=True,
+    ),
 }
 """Every type that certagent can meet. A certificate has one of them, by its configuration."""
 

@@ -206,8 +206,8 @@ def _caa(use: Resolvers, name: str) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def forbidden(caa: Iterable[str], ca: str) -> str:
-    """Why CAA keeps the CA from answering a dns-01 challenge; "": it does not."""
+def forbidden(caa: Iterable[str], ca: str, method: str = "dns-01") -> str:
+    """Why CAA keeps the CA from issuing by that type of challenge; "": it does not."""
     values = list(caa)
     why = f"allows {', '.join(v or 'nobody' for v in values)}, not {ca}"
     for value in values:
@@ -216,8 +216,8 @@ def forbidden(caa: Iterable[str], ca: str) -> str:
         methods = parameters.get("validationmethods")
         if domain.lower() != ca:
             continue
-        if methods is not None and "dns-01" not in methods.split(","):  # RFC 8657 section 4
-            why = f"allows {ca} with {methods} only, and certagent uses dns-01"
+        if methods is not None and method not in methods.split(","):  # RFC 8657 section 4
+            why = f"allows {ca} with {methods} only, and certagent uses {method}"
         elif account := parameters.get("accounturi"):  # RFC 8657 section 3
             why = f"allows {ca} for the account {account} only, and certagent makes another"
         else:

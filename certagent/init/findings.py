@@ -11,7 +11,7 @@ from certagent.facts.tls import Chain, Service
 from certagent.facts.unknown import Unknown
 from certagent.init import domain, host, others
 from certagent.init.domain import Name
-from certagent.init.survey import CA, Survey, dane, observed, tlsa_parameters, ttl_s
+from certagent.init.survey import CA, Survey, dane, method, observed, tlsa_parameters, ttl_s
 from certagent.lifecycle import caches
 from certagent.mta.claims import identity
 from certagent.mta.server import Found
@@ -66,7 +66,7 @@ def _names(survey: Survey) -> Iterator[Finding]:
     here = survey.names.here()
     for name in survey.names.known.values():
         if name.name in here or name.name in {n for server in survey.found for n in survey.names.of(server)}:
-            yield from _name(name)
+            yield from _name(name, method(name.name, survey))
     for service in dict.fromkeys(one for services in survey.services.values() for one in services):
         yield from _records(service, survey)
     wanted = {name for server in survey.found for name in survey.names.wanted([server], survey.services)}
@@ -101,7 +101,7 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
             yield Finding("note", f"{service.host}:{service.port} {service.mode}", f"no certificate was met: {why}")
 
 
-def _name(name: Name) -> Iterator[Finding]:
+def _name(name: Name, challenge: str) -> Iterator[Finding]:
     own = [host.is_own(address) for address in name.addresses]
     where = "this host" if all(own) else "not this host (NAT?)" if not any(own) else "in part this host"
     mail = f"; the MX of {', '.join(name.mail_for)}" if name.mail_for else "; no MX that was asked leads here"
@@ -109,7 +109,7 @@ def _name(name: Name) -> Iterator[Finding]:
         yield Finding("ok" if any(own) else "note", name.name, f"{', '.join(name.addresses)}: {where}{mail}")
     for trouble in name.trouble:
         yield Finding("note", name.name, trouble)
-    if objection := domain.forbidden(name.caa, CA):
+    if objection := domain.forbidden(name.caa, CA, challenge):
         detail = f"{name.caa_at} {objection}: its order would be refused"
         yield Finding("error", f"CAA {name.name}", detail, "change the CAA records, or propose another CA below")
     elif name.caa:

@@ -47,7 +47,7 @@ def text(survey: Survey, date: str) -> str:
         "",
         *_ca(),
         "",
-        *_dns(survey, proposed),
+        *_dns(survey, [one for one in proposed if not seen.by_http(one, survey)]),
         "",
         "certificates:",
     ]
@@ -84,6 +84,9 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
             2,
         )
         yield "  #resolvers: [127.0.0.1]"
+    if not proposed:
+        yield from _comment("No provider is needed: the CA looks at port 80, and nothing else has to be written.", 2)
+        return
     yield "  providers:"
     sections = _providers(survey, proposed)
     primaries = [primary for kind, primary in sections if kind == "rfc2136"]
@@ -194,6 +197,7 @@ def _certificate(certificate: Proposed, survey: Survey) -> Iterator[str]:
     yield f"  {certificate.name}:"
     yield "    ca: letsencrypt"
     yield from _names(certificate, survey)
+    yield from _challenge(certificate, survey)
     yield from _comment(_why_keys(certificate, survey), 4)
     yield f"    keys: {_flow(list(certificate.keys))}"
     yield from _dane(certificate, survey)
@@ -215,8 +219,27 @@ def _names(certificate: Proposed, survey: Survey) -> Iterator[str]:
         yield from _comment("TODO: Let's Encrypt takes at most 100 names in a certificate; make several.", 4)
     for name in certificate.names:
         known = survey.names.known.get(name.removeprefix("*."))
-        if known and (why := seen.domain.forbidden(known.caa, seen.CA)):
+        if known and (why := seen.domain.forbidden(known.caa, seen.CA, seen.method(name, survey))):
             yield from _comment(f"TODO: CAA of {known.caa_at} {why}: change it, or use another CA.", 4)
+
+
+def _challenge(certificate: Proposed, survey: Survey) -> Iterator[str]:
+    if not seen.by_http(certificate, survey):
+        return
+    yield from _comment(
+        "No DNS service that certagent knows keeps these zones, so the CA looks at port 80 of every name. TODO: let "
+        "the firewall pass it. With a provider (certagent dns providers) it is a TXT record: then take this out.",
+        4,
+    )
+    if survey.web is None:
+        yield "    challenge: {type: http-01}"
+        return
+    yield from _comment(
+        f"{survey.web or 'Another program'} has port 80. TODO: the directory of its files, or another way of "
+        "docs/how-to/challenges.md.",
+        4,
+    )
+    yield "    challenge: {type: http-01, webroot: /var/www/html}"
 
 
 def _left_out(proposed: list[Proposed], survey: Survey) -> Iterator[str]:

@@ -17,6 +17,7 @@ from certagent.report.words import count
 DEFAULT = Path("/etc/certagent/config.yaml")
 
 _DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
+_PORT_DROP_IN = _DROP_IN.with_name("port.conf")
 
 
 def next_steps(
@@ -57,7 +58,12 @@ def next_steps(
         steps += by_hand if waits else []
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
     if beyond := _beyond_unit(written, kinds):
-        steps.append(Next("let the service write where the files are; all else is read-only for it", _drop_in(beyond)))
+        quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in beyond)
+        what = "let the service write where the files are; all else is read-only for it"
+        steps.append(Next(what, _drop_in(_DROP_IN, f"ReadWritePaths={quoted}")))
+    if "{type: http-01}" in text:
+        what = "let the service take port 80 while a CA looks there"
+        steps.append(Next(what, _drop_in(_PORT_DROP_IN, "CapabilityBoundingSet=CAP_NET_BIND_SERVICE")))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
 
@@ -91,8 +97,7 @@ def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
     return [str(path) for path in written if allowed.isdisjoint(map(str, (path, *path.parents)))]
 
 
-def _drop_in(directories: list[str]) -> str:
-    """The command. The "-" before each: a directory that is gone some day must not keep the service from starting."""
-    quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in directories)
-    lines = shlex.join(["[Service]", f"ReadWritePaths={quoted}"])
-    return f"install -d {_DROP_IN.parent} && printf '%s\\n' {lines} > {_DROP_IN} && systemctl daemon-reload"
+def _drop_in(path: Path, setting: str) -> str:
+    """The command. The "-" before a directory: one that is gone some day must not keep the service from starting."""
+    lines = shlex.join(["[Service]", setting])
+    return f"install -d {path.parent} && printf '%s\\n' {lines} > {path} && systemctl daemon-reload"

@@ -28,6 +28,9 @@ from certagent.report.findings import Finding
 CA = "letsencrypt.org"
 """The CA that is proposed, by its name in CAA (RFC 8659 section 4.2)."""
 
+WEB_PORT = 80
+"""At which a CA looks for the response of http-01 (RFC 8555 section 8.3)."""
+
 EXAMPLE = "mx1.example.org"
 """Stands where no name was found."""
 
@@ -62,6 +65,8 @@ class Survey(Struct, frozen=True):
     """Files that have more than one reader, and who that is."""
     kept_here: dict[str, str] = {}
     """Zones for which a DNS server on this host answers, and its program."""
+    web: str | None = None
+    """The program that has port 80, "" if that is not shown; None: it is free."""
 
 
 class Proposed(NamedTuple):
@@ -112,6 +117,7 @@ def take(kinds: dict[str, Any]) -> Survey:
             silent=tuple((f.name, port) for f in found for port in sorted({s.port for s in f.services} - ports)),
             shared=shared,
             kept_here=kept_here.result(),
+            web=next((processes.holder(one.inode) for one in listeners.result() if one.port == WEB_PORT), None),
         )
 
 
@@ -205,6 +211,25 @@ def _proposed(servers: tuple[Found, ...], survey: Survey, taken: set[str]) -> Pr
     taken.add(name)
     present = {algorithm(c.key_type): c.key_type for server in servers for c in survey.names.in_use[server.name]}
     return Proposed(name, names, tuple(present.get(k, USUAL[k]) for k in kinds(servers[0])), servers)
+
+
+def by_http(certificate: Proposed, survey: Survey) -> bool:
+    """Whether port 80 is the easier way: nothing that is known keeps its zones, and nothing else has to be written
+    there.
+    """
+    known = [survey.names.known[name] for name in certificate.names if name in survey.names.known]
+    return bool(
+        known
+        and not any(name.startswith("*.") for name in certificate.names)
+        and not any(has_tlsa(one, survey) for server in certificate.servers for one in survey.services[server.name])
+        and not any(one.zone in survey.kept_here or providers.service(one.name_servers) for one in known)
+    )
+
+
+def method(name: str, survey: Survey) -> str:
+    """The type of challenge that is proposed for a name."""
+    http = any(name in one.names and by_http(one, survey) for one in certificates(survey))
+    return "http-01" if http else "dns-01"
 
 
 def inside_addresses(service: Service, survey: Survey) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import pytest
 
 from tests.e2e.site import NAME, TLSA_NAME, Done, Site
 from tests.lab import nginx
-from tests.lab.addresses import MX1
+from tests.lab.addresses import MX1, PRIMARY
 from tests.lab.dns import Dns
 from tests.lab.nginx import Nginx
-from tests.lab.pebble import Pebble
+from tests.lab.pebble import NEWER, Pebble
+from tests.lab.pebble import missing as pebble_missing
+from tests.lab.process import Server
+from tests.lab.wait import until
 
 WELL_KNOWN = ".well-known/acme-challenge"
 needs_nginx = pytest.mark.skipif(bool(nginx.missing()), reason=nginx.missing())
@@ -52,6 +55,35 @@ def assert_served(site: Site, done: Done) -> None:
 def passed_over(site: Site) -> list[str]:
     """What this host itself did not see."""
     return [entry["event"]["passed_over"] for entry in site.history() if entry["event"]["type"] == "OrderReady"]
+
+
+TLS_BY_ALPN = """\
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+frontend tls
+  bind :443
+  tcp-request inspect-delay 5s
+  tcp-request content accept if { req.ssl_hello_type 1 }
+  use_backend acme if { req.ssl_alpn acme-tls/1 }
+backend acme
+  server certagent 127.0.0.1:8443
+"""
+
+
+@contextmanager
+def haproxy(place: Path, config: str) -> Generator[None]:
+    """HAProxy, with the port for good."""
+    place.mkdir()
+    (place / "haproxy.cfg").write_text(config)
+    server = Server(place / "haproxy.log", "/usr/sbin/haproxy", "-db", "-f", place / "haproxy.cfg")
+    try:
+        until(lambda: is_open(443), 10, "HAProxy answers")
+        yield
+    finally:
+        server.stop()
 
 
 class TestHttp:
@@ -141,6 +173,90 @@ class TestHttp:
         site.run("renew", at={"OrderReady": "kill -9 $PPID"}, code=-9)
         assert not is_open(80)
         assert_served(site, site.run("renew"))
+
+
+class TestTls:
+    def test_certagent_takes_port_443_for_the_moment(self, site: Site) -> None:
+        use(site, "tls-alpn-01")
+        assert_served(site, site.run("renew"))
+        assert passed_over(site) == [""]
+        assert not is_open(443)
+        assert_served(site, site.run("renew", "--force"))
+
+    def test_a_rehearsal_is_met_and_leaves_nothing(self, site: Site) -> None:
+        use(site, "tls-alpn-01")
+        done = site.run("renew", "--dry-run")
+        assert "its response is seen everywhere" in done.out
+        assert not is_open(443)
+
+    def test_a_port_in_use_is_said_before_the_ca_is_asked(self, site: Site) -> None:
+        use(site, "tls-alpn-01")
+        with closing(socket.create_server((MX1, 443))):
+            done = site.run("renew", code=None)
+        assert "port 443 of this host is in use by py" in done.err
+        assert "use http-01 or dns-01" in done.err
+        assert "Respond!" not in site.kinds()
+
+    def test_a_proxy_in_front_passes_the_protocol_on(self, site: Site, place: Path) -> None:
+        """HAProxy has port 443 for good."""
+        use(site, "tls-alpn-01", listen=["127.0.0.1:8443"])
+        with haproxy(place / "haproxy", TLS_BY_ALPN):
+            assert_served(site, site.run("renew"))
+        assert passed_over(site) == [""]
+
+
+@pytest.fixture
+def newer(site: Site, place: Path) -> Iterator[Pebble]:
+    """In place of the run's Pebble, one that has dns-persist-01."""
+    site.pebble.stop()
+    pebble = Pebble(place / "pebble2", program=NEWER / "usr/bin/pebble")
+    pebble.start()
+    site.ca["ca_bundle"] = str(pebble.https_ca)
+    site.write()
+    yield pebble
+    pebble.stop()
+    site.pebble.restart()
+
+
+@pytest.mark.skipif(bool(pebble_missing()), reason=pebble_missing())
+@pytest.mark.usefixtures("newer")
+class TestPersistent:
+    """A TXT record that stays."""
+
+    NAME = f"_validation-persist.{NAME}"
+
+    def records(self, site: Site) -> list[str]:
+        return site.dns.values(PRIMARY, self.NAME, "TXT")
+
+    def test_without_a_provider_the_record_is_told_and_made_once(self, site: Site) -> None:
+        use(site, "dns-persist-01")
+        site.names.append(self.NAME)
+        first = site.run("renew", code=None)
+        [hint] = [one for one in first.hints if "make this record by hand, once" in one]
+        name, _, value = hint.partition(": ")[2].split(" ", 2)
+        assert name == f"{self.NAME}."
+        assert "accounturi=https://" in value
+        site.dns.update(self.NAME, "TXT", [value])
+        site.dns.settle()
+        assert_served(site, site.run("renew"))
+        assert_served(site, site.run("renew", "--force"))
+        assert len(self.records(site)) == 1
+
+    def test_with_a_provider_it_is_written_and_stays(self, site: Site) -> None:
+        use(site, "dns-persist-01")
+        site.config["dns"] = {"resolvers": ["127.0.0.1"], "providers": {"corp": site.provider}}
+        site.certificate["names"] = [NAME, f"*.{NAME}"]
+        site.write()
+        site.names.append(self.NAME)
+        done = site.run("renew", "--dry-run")
+        assert "its response is seen everywhere" in done.out
+        assert_served(site, site.run("renew"))
+        [record] = self.records(site)
+        assert "policy=wildcard" in record
+        keys = site.served()
+        assert_served(site, site.run("renew", "--force"))
+        assert keys != site.served()
+        assert self.records(site) == [record]
 
 
 def test_a_key_that_is_kept_with_a_record_made_by_hand(site: Site) -> None:

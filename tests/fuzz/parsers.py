@@ -22,7 +22,7 @@ from dns.rdatatype import CNAME, TLSA, TXT
 from msgspec import Struct
 
 from certagent.acme import ari, client, transport
-from certagent.acme.challenges import dns01, http01
+from certagent.acme.challenges import dns01, dnspersist01, http01
 from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Response
 from certagent.config import load
@@ -303,7 +303,11 @@ def parsers() -> dict[str, Parser]:
         ),
         "exim list": Parser(exim, (b"<; a ; b;;c", b"25 : smtps", b"x = 1 \\\n 2\n${tls_in_sni}\nbegin acl\n")),
         "http request": Parser(
-            http01.asked, (b"GET /.well-known/acme-challenge/x HTTP/1.1", b"HEAD http://a/x?y HTTP/1.0")
+            http01.asked,
+            (b"GET /.well-known/acme-challenge/x HTTP/1.1\r\nHost: x\r\n\r\n", b"HEAD http://a/x?y HTTP/1.0"),
+        ),
+        "persistent record": Parser(
+            lambda data: dnspersist01.parsed(text(data)), (b"ca.example; accounturi=https://ca/1; persistUntil=18",)
         ),
         "http date": Parser(
             lambda data: retry_after_s(text(data), NOW, transport.RETRY_AFTER_MAX_S),

@@ -174,5 +174,6 @@ def bring_back(saved: Backup, world: World) -> None:
     world.judge.forgotten(lost, world.journal.head)
     for zone in world.zones:
         zone.stray_txt |= {(c.name, c.value) for c in lost.challenges}
+    world.web.stray |= {*lost.challenges}
     if world.rng.random() < 0.3:
         abort(world)

@@ -23,13 +23,14 @@ from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
 from certagent.agent.act import issuing, outcome
 from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, NotYetValid, Transient, Unsafe
-from certagent.facts.challenge import DNS_01, Challenge, Method
+from certagent.facts.challenge import DNS_01, TYPES, Challenge, Method
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
 from certagent.pki.credential import Credential
 from certagent.secret import Secret
 from tests.simulation.clock import Clock, nobody
 from tests.simulation.memory import Memory, remembered
+from tests.simulation.web import HTTP_01
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -129,6 +130,7 @@ def cheap(*, remember: bool = True) -> Generator[Dice]:
         patch.object(issuing, "random", NOW),
         patch.object(outcome, "random", NOW),
         patch.object(dns01, "ThreadPoolExecutor", _Pool),
+        patch.dict(TYPES, {"http-01": HTTP_01}),
         *(remembered(NOW.memory) if remember else ()),
     ]
     before = gc.get_threshold()
@@ -205,7 +207,11 @@ class Ca:
         names = csr_pem.decode().split()[1:]
         reused = self.clock.rng.random() < 0.3
         challenges = (
-            () if reused else tuple(Challenge("dns-01", n, f"_acme-challenge.{n}.", f"v{self._count}") for n in names)
+            ()
+            if reused
+            else tuple(
+                Challenge(method.type, n, f"_acme-challenge.{n}.", f"v{self._count}", method.webroot) for n in names
+            )
         )
         self.orders[url] = {"ready": reused, "pem": None, "challenges": challenges}
         self.clock.hazard("after the CA has an order")

@@ -129,6 +129,7 @@ def _parts(world: World) -> Iterator[Any]:
         for pool in host.pools:
             old = [(files, None if date is None else Moment(date)) for files, date in pool.old]
             yield pool.address, pool.running, old, pool.broken
+    yield world.web.files
     for zone in world.zones:
         yield zone.name, zone.security, zone.inside, zone.txt, zone.away, Moment(zone.changed_at)
         yield {name: Moment(t) for name, t in zone.strange.items()}

@@ -44,6 +44,7 @@ from tests.simulation.mischief import (
     away,
     cut_off,
     deaf_for_days,
+    edit_challenge,
     gives_up,
     inside,
     meddle,
@@ -105,6 +106,7 @@ SHAPES = (
     Shape(2, False, (30, 60), (0, 0, 1), (0,), 0.4, 0.4, first=(roll_by_hand,)),
     Shape(2, True, (60, 90), (0,), (0,), 0.2, 0.2, first=(at_once, roll_by_hand)),
     Shape(4, True, (40, 80), (0, 0, 1), (0, 1), 0.4, 0.4, first=(old_state, rotate)),
+    Shape(4, True, (8, 40), (0, 1, 2), (1, 2, 3), 0.7, 0.4, first=(edit_challenge, rotate)),
 )
 RARE = (
     Shape(4, True, (20, 60), (0, 0, 1), (0, 1), 0.7, 0.4, first=(link, rotate)),

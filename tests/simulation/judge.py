@@ -46,6 +46,7 @@ from tests.simulation.clock import Clock, Journal, Violation
 from tests.simulation.dns import NOTICE_S, Content, Dns, Entry, Values, tell
 from tests.simulation.edges import Provider
 from tests.simulation.mail import Host, Shown
+from tests.simulation.web import WebServer
 
 FAULTS_EXCUSE = 3
 """A certificate may run out if the CA or DNS failed at least this often in the last half of its life."""
@@ -90,6 +91,7 @@ class Judge:
         """The config as it is now."""
         self.provider: Provider
         self.heard_now: Callable[[str], dict[str, Answer]]
+        self.web: WebServer
         """What the servers that the agent can ask give now."""
         self.known: set[str] = set()
         """The TLSA names that were ever in the config."""
@@ -380,6 +382,8 @@ class Judge:
         for zone in self.dns.zones.values():
             if zone.txt - zone.stray_txt:
                 raise Violation(f"at the end challenges are left over: {sorted(zone.txt - zone.stray_txt)}")
+        if files := self.web.files - self.web.stray:
+            raise Violation(f"at the end files are left over: {sorted(map(str, files))}")
 
     def _end(self, name: str) -> str:
         """Where its alias leads now."""

@@ -17,6 +17,7 @@ from certagent.lifecycle import events as ev
 from tests.simulation.ca import unmanaged
 from tests.simulation.dns import NOTICE_S, RR, Server, Zone
 from tests.simulation.mail import Host, Shown
+from tests.simulation.web import WAYS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -523,6 +524,12 @@ def edit_ca(world: World) -> None:
     world.configure(replace(world.spec, cas=(ca,)), f"CA {ca}")
 
 
+def edit_challenge(world: World) -> None:
+    """Challenges are met in another way: by a TXT record, or by a file in this or that directory."""
+    way = world.rng.choice([way for way in WAYS if way != world.spec.challenge])
+    world.configure(replace(world.spec, challenge=way), f"challenges by {way.type} {way.webroot}".rstrip())
+
+
 BETWEEN: tuple[Mischief, ...] = (
     request,
     request,
@@ -535,4 +542,5 @@ BETWEEN: tuple[Mischief, ...] = (
     edit_mail_servers,
     edit_names,
     edit_ca,
+    edit_challenge,
 )

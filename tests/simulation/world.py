@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import DNS_01, Challenge
 from certagent.facts.tls import Served, Service
 from certagent.lifecycle.spec import MailServer, Spec
 from certagent.report.step import StepReport
@@ -28,6 +28,7 @@ from tests.simulation.edges import Provider, Resolver
 from tests.simulation.judge import Judge
 from tests.simulation.linked import alone, apart
 from tests.simulation.mail import Host, Shown, probe
+from tests.simulation.web import WebServer
 
 KEY_TYPES = (("ecdsa-p256",), ("ecdsa-p256",), ("rsa-2048",), ("ecdsa-p256", "rsa-2048"), ("ecdsa-p256", "rsa-2048"))
 TTLS = (60,) * 40 + (300,) * 50 + (900,) * 24 + (3600,) * 24 + (14400,) * 3 + (86400,)
@@ -59,6 +60,7 @@ class World:
         life = timedelta(days=rng.choice((6, 6, 45, 90)))
         self.ca = Ca(clock, life)
         self.vault = Vault(clock)
+        self.web = WebServer(clock)
         self.provider = Provider(clock, self.dns)
         drain_s = rng.choice((5.0, 60.0, 300.0, 600.0))
         self.hosts: dict[str, Host] = {}
@@ -91,6 +93,7 @@ class World:
         self.judge.spec = self.spec
         self.resolver = Resolver(clock, self.dns)
         self.judge.heard_now = self.resolver.heard_now
+        self.judge.web = self.web
         self.edges = Edges(
             issuer=self._issuer,
             resolver=self._resolver,
@@ -99,6 +102,7 @@ class World:
             servers=self.hosts,
             probe=self._probe,
             alone=partial(alone, self),
+            listeners=self._web,  # pyright: ignore[reportArgumentType] -- what the one type uses that is simulated
         )
 
     def _serve_before(self, life: timedelta) -> None:
@@ -178,6 +182,8 @@ class World:
         self.clock.note(f"   ? config: {what}")
         if spec.mail_servers != self.spec.mail_servers:
             apart(self)  # certagent knows the files of its own mail servers only
+        if any(name.startswith("*.") for name in spec.names):  # the configuration refuses another type
+            spec = replace(spec, challenge=DNS_01)
         self.spec = self.judge.spec = self._with_undeclared(spec)
         self.provider.epoch += 1
 
@@ -197,11 +203,16 @@ class World:
         return self.ca
 
     def _response_is_there(self, challenge: Challenge) -> bool:
+        if challenge.type == "http-01":
+            return challenge in self.web.files and challenge.webroot == self.spec.challenge.webroot
         zone = self.dns.zone_of(challenge.name)
         return not zone.away and (challenge.name, challenge.value) in zone.txt
 
     def _resolver(self) -> Resolver:
         return self.resolver
+
+    def _web(self) -> WebServer:
+        return self.web
 
     def _probe(
         self,

@@ -4,6 +4,8 @@
 - `dns01`: `dns-01`, a TXT record (RFC 8555 section 8.4)
 - `http01`: `http-01`, a page on port 80 (RFC 8555 section 8.3), by `webroot` or by certagent itself; `looking` looks as
   the CA does
+- `tlsalpn01`: `tls-alpn-01`, a certificate at port 443 (RFC 8737)
+- `dnspersist01`: `dns-persist-01`, a TXT record that stays (draft-ietf-acme-dns-persist)
 
 A new type is its file and its line in `TYPES` of `facts/challenge.py`. A type is loaded when it is needed: libraries
 come with it.

@@ -7,7 +7,6 @@ read has a limit in time and size.
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,13 +66,25 @@ def page(url: str, address: str, wanted: str) -> str:
             sock = deadline.connected(at, parts.port or _PORTS[parts.scheme], LOOK_S)
             cut.add(sock.fileno())
             with closing(http.client.HTTPConnection(parts.hostname, parts.port)) as client:
-                client.sock = _wrapped(sock, parts.hostname) if parts.scheme == "https" else sock
+                is_tls = parts.scheme == "https"
+                client.sock = _trusting().wrap_socket(sock, server_hostname=parts.hostname) if is_tls else sock
                 client.request("GET", parts.path, headers={"Connection": "close"})
                 answer = client.getresponse()
                 if answer.status not in {301, 302, 303, 307, 308}:
                     return _judged(answer, wanted)
                 url = urljoin(url, answer.headers.get("Location", ""))
         return f"more than {_REDIRECTS} redirects"
+
+
+def certificate(host: str, address: str, port: int, protocol: str) -> bytes | None:
+    """The certificate that is shown to who speaks this protocol (ALPN), in DER; None if another one is spoken."""
+    context = _trusting()
+    context.set_alpn_protocols([protocol])
+    with deadline.cutting(LOOK_S) as cut:
+        sock = deadline.connected(address, port, LOOK_S)
+        cut.add(sock.fileno())
+        with sock, context.wrap_socket(sock, server_hostname=host) as shown:
+            return shown.getpeercert(binary_form=True) if shown.selected_alpn_protocol() == protocol else None
 
 
 def _judged(answer: http.client.HTTPResponse, wanted: str) -> str:
@@ -84,8 +95,8 @@ def _judged(answer: http.client.HTTPResponse, wanted: str) -> str:
     return "" if body == wanted else f"it gives another page: {body[:60]!r}"
 
 
-def _wrapped(sock: socket.socket, host: str) -> ssl.SSLSocket:
+def _trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(sock, server_hostname=host)
+    return context

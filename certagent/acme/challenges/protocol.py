@@ -26,6 +26,12 @@ class Offer(Struct, frozen=True):
     thumbprint: str
     """Of the account's key, base64url (RFC 7638)."""
     method: Method = DNS_01
+    wildcard: bool = False
+    """It is for `*.` and the host name."""
+    account: str = ""
+    """The account's URL, or another that the CA names for it."""
+    issuers: tuple[str, ...] = ()
+    """How the CA calls itself in DNS; it offers one or several."""
 
     @property
     def key_authorization(self) -> str:
@@ -38,6 +44,10 @@ class Txt(Protocol):
 
     def final(self, name: str) -> tuple[str, str]:
         """(zone, name) at the end of the CNAMEs that begin at `name`."""
+        ...
+
+    def values(self, name: str) -> frozenset[str]:
+        """Those that every authoritative server gives which answers."""
         ...
 
     def add(self, zone: str, name: str, values: frozenset[str]) -> None:

@@ -41,6 +41,9 @@ class _Txt:
     def final(self, name: str) -> tuple[str, str]:
         return self._edges.resolver().final(name)
 
+    def values(self, name: str) -> frozenset[str]:
+        return self._edges.resolver().txt(name)
+
     def add(self, zone: str, name: str, values: frozenset[str]) -> None:
         hiding.refuse(zone, name, self._edges, only=self._hosts)
         lag_s = add_txt(self._edges.zones, zone, name, values, TXT_TTL_S, self._spend)
