@@ -20,6 +20,7 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.host import privileges
 from certagent.init import changes, command, domain, findings, host, proposal, providers, seeds, steps, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
@@ -646,7 +647,7 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     def commands(*found: Found) -> list[str]:
         return [step.command for step in steps.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
-    monkeypatch.setattr(steps, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
+    monkeypatch.setattr(privileges, "DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})
     assert not any("ReadWritePaths" in step for step in commands(usual))
     sni = {"map": "/etc/postfix/sni", "type": "hash", "names": [NAME]}
@@ -657,7 +658,12 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     assert reload == "systemctl daemon-reload"
     subprocess.run(["sh", "-c", made], check=True)
     [drop_in] = tmp_path.rglob("*.conf")
-    assert drop_in.read_text() == '[Service]\nReadWritePaths=-/etc/exim4 -/etc/postfix "-/etc/x y"\n'
+    assert drop_in.read_text() == (
+        '[Service]\nReadWritePaths=-/etc/exim4 -/etc/postfix "-/etc/x y"\n'
+        "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID\n"
+    )
+    owned = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix", "group": "mail"})
+    assert "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER'" in commands(owned)[-2]
 
 
 def test_a_change_that_names_missing_files_waits_for_them(cf: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from certagent.host import privileges
 from certagent.init import host, seeds
 from certagent.init.changes import Outcome
 from certagent.init.report import Next
@@ -15,8 +16,6 @@ from certagent.mta.server import directories
 from certagent.report.words import count
 
 DEFAULT = Path("/etc/certagent/config.yaml")
-
-_DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
 
 
 def next_steps(
@@ -56,8 +55,12 @@ def next_steps(
             steps.append(Next("once they are there, make the changes that name them", again))
         steps += by_hand if waits else []
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
-    if beyond := _beyond_unit(written, kinds):
-        steps.append(Next("let the service write where the files are; all else is read-only for it", _drop_in(beyond)))
+    beyond, needed = _beyond_unit(written, kinds), _privileges(seen, kinds)
+    if beyond or needed:
+        what = "let the service write where the files are" if beyond else "give the service the capabilities"
+        also = ", with the capabilities" if beyond and needed else ""
+        rest = " that its servers need" if needed else "; all else is read-only for it"
+        steps.append(Next(f"{what}{also}{rest}", privileges.drop_in(beyond, needed)))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
 
@@ -91,8 +94,9 @@ def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
     return [str(path) for path in written if allowed.isdisjoint(map(str, (path, *path.parents)))]
 
 
-def _drop_in(directories: list[str]) -> str:
-    """The command. The "-" before each: a directory that is gone some day must not keep the service from starting."""
-    quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in directories)
-    lines = shlex.join(["[Service]", f"ReadWritePaths={quoted}"])
-    return f"install -d {_DROP_IN.parent} && printf '%s\\n' {lines} > {_DROP_IN} && systemctl daemon-reload"
+def _privileges(seen: Survey, kinds: Mapping[str, Any]) -> list[str]:
+    """What the shipped unit does not give, and these servers or the owners of their files need."""
+    needed = {name for found in seen.found for name in getattr(kinds[found.type], "privileges", ())}
+    if any({"owner", "group"} & found.options.keys() for found in seen.found):
+        needed.update(privileges.OWNERS)
+    return sorted(needed)

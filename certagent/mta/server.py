@@ -168,6 +168,8 @@ class Kind(Protocol):
     """Where `discover` proposes new files; "": nowhere. certagent's unit lets it write there."""
     programs: tuple[str, ...]
     """Its processes that have a listening socket, as the kernel calls them: another program's are not this server."""
+    privileges: tuple[str, ...]
+    """Optional: the capabilities of root that it needs and certagent's unit does not give; `check` asks for them."""
     discover: Discover
     """The mail servers of this kind on this host. It reads and changes nothing. It gives [] if the server is not
     installed, and never raises for a host where it is not configured."""

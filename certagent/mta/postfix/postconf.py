@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -163,6 +164,14 @@ class Instance:
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
 
+    def pid_file(self) -> Path:
+        """Of its master process.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
+        return Path(*self.postconf("-xh", "queue_directory", "process_id_directory").split("\n")[:2], "master.pid")
+
     def command(self, *words: str) -> str:
         """For a hint: how to call a program for this instance."""
         return shlex.join([words[0], *self._arguments, *words[1:]])
@@ -208,6 +217,11 @@ def parse(lines: str) -> list[tuple[str, str, str]]:
 def words(value: str) -> list[str]:
     """The elements of a list in Postfix's syntax."""
     return [word for word in re.split(r"[,\s]+", value) if word]
+
+
+def fatal(result: Result) -> bool:
+    """Whether one of Postfix's programs ended before it began, as all others then do: of its main.cf, mostly."""
+    return result.code != 0 and ": fatal: " in result.err
 
 
 def last_line(result: Result) -> str:
