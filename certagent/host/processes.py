@@ -65,7 +65,7 @@ def running(binary: str) -> frozenset[int]:
     """
     found: set[int] = set()
     others: list[tuple[int, int]] = []
-    for pid in _pids():
+    for pid in numbers():
         user, parent = _user(pid)
         if user not in {0, os.geteuid()}:
             others.append((pid, parent))
@@ -119,7 +119,7 @@ def _runs_child(pid: int, binary: str) -> bool:
 
 def holder(inode: int) -> str:
     """The name of a program that has this socket open, in printable ASCII; "" if that is not shown."""
-    for pid in _pids():
+    for pid in numbers():
         with suppress(OSError):
             if f"socket:[{inode}]" in _open_files(pid):
                 return re.sub(r"[^!-~]", "?", name(pid))
@@ -148,7 +148,8 @@ def command_line(pid: int) -> list[str]:
         return opened.read(_LIMIT_BYTES).decode(errors="replace").split("\0")
 
 
-def _pids() -> list[int]:
+def numbers() -> list[int]:
+    """Those of all processes that this one may see."""
     return [int(entry) for entry in os.listdir("/proc") if _PID.fullmatch(os.fsencode(entry))]
 
 

@@ -109,10 +109,14 @@ class Server(Protocol):
         ...
 
 
+def written(server: Server) -> list[Path]:
+    """The files that it writes."""
+    return [Path(claim.path) for claim in server.claims() if claim.written]
+
+
 def directories(servers: Iterable[Server]) -> list[Path]:
     """The directories that must be writable to certagent, sorted; a unit of systemd lists them."""
-    written = (claim.path for server in servers for claim in server.claims() if claim.written)
-    return sorted({Path(os.path.realpath(path)).parent for path in written})
+    return sorted({Path(os.path.realpath(path)).parent for server in servers for path in written(server)})
 
 
 class Change(Struct, frozen=True):

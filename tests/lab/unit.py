@@ -4,8 +4,8 @@ It has CapabilityBoundingSet=, NoNewPrivileges=, UMask=, ProtectProc= (a /proc o
 ProtectSystem=strict (every file system read-only but for some directories, /dev, /proc and /sys).
 It lacks what filters system calls (SystemCallFilter= and the Restrict…= and Lock…= beside it: seccomp takes more than
 util-linux), and what would hide the lab and Python from it (PrivateTmp=, ProtectHome=) or concerns devices and the
-kernel, which nobody here touches. (With all of it, under systemd 252, the five servers were renewed as well: tried by hand
-on 2026-12-01.)
+kernel, which nobody here touches. (With all of it, under systemd 252, the five servers were renewed as well: tried by
+hand on 2026-12-01.)
 
 Inside it runs as a bare file, like namespace.py, and imports nothing of the project.
 """
