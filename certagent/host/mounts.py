@@ -1,4 +1,4 @@
-"""Files that other processes have as mounts of their own, as containers do: a rename does not reach those.
+"""Files that other processes mount alone, as containers do: a rename does not reach those.
 
 What is mounted is the file, not its name: a new file of that name is another one. A directory that is mounted shows it.
 
@@ -41,7 +41,7 @@ class _Mount(NamedTuple):
 
 
 def alone(paths: Iterable[Path]) -> list[Mounted]:
-    """Those of the files that a process has as a mount of their own, each with one such process."""
+    """Those of the files that a process mounts alone, each with one such process."""
     paths = tuple(paths)
     own = list(_mounts("self")) if paths else []
     wanted = {key: path for path in paths if (key := _key(os.fsencode(os.path.realpath(path)), own))}
