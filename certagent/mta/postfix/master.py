@@ -12,7 +12,7 @@ from pathlib import Path
 
 from certagent.errors import Error, Transient
 from certagent.host import processes
-from certagent.mta.postfix.postconf import Instance, fatal, last_line
+from certagent.mta.postfix.postconf import Instance, last_line
 
 
 def reload(instance: Instance) -> None:
@@ -24,11 +24,11 @@ def reload(instance: Instance) -> None:
     """
     start, check, again = (instance.command("postfix", word) for word in ("start", "check", "reload"))
     hint = f"run: {check}; {again}; it explains itself in the mail log"
-    status = instance.run("postfix", "status")
-    if fatal(status):
-        raise Transient("mta.reload", f"{instance.who} cannot reload: {last_line(status)}", hint)
+    tried = instance.tried()
+    if tried.code != 0:
+        raise Transient("mta.reload", f"{instance.who} cannot reload: {last_line(tried)}", hint)
     try:
-        running = status.code == 0 and _hang_up(instance.pid_file())
+        running = instance.run("postfix", "status").code == 0 and _hang_up(instance.pid_file())
     except (Error, OSError) as error:
         raise Transient("mta.reload", f"{instance.who} cannot reload: {error}", hint) from error
     if not running:

@@ -164,6 +164,16 @@ class Instance:
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
 
+    def tried(self) -> Result:
+        """How the smallest of its programs ends, which reads main.cf as all of them do, and says what it dislikes.
+
+        `postfix check` would make and give away directories of the queue.
+
+        Raises:
+            Error: As `run`.
+        """
+        return self.run("postmap", "-q", "any", "static:any")
+
     def pid_file(self) -> Path:
         """Of its master process.
 
@@ -217,11 +227,6 @@ def parse(lines: str) -> list[tuple[str, str, str]]:
 def words(value: str) -> list[str]:
     """The elements of a list in Postfix's syntax."""
     return [word for word in re.split(r"[,\s]+", value) if word]
-
-
-def fatal(result: Result) -> bool:
-    """Whether one of Postfix's programs ended before it began, as all others then do: of its main.cf, mostly."""
-    return result.code != 0 and ": fatal: " in result.err
 
 
 def last_line(result: Result) -> str:

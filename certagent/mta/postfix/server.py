@@ -36,7 +36,6 @@ from certagent.mta.postfix.postconf import (
     Place,
     Setting,
     Settings,
-    fatal,
     last_line,
     named,
     words,
@@ -151,19 +150,19 @@ class Postfix:
         Postfix refuse TLS with every key. `advice` says when to name it.
 
         Raises:
-            Misconfigured: `mta.config`: Too old; Postfix does not start with its main.cf; main.cf or a service in
+            Misconfigured: `mta.config`: Too old; its programs do not start; main.cf or a service in
                 master.cf does not name an installed file or SNI table, or names one that would never be renewed or
                 breaks the others; no service offers TLS, or one has a level that kills smtpd.
             Misconfigured: `mta.files`: As `Layout.check`, also for the SNI map.
             Transient: `mta.disk`: As `Layout.check`, also for the SNI map.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            status = pool.submit(self._instance.run, "postfix", "status")
+            tried = pool.submit(self._instance.tried)
             settings = self._instance.read()
         self._check_version(settings)
-        if fatal(status.result()):
+        if tried.result().code != 0:
             hint = f"run: {self._instance.command('postfix', 'check')}; it explains itself in the mail log"
-            raise self._instance.wrong(f"it does not start: {last_line(status.result())}", hint)
+            raise self._instance.wrong(f"its programs do not start: {last_line(tried.result())}", hint)
         self._check_served(key_types, settings, stale=True)
         self._check_level(settings)
         self._layout.check()

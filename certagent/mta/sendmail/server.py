@@ -268,12 +268,14 @@ class Sendmail:
                     raise Misconfigured("mta.files", what, hint)
 
     def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
-        """Those of the new files, and of the key types whose files stay."""
+        """Those of the new files, and of the key types whose files stay; where none has any, the leaves: with an empty
+        CACertFile there is no TLS at all (seen with 8.17).
+        """
         found = [credential.issuers for credential in credentials.values()]
         new = {pair.cert for pair in self._needed(credentials).values()}
         stay = {pair.cert for pair in self._needed(self._options.files).values()} - new
         found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
-        return b"".join(dict.fromkeys(found))
+        return b"".join(dict.fromkeys(found)) or b"".join(one.leaf for one in credentials.values())
 
     def _needed(self, key_types: Iterable[str]) -> dict[str, Pair]:
         """By key type, in an order that does not change."""
