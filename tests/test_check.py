@@ -47,6 +47,9 @@ class World:
     def check(self, *_: object) -> None:
         """Its configuration is sound."""
 
+    def claims(self) -> tuple[()]:
+        return ()
+
     def advice(self, _: object) -> tuple[()]:
         return ()
 

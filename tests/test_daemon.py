@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # pyright: reportPrivateUsage=false
+import logging
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from msgspec.structs import replace
 
 from certagent.agent import daemon
 from certagent.agent.certificate import CERTIFICATE, Certificate
@@ -23,6 +25,7 @@ from certagent.facts.moment import ClockId, Reading
 from certagent.facts.wait import Wait
 from certagent.host.clock import Clock, SystemClock
 from certagent.lifecycle import events as ev
+from certagent.report.conditions import Condition
 from certagent.store.journal import Journal
 from certagent.store.sqlite import Sqlite
 from tests.lab.wait import until
@@ -209,3 +212,45 @@ def test_a_turn_begins_also_if_the_clock_is_set_back_just_then(tmp_path: Path, h
     with running(looking) as journal:
         until(journal.wakes, 5, "it sleeps")
     assert len(turns) == 1
+
+
+# ---- what is wrong although no step fails ----------------------------------------------------------------------------
+
+
+def test_a_condition_is_logged_when_it_begins_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at each turn, although its words change with the time; two of one code are two."""
+    wrong: list[Condition] = []
+
+    def conditions(*_: object) -> tuple[Condition, ...]:
+        return tuple(wrong)
+
+    def advance(*_: object, **__: object) -> Wait:
+        return Wait(HOUR, "check interval")
+
+    def turn() -> list[str]:
+        caplog.clear()
+        looking._turn(CERTIFICATE.subject("mx0.example.org"))
+        return [record.getMessage() for record in caplog.records if "event=wait" not in record.getMessage()]
+
+    monkeypatch.setattr(Certificate, "conditions", conditions)
+    monkeypatch.setattr(daemon, "advance", advance)
+    looking = made(tmp_path, 1, SystemClock())
+    caplog.set_level(logging.INFO, "certagent")
+    assert turn() == []
+    wrong[:] = [Condition("served.expired", "g1 expired", "act", needs_human=True, about="g1")]
+    assert turn() == [
+        'certificate=mx0.example.org event=wrong code=served.expired because="g1 expired" hint=act',
+    ]
+    assert caplog.records[0].levelno == logging.ERROR
+    wrong[:] = [replace(wrong[0], detail="g1 expired again"), replace(wrong[0], about="g2", needs_human=False)]
+    assert len(turn()) == 1
+    assert caplog.records[0].levelno == logging.WARNING
+    assert turn() == []
+    wrong.clear()
+    assert [line.partition(" because")[0] for line in turn()] == [
+        "certificate=mx0.example.org event=over code=served.expired"
+    ] * 2
+    assert turn() == []
+    looking._wiring.store.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ from certagent.errors import Misconfigured, Transient
 from certagent.facts.dns import Answer, Observation, Security
 from certagent.facts.tls import Chain, Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.host import mounts, privileges
+from certagent.host.mounts import Mounted
 from certagent.init import changes, command, domain, findings, host, proposal, providers, seeds, steps, survey
 from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
 from certagent.init.names import Names
 from certagent.init.seeds import Seeds
 from certagent.init.survey import Survey
+from certagent.mta.claims import Identity, identity
 from certagent.mta.server import Change, Found
 from certagent.report.findings import Finding
 from tests.mta import chains
@@ -429,6 +432,30 @@ def test_a_plug_in_that_fails_does_not_stop_the_others() -> None:
     assert all(f.hint for f in failed)
 
 
+def test_a_file_that_a_container_has_alone_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rename would not reach it there: new files are proposed, and the remedy is told."""
+    file = tmp_path / "chain.pem"
+    file.touch()
+    used = replace(POSTFIX, uses={"smtpd_tls_chain_files": str(file)}, options={"chain_files": {"rsa": str(file)}})
+    asked: list[Collection[Identity]] = []
+
+    class Plugin:
+        @staticmethod
+        def discover(shared: Collection[Identity]) -> list[Found]:
+            asked.append(shared)
+            return [used]
+
+    def alone(paths: Iterable[Path]) -> list[Mounted]:
+        return [Mounted(path, "process 7 (master)") for path in paths]
+
+    monkeypatch.setattr(mounts, "alone", alone)
+    discovered = host.discover({"postfix": Plugin})
+    assert [identity(str(file)) in shared for shared in asked] == [False, True]
+    [note] = [one for one in findings.of(seen(used, shared=discovered.shared)) if "mounted alone" in one.detail]
+    assert f"{file} is read by postfix, process 7 (master), for which it is mounted alone: new files" in note.detail
+    assert mounts.REMEDY in note.hint
+
+
 # -- changes ---------------------------------------------------------------------------------------------------------
 
 
@@ -693,7 +720,7 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     def commands(*found: Found) -> list[str]:
         return [step.command for step in steps.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
-    monkeypatch.setattr(steps, "_DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
+    monkeypatch.setattr(privileges, "DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})
     assert not any("ReadWritePaths" in step for step in commands(usual))
     sni = {"map": "/etc/postfix/sni", "type": "hash", "names": [NAME]}
@@ -704,7 +731,12 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
     assert reload == "systemctl daemon-reload"
     subprocess.run(["sh", "-c", made], check=True)
     [drop_in] = tmp_path.rglob("*.conf")
-    assert drop_in.read_text() == '[Service]\nReadWritePaths=-/etc/exim4 -/etc/postfix "-/etc/x y"\n'
+    assert drop_in.read_text() == (
+        '[Service]\nReadWritePaths=-/etc/exim4 -/etc/postfix "-/etc/x y"\n'
+        "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID\n"
+    )
+    owned = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix", "group": "mail"})
+    assert "CapabilityBoundingSet=CAP_CHOWN CAP_FOWNER'" in commands(owned)[-2]
 
 
 def test_a_change_that_names_missing_files_waits_for_them(cf: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from certagent.cli.main import cli
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
+from certagent.report.conditions import Condition
 from certagent.report.step import StepReport
 from certagent.store.journal import Journal
 from certagent.store.sqlite import Sqlite
@@ -156,6 +157,9 @@ class Counter:
 
     def alarm(self, state: State, step: Step, now: Instant) -> bool:
         return bool(state.failed and state.failed.kind == "misconfigured")
+
+    def conditions(self, state: State, now: Instant) -> tuple[Condition, ...]:
+        return ()
 
     def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
         return (("high", f"it stands at {state.at}"),) if state.at > 2 else ()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from certagent.lifecycle.spec import Spec
     from certagent.lifecycle.state import Failure
     from certagent.lifecycle.steps import AnyStep
+    from certagent.report.conditions import Condition
 
 
 def _new(name: str) -> State:
@@ -99,6 +100,12 @@ class Certificate:
         """See `Subject`."""
         failure = state.failure(step.lane)
         return failure is not None and alarms(failure, now)
+
+    def conditions(self, state: State, now: Instant) -> tuple[Condition, ...]:
+        """Those that `certagent status` says first; that nobody looks after it is none while somebody does."""
+        from certagent.report.conditions import conditions
+
+        return conditions(self._spec, state, now)
 
     def warnings(self, state: State) -> tuple[tuple[str, str], ...]:
         """There is no time for a whole roll before the newest chain expires."""

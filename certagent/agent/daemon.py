@@ -16,6 +16,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ from certagent.config.load import load
 from certagent.errors import Error, Misconfigured
 from certagent.host.ending import ends_soon
 from certagent.report import log
+from certagent.report.conditions import Condition
 from certagent.store.lock import Presence
 from certagent.store.subject import SubjectId
 
@@ -63,6 +65,8 @@ class Daemon:
         self._next: float | None = None
         """When the next tick is. Moments here are of `time.monotonic`, which nobody sets."""
         self._said: dict[SubjectId, str] = {}
+        self._wrong: dict[SubjectId, dict[tuple[str, str], Condition]] = {}
+        """What was wrong at the last turn, by code and what it is about."""
         self._warned: set[tuple[SubjectId, str]] = set()
         self._later: dict[SubjectId, float] = {}
         """When to come back to those whose turn could not even be journaled, or that were woken in the middle of it."""
@@ -199,6 +203,7 @@ class Daemon:
             with wiring.lock.held(LOCK_S, f"daemon, {subject.name}"):
                 wait = advance(subject, journal, report=log.report, stopping=self._stop.is_set)
             about = (subject.kind.name, subject.name)
+            self._log_conditions(name, subject.conditions(journal.state(subject.name), journal.now()))
             for word, why in subject.warnings(journal.state(subject.name)):
                 if (name, why) not in self._warned:
                     self._warned.add((name, why))
@@ -213,6 +218,18 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 -- one subject's defect must not end the care for the others
             self._put_off(name, Error("internal.defect", f"unforeseen {type(error).__name__}", "please report this"))
         return None  # `_later` has it
+
+    def _log_conditions(self, name: SubjectId, found: Iterable[Condition]) -> None:
+        """Those that have begun or ended since its last turn."""
+        old, new = self._wrong.get(name, {}), {(one.code, one.about): one for one in found}
+        self._wrong[name] = new
+        about = (name.kind, name.name)
+        for one in (new[key] for key in new.keys() - old.keys()):
+            words: list[tuple[str, object]] = [("code", one.code), ("because", one.detail), ("hint", one.hint)]
+            level = logging.ERROR if one.needs_human else logging.WARNING
+            log.logger.log(level, log.line([about, ("event", "wrong"), *words]))
+        for one in (old[key] for key in old.keys() - new.keys()):
+            log.logger.info(log.line([about, ("event", "over"), ("code", one.code), ("because", one.detail)]))
 
     def _put_off(self, name: SubjectId, error: Error) -> None:
         with self._mutex:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from certagent.errors import Error
 from certagent.facts.moment import Instant
 from certagent.facts.wait import Wait
+from certagent.report.conditions import Condition
 from certagent.report.step import Failed, Problem, Step
 from certagent.store.subject import SubjectKind
 
@@ -68,6 +69,10 @@ class Subject(Protocol[S, E]):
 
     def alarm(self, state: S, step: Any, now: Instant) -> bool:
         """Whether that line of work has failed for so long that somebody must be woken."""
+        ...
+
+    def conditions(self, state: S, now: Instant) -> tuple[Condition, ...]:
+        """What is wrong although no step fails; logged when it begins and when it ends."""
         ...
 
     def warnings(self, state: S) -> tuple[tuple[str, str], ...]:

@@ -192,7 +192,7 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         with _presented(run, wiring, spec, edges, challenges) as lag_s:
             _seen(run, f"challenge {key_type}", challenges, spec, edges, lag_s)
             issuer.answer(order.url, spec.challenge.type)
-        now = wiring.journal.now().wall
+        now = wiring.journal.now().wall + issuing.SKEW  # as a renewal does: it is waited for, and may begin only then
         _, credential, chain = issuing.usable_chain(issuer, order.url, key, spec.names, now)
         _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
         life = f"valid for {count((chain.not_after - chain.not_before).days, 'day')}"

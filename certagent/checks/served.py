@@ -16,6 +16,7 @@ from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
+from certagent.host import mounts
 from certagent.lifecycle import caches, schedule
 from certagent.lifecycle.events import Observed
 from certagent.lifecycle.fold import fold
@@ -23,6 +24,7 @@ from certagent.lifecycle.rules.deployment import STAGES
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Installation, State
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
+from certagent.mta.server import written
 from certagent.pki import tlsa
 from certagent.pki.names import tlsa_name
 from certagent.report.conditions import Condition, beside_expiry, running_out
@@ -40,7 +42,7 @@ def run(
     found: list[Finding] = []
     met: dict[str, list[Served]] = {}
     for server in spec.mail_servers:
-        found += _configuration(server.name, frozenset(spec.key_types), edges)
+        found += configuration(server.name, frozenset(spec.key_types), edges)
         at = state.mail_servers.get(server.name)
         found += _files(server.name, at, state, edges)
         for served in edges.probe(server.services, spec.key_types):
@@ -66,7 +68,8 @@ def _wrong(what: str, condition: Condition) -> Finding:
     return Finding("error", what, f"{condition.detail} [{condition.code}]", condition.hint)
 
 
-def _configuration(server: str, key_types: frozenset[str], edges: Edges) -> list[Finding]:
+def configuration(server: str, key_types: frozenset[str], edges: Edges) -> list[Finding]:
+    """Of one mail server: its own check, what its operator should know, and files that a swap would not reach."""
     what = f"mail server {server}"
     try:
         edges.check(server, key_types)
@@ -74,7 +77,8 @@ def _configuration(server: str, key_types: frozenset[str], edges: Edges) -> list
     except Error as error:
         return [Finding("error", what, str(error), error.hint)]
     sound = Finding("ok", what, "its configuration is sound")
-    return [sound, *(Finding("note", what, detail, command) for detail, command in advice)]
+    alone = [Finding("warning", what, str(one), mounts.REMEDY) for one in mounts.alone(written(edges.servers[server]))]
+    return [sound, *alone, *(Finding("note", what, detail, command) for detail, command in advice)]
 
 
 def _files(server: str, at: Installation | None, state: State, edges: Edges) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """The processes of this host: the one reader of /proc/PID.
 
 The kernel shows which file a process runs and what it has open only to those who might trace it: root with
-CAP_SYS_PTRACE. If it is not shown, that is no sign that a server is down. A process may end while it is inspected.
+CAP_SYS_PTRACE, which the service has not. If it is not shown, a process that root has begun is believed to run what it
+is called after: nobody else can make one. A process may end while it is inspected.
 
 Source: proc(5); ptrace(2) "Ptrace access mode checking".
 """
@@ -10,14 +11,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Misconfigured
 from certagent.host.files import read_file
-from certagent.host.sockets import listening
 
 _COMM_BYTES = 15
 """To which the kernel cuts the name of a program, proc_pid_comm(5)."""
@@ -62,68 +62,64 @@ def running(binary: str) -> frozenset[int]:
 
     Anybody may run a server's program, and keep it from ending. So only those count that belong to root or this user,
     and those that one of them has begun, whatever user they have become. Those in a container do not count.
-
-    Raises:
-        Transient: `mta.reload`: One may not be inspected and is called like this program. Others are another program's.
     """
     found: set[int] = set()
     others: list[tuple[int, int]] = []
-    for pid in _pids():
+    for pid in numbers():
         user, parent = _user(pid)
         if user not in {0, os.geteuid()}:
             others.append((pid, parent))
-        elif _runs(pid, binary):
+        elif runs(pid, binary):
             found.add(pid)
-    return frozenset({*found, *(pid for pid, parent in others if parent in found and _runs(pid, binary))})
-
-
-def _runs(pid: int, binary: str) -> bool:
-    try:
-        return runs(pid, binary)
-    except Transient:
-        if named(pid, [os.path.basename(binary)]):
-            raise
-        return False
+    return frozenset({*found, *(pid for pid, parent in others if parent in found and _runs_child(pid, binary))})
 
 
 def _user(pid: int) -> tuple[int, int]:
-    """The user who has begun it, and its parent; -1 if it has ended. Source: proc_pid_status(5)."""
-    with suppress(OSError, KeyError, IndexError, ValueError), open(f"/proc/{pid}/status", "rb") as opened:
-        lines = opened.read(_LIMIT_BYTES).decode("ascii", "replace").splitlines()
-        fields = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+    """The user who has begun it, and its parent; -1 if it has ended."""
+    with suppress(KeyError, IndexError, ValueError):
+        fields = _status(pid)
         return int(fields["Uid"][0]), int(fields["PPid"][0])
     return -1, -1
 
 
-def runs(pid: int, binary: str) -> bool:
-    """Whether this process is there and runs this file.
+def _status(pid: int) -> dict[str, list[str]]:
+    """What everybody may know of it; nothing if it has ended. Source: proc_pid_status(5)."""
+    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as opened:
+        lines = opened.read(_LIMIT_BYTES).decode("ascii", "replace").splitlines()
+        return {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+    return {}
 
-    Raises:
-        Transient: `mta.reload`: It may not be inspected.
-    """
-    with _looking_at(pid):
+
+def runs(pid: int, binary: str) -> bool:
+    """Whether this process is there, not in a container, and runs this file; or is called so and is root's."""
+    shown = _shown(pid, binary)
+    return _user(pid)[0] in {0, os.geteuid()} and _called(pid, binary) if shown is None else shown
+
+
+def _shown(pid: int, binary: str) -> bool | None:
+    """None: what it runs is not shown."""
+    try:
         same_host = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
         return same_host and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == binary
-    return False
+    except PermissionError:
+        return None
+    except OSError:
+        return False
 
 
-def listen(pids: Iterable[int]) -> bool:
-    """Whether one of them has a TCP socket that waits for clients.
+def _called(pid: int, binary: str) -> bool:
+    """Whether it is called like this program, and is in no container: there it would have a second number."""
+    return named(pid, [os.path.basename(binary)]) and len(_status(pid).get("NSpid", [])) == 1
 
-    Raises:
-        Transient: `mta.reload`: As `runs`.
-    """
-    for pid in pids:
-        with _looking_at(pid):
-            waiting = {f"socket:[{one.inode}]" for one in listening(Path(f"/proc/{pid}/net"))}
-            if any(link in waiting for link in _open_files(pid)):
-                return True
-    return False
+
+def _runs_child(pid: int, binary: str) -> bool:
+    shown = _shown(pid, binary)
+    return _called(pid, binary) if shown is None else shown
 
 
 def holder(inode: int) -> str:
     """The name of a program that has this socket open, in printable ASCII; "" if that is not shown."""
-    for pid in _pids():
+    for pid in numbers():
         with suppress(OSError):
             if f"socket:[{inode}]" in _open_files(pid):
                 return re.sub(r"[^!-~]", "?", name(pid))
@@ -152,7 +148,8 @@ def command_line(pid: int) -> list[str]:
         return opened.read(_LIMIT_BYTES).decode(errors="replace").split("\0")
 
 
-def _pids() -> list[int]:
+def numbers() -> list[int]:
+    """Those of all processes that this one may see."""
     return [int(entry) for entry in os.listdir("/proc") if _PID.fullmatch(os.fsencode(entry))]
 
 
@@ -167,16 +164,3 @@ def _open_files(pid: int) -> list[str]:
         with suppress(FileNotFoundError):  # it was closed meanwhile
             found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return found
-
-
-@contextmanager
-def _looking_at(pid: int) -> Generator[None]:
-    """Within, a process that has ended is no error, it only ends the block."""
-    try:
-        yield
-    except PermissionError as error:
-        what = f"cannot inspect process {pid} ({name(pid)}): {error.filename}: {error.strerror}"
-        hint = "run certagent as root; in its systemd unit, add CAP_SYS_PTRACE to CapabilityBoundingSet="
-        raise Transient("mta.reload", what, hint) from error
-    except OSError:
-        pass

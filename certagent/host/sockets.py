@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def listening(net: Path = Path("/proc/self/net")) -> list[Listener]:
                 if columns[3] == _LISTEN:
                     found.add(Listener(int(port, 16), _address(address), int(columns[9])))
     return sorted(found)
+
+
+Sockets = Mapping[tuple[str, int], int]
+"""By address and port: their numbers."""
+
+
+def at(ports: Iterable[int]) -> Sockets:
+    """Those that listen at these ports."""
+    wanted = set(ports)
+    return {(one.address, one.port): one.inode for one in listening() if one.port in wanted}
+
+
+def renewed(before: Sockets, now: Sockets) -> bool:
+    """Whether at least one socket is new: others may belong to another server."""
+    return any(before.get(place) != number for place, number in now.items())
 
 
 def _address(hexadecimal: str) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from certagent.facts.dns import Answer
 from certagent.facts.tls import Chain, Service
 from certagent.facts.unknown import Unknown
+from certagent.host import mounts
 from certagent.init import domain, host, others
 from certagent.init.domain import Name
 from certagent.init.survey import CA, Survey, dane, method, observed, tlsa_parameters, ttl_s
@@ -90,7 +91,9 @@ def _server(server: Found, survey: Survey) -> Iterator[Finding]:
         yield Finding("ok", what, "; ".join([f"{setting} = {value}", *facts]))
     for file in host.used(server):
         if readers := survey.shared.get(identity(file)):
-            yield Finding("note", what, f"{file} is read by {readers}: new files are proposed, and this one is left")
+            hint = f"if that is to get the new one, too: {mounts.REMEDY}" if "mounted alone" in readers else ""
+            detail = f"{file} is read by {readers}: new files are proposed, and this one is left"
+            yield Finding("note", what, detail, hint)
     silent = [port for name, port in survey.silent if name == server.name]
     if silent:
         yield Finding("note", what, f"nothing listens at its ports {', '.join(map(str, silent))}: is it running?")

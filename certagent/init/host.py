@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from certagent.agent.plugins import BUILT_IN, MAIL_SERVERS, loaded
 from certagent.errors import Error
+from certagent.host import mounts
 from certagent.host.files import read_file
 from certagent.init import others
 from certagent.mta import pemfile
@@ -148,6 +149,8 @@ def _shared(servers: list[Found], directories: list[str]) -> dict[Identity, str]
     mentioned = others.mentions(dict.fromkeys(path for found in servers for path in used(found)), directories)
     for path, file in mentioned.items():
         readers.setdefault(identity(path), {})[file] = None
+    for one in mounts.alone(Path(path) for found in servers for path in used(found)):
+        readers.setdefault(identity(str(one.path)), {})[f"{one.process}, for which it is mounted alone"] = None
     return {file: ", ".join(names) for file, names in readers.items() if len(names) > 1}
 
 

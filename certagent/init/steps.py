@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from certagent.host import privileges
 from certagent.init import host, seeds
 from certagent.init.changes import Outcome
 from certagent.init.report import Next
@@ -15,9 +16,6 @@ from certagent.mta.server import directories
 from certagent.report.words import count
 
 DEFAULT = Path("/etc/certagent/config.yaml")
-
-_DROP_IN = Path("/etc/systemd/system/certagent.service.d/init.conf")
-_PORT_DROP_IN = _DROP_IN.with_name("port.conf")
 
 
 def next_steps(
@@ -57,13 +55,12 @@ def next_steps(
             steps.append(Next("once they are there, make the changes that name them", again))
         steps += by_hand if waits else []
     steps.append(Next("do it", f"certagent renew --wait{chosen}"))
-    if beyond := _beyond_unit(written, kinds):
-        quoted = " ".join(f'"-{path}"' if " " in path else f"-{path}" for path in beyond)
-        what = "let the service write where the files are; all else is read-only for it"
-        steps.append(Next(what, _drop_in(_DROP_IN, f"ReadWritePaths={quoted}")))
-    if "{type: http-01}" in text:
-        what = "let the service take port 80 while a CA looks there"
-        steps.append(Next(what, _drop_in(_PORT_DROP_IN, "CapabilityBoundingSet=CAP_NET_BIND_SERVICE")))
+    beyond, needed = _beyond_unit(written, kinds), _privileges(seen, kinds, text)
+    if beyond or needed:
+        what = "let the service write where the files are" if beyond else "give the service the capabilities"
+        also = ", with the capabilities" if beyond and needed else ""
+        rest = " that its servers need" if needed else "; all else is read-only for it"
+        steps.append(Next(f"{what}{also}{rest}", privileges.drop_in(beyond, needed)))
     steps.append(Next("keep it going", "systemctl enable --now certagent"))
     return steps
 
@@ -97,7 +94,11 @@ def _beyond_unit(written: list[Path], kinds: Mapping[str, Any]) -> list[str]:
     return [str(path) for path in written if allowed.isdisjoint(map(str, (path, *path.parents)))]
 
 
-def _drop_in(path: Path, setting: str) -> str:
-    """The command. The "-" before a directory: one that is gone some day must not keep the service from starting."""
-    lines = shlex.join(["[Service]", setting])
-    return f"install -d {path.parent} && printf '%s\\n' {lines} > {path} && systemctl daemon-reload"
+def _privileges(seen: Survey, kinds: Mapping[str, Any], text: str) -> list[str]:
+    """What the shipped unit does not give, and these servers or the owners of their files need."""
+    needed = {name for found in seen.found for name in getattr(kinds[found.type], "privileges", ())}
+    if any({"owner", "group"} & found.options.keys() for found in seen.found):
+        needed.update(privileges.OWNERS)
+    if "{type: http-01}" in text:
+        needed.add(privileges.PORT)
+    return sorted(needed)

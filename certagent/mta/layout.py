@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import replace, trust
+from certagent.host import privileges, replace, trust
 from certagent.host.files import read_file, read_private, remove_file
 from certagent.mta import pemfile, pkcs12
 from certagent.mta.access import Access
@@ -118,6 +118,8 @@ class Layout:
         Raises:
             Misconfigured: `mta.files`: Otherwise, with the command that puts it right.
         """
+        if self._access.ids(self._who) != (os.geteuid(), os.getegid()):
+            privileges.check(self._who, privileges.OWNERS, "its files are not root's")
         with pemfile.in_its_words():
             chosen = self._chosen(None)
             self._checked(chosen)

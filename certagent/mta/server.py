@@ -109,10 +109,14 @@ class Server(Protocol):
         ...
 
 
+def written(server: Server) -> list[Path]:
+    """The files that it writes."""
+    return [Path(claim.path) for claim in server.claims() if claim.written]
+
+
 def directories(servers: Iterable[Server]) -> list[Path]:
     """The directories that must be writable to certagent, sorted; a unit of systemd lists them."""
-    written = (claim.path for server in servers for claim in server.claims() if claim.written)
-    return sorted({Path(os.path.realpath(path)).parent for path in written})
+    return sorted({Path(os.path.realpath(path)).parent for server in servers for path in written(server)})
 
 
 class Change(Struct, frozen=True):
@@ -168,6 +172,8 @@ class Kind(Protocol):
     """Where `discover` proposes new files; "": nowhere. certagent's unit lets it write there."""
     programs: tuple[str, ...]
     """Its processes that have a listening socket, as the kernel calls them: another program's are not this server."""
+    privileges: tuple[str, ...]
+    """Optional: the capabilities of root that it needs and certagent's unit does not give; `check` asks for them."""
     discover: Discover
     """The mail servers of this kind on this host. It reads and changes nothing. It gives [] if the server is not
     installed, and never raises for a host where it is not configured."""

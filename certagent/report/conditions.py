@@ -31,6 +31,8 @@ class Condition(Struct, frozen=True):
     hint: str
     needs_human: bool
     """Nothing gets better until somebody does something."""
+    about: str = ""
+    """What it is about, where there may be several of that code at one time."""
 
 
 def conditions(
@@ -70,10 +72,10 @@ def running_out(what: str, until: datetime, late: datetime, now: datetime) -> Co
     """A certificate in service has expired, or it is in the time that was kept for retries."""
     if until <= now:
         hint = "certagent renew --force asks the CA now; what is in the way stands in certagent status"
-        return Condition("served.expired", f"{what} expired {date(until)}", hint, needs_human=True)
+        return Condition("served.expired", f"{what} expired {date(until)}", hint, needs_human=True, about=what)
     if late <= now:
         detail = f"{what} runs out in {brief(until - now)}, {date(until)}: its renewal is late"
-        return Condition("served.runs_out", detail, "certagent plan says what is waited for", needs_human=False)
+        return Condition("served.runs_out", detail, "certagent plan says what is waited for", False, what)
     return None
 
 
@@ -143,7 +145,7 @@ def _not_shown(spec: Spec, state: State, now: Instant) -> Iterator[Condition]:
                     f"({count(change.tries, 'time')}), and {', '.join(behind)} does not show it"
                 )
                 hint = "see that the provider writes the zone that the world sees, and that the server named gets it"
-                yield Condition("dns.not_shown", detail, hint, needs_human=False)
+                yield Condition("dns.not_shown", detail, hint, False, str(name))
 
 
 def _budgets(state: State, now: Instant) -> Iterator[Condition]:
@@ -152,7 +154,7 @@ def _budgets(state: State, now: Instant) -> Iterator[Condition]:
             used = f"{budget.used(now)} of {budget.per_day} writes a day to {budget.zone} are used"
             detail = f"{used}; all but urgent ones wait until {date(now.wall + left)}"
             hint = "certagent history shows what was written; see whether another agent writes the same records"
-            yield Condition("dns.writes_used", detail, hint, needs_human=False)
+            yield Condition("dns.writes_used", detail, hint, False, budget.zone)
 
 
 def _follows(change: Change, values: frozenset[str]) -> bool:

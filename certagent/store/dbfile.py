@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from certagent.errors import Misconfigured, Transient
 from certagent.store import schema
+from certagent.store.unwritable import in_memory
 
 _BUSY_S = 10.0
 """Another certagent writes for milliseconds at a time; ten seconds of waiting mean that something is wrong."""
@@ -63,7 +64,7 @@ def _readable(path: Path) -> sqlite3.Connection | None:
     """Open for reading alone; None if it cannot be.
 
     SQLite wants an index beside the log, and may not be able to make it. It can do without if nobody writes the file
-    (`immutable`), and so it is if there is no log.
+    (`immutable`), and so it is if there is no log. With a log it is read into memory.
     """
     log = path.with_name(path.name + "-wal")
     with suppress(OSError):
@@ -74,6 +75,9 @@ def _readable(path: Path) -> sqlite3.Connection | None:
             with suppress(sqlite3.OperationalError), _connected(uri, uri=True) as db:
                 if _version(path, db, path.stat().st_size) == schema.VERSION:
                     return db
+        db = None if unwritten else in_memory(path)
+        if db and _version(path, db, path.stat().st_size) == schema.VERSION:
+            return db
     return None
 
 

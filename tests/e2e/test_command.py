@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import time
@@ -10,17 +11,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
+from certagent.agent.act import serving
+from certagent.agent.edges import Edges
+from certagent.checks import served
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Served, Service
 from certagent.facts.unknown import Unknown
+from certagent.host import mounts
+from certagent.lifecycle import steps as st
+from certagent.lifecycle.events import Failed
+from certagent.lifecycle.spec import MailServer
+from certagent.lifecycle.state import Generation, Installation, State
 from certagent.mta.command import Command, Options
 from certagent.mta.files import Files
+from certagent.mta.server import written
+from certagent.pki.bundle import facts
 from certagent.probe import handshake
+from docs.draw import SPEC, START
 from tests.e2e.site import fill, tmpfs
 from tests.lab.addresses import MX2, ZONE
+from tests.lab.container import alone
 from tests.lab.wait import until
 from tests.mta import chains
 
@@ -68,7 +83,7 @@ backend mail
 """
         self.config.write_text(self.text)
         self.master = place / "master"
-        self.start = (
+        self.start: tuple[str, ...] = (
             *("/usr/sbin/haproxy", "-D", "-W", "-f", str(self.config)),
             *("-p", str(self.pid), "-S", str(self.master)),
         )
@@ -123,6 +138,16 @@ backend mail
 @pytest.fixture
 def haproxy(place: Path) -> Iterator[HaProxy]:
     haproxy = HaProxy(place)
+    haproxy.run()
+    yield haproxy
+    haproxy.stop()
+
+
+@pytest.fixture
+def container(place: Path) -> Iterator[HaProxy]:
+    """One that has each of its files as a mount of its own, as many guides for containers have it."""
+    haproxy = HaProxy(place)
+    haproxy.start = (*alone(*written(haproxy.command)), *haproxy.start)
     haproxy.run()
     yield haproxy
     haproxy.stop()
@@ -300,3 +325,36 @@ def test_an_appliance_imports_a_bundle_and_serves_all_of_it(place: Path) -> None
             assert issuers == {(chain.issuer_spki,) for chain in chains_served}
     finally:
         haproxy.stop()
+
+
+# -- a container that has single files ---------------------------------------------------------------------------------
+
+
+class One:
+    """The edges of a certificate with this server alone."""
+
+    def __init__(self, server: Command) -> None:
+        self.servers = {"mx2": server}
+
+    def check(self, server: str, key_types: frozenset[str]) -> None:
+        self.servers[server].check(key_types)
+
+    def probe(self, *_: object, **_options: object) -> list[Served]:
+        return met()
+
+
+def test_the_cause_of_a_swap_that_does_not_reach_a_container_is_named(container: HaProxy) -> None:
+    """`check` says so before; the verification after the swap fails, and its hint says it; what serves goes on."""
+    spec = replace(SPEC, mail_servers=(MailServer("mx2", (SERVICE,)),), key_types=BOTH)
+    edges = cast("Edges", One(container.command))
+    said = [one for one in served.configuration("mx2", frozenset(BOTH), edges) if one.outcome == "warning"]
+    assert [one.hint for one in said] == [mounts.REMEDY] * 2
+    assert re.search(r"ecdsa\.pem is mounted alone for process \d+ \(haproxy\)", said[0].detail)
+    container.command.install(NEWS)
+    old_keys_stay(container)
+    new = Generation("g1", "k1", {"ecdsa-p256": facts([NEW.der]), "rsa-2048": facts([NEW_RSA.der])}, START)
+    state = State("mx2", generations=(new,), mail_servers={"mx2": Installation(generation="g1")})
+    step = st.Verify(because="reloaded", server="mx2", generation="g1", drained=False)
+    [failed] = [event for event in serving.verify(step, spec, state, edges) if isinstance(event, Failed)]
+    assert failed.code == "mta.not_served"
+    assert "which keeps the old file when it is replaced: mount the directory" in failed.hint

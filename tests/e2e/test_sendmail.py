@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from msgspec.structs import replace
 
 from certagent.errors import Misconfigured, Transient, Unsafe
 from certagent.facts.tls import Service
@@ -272,6 +273,12 @@ class TestInstall:
         server.install(BOTH_NEW)
         server.reload()
         assert chains_served() == {(NEW.spki, (NEW.issuer_spki,)), (NEW_RSA.spki, (NEW_RSA.issuer_spki,))}
+
+    def test_a_certificate_of_a_root_itself_is_served(self, lab: Lab, server: Sendmail) -> None:
+        """It has no issuers to send: an empty CACertFile would end TLS."""
+        server.install({kind: replace(one, issuers=b"") for kind, one in BOTH_NEW.items()})
+        server.reload()
+        assert chains_served() == {(NEW.spki, ()), (NEW_RSA.spki, ())}
 
     def test_one_key_type_is_replaced_beside_the_other(self, lab: Lab, server: Sendmail) -> None:
         server.install({"rsa-2048": NEW_RSA.credential})

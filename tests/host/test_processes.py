@@ -6,12 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from certagent.errors import Misconfigured, Transient
+from certagent.errors import Misconfigured
 from certagent.host import processes
 from tests.lab.wait import until
 
@@ -45,12 +45,16 @@ def closed(pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "readlink", readlink)
 
 
-def refused(look: Callable[[], object], pid: int) -> None:
-    with pytest.raises(
-        Transient, match=rf"cannot inspect process {pid} \(sleeps-as-nobod\).*\[mta\.reload\]"
-    ) as caught:
-        look()
-    assert "CAP_SYS_PTRACE" in caught.value.hint
+def somebody_else(_pid: int) -> tuple[int, int]:
+    return 1000, 1
+
+
+def not_shown(_pid: int, _binary: str) -> None:
+    return None
+
+
+def names() -> list[str]:
+    return [processes.name(int(entry)) for entry in os.listdir("/proc") if entry.isdecimal()]
 
 
 def test_a_program_is_found_by_its_file_also_when_that_was_replaced(binary: Path, pid: int) -> None:
@@ -59,11 +63,30 @@ def test_a_program_is_found_by_its_file_also_when_that_was_replaced(binary: Path
     assert processes.running(str(binary)) == {pid}
 
 
-def test_one_that_may_not_be_inspected_is_not_taken_for_absent(binary: Path, pid: int, closed: None) -> None:
-    """Neither when it is searched for nor when its number is known."""
-    refused(lambda: processes.running(str(binary)), pid)
-    refused(lambda: processes.runs(pid, str(binary)), pid)
-    refused(lambda: processes.listen([pid]), pid)
+def test_one_that_may_not_be_inspected_is_known_by_its_name(binary: Path, pid: int, closed: None) -> None:
+    """Also when its number is known."""
+    assert processes.running(str(binary)) == {pid}
+    assert processes.runs(pid, str(binary))
+
+
+def test_the_name_of_a_process_that_somebody_else_has_begun_says_nothing(
+    binary: Path, pid: int, closed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(processes, "_user", somebody_else)
+    assert processes.running(str(binary)) == frozenset()
+    assert not processes.runs(pid, str(binary))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace")
+def test_nor_does_that_of_one_in_a_container(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_shown", not_shown)
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", binary, "600"]) as outside:
+        try:
+            until(lambda: "sleeps-as-nobod" in names(), 5, "it runs")
+            assert processes.running(str(binary)) == frozenset()
+        finally:
+            outside.kill()
 
 
 def test_another_program_that_may_not_be_inspected_is_in_nobodys_way(pid: int, closed: None) -> None:
@@ -74,12 +97,6 @@ def test_one_that_has_ended_is_not_there(binary: Path) -> None:
     with subprocess.Popen([binary, "0"]) as ended:
         ended.wait()
     assert not processes.runs(ended.pid, str(binary))
-    assert not processes.listen([ended.pid])
-
-
-def test_whoever_waits_for_clients_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)):
-        assert processes.listen([os.getpid()])
 
 
 def test_a_socket_is_found_with_the_program_that_holds_it() -> None:

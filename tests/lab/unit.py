@@ -4,8 +4,8 @@ It has CapabilityBoundingSet=, NoNewPrivileges=, UMask=, ProtectProc= (a /proc o
 ProtectSystem=strict (every file system read-only but for some directories, /dev, /proc and /sys).
 It lacks what filters system calls (SystemCallFilter= and the Restrict…= and Lock…= beside it: seccomp takes more than
 util-linux), and what would hide the lab and Python from it (PrivateTmp=, ProtectHome=) or concerns devices and the
-kernel, which nobody here touches. (With all of it, under systemd 252, the five servers were renewed as well, OpenSMTPD
-by a real `systemctl restart`: tried by hand on 2026-11-26.)
+kernel, which nobody here touches. (With all of it, under systemd 252, the five servers were renewed as well: tried by
+hand on 2026-12-01.)
 
 Inside it runs as a bare file, like namespace.py, and imports nothing of the project.
 """
@@ -41,18 +41,23 @@ def settings() -> dict[str, str]:
 
 def capabilities() -> frozenset[str]:
     """As setpriv(1) calls them."""
-    return frozenset(word.removeprefix("CAP_").lower() for word in settings()["CapabilityBoundingSet"].split())
+    return frozenset(map(short, settings()["CapabilityBoundingSet"].split()))
 
 
-def confined(program: Path, writable: Iterable[Path], *, without: Iterable[str] = ()) -> Path:
+def short(capability: str) -> str:
+    """`CAP_CHOWN` is `chown` there."""
+    return capability.removeprefix("CAP_").lower()
+
+
+def confined(program: Path, writable: Iterable[Path], *, also: Iterable[str] = ()) -> Path:
     """Writes `program`, which is Python inside the sandbox.
 
-    `writable`: what stands for ReadWritePaths= and StateDirectory=; they must be there. `without`: capabilities that
-    are not given although the unit has them.
+    `writable`: what stands for ReadWritePaths= and StateDirectory=; they must be there. `also`: capabilities that a
+    drop-in gives.
     """
     unit = settings()
     assert (unit["NoNewPrivileges"], unit["ProtectSystem"], unit["ProtectProc"]) == ("yes", "strict", "invisible")
-    kept = ",".join(["-all", *(f"+{name}" for name in sorted(capabilities().difference(without)))])
+    kept = ",".join(["-all", *(f"+{name}" for name in sorted(capabilities().union(map(short, also))))])
     plan = json.dumps({"writable": [str(path) for path in writable], "umask": unit["UMask"], "capabilities": kept})
     argv = ["unshare", "--mount", "--propagation", "private", sys.executable, "-I", "-S", __file__, plan]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} {shlex.quote(sys.executable)} "$@"\n')

@@ -268,18 +268,34 @@ def test_on_a_read_only_file_system_everything_is_read(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (READ, "", 0)
 
 
-def test_on_a_read_only_file_system_a_log_that_nobody_can_read_is_not_left_out(tmp_path: Path) -> None:
-    """What was appended last may be in it: an older state would be told for the present one."""
+@pytest.mark.parametrize("ends", [("", "-wal"), ("", "-wal", "-shm")])
+@pytest.mark.parametrize("torn", [False, True])
+def test_what_a_killed_process_left_is_read_there_as_it_was_committed(
+    tmp_path: Path, ends: tuple[str, ...], torn: bool
+) -> None:
+    """An older state is not told for the present one; what was begun and not committed counts for nothing."""
     journal = opened(tmp_path / "journal.db")
     journal.append(NAME, ev.KeysMade(keys="k1", spki={}))
+    journal.sleep(NAME, HOUR, "caches")
+    whole = (tmp_path / "journal.db-wal").stat().st_size
+    journal.append(NAME, ev.KeysMade(keys="k2", spki={}))
     copy = tmp_path / "copy"
     copy.mkdir()
-    for end in ("", "-wal"):
-        (copy / f"journal.db{end}").write_bytes((tmp_path / f"journal.db{end}").read_bytes())
+    for end in ends:
+        content = (tmp_path / f"journal.db{end}").read_bytes()
+        (copy / f"journal.db{end}").write_bytes(content[: whole + 5000] if torn and end == "-wal" else content)
     journal.close()
-    done = mounts(f"mount --bind {copy} {copy}; mount -o remount,bind,ro {copy}", copy, UNWRITABLE)
-    assert "store.disk" in done.stderr
-    assert done.stdout == ""
+    read = f"1 1 1 ['{NAME}']" if torn else f"2 2 0 ['{NAME}']"
+    for options in (
+        f"mount --bind {copy} {copy}; mount -o remount,bind,ro {copy}",
+        f"d=$(mktemp -d); cp {copy}/* $d; mount -t tmpfs -o size=1M none {copy}; cp $d/* {copy}; rm -r $d; "
+        f"cat /dev/zero >{copy}/rest 2>/dev/null || true",
+    ):
+        done = mounts(options, copy, UNWRITABLE)
+        state, *changes = done.stdout.splitlines()
+        assert (state, done.stderr, done.returncode) == (read, "", 0)
+        assert len(changes) == 2  # refused: the one that left it may have the lease still
+        assert {*changes} <= {"store.disk", "lock.busy"}
 
 
 def test_on_a_full_disk_everything_is_read(tmp_path: Path) -> None:

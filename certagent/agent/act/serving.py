@@ -13,6 +13,7 @@ from certagent.errors import BadChain, Error, Misconfigured, NotServed, Transien
 from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Served
 from certagent.facts.unknown import Unknown
+from certagent.host import mounts
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import gates
 from certagent.lifecycle import steps as st
@@ -21,7 +22,7 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, Installation, State
 from certagent.lifecycle.tlsaname import TlsaNames
-from certagent.mta.server import Server
+from certagent.mta.server import Server, written
 from certagent.pki.credential import Credential
 from certagent.pki.keytypes import algorithm
 from certagent.report.words import count
@@ -217,6 +218,8 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         error = Transient("mta.not_offered", detail, NOT_OFFERED)
     else:
         hint = "look at the mail server's own log for TLS errors, and whether its ciphers allow the key type"
+        if alone := mounts.alone(written(edges.servers[step.server])):
+            hint = f"{alone[0]}: {mounts.REMEDY}"
         error = NotServed("mta.not_served", detail, hint)
     met = ev.VerifyFailed(
         server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before

@@ -14,7 +14,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +22,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from certagent.errors import Error, Transient
-from certagent.host import processes
-from certagent.host.sockets import listening
+from certagent.host import processes, sockets
+from certagent.host.sockets import Sockets
 
 _RESTART_S = 35.0
 """To listen again: 25 ms, or the 30 s after which Exim tries again; more is an address that is not there."""
@@ -71,7 +71,7 @@ class Daemon(Struct, frozen=True):
         with self._found() as (process, started_with):
             elsewhere = any(argument.startswith("-oX") for argument in started_with)
             ports = [] if elsewhere else list(ports)
-            before = _listening(ports)
+            before = sockets.at(ports)
             try:
                 signal.pidfd_send_signal(process, signal.SIGHUP)
             except PermissionError as error:
@@ -132,12 +132,13 @@ class Daemon(Struct, frozen=True):
         what = f"process {pid} ({processes.name(pid)})"
         raise self._down(f"{self.pid_file} names {what}, which is not its daemon; no signal was sent")
 
-    def _wait(self, process: int, ports: list[int], before: Mapping[tuple[str, int], int]) -> None:
+    def _wait(self, process: int, ports: list[int], before: Sockets) -> None:
         if not before and not _ended(process, _SETTLE_S):
             return
         deadline = time.monotonic() + _RESTART_S
         while not _ended(process, 0.02):
-            if _replaced(before, _listening(ports)):
+            now = sockets.at(ports)
+            if before.keys() <= now.keys() and sockets.renewed(before, now):
                 return
             if time.monotonic() > deadline:
                 what = f"{self.who}: it does not listen where it did, {_RESTART_S:g} s after SIGHUP"
@@ -151,19 +152,8 @@ class Daemon(Struct, frozen=True):
 
 def started_per_connection(ports: Iterable[int]) -> bool:
     """Whether somebody else listens there and starts Exim for each connection: it reads new files by itself."""
-    holders = {processes.holder(number) for number in _listening(ports).values()}
+    holders = {processes.holder(number) for number in sockets.at(ports).values()}
     return bool(holders) and holders <= _STARTERS
-
-
-def _listening(ports: Iterable[int]) -> dict[tuple[str, int], int]:
-    """The sockets that listen at these ports, by address and port: their numbers, new for each socket."""
-    wanted = set(ports)
-    return {(one.address, one.port): one.inode for one in listening() if one.port in wanted}
-
-
-def _replaced(before: Mapping[tuple[str, int], int], now: Mapping[tuple[str, int], int]) -> bool:
-    """Whether everything listens again, and at least one socket is new: others may belong to another server."""
-    return before.keys() <= now.keys() and any(now[address] != number for address, number in before.items())
 
 
 def _ended(process: int, seconds: float) -> bool:

@@ -40,8 +40,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Transient
-from certagent.host import attributes
+from certagent.host import attributes, privileges
 from certagent.host.files import file_status
+from certagent.host.privileges import OWNERS
 from certagent.mta import pemfile
 from certagent.mta.access import Access
 from certagent.mta.claims import Claim, Identity
@@ -91,6 +92,7 @@ class Exim:
     Options = Options
     directory = "/etc/exim4/tls"
     programs = ("exim4", "exim")
+    privileges = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", *OWNERS)
 
     def __init__(self, name: str, options: Options) -> None:
         """One Exim, as configured.
@@ -148,6 +150,7 @@ class Exim:
                 others.
             Misconfigured: `mta.files`: See `Layout.check`; also a directory that is closed to Exim's user.
         """
+        privileges.check(self._who, self.privileges, "its programs, daemon and files are its own user's")
         self._check_version(self._exim.build())
         settings = self._exim.settings()
         self._check_readable(settings)

@@ -34,6 +34,9 @@ The daemon's control process answers before the process that accepts clients has
 messages in order, and `show relays` is the next: after its answer the number of sessions only falls.
 """
 
+PRIVILEGES = ("CAP_SETGID",)
+"""To be of the group as which smtpctl runs: a service with NoNewPrivileges= does not become it by running it."""
+
 _RESUME_S = 5.0
 """A daemon that works needs milliseconds; one that hangs must not delay certagent."""
 

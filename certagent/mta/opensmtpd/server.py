@@ -30,7 +30,7 @@ from pathlib import Path
 
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.duration import Duration, limit_s
-from certagent.host import processes
+from certagent.host import privileges, processes, sockets
 from certagent.host.files import read_file
 from certagent.host.programs import Result, program, run
 from certagent.mta.access import Access
@@ -38,7 +38,7 @@ from certagent.mta.claims import Claim, Identity
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
 from certagent.mta.opensmtpd import discovery, smtpdconf
-from certagent.mta.opensmtpd.pause import paused
+from certagent.mta.opensmtpd.pause import PRIVILEGES, paused
 from certagent.mta.opensmtpd.smtpdconf import Conf
 from certagent.mta.reference import Pair, pair_of
 from certagent.mta.server import Advice, Capabilities, Found, Stop
@@ -144,6 +144,8 @@ class OpenSmtpd:
             hint = "leave one in `keys` of the certificate: rsa-2048 is understood by everyone"
             raise self._wrong("OpenSMTPD serves one key type for a name, not RSA and ECDSA", hint)
         self._restart()
+        if limit_s(self._options.pause, LONGEST_PAUSE, zero=True):
+            privileges.check(f"opensmtpd {self._name}", PRIVILEGES, "`pause` runs smtpctl, which is a group's")
         version = self._version()
         if version < (7,) and _links_openssl_3(program("smtpd", "mta.config")):
             hint = "install 7.4 or later, on Debian 12: apt install -t bookworm-backports opensmtpd"
@@ -205,10 +207,12 @@ class OpenSmtpd:
         if not old and not self._ended_here:
             raise Transient("mta.down", f"opensmtpd {self._name} is not running", hint)
         self._ended_here = True
+        ports = [listener.port for listener in self._read().listeners]
+        before = sockets.at(ports)
         with paused(limit_s(self._options.pause, LONGEST_PAUSE, zero=True)):
             result = run(argv, _RESTART_S, code="mta.reload")
         deadline = time.monotonic() + (_LISTENS_S if result.code == 0 else 0)
-        while not (new := processes.running(binary)) or new & old or not processes.listen(new):
+        while not (new := processes.running(binary)) or new & old or not sockets.renewed(before, sockets.at(ports)):
             if time.monotonic() >= deadline:
                 why = _said(result)[-1] if result.code != 0 or result.err else f"nothing after {_LISTENS_S:g} s"
                 if new & old:

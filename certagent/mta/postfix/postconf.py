@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -162,6 +163,24 @@ class Instance:
             return run(argv, TIMEOUT_S, code="mta.config", limit_bytes=_OUTPUT_LIMIT_BYTES)
         except Transient as error:  # in the words of `Server`
             raise Transient("mta.reload", error.detail, error.hint) from error
+
+    def tried(self) -> Result:
+        """How the smallest of its programs ends, which reads main.cf as all of them do, and says what it dislikes.
+
+        `postfix check` would make and give away directories of the queue.
+
+        Raises:
+            Error: As `run`.
+        """
+        return self.run("postmap", "-q", "any", "static:any")
+
+    def pid_file(self) -> Path:
+        """Of its master process.
+
+        Raises:
+            Misconfigured: `mta.config`.
+        """
+        return Path(*self.postconf("-xh", "queue_directory", "process_id_directory").split("\n")[:2], "master.pid")
 
     def command(self, *words: str) -> str:
         """For a hint: how to call a program for this instance."""

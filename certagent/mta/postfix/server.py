@@ -22,12 +22,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from certagent.errors import Transient
 from certagent.mta.access import Access
 from certagent.mta.claims import Claim, Identity, for_all
 from certagent.mta.files import Files
 from certagent.mta.layout import Layout
-from certagent.mta.postfix import discovery, smtpdtls
+from certagent.mta.postfix import discovery, master, smtpdtls
 from certagent.mta.postfix.postconf import (
     CHAIN_FILES_SINCE,
     LEVELS,
@@ -151,19 +150,19 @@ class Postfix:
         Postfix refuse TLS with every key. `advice` says when to name it.
 
         Raises:
-            Misconfigured: `mta.config`: Too old; `postfix check` fails; main.cf or a service in master.cf does not name
-                an installed file or SNI table, or names one that would never be renewed or breaks the others; no
-                service offers TLS, or one has a level that kills smtpd.
+            Misconfigured: `mta.config`: Too old; its programs do not start; main.cf or a service in
+                master.cf does not name an installed file or SNI table, or names one that would never be renewed or
+                breaks the others; no service offers TLS, or one has a level that kills smtpd.
             Misconfigured: `mta.files`: As `Layout.check`, also for the SNI map.
             Transient: `mta.disk`: As `Layout.check`, also for the SNI map.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            checked = pool.submit(self._instance.run, "postfix", "check")
+            tried = pool.submit(self._instance.tried)
             settings = self._instance.read()
         self._check_version(settings)
-        if checked.result().code != 0:
+        if tried.result().code != 0:
             hint = f"run: {self._instance.command('postfix', 'check')}; it explains itself in the mail log"
-            raise self._instance.wrong(f"its own check fails: {last_line(checked.result())}", hint)
+            raise self._instance.wrong(f"its programs do not start: {last_line(tried.result())}", hint)
         self._check_served(key_types, settings, stale=True)
         self._check_level(settings)
         self._layout.check()
@@ -222,15 +221,7 @@ class Postfix:
 
     def reload(self) -> None:
         """See `Server`; processes that serve a client finish with the old key, new clients meet the new one."""
-        result = self._instance.run("postfix", "reload")
-        if result.code == 0:
-            return
-        start, check, reload = (self._instance.command("postfix", word) for word in ("start", "check", "reload"))
-        stopped = self._instance.run("postfix", "status").code != 0
-        if stopped and self._instance.run("postfix", "check").code == 0:  # a broken main.cf fails all three
-            raise Transient("mta.down", f"{self._instance.who} is not running", f"run: {start}")
-        hint = f"run: {check}; {reload}; it explains itself in the mail log"
-        raise Transient("mta.reload", f"{self._instance.who} cannot reload: {last_line(result)}", hint)
+        master.reload(self._instance)
 
     # -- what check looks at -------------------------------------------------------------------------------------------
 

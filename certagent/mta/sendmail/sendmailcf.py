@@ -175,7 +175,9 @@ def discover(shared: Collection[Identity] = ()) -> list[Found]:
         source = CONFIG.with_suffix(".mc")
         by_hand = () if changes else (Advice(f"{why}: in {source}, or where {CONFIG} is made of", lines),)
         notes = (*notes, why, f"it sends as issuers what is in CACertFile: that must be {intermediates}")
-    return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes, by_hand=by_hand)]
+    certs = {cert for cert, _ in settings.pairs}
+    others = () if intermediates == settings.ca_file or settings.ca_file in certs else (settings.ca_file,)
+    return [Found("sendmail", "sendmail", options, services, (host,), uses, notes, changes, others, by_hand)]
 
 
 def _changes(lines: str, why: str) -> tuple[Change, ...]:

@@ -31,7 +31,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured, Transient
-from certagent.host import processes, replace
+from certagent.host import privileges, processes, replace, sockets
 from certagent.host.files import read_file, remove_file
 from certagent.host.programs import Result, program
 from certagent.mta import pemfile
@@ -72,6 +72,7 @@ class Sendmail:
 
     Options = Options
     directory = sendmailcf.DIRECTORY
+    privileges = ("CAP_SETGID",)
     programs = ("sendmail", "sendmail-mta")
 
     def __init__(self, name: str, options: Options) -> None:
@@ -128,6 +129,7 @@ class Sendmail:
                 file, or name one that stops all TLS or is never renewed; a CA is not set; every port is without TLS.
             Misconfigured: `mta.files`: What Sendmail would refuse: see above.
         """
+        privileges.check(f"sendmail {self._name}", self.privileges, "its own check gives up root")
         self._layout.check()
         with pemfile.in_its_words():
             replace.replaceable(self._issuers)
@@ -200,6 +202,8 @@ class Sendmail:
             raise Transient("mta.reload", what, f"run: {self._command()}")
         settings = self._read()
         old, argv = self._daemon(settings)
+        ports = [port.port for port in settings.ports]
+        before = sockets.at(ports)
         if old is None:
             raise Transient("mta.down", f"sendmail {self._name} is not running", start)
         if not argv.startswith("/"):
@@ -213,7 +217,7 @@ class Sendmail:
             raise Transient("mta.reload", f"no signal may be sent to {old}", "run certagent as root") from error
         seen = time.monotonic()
         deadline = seen + _RELOAD_S
-        while (new := self._daemon(settings)[0]) in {None, old} or new is None or not processes.listen([new]):
+        while self._daemon(settings)[0] in {None, old} or not sockets.renewed(before, sockets.at(ports)):
             now = time.monotonic()
             if processes.running(self._program()):
                 seen = now
@@ -264,12 +268,14 @@ class Sendmail:
                     raise Misconfigured("mta.files", what, hint)
 
     def _all_issuers(self, credentials: Mapping[str, Credential]) -> bytes:
-        """Those of the new files, and of the key types whose files stay."""
+        """Those of the new files, and of the key types whose files stay; where none has any, the leaves: with an empty
+        CACertFile there is no TLS at all (seen with 8.17).
+        """
         found = [credential.issuers for credential in credentials.values()]
         new = {pair.cert for pair in self._needed(credentials).values()}
         stay = {pair.cert for pair in self._needed(self._options.files).values()} - new
         found += [sendmailcf.issuers(read_file(Path(cert)) or b"") for cert in sorted(stay)]
-        return b"".join(dict.fromkeys(found))
+        return b"".join(dict.fromkeys(found)) or b"".join(one.leaf for one in credentials.values())
 
     def _needed(self, key_types: Iterable[str]) -> dict[str, Pair]:
         """By key type, in an order that does not change."""
