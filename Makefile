@@ -69,7 +69,7 @@ format: venv ## Bring the code into its form.
 docs: venv ## Write the parts of the documentation that are made from the code.
 	@$(BIN)/python docs/generate.py
 
-demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in under a minute; needs root.
+demo: root needed $(VENV)/.runtime ## Show the main job on real servers, in a minute; needs root.
 	@$(IN_LAB) tests.demo
 
 needed:

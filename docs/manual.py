@@ -22,8 +22,8 @@ def synopsis() -> str:
         lines += [".Nm", f".Cm {name}"]
         lines += [f".Op {_option(option)}" for option in tables.options(command)]
         lines += [
-            f".Op Ar {argument.lower()} ..." if many else f".Ar {argument.lower()}"
-            for argument, many in _arguments(command)
+            f"{'.Ar' if required else '.Op Ar'} {argument.lower()}{' ...' if many else ''}"
+            for argument, many, required in _arguments(command)
         ]
     return "\n".join([*lines, ".Nm", ".Fl -version | Fl -help", ""])
 
@@ -59,10 +59,11 @@ def _option(option: click.Option) -> str:
     return f"Fl {option.opts[0][1:]}{value}"
 
 
-def _arguments(command: click.Command) -> Iterator[tuple[str, bool]]:
+def _arguments(command: click.Command) -> Iterator[tuple[str, bool, bool]]:
+    """Name, whether there may be several, and whether there must be one."""
     for argument in command.params:
         if isinstance(argument, click.Argument):
-            yield str(argument.name).removesuffix("s"), argument.nargs == -1
+            yield str(argument.name).removesuffix("s"), argument.nargs == -1, argument.required
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import msgspec
-from tables import WIDTH
+from tables import WIDTH, linked
 
 from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.dns.providers.about import About
@@ -37,7 +37,10 @@ def page() -> str:
     for name, about, _ in known():
         lines += ["", f"## `{name}`: {about.title}", ""]
         for word, text in (("Rights", about.rights), ("Access", about.access), ("Limits", about.limits)):
-            lines += [*textwrap.wrap(f"**{word}.** {text}", WIDTH, break_on_hyphens=False, break_long_words=False), ""]
+            lines += [
+                *textwrap.wrap(linked(f"**{word}.** {text}"), WIDTH, break_on_hyphens=False, break_long_words=False),
+                "",
+            ]
         if about.name_servers:
             ends = ", ".join(f"`{end}`" for end in about.name_servers)
             lines += [

@@ -7,6 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -24,6 +25,7 @@ from certagent.mta import layout
 from certagent.report.schemas import texts
 
 PACKAGE = Path(certagent.__file__).parent
+DOCS = Path(__file__).parent
 WIDTH = 100
 HEADINGS = {
     schema.File: "The file",
@@ -35,6 +37,11 @@ HEADINGS = {
     schema.ServiceKeys: "`services`, of a mail server",
 }
 """The sections of the file, in their order."""
+SHARED: dict[type[msgspec.Struct], str] = {
+    layout.Access: "Keys of every mail server",
+    layout.Files: "Files of one key type",
+}
+"""What several mail servers have."""
 
 
 # -- the configuration -----------------------------------------------------------------------------------------------
@@ -43,12 +50,11 @@ HEADINGS = {
 def configuration() -> str:
     """Every section of the configuration file: its keys, their values, defaults and meaning."""
     parts = [_section(heading, section) for section, heading in HEADINGS.items()]
-    shared = {layout.Access: "Keys of every mail server", layout.Files: "Files of one key type"}
     for group, title in ((DNS_PROVIDERS, "DNS provider"), (MAIL_SERVERS, "Mail server")):
         for name, plugin in built_in(group):
             parts.append(_section(f"{title}: `type: {name}`", plugin.Options, without=layout.Access))
-            parts += [_section(f"`{key}`, of {name}", s) for key, s in _inner(plugin.Options) if s not in shared]
-    parts += [_section(heading, section) for section, heading in shared.items()]
+            parts += [_section(f"`{key}`, of {name}", s) for key, s in _inner(plugin.Options) if s not in SHARED]
+    parts += [_section(heading, section) for section, heading in SHARED.items()]
     return "\n".join(parts)
 
 
@@ -61,9 +67,21 @@ def _section(heading: str, struct: type[msgspec.Struct], without: type[msgspec.S
     for field in (field for field in info.fields if field.name not in left_out):
         default = "required" if field.required else _default(field)
         lines.append(
-            f"| `{field.encode_name}` | {_value(field.type)} | {default} | {_cell(meanings.get(field.name, ''))} |"
+            f"| `{field.encode_name}` | {_linked(struct, field)} | {default} | {_cell(_meaning(field, meanings))} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _linked(struct: type, field: msgspec.inspect.Field) -> str:
+    """Its value in words, which lead to the section of the page that it is."""
+    words = _value(field.type)
+    own = [heading for heading in HEADINGS.values() if heading.startswith(f"`{field.encode_name}`")]
+    return _to(own[0] if own and struct in HEADINGS and "section" in words else None, words)
+
+
+def _meaning(field: msgspec.inspect.Field, meanings: dict[str, str]) -> str:
+    """In the words of the file, in which nothing is called None."""
+    return re.sub(r"\bNone\b", "none", meanings.get(field.name, ""))
 
 
 def _inner(struct: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
@@ -72,6 +90,20 @@ def _inner(struct: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Str
         for kind in _kinds(field.type):
             if isinstance(kind, msgspec.inspect.StructType):
                 yield field.encode_name, kind.cls
+
+
+@cache
+def _headings() -> dict[type, str]:
+    """The section of the page for each type that has one."""
+    plugins = [one for group in (DNS_PROVIDERS, MAIL_SERVERS) for one in built_in(group)]
+    inner = {s: f"`{key}`, of {name}" for name, plugin in plugins for key, s in _inner(plugin.Options)}
+    return inner | HEADINGS | SHARED
+
+
+def _to(heading: str | None, words: str) -> str:
+    """The words, as a link to the heading if there is one: by the name that GitHub makes of it."""
+    anchor = re.sub(r"[^\w\- ]", "", (heading or "").lower()).replace(" ", "-")
+    return f"[{words}](#{anchor})" if heading else words
 
 
 def _kinds(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
@@ -101,7 +133,7 @@ def _value(kind: msgspec.inspect.Type) -> str:
             words = extra.get("title") or _value(inner)
         case msgspec.inspect.UnionType(types=types):
             some = [_value(t) for t in types if not isinstance(t, msgspec.inspect.NoneType)]
-            words = " or ".join(dict.fromkeys(some))
+            words = " or ".join(dict.fromkeys(some)).replace(f" or list of {some[0]}", ", or a list of such")
         case msgspec.inspect.VarTupleType(item_type=item):
             words = f"list of {_value(item)}"
         case msgspec.inspect.DictType(value_type=msgspec.inspect.AnyType() | msgspec.inspect.DictType()):
@@ -115,7 +147,7 @@ def _value(kind: msgspec.inspect.Type) -> str:
         case msgspec.inspect.BoolType():
             words = "`true`, `false`"
         case msgspec.inspect.StructType() | msgspec.inspect.AnyType():
-            words = "a section"
+            words = _to(_headings().get(getattr(kind, "cls", object)), "a section")
         case _:
             words = "text"
     return words
@@ -157,7 +189,7 @@ def _arguments(command: click.Command) -> str:
 def _command(name: str, command: click.Command) -> str:
     usage = " ".join(filter(None, ["certagent", name, "[OPTIONS]", _arguments(command)]))
     lines = [f"## {name}", "", "```", usage, "```", "", *_paragraphs(command.help or ""), ""]
-    lines += ["| option | meaning |", "|---|---|"]
+    lines += ["| option | meaning |", "|---|---|"] if options(command) else []
     for option in options(command):
         metavar = "" if option.is_flag else f" {option.make_metavar(click.Context(command))}"
         lines.append(f"| `{', '.join(option.opts)}{metavar}` | {_cell(option.help or '')} |")
@@ -274,7 +306,9 @@ def architecture() -> str:
     lines: list[str] = []
     for folder in sorted({path.parent for path in PACKAGE.rglob("*.py")}):
         name = folder.relative_to(PACKAGE.parent).as_posix()
-        lines += [f"### {name}/", "", *_wrapped(_doc(folder / "__init__.py", whole=folder != PACKAGE)), ""]
+        said = _doc(folder / "__init__.py", whole=folder != PACKAGE).split("\n\n")
+        own = (part for part in said if not re.match(r"- `|`\w+\.py`", part))  # a list of its files: the table has it
+        lines += [f"### {name}/", "", *_wrapped("\n\n".join(own)), ""]
         files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
         if files:
             lines += ["| file | |", "|---|---|"]
@@ -298,8 +332,18 @@ def first_sentence(text: str) -> str:
     return plain[: end.start() + 1] if end else f"{plain.rstrip('.:')}."
 
 
+def linked(text: str) -> str:
+    """Pages that the code names become links: what is generated stands in pages of a folder of docs/."""
+
+    def link(match: re.Match[str]) -> str:
+        title = (DOCS / match[1]).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        return f"[{title}](../{match[1]})"
+
+    return re.sub(r"(?<![\w/(])docs/([\w/-]+\.md)", link, text)
+
+
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return linked(" ".join(text.split()).replace("|", "\\|"))
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -313,7 +357,7 @@ def _wrapped(text: str) -> list[str]:
         lines.append("")
         for part in re.split(r"\n(?=- )", paragraph):
             indent = "  " if part.startswith("- ") else ""
-            plain = " ".join(part.split())
+            plain = linked(" ".join(part.split()))
             lines += textwrap.wrap(
                 plain, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,8 +113,15 @@ class Daemon:
     def show(self) -> None:
         """Prints what it logged since."""
         text = self._text()
+        last, more = "", 0
         for line in text[self._shown :].splitlines():
-            say(f"  daemon: {line}")
+            one = re.sub(r" took=\S+", "", line)
+            more = more + 1 if one == last else 0
+            if more == 0:
+                say(f"  daemon: {line}")
+            elif more == 1:
+                say("  daemon: … and again each second: what is seen is what was seen before, so nothing is journaled")
+            last = one
         self._shown = len(text)
 
     def stop(self) -> None:

@@ -91,6 +91,15 @@ def test_help_names_every_command_and_the_exit_codes(flag: str) -> None:
     assert "Exit codes: 0 done" in ended.stdout
 
 
+@pytest.mark.parametrize("command", [(), ("dns",)])
+def test_without_a_command_the_help_is_printed(command: tuple[str, ...]) -> None:
+    """As `--help` prints it, on standard error: it is wrong usage all the same."""
+    ended = run(*command)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.split() == run(*command, "--help").stdout.split()
+    assert "\n\nCommands:\n" in ended.stderr
+
+
 @pytest.mark.parametrize("command", ["init", "schema", "dns providers", "dns test", *COMMANDS])
 def test_help_of_every_command(command: str) -> None:
     """Each command says what it does, and every option what it is for."""

@@ -303,6 +303,16 @@ def test_manual_page_has_nothing_else() -> None:
     assert {f"-{o}" for o in re.findall(r"Fl (-?[a-z-]+)", MAN.read_text(encoding="utf-8"))} <= known
 
 
+def test_manual_page_says_what_may_be_left_out() -> None:
+    """An argument in its synopsis is optional if the command does without it."""
+    synopsis = MAN.read_text(encoding="utf-8").partition(".Sh SYNOPSIS\n")[2].partition(".Sh ")[0]
+    for name, found in commands().items():
+        [shown] = re.findall(rf"(?m)^\.Cm {name}\n((?:\.(?:Op|Ar) .*\n)*)", synopsis)
+        for argument in (one for one in found.params if isinstance(one, click.Argument)):
+            [macro] = re.findall(rf"(?m)^\.(Op|Ar)(?: Ar)? {str(argument.name).removesuffix('s')}\b", shown)
+            assert (macro == "Ar") == argument.required, (name, argument.name)
+
+
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_manual_page_is_well_formed() -> None:
     """groff has nothing to say about it."""
@@ -380,10 +390,25 @@ def test_lines_are_wrapped(page: Path) -> None:
     assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_have_rows(page: Path) -> None:
+    assert re.findall(r"(?m)^(\|.*\|)\n\|[-|]+\|\n(?!\|)", prose(page)) == []
+
+
 def test_index_has_every_page() -> None:
-    """docs/README.md leads to every page below it."""
-    linked = set(re.findall(r"\]\(([^)#\s]+)", text("docs", "README.md")))
-    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("*/*.md")} <= linked
+    """docs/README.md leads to every page below it, by its title."""
+    linked = {path: words for words, path in re.findall(r"\[([^]]+)\]\(([^)#\s]+)", text("docs", "README.md"))}
+    pages = {str(page.relative_to(ROOT / "docs")): page for page in (ROOT / "docs").glob("*/*.md")}
+    assert {path: page.read_text(encoding="utf-8").partition("\n")[0] for path, page in pages.items()} == {
+        path: f"# {linked.get(path)}" for path in pages
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_named_by_a_link(page: Path) -> None:
+    """A path to a page is nothing that a reader can follow."""
+    plain = re.sub(r"`[^`\n]+`|\]\([^)\s]+\)", "", prose(page))
+    assert re.findall(r"(?<![\w/])docs/[\w/-]+\.md", plain) == []
 
 
 def test_readme_is_short() -> None:
@@ -450,6 +475,13 @@ def test_capabilities_of_the_page() -> None:
     defaults = msgspec.structs.asdict(Capabilities())
     found = {name: value.strip("`") if "`" in value else msgspec.json.decode(value) for name, value in rows}
     assert found == defaults
+
+
+def test_every_provider_of_an_api_has_a_strict_fake() -> None:
+    """The others are run against the real server, or are a program of somebody's."""
+    modules = {place.partition(":")[0].rpartition(".")[2] for place in BUILT_IN["certagent.dns_providers"].values()}
+    fakes = {path.stem for path in (ROOT / "tests" / "dns" / "fakes").glob("*.py")}
+    assert modules - fakes == {"rfc2136", "knot", "command"}
 
 
 @pytest.mark.parametrize("name", BUILT_IN["certagent.dns_providers"])

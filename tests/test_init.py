@@ -28,9 +28,9 @@ from certagent.init.domain import Name, Resolvers
 from certagent.init.host import InUse
 from certagent.init.names import Names
 from certagent.init.seeds import Seeds
-from certagent.init.survey import Survey
+from certagent.init.survey import Stranger, Survey
 from certagent.mta.claims import Identity, identity
-from certagent.mta.server import Change, Found
+from certagent.mta.server import Advice, Change, Found
 from certagent.report.findings import Finding
 from tests.mta import chains
 
@@ -374,7 +374,12 @@ def test_what_is_not_accounted_for_is_reported() -> None:
     silent = replace(silent, tlsa={25: replace(silent.tlsa[25], answers=answers)})
     idle = (replace(POSTFIX, type="dovecot", name="dovecot"),)
     strange = seen(
-        POSTFIX, names=(silent,), idle=idle, failed=(failed,), strangers=((143, "imapd"),), silent=(("postfix", 465),)
+        POSTFIX,
+        names=(silent,),
+        idle=idle,
+        failed=(failed,),
+        strangers=(Stranger(143, "imapd"),),
+        silent=(("postfix", 465),),
     )
     words = told(strange)
     assert "note port 143 (IMAP): imapd listens there" in words
@@ -382,6 +387,71 @@ def test_what_is_not_accounted_for_is_reported() -> None:
     assert "nothing listens at its ports: dovecot is left out" in words
     assert "error mail server exim: cannot be read" in words
     assert "ns2.example.org./192.0.2.54 no answer" in words
+
+
+def test_a_server_is_no_stranger_at_its_port_without_tls(cf: Path) -> None:
+    """It is said what it lacks there, and what to do is the first of the next steps."""
+    todo = Advice("smtp offers no STARTTLS", "postconf -e smtpd_tls_security_level=may")
+    plain = seen(replace(POSTFIX, plain=((25, todo),)), strangers=(Stranger(25, "master", "postfix"),))
+    [finding] = [one for one in findings.of(plain) if one.what == "port 25 (SMTP)"]
+    assert finding.detail.startswith("the postfix above listens there: smtp offers no STARTTLS")
+    assert finding.hint.startswith(f"{todo.command}; ")
+    assert steps.next_steps(plain, host.plugins(), "", cf, [])[0].command == todo.command
+    other = told(seen(POSTFIX, strangers=(Stranger(587, "master", "postfix"),)))
+    assert "note port 587 (submission): the postfix above listens there, and it is left out" in other
+
+
+def unit(place: Path) -> Path:
+    """A directory with certagent's unit."""
+    (place / steps.UNIT).touch()
+    return place
+
+
+def test_the_unit_is_installed_before_it_is_started(cf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a file of the checkout, unless systemd has it."""
+    places = [tmp_path / "systemd", tmp_path / "lib"]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(steps, "UNITS", tuple(places))
+
+    def last() -> str:
+        return steps.next_steps(seen(POSTFIX), host.plugins(), "", cf, [])[-1].command
+
+    install, reload, start = last().split(" && ")
+    subprocess.run(["sh", "-ec", install], check=True, cwd=Path(__file__).parent.parent)
+    assert (reload, start) == ("systemctl daemon-reload", "systemctl enable --now certagent")
+    assert (places[0] / "certagent.service").stat().st_size > 1000
+    assert last() == start
+    (places[0] / "certagent.service").unlink()
+    unit(places[1])
+    assert last() == start
+
+
+def test_the_places_to_fill_in_are_as_many_as_the_command_shows(tmp_path: Path) -> None:
+    text = proposal.text(seen(POSTFIX), "now")
+    path = tmp_path / "proposed.yaml"
+    path.write_text(text)
+    [step] = [one for one in steps.next_steps(seen(POSTFIX), host.plugins(), text, path, []) if "TODO" in one.what]
+    done = subprocess.run(["sh", "-ec", step.command], check=True, capture_output=True, text=True)
+    assert step.what.endswith(f", {len(done.stdout.splitlines())} places")
+
+
+def test_a_resolver_that_is_installed_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not installed once more."""
+    alone = seen(POSTFIX, use=Resolvers((), validates=False, why="no resolver answers"))
+
+    def hint() -> str:
+        return next(one.hint for one in findings.of(alone) if one.what == "DNS")
+
+    monkeypatch.setattr(domain, "program", str)
+    assert hint().startswith("systemctl restart unbound")
+    assert "TODO: a validating resolver on this host (systemctl restart unbound)" in proposal.text(alone, "now")
+
+    def missing(_name: str) -> str:
+        raise Misconfigured("run.failed", "unbound is not installed", "")
+
+    monkeypatch.setattr(domain, "program", missing)
+    assert hint().startswith("apt install unbound")
 
 
 @pytest.mark.parametrize(
@@ -721,6 +791,7 @@ def test_a_drop_in_is_proposed_where_the_unit_does_not_let_the_files_be_replaced
         return [step.command for step in steps.next_steps(seen(*found), host.plugins(), "", cf, [])]
 
     monkeypatch.setattr(privileges, "DROP_IN", tmp_path / "certagent.service.d" / "init.conf")
+    monkeypatch.setattr(steps, "UNITS", (tmp_path / "none", unit(tmp_path)))
     usual = replace(POSTFIX, options={**OPTIONS, "config_dir": "/etc/postfix"})
     assert not any("ReadWritePaths" in step for step in commands(usual))
     sni = {"map": "/etc/postfix/sni", "type": "hash", "names": [NAME]}

@@ -56,8 +56,9 @@ class _Commands(click.Group):
 def cli(context: click.Context) -> None:
     """The certificate lifecycle agent for mail servers: renews by ACME, and cannot break DANE.
 
-    Begin with `certagent renew --dry-run`: it does everything against the CA's staging directory and changes nothing.
-    `certagent run` then looks after all certificates.
+    Begin with `certagent init`: it looks at this host and proposes a configuration. `certagent renew --dry-run` then
+    does everything against the CA's staging directory and changes nothing. `certagent run` looks after all
+    certificates.
     """
     if context.invoked_subcommand not in NO_SECRET:
         from certagent.host.memory import no_core_dumps
@@ -71,6 +72,9 @@ def main() -> NoReturn:
         cli.main(prog_name="certagent", standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message(), err=True)
+        sys.exit(Exit.USAGE)
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)

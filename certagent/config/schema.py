@@ -61,7 +61,7 @@ class Ca(Keys, frozen=True):
     agree_tos: bool = False
     """Agree to the terms of service when the account is made."""
     contact: tuple[str, ...] = ()
-    """Addresses for the account, such as `mailto:postmaster@example.org`."""
+    """Addresses that the CA may write to, such as `postmaster@example.org`, also as `mailto:` URLs."""
     ca_bundle: str | None = None
     """PEM file with the CA of the directory's own HTTPS, for private CAs."""
     proxy: str | None = None
@@ -164,9 +164,9 @@ class Certificate(Keys, frozen=True):
     profile: str | None = None
     """The CA's certificate profile (draft-ietf-acme-profiles)."""
     challenge: Any = {}
-    """See `ChallengeKeys`."""
+    """How it shows the CA that this host controls its names."""
     dane: Any = {}
-    """See `Dane`."""
+    """How its TLSA records are kept."""
     drain: Duration = "5m"
     """How long old processes of a mail server may live on after a reload."""
     check_interval: Duration = "6h"
@@ -183,7 +183,7 @@ class File(Keys, frozen=True, kw_only=True):
     ca: dict[Name, Any]
     """Certificate authorities by name."""
     dns: Any = {}
-    """See `Dns`."""
+    """How DNS is read, and which providers may change it."""
     certificates: dict[Name, Any]
     """Certificates by name."""
 

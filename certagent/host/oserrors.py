@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ def translated(path: Path, component: Path | None = None) -> Generator[None]:
         yield
     except OSError as error:
         what = f"{path}: {error.strerror}" if component in {None, path} else f"{path}: {component}: {error.strerror}"
+        if error.errno == errno.ENOENT and (component or not path.parent.exists()):
+            raise Misconfigured("store.path", what, to_make(path.parent)) from error
         path = component or path
         if error.errno in _OPERATOR_ERRORS:
             raise Misconfigured("store.path", what, f"look at it: ls -ld {path.parent} {path}") from error
@@ -41,3 +44,8 @@ def translated(path: Path, component: Path | None = None) -> Generator[None]:
                 "store.disk", what, f"as a service it needs {unit}; else see the mount: findmnt -T {path.parent}"
             ) from error
         raise Transient("store.disk", what, f"look at the disk: df -h {path.parent}; df -i {path.parent}") from error
+
+
+def to_make(directory: Path) -> str:
+    """The hint where a directory is missing. A mail server's own user must be able to enter it; files are 0600."""
+    return f"make the directory: install -d -m 755 {shlex.quote(str(directory))}"

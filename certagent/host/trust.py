@@ -26,7 +26,7 @@ from typing import NamedTuple, NoReturn
 
 from certagent.errors import Misconfigured
 from certagent.host import attributes
-from certagent.host.oserrors import translated
+from certagent.host.oserrors import to_make, translated
 
 _MAX_LINKS = 40
 """What Linux follows. Source: path_resolution(7)."""
@@ -69,11 +69,14 @@ def trusted_dir(path: Path) -> None:
     Raises:
         Error: As `walked`. Also `store.path` if it is missing, or is no directory.
     """
+    try:
+        os.lstat(path)
+    except FileNotFoundError as error:
+        raise Misconfigured("store.path", f"{path}: {error.strerror}", to_make(path)) from error
+    except OSError:
+        pass  # the walk says what is wrong
     with walked(path, links=False) as end:
-        if end.status is None:
-            with translated(path):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not stat.S_ISDIR(end.status.st_mode):
+        if end.status is None or not stat.S_ISDIR(end.status.st_mode):
             raise Misconfigured("store.path", f"{path} is not a directory", f"look at it: ls -ld {path}")
         _refuse_sticky(path, path, end.status)
 

@@ -88,7 +88,7 @@ def _status(seen: Survey, found: list[Finding], done: list[Outcome], *, apply: b
     """
     if not seen.found:
         hint = "is it installed? run this on the mail server itself; config.example.yaml is the place to start by hand"
-        if any(program in others.CONTAINERS for _, program in seen.strangers):
+        if any(one.program in others.CONTAINERS for one in seen.strangers):
             hint = "it is in a container: write its entry by hand, with type: command; see docs/how-to/mail-servers.md"
         raise Misconfigured("mta.config", "no mail server was found on this host", hint)
     if apply and (any(one.state == "later" for one in done) or any(one.by_hand for one in seen.found)):

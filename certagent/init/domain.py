@@ -27,6 +27,7 @@ from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
 from certagent.errors import Error, Misconfigured, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
+from certagent.host.programs import program
 from certagent.pki import endpoint
 from certagent.pki.names import challenge_name, hostname
 
@@ -96,6 +97,15 @@ def resolvers() -> Resolvers:
     alive = tuple(server for server in listed if _validates(server) is not None)
     why = f"{shown} of /etc/resolv.conf: {'does not validate' if here else 'not on this host, so it could be forged'}"
     return Resolvers(alive, validates=False, why=why if alive else f"no resolver answers ({shown} of /etc/resolv.conf)")
+
+
+def to_start_unbound() -> str:
+    """The command after which a validating resolver runs on this host."""
+    try:
+        program("unbound")
+    except Misconfigured:
+        return "apt install unbound"
+    return "systemctl restart unbound"
 
 
 def _validates(server: str) -> bool | None:

@@ -29,9 +29,6 @@ _CONTAINER = (
 )
 
 
-_VALIDATOR = "apt install unbound; or apt install bind9-dnsutils: certagent then validates by delv"
-
-
 def of(survey: Survey) -> Iterator[Finding]:
     """What people want to know of it, the servers first."""
     if os.geteuid() != 0:
@@ -41,9 +38,10 @@ def of(survey: Survey) -> Iterator[Finding]:
         yield from _server(server, survey)
     yield from _elsewhere(survey)
     if not survey.resolvers.addresses:
-        yield Finding("error", "DNS", survey.resolvers.why, "apt install unbound, or repair /etc/resolv.conf")
+        yield Finding("error", "DNS", survey.resolvers.why, f"{domain.to_start_unbound()}, or repair /etc/resolv.conf")
     elif not survey.resolvers.validates:
-        yield Finding("note", "DNS", f"no validating resolver: {survey.resolvers.why}", _VALIDATOR)
+        hint = f"{domain.to_start_unbound()}; or apt install bind9-dnsutils: certagent then validates by delv"
+        yield Finding("note", "DNS", f"no validating resolver: {survey.resolvers.why}", hint)
     yield from _names(survey)
 
 
@@ -54,9 +52,18 @@ def _elsewhere(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "note", f"mail server {server.name}", detail, "start it and run certagent init again, or leave it"
         )
-    for port, program in survey.strangers:
+    plain = {(server.name, port): todo for server in survey.found for port, todo in server.plain}
+    for port, program, server in survey.strangers:
         who = program or "something"
         what = f"port {port} ({host.PORTS[port]})"
+        if todo := plain.get((server, port)):
+            detail = f"the {server} above listens there: {todo.what}, so no certificate is proposed for it"
+            yield Finding("note", what, detail, f"{todo.command}; then begin again with certagent init")
+            continue
+        if server:
+            detail = f"the {server} above listens there, and it is left out: without TLS, or as a note below says"
+            yield Finding("note", what, detail, "see the notes in the proposal")
+            continue
         detail, hint = f"{who} listens there, and no mail server above accounts for it", _STRANGER
         if who in others.CONTAINERS:
             detail, hint = f"{who} listens there for a container: the mail server in it is not observed", _CONTAINER

@@ -13,7 +13,7 @@ from datetime import timedelta
 import yaml
 
 from certagent.facts.tls import Chain, Service
-from certagent.init import host, others, providers
+from certagent.init import domain, host, others, providers
 from certagent.init import survey as seen
 from certagent.init.domain import MX_PORT, Name, is_host
 from certagent.init.host import ITSELF
@@ -79,8 +79,8 @@ def _dns(survey: Survey, proposed: list[Proposed]) -> Iterator[str]:
         yield f"  resolvers: {_flow(list(use.addresses))}"
     else:
         yield from _comment(
-            "TODO: a validating resolver on this host (apt install unbound), then take the # away. Without one, and "
-            f"without delv (apt install bind9-dnsutils), no first TLSA record is published. Now: {use.why}.",
+            f"TODO: a validating resolver on this host ({domain.to_start_unbound()}), then take the # away. Without "
+            f"one, and without delv (apt install bind9-dnsutils), no first TLSA record is published. Now: {use.why}.",
             2,
         )
         yield "  #resolvers: [127.0.0.1]"

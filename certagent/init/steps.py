@@ -17,6 +17,10 @@ from certagent.report.words import count
 
 DEFAULT = Path("/etc/certagent/config.yaml")
 
+UNIT = "certagent.service"
+UNITS = (Path("/etc/systemd/system"), Path("/usr/local/lib/systemd/system"), Path("/usr/lib/systemd/system"))
+"""Where systemd looks for units, systemd.unit(5)."""
+
 
 def next_steps(
     seen: Survey, kinds: Mapping[str, Any], text: str, output: Path | None, done: list[Outcome]
@@ -25,7 +29,12 @@ def next_steps(
     path = output or DEFAULT
     chosen = "" if path == DEFAULT else f" --config {shlex.quote(str(path))}"
     again = "certagent init --apply"
-    steps = _keep(text, output)
+    steps = [
+        Next(f"let {found.name} offer STARTTLS at port {port}, and begin again with certagent init", todo.command)
+        for found in seen.found
+        for port, todo in found.plain
+    ]
+    steps += _keep(text, output)
     servers = {found.name: made for found in seen.found if (made := host.made(found, kinds))}
     written = directories(servers.values())
     manual = [found for found in seen.found if found.by_hand]
@@ -61,8 +70,17 @@ def next_steps(
         also = ", with the capabilities" if beyond and needed else ""
         rest = " that its servers need" if needed else "; all else is read-only for it"
         steps.append(Next(f"{what}{also}{rest}", privileges.drop_in(beyond, needed)))
-    steps.append(Next("keep it going", "systemctl enable --now certagent"))
+    steps.append(_service())
     return steps
+
+
+def _service() -> Next:
+    """The unit is no part of the Python package: it comes from the checkout."""
+    start = "systemctl enable --now certagent"
+    if any((directory / UNIT).exists() for directory in UNITS):
+        return Next("keep it going", start)
+    install = f"install -m 644 packaging/systemd/{UNIT} {UNITS[0]}/ && systemctl daemon-reload"
+    return Next("keep it going; in the checkout", f"{install} && {start}")
 
 
 def _keep(text: str, output: Path | None) -> list[Next]:
@@ -78,7 +96,7 @@ def _keep(text: str, output: Path | None) -> list[Next]:
         steps.append(Next("keep the proposal", f"{made}certagent init --output {DEFAULT}"))
     if (todo := text.count("TODO:")) and (output or not DEFAULT.exists()):
         steps.append(
-            Next(f"fill in what is marked TODO, {count(todo, 'place')}", f"grep -n TODO {shlex.quote(str(path))}")
+            Next(f"fill in what is marked TODO, {count(todo, 'place')}", f"grep -n TODO: {shlex.quote(str(path))}")
         )
     return steps
 

@@ -43,6 +43,16 @@ _PROBE_S = 10.0
 """For one handshake: postscreen and others let clients wait for the greeting, some seconds at most."""
 
 
+class Stranger(NamedTuple):
+    """Something that listens at a port of mail, and is no service of a server that is proposed."""
+
+    port: int
+    program: str
+    """"" if it is not known."""
+    server: str = ""
+    """The mail server found whose program it is: it offers no TLS there, or a note says why the port is left out."""
+
+
 class Survey(Struct, frozen=True):
     """All that was found out."""
 
@@ -57,8 +67,8 @@ class Survey(Struct, frozen=True):
     """By the name of the mail server, as they are proposed."""
     served: dict[str, tuple[Served, ...]]
     """By the name of the mail server."""
-    strangers: tuple[tuple[int, str], ...]
-    """Ports where something listens that no mail server accounts for, with the program if it is known."""
+    strangers: tuple[Stranger, ...]
+    """Ports where something listens that no mail server accounts for."""
     silent: tuple[tuple[str, int], ...]
     """Mail servers and their ports at which nothing listens."""
     shared: dict[Identity, str] = {}
@@ -113,7 +123,7 @@ def take(kinds: dict[str, Any]) -> Survey:
             names=names,
             services=services,
             served={server.name: met for server, met in zip(found, served, strict=True)},
-            strangers=tuple(_strangers(found, listeners.result())),
+            strangers=tuple(_strangers(found, kinds, listeners.result())),
             silent=tuple((f.name, port) for f in found for port in sorted({s.port for s in f.services} - ports)),
             shared=shared,
             kept_here=kept_here.result(),
@@ -146,13 +156,17 @@ def _probe(wanted: tuple[Service, ...], known: Mapping[str, Name]) -> tuple[Serv
     return tuple(probe_all(wanted, addresses_of, tuple(USUAL.values()), _PROBE_S))
 
 
-def _strangers(found: Iterable[Found], listeners: Iterable[sockets.Listener]) -> Iterator[tuple[int, str]]:
+def _strangers(
+    found: Iterable[Found], kinds: dict[str, Any], listeners: Iterable[sockets.Listener]
+) -> Iterator[Stranger]:
     accounted = {service.port for server in found for service in server.services}
     reported: set[int] = set()
     for listener in listeners:
         if listener.port in host.PORTS and listener.port not in accounted | reported:
             reported.add(listener.port)
-            yield listener.port, processes.holder(listener.inode)
+            program = processes.holder(listener.inode)
+            theirs = (one.name for one in found if program in getattr(kinds[one.type], "programs", ()))
+            yield Stranger(listener.port, program, next(theirs, ""))
 
 
 # -- what follows from it ----------------------------------------------------------------------------------------------

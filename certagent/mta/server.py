@@ -153,6 +153,8 @@ class Found(Struct, frozen=True):
     """Further files with keys and certificates that its configuration names: of other services, blocks, names."""
     by_hand: tuple[Advice, ...] = ()
     """What must change in its own configuration besides, and cannot be a `Change`."""
+    plain: tuple[tuple[int, Advice], ...] = ()
+    """Ports at which it offers no TLS, so that no certificate is proposed for them: what is so, and what to do."""
 
 
 class Discover(Protocol):

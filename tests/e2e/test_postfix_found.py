@@ -182,6 +182,31 @@ def test_where_there_is_no_tls_it_is_proposed() -> None:
     assert one.services == (Service(HOST, 25, "smtp", (MX1,)),)
 
 
+TLS_AT_465 = MASTER.format(chroot="n").replace("-o smtpd_tls_wr", "-o smtpd_tls_security_level=encrypt -o smtpd_tls_wr")
+
+
+def test_port_25_gets_tls_where_nobody_has_decided_that_it_has_none() -> None:
+    configure("", TLS_AT_465)
+    one = found()
+    [change] = one.changes
+    assert "smtpd_tls_security_level = may\n" in change.after
+    assert (set(one.services), one.plain) == (set(SERVICES), ())
+
+
+@pytest.mark.parametrize(
+    ("main", "own"), [("smtpd_tls_security_level = none\n", ""), ("", "  -o smtpd_tls_security_level=none\n")]
+)
+def test_port_25_without_tls_is_named_with_the_command(main: str, own: str) -> None:
+    """After it, the port is proposed."""
+    configure(main, TLS_AT_465.replace("submission inet", f"{own}submission inet"))
+    one = found()
+    assert {service.port for service in one.services} == {465, 587}
+    [(port, todo)] = one.plain
+    assert (port, todo.what) == (25, "smtp offers no STARTTLS")
+    subprocess.run(["sh", "-ec", todo.command], check=True)
+    assert (set(found().services), found().plain) == (set(SERVICES), ())
+
+
 def test_names_of_an_sni_map_are_found() -> None:
     private(ETC / "combined.pem", OLD.pem)
     private(ETC / "own.pem", chains.make().pem)

@@ -115,8 +115,9 @@ class TestWrite:
                 replace.write(tmp_path / name, b"new")
 
     def test_a_missing_directory_is_reported(self, tmp_path: Path) -> None:
-        with pytest.raises(Misconfigured, match=r"No such file.*store\.path"):
+        with pytest.raises(Misconfigured, match=r"No such file.*store\.path") as caught:
             replace.write(tmp_path / "none" / "file", b"new")
+        assert caught.value.hint == f"make the directory: install -d -m 755 {tmp_path / 'none'}"
 
     @pytest.mark.parametrize("step", ["open", "fchmod", "write", "fsync", "rename"])
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])

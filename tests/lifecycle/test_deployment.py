@@ -105,7 +105,7 @@ def test_files_of_somebody_else_come_back_if_they_were_kept(kept: bool) -> None:
     if not kept:
         return
     life.does(offers[0])
-    assert because(life.offers(deployment.finish)) == ["Restore: putting files back was interrupted"]
+    assert because(life.offers(deployment.finish)) == ["Restore: putting files back was begun, its end is not known"]
     life.happens(ev.Restored(server="postfix"))
     assert life.offers(deployment.finish) == []
     assert because(life.offers(deployment.inspect)) == [
@@ -157,14 +157,14 @@ def test_an_interrupted_swap_is_done_again_or_taken_back() -> None:
     [back] = life.offers(deployment.finish)
     assert isinstance(back, st.Install)
     assert (back.generation, back.rollback) == ("g1", True)
-    assert back.because == "installing was interrupted, and caches forbid it by now"
+    assert back.because == "the swap was begun, its end is not known, and caches forbid it by now"
     # the operator accepted deferrals: not asked again
     life.looks(all_)
     first = first_swap(Life())
     first.does(first.plan())
     first.looks(STRANGE)  # of the key that was served before
     assert because(first.offers(deployment.finish)) == [
-        "Wait: postfix: installing was interrupted, and caches forbid it by now"
+        "Wait: postfix: the swap was begun, its end is not known, and caches forbid it by now"
     ]
 
 
@@ -191,7 +191,7 @@ def test_the_old_key_does_not_come_back_where_only_the_new_one_has_records() -> 
     life.passes(timedelta(hours=5))
     life.looks(new, None)
     assert because(life.offers(deployment.finish)) == [
-        "Wait: postfix: installing was interrupted, and caches forbid it by now"
+        "Wait: postfix: the swap was begun, its end is not known, and caches forbid it by now"
     ]
 
 

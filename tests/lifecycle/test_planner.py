@@ -191,7 +191,7 @@ def test_deleting_that_was_interrupted_is_done_again_as_it_was_begun() -> None:
     step = life.until(st.Delete)
     life.does(step)
     [again] = life.offers(disposal.delete)
-    assert again == replace(step, because="deleting was interrupted")
+    assert again == replace(step, because="deleting was begun, its end is not known")
     life.happens(ev.Deleted(generations=("g1",), keys=("k1",)))
     assert life.offers(disposal.delete) == []
 

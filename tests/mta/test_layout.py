@@ -324,8 +324,14 @@ class TestNothingChanges:
         os.chown(place, 65534, 65534)
         refused(layout, place, "belongs to user 65534")
 
-    def test_by_a_missing_directory(self, place: Path) -> None:
-        refused(Layout("test mx1", {"ecdsa": str(place / "none" / "a.pem")}), place, "none: No such file")
+    @pytest.mark.parametrize("missing", ["none", "none/below"])
+    def test_by_a_missing_directory(self, place: Path, missing: str) -> None:
+        """The hint is the command that makes it, with all that is missing on the way."""
+        layout = Layout("test mx1", {"ecdsa": str(place / missing / "a.pem")})
+        what, command = refused(layout, place, f"{missing}: No such file").hint.split(": ", 1)
+        assert what == "make the directory"
+        subprocess.run(["sh", "-c", command], check=True)
+        layout.check()
 
     @pytest.mark.parametrize("access", [Access(owner="nosuch"), Access(group="nosuch")])
     def test_by_an_owner_who_does_not_exist(self, place: Path, access: Access) -> None:

@@ -110,10 +110,10 @@ class Lexicon(InChild):
         title="Others, by dns-lexicon",
         rights="What the service grants to a key at the least, so that it reads and changes records of these zones.",
         access=(
-            "Install the extra: `pip install 'certagent[lexicon]'`. Write the driver's options into the file, a line"
-            f" `name = value` for each. Drivers that may be used, with their options: {_options_of_drivers()}. The"
-            " options `auth_service_account_info` and `auth_api_key` are `base64::` and the file in base64 on the same"
-            " line (`base64 --wrap=0`)."
+            "Install the extra: `/opt/certagent/bin/pip install 'certagent[lexicon]'`. Write the driver's options into"
+            " the file, a line `name = value` for each. Drivers that may be used, with their options:"
+            f" {_options_of_drivers()}. The options `auth_service_account_info` and `auth_api_key` are `base64::` and"
+            " the file in base64 on the same line (`base64 --wrap=0`)."
         ),
         limits=(
             "Only drivers that write TLSA and delete single records may be used; they were read in the source of"

@@ -83,9 +83,9 @@ class Route53(InChild):
             " docs/how-to/route53.md has it."
         ),
         access=(
-            "Install the extra: `pip install 'certagent[route53]'`. Make an access key of the IAM user, and write two"
-            " lines into the file: `aws_access_key_id = …`, `aws_secret_access_key = …`. Nothing else is read: neither"
-            " the environment, nor ~/.aws, nor the metadata of the machine."
+            "Install the extra: `/opt/certagent/bin/pip install 'certagent[route53]'`. Make an access key of the IAM"
+            " user, and write two lines into the file: `aws_access_key_id = …`, `aws_secret_access_key = …`. Nothing"
+            " else is read: neither the environment, nor ~/.aws, nor the metadata of the machine."
         ),
         limits=(
             "An account has five requests a second. A change counts as done when all name servers have it, which takes"

@@ -239,7 +239,9 @@ def _previous(state: State, at: Installation) -> Generation | None:
 STAGES: dict[Phase, Stage] = {
     "inspected": Stage("installed, as soon as nothing stands against it (`deploy`)", ""),
     "installing": Stage(
-        "installed again; taken back if caches forbid it by now", "installing was interrupted", _install_again
+        "installed again; taken back if caches forbid it by now",
+        "the swap was begun, its end is not known",
+        _install_again,
     ),
     "installed": Stage("reloaded", "installed; old processes go on with the old files", _reload),
     "reloaded": Stage("verified by handshakes", "reloaded; what is served is verified", _verify),
@@ -263,7 +265,9 @@ STAGES: dict[Phase, Stage] = {
         "something else is served than was installed",
         _install_again,
     ),
-    "restoring": Stage("the files of before are put back again", "putting files back was interrupted", _restore),
+    "restoring": Stage(
+        "the files of before are put back again", "putting files back was begun, its end is not known", _restore
+    ),
     "restored": Stage("inspected (`inspect`)", ""),
 }
 

@@ -62,7 +62,7 @@ def delete(view: View) -> Iterator[Offer]:
     """Old keys are deleted once they are served nowhere, published nowhere, and no roll-back would want them."""
     spec, state, names, now = view
     if state.pending_delete:
-        yield replace(state.pending_delete, because="deleting was interrupted")
+        yield replace(state.pending_delete, because="deleting was begun, its end is not known")
         return
     if state.newest is None or not rolled(spec, state) or state.orders:
         return

@@ -38,7 +38,7 @@ from certagent.mta.postfix.postconf import (
     words,
 )
 from certagent.mta.reference import Pair, algorithm_of
-from certagent.mta.server import Change, Found
+from certagent.mta.server import Advice, Change, Found
 from certagent.pki.names import hostname
 
 _LOCAL = frozenset({"127.0.0.1", "[::1]", "::1", "localhost", "loopback-only"})
@@ -49,6 +49,8 @@ _SERVE = frozenset({"smtpd", "postscreen"})
 
 
 _LEVEL = ("main.cf", "smtpd_tls_security_level")
+
+_SMTP = 25
 
 
 class _Read(Struct, frozen=True):
@@ -83,6 +85,8 @@ class _Plan(Struct):
     """The one whose lines for the files of main.cf are taken over, as it stands in tls_server_sni_maps."""
     sni_names: tuple[str, ...] = ()
     """The full host names in these lines."""
+    plain: dict[int, Advice] = {}
+    """See `Found`."""
 
 
 def discover(shared: Collection[Identity] = ()) -> list[Found]:
@@ -130,7 +134,16 @@ def _found(name: str, directory: Path, main: Path, shared: Collection[Identity],
     elsewhere += [file for other in others if not other.taken for file in other.files]
     uses, notes = _uses(read.settings), tuple(plan.notes)
     yield Found(
-        "postfix", name, plan.options, services, names, uses, notes, changes, others=tuple(dict.fromkeys(elsewhere))
+        "postfix",
+        name,
+        plan.options,
+        services,
+        names,
+        uses,
+        notes,
+        changes,
+        others=tuple(dict.fromkeys(elsewhere)),
+        plain=tuple(plan.plain.items()),
     )
     for number, other in enumerate((one for one in others if one.taken), 2):
         yield _entry(f"{name}-{number}", read, other, shared)
@@ -169,14 +182,22 @@ def _services(read: _Read, plan: _Plan, sni_map: str = "") -> tuple[Service, ...
             found.append(Service(host, port, "tls", _addresses(bound), asked))
         elif _offers(effective):
             found.append(Service(host, port, "smtp", _addresses(bound), asked))
-        elif port == 25:
-            plan.notes.append(f"{name} offers no STARTTLS")
+        elif port == _SMTP:
+            plan.plain[port] = _start_tls(read, name)
+            plan.notes.append(plan.plain[port].what)
     return tuple(dict.fromkeys(found))
 
 
 def _offers(effective: Mapping[str, str]) -> bool:
     level = effective.get("smtpd_tls_security_level", "").lower()
     return level != "none" and (bool(level) or any(effective.get(name) == "yes" for name in SWITCHES))
+
+
+def _start_tls(read: _Read, name: str) -> Advice:
+    """How a service that offers none is made to. Its own line in master.cf counts before main.cf."""
+    own = _LEVEL[1] in read.settings.services.get(f"{name}/inet", {})
+    words = ("-P", f"{name}/inet/{_LEVEL[1]}=may") if own else ("-e", f"{_LEVEL[1]}=may")
+    return Advice(f"{name} offers no STARTTLS", read.instance.command("postconf", *words))
 
 
 def _addresses(bound: list[str]) -> tuple[str, ...]:
@@ -251,7 +272,15 @@ def _plan(read: _Read, shared: Collection[Identity]) -> _Plan:
 
 
 def _with_level(read: _Read, plan: _Plan) -> _Plan:
-    if not any(_offers(read.settings.effective(f"{name}/inet")) for name, _ in read.listens):
+    """So that some service offers TLS; and port 25, unless somebody has decided that it does not."""
+    offers = {name: _offers(read.settings.effective(f"{name}/inet")) for name, _ in read.listens}
+    undecided = any(
+        not offer
+        and port_of(name.rpartition(":")[2]) == _SMTP
+        and not read.settings.effective(f"{name}/inet").get(_LEVEL[1])
+        for name, offer in offers.items()
+    )
+    if not any(offers.values()) or undecided:
         plan.remedy[_LEVEL] = "may"
     return plan
 
