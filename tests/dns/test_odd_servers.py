@@ -13,6 +13,7 @@ from dns.rcode import FORMERR
 from dns.rdatatype import TLSA
 
 from certagent.dns.message import UDP_PAYLOAD, Alias, exchange, read
+from certagent.dns.servers import has_route
 from certagent.facts.dns import Answer
 from certagent.facts.unknown import Unknown
 from tests.lab.odd import Odd, Over
@@ -50,6 +51,13 @@ def test_the_usual_server() -> None:
 def test_a_long_answer_comes_by_tcp() -> None:
     with Odd(lambda query, _: answer(query, MANY)) as server:
         assert asked(server) == (values(MANY), [("udp", True), ("tcp", True)])
+
+
+@pytest.mark.skipif(not has_route("::1"), reason="this host has no IPv6")
+@pytest.mark.parametrize("records", [FEW, MANY])
+def test_one_with_an_address_of_ipv6(records: int) -> None:
+    with Odd(lambda query, _: answer(query, records), "::1") as server:
+        assert asked(server)[0] == values(records)
 
 
 def test_one_that_refuses_tcp_is_given_more_room() -> None:

@@ -28,11 +28,12 @@ class Odd:
     def __init__(self, rule: Rule, address: str = "127.0.0.1", port: int = 0, *, tcp: bool = True) -> None:
         self.asked: list[tuple[Over, Message]] = []
         self._rule = rule
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._udp = socket.socket(family, socket.SOCK_DGRAM)
         self._udp.bind((address, port))
         self._port: int = self._udp.getsockname()[1]
-        self.server = f"{address}:{self._port}"
-        self._tcp = socket.create_server((address, self._port)) if tcp else None
+        self.server = f"[{address}]:{self._port}" if ":" in address else f"{address}:{self._port}"
+        self._tcp = socket.create_server((address, self._port), family=family) if tcp else None
 
     def __enter__(self) -> Odd:
         threads = [threading.Thread(target=self._datagrams, daemon=True)]
