@@ -20,7 +20,7 @@ from certagent.lifecycle import steps as st
 from certagent.report import status
 from certagent.report.mail import mail
 from certagent.report.overview import overview
-from certagent.report.roll import Roll
+from certagent.report.roll import Roll, Stage
 from certagent.report.status import Certificate, Status, Verdict
 from certagent.report.timeline import picture
 from tests.lifecycle.play import SPEC, STRANGE, TLSA_NAME, Life, chain_of, served
@@ -94,7 +94,8 @@ def test_a_roll_is_drawn_with_its_times() -> None:
     above, below = picture(after(3000), at + timedelta(minutes=1500))
     assert below.split() == ["01-01", "00:00", "00:00", "now", "01:00", "01-03", "02:00", "01-01", "00:00", "00:00"]
     assert len(above) <= 76
-    for stage, word in (("issue", "issue"), ("swap", "swap"), ("drain", "verify"), ("records", "remove")):
+    words: dict[Stage, str] = {"issue": "issue", "swap": "swap", "drain": "verify", "records": "remove"}
+    for stage, word in words.items():
         above, below = picture(Roll(stage, (), None), at)
         assert f"[{word}]" in above
         assert below.index("now") == above.index("[")
