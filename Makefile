@@ -22,6 +22,8 @@ packages:
 	@tests/setup/debian.sh python demo lab
 	@tests/setup/unpack.sh exim opensmtpd sendmail
 	@tests/setup/optional.sh "OpenSMTPD 7" tests/setup/unpack.sh opensmtpd7
+	@tests/setup/optional.sh "nginx" tests/setup/unpack.sh nginx
+	@tests/setup/optional.sh "Pebble 2.10" tests/setup/unpack.sh pebble2
 	@tests/setup/optional.sh "Dovecot 2.4" tests/setup/newer.sh
 	@tests/setup/optional.sh "Exim with OpenSSL" tests/setup/exim-openssl.sh
 

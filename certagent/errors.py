@@ -110,7 +110,7 @@ class Wildcard(Unsafe):
 
 
 class NotServed(Transient):
-    """`mta.not_served`: a handshake met something else than what was installed."""
+    """`mta.not_served`: a handshake met something else than what was installed; `mta.replaced`: its files hold it."""
 
     concerns = "served"
 

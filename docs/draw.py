@@ -274,9 +274,7 @@ def _lives() -> Iterator[Moment]:
             if moment is None or _phase(moment.after) == phase:
                 break
             yield moment
-        lost.now = Instant(
-            lost.now.wall + SPEC.check_interval, lost.now.elapsed_s + SPEC.check_interval.total_seconds()
-        )
+        lost.passes(SPEC.check_interval)
         yield from lost.until_quiet(once(lambda s, state: not_served(s, state, generation="g1")), limit=40)
 
 

@@ -25,15 +25,16 @@ from certagent.report.schemas import texts
 
 PACKAGE = Path(certagent.__file__).parent
 WIDTH = 100
-SECTIONS = (schema.File, schema.Ca, schema.Dns, schema.Certificate, schema.Dane, schema.ServiceKeys)
 HEADINGS = {
     schema.File: "The file",
     schema.Ca: "`ca`: certificate authorities",
     schema.Dns: "`dns`",
     schema.Certificate: "`certificates`",
+    schema.ChallengeKeys: "`challenge`, of a certificate",
     schema.Dane: "`dane`, of a certificate",
     schema.ServiceKeys: "`services`, of a mail server",
 }
+"""The sections of the file, in their order."""
 
 
 # -- the configuration -----------------------------------------------------------------------------------------------
@@ -41,7 +42,7 @@ HEADINGS = {
 
 def configuration() -> str:
     """Every section of the configuration file: its keys, their values, defaults and meaning."""
-    parts = [_section(HEADINGS[section], section) for section in SECTIONS]
+    parts = [_section(heading, section) for section, heading in HEADINGS.items()]
     shared = {layout.Access: "Keys of every mail server", layout.Files: "Files of one key type"}
     for group, title in ((DNS_PROVIDERS, "DNS provider"), (MAIL_SERVERS, "Mail server")):
         for name, plugin in built_in(group):

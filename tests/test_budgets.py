@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from certagent.agent.act.challenges import clean_up, present
 from certagent.agent.act.spending import Counted
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
+from certagent.checks import providers, rehearsal
+from certagent.checks.counted import Counted as CountedTrial
 from certagent.config.load import parse
 from certagent.dns.providers.protocol import Capabilities, RRset
 from certagent.errors import Transient
@@ -88,7 +92,7 @@ def test_each_write_is_journaled_before_it_is_made_and_none_is_too_many() -> Non
     life.passes(budget.DAY)
     present(CHALLENGES, SPEC, site.edges, counted())
     assert site.writes == 3
-    clean_up(CHALLENGES, site.edges, counted())
+    clean_up(CHALLENGES, SPEC, site.edges, counted())
     assert (seen, site.writes) == ([0, 1, 2, 3, 4, 5], 6)
 
 
@@ -164,3 +168,63 @@ def test_a_spec_has_what_the_providers_say_of_themselves(tmp_path: Path) -> None
         "example.edu.": (0, 0),
     }
     assert SPEC.zones == ()
+
+
+@pytest.fixture
+def wiring(tmp_path: Path) -> Wiring:
+    return Wiring(parse(tmp_path / "config.yaml", f"state_dir: {tmp_path}/state\n{CONFIG}".encode()))
+
+
+def used(wiring: Wiring) -> int:
+    """By the journal of the one certificate."""
+    return sum(one.used(wiring.journal.now()) for one in wiring.journal.state("mx1.example.org").budgets)
+
+
+def test_trials_count_too_and_leave_what_is_kept_for_urgent_writes(wiring: Wiring) -> None:
+    """What other certificates wrote counts with them. A value that a trial wrote may be taken away at the last."""
+    few = Capabilities(writes_per_day=10)
+    adds, removes = (CountedTrial(wiring, "mx1.example.org", removes=removes) for removes in (False, True))
+    wiring.journal.append("mx2.example.org", *[ev.Writing(zone=ZONE, per_day=10)] * 6)
+    for _ in range(2):
+        adds(ZONE, few)
+    with pytest.raises(Transient, match=r"8 of 10 writes a day to example.org. are used.*dns\.budget"):
+        adds(ZONE, few)
+    for _ in range(2):
+        removes(ZONE, few)
+    with pytest.raises(Transient, match=r"10 of 10 .*dns\.budget"):
+        removes(ZONE, few)
+    adds("example.com.", few)
+    adds(ZONE, Capabilities())
+    assert used(wiring) == 5
+
+
+@pytest.mark.parametrize("before", [6, 8])
+def test_a_trial_of_a_zone_is_counted_or_refused(wiring: Wiring, before: int) -> None:
+    """`dns test` at a provider whose day is over writes nothing."""
+    site = Site(per_day=10)
+    wiring.journal.append("mx1.example.org", *[ev.Writing(zone=ZONE, per_day=10)] * before)
+    given: dict[str, Any] = {
+        "config": wiring.config,
+        "journal": wiring.journal,
+        "lock": wiring.lock,
+        "zones": site.edges.zones,
+        "resolver": lambda: SimpleNamespace(final=site.final, wait_for_txt=print),
+        "providers": lambda: [SimpleNamespace(zones=(ZONE,), capabilities=site.capabilities)],
+    }
+    said = [f"{one.outcome} {one.detail}" for one in providers.trial(cast("Any", SimpleNamespace(**given)), ZONE)]
+    if before == 6:
+        assert not any(words.startswith("error") for words in said)
+        assert (site.writes, used(wiring)) == (2, 8)
+    else:
+        assert "8 of 10 writes a day" in said[0]
+        assert (site.writes, used(wiring)) == (0, 8)
+
+
+def test_a_rehearsal_is_counted(wiring: Wiring) -> None:
+    """Each response to a challenge, and its removal."""
+    site = Site(per_day=20)
+    module = cast("Any", rehearsal)
+    spec = replace(SPEC, name="mx1.example.org")
+    with module._presented(module._Run(list[object]().append), wiring, spec, site.edges, CHALLENGES):
+        assert (site.writes, used(wiring)) == (3, 3)
+    assert (site.writes, used(wiring)) == (6, 6)

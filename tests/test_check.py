@@ -21,6 +21,7 @@ from certagent.report.conditions import conditions
 from certagent.report.findings import Finding
 from certagent.store.protocol import Wake
 from tests.lifecycle.play import CA, ECDSA, TLSA_NAME, Life, chain_of, lane_of, unmanaged
+from tests.mta import chains
 
 HOUR = timedelta(hours=1)
 NS1, NS2 = "ns1./192.0.2.1", "ns2./192.0.2.2"
@@ -36,6 +37,7 @@ class World:
         self.sets: dict[str, frozenset[str]] = dict.fromkeys((NS1, NS2), life.in_dns)
         self.serves = next(iter(life.state.newest.chains.values())) if life.state.newest else None
         self.servers = {"postfix": self}
+        self.files: dict[str, bytes] = {}
         self.would_hide: tuple[Hidden, ...] = ()
         self.delegated = Delegation("example.org.", "org.", frozenset({"ns1."}), {"ns1.": ()}, {"ns1.": ("192.0.2.1",)})
 
@@ -50,6 +52,9 @@ class World:
 
     def advice(self, _: object) -> tuple[()]:
         return ()
+
+    def installed(self) -> dict[str, bytes]:
+        return self.files
 
     def observe(self, name: str, **_: object) -> Observation:
         return Observation("example.org.", name, {s: Answer(v, 60) for s, v in self.sets.items()}, "secure")
@@ -108,6 +113,17 @@ def test_a_record_of_keys_to_come_that_is_missing_is_a_warning() -> None:
     assert world.serves
     world.sets[NS1] = frozenset({f"3 1 1 {world.serves.spki}"})
     assert outcomes(world, NS1) == {"warning"}
+
+
+def test_another_certificate_in_the_files_is_an_error_although_the_right_one_is_served() -> None:
+    world = World(Life.published())
+    assert world.bad() == []
+    other = chains.make("ecdsa-p256", "mx1.example.org")
+    world.files = {ECDSA: other.der}
+    [finding] = [f for f in world.found() if f.outcome != "ok"]
+    assert (finding.outcome, finding.what) == ("error", "mail server postfix")
+    assert other.spki[:12] in finding.detail
+    assert "[mta.replaced]" in finding.detail
 
 
 def test_what_is_on_its_way_is_no_alarm() -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from certagent.config.load import MAX_BYTES, load
-from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
+from certagent.config.schema import Ca, Certificate, ChallengeKeys, Config, Dane, Dns, ServiceKeys
 from certagent.errors import Error, Misconfigured
 from certagent.facts.duration import duration
 
@@ -56,6 +56,7 @@ certificates:
             port: 465
             mode: tls
 """
+HTTP = "    challenge: {type: http-01, "
 
 
 def read(place: Path, text: str | bytes) -> Config:
@@ -192,6 +193,15 @@ def test_the_words_of_rotate_key(tmp_path: Path, text: str, expected: timedelta 
         ("mode: smtp", "mode: smtp\n            ehlo: '[192.0.2.1]'", 27, "ehlo", "192.0.2.1", ""),
         ("mode: smtp", "mode: smtp\n            timeout: 11m", 27, "timeout", "11m is more than 10m", "renew"),
         ("mode: smtp", "mode: smtp\n            proxy: v1", 27, "proxy", "expected one of: none, v2", "v2"),
+        ("    dane:", "    challenge: {type: smtp-01}\n    dane:", 16, "type", "unknown type 'smtp-01'", "http-01"),
+        ("    dane:", "    challenge: {webroot: /srv}\n    dane:", 16, "webroot", "dns-01 has no webroot", "take"),
+        ("    dane:", "    challenge: {listen: ['::1']}\n    dane:", 16, "listen", "dns-01 has no listen", "take"),
+        ("    dane:", f"{HTTP}webroot: srv}}\n    dane:", 16, "webroot", "'srv' is not absolute", "begin it with /"),
+        ("    dane:", f"{HTTP}listen: [lo]}}\n    dane:", 16, "listen", "'lo' is no address", "127.0.0.1:8402"),
+        ("    dane:", f"{HTTP}listen: ['::1'], webroot: /a}}\n    dane:", 16, "listen", "there is a webroot", "one"),
+        ("    dane:", f"{HTTP}webrot: /a}}\n    dane:", 16, "webrot", "unknown key", "did you mean webroot?"),
+        ("names: [mx1", f"names: ['*.example.org']\n{HTTP}}}\n    drop_names: [mx1", 14, "type",
+         "http-01 cannot validate *.example.org", "only dns-01"),
         ("ttl: 30m", "ttl: !!str 30m", 17, "", "a tag (!) is not used", "in quotes"),
         ("ttl: 30m", "ttl: !!timestamp foo", 17, "", "a tag (!) is not used", "in quotes"),
         ("ttl: 30m", f"ttl: {'9' * 5000}d", 17, "ttl", "expected a duration", "such as 90d"),
@@ -310,7 +320,7 @@ class TestExample:
         from certagent.mta.postfix import server as postfix
 
         text = EXAMPLE.read_text()
-        sections: list[Any] = [Ca, Dns, ServiceKeys, Dane, Certificate]
+        sections: list[Any] = [Ca, Dns, ServiceKeys, ChallengeKeys, Dane, Certificate]
         plugins: list[Any] = [rfc2136.Options, command.Options, postfix.Options]
         top: list[str] = ["state_dir", "ca", "dns", "certificates", "type"]
         keys = top + [f.encode_name for s in sections + plugins for f in msgspec.structs.fields(s)]

@@ -36,6 +36,7 @@ certificates:
 HEAD = """\
 state_dir: {place}/state
 ca: {{test: {{directory: "https://ca.example/dir", agree_tos: true}}}}
+dns: {{providers: {{all: {{type: command, program: /bin/true, zones: [example]}}}}}}
 certificates:
 """
 
@@ -210,7 +211,7 @@ def test_two_names_of_one_file_are_refused_whatever_their_spelling(tmp_path: Pat
     first = tls / ("new.pem" if "new" in spelling else "chain.pem")
     other = command(f"{tmp_path}{spelling}") + (", follow_links: true" if follow else "")
     error = refused(entry("one", command(first)) + entry("two", other), tmp_path)
-    assert f"{tmp_path}/shared.yaml:11: certificates.two.example.mail_servers.mta: " in error.detail
+    assert f"{tmp_path}/shared.yaml:12: certificates.two.example.mail_servers.mta: " in error.detail
     assert "is written for certificates.one.example.mail_servers.mta already" in error.detail
     assert error.hint == "give each its own file, or list the services of both under one mail server"
 

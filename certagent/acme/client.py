@@ -11,7 +11,7 @@ Standards: RFC 8555 section 7; RFC 9773 section 5 (`replaces`); draft-ietf-acme-
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -24,13 +24,13 @@ from msgspec import Struct
 
 from certagent.acme import ari
 from certagent.acme.account import Account, Application, Binding, signer
-from certagent.acme.challenges import TYPES
-from certagent.acme.challenges.protocol import ChallengeType
+from certagent.acme.challenges import loaded
+from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Https
 from certagent.acme.issuer import Order, Window
 from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
 from certagent.errors import AccountRefused, CaRefusal, CaUnavailable, Error, Misconfigured, Rejected
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import DNS_01, TYPES, Challenge, Method
 from certagent.host import deadline
 from certagent.secret import Secret
 
@@ -114,7 +114,6 @@ class Acme:
         ca_bundle: the CA of the directory's own HTTPS certificate, if it is a private one.
         proxy: the HTTP proxy that leads there, `http://host:port`, if there is one.
         eab_kid: external account binding, with `eab_key` in base64url.
-        challenge_types: those that this host can meet; the first that the CA offers is taken.
         timeout_s: the longest silence within one request.
         order_budget_s: the longest time that one call waits for the CA's work, requests not counted.
     """
@@ -130,7 +129,6 @@ class Acme:
         proxy: str | None = None,
         eab_kid: str | None = None,
         eab_key: Secret[str] | None = None,
-        challenge_types: Mapping[str, type[ChallengeType]] = TYPES,
         timeout_s: float = 30.0,
         order_budget_s: float = 60.0,
         user_agent: str = "certagent",
@@ -143,12 +141,13 @@ class Acme:
         https = Https(ca_bundle=ca_bundle, proxy=proxy, timeout_s=timeout_s, user_agent=user_agent)
         self._transport = Transport(directory, https)
         self._account = Account(self._transport, directory, account_dir, Application(contact, agree_tos, binding))
-        self._challenge_types = challenge_types
         self._budget_s = order_budget_s
 
     # -- the Issuer's promises -----------------------------------------------------------------------------------------
 
-    def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
+    def order(
+        self, csr_pem: bytes, method: Method = DNS_01, *, profile: str | None = None, replaces: str | None = None
+    ) -> Order:
         """See Issuer. A CA that refuses with `replaces` is asked once more without: that only costs an exemption."""
         names = _load(_identifiers, csr_pem, "CSR")
         directory = self._transport.directory()
@@ -169,17 +168,17 @@ class Acme:
             raise _gone(answer.location, order)
         needed = order.authorizations if order.status == "pending" else ()
         ordered = {name.value.removeprefix("*.") for name in names}
-        challenges = [self._challenge(url, ordered) for url in needed]
+        challenges = [self._challenge(url, ordered, method) for url in needed]
         return Order(answer.location, tuple(c for c in challenges if c is not None), order.expires)
 
-    def answer(self, url: str) -> None:
+    def answer(self, url: str, type_: str = DNS_01.type) -> None:
         """See Issuer. That all authorizations are valid makes the order ready (RFC 8555 section 7.1.6)."""
         patience = _Patience(self._budget_s)
         order, _ = self._read_order(url)
         if order.status in ("ready", "processing", "valid"):
             return
         # Also of an order that has failed: its authorizations know why.
-        found = {place: self._open(self._read(place, _Authorization)[0]) for place in order.authorizations}
+        found = {place: self._open(self._read(place, _Authorization)[0], type_) for place in order.authorizations}
         if order.status != "pending":
             raise _gone(url, order)
         waiting = {place: challenge for place, challenge in found.items() if challenge is not None}
@@ -189,7 +188,7 @@ class Acme:
         if waiting:
             patience.wait("the challenges")
         for place in waiting:
-            self._until_valid(place, patience)
+            self._until_valid(place, type_, patience)
 
     def finalize(self, url: str, csr_pem: bytes) -> bytes:
         """See Issuer. An order that is valid already is only downloaded: compare the certificate's key with yours."""
@@ -294,27 +293,27 @@ class Acme:
     def _read_order(self, url: str) -> tuple[_Order, float | None]:
         return self._read(url, _Order)
 
-    def _challenge(self, url: str, ordered: set[str]) -> Challenge | None:
+    def _challenge(self, url: str, ordered: set[str], method: Method) -> Challenge | None:
         """The challenge of an authorization, with its response; None if the authorization is valid already.
 
         Raises:
             Rejected: `ca.rejected`: It is for a name that was not ordered, which this host does not vouch for.
         """
         authorization, _ = self._read(url, _Authorization)
-        challenge = self._open(authorization)
+        challenge = self._open(authorization, method.type)
         if challenge is None:
             return None
         name = authorization.identifier.value.removeprefix("*.")
         if name not in ordered:
             raise CaRefusal("ca.rejected", clean(f"{name}: the CA wants this name validated, and it was not ordered"))
-        return self._challenge_types[challenge.type].respond(name, challenge.token, self._account.thumbprint())
+        return loaded(method.type).respond(Offer(name, challenge.token, self._account.thumbprint(), method))
 
-    def _open(self, authorization: _Authorization) -> _Challenge | None:
-        """The challenge that is still to be met; None if the authorization is valid already.
+    def _open(self, authorization: _Authorization, type_: str) -> _Challenge | None:
+        """The challenge of that type, if it is still to be met; None if the authorization is valid already.
 
         Raises:
-            Rejected: `ca.challenge_failed`; `ca.order_gone`: expired, revoked or deactivated; `ca.rejected`: no
-                challenge type is offered that this host can meet.
+            Rejected: `ca.challenge_failed`; `ca.order_gone`: expired, revoked or deactivated; `ca.rejected`: the CA
+                does not offer the type.
         """
         if authorization.status == "valid":
             return None
@@ -322,27 +321,24 @@ class Acme:
         if authorization.status != "pending":
             for challenge in authorization.challenges:
                 if authorization.status == "invalid" and challenge.error is not None:
-                    raise _failed(authorization, challenge.error)
+                    raise _failed(authorization, challenge)
             detail = clean(f"{name}: the authorization is {authorization.status}")
             raise CaRefusal("ca.order_gone", detail, "a new order is needed")
         offered = {challenge.type: challenge for challenge in reversed(authorization.challenges)}
-        for type_ in self._challenge_types:
-            if type_ in offered:
-                return offered[type_]
-        wanted = " or ".join(self._challenge_types)
-        raise CaRefusal(
-            "ca.rejected", clean(f"{name}: the CA offers no {wanted}, only {', '.join(offered) or 'nothing'}")
-        )
+        if type_ not in offered:
+            detail = clean(f"{name}: the CA offers no {type_}, only {', '.join(offered) or 'nothing'}")
+            raise CaRefusal("ca.rejected", detail, "`challenge` of the certificate, in the configuration, chooses one")
+        return offered[type_]
 
-    def _until_valid(self, url: str, patience: _Patience) -> None:
+    def _until_valid(self, url: str, type_: str, patience: _Patience) -> None:
         while True:
             authorization, asked = self._read(url, _Authorization)
-            challenge = self._open(authorization)
+            challenge = self._open(authorization, type_)
             if challenge is None:
                 return
             if challenge.error is not None and challenge.status != "processing":
                 # Some CAs leave a failed challenge pending (Caddy does); one that goes on trying says "processing".
-                raise _failed(authorization, challenge.error)
+                raise _failed(authorization, challenge)
             patience.wait(f"the challenge of {authorization.identifier.value}", asked)
 
     def _send_request(self, url: str, order: _Order, request: bytes) -> tuple[_Order, float | None]:
@@ -389,9 +385,9 @@ def _load(loader: Callable[[bytes], T], pem: bytes, what: str) -> T:
         raise CaRefusal("ca.rejected", f"the {what} cannot be read", "it was not sent to the CA") from None
 
 
-def _failed(authorization: _Authorization, problem: Problem) -> Rejected:
-    detail = clean(f"{authorization.identifier.value}: {problem}")
-    hint = "look at the TXT records under _acme-challenge at every name server, and at CAA"
+def _failed(authorization: _Authorization, challenge: _Challenge) -> Rejected:
+    detail = clean(f"{authorization.identifier.value}: {challenge.error}")
+    hint = loaded(challenge.type).remedy if challenge.type in TYPES else ""
     return CaRefusal("ca.challenge_failed", detail, hint)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import DNS_01, Challenge, Method
 from certagent.secret import Secret
 
 
@@ -43,16 +43,21 @@ class Issuer(Protocol):
     `ca.profile` (Misconfigured), and `store.disk` (Transient) where the account's files cannot be written.
     """
 
-    def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
+    def order(
+        self, csr_pem: bytes, method: Method = DNS_01, *, profile: str | None = None, replaces: str | None = None
+    ) -> Order:
         """Place an order for the names of the CSR. Makes or finds the account first where needed.
 
+        `method` says how its challenges will be met: a CA that does not offer that is refused (`ca.rejected`).
         `replaces` is the name of the certificate that this one renews (RFC 9773 section 5); a CA that refuses it is
         asked without it.
         """
         ...
 
-    def answer(self, url: str) -> None:
-        """Tell the CA that all challenges can be checked; returns when the order is ready to be finalized."""
+    def answer(self, url: str, type_: str = DNS_01.type) -> None:
+        """Tell the CA that all challenges, of that type, can be checked; returns when the order is ready to be
+        finalized.
+        """
         ...
 
     def finalize(self, url: str, csr_pem: bytes) -> bytes:

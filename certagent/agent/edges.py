@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from certagent.dns.providers.protocol import Provider
     from certagent.facts.dns import Delegation, Hidden, Observation
     from certagent.facts.tls import Served, Service
+    from certagent.host.listener import Listeners
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.mta.server import Server
     from certagent.store.protocol import Vault
@@ -102,7 +103,7 @@ class Edges:
     configured. It is a function, so that the ACME library is loaded only when it is needed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (by keyword)
         self,
         *,
         issuer: Callable[[str], Issuer],
@@ -113,14 +114,18 @@ class Edges:
         probe: Probe | None = None,
         alone: Callable[[str], None] | None = None,
         ahead: Callable[[], Executor] | None = None,
+        listeners: Callable[[], Listeners] | None = None,
     ) -> None:
-        """`alone` refuses a mail server that writes the files of another one. `ahead`: the threads of `check_ahead`."""
+        """`alone` refuses a mail server that writes the files of another one. `ahead`: the threads of `check_ahead`.
+        `listeners`: the ports of this process, which all certificates share.
+        """
         self.issuer = issuer
         self.resolver = resolver
         self.zones = zones
         self.vault = vault
         self.servers = servers
         self.probe = probe or self._probe
+        self.listeners = listeners or _listeners
         self._alone = alone
         self._ahead = ahead
         self.budgets_elsewhere: Callable[[], Iterable[ZoneBudget]] = tuple
@@ -157,3 +162,9 @@ class Edges:
 
         addresses = self.resolver().addresses
         return probe_all(services, addresses, key_types, PROBE_S, wrong=wrong, budget_s=budget_s)
+
+
+def _listeners() -> Listeners:
+    from certagent.host.listener import Listeners  # a process that never listens does without
+
+    return Listeners()

@@ -16,7 +16,7 @@ from certagent.agent import plugins
 from certagent.agent.certificate import CERTIFICATE, Certificate
 from certagent.agent.edges import Edges, Resolver
 from certagent.agent.subject import Subject
-from certagent.agent.zones import Zones, dns_zones, refuse_tlsa_without_provider
+from certagent.agent.zones import Zones, dns_zones, refuse_tlsa_without_provider, refuse_what_needs_a_provider
 from certagent.config.schema import Ca, Config
 from certagent.errors import Misconfigured
 from certagent.host.clock import SystemClock
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 
     from certagent.acme.issuer import Issuer
     from certagent.dns.providers.protocol import Provider
+    from certagent.host.listener import Listeners
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.lifecycle.events import AnyEvent
     from certagent.lifecycle.state import State
@@ -72,6 +73,7 @@ class Wiring:
         self._dns_zones = _once(partial(dns_zones, config))
         self.claims = _once(self._claims)
         self._ahead = _once(_pool)
+        self._listeners = _once(_ports)
         self._journal = _once(self._make_journal)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
@@ -154,6 +156,7 @@ class Wiring:
         """Load every plug-in with its options and read every secret, so that a mistake is found before anything is
         done.
         """
+        refuse_what_needs_a_provider(self.config)
         refuse_tlsa_without_provider(self.config, self.providers())
         self.resolver()
         self.refuse_shared_files()
@@ -258,6 +261,7 @@ class Wiring:
             servers=self.servers(certificate),
             alone=lambda server: self.refuse_shared_files((certificate, server)),
             ahead=self._ahead,
+            listeners=self._listeners,
         )
         edges.budgets_elsewhere = partial(self._budgets_beside, certificate)
         return edges
@@ -286,6 +290,12 @@ def _pool() -> Executor:
     from concurrent.futures import ThreadPoolExecutor  # with it comes `logging`
 
     return ThreadPoolExecutor(2, thread_name_prefix="ahead")
+
+
+def _ports() -> Listeners:
+    from certagent.host.listener import Listeners
+
+    return Listeners()
 
 
 def _directory_name(url: str) -> str:

@@ -14,6 +14,7 @@ from certagent.agent.bounded import Bounded
 from certagent.config.schema import Config
 from certagent.config.yaml import Section
 from certagent.errors import Error, NoProvider
+from certagent.facts.challenge import TYPES
 from certagent.lifecycle.spec import DnsZone
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Zones:
             cut = f", which is cut off from {above}: it has its own start of authority (SOA)" if above else ""
             said = f"no DNS provider is configured to write {name}: it is in the zone {zone}{cut}"
             hint = f"add {zone} to a provider under dns.providers, or make {name} a CNAME into a zone that has one"
+            if not self._providers():
+                hint = f"make the record by hand (certagent tlsa shows those of TLSA), or add a provider for {zone}"
             raise NoProvider("dns.no_provider", said, hint)
         with self._locks[zone]:
             yield best
@@ -100,6 +103,27 @@ def refuse_tlsa_without_provider(config: Config, providers: list[Provider]) -> N
                 what = f"{tlsa_name} needs TLSA records, and its DNS provider takes challenges only"
                 hint = "add a provider that writes the zone of that name, or take `tlsa: true` out"
                 raise config.wrong(("certificates", name), what, hint)
+
+
+def refuse_what_needs_a_provider(config: Config) -> None:
+    """Of a configuration that has no DNS provider at all.
+
+    Raises:
+        Usage: `config.value`: Challenges need one, or keys that are rolled while senders use DANE.
+    """
+    if config.providers:
+        return
+    for name, entry in config.certificates.items():
+        spec, about = entry.spec, TYPES[entry.spec.challenge.type]
+        if about.label and not about.lasting:
+            others = " or ".join(other for other, one in TYPES.items() if one.lasting or not one.label)
+            what = f"{spec.challenge.type} needs a DNS provider, and there is none under dns.providers"
+            hint = f"add one (certagent dns providers lists them), or let this host answer the CA: type: {others}"
+            raise config.wrong(("certificates", name, "challenge"), what, hint)
+        if spec.tlsa_names and (spec.rotate_key is not None or spec.standby):
+            what = "`tlsa: true` with new keys needs a DNS provider, and there is none under dns.providers"
+            hint = "add one; or keep the key and its record: rotate_key: never, standby: false"
+            raise config.wrong(("certificates", name), what, hint)
 
 
 def _challenges_only(provider: Provider) -> bool:

@@ -15,11 +15,12 @@ import msgspec
 
 from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
+from certagent.agent.act.spending import Spend, uncounted
 from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.agent.wiring import Wiring
+from certagent.checks.counted import Counted
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, Misconfigured, NotYet
-from certagent.pki.names import challenge_name
 from certagent.report.findings import Finding
 from certagent.report.providers import VERSION, Provider, Providers
 from certagent.report.terminal import say
@@ -78,7 +79,7 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
     ended = False
     try:
         try:
-            took_s = _timed(lambda: add_txt(wiring.zones, zone, final, values, TXT_TTL_S))
+            took_s = _timed(lambda: add_txt(wiring.zones, zone, final, values, TXT_TTL_S, _counted(wiring)))
             yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s")
             if not able.challenges_only:
                 yield _read_back(wiring, zone, final, values, what)
@@ -99,6 +100,14 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
     yield Finding("ok", what, stays) if able.challenges_only else removed
 
 
+def _counted(wiring: Wiring, *, removes: bool = False) -> Spend:
+    """In whose journal it is does not matter: those of all certificates are added up. Without one nobody writes here
+    but trials.
+    """
+    certificate = next(iter(wiring.config.certificates), None)
+    return Counted(wiring, certificate, removes=removes) if certificate else uncounted
+
+
 def _read_back(wiring: Wiring, zone: str, name: str, values: frozenset[str], what: str) -> Finding:
     began = time.monotonic()
     with wiring.zones.writing(zone, name) as provider:
@@ -112,7 +121,7 @@ def _read_back(wiring: Wiring, zone: str, name: str, values: frozenset[str], wha
 
 def _removed(wiring: Wiring, zone: str, name: str, values: frozenset[str], what: str) -> Finding:
     try:
-        took_s = _timed(lambda: remove_txt(wiring.zones, zone, name, values))
+        took_s = _timed(lambda: remove_txt(wiring.zones, zone, name, values, _counted(wiring, removes=True)))
     except Error as error:
         detail = f"not removed: the TXT value {', '.join(values)} at {name}: {error}"
         return Finding("error", what, detail, "remove it by hand; it does no harm")
@@ -138,8 +147,8 @@ def _seen(wiring: Wiring, name: str, value: str, lag_s: float, what: str) -> Fin
 
 
 def _challenges(wiring: Wiring) -> Iterator[str]:
-    """The challenge names of the configuration."""
-    return (challenge_name(name) for entry in wiring.config.certificates.values() for name in entry.spec.names)
+    """The names of the configuration at which challenges are written."""
+    return (name for entry in wiring.config.certificates.values() for name in entry.spec.challenge_names)
 
 
 def _name_in(wiring: Wiring, zone: str) -> str:

@@ -3,7 +3,7 @@
 Real are the CA's challenges and the responses to them (put in place, seen everywhere, taken away), a certificate for a
 throw-away key, its verification, the mail server's check, handshakes with every service, and every question to DNS.
 That TLSA records may be written is tried by removing a value that is not there. Never done: TLSA records added or
-removed, files installed, a server reloaded, the journal written.
+removed, files installed, a server reloaded, the journal written (but for the count of `counted.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from certagent.acme.challenges import TYPES
+from certagent.acme.challenges import loaded
+from certagent.acme.challenges.protocol import Offer
 from certagent.agent.act import challenges as act
 from certagent.agent.act import hiding, issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
 from certagent.checks import delegation, undeclared, wildcards
-from certagent.errors import Error, Misconfigured, NotYet, Transient, Unsafe
+from certagent.checks.counted import Counted
+from certagent.errors import Error, Misconfigured, NoProvider, NotYet, Transient, Unsafe
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation
 from certagent.facts.tls import Chain, Served
@@ -104,10 +106,7 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
             state = fold(state, Observed(tlsa_name=tlsa_name, observation=observation), wiring.journal.now())
             run.found(*_answers(tlsa_name, observation, spec), kind=Transient.kind)
             run.found(dnssec(tlsa_name, observation))
-            with hiding.explained([tlsa_name], edges):
-                _may_write(observation, edges)
-            why = "the removal of a value that is not there was accepted"
-            run.ok(f"DNS {tlsa_name}", f"TLSA records may be written ({why})")
+            run.found(_may_write(tlsa_name, observation, spec, edges))
     run.found(*delegation.findings(spec.tlsa_names, edges))
     run.found(*wildcards.findings(spec, edges), kind=Unsafe.kind)
     with run.trying("CA"):
@@ -152,16 +151,27 @@ def _answers(tlsa_name: str, observation: Observation, spec: Spec) -> Iterator[F
         yield Finding("ok", what, f"{servers}: {', '.join(values)}; a set may be cached for {brief(wait)}")
 
 
-def _may_write(observation: Observation, edges: Edges) -> None:
+def _may_write(tlsa_name: str, observation: Observation, spec: Spec, edges: Edges) -> Finding:
     """Ask the provider to remove a value that is not there.
 
     Raises:
         Error: `dns.…`: See `dns.providers.protocol`.
     """
+    what = f"DNS {tlsa_name}"
     absent = frozenset({tlsa.of_key(secrets.token_hex(32))})
-    with edges.zones.writing(observation.zone, observation.name) as provider:
-        there = provider.get(observation.name, "TLSA")
-        provider.remove(observation.name, "TLSA", absent, there)
+    try:
+        with (
+            hiding.explained([tlsa_name], edges),
+            edges.zones.writing(observation.zone, observation.name) as provider,
+        ):
+            there = provider.get(observation.name, "TLSA")
+            provider.remove(observation.name, "TLSA", absent, there)
+    except NoProvider as error:
+        if spec.rotate_key is not None or spec.standby:
+            raise
+        return Finding("note", what, f"{error.detail}; with the key kept, its record is made by hand once", error.hint)
+    why = "the removal of a value that is not there was accepted"
+    return Finding("ok", what, f"TLSA records may be written ({why})")
 
 
 def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> Iterator[tuple[str, Chain]]:
@@ -177,10 +187,11 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
     for key_type in spec.key_types:
         key = keys.make(key_type)
         csr = keys.csr(key, spec.names)
-        order = issuer.order(csr, profile=spec.profile)
-        with _presented(run, spec, edges, order.challenges or _made_up(spec)) as (challenges, lag_s):
-            _seen(run, f"challenge {key_type}", challenges, edges, lag_s)
-            issuer.answer(order.url)
+        order = issuer.order(csr, spec.challenge, profile=spec.profile)
+        challenges = order.challenges or _made_up(spec)
+        with _presented(run, wiring, spec, edges, challenges) as lag_s:
+            _seen(run, f"challenge {key_type}", challenges, spec, edges, lag_s)
+            issuer.answer(order.url, spec.challenge.type)
         now = wiring.journal.now().wall + issuing.SKEW  # as a renewal does: it is waited for, and may begin only then
         _, credential, chain = issuing.usable_chain(issuer, order.url, key, spec.names, now)
         _rehearse_file(wiring.state_dir(), credential.combined.reveal(), spec.names[0])
@@ -190,7 +201,7 @@ def _issue(run: _Run, wiring: Wiring, name: str, spec: Spec, edges: Edges) -> It
         yield key_type, chain
 
 
-def _seen(run: _Run, what: str, challenges: Sequence[Challenge], edges: Edges, lag_s: float) -> None:
+def _seen(run: _Run, what: str, challenges: Sequence[Challenge], spec: Spec, edges: Edges, lag_s: float) -> None:
     """The responses are seen wherever this host gets an answer; a renewal passes over what is silent, too. Of a
     provider that publishes late, after the time that a renewal waits, too.
     """
@@ -201,35 +212,39 @@ def _seen(run: _Run, what: str, challenges: Sequence[Challenge], edges: Edges, l
         )
         time.sleep(lag_s)
     try:
-        act.ready(challenges, edges)
+        not_seen = act.ready(challenges, spec, edges)
     except NotYet as error:
         if not error.seen:
             raise
         run.found(Finding("warning", what, error.detail, "a renewal waits for it for a while, then lets the CA judge"))
+        return
+    if not_seen:
+        run.found(Finding("warning", what, not_seen, loaded(spec.challenge.type).remedy))
     else:
         run.ok(what, "its response is seen everywhere")
 
 
 def _made_up(spec: Spec) -> tuple[Challenge, ...]:
     """Challenges of no CA. A CA that remembers an earlier validation sends none, and the way is tried all the same."""
-    type_ = next(iter(TYPES.values()))
-    return tuple(type_.respond(n.removeprefix("*."), secrets.token_hex(8), "dry-run") for n in spec.names)
+    made = (Offer(n.removeprefix("*."), secrets.token_urlsafe(32), "dry-run", spec.challenge) for n in spec.names)
+    return tuple(map(loaded(spec.challenge.type).respond, made))
 
 
 @contextmanager
 def _presented(
-    run: _Run, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
-) -> Generator[tuple[Sequence[Challenge], float]]:
+    run: _Run, wiring: Wiring, spec: Spec, edges: Edges, challenges: Sequence[Challenge]
+) -> Generator[float]:
     """The responses, for as long as they are needed, and in how many seconds they are shown; taken away whatever
     happens.
     """
     try:
         run.written += map(str, challenges)  # before: if the answer is lost, they may be there
-        lag_s = act.present(challenges, spec, edges)
-        yield challenges, lag_s
+        lag_s = act.present(challenges, spec, edges, Counted(wiring, spec.name))
+        with act.serving(challenges, spec, edges):
+            yield lag_s
     finally:
         with run.trying("removing the responses to challenges"):
-            act.clean_up(challenges, edges)
+            act.clean_up(challenges, spec, edges, Counted(wiring, spec.name, removes=True))
             run.removed += map(str, challenges)
 
 

@@ -44,6 +44,7 @@ def run(
     for server in spec.mail_servers:
         found += configuration(server.name, frozenset(spec.key_types), edges)
         at = state.mail_servers.get(server.name)
+        found += _files(server.name, at, state, edges)
         for served in edges.probe(server.services, spec.key_types):
             if isinstance(served.chain, Unknown) and not served.chain.reached:
                 hint = serving.unmet([served], edges.servers[server.name]).hint
@@ -78,6 +79,20 @@ def configuration(server: str, key_types: frozenset[str], edges: Edges) -> list[
     sound = Finding("ok", what, "its configuration is sound")
     alone = [Finding("warning", what, str(one), mounts.REMEDY) for one in mounts.alone(written(edges.servers[server]))]
     return [sound, *alone, *(Finding("note", what, detail, command) for detail, command in advice)]
+
+
+def _files(server: str, at: Installation | None, state: State, edges: Edges) -> Iterator[Finding]:
+    """What is served next time the mail server reads its files."""
+    installed = state.generation(at.generation) if at and at.generation and at.phase == "drained" else None
+    if installed is None:
+        return
+    try:
+        others = serving.others_in_files(server, installed, edges)
+    except Error:
+        return  # `_configuration` says it
+    if others:
+        error = serving.replaced(server, others)
+        yield Finding("error", f"mail server {server}", str(error), error.hint)
 
 
 def _compare(served: Served, at: Installation | None, state: State, now: datetime) -> Iterator[Finding]:

@@ -8,14 +8,14 @@ from certagent.agent.act import hiding
 from certagent.agent.edges import Edges
 from certagent.errors import Error
 from certagent.lifecycle.spec import Spec
-from certagent.pki.names import challenge_name
 from certagent.report.findings import Finding
 
 
 def findings(spec: Spec, edges: Edges) -> Iterator[Finding]:
     """What the real run would refuse. A zone that cannot be asked is reported with its records."""
-    named = set[str]()
-    for name in (*spec.tlsa_names, *(challenge_name(n) for n in spec.names if n in hiding.mail_hosts(spec))):
+    named, hosts = set[str](), hiding.mail_hosts(spec)
+    challenges = [name for name in spec.challenge_names if name.partition(".")[2].rstrip(".") in hosts]
+    for name in (*spec.tlsa_names, *challenges):
         try:
             zone, final = edges.resolver().final(name)
             found = edges.resolver().hidden(zone, final)

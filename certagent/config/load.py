@@ -22,6 +22,7 @@ from certagent.config.schema import (
     Ca,
     Certificate,
     Certificates,
+    ChallengeKeys,
     Config,
     Dane,
     Dns,
@@ -31,6 +32,7 @@ from certagent.config.schema import (
 )
 from certagent.config.yaml import MAX_BYTES, Reader, Section
 from certagent.errors import Error, Usage
+from certagent.facts.challenge import TYPES, Method
 from certagent.facts.duration import duration
 from certagent.facts.tls import Service
 from certagent.host.files import read_trusted
@@ -166,8 +168,32 @@ def _entry(reader: Reader, name: str, value: object, cas: Mapping[str, Ca]) -> E
         profile=keys.profile,
         drop_names=tuple(sorted({reader.name(n, (*place, "drop_names"), names.identifier) for n in keys.drop_names})),
         undeclared={n: tuple(dict.fromkeys(servers)) for n, servers in answering.items() if n not in declared},
+        challenge=_challenge(reader, keys.challenge, identifiers, (*place, "challenge")),
     )
     return Entry(spec, chosen, sections)
+
+
+def _challenge(reader: Reader, value: object, identifiers: list[str], place: Place) -> Method:
+    keys = reader.convert(value, ChallengeKeys, place)
+    about = TYPES.get(keys.type)
+    if about is None:
+        raise reader.wrong(
+            "config.value", (*place, "type"), f"unknown type {keys.type!r}", f"one of: {', '.join(TYPES)}"
+        )
+    for name in identifiers:
+        if name.startswith("*.") and not about.wildcards:
+            hint = f"only {' and '.join(n for n, one in TYPES.items() if one.wildcards)} can; or list the names"
+            raise reader.wrong("config.value", (*place, "type"), f"{keys.type} cannot validate {name}", hint)
+    for key, given, fits in (("webroot", keys.webroot, about.webroot), ("listen", keys.listen, about.port)):
+        if given and not fits:
+            raise reader.wrong("config.value", (*place, key), f"{keys.type} has no {key}", "take it out")
+    if keys.webroot and keys.listen:
+        hint = "name one: either a web server gives the file, or certagent answers itself"
+        raise reader.wrong("config.value", (*place, "listen"), "there is a webroot", hint)
+    if keys.webroot is not None and not os.path.isabs(keys.webroot):
+        raise reader.wrong("config.value", (*place, "webroot"), f"{keys.webroot!r} is not absolute", "begin it with /")
+    _addresses(reader, keys.listen, endpoint.address, "for example 127.0.0.1:8402 or [::1]:8402", (*place, "listen"))
+    return Method(keys.type, about.label, keys.webroot or "", keys.listen)
 
 
 def _chosen(reader: Reader, names: str | tuple[str, ...], cas: Mapping[str, Ca], place: Place) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import msgspec
 
 from certagent.config.yaml import Reader, Section
 from certagent.errors import Usage
+from certagent.facts.challenge import DNS_01, TYPES
 from certagent.facts.duration import PATTERN, Duration
 from certagent.facts.tls import Mode
 from certagent.lifecycle.spec import Spec
@@ -131,6 +132,20 @@ class Dane(Keys, frozen=True):
     """Added to a TTL for clocks that differ and for caches inside senders."""
 
 
+class ChallengeKeys(Keys, frozen=True):
+    """How a certificate shows the CA that this host controls its names (RFC 8555 section 8)."""
+
+    type: Annotated[str, msgspec.Meta(title=", ".join(f"`{name}`" for name in TYPES))] = DNS_01.type
+    """What the CA looks for: a TXT record, which a DNS provider writes, or a response of this host itself."""
+    webroot: str | None = None
+    """`http-01`: the directory whose files a web server of this host gives at port 80 of every name, absolute.
+    Responses are placed in `.well-known/acme-challenge/` below it, and removed."""
+    listen: tuple[str, ...] = ()
+    """Where certagent itself answers while the CA looks: addresses, with a port if it is not 80 (`http-01`) or 443
+    (`tls-alpn-01`), `127.0.0.1:8402`; none: every address of this host. An own address or port is for a web server
+    in front, which passes the path on."""
+
+
 class Certificate(Keys, frozen=True):
     """One certificate, its keys, and the mail servers that serve it."""
 
@@ -148,6 +163,8 @@ class Certificate(Keys, frozen=True):
     """Keep the next keys published, ready for a compromise of those in service."""
     profile: str | None = None
     """The CA's certificate profile (draft-ietf-acme-profiles)."""
+    challenge: Any = {}
+    """See `ChallengeKeys`."""
     dane: Any = {}
     """See `Dane`."""
     drain: Duration = "5m"

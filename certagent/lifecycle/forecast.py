@@ -95,7 +95,9 @@ def _ideal(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             spki = {key_type: future_spki(step.keys, key_type) for key_type in step.key_types}
             return [ev.KeysMade(keys=step.keys, spki=spki, lane=lane)]
         case st.PlaceOrder():
-            challenges = tuple(Challenge("foreseen", n, n, "response") for n in spec.names)
+            challenges = tuple(
+                Challenge(spec.challenge.type, n, n, "response", spec.challenge.webroot) for n in spec.names
+            )
             placed = ev.OrderPlaced(
                 key_type=step.key_type, keys=step.keys, url="", challenges=challenges, ca=step.ca, lane=lane
             )

@@ -53,6 +53,13 @@ class Shared:
         return [chain for at in found if at for chain in at.strange]
 
     @once
+    def expected(self) -> list[Chain]:
+        """Those that were met at each mail server's last inspection, or installed since."""
+        found = [at for server in self.mail_servers if (at := self._state.mail_servers.get(server))]
+        ids = {id_ for at in found for id_ in (at.inspected if at.phase == "inspected" else at.serves)}
+        return [chain for g in self._state.generations if g.id in ids for chain in g.chains.values()]
+
+    @once
     def converged(self) -> list[list[Chain]]:
         """For each mail server the chains that it surely served."""
         found = (self._state.mail_servers.get(server) for server in self.mail_servers)

@@ -10,7 +10,9 @@ from datetime import timedelta
 
 from msgspec import Struct
 
+from certagent.facts.challenge import DNS_01, Method
 from certagent.facts.tls import KeyType, Service
+from certagent.pki.names import below
 
 
 class MailServer(Struct, frozen=True):
@@ -63,6 +65,14 @@ class Spec(Struct, frozen=True):
     at them; those of somebody else are looked for before a key changes."""
     zones: tuple[DnsZone, ...] = ()
     """For what is to come. What has been written counts as the provider stated it then: that is in the journal."""
+    challenge: Method = DNS_01
+    """How it shows the CA that this host controls the names."""
+
+    @property
+    def challenge_names(self) -> tuple[str, ...]:
+        """The names of the TXT records that its challenges need; an alias may lead elsewhere from them."""
+        label = self.challenge.label
+        return tuple(dict.fromkeys(below(label, name.removeprefix("*.")) for name in self.names)) if label else ()
 
     def zone_of(self, name: str) -> DnsZone:
         """The zone in which a name without aliases is written; one without a delay if none is configured."""

@@ -356,8 +356,7 @@ class TlsaName:
     def newly_unmatched(self, values: Values) -> list[str]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
         unplaced = (chain for name in self.names.unplaced for chain in name.served)
-        expected = (chain for chain in self.served if chain not in self.shared.strange)
-        hidden = product((frozenset[Value](),), (*expected, *unplaced))  # a hidden primary may be empty
+        hidden = product((frozenset[Value](),), (*self.shared.expected, *unplaced))  # a hidden primary may be empty
         pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
         return sorted(frozenset[str]().union(*unmatched))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from certagent.facts.moment import Instant
 from certagent.lifecycle import schedule
@@ -44,13 +45,16 @@ def held_back(step: AnyStep, spec: Spec, state: State, now: Instant) -> Wait | N
 
 def against(budget: ZoneBudget, step: AnyStep, spec: Spec, state: State, now: Instant) -> Wait | None:
     """The wait before one more write of that step; None if it may be made."""
-    pressing = urgent(step, spec, state, now)
-    left = budget.left(now, urgent=pressing)
-    if not left:
-        return None
-    rest = "" if pressing else "; the rest is kept for what is urgent"
+    wait, why = next_one(budget, now, urgent=urgent(step, spec, state, now))
+    return Wait(wait, f"{step.lane}: {why}") if wait else None
+
+
+def next_one(budget: ZoneBudget, now: Instant, *, urgent: bool) -> tuple[timedelta, str]:
+    """How long until one more write may be made, and why; zero: now."""
+    left = budget.left(now, urgent=urgent)
+    rest = "" if urgent else "; the rest is kept for what is urgent"
     used = f"{budget.used(now)} of {budget.per_day} writes a day to {budget.zone} are used{rest}"
-    return Wait(left, f"{step.lane}: {used}; next {schedule.date(now.wall + left)}")
+    return left, f"{used}; next {schedule.date(now.wall + left)}"
 
 
 def _written(step: AnyStep, state: State) -> Iterator[ZoneBudget]:

@@ -1,4 +1,4 @@
-"""Where a DNS server listens: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; and by name."""
+"""Where a server listens: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; and by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ EXAMPLE = "for example 192.0.2.1, 192.0.2.1:5353, 2001:db8::1 or [2001:db8::1]:5
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
-def address(text: str) -> tuple[str, int]:
-    """The address and the port.
+def address(text: str, default: int = DNS_PORT) -> tuple[str, int]:
+    """The address and the port, which is `default` if there is none.
 
     Raises:
         ValueError: It is none; a name is none either.
     """
-    host, port = _split(text)
+    host, port = _split(text, default)
     ipaddress.ip_address(host)
     return host, port
 
@@ -42,7 +42,7 @@ def is_loopback(text: str) -> bool:
     return ipaddress.ip_address(address(text)[0]).is_loopback
 
 
-def _split(text: str) -> tuple[str, int]:
+def _split(text: str, default: int = DNS_PORT) -> tuple[str, int]:
     bracketed = text.startswith("[")
     if bracketed:
         host, closed, rest = text[1:].partition("]")
@@ -54,7 +54,7 @@ def _split(text: str) -> tuple[str, int]:
     else:
         host, colon, port = text.partition(":")
     if not colon:
-        return host, DNS_PORT
+        return host, default
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         raise ValueError("no port")
     return host, int(port)

@@ -67,7 +67,7 @@ def tlsa_name(host: str, port: int) -> str:
     """
     if not 1 <= port <= 65535:
         raise Misconfigured("name.invalid", f"{port} is not a TCP port", "use 1 to 65535")
-    return _below(f"_{port}._tcp.", hostname(host))
+    return below(f"_{port}._tcp", hostname(host))
 
 
 def service_of(name: str) -> str:
@@ -84,7 +84,7 @@ def challenge_name(text: str) -> str:
     Raises:
         Misconfigured: `name.invalid`.
     """
-    return _below("_acme-challenge.", identifier(text).removeprefix("*."))
+    return below("_acme-challenge", identifier(text).removeprefix("*."))
 
 
 def covers(pattern: str, name: str) -> bool:
@@ -100,10 +100,15 @@ def _parent(name: str) -> str:
     return name.partition(".")[2]
 
 
-def _below(prefix: str, host: str) -> str:
-    if len(prefix + host) > _MAX_NAME:
-        raise _invalid(host, f"is too long to have {prefix} before it")
-    return f"{prefix}{host}."
+def below(label: str, host: str) -> str:
+    """The absolute name of a record below a host.
+
+    Raises:
+        Misconfigured: `name.invalid`: It is too long.
+    """
+    if len(f"{label}.{host}") > _MAX_NAME:
+        raise _invalid(host, f"is too long to have {label}. before it")
+    return f"{label}.{host}."
 
 
 def _invalid(text: str, why: str, hint: str = "write a host name as in DNS, such as mx1.example.org") -> Misconfigured:

@@ -129,7 +129,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             todo = [str(challenge) for challenge in happened.challenges] or ["no challenge"]
             return [f"ordered for {happened.keys} ({happened.key_type}): {happened.url}", *todo]
         case ev.Presented():
-            return [f"put the challenges into DNS ({happened.key_type})"]
+            return [f"put the responses in place ({happened.key_type})"]
         case ev.ResponseNotSeen():
             return [f"the responses to the challenges cannot be seen ({happened.key_type})"]
         case ev.OrderReady(passed_over=passed_over) if passed_over:
@@ -144,7 +144,7 @@ def _words(happened: ev.AnyEvent) -> list[str]:  # noqa: C901, PLR0911, PLR0912 
             return [f"issued {happened.generation} ({happened.key_type}), {until}"]
         case ev.CleanedUp():
             names = ", ".join(dict.fromkeys(challenge.name for challenge in happened.challenges))
-            return [f"removed the challenges at {names}"]
+            return [f"took the responses to challenges away: {names}"]
         case ev.Observed():
             seen = happened.observation
             answers = [

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.inspect import StructType, type_info
 
-from certagent.config.schema import Ca, Certificate, Dane, Dns, File, ServiceKeys
+from certagent.config.schema import Ca, Certificate, ChallengeKeys, Dane, Dns, File, ServiceKeys
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -37,7 +37,7 @@ def configuration(
 
     Types that are not among those are accepted with any options: they come with other packages.
     """
-    parts = {name: part for type_ in (Ca, Dane, ServiceKeys) for name, part in _parts(type_).items()}
+    parts = {name: part for type_ in (Ca, ChallengeKeys, Dane, ServiceKeys) for name, part in _parts(type_).items()}
     top, dns, certificate = (_parts(type_)[type_.__name__] for type_ in (File, Dns, Certificate))
     services = {"type": "array", "minItems": 1, "items": _ref("ServiceKeys")}
     dns["properties"]["providers"]["additionalProperties"] = _plugins(parts, "provider", providers, {})
@@ -45,6 +45,7 @@ def configuration(
         parts, "mail_server", mail_servers, {"services": services}
     )
     certificate["properties"]["dane"] = _maybe("Dane")
+    certificate["properties"]["challenge"] = _maybe("ChallengeKeys")
     top["properties"]["ca"]["additionalProperties"] = _ref("Ca")
     top["properties"]["dns"] = _maybe("Dns")
     top["properties"]["certificates"]["additionalProperties"] = _ref("Certificate")

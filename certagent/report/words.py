@@ -51,13 +51,13 @@ def step_words(step: st.AnyStep, unmade: Mapping[str, str] | None = None) -> str
         case st.AbandonOrder():
             return f"abandon an order ({step.key_type})"
         case st.Present():
-            return f"put the challenges into DNS ({step.key_type})"
+            return f"put the responses in place ({step.key_type})"
         case st.Respond():
             return f"let the CA check the challenges ({step.key_type})"
         case st.Finalize():
             return f"fetch and verify {step.generation} ({step.key_type})"
         case st.CleanUp():
-            return f"remove {count(len(step.challenges), 'challenge value')} from DNS"
+            return f"take away {count(len(step.challenges), 'response')} to challenges"
         case st.Observe():
             return f"ask every server of {step.tlsa_name}"
         case st.Publish():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from certagent.acme.challenges import TYPES, dns01
-from certagent.acme.challenges.protocol import ChallengeType, Means
+from certagent.acme.challenges import dns01
+from certagent.acme.challenges.protocol import Offer
 from certagent.acme.client import Acme
 from certagent.agent.act import challenges as acts
 from certagent.agent.act import hiding
@@ -19,7 +20,7 @@ from certagent.agent.act.dispatch import act
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import Capabilities, RRset
 from certagent.errors import Misconfigured, NotYet, Rejected, Unsafe
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import TYPES, About, Challenge, Method
 from certagent.facts.dns import Hidden
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
@@ -27,6 +28,7 @@ from certagent.pki import keys
 from certagent.secret import Secret
 from tests.acme.front import answer
 from tests.acme.test_acme import CSR, Ca, caught
+from tests.acme.toy import Toy
 from tests.lifecycle.play import CA, SPEC, Life
 
 HOST = SPEC.names[0]
@@ -92,7 +94,7 @@ class TestDns01:
     def test_the_response_is_the_digest_of_token_and_key(self) -> None:
         """RFC 8555 section 8.4, with the token and the thumbprint of RFC 8555 section 8.1 and RFC 7638 section 3.1."""
         token = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
-        made = dns01.Dns01.respond("www.example.org", token, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs")
+        made = dns01.Dns01.respond(Offer("www.example.org", token, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"))
         assert made.name == "_acme-challenge.www.example.org."
         assert made.value == "ZTRx1Ckl1-tM05o5zaizTTA0yUy5AGereMgSNWC6Ll8"  # by openssl(1) and basenc(1)
 
@@ -103,9 +105,9 @@ class TestDns01:
         edges = edges_of(zone)
         acts.present(challenges, SPEC, edges)
         assert zone.written == {"shared.": {"value a", "value b"}, "c": {"value c"}}
-        acts.ready(challenges, edges)
+        acts.ready(challenges, SPEC, edges)
         assert sorted(zone.asked) == ["c", "shared."]
-        acts.clean_up(challenges[:1], edges)
+        acts.clean_up(challenges[:1], SPEC, edges)
         assert zone.written == {"shared.": {"value b"}, "c": {"value c"}}
 
     def test_a_mail_host_keeps_its_address(self) -> None:
@@ -113,9 +115,9 @@ class TestDns01:
         zone, mail, other = Zone(), "mx1.example.org", "autoconfig.example.org"
         assert mail in hiding.mail_hosts(SPEC)
         zone.would_hide = tuple(Hidden(f"{h}.", "*.example.org.", ("A 192.0.2.1",)) for h in (mail, other))
-        acts.present([dns01.Dns01.respond(other, "t", "k")], SPEC, edges_of(zone))
+        acts.present([dns01.Dns01.respond(Offer(other, "t", "k"))], SPEC, edges_of(zone))
         with pytest.raises(Unsafe, match=r"dns\.wildcard_address"):
-            acts.present([dns01.Dns01.respond(mail, "t", "k")], SPEC, edges_of(zone))
+            acts.present([dns01.Dns01.respond(Offer(mail, "t", "k"))], SPEC, edges_of(zone))
         assert list(zone.written) == [f"_acme-challenge.{other}."]
 
 
@@ -136,7 +138,7 @@ def test_the_ca_is_asked_although_a_server_is_silent(seen: bool, waits_for: st.W
             raise NotYet("dns.not_yet", "ns2 gave no answer", seen=seen or name == "_acme-challenge.a.")
 
     class Issuer:
-        def answer(self, url: str) -> None: ...
+        def answer(self, url: str, type_: str) -> None: ...
 
     life = Life()
     found = tuple(Challenge("dns-01", name, f"_acme-challenge.{name}.", "x") for name in ("a", "b"))
@@ -148,36 +150,15 @@ def test_the_ca_is_asked_although_a_server_is_silent(seen: bool, waits_for: st.W
     assert first == (ready if asked else ev.ResponseNotSeen(key_type="ecdsa-p256"))
 
 
-class Toy:
-    """A challenge type: responses are notes on a board."""
-
-    board: ClassVar[set[str]] = set()
-
-    def __init__(self, means: Means) -> None: ...
-
-    @staticmethod
-    def respond(identifier: str, token: str, thumbprint: str) -> Challenge:
-        return Challenge("toy-01", identifier, f"board/{identifier}", token)
-
-    def present(self, challenges: Sequence[Challenge]) -> None:
-        self.board.update(map(str, challenges))
-
-    def ready(self, challenges: Sequence[Challenge]) -> None:
-        assert self.board >= {str(c) for c in challenges}
-
-    def clean_up(self, challenges: Sequence[Challenge]) -> None:
-        self.board.difference_update(map(str, challenges))
-
-
 def test_a_new_type_is_its_class_and_one_line(ca: Ca, acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order, the journal, the rules and the acts know nothing of the type; the CA offers it and dns-persist-01."""
-    monkeypatch.setitem(TYPES, "toy-01", cast("type[ChallengeType]", Toy))
+    """The order, the journal, the rules and the acts know nothing of the type; the CA offers it among others."""
+    monkeypatch.setitem(TYPES, "toy-01", About("tests.acme.toy:Toy"))
     ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
     ca.always("/o/1", answer(ca.json(ca.order("pending"))))
     offered = ca.authorization("pending", type="toy-01", name=HOST)
     ca.once("/authz", answer(offered), answer(offered), answer(ca.authorization("valid", name=HOST)))
     edges = edges_of(Zone(), acme, keys.make("ecdsa-p256"))
-    life = Life()
+    life = Life(replace(SPEC, challenge=Method("toy-01", label="")))
 
     def does(kind: type[st.AnyStep]) -> None:
         step = life.until(kind)
@@ -208,11 +189,26 @@ def test_a_type_that_is_not_known_is_named(acme: Acme) -> None:
     assert error.code == "ca.challenge_type"
 
 
-def test_of_several_types_the_first_of_ours_is_taken(ca: Ca, acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TYPES, "dns-persist-01", cast("type[ChallengeType]", Toy))
-    ca.once("/order", answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1")))
-    ca.once("/authz", answer(ca.authorization("pending")))
-    assert [challenge.type for challenge in acme.order(CSR).challenges] == ["dns-01"]
+def test_the_configured_type_is_taken_and_no_other(ca: Ca, acme: Acme) -> None:
+    ca.once("/order", *2 * [answer(ca.json(ca.order("pending"), 201, Location=f"{ca.url}/o/1"))])
+    ca.always("/authz", answer(ca.authorization("pending")))
+    assert [challenge.type for challenge in acme.order(CSR, Method("dns-01")).challenges] == ["dns-01"]
+    error = caught(Rejected, acme.order, CSR, Method("http-01"))
+    assert "the CA offers no http-01, only dns-01" in error.detail
+
+
+def test_an_order_that_is_to_be_met_otherwise_is_abandoned() -> None:
+    """The configuration changed between two steps. The responses of the old order are taken away where they are."""
+    life = Life(replace(SPEC, challenge=Method("http-01", "", "/srv/old")))
+    life.until(st.Respond)
+    life.spec = replace(life.spec, challenge=Method("http-01", "", "/srv/new"))
+    assert isinstance(life.plan(), st.AbandonOrder)
+    life.until(st.Respond)
+    [order] = life.state.orders.values()
+    assert {one.webroot for one in order.challenges} == {"/srv/new"}
+    step = life.until(st.CleanUp)
+    assert isinstance(step, st.CleanUp)
+    assert {one.webroot for one in step.challenges} == {"/srv/old", "/srv/new"}
 
 
 def test_a_name_that_was_not_ordered_is_not_vouched_for(ca: Ca, acme: Acme) -> None:

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from certagent.agent.act.dispatch import act
+from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.edges import Edges
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import NotAtomic
@@ -134,6 +135,21 @@ def test_with_several_keys_there_is_no_order_that_is_safe(site: Site) -> None:
     with pytest.raises(NotAtomic, match=r"dns\.not_atomic"):
         site.do(step, life)
     assert site.sets == site.journaled == []
+
+
+def test_the_provider_is_not_called_where_nothing_is_to_change(site: Site) -> None:
+    """But where a command publishes, and may have been lost."""
+    life, step, _ = publishing()
+    site.do(step, life)
+    zones: Any = site
+    name, there, absent = f"_acme-challenge.mx1.{ZONE}", frozenset({"v" * 43}), frozenset({"w" * 43})
+    add_txt(zones, ZONE, name, there, 3600)
+    calls = len(site.sets)
+    site.do(step, life)
+    site.do(st.Unpublish(tlsa_name=TLSA_NAME, values=frozenset({f"3 1 1 {'0' * 64}"}), because=""), life)
+    add_txt(zones, ZONE, name, there, 3600)
+    remove_txt(zones, ZONE, name, absent)
+    assert len(site.sets) == (calls + 4 if site.capabilities.on_command else calls)
 
 
 def test_the_services_that_are_meant() -> None:

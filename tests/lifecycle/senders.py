@@ -183,9 +183,11 @@ def answered(history: History, tlsa_name: str) -> Set:
     return frozenset(*told[-1:])
 
 
-def met(spec: Spec, state: State, history: History, tlsa_name: str, *, sure: bool = False) -> dict[str, list[Chain]]:
+def met(
+    spec: Spec, state: State, history: History, tlsa_name: str, *, sure: bool = False, last: bool = False
+) -> dict[str, list[Chain]]:
     """By target, the chains that a sender may meet there, under whatever name the records count; `sure`: has certainly
-    met.
+    met; `last`: without those that the last inspection did not meet, where nothing was installed since.
     """
     found: dict[str, list[Chain]] = {}
     every = {*(t.name for t in spec.mail_servers), *state.mail_servers}
@@ -195,6 +197,8 @@ def met(spec: Spec, state: State, history: History, tlsa_name: str, *, sure: boo
     for name in sorted({server for n in names for server in _own(spec, state, n) or answered(history, n) or every}):
         at = state.mail_servers.get(name)
         ids = () if at is None else at.converged if sure else at.serves
+        if last and at and at.phase == "inspected":
+            ids = at.inspected
         found[name] = [chain for g in state.generations if g.id in ids for chain in g.chains.values()]
     return found
 

@@ -148,7 +148,7 @@ def test_what_was_intended_may_have_been_done() -> None:
     life = Life.published()
     life.happens(ev.Requested(what="rotate"))
     life.does(life.until(st.Present))
-    assert life.state.challenges == (Challenge("foreseen", "mx1.example.org", "mx1.example.org", "response"),)
+    assert life.state.challenges == (Challenge("dns-01", "mx1.example.org", "mx1.example.org", "response"),)
     step = life.until(st.Install)
     life.does(step)
     assert life.state.mail_servers["postfix"].serves == ("g1", "g2")

@@ -150,8 +150,9 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
 def test_records_are_added_exactly_where_they_break_no_sender(
     spec: Spec, drawn: list[tuple[timedelta, ev.AnyEvent]], values: frozenset[str]
 ) -> None:
-    """RFC 7671 section 8.4: to whichever set a server gives, and to none: a hidden primary may have none. The first
-    records of a name wait until it is signed, and one and the same generation is proven at every target of it.
+    """RFC 7671 section 8.4: to whichever set a server gives, and to none: a hidden primary may have none; there what
+    was met long ago, and not at the last inspection, holds nothing back. The first records of a name wait until it is
+    signed, and one and the same generation is proven at every target of it.
     """
     state, history, _ = past(drawn)
     for tlsa_name in spec.tlsa_names:
@@ -175,7 +176,8 @@ def test_records_are_added_exactly_where_they_break_no_sender(
         one = len({id_ for a in at if a for id_ in a.serves}) == 1 and bool(chains)
         unplaced = [name for name in spec.tlsa_names if not senders.places(history, name)]
         nowhere = [c for name in unplaced for found in senders.met(spec, state, history, name).values() for c in found]
-        unmatched = senders.worse(frozenset[str](), values, [*chains, *nowhere])
+        last = [c for found in senders.met(spec, state, history, tlsa_name, last=True).values() for c in found]
+        unmatched = senders.worse(frozenset[str](), values, [*last, *nowhere])
         chains += [chain for names in theirs for found in names.values() for chain in found]
         unmatched = unmatched or any(senders.worse(before, before | values, chains) for before in sets)
         placed = not unplaced
@@ -413,6 +415,19 @@ def test_a_set_that_one_server_has_left_does_not_begin_it_for_a_mail_server_with
     assert life.names[TLSA_NAME].publication_blocked == "first publication: the key is served and verified first"
     life.looks(values, values)
     assert life.names[TLSA_NAME].publication_blocked is None
+
+
+def test_what_the_last_inspection_did_not_meet_keeps_no_new_issuer_out_of_dns() -> None:
+    """A chain without issuers was replaced by hand, and properly; `2 1 1` of the next one is published beside his."""
+    life = Life(replace(SPEC, tlsa_parameters=("3 1 1", "2 1 1")))
+    life.until_quiet(unmanaged(chain_of("dd")), limit=1)  # the survey
+    life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee", "ca")),)))
+    assert len(life.state.mail_servers["postfix"].serves) == 2
+    life.looks(frozenset({"3 1 1 " + "ee" * 32, "2 1 1 " + "ca" * 32}))
+    wanted = frozenset({"2 1 1 " + "ca" * 32, "2 1 1 " + "cb" * 32})
+    assert life.names[TLSA_NAME].newly_unmatched(wanted) == []
+    life.happens(ev.Inspected(server="postfix", served=(served(chain_of("dd")),)))
+    assert life.names[TLSA_NAME].newly_unmatched(wanted) == ["2 1 1"], "what is met again counts again"
 
 
 def test_a_swap_that_was_begun_says_nothing_of_what_a_server_that_was_never_met_serves() -> None:

@@ -27,6 +27,7 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain, Mode, Served, Service
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
+from certagent.lifecycle.fold import fold
 from certagent.lifecycle.spec import MailServer
 from certagent.lifecycle.state import Generation, Installation, Phase, State
 from certagent.lifecycle.steps import Verify
@@ -653,10 +654,44 @@ class TestKindThatWent:
             def met(services: Iterable[Service], kinds: Sequence[str], **more: Any) -> list[Served]:
                 return handshake.probe_all(services, lambda _: (), kinds, 5, **more)
 
-            edges: Any = SimpleNamespace(probe=met)
+            edges: Any = SimpleNamespace(probe=met, servers={"postfix": SimpleNamespace(installed=dict)})
             step = Verify(server="postfix", generation="g2", drained=True, because="")
             first, *_ = dispatch.act(step, spec, state, edges, now, lambda _: None)
         assert isinstance(first, ends)
+
+
+class TestFiles:
+    """While old processes answer with what is expected, the files may hold something else already."""
+
+    @pytest.mark.parametrize("drained", [True, False])
+    @pytest.mark.parametrize("there", [{}, {"ecdsa-p256": EC.der}, {"ecdsa-p256": EC.der, "rsa-2048": RSA.der}])
+    def test_another_certificate_in_the_files_is_no_proof_that_nothing_else_is_served(
+        self, drained: bool, there: dict[str, bytes]
+    ) -> None:
+        with servers.serving(servers.smtp(servers.context(EC.key + EC.leaf + EC.issuer + TestChain.ROOT))) as port:
+            service = Service(HOST, port, "smtp", ("127.0.0.1",))
+
+            def probe(services: Iterable[Service], kinds: Sequence[str], **more: Any) -> list[Served]:
+                return handshake.probe_all(services, lambda _: (), kinds, 5, **more)
+
+            now = Instant(TestChain.INSTALLED.not_before, 0.0)
+            at = Installation(("g1",), ("g1",), "g1", None, "drained", now, now)
+            state = State(HOST, generations=(TestChain.GENERATION,), mail_servers={"postfix": at})
+            spec = replace(SPEC, mail_servers=(MailServer("postfix", (service,)),))
+            edges: Any = SimpleNamespace(probe=probe, servers={"postfix": SimpleNamespace(installed=lambda: there)})
+            step = Verify(server="postfix", generation="g1", drained=drained, because="")
+            events = dispatch.act(step, spec, state, edges, now, lambda _: None)
+        if len(there) < 2 or not drained:
+            assert [type(event) for event in events] == [ev.Verified]
+            return
+        failed, why = events
+        assert isinstance(failed, ev.VerifyFailed)
+        assert isinstance(why, ev.Failed)
+        assert (why.code, why.concerns) == ("mta.replaced", "served")
+        assert RSA.spki[:12] in why.detail
+        after = fold(fold(state, failed, now), why, now)
+        assert after.mail_servers["postfix"].phase == "drifted"
+        assert [chain.spki for chain in after.mail_servers["postfix"].strange] == [RSA.spki]
 
 
 class TestNotOffered:

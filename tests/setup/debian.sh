@@ -13,7 +13,7 @@ declare -A groups=(
   [demo]="bind9 unbound pebble postfix iproute2 nftables util-linux mount"
   # what the tests run besides: more servers and their tools, faults, the judge of manual pages; last, libraries of the
   # servers that unpack.sh unpacks
-  [lab]="bind9-utils bind9-dnsutils knot pdns-server pdns-backend-sqlite3 sqlite3 postfix-lmdb
+  [lab]="bind9-utils bind9-dnsutils knot nsd pdns-server pdns-backend-sqlite3 sqlite3 postfix-lmdb
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-managesieved haproxy
     procps openssl strace faketime acl groff-base m4 make perl
     libidn12 libgnutls-dane0 libnsl2 libdb5.3 libpcre2-8-0 libwrap0 libldap-2.5-0 libsasl2-2 libevent-2.1-7"
@@ -90,7 +90,7 @@ if [[ ! -e $policy ]]; then
 fi
 quietly apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends --no-remove "${missing[@]}"
 if command -v systemctl >/dev/null; then
-  declare -A unit=([bind9]=named [unbound]=unbound [knot]=knot [pdns-server]=pdns [dovecot-core]=dovecot [haproxy]=haproxy)
+  declare -A unit=([bind9]=named [unbound]=unbound [knot]=knot [nsd]=nsd [pdns-server]=pdns [dovecot-core]=dovecot [haproxy]=haproxy)
   for package in "${!unit[@]}"; do
     if has "$package"; then systemctl disable --quiet "${unit[$package]}" 2>/dev/null || true; fi
   done

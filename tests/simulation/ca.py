@@ -23,7 +23,7 @@ from certagent.acme.challenges import dns01
 from certagent.acme.issuer import Order, Window
 from certagent.agent.act import issuing, outcome
 from certagent.errors import BadChain, CaLimit, CaRefusal, CaUnavailable, Missing, NotYetValid, Transient, Unsafe
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import DNS_01, Challenge, Method
 from certagent.facts.tls import Chain
 from certagent.pki import bundle, keys
 from certagent.pki.credential import Credential
@@ -195,7 +195,9 @@ class Ca:
             raise CaRefusal("ca.rejected", "malformed")
         raise CaUnavailable("ca.unreachable", "reset")
 
-    def order(self, csr_pem: bytes, *, profile: str | None = None, replaces: str | None = None) -> Order:
+    def order(
+        self, csr_pem: bytes, method: Method = DNS_01, *, profile: str | None = None, replaces: str | None = None
+    ) -> Order:
         """See `Issuer`."""
         self._enter("order")
         self._count += 1
@@ -209,7 +211,7 @@ class Ca:
         self.clock.hazard("after the CA has an order")
         return Order(url, challenges, None)
 
-    def answer(self, url: str) -> None:
+    def answer(self, url: str, type_: str = DNS_01.type) -> None:
         """See `Issuer`."""
         self._enter("answer")
         order = self._find(url)

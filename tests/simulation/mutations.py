@@ -723,6 +723,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "self.seen_somewhere",
     ),
     Mutant(
+        "files-unread",
+        "what is in a mail server's files counts as soon as it may be read, also while old processes answer",
+        "agent.act.serving:verify",
+        "others_in_files(step.server, generation, edges)",
+        "[]",
+    ),
+    Mutant(
+        "inspected-once",
+        "what the last inspection did not meet holds no new record back",
+        "lifecycle.shared:Shared.expected",
+        "at.inspected if at.phase == 'inspected' else at.serves",
+        "at.serves",
+    ),
+    Mutant(
         "back-unheard",
         "a swap back that is not urgent waits for servers that are not heard",
         "lifecycle.gates:obstacles",

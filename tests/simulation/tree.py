@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import cast
 
 from tests.simulation.ca import Dice
@@ -20,6 +21,24 @@ from tests.simulation.world import World
 
 TREE = 32
 """A third of the time goes into the trunk, the rest into the others."""
+
+
+_KINDS, _SHARES = range(len(SHAPES)), [shape.share for shape in SHAPES]
+
+
+def shape_drawn(rng: random.Random) -> int:
+    """Which of `SHAPES`; the first thing that is drawn."""
+    return rng.choices(_KINDS, _SHARES)[0]
+
+
+def of_each_shape(start: int) -> Iterator[int]:
+    """Numbers of trees from that one on, without end: one of each shape in turn, so that seldom ones come as often."""
+
+    def numbers(kind: int) -> Iterator[int]:
+        return (n for n in count(start) if shape_drawn(random.Random(n * TREE)) == kind)
+
+    for each in zip(*map(numbers, _KINDS), strict=True):
+        yield from each
 
 
 class Trunk:
@@ -37,7 +56,7 @@ class Trunk:
 
     def _grow(self) -> Outcome:
         rng = random.Random(self.seed)
-        (shape,) = rng.choices(SHAPES, [s.share for s in SHAPES])
+        shape = SHAPES[shape_drawn(rng)]
         number = rng.randrange(WORLDS)
         try:
             world = converged(number, rng) if shape.converged else World(rng)

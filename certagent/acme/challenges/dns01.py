@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
 from josepy.json_util import encode_b64jose
 
-from certagent.acme.challenges.protocol import Means
+from certagent.acme.challenges.protocol import Means, Offer
 from certagent.errors import NotYet
 from certagent.facts.challenge import Challenge
 from certagent.pki.names import challenge_name
@@ -24,25 +25,31 @@ WORKERS = 8
 class Dns01:
     """A ChallengeType."""
 
+    remedy = "look at the TXT records under _acme-challenge at every name server, and at CAA"
+
     def __init__(self, means: Means) -> None:
         self._txt = means.txt
 
     @staticmethod
-    def respond(identifier: str, token: str, thumbprint: str) -> Challenge:
+    def respond(offer: Offer) -> Challenge:
         """The digest of the key authorization (RFC 8555 section 8.1).
 
         Raises:
             Misconfigured: `name.invalid`: The identifier is no host name, or too long.
         """
-        digest = hashlib.sha256(f"{token}.{thumbprint}".encode()).digest()
-        return Challenge("dns-01", identifier, challenge_name(identifier), encode_b64jose(digest))
+        digest = hashlib.sha256(offer.key_authorization.encode()).digest()
+        return Challenge("dns-01", offer.identifier, challenge_name(offer.identifier), encode_b64jose(digest))
 
     def present(self, challenges: Sequence[Challenge]) -> None:
         """Add the TXT records."""
         for (zone, name), values in self._by_final_name(challenges).items():
             self._txt.add(zone, name, values)
 
-    def ready(self, challenges: Sequence[Challenge]) -> None:
+    def serving(self, _: Sequence[Challenge], /) -> AbstractContextManager[None]:
+        """DNS does it."""
+        return nullcontext()
+
+    def ready(self, challenges: Sequence[Challenge]) -> str:
         """The CA may ask any authoritative server, so every one of them should give the records."""
         places = {name: values for (_, name), values in self._by_final_name(challenges).items()}
 
@@ -58,6 +65,7 @@ class Dns01:
         if errors:
             words = "; ".join(error.detail for error in errors)
             raise NotYet("dns.not_yet", words, seen=all(error.seen for error in errors))
+        return ""
 
     def clean_up(self, challenges: Sequence[Challenge]) -> None:
         """Remove the TXT records."""

@@ -5,11 +5,32 @@ A challenge is data (`facts.challenge`). The journal keeps it, so each verb can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from certagent.facts.challenge import Challenge
+from msgspec import Struct
+
+from certagent.facts.challenge import DNS_01, Challenge, Method
+from certagent.host.listener import Listeners
+
+
+class Offer(Struct, frozen=True):
+    """A challenge as the CA offers it, the account that is to meet it, and how."""
+
+    identifier: str
+    """The host name, without `*.`."""
+    token: str
+    """The CA's (RFC 8555 section 8.1)."""
+    thumbprint: str
+    """Of the account's key, base64url (RFC 7638)."""
+    method: Method = DNS_01
+
+    @property
+    def key_authorization(self) -> str:
+        """See RFC 8555 section 8.1."""
+        return f"{self.token}.{self.thumbprint}"
 
 
 class Txt(Protocol):
@@ -40,24 +61,40 @@ class Means(Protocol):
     """What of this host and its surroundings a challenge type may use."""
 
     @property
+    def method(self) -> Method:
+        """What the configuration says now."""
+        ...
+
+    @property
     def txt(self) -> Txt:
         """TXT records."""
+        ...
+
+    @property
+    def listeners(self) -> Listeners:
+        """Ports of this host that are open for the moment."""
+        ...
+
+    @property
+    def addresses(self) -> Callable[[str], tuple[str, ...]]:
+        """Every address of a host by DNS, with the errors of the resolver."""
         ...
 
 
 class ChallengeType(Protocol):
     """One way to show a CA that this host controls a name. Made for one call; it keeps nothing."""
 
+    remedy: ClassVar[str]
+    """What to look at if the CA did not like what it saw."""
+
     def __init__(self, means: Means) -> None: ...
 
     @staticmethod
-    def respond(identifier: str, token: str, thumbprint: str) -> Challenge:
+    def respond(offer: Offer) -> Challenge:
         """The challenge with its response. Pure.
 
-        Args:
-            identifier: the host name, without `*.`.
-            token: the CA's (RFC 8555 section 8.1).
-            thumbprint: of the account's key, base64url (RFC 7638).
+        Raises:
+            Rejected: `ca.rejected`: The CA offers what cannot be met.
         """
         ...
 
@@ -65,8 +102,14 @@ class ChallengeType(Protocol):
         """Put the responses where the CA looks. Those that are there stay."""
         ...
 
-    def ready(self, challenges: Sequence[Challenge]) -> None:
-        """Return as soon as the CA would find every response, wherever it asks.
+    def serving(self, challenges: Sequence[Challenge], /) -> AbstractContextManager[None]:
+        """Within, this process itself gives the responses that it has to give."""
+        ...
+
+    def ready(self, challenges: Sequence[Challenge]) -> str:
+        """Return as soon as the CA would find every response, wherever it asks. Called within `serving`.
+
+        Returns what this host itself does not see, in words, if the CA is asked nevertheless: it looks from elsewhere.
 
         Raises:
             NotYet: `dns.not_yet`: A response cannot be seen. `seen`: it is wherever this host gets an answer.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
-from certagent.acme.challenges import TYPES
+from msgspec.structs import replace
+
+from certagent.acme.challenges import loaded
 from certagent.acme.challenges.dns01 import BUDGET
 from certagent.acme.challenges.protocol import ChallengeType
 from certagent.agent.act import hiding
@@ -14,7 +17,8 @@ from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.act.spending import Spend, uncounted
 from certagent.agent.edges import Edges
 from certagent.errors import Misconfigured, NotYet, Rejected, Transient
-from certagent.facts.challenge import Challenge
+from certagent.facts.challenge import TYPES, Challenge
+from certagent.host.listener import Listeners
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
 from certagent.lifecycle.spec import Spec
@@ -52,8 +56,17 @@ class _Txt:
 class _Means:
     """What challenge types may use."""
 
-    def __init__(self, edges: Edges, spend: Spend, hosts: frozenset[str] = frozenset()) -> None:
-        self.txt = _Txt(edges, spend, hosts)
+    def __init__(self, spec: Spec, edges: Edges, spend: Spend = uncounted) -> None:
+        self.method = spec.challenge
+        self.txt = _Txt(edges, spend, hiding.mail_hosts(spec))
+        self._edges = edges
+
+    @property
+    def listeners(self) -> Listeners:
+        return self._edges.listeners()
+
+    def addresses(self, host: str) -> tuple[str, ...]:
+        return self._edges.resolver().addresses(host)
 
 
 def present(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: Spend = uncounted) -> float:
@@ -62,44 +75,63 @@ def present(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: Sp
 
     Raises:
         Unsafe: `dns.wildcard_address`: A mail host would lose its address.
+        Misconfigured: `challenge.port`: The port at which certagent would listen is in use.
     """
-    means = _Means(edges, spend, hiding.mail_hosts(spec))
+    means = _Means(spec, edges, spend)
     with hiding.explained([one.name for one in challenges], edges):
         for type_, of_type in _by_type(challenges, means):
             type_.present(of_type)
     return means.txt.lag_s if means.txt.lag_s > BUDGET.total_seconds() else 0.0
 
 
-def ready(challenges: Sequence[Challenge], edges: Edges) -> None:
-    """Return as soon as the CA would find every response."""
-    for type_, of_type in _by_type(challenges, _Means(edges, uncounted)):
-        type_.ready(of_type)
+@contextmanager
+def serving(challenges: Sequence[Challenge], spec: Spec, edges: Edges) -> Generator[None]:
+    """Within, this process gives the responses that it has to give itself.
+
+    Raises:
+        Misconfigured: `challenge.port`.
+        Transient: `challenge.busy`.
+    """
+    with ExitStack() as stack:
+        for type_, of_type in _by_type(challenges, _Means(spec, edges)):
+            stack.enter_context(type_.serving(of_type))
+        yield
 
 
-def clean_up(challenges: Sequence[Challenge], edges: Edges, spend: Spend = uncounted) -> None:
+def ready(challenges: Sequence[Challenge], spec: Spec, edges: Edges) -> str:
+    """Return as soon as the CA would find every response; in words, what this host does not see and the CA may."""
+    said = [type_.ready(of_type) for type_, of_type in _by_type(challenges, _Means(spec, edges))]
+    return "; ".join(filter(None, said))
+
+
+def clean_up(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: Spend = uncounted) -> None:
     """Take the responses away."""
-    for type_, of_type in _by_type(challenges, _Means(edges, spend)):
+    for type_, of_type in _by_type(challenges, _Means(spec, edges, spend)):
         type_.clean_up(of_type)
 
 
-def respond(step: st.Respond, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
+def respond(step: st.Respond, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
     """See that the responses are there, then let the CA look at them.
 
     A server that does not show them is passed over if the step says so: the CA asks from elsewhere, and judges.
     """
     order = state.orders[step.key_type]
-    passed_over = ""
-    try:
-        ready(order.challenges, edges)
-    except Transient as error:
-        seen = isinstance(error, NotYet) and error.seen
-        if not (step.waits_for == "none" or (step.waits_for == "answering" and seen)):
-            return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
-        passed_over = error.detail
-    try:
-        edges.issuer(order.ca).answer(order.url)
-    except Rejected as error:
-        return ev.OrderAbandoned(key_type=step.key_type), failed(error, step.lane)
+    with serving(order.challenges, spec, edges):
+        try:
+            passed_over = ready(order.challenges, spec, edges)
+        except Transient as error:
+            seen = isinstance(error, NotYet) and error.seen
+            if not (step.waits_for == "none" or (step.waits_for == "answering" and seen)):
+                return ev.ResponseNotSeen(key_type=step.key_type), failed(error, step.lane)
+            passed_over = error.detail
+        types = [one.type for one in order.challenges] or [spec.challenge.type]
+        try:
+            edges.issuer(order.ca).answer(order.url, types[0])
+        except Rejected as error:
+            happened = failed(error, step.lane)
+            if passed_over:  # the CA may well have met the same
+                happened = replace(happened, detail=f"{happened.detail}; seen from this host: {passed_over}")
+            return ev.OrderAbandoned(key_type=step.key_type), happened
     return (ev.OrderReady(key_type=step.key_type, passed_over=passed_over, lane=step.lane),)
 
 
@@ -112,4 +144,4 @@ def _by_type(challenges: Sequence[Challenge], means: _Means) -> Iterator[tuple[C
     for name in dict.fromkeys(challenge.type for challenge in challenges):
         if name not in TYPES:
             raise Misconfigured("ca.challenge_type", f"unknown challenge type {name}", "install a newer certagent")
-        yield TYPES[name](means), [challenge for challenge in challenges if challenge.type == name]
+        yield loaded(name)(means), [challenge for challenge in challenges if challenge.type == name]

@@ -41,11 +41,11 @@ def act(  # noqa: C901, PLR0911, PLR0912 -- one line per step
             lag_s = challenges.present(state.orders[step.key_type].challenges, spec, edges, spend)
             return (ev.Presented(key_type=step.key_type, publish_lag_s=lag_s, lane=lane),)
         case st.Respond():
-            return challenges.respond(step, state, edges)
+            return challenges.respond(step, spec, state, edges)
         case st.Finalize():
             return issuing.finalize(step, spec, state, edges, now)
         case st.CleanUp():
-            challenges.clean_up(step.challenges, edges, spend)
+            challenges.clean_up(step.challenges, spec, edges, spend)
             return (ev.CleanedUp(challenges=step.challenges, lane=lane),)
         case st.Observe():
             return records.observe(step, spec, state, edges, now)

@@ -57,7 +57,7 @@ def place_order(step: st.PlaceOrder, spec: Spec, state: State, edges: Edges) -> 
         except Missing:  # a lost one is no reason not to order another
             pass
     edges.check_ahead(frozenset(spec.key_types))
-    order = edges.issuer(step.ca).order(csr, profile=spec.profile, replaces=replaces)
+    order = edges.issuer(step.ca).order(csr, spec.challenge, profile=spec.profile, replaces=replaces)
     return ev.OrderPlaced(
         key_type=step.key_type,
         keys=step.keys,

@@ -115,8 +115,9 @@ def _change_tlsa(
     wanted = values
     if not adds or ttl_s == wanted_s or capabilities.ttl_scope != "set":
         values = values - before if adds else values & before
-    if not values:  # said again: what a service publishes on command only may have been cut off before that
-        _write(provider, step, name, wanted, found)
+    if not values:
+        if capabilities.on_command:
+            _write(provider, step, name, wanted, found)
         return values
     change = _first(before, values, served, capabilities, step.tlsa_name, adds=adds)
     before_write(
@@ -187,7 +188,7 @@ def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
 
 
 def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int, spend: Spend = uncounted) -> float:
-    """Add TXT values beside those of others. It is said also if they are there: see `_change_tlsa`.
+    """Add TXT values beside those of others.
 
     Returns how long the provider usually takes to show them, in seconds.
     """
@@ -195,22 +196,26 @@ def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: i
 
         def change() -> None:
             found = provider.get(name, "TXT")
-            if not found or not values <= found.values:
+            new = not found or not values <= found.values
+            if new:
                 spend(zone, provider.capabilities)
-            provider.add(name, "TXT", values, ttl_s, found)
+            if new or provider.capabilities.on_command:
+                provider.add(name, "TXT", values, ttl_s, found)
 
         _try_again(change)
         return provider.capabilities.publish_lag_s
 
 
 def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str], spend: Spend = uncounted) -> None:
-    """Remove TXT values. It is said also if they are not there: see `_change_tlsa`."""
+    """Remove TXT values."""
     with zones.writing(zone, name) as provider:
 
         def change() -> None:
             found = provider.get(name, "TXT")
-            if found and not values.isdisjoint(found.values):
+            there = found is not None and not values.isdisjoint(found.values)
+            if there:
                 spend(zone, provider.capabilities)
-            provider.remove(name, "TXT", values, found)
+            if there or provider.capabilities.on_command:
+                provider.remove(name, "TXT", values, found)
 
         _try_again(change)

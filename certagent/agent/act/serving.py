@@ -198,6 +198,10 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
 
     served = tuple(edges.probe(services, key_types, wrong=is_wrong, budget_s=step.budget.total_seconds()))
     wrong = [s for s in served if is_wrong(s)]
+    if step.drained and served and not wrong and (others := others_in_files(step.server, generation, edges)):
+        served = (*served, *(replace(served[0], chain=chain) for chain in others))
+        met = ev.VerifyFailed(server=step.server, generation=step.generation, served=served, drained=True)
+        return met, failed(replaced(step.server, others), step.lane)
     if not wrong and served:
         done = ev.Verified(
             server=step.server, generation=step.generation, drained=step.drained, served=served, lane=step.lane
@@ -221,6 +225,23 @@ def verify(step: st.Verify, spec: Spec, state: State, edges: Edges) -> tuple[ev.
         server=step.server, generation=step.generation, served=served, drained=step.drained, as_before=as_before
     )
     return met, failed(error, step.lane)
+
+
+def others_in_files(server: str, generation: Generation, edges: Edges) -> list[Chain]:
+    """Other certificates than these in the files of a mail server: it serves them as soon as it reads them again."""
+    from certagent.pki import bundle
+
+    serials = {chain.serial for chain in generation.chains.values()}
+    chains = (bundle.facts([der]) for der in edges.servers[server].installed().values())
+    return [chain for chain in chains if chain.serial not in serials]
+
+
+def replaced(server: str, others: Sequence[Chain]) -> NotServed:
+    """What is said of them."""
+    found = " and ".join(f"{chain.serial} with key {chain.spki[:12]}" for chain in others)
+    detail = f"{server}: its files hold another certificate than it should serve, {found}; the next reload shows it"
+    hint = "see what else writes these files, and stop it; certagent puts its own back as soon as nothing forbids it"
+    return NotServed("mta.replaced", detail, hint)
 
 
 def _as_before(served: Served, at: Installation) -> bool:

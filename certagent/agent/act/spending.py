@@ -29,7 +29,7 @@ class Spend(Protocol):
 
 
 def uncounted(zone: str, capabilities: Capabilities) -> None:
-    """For trials, which no journal has."""
+    """Where nothing is written, or nobody else writes."""
 
 
 class Counted:

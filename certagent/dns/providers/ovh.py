@@ -65,7 +65,7 @@ class Ovh(HttpProvider, RecordByRecord):
     DENIALS = ("invalid_signature", "invalid signature")
     SECRETS = ("application_key", "application_secret", "consumer_key")
     Options = Options
-    capabilities = Capabilities(atomic=False, ttl_floor_s=60, publish_lag_s=60)
+    capabilities = Capabilities(atomic=False, ttl_floor_s=60, publish_lag_s=60, on_command=True)
     about = About(
         title="OVHcloud",
         rights=f"For each zone, and nothing else: {', '.join(f'`{rule}`' for rule in _RULES)}.",

@@ -60,6 +60,9 @@ class Capabilities(Struct, frozen=True):
     """How many writes to one zone it accepts in a day; None: no known limit."""
     propagation_status: bool = False
     """It can say whether all its name servers give what was written."""
+    on_command: bool = False
+    """A command at the end of each change publishes it. The command may get lost, so a change that is there already is
+    asked for once more."""
     challenges_only: bool = False
     """It takes the TXT values of challenges and no TLSA records. It reads and removes nothing: newer values take the
     place of older ones."""

@@ -35,7 +35,7 @@ def issue(view: View) -> Iterator[Offer]:
     keys_id = None if isinstance(wanted, Wait) else wanted[0].id
     ca = _ca(spec, state)
     for key_type, order in state.orders.items():
-        if order.keys != keys_id or order.ca != ca or key_type not in spec.key_types:
+        if order.keys != keys_id or order.ca != ca or key_type not in spec.key_types or _met_otherwise(spec, order):
             yield AbandonOrder(key_type=key_type, because="what it was for is not wanted any more")
     if isinstance(wanted, Wait):
         yield wanted
@@ -46,7 +46,7 @@ def issue(view: View) -> Iterator[Offer]:
     todo = [a for a in spec.key_types if a not in issued] or list(spec.key_types)
     key_type = todo[0]
     order = state.orders.get(key_type)
-    if order is None or order.keys != keys.id or order.ca != ca:
+    if order is None or order.keys != keys.id or order.ca != ca or _met_otherwise(spec, order):
         # an order is of no use before what failed with the last one may be tried again; and another CA knows nothing
         # of what it replaces
         newest = state.newest
@@ -68,6 +68,12 @@ def issue(view: View) -> Iterator[Offer]:
             completes=len(todo) == 1,
             because="the CA has seen the challenges",
         )
+
+
+def _met_otherwise(spec: Spec, order: Order) -> bool:
+    """The configuration has changed since: what the order needs is not what this host does now."""
+    method = spec.challenge
+    return not order.ready and any((one.type, one.webroot) != (method.type, method.webroot) for one in order.challenges)
 
 
 def _waits_for(view: View, order: Order) -> tuple[WaitsFor, str]:

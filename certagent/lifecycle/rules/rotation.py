@@ -14,7 +14,6 @@ from certagent.lifecycle.state import Generation, KeySet, State
 from certagent.lifecycle.steps import MakeKeys, Wait
 from certagent.lifecycle.tlsaname import TlsaNames
 from certagent.pki import tlsa
-from certagent.pki.names import challenge_name
 
 
 def make_keys(view: View) -> Iterator[Offer]:
@@ -119,7 +118,7 @@ def no_time_to_roll(spec: Spec, state: State, chain: Chain) -> str | None:
     ttl_s = max(spec.published_ttl_s(name.place) for name in names.configured)
     retire_interval = max(_longest_retire_interval(names), caches.retire_interval_of(ttl_s, spec.safety_margin))
     lag = _publish_lag(names)
-    challenges = max((spec.zone_of(challenge_name(name)).publish_lag for name in spec.names), default=timedelta(0))
+    challenges = max((spec.zone_of(name).publish_lag for name in spec.challenge_names), default=timedelta(0))
     late = 2 * lag + len(spec.key_types) * challenges
     begin = schedule.backstop(chain)
     if not pinned:
