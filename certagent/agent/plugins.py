@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+from certagent.agent.bounded import Bounded
 from certagent.config.schema import Config
 from certagent.config.yaml import Section
 from certagent.errors import Misconfigured, Usage
@@ -83,7 +84,8 @@ def made(config: Config, group: str, section: Section, name: str | None = None) 
     plugin = found(config, group, section)
     options = config.options(section, plugin.Options)
     try:
-        return plugin(options) if name is None else plugin(name, options)
+        made = plugin(options) if name is None else plugin(name, options)
+        return made if section.type in BUILT_IN[group] else Bounded(made, section.type)
     except Usage:  # it names its file
         raise
     except Misconfigured as error:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 from certagent.agent import plugins
+from certagent.agent.bounded import Bounded
 from certagent.config.schema import Config
 from certagent.config.yaml import Section
 from certagent.errors import Error, NoProvider
@@ -127,4 +128,5 @@ def refuse_what_needs_a_provider(config: Config) -> None:
 
 def _challenges_only(provider: Provider) -> bool:
     """As its class states it: what has to ask a program first is not asked."""
-    return getattr(getattr(type(provider), "capabilities", None), "challenges_only", False) is True
+    kind = provider.kind if isinstance(provider, Bounded) else type(provider)
+    return getattr(getattr(kind, "capabilities", None), "challenges_only", False) is True

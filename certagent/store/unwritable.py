@@ -1,6 +1,6 @@
 """A journal in memory, read from a place where nothing can be written: SQLite itself would make an index there first.
 
-What is in the log beside the file counts, as far as it was committed: an older state is never taken for the present.
+What was committed to the log beside the file counts: an older state is never taken for the present one.
 
 Source: the SQLite documentation, "Database File Format", section 4 (the write-ahead log).
 """

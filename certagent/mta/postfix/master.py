@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from certagent.errors import Error, Transient
+from certagent.errors import Misconfigured, Transient
 from certagent.host import processes
 from certagent.mta.postfix.postconf import Instance, last_line
 
@@ -27,29 +29,26 @@ def reload(instance: Instance) -> None:
     tried = instance.tried()
     if tried.code != 0:
         raise Transient("mta.reload", f"{instance.who} cannot reload: {last_line(tried)}", hint)
+    status = instance.run("postfix", "status")
     try:
-        running = instance.run("postfix", "status").code == 0 and _hang_up(instance.pid_file())
-    except (Error, OSError) as error:
-        raise Transient("mta.reload", f"{instance.who} cannot reload: {error}", hint) from error
-    if not running:
-        raise Transient("mta.down", f"{instance.who} is not running", f"run: {start}")
-
-
-def _hang_up(pid_file: Path) -> bool:
-    """Whether there is a master to which the signal was sent."""
-    found = processes.pid_file(pid_file)
-    if found is None:
-        return False
-    try:
-        process = os.pidfd_open(found.pid)  # its number cannot come to mean another one
-    except ProcessLookupError:
-        return False
-    try:
-        if processes.named(found.pid, ["master"]):
+        with _master(instance.pid_file()) as process:
+            if process is None:
+                raise Transient("mta.down", f"{instance.who} is not running", f"run: {start}")
+            if status.code != 0:  # it runs, but a setting is broken that only some of its programs read
+                raise Transient("mta.reload", f"{instance.who} cannot reload: {last_line(status)}", hint)
             signal.pidfd_send_signal(process, signal.SIGHUP)
-            return True
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(process)
-    return False
+    except (Misconfigured, OSError) as error:
+        raise Transient("mta.reload", f"{instance.who} cannot reload: {error}", hint) from error
+
+
+@contextmanager
+def _master(pid_file: Path) -> Generator[int | None]:
+    """The process (a pidfd: its number cannot come to mean another one); None if it is not running."""
+    found = processes.pid_file(pid_file)
+    with ExitStack() as stack:
+        process = None
+        if found and processes.named(found.pid, ["master"]):
+            with suppress(ProcessLookupError):
+                process = os.pidfd_open(found.pid)
+                stack.callback(os.close, process)
+        yield process if found and processes.named(found.pid, ["master"]) else None
