@@ -103,7 +103,7 @@ simulate: venv ## Run N simulated histories of a hostile world (N=20000) from se
 	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),SEED=$(SEED),N=$(or $(N),20000) FROM=$(or $(FROM),0))
 
 explore: venv ## Every place of a few events in the smallest simulated worlds, for TIME seconds (600) or STATES of each.
-	@$(BIN)/python -m tests.simulation.explore TIME=$(or $(TIME),$(if $(STATES),1000000,600)) $(if $(STATES),STATES=$(STATES))
+	@$(BIN)/python -m tests.simulation.explore TIME=$(or $(TIME),$(if $(STATES),1000000,600)) $(if $(STATES),STATES=$(STATES)) $(if $(WORLD),WORLD="$(WORLD)")
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
 	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000) $(if $(EXPLORE),EXPLORE=$(EXPLORE))
