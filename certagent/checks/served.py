@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from certagent.agent.act import serving
 from certagent.agent.edges import Edges
-from certagent.checks import delegation, undeclared, wildcards
+from certagent.checks import challenges, delegation, undeclared, wildcards
 from certagent.errors import Error
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
@@ -54,6 +54,7 @@ def run(
             met.setdefault(tlsa_name(served.host, served.port), []).append(served)
     for name in spec.tlsa_names:
         found += _records(name, met.get(name, []), spec, state, edges, now)
+    found += challenges.findings(spec)
     found += delegation.findings(spec.tlsa_names, edges)
     found += wildcards.findings(spec, edges)
     found += undeclared.findings(spec, state, [one for some in met.values() for one in some], edges, now.wall)

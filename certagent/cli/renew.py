@@ -62,9 +62,9 @@ def renew(
     next `certagent renew`, or here with --wait. What is in DNS and what is served is checked first.
     What failed before is tried again at once; where a CA said no, only with --force, --rotate or --compromised.
 
-    With --dry-run challenge records are written and removed again. No TLSA record and no file of a mail server is
-    changed, and nothing is reloaded. Nothing is journaled but writes to DNS that a provider counts by day. Every
-    service is met. The exit status is that of the real run.
+    With --dry-run responses to challenges are put in place and taken away again. No TLSA record and no file of a mail
+    server is changed, and nothing is reloaded. Nothing is journaled but writes to DNS that a provider counts by day.
+    Every service is met. The exit status is that of the real run.
     """
     if accept_deferrals and not compromised:
         raise click.UsageError("--accept-deferrals goes with --compromised")
