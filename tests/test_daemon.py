@@ -32,7 +32,7 @@ from tests.lab.wait import until
 from tests.store.opened import Certificates
 
 COUNT = 200
-ENTRY = "  mx%d.example.org: {ca: ca}\n"
+ENTRY = "  mx%d.example.org: {ca: ca, challenge: {type: http-01}}\n"
 BEAT = timedelta(milliseconds=50)
 HOUR = timedelta(hours=1)
 YEARS = timedelta(days=5 * 365)

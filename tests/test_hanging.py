@@ -27,8 +27,8 @@ ca:
   drips: {{directory: "https://127.0.0.1:{port}/dir", ca_bundle: {bundle}, agree_tos: true}}
   says_no: {{directory: "{no}/dir", ca_bundle: {bundle}, agree_tos: true}}
 certificates:
-  a.example.org: {{ca: drips}}
-  b.example.org: {{ca: says_no}}
+  a.example.org: {{ca: drips, challenge: {{type: http-01}}}}
+  b.example.org: {{ca: says_no, challenge: {{type: http-01}}}}
 """
 
 

@@ -20,7 +20,7 @@ CONFIG = """
 state_dir: {state}
 ca: {{ca: {{directory: "https://ca.example/dir", agree_tos: true}}}}
 certificates:
-  mx1.example.org: {{ca: ca}}
+  mx1.example.org: {{ca: ca, challenge: {{type: http-01}}}}
 """
 READ_ONLY = "mount --bind {state} {state}; mount -o remount,bind,ro {state}"
 FULL = (
