@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 
 import click
@@ -34,7 +33,9 @@ def _seen(text: str, more: str, *, err: bool = False) -> str:
 
 def columns() -> int | None:
     """How wide the terminal is; None if there is none: lines are not broken for a program."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    return os.get_terminal_size(sys.stdout.fileno()).columns or 80  # what says nothing of its width has at least these
 
 
 def show(text: str) -> None:

@@ -654,10 +654,14 @@ class TestKindThatWent:
             def met(services: Iterable[Service], kinds: Sequence[str], **more: Any) -> list[Served]:
                 return handshake.probe_all(services, lambda _: (), kinds, 5, **more)
 
-            edges: Any = SimpleNamespace(probe=met, servers={"postfix": SimpleNamespace(installed=dict)})
+            edges: Any = SimpleNamespace(probe=met, servers={"postfix": QUIET})
             step = Verify(server="postfix", generation="g2", drained=True, because="")
             first, *_ = dispatch.act(step, spec, state, edges, now, lambda _: None)
         assert isinstance(first, ends)
+
+
+QUIET = SimpleNamespace(installed=dict, claims=tuple)
+"""A mail server without files."""
 
 
 class TestFiles:
@@ -678,7 +682,9 @@ class TestFiles:
             at = Installation(("g1",), ("g1",), "g1", None, "drained", now, now)
             state = State(HOST, generations=(TestChain.GENERATION,), mail_servers={"postfix": at})
             spec = replace(SPEC, mail_servers=(MailServer("postfix", (service,)),))
-            edges: Any = SimpleNamespace(probe=probe, servers={"postfix": SimpleNamespace(installed=lambda: there)})
+            edges: Any = SimpleNamespace(
+                probe=probe, servers={"postfix": SimpleNamespace(installed=lambda: there, claims=tuple)}
+            )
             step = Verify(server="postfix", generation="g1", drained=drained, because="")
             events = dispatch.act(step, spec, state, edges, now, lambda _: None)
         if len(there) < 2 or not drained:
@@ -722,7 +728,7 @@ class TestNotOffered:
             at = Installation(("g1",), ("g1",), "g1", None, phase, now, now, met, before=seen)
             state = State(HOST, generations=(TestChain.GENERATION,), mail_servers={"postfix": at})
             spec = replace(SPEC, mail_servers=(MailServer("postfix", (service,)),))
-            edges: Any = SimpleNamespace(probe=probe)
+            edges: Any = SimpleNamespace(probe=probe, servers={"postfix": QUIET})
             step = Verify(server="postfix", generation="g1", drained=True, because="")
             first, failed = dispatch.act(step, spec, state, edges, now, lambda _: None)
         assert isinstance(first, ev.VerifyFailed)

@@ -164,7 +164,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colour_is_for_a_terminal_that_wants_it(place: Path, more: dict[str, str], coloured: bool) -> None:
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", **more}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", **more}
     argv = [sys.executable, "-m", "certagent", "status", "--config", str(place / "config.yaml")]
     subprocess.run(argv, env=environment, stdout=theirs, stdin=subprocess.DEVNULL, timeout=60, check=False)
     os.close(theirs)

@@ -450,7 +450,7 @@ class History:
 
     def _give_the_zone(self) -> None:
         """What people do who were told that no provider writes a zone."""
-        if any(f.code == "dns.no_provider" for f in self.world.journal.head.failing):
+        if any(f.kind == "misconfigured" for f in self.world.journal.head.failing):
             configured(self.world)
 
     def _take_aliases_away(self) -> None:
