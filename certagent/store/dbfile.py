@@ -102,6 +102,8 @@ def _version(path: Path, db: sqlite3.Connection, size: int) -> int:
         raise Misconfigured("journal.other_program", f"{path}: this is an SQLite file of another program", hint)
     if version == 0 and size not in (0, page_bytes):  # a new one is empty, or killed before its tables were there
         raise damaged(path, "its beginning is lost, or all the rest")  # SQLite would take it for a new one
+    if version < 0:
+        raise damaged(path, f"no journal has version {version}")
     if version > schema.VERSION:
         detail = f"{path}: written by version {version} of the journal; this certagent knows {schema.VERSION}"
         raise Misconfigured("journal.version", detail, "use the certagent that wrote it, or a newer one")

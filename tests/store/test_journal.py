@@ -434,6 +434,16 @@ def test_a_newer_version_is_refused_untouched(written: Path, clock: Fake) -> Non
     assert written.read_bytes() == before
 
 
+def test_a_version_that_no_journal_has_is_damage(written: Path, clock: Fake) -> None:
+    """A bit of its header was lost."""
+    with sqlite3.connect(written) as db:
+        db.execute("PRAGMA user_version=-2147483646")
+    db.close()
+    with pytest.raises(Misconfigured) as caught:
+        opened(written, clock)
+    assert caught.value.code == "journal.damaged"
+
+
 def test_something_else_than_a_journal_is_refused(place: Path, clock: Fake) -> None:
     """Not SQLite; a directory; a symlink."""
     path = place / "journal.db"
