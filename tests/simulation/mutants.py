@@ -4,8 +4,9 @@
 EXPLORE=states (whether an exploration of the smallest worlds finds it, too): a mutant is a replacement in the syntax
 tree of one module, made in memory as a separate process imports it. It is caught when one of N histories ends in a
 violation that the engine as it is does not have: each such seed is run on both. First come those that `make simulate`
-begins with, then one tree of each shape in turn. The list and the rate are printed; exit status 1 if one survives or
-does not apply to the sources any more (see `mutations.py`).
+begins with, then those that begin with what shows it soonest, or else one tree of each shape in turn. One that so many
+histories do not show has to fail a test of the rules; it is counted apart. The list is printed; exit status 1 if one
+survives both or does not apply to the sources any more (see `mutations.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from itertools import chain, islice
@@ -64,7 +66,8 @@ def hunt(mutant: Mutant, passed_over: set[int], most: int, mischief: str) -> int
     from tests.simulation.ca import cheap
     from tests.simulation.tree import TREE, beginning_with, grown, of_each_shape
 
-    numbers = beginning_with(mischief) if mischief else chain(range(BEGINNING), of_each_shape(BEGINNING))
+    soonest = beginning_with(mischief or mutant.shown_by) if mischief or mutant.shown_by else of_each_shape(BEGINNING)
+    numbers = soonest if mischief else chain(range(BEGINNING), soonest)
     with cheap() as dice:
         for number in islice(numbers, -(-most // TREE)):
             try:
@@ -77,6 +80,29 @@ def hunt(mutant: Mutant, passed_over: set[int], most: int, mischief: str) -> int
                 return 0
     print("-\tsurvived")
     return 1
+
+
+TESTS = ("tests/lifecycle", "tests/test_surprises.py", "tests/test_edges.py", "tests/test_budgets.py", "tests/probe")
+"""What the rules, and what asks and does for them, are tested by."""
+
+
+FAILS = "it fails"
+
+
+def tested(mutant: Mutant) -> int:
+    """In a process of its own: run the tests of the rules until one fails."""
+    sys.meta_path.insert(0, _Finder(mutant))
+    import pytest
+
+    class First:
+        """Says which it was."""
+
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed:
+                print(f"\n{FAILS} {report.nodeid}")
+
+    options = ["-x", "-p", "no:cacheprovider"]
+    return 0 if pytest.main([*options, *TESTS], plugins=[First()]) == pytest.ExitCode.TESTS_FAILED else 1
 
 
 def explored(mutant: Mutant, states: int) -> int:
@@ -134,35 +160,43 @@ def main(arguments: list[str]) -> int:
     if one := given.get("ONE"):
         mutant = next(m for m in MUTANTS if m.name == one)
         passed_over = set(map(int, filter(None, given.get("PASS", "").split(","))))
+        if given.get("TESTS"):
+            return tested(mutant)
         return explored(mutant, states) if states else hunt(mutant, passed_over, count, mischief)
     only = set(given["ONLY"].split(",")) if given.get("ONLY") else None
     chosen = [m for m in MUTANTS if only is None or m.name in only]
-    caught = 0
+    words: Counter[str] = Counter()
     with ThreadPoolExecutor(jobs) as pool:
-
-        def verdict_of(mutant: Mutant) -> Verdict:
-            return judge(mutant, count, mischief)
-
-        for verdict in pool.map(verdict_of, chosen):
-            caught += verdict.caught
-            word = "caught" if verdict.caught else "MISSED"
-            print(f"{word}  {verdict.mutant.name}: {verdict.mutant.rule}", flush=True)
-            print(f"        SEED={verdict.seed} after {verdict.took_s:.0f} s: {verdict.how[:160]}", flush=True)
-            if states:
-                argv = [
-                    sys.executable,
-                    "-m",
-                    "tests.simulation.mutants",
-                    f"ONE={verdict.mutant.name}",
-                    f"EXPLORE={states}",
-                ]
-                done = subprocess.run(argv, capture_output=True, text=True, check=False)
-                how = done.stdout.strip()[:160] if done.returncode == 0 else "not by these states"
-                print(f"        explored: {how}", flush=True)
+        for future in as_completed(pool.submit(_report, mutant, count, mischief, states) for mutant in chosen):
+            word, lines = future.result()
+            words[word] += 1
+            print("\n        ".join(lines), flush=True)
     for name, why in EQUIVALENT.items():
         print(f"equivalent (not counted)  {name}: {why}")
-    print(f"{caught} of {len(chosen)} mutants caught")
-    return 0 if caught == len(chosen) else 1
+    both = words["caught"] + words["tested"]
+    print(f"{both} of {len(chosen)} mutants caught, {words['caught']} by histories, {words['tested']} by tests alone")
+    return 0 if both == len(chosen) else 1
+
+
+def _report(mutant: Mutant, count: int, mischief: str, states: int) -> tuple[str, list[str]]:
+    """What became of it in one word, and what is printed."""
+    verdict = judge(mutant, count, mischief)
+    seen = f"SEED={verdict.seed} after {verdict.took_s:.0f} s: {verdict.how[:160]}"
+    word = "caught" if verdict.caught else "MISSED"
+    more: list[str] = []
+    if not verdict.caught and (test := _apart(mutant, "TESTS=1")):
+        word, more = "tested", [test]
+    if states:
+        more.append(f"explored: {_apart(mutant, f'EXPLORE={states}') or 'not by these states'}")
+    return word, [f"{word}  {mutant.name}: {mutant.rule}", seen, *more]
+
+
+def _apart(mutant: Mutant, how: str) -> str:
+    """What noticed it, in a process of its own; empty: nothing did."""
+    argv = [sys.executable, "-m", "tests.simulation.mutants", f"ONE={mutant.name}", how]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith(FAILS) or "EXPLORE" in how]
+    return found[0][:200] if done.returncode == 0 and found else ""
 
 
 if __name__ == "__main__":

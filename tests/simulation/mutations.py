@@ -18,6 +18,8 @@ class Mutant(NamedTuple):
     """An expression or a statement, there exactly once. With `...` as its body, only its head is meant."""
     new: str
     """What stands there instead."""
+    shown_by: str = ""
+    """The mischief after which it shows soonest, if it seldom shows otherwise."""
 
     @property
     def module(self) -> str:
@@ -363,6 +365,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.state:State.surprises",
         "at is None",
         "True",
+        "roll_by_hand",
     ),
     Mutant(
         "strange-exempts",
@@ -370,6 +373,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.gates:obstacles",
         "(strange := name.shared.strange)",
         "(strange := None)",
+        "roll_by_hand",
     ),
     Mutant(
         "strange-serves-nobody",
@@ -377,6 +381,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.shared:Shared.served",
         "distinct((*known, *self.strange))",
         "distinct(known)",
+        "roll_by_hand",
     ),
     Mutant(
         "strange-dns-unasked",
@@ -384,6 +389,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.gates:names_that_roll",
         "n.shared.strange or not all(map(n.already_served, chains))",
         "not all(map(n.already_served, chains))",
+        "roll_by_hand",
     ),
     Mutant(
         "swap-on-memory",
@@ -391,6 +397,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.serving:install_unless",
         "observed += surprises((step.server,), spec, state, edges)",
         "pass",
+        "roll_by_hand",
     ),
     Mutant(
         "publish-on-memory",
@@ -398,6 +405,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.dispatch:act",
         "name.lacks_parameters(step.values)",
         "False",
+        "roll_by_hand",
     ),
     Mutant(
         "accepted-for-ever",
@@ -405,6 +413,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.deployment:_install_again",
         "if at.strange: ...",
         "if False: ...",
+        "roll_by_hand",
     ),
     Mutant(
         "strange-deleted",
@@ -412,6 +421,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.disposal:abort",
         "strange | {chain.spki for g in state.generations if g.id in installed for chain in g.chains.values()}",
         "{chain.spki for g in state.generations if g.id in installed for chain in g.chains.values()}",
+        "old_state",
     ),
     Mutant(
         "no-reload",
@@ -469,6 +479,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.issuance:_wanted",
         "_fallback(view)",
         "None",
+        "deaf_for_days",
     ),
     Mutant(
         "ari-asked-daily",
@@ -497,6 +508,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.issuance:_waits_for",
         'return ("answering", "the responses are in place; a server that does not answer is passed over")',
         'return ("all", "")',
+        "deaf_for_days",
     ),
     Mutant(
         "no-last-try-at-the-ca",
@@ -504,6 +516,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.challenges:respond",
         'step.waits_for == "none"',
         "False",
+        "deaf_for_days",
     ),
     Mutant(
         "any-view-is-the-worlds",
@@ -511,6 +524,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "dns.recursive:believed",
         'if security in ("secure", "insecure"): ...',
         "if True: ...",
+        "inside",
     ),
     Mutant(
         "wildcard-uncovered",
@@ -518,6 +532,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.records:_refuse_to_uncover",
         "if wildcards := edges.resolver().wildcards(zone, name): ...",
         "if wildcards := (): ...",
+        "wildcard",
     ),
     Mutant(
         "challenges-left",
@@ -665,6 +680,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.gates:obstacles",
         "undeclared(name, chains, now) if name.undeclared else _at(name, chains, now)",
         "[] if name.undeclared else _at(name, chains, now)",
+        "unasked",
     ),
     Mutant(
         "undeclared-unheard",
@@ -672,6 +688,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.gates:undeclared",
         "not name.sets and not all(map(name.key_served, chains)) and not name.shared.runs_out(now)",
         "False",
+        "unasked",
     ),
     Mutant(
         "undeclared-issuer",
@@ -679,6 +696,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.tlsaname:TlsaName._pins_issuer",
         "self.undeclared",
         "False",
+        "unasked",
     ),
     Mutant(
         "undeclared-withdrawn",
@@ -686,6 +704,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.tlsaname:TlsaNames.__init__",
         "n not in spec.tlsa_names and not known.undeclared",
         "n not in spec.tlsa_names",
+        "unasked",
     ),
     Mutant(
         "inspected-long-ago",
@@ -728,6 +747,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.act.serving:verify",
         "others_in_files(step.server, generation, edges)",
         "[]",
+        "old_state",
     ),
     Mutant(
         "inspected-once",
@@ -735,6 +755,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.shared:Shared.expected",
         "at.inspected if at.phase == 'inspected' else at.serves",
         "at.serves",
+        "roll_by_hand",
     ),
     Mutant(
         "back-unheard",
@@ -742,6 +763,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.gates:obstacles",
         "not _urgent(name, strange, now)",
         "False",
+        "roll_by_hand",
     ),
     Mutant(
         "one-file-two-servers",
@@ -749,6 +771,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "mta.claims:clashes",
         "if earlier := parts.get(claim.entry) or whole_file: ...",
         "if earlier := None: ...",
+        "link",
     ),
     Mutant(
         "below-a-cut",
@@ -756,6 +779,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "agent.zones:Zones.writing",
         "if not zone_of(candidate, (zone,)): ...",
         "if False: ...",
+        "cut",
     ),
     Mutant(
         "put-back-by-all",
