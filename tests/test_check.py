@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Barrier
 from typing import cast
 
 import pytest
@@ -113,6 +114,23 @@ def test_a_record_of_keys_to_come_that_is_missing_is_a_warning() -> None:
     assert world.serves
     world.sets[NS1] = frozenset({f"3 1 1 {world.serves.spki}"})
     assert outcomes(world, NS1) == {"warning"}
+
+
+def test_many_names_are_asked_at_once() -> None:
+    """None waits for the answer to another: here each waits until all are asked."""
+    life = Life.published()
+    names = {f"_{port}._tcp.mx1.example.org.": ("postfix",) for port in (25, 465, 587, 993)}
+    life.spec = replace(life.spec, tlsa_names=names)
+    world, together = World(life), Barrier(len(names), timeout=30)
+    observe = world.observe
+
+    def all_asked(name: str, **more: object) -> Observation:
+        together.wait()
+        return observe(name, **more)
+
+    world.observe = all_asked  # pyright: ignore[reportAttributeAccessIssue] -- the same, later
+    asked = {f.what.partition(" at ")[0] for f in world.found()}
+    assert asked >= {f"DNS {name}" for name in names}
 
 
 def test_another_certificate_in_the_files_is_an_error_although_the_right_one_is_served() -> None:

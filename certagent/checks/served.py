@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from certagent.agent.act import serving
 from certagent.agent.edges import Edges
 from certagent.checks import challenges, delegation, undeclared, wildcards
+from certagent.dns.servers import parallel
 from certagent.errors import Error
 from certagent.facts.dns import Answer, Observation
 from certagent.facts.moment import Instant
@@ -52,8 +53,8 @@ def run(
             else:
                 found += _compare(served, at, state, now.wall)
             met.setdefault(tlsa_name(served.host, served.port), []).append(served)
-    for name in spec.tlsa_names:
-        found += _records(name, met.get(name, []), spec, state, edges, now)
+    for some in parallel(lambda name: [*_records(name, met.get(name, []), spec, state, edges, now)], spec.tlsa_names):
+        found += some
     found += challenges.findings(spec)
     found += delegation.findings(spec.tlsa_names, edges)
     found += wildcards.findings(spec, edges)
