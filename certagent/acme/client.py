@@ -14,21 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-import msgspec
 from acme import crypto_util, messages
 from cryptography import x509
-from josepy.json_util import field as json_field
-from msgspec import Struct, field
 
-from certagent.acme import ari
+from certagent.acme import ari, objects
 from certagent.acme.account import Account, Application, Binding, signer
 from certagent.acme.challenges import loaded
 from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Https
 from certagent.acme.issuer import Order, Window
-from certagent.acme.transport import Answer, Identifier, Problem, Refusal, Transport, clean
+from certagent.acme.transport import Answer, Refusal, Transport, clean
 from certagent.errors import AccountRefused, CaRefusal, CaUnavailable, Error, Misconfigured, Rejected
 from certagent.facts.challenge import DNS_01, TYPES, Challenge, Method
 from certagent.host import deadline
@@ -40,50 +37,6 @@ FIRST_WAIT_S = 0.02  # a CA in the same house is done by then
 WAIT_GROWTH = 1.5  # so a wait is at most half as long as what has passed already
 LONGEST_WAIT_S = 5.0  # Boulder's own Retry-After is 3 s
 ALTERNATES_MAX = 8  # CAs have one to three
-
-
-class _Order(Struct, rename="camel"):
-    """RFC 8555 section 7.1.3."""
-
-    status: str
-    finalize: str
-    authorizations: tuple[str, ...] = ()
-    certificate: str | None = None
-    expires: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    error: Problem | None = None
-
-
-class _Challenge(Struct):
-    """RFC 8555 section 8. CAs invent types: nothing else is certain."""
-
-    type: str
-    url: str = ""
-    status: str = "pending"
-    token: str = ""
-    accounturi: str | None = None
-    issuer_domain_names: tuple[str, ...] = field(default=(), name="issuer-domain-names")
-    error: Problem | None = None
-
-
-class _Authorization(Struct):
-    """RFC 8555 section 7.1.4."""
-
-    identifier: Identifier
-    status: str
-    wildcard: bool = False
-    challenges: tuple[_Challenge, ...] = ()
-
-
-class _Account(Struct):
-    """RFC 8555 section 7.1.2."""
-
-    status: str = ""
-
-
-class _NewOrder(messages.NewOrder):
-    """The library's newOrder does not know which certificate is to be replaced (RFC 9773 section 5)."""
-
-    replaces: str | None = json_field("replaces", omitempty=True)
 
 
 class _Patience:
@@ -166,7 +119,7 @@ class Acme:
             if replaces is None:
                 raise
             answer = self._post(directory.new_order, _new_order(names, profile, None))
-        order = answer.read(_Order)
+        order = answer.read(objects.Order)
         if order.status not in ("pending", "ready", "processing", "valid"):
             raise _gone(answer.location, order)
         needed = order.authorizations if order.status == "pending" else ()
@@ -181,7 +134,9 @@ class Acme:
         if order.status in ("ready", "processing", "valid"):
             return
         # Also of an order that has failed: its authorizations know why.
-        found = {place: self._open(self._read(place, _Authorization)[0], type_) for place in order.authorizations}
+        found = {
+            place: self._open(self._read(place, objects.Authorization)[0], type_) for place in order.authorizations
+        }
         if order.status != "pending":
             raise _gone(url, order)
         waiting = {place: challenge for place, challenge in found.items() if challenge is not None}
@@ -274,7 +229,7 @@ class Acme:
     def _is_over(self, account: str) -> bool:
         """Whether it is the account itself that the CA does not let in any more; unauthorized may be many things."""
         try:
-            found = self._transport.post(account, b"", self._account.signer(), account).read(_Account)
+            found = self._transport.post(account, b"", self._account.signer(), account).read(objects.Account)
         except Refusal as refusal:
             return refusal.type == "unauthorized"
         except Error:  # it says nothing about the account
@@ -293,8 +248,8 @@ class Acme:
         answer = self._fetch(url)
         return answer.read(kind), answer.retry_after_s
 
-    def _read_order(self, url: str) -> tuple[_Order, float | None]:
-        return self._read(url, _Order)
+    def _read_order(self, url: str) -> tuple[objects.Order, float | None]:
+        return self._read(url, objects.Order)
 
     def _challenge(self, url: str, ordered: set[str], method: Method) -> Challenge | None:
         """The challenge of an authorization, with its response; None if the authorization is valid already.
@@ -302,7 +257,7 @@ class Acme:
         Raises:
             Rejected: `ca.rejected`: It is for a name that was not ordered, which this host does not vouch for.
         """
-        authorization, _ = self._read(url, _Authorization)
+        authorization, _ = self._read(url, objects.Authorization)
         challenge = self._open(authorization, method.type)
         if challenge is None:
             return None
@@ -320,7 +275,7 @@ class Acme:
         )
         return loaded(method.type).respond(offer)
 
-    def _open(self, authorization: _Authorization, type_: str) -> _Challenge | None:
+    def _open(self, authorization: objects.Authorization, type_: str) -> objects.Challenge | None:
         """The challenge of that type, if it is still to be met; None if the authorization is valid already.
 
         Raises:
@@ -344,7 +299,7 @@ class Acme:
 
     def _until_valid(self, url: str, type_: str, patience: _Patience) -> None:
         while True:
-            authorization, asked = self._read(url, _Authorization)
+            authorization, asked = self._read(url, objects.Authorization)
             challenge = self._open(authorization, type_)
             if challenge is None:
                 return
@@ -353,16 +308,16 @@ class Acme:
                 raise _failed(authorization, challenge)
             patience.wait(f"the challenge of {authorization.identifier.value}", asked)
 
-    def _send_request(self, url: str, order: _Order, request: bytes) -> tuple[_Order, float | None]:
+    def _send_request(self, url: str, order: objects.Order, request: bytes) -> tuple[objects.Order, float | None]:
         try:
             answer = self._post(order.finalize, request)
         except Refusal as refusal:
             if refusal.type != "orderNotReady":  # it is, says the order: so the request arrived before
                 raise
             return self._read_order(url)
-        return answer.read(_Order), answer.retry_after_s
+        return answer.read(objects.Order), answer.retry_after_s
 
-    def _download(self, url: str, order: _Order) -> tuple[bytes, list[str]]:
+    def _download(self, url: str, order: objects.Order) -> tuple[bytes, list[str]]:
         if order.certificate is None:
             raise CaUnavailable("ca.garbage", f"{clean(url)}: valid, but without a certificate")
         return self._chain(order.certificate)
@@ -378,7 +333,7 @@ class Acme:
 
 
 def _new_order(names: list[messages.Identifier], profile: str | None, replaces: str | None) -> bytes:
-    return _NewOrder(identifiers=names, profile=profile, replaces=replaces).json_dumps().encode()
+    return objects.NewOrder(identifiers=names, profile=profile, replaces=replaces).json_dumps().encode()
 
 
 def _identifiers(csr_pem: bytes) -> list[messages.Identifier]:
@@ -397,12 +352,12 @@ def _load(loader: Callable[[bytes], T], pem: bytes, what: str) -> T:
         raise CaRefusal("ca.rejected", f"the {what} cannot be read", "it was not sent to the CA") from None
 
 
-def _failed(authorization: _Authorization, challenge: _Challenge) -> Rejected:
+def _failed(authorization: objects.Authorization, challenge: objects.Challenge) -> Rejected:
     detail = clean(f"{authorization.identifier.value}: {challenge.error}")
     hint = loaded(challenge.type).remedy if challenge.type in TYPES else ""
     return CaRefusal("ca.challenge_failed", detail, hint)
 
 
-def _gone(url: str, order: _Order) -> Rejected:
+def _gone(url: str, order: objects.Order) -> Rejected:
     why = f": {order.error}" if order.error else ""
     return CaRefusal("ca.order_gone", clean(f"{url}: the order is {order.status}{why}"), "a new order is needed")

@@ -21,7 +21,7 @@ from cryptography import x509
 from dns.rdatatype import CNAME, TLSA, TXT
 from msgspec import Struct
 
-from certagent.acme import ari, client, transport
+from certagent.acme import ari, objects, transport
 from certagent.acme.challenges import dns01, dnspersist01, http01
 from certagent.acme.challenges.protocol import Offer
 from certagent.acme.https import Response
@@ -102,12 +102,12 @@ def acme_objects(data: bytes) -> object:
     """Orders and authorizations of a CA, and the responses to its challenges."""
     answer = transport.Answer("ca.example/x", 200, {}, data)
     found: list[object] = []
-    for kind in (client._Order, client._Account, client._Authorization):  # pyright: ignore[reportPrivateUsage]
+    for kind in (objects.Order, objects.Account, objects.Authorization):
         try:
             found.append(one := answer.read(kind))
         except Error:
             continue
-        if isinstance(one, client._Authorization):  # pyright: ignore[reportPrivateUsage]
+        if isinstance(one, objects.Authorization):
             of = one.identifier.value
             found += [dns01.Dns01.respond(Offer(of, challenge.token, "thumbprint")) for challenge in one.challenges]
     return found
