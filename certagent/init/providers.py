@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from functools import cache
 from ipaddress import ip_address
 from itertools import islice
@@ -37,7 +38,7 @@ def service(name_servers: Iterable[str]) -> str | None:
     """The type of the provider whose names all these name servers have; None: of no one that is known."""
     servers = [name.lower() for name in name_servers]
     for kind, about in abouts().items():
-        if servers and about.name_servers and all(name.endswith(about.name_servers) for name in servers):
+        if servers and all(any(fnmatchcase(name, f"*{end}") for end in about.name_servers) for name in servers):
             return kind
     return None
 

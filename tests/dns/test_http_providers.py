@@ -56,6 +56,16 @@ def test_what_others_have_is_left_alone(known: Known, fake: Service, provider: P
     assert provider.get(NAME, "TLSA") is None
 
 
+def test_the_apex_of_a_zone(provider: Provider) -> None:
+    """Where a challenge is answered whose name is a zone of its own."""
+    provider.add(ZONE, "TXT", frozenset({"a response"}), 3600, provider.get(ZONE, "TXT"))
+    found = provider.get(ZONE, "TXT")
+    assert found
+    assert found.values == {"a response"}
+    provider.remove(ZONE, "TXT", frozenset({"a response"}), found)
+    assert provider.get(ZONE, "TXT") is None
+
+
 def test_a_wrong_token(known: Known, fake: Service, token_file: Path) -> None:
     """The operator has to repair it; the error says where, and never the token."""
     token_file.write_text(known.secret.format("wrong-secret"))

@@ -56,7 +56,7 @@ class Desec(HttpProvider, ReadCompareWrite[None]):
             " A user has 2000 requests a day: while it waits, certagent asks DNS and not the API."
         ),
         example="type: desec\ntoken_file: /etc/certagent/desec.token\nzones: [example.org]",
-        name_servers=("desec.io.", "desec.org."),
+        name_servers=(".desec.io.", ".desec.org."),
     )
 
     def __init__(self, options: Options) -> None:
@@ -96,7 +96,7 @@ class Desec(HttpProvider, ReadCompareWrite[None]):
         """A bulk request of one: it makes the set, replaces it, or deletes it if no record is left."""
         zone, label = self._located(name)
         rrset = {
-            "subname": label,
+            "subname": "" if label == "@" else label,  # "@" is for addresses only
             "type": rdtype,
             "ttl": change.ttl_s,
             "records": [value_of(rdtype, value) for value in sorted(change.after)],

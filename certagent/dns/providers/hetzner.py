@@ -72,6 +72,7 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
     SERVICE = "Hetzner"
+    LATER = ("conflict:", "locked:")
     RIGHTS = "in the Hetzner console: an API token of the zone's project, with the right to read and write"
     Options = Options
     capabilities = Capabilities(ttl_floor_s=60, publish_lag_s=30, propagation_status=True)
@@ -87,7 +88,7 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
             " see first whether Hetzner signs yours."
         ),
         example="type: hetzner\ntoken_file: /etc/certagent/hetzner.token\nzones: [example.org]",
-        name_servers=("ns.hetzner.com.", "hetzner.de."),
+        name_servers=(".ns.hetzner.com.", ".hetzner.de."),
     )
 
     def __init__(self, options: Options) -> None:

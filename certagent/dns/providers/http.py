@@ -141,7 +141,7 @@ def checked(service: str, url: str) -> SplitResult:
 class Api:
     """The API of one service, for one account."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all but three by keyword
         self,
         service: str,
         url: str,
@@ -152,10 +152,12 @@ class Api:
         timeout_s: float,
         ca_file: str | None = None,
         denials: tuple[str, ...] = (),
+        later: tuple[str, ...] = (),
     ) -> None:
         """`headers` gives those of each request (method, URL, body), the token among them. `words` finds what the
         service says in the JSON of an error. `rights` is the hint where the service refuses the token. `denials` are
-        words in what it says, in lower case, that speak of token, rights or zone whatever the status is.
+        words in what it says, in lower case, that speak of token, rights or zone whatever the status is; `later` of
+        what passes.
 
         Raises:
             Misconfigured: `dns.options`.
@@ -170,6 +172,7 @@ class Api:
         self._words = words
         self._rights = rights
         self._denials = denials
+        self._later = later
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._tls_context: ssl.SSLContext | None = None
@@ -268,6 +271,8 @@ class Api:
         detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
         if any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
+        if any(words in said.lower() for words in self._later):
+            return Transient(lost, detail)
         return error_of(detail, status, retry_after, lost, self._rights)
 
 
@@ -318,6 +323,7 @@ class HttpProvider:
     RIGHTS: ClassVar[str]
     """The hint if the service refuses the login."""
     DENIALS: ClassVar[tuple[str, ...]] = ()
+    LATER: ClassVar[tuple[str, ...]] = ()
     """See `Api`."""
     SECRETS: ClassVar[tuple[str, ...]] = ()
     """What the token file has, by name, if it is more than a token."""
@@ -337,6 +343,7 @@ class HttpProvider:
             timeout_s=options.timeout_s,
             ca_file=options.ca_file,
             denials=self.DENIALS,
+            later=self.LATER,
         )
 
     def _secrets(self) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Inwx(HttpProvider, RecordByRecord):
             " for the next code. The clock of this host must be right."
         ),
         example="type: inwx\ntoken_file: /etc/certagent/inwx.keys\nzones: [example.org]",
-        name_servers=(".inwx.de.", ".inwx.eu.", ".inwx.net."),
+        name_servers=(".inwx.de.", ".inwx.eu.", ".inwx.com.", ".inwx.net."),
     )
 
     def __init__(self, options: Options) -> None:

@@ -98,7 +98,7 @@ class Netcup(HttpProvider, RecordByRecord):
         found = self._action("infoDnsRecords", zone, none=(_NO_RECORDS,))
         listed = found.read(_Records).dnsrecords if found.data else []
         same = [r for r in listed if (r.hostname.lower(), r.type) == (label, rdtype)]
-        return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), int(ttl or 0)) for r in same]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), int(ttl or 0), r.destination) for r in same]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:  # noqa: ARG002 -- the zone has one
         """See `RecordByRecord`."""
@@ -112,7 +112,7 @@ class Netcup(HttpProvider, RecordByRecord):
         """See `RecordByRecord`."""
         zone, label = self._located(record.name)
         gone = {"id": record.id, "hostname": label, "type": record.rdtype, "priority": ""}
-        self._update(zone, gone | {"destination": record.value, "deleterecord": True})
+        self._update(zone, gone | {"destination": record.own, "deleterecord": True})
 
     def _update(self, zone: str, record: dict[str, Any]) -> None:
         more = {"dnsrecordset": {"dnsrecords": [record]}}
@@ -148,6 +148,9 @@ class Netcup(HttpProvider, RecordByRecord):
             return Answer(reply.statuscode, reply.responsedata, answer.place, lost)
         if reply.statuscode in none:
             return Answer(reply.statuscode, None, answer.place, lost)
+        if "requests per minute" in reply.longmessage.lower():  # with the status of a wrong key
+            hint = "it is tried again by itself, later"
+            raise Transient("dns.rate_limited", self._api.said(reply.longmessage), hint, retry_after_s=60.0)
         if reply.statuscode in _DENIALS or asked["action"] == "login":
             raise self._api.wrong(f"{reply.statuscode} {reply.longmessage}")
         said = self._api.said(f"{reply.statuscode} {reply.longmessage}")

@@ -16,6 +16,9 @@ from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType
 from certagent.dns.providers.single import Record, RecordByRecord
 
+_LEAST_TTL_S = 600
+"""Also of a record without one."""
+
 
 class Options(HttpOptions, frozen=True, kw_only=True):
     """Porkbun. The token file has two lines, `apikey = …` and `secretapikey = …`."""
@@ -44,7 +47,7 @@ class Porkbun(HttpProvider, RecordByRecord):
     DENIALS = ("api key", "api access", "invalid domain")
     SECRETS = ("apikey", "secretapikey")
     Options = Options
-    capabilities = Capabilities(atomic=False, ttl_floor_s=600, publish_lag_s=60)
+    capabilities = Capabilities(atomic=False, ttl_floor_s=_LEAST_TTL_S, publish_lag_s=60)
     about = About(
         title="Porkbun",
         rights="An API key can change all domains of the account for which API access is switched on: only those.",
@@ -66,7 +69,7 @@ class Porkbun(HttpProvider, RecordByRecord):
         path = f"/dns/retrieveByNameType/{zone}/{rdtype}/{label}"
         found = self._call(path, lost="dns.unreachable").read(_Records).records
         same = [r for r in found if (r.name.lower().rstrip("."), r.type) == (name.rstrip("."), rdtype)]
-        return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl)) for r in same if r.ttl]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.content), int(r.ttl or _LEAST_TTL_S)) for r in same]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:
         """See `RecordByRecord`."""

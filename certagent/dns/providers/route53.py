@@ -93,6 +93,7 @@ class Route53(InChild):
             " are of use only if DNSSEC signing is on for the hosted zone."
         ),
         example="type: route53\ntoken_file: /etc/certagent/route53.key\nzones: [example.org]",
+        name_servers=tuple(f".awsdns-[0-9][0-9].{end}." for end in ("com", "net", "org", "co.uk")),
     )
 
     def __init__(self, options: Options) -> None:

@@ -22,6 +22,8 @@ class Record(Struct, frozen=True):
     value: str
     """As certagent writes values."""
     ttl_s: int
+    own: str = ""
+    """As the service writes it, for one that wants it back to delete the record."""
 
 
 class RecordByRecord(ReadCompareWrite[list[Record]]):

@@ -14,6 +14,8 @@ from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
 
 DOMAIN = "example.org"
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+SUBNAME = re.compile(r"([*]|(([*][.])?([a-z0-9_-]{1,63}[.])*[a-z0-9_-]{1,63}))?")
+""""@" stands for the apex in addresses only."""
 NOT_FOUND: Reply = 404, {"detail": "Not found."}
 
 
@@ -53,7 +55,7 @@ class Desec(Service):
         if any(wrong):
             return 400, wrong
         for part in parts:
-            subname = "" if part["subname"] == "@" else part["subname"]
+            subname = part["subname"]
             key = subname, part["type"]
             self.sets.pop(key, None)
             if part["records"]:
@@ -67,6 +69,8 @@ class Desec(Service):
 
     def _wrong(self, part: dict[str, Any]) -> dict[str, list[str]]:
         wrong: dict[str, list[str]] = {}
+        if not SUBNAME.fullmatch(part["subname"]):
+            wrong["subname"] = ["Subname can only use (lowercase) a-z, 0-9, ., -, and _, may start with a '*.'."]
         if not self.minimum_ttl <= part["ttl"] <= 86400:
             wrong["ttl"] = [f"Ensure this value is greater than or equal to {self.minimum_ttl}."]
         for record in part["records"]:

@@ -55,7 +55,7 @@ class LuaDns(Service):
     def make(self, body: dict[str, Any]) -> Reply:
         if set(body) != FIELDS or not isinstance(body["ttl"], int) or body["ttl"] < 300:
             return refused(400, "Bad request", "Invalid TTL, or not all fields")
-        if not body["name"].endswith(f".{ZONE}."):
+        if not f".{body['name']}".endswith(f".{ZONE}."):
             return refused(400, "Bad request", "Invalid name")
         content = body["content"]
         if body["type"] == "TLSA":

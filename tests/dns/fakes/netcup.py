@@ -27,6 +27,7 @@ class Netcup(Service):
         self.records: list[dict[str, Any]] = []
         self.made = 0
         self.session = ""
+        self.busy = False
         self.left = 0
         """Requests until the session is over."""
 
@@ -40,6 +41,8 @@ class Netcup(Service):
         if asked.method != "POST" or asked.path not in ("", "/"):
             return TEAPOT, None
         action, param = asked.body["action"], asked.body["param"]
+        if self.busy:
+            return reply("error", 4013, "More than 180 requests per minute. Please wait and retry later.")
         if (param.get("customernumber"), param.get("apikey")) != (NUMBER, KEY):
             return reply("error", 4013, "Validation Error. Api key is invalid.")
         if action == "login":
@@ -78,5 +81,7 @@ class Netcup(Service):
                 return reply("error", 4013, "Validation Error. hostname is empty.")
             self.made += 1
             record = {key: change[key] for key in ("hostname", "type", "priority", "destination")}
+            if record["type"] == "TLSA":
+                record["destination"] = record["destination"].upper()
             self.records.append({"id": str(self.made), **record, "deleterecord": False, "state": "yes"})
         return reply("success", 2000, "DNS records successful updated", {"dnsrecords": self.records})

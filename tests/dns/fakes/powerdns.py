@@ -45,7 +45,7 @@ class PowerDns(Service):
     def _patched(self, body: Any) -> Reply:
         for change in body["rrsets"]:
             key = change["name"], change["type"]
-            if not change["name"].endswith(f".{ZONE}"):
+            if not f".{change['name']}".endswith(f".{ZONE}"):
                 return 422, {"error": f"RRset {change['name']} IN {change['type']}: Name is out of zone"}
             if change["changetype"] == "DELETE":
                 self.sets.pop(key, None)

@@ -144,7 +144,7 @@ class Route53(Service):
         what = f"resource record set [name='{one.name}', type='{one.rdtype}']"
         if one.name in self.protected:
             return f"{what} is protected"
-        if not one.name.endswith(f".{self.name}"):
+        if not f".{one.name}".endswith(f".{self.name}"):
             return f"RRSet with DNS name {one.name} is not permitted in zone {self.name}"
         if not 0 <= one.ttl_s <= 2147483647 or not one.values or len(set(one.values)) < len(one.values):
             return f"Invalid Resource Record: {what}"

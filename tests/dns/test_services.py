@@ -1,0 +1,77 @@
+"""What single services do in their own way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certagent.dns.providers.protocol import Provider
+from certagent.errors import Transient
+from tests.dns.fakes.known import KNOWN
+from tests.dns.fakes.service import TOKEN, Fault, Service, private
+
+ZONE = "example.org."
+NAME = f"_25._tcp.mx1.{ZONE}"
+A = "3 1 1 " + "a" * 64
+
+
+@pytest.fixture
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Provider]]:
+    """The fake of the service that a test names, and its provider."""
+    [known] = [known for known in KNOWN if known.name == request.param]
+    service: Service = known.fake(tmp_path)
+    token_file = private(tmp_path / "token", known.secret.format(TOKEN) + "\n")
+    yield service, known.provider(service, token_file, "30s", ZONE)
+    service.stop()
+
+
+@pytest.mark.parametrize("both", ["netcup"], indirect=True)
+def test_too_many_requests_are_no_wrong_key(both: tuple[Any, Provider]) -> None:
+    """netcup says it with the status of a wrong key; also when the session begins."""
+    fake, provider = both
+    fake.busy = True
+    with pytest.raises(Transient, match="180 requests per minute") as caught:
+        provider.get(NAME, "TLSA")
+    assert (caught.value.code, caught.value.retry_after_s) == ("dns.rate_limited", 60.0)
+    fake.busy = False
+    assert provider.get(NAME, "TLSA") is None
+
+
+@pytest.mark.parametrize("both", ["netcup"], indirect=True)
+@pytest.mark.parametrize(("rdtype", "own", "value"), [("TXT", '"two " "parts"', "two parts"), ("TLSA", A.upper(), A)])
+def test_a_record_in_the_services_own_notation_is_removed(
+    both: tuple[Any, Provider], rdtype: Any, own: str, value: str
+) -> None:
+    fake, provider = both
+    fake.records.append({"id": "77", "hostname": "_25._tcp.mx1", "type": rdtype, "priority": "", "destination": own})
+    found = provider.get(NAME, rdtype)
+    assert found
+    assert found.values == {value}
+    provider.remove(NAME, rdtype, frozenset({value}), found)
+    assert fake.records == []
+
+
+@pytest.mark.parametrize("both", ["hetzner"], indirect=True)
+@pytest.mark.parametrize(("status", "code"), [(409, "conflict"), (423, "locked")])
+def test_what_is_changed_just_now_is_tried_again(both: tuple[Any, Provider], status: int, code: str) -> None:
+    fake, provider = both
+    before = provider.get(NAME, "TLSA")
+    fake.faults.append(Fault(status, json.dumps({"error": {"code": code, "message": "please retry"}}).encode()))
+    with pytest.raises(Transient, match="please retry"):
+        provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
+    provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
+
+
+@pytest.mark.parametrize("both", ["porkbun"], indirect=True)
+def test_a_record_without_a_ttl_is_seen(both: tuple[Any, Provider]) -> None:
+    fake, provider = both
+    provider.add(NAME, "TLSA", frozenset({A}), 3600, provider.get(NAME, "TLSA"))
+    for record in fake.records.values():
+        record["ttl"] = ""
+    found = provider.get(NAME, "TLSA")
+    assert found
+    assert (found.values, found.ttl_s) == ({A}, 600)
