@@ -106,7 +106,7 @@ explore: venv ## Every place of a few events in the smallest simulated worlds, f
 	@$(BIN)/python -m tests.simulation.explore TIME=$(or $(TIME),$(if $(STATES),1000000,600)) $(if $(STATES),STATES=$(STATES)) $(if $(WORLD),WORLD="$(WORLD)")
 
 mutants: venv ## Break the engine on purpose, one mutant at a time; the simulation must catch each.
-	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),1000000) $(if $(EXPLORE),EXPLORE=$(EXPLORE))
+	@$(BIN)/python -m tests.simulation.mutants N=$(or $(N),12000) $(if $(EXPLORE),EXPLORE=$(EXPLORE))
 
 fuzz: venv ## Give each parser odd bytes FOR so many seconds (20), drawn from SEED (any); only certagent's errors may come out.
 	@$(BIN)/python -m tests.fuzz.run $(if $(FOR),FOR=$(FOR)) $(if $(SEED),SEED=$(SEED))

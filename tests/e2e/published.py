@@ -224,8 +224,8 @@ class Published(Site):
             command: str = step["command"]
             if command.startswith("grep -n TODO"):
                 self._fill_in()
-            elif command.startswith(("systemctl enable", "install -d /etc/systemd")):
-                continue
+            elif command.startswith(("systemctl enable", "install -m 644 packaging", "install -d /etc/systemd")):
+                continue  # no systemd runs here
             elif step["what"].startswith("by hand"):
                 raise AssertionError(f"a person is needed: {step}")
             else:

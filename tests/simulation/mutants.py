@@ -155,7 +155,7 @@ def violated(seed: str) -> bool:
 def main(arguments: list[str]) -> int:
     """The command."""
     given = dict(a.split("=", 1) for a in arguments)
-    count, jobs = int(given.get("N") or 1000000), int(given.get("JOBS") or 2)
+    count, jobs = int(given.get("N") or 12000), int(given.get("JOBS") or 2)
     states, mischief = int(given.get("EXPLORE") or 0), given.get("WITH", "")
     if one := given.get("ONE"):
         mutant = next(m for m in MUTANTS if m.name == one)
