@@ -188,4 +188,5 @@ class Prober(_Ticker):
         answer = dns.query.udp_with_fallback(query, RESOLVER, timeout=10)[0]
         if not answer.flags & dns.flags.AD:
             return set(), 0
-        return {record.to_text() for record in records(answer, "TLSA")}, min(rrset.ttl for rrset in answer.answer)
+        ttl_s = min((rrset.ttl for rrset in answer.answer), default=0)  # that there is none is not kept
+        return {record.to_text() for record in records(answer, "TLSA")}, ttl_s
