@@ -11,7 +11,7 @@ from certagent.facts.dns import Answer, Observation
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
 from certagent.lifecycle import steps as st
-from certagent.lifecycle.rules import deployment, undeclared
+from certagent.lifecycle.rules import deployment, records, undeclared
 from tests.lifecycle.play import MINUTE, SPEC, TLSA_NAME, Life, chain_of, lane_of, unmanaged
 
 ALONE = replace(SPEC, tlsa_names={}, undeclared={TLSA_NAME: ("postfix",)})
@@ -53,6 +53,16 @@ def test_where_nobody_answers_the_key_stays_until_what_is_served_runs_out(life: 
     assert isinstance(life.offers(deployment.deploy)[0], st.Wait)
     life.passes(timedelta(days=80))
     assert not isinstance(life.offers(deployment.deploy)[0], st.Wait)
+
+
+def test_records_that_nobody_declared_stay(life: Life) -> None:
+    """Also those of a key that certagent saw served and replaced."""
+    life.until_quiet()
+    looked(life, KEY)
+    life.passes(timedelta(days=2))
+    assert KEY in life.names.ours
+    assert life.offers(records.unpublish) == []
+    assert not any(isinstance(offer, st.Publish) for offer in life.offers(records.publish))
 
 
 def test_what_is_served_is_inspected_once_more_before_it_is_replaced(life: Life) -> None:
