@@ -115,6 +115,10 @@ class NotServed(Transient):
     concerns = "served"
 
 
+class NoAddress(Misconfigured):
+    """`dns.no_address`: DNS says that a host has none."""
+
+
 class NoProvider(Misconfigured):
     """`dns.no_provider`: nobody is configured to write that zone."""
 

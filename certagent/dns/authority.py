@@ -33,7 +33,7 @@ from certagent.dns.message import (
 from certagent.dns.recursive import Recursive, Validator, believed
 from certagent.dns.servers import Atlas, parallel, targets
 from certagent.dns.wildcard import hidden
-from certagent.errors import Error, Misconfigured, NotYet, Transient
+from certagent.errors import Error, Misconfigured, NoAddress, NotYet, Transient
 from certagent.facts.dns import Answer, Delegation, Hidden, Observation
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import left
@@ -105,13 +105,12 @@ class Resolver:
 
         Raises:
             Transient: `dns.unreachable`, `dns.servfail`.
-            Misconfigured: `dns.no_address`.
+            NoAddress: `dns.no_address`.
         """
         found = targets(self.recursive.lookup(host, A)) + targets(self.recursive.lookup(host, AAAA))
         if not found:
-            raise Misconfigured(
-                "dns.no_address", f"{host} has no address", "add an A or AAAA record, or list addresses"
-            )
+            hint = "add an A or AAAA record, or list addresses"
+            raise NoAddress("dns.no_address", f"{host} has no address", hint)
         return tuple(found)
 
     def observe(

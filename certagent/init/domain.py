@@ -24,7 +24,7 @@ from certagent.agent.act.hiding import in_words
 from certagent.dns import resolvconf
 from certagent.dns.authority import Resolver
 from certagent.dns.message import MAX_RECORDS, absolute, exchange, records
-from certagent.errors import Error, Misconfigured, Transient
+from certagent.errors import Error, Misconfigured, NoAddress, Transient
 from certagent.facts.dns import Observation
 from certagent.facts.unknown import Unknown
 from certagent.host.programs import program
@@ -143,21 +143,26 @@ def look_up(names: Iterable[str], ports: Iterable[int], use: Resolvers) -> dict[
 
 def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) -> Name:
     trouble: list[str] = []
-    codes: set[str] = set()
 
     def tried(function: Any, *arguments: Any, otherwise: Any) -> Any:
         try:
             return function(*arguments)
         except Error as error:
             trouble.append(error.detail)
-            codes.add(error.code)
             return otherwise
+
+    def addresses_of() -> tuple[str, ...] | None:
+        try:
+            return resolver.addresses(name)
+        except NoAddress as error:
+            trouble.append(error.detail)
+            return None
 
     def tlsa_at(port: int) -> Observation | None:
         return resolver.observe(f"_{port}._tcp.{name}") if port == MX_PORT or _may_have(use, name, port) else None
 
     with ThreadPoolExecutor(5) as pool:
-        addresses = pool.submit(tried, resolver.addresses, name, otherwise=())
+        addresses = pool.submit(tried, addresses_of, otherwise=())
         tlsa = {port: pool.submit(tlsa_at, port) for port in ports}
         caa = pool.submit(tried, _caa, use, name, otherwise=("", ()))
         zone, _ = tried(lambda: resolver.final(challenge_name(name)), otherwise=("", ""))
@@ -169,8 +174,8 @@ def _look_up(name: str, ports: list[int], use: Resolvers, resolver: Resolver) ->
         (at, issue), met = caa.result(), addresses.result()
         return Name(
             name=name,
-            addresses=met,
-            absent="dns.no_address" in codes,
+            addresses=met or (),
+            absent=met is None,
             mx=mx,
             zone=zone,
             primary=primary.result() if primary else "",

@@ -11,10 +11,10 @@ T = TypeVar("T")
 class once(Generic[T]):  # noqa: N801 -- used as a decorator, like property
     """`functools.cached_property` without its lock (Python 3.11), which costs more than most of these facts."""
 
-    def __init__(self, lane: Callable[[Any], T]) -> None:
-        self._work = lane
-        self._name = lane.__name__
-        self.__doc__ = lane.__doc__
+    def __init__(self, work: Callable[[Any], T]) -> None:
+        self._work = work
+        self._name = work.__name__
+        self.__doc__ = work.__doc__
 
     @overload
     def __get__(self, view: None, _: type[object]) -> once[T]: ...
