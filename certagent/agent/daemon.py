@@ -203,8 +203,9 @@ class Daemon:
             with wiring.lock.held(LOCK_S, f"daemon, {subject.name}"):
                 wait = advance(subject, journal, report=log.report, stopping=self._stop.is_set)
             about = (subject.kind.name, subject.name)
-            self._log_conditions(name, subject.conditions(journal.state(subject.name), journal.now()))
-            for word, why in subject.warnings(journal.state(subject.name)):
+            state = journal.state(subject.name)
+            self._log_conditions(name, subject.conditions(state, journal.now()))
+            for word, why in subject.warnings(state):
                 if (name, why) not in self._warned:
                     self._warned.add((name, why))
                     log.logger.warning(log.line([about, ("event", word), ("because", why)]))

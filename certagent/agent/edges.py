@@ -129,7 +129,7 @@ class Edges:
         self.vault = vault
         self.servers = servers
         self.probe = probe or self._probe
-        self.listeners = listeners or _listeners
+        self.listeners = listeners or new_listeners
         self._alone = alone
         self._ahead = ahead
         self.budgets_elsewhere: Callable[[], Iterable[ZoneBudget]] = tuple
@@ -168,7 +168,8 @@ class Edges:
         return probe_all(services, addresses, key_types, PROBE_S, wrong=wrong, budget_s=budget_s)
 
 
-def _listeners() -> Listeners:
-    from certagent.host.listener import Listeners  # a process that never listens does without
+def new_listeners() -> Listeners:
+    """For one process."""
+    from certagent.host.listener import Listeners  # one that never listens does without
 
     return Listeners()

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from certagent import __version__
 from certagent.agent import plugins
 from certagent.agent.certificate import CERTIFICATE, Certificate
-from certagent.agent.edges import Edges, Resolver
+from certagent.agent.edges import Edges, Resolver, new_listeners
 from certagent.agent.subject import Subject
 from certagent.agent.zones import Zones, dns_zones, refuse_tlsa_without_provider, refuse_what_needs_a_provider
 from certagent.config.schema import Ca, Config
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # a command loads what it uses: how soon `status` answers dep
 
     from certagent.acme.issuer import Issuer
     from certagent.dns.providers.protocol import Provider
-    from certagent.host.listener import Listeners
     from certagent.lifecycle.budget import ZoneBudget
     from certagent.lifecycle.events import AnyEvent
     from certagent.lifecycle.state import State
@@ -73,7 +72,7 @@ class Wiring:
         self._dns_zones = _once(partial(dns_zones, config))
         self.claims = _once(self._claims)
         self._ahead = _once(_pool)
-        self._listeners = _once(_ports)
+        self._listeners = _once(new_listeners)
         self._journal = _once(self._make_journal)
         self.zones = Zones(self.providers)
         self._lock = before.lock if before else None
@@ -290,12 +289,6 @@ def _pool() -> Executor:
     from concurrent.futures import ThreadPoolExecutor  # with it comes `logging`
 
     return ThreadPoolExecutor(2, thread_name_prefix="ahead")
-
-
-def _ports() -> Listeners:
-    from certagent.host.listener import Listeners
-
-    return Listeners()
 
 
 def _directory_name(url: str) -> str:

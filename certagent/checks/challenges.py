@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from certagent.acme.challenges.protocol import listens
 from certagent.facts.challenge import TYPES
 from certagent.host import processes, sockets
+from certagent.host.listener import everywhere
 from certagent.lifecycle.spec import Spec
-from certagent.pki import endpoint
 from certagent.report.findings import Finding
-
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- compared, not opened
 
 
 def findings(spec: Spec) -> Iterator[Finding]:
@@ -23,12 +22,14 @@ def findings(spec: Spec) -> Iterator[Finding]:
             hint = "`webroot` is the directory whose files a web server of this host gives at port 80"
             yield Finding("warning", what, f"{method.webroot} is no directory", hint)
         return
-    wanted = [endpoint.address(one, port) for one in method.listen] or [(one, port) for one in EVERYWHERE if port]
+    if not port:
+        return
+    wanted, all_of_it = listens(method, port), {address for address, _ in everywhere(port)}
     taken = {
         f"port {other.port} is in use by {processes.holder(other.inode) or 'another program'}"
         for other in sockets.listening()
         for address, number in wanted
-        if number == other.port and (address == other.address or {address, other.address} & {*EVERYWHERE})
+        if number == other.port and (address == other.address or {address, other.address} & all_of_it)
     }
     hint = "a renewal needs it: let that program pass challenges on (docs/how-to/challenges.md), or use another type"
     for detail in sorted(taken):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from certagent.errors import Misconfigured
+from certagent.host.processes import status
 
 _NUMBERS = {"CAP_CHOWN": 0, "CAP_FOWNER": 3, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
 """Source: linux/capability.h."""
@@ -47,8 +48,6 @@ def drop_in(directories: Iterable[str] = (), names: Iterable[str] = ()) -> str:
 
 
 def _held() -> set[str]:
-    """Of those named above. Source: proc_pid_status(5)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    fields = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    mask = int(fields["CapEff"], 16)
+    """Of those named above."""
+    [mask] = (int(word, 16) for word in status("self")["CapEff"])
     return {name for name, number in _NUMBERS.items() if mask >> number & 1}

@@ -77,12 +77,12 @@ def running(binary: str) -> frozenset[int]:
 def _user(pid: int) -> tuple[int, int]:
     """The user who has begun it, and its parent; -1 if it has ended."""
     with suppress(KeyError, IndexError, ValueError):
-        fields = _status(pid)
+        fields = status(pid)
         return int(fields["Uid"][0]), int(fields["PPid"][0])
     return -1, -1
 
 
-def _status(pid: int) -> dict[str, list[str]]:
+def status(pid: int | str) -> dict[str, list[str]]:
     """What everybody may know of it; nothing if it has ended. Source: proc_pid_status(5)."""
     with suppress(OSError), open(f"/proc/{pid}/status", "rb") as opened:
         lines = opened.read(_LIMIT_BYTES).decode("ascii", "replace").splitlines()
@@ -109,7 +109,7 @@ def _shown(pid: int, binary: str) -> bool | None:
 
 def _called(pid: int, binary: str) -> bool:
     """Whether it is called like this program, and is in no container: there it would have a second number."""
-    return named(pid, [os.path.basename(binary)]) and len(_status(pid).get("NSpid", [])) == 1
+    return named(pid, [os.path.basename(binary)]) and len(status(pid).get("NSpid", [])) == 1
 
 
 def _runs_child(pid: int, binary: str) -> bool:

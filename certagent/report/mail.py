@@ -29,9 +29,9 @@ def mail(spec: Spec, state: State, names: TlsaNames, now: datetime) -> Mail:
     ends = [(chain.not_after, g.id) for g in served for chain in g.chains.values()]
     if ends and min(ends)[0] <= now:
         return Mail("yes", f"{min(ends)[1]} is served and has expired")
-    worst = [found for name in names.configured if (found := _dane(name))]
-    if worst:
-        return min(worst, key=lambda one: one.affected != "yes")
+    for name in names.configured:
+        if found := _dane(name):
+            return found
     for server in spec.mail_servers:
         at = state.mail_servers.get(server.name)
         if at and at.phase in ("verify_failed", "drifted"):

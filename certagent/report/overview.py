@@ -75,8 +75,7 @@ def _until(view: Certificate, now: datetime) -> str:
     left = view.valid_until - now
     if left <= timedelta(0):
         return f"EXPIRED {day(view.valid_until)}"
-    number, unit, *_ = brief(left).split()
-    return f"{day(view.valid_until)} {number} {unit}"
+    return f"{day(view.valid_until)} {brief(left, units=1)}"
 
 
 def _dns(view: Certificate, now: datetime) -> tuple[str, str]:
@@ -152,15 +151,15 @@ def _failure(failure: Failure, now: datetime) -> Iterator[str]:
         yield f"do: {failure.hint}"
 
 
-def _wrapped(text: str, width: int | None) -> list[str]:
+def _wrapped(text: str, width: int | None, indent: str = "    ") -> list[str]:
     """A paragraph below its head; words, paths and URLs are not broken, so that they can be copied."""
     if width is None:
-        return [f"    {text}"]
+        return [f"{indent}{text}"]
     return textwrap.wrap(
         text,
         max(width, 40),
-        initial_indent="    ",
-        subsequent_indent="      ",
+        initial_indent=indent,
+        subsequent_indent=indent and f"{indent}  ",
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -170,14 +169,16 @@ def _wrapped(text: str, width: int | None) -> list[str]:
 
 
 def _end(view: Status, width: int | None) -> Iterator[str]:
+    yield f"{clock(view.at, None)} UTC, {verdicts(view)}"
+    if any(one.verdict in VERDICTS[1:] for one in view.certificates):
+        yield "certagent status NAME shows one in full"
+    if view.daemon is None and view.daemon_wanted and view.certificates:
+        start = "Start it (systemctl start certagent), or, if a timer runs certagent renew instead, say so with"
+        yield from _wrapped(f"NO DAEMON: nothing is renewed. {start} --no-daemon", width, indent="")
+
+
+def verdicts(view: Status) -> str:
+    """`3 certificates: 2 well, 1 FAILING`."""
     every = [one.verdict for one in view.certificates]
     parts = [f"{every.count(one)} {WORDS[one]}" for one in VERDICTS if one in every]
-    yield f"{clock(view.at, None)} UTC, {count(len(every), 'certificate')}{': ' if parts else ''}{', '.join(parts)}"
-    if any(one in VERDICTS[1:] for one in every):
-        yield "certagent status NAME shows one in full"
-    if view.daemon is None and view.daemon_wanted and every:
-        yield from textwrap.wrap(
-            "NO DAEMON: nothing is renewed. Start it (systemctl start certagent), or, if a timer runs "
-            "certagent renew instead, say so with --no-daemon",
-            width or 10000,
-        )
+    return f"{count(len(every), 'certificate')}{': ' if parts else ''}{', '.join(parts)}"

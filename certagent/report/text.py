@@ -10,8 +10,7 @@ import msgspec
 
 from certagent.errors import printable
 from certagent.lifecycle.schedule import FOLLOWING
-from certagent.report.overview import WORDS
-from certagent.report.status import VERDICTS
+from certagent.report.overview import WORDS, verdicts
 from certagent.report.terminal import escaped
 from certagent.report.words import brief, count, date, short
 
@@ -124,14 +123,7 @@ _PHASES = {
 
 def status(view: Status) -> str:
     """Certificates in full."""
-    return "\n".join([*(certificate(c, view.at) for c in view.certificates), verdict(view)])
-
-
-def verdict(view: Status) -> str:
-    """The last line: `3 certificates: 2 well, 1 FAILING`."""
-    every = [c.verdict for c in view.certificates]
-    parts = [f"{every.count(one)} {WORDS[one]}" for one in VERDICTS if one in every]
-    return f"{count(len(every), 'certificate')}{': ' if parts else ''}{', '.join(parts)}"
+    return "\n".join([*(certificate(c, view.at) for c in view.certificates), verdicts(view)])
 
 
 def certificate(view: Certificate, now: datetime) -> str:

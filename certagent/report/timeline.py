@@ -29,7 +29,7 @@ def picture(roll: Roll, now: datetime) -> tuple[str, str]:
         word = f"[{stage}]" if number == at and stage != "caches" else stage
         cells = f"{word} {_line(roll, now, number)}" if number < len(_STAGES) - 1 else word
         width = max(len(cells), len(time)) + 1
-        above += cells.ljust(width - 1, cells[-1] if number < at else "┄" if number < len(_STAGES) - 1 else " ") + " "
+        above += cells.ljust(width - 1, _fill(number, at)) + " "
         below += time.ljust(width)
     return above.rstrip(), below.rstrip()
 
@@ -37,7 +37,11 @@ def picture(roll: Roll, now: datetime) -> tuple[str, str]:
 def _line(roll: Roll, now: datetime, number: int) -> str:
     at = _NOW[roll.stage]
     if not (_STAGES[number] == "caches" and number == at and roll.swap_at and roll.issued_at):
-        return "━━" if number < at else "┄┄"
+        return _fill(number, at) * 2
     whole = max(roll.swap_at - roll.issued_at, roll.swap_at.resolution)
     done = max(0, min(BAR - 1, int((now - roll.issued_at) / whole * BAR)))
     return "━" * done + "▶" + "┄" * (BAR - 1 - done)
+
+
+def _fill(number: int, at: int) -> str:
+    return " " if number == len(_STAGES) - 1 else "━" if number < at else "┄"

@@ -23,8 +23,8 @@ def clock(moment: datetime, now: datetime | None) -> str:
     return f"{moment:%H:%M}" if now and moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def brief(delay: timedelta) -> str:
-    """A duration in its two largest units: `2 d 3 h`, `9.0 s`."""
+def brief(delay: timedelta, *, units: int = 2) -> str:
+    """A duration in its two largest units, or so many: `2 d 3 h`, `9.0 s`."""
     seconds = delay.total_seconds()
     if seconds < 10:
         return f"{max(seconds, 0):.1f} s"
@@ -34,7 +34,7 @@ def brief(delay: timedelta) -> str:
         if left >= size:
             parts.append(f"{left // size} {unit}")
             left %= size
-    return " ".join(parts[:2])
+    return " ".join(parts[:units])
 
 
 def count(number: int, thing: str) -> str:

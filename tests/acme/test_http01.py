@@ -21,27 +21,12 @@ from certagent.acme.challenges.http01 import Http01, asked
 from certagent.acme.challenges.protocol import Offer
 from certagent.errors import CaRefusal, Misconfigured
 from certagent.facts.challenge import Challenge, Method
-from certagent.host.listener import Listeners
+from tests.acme.here import Here
 
 HOST = "mx1.example.org"
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
 THUMBPRINT = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 PATH = f"/.well-known/acme-challenge/{TOKEN}"
-
-
-class Here:
-    """Means: this host alone."""
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.listeners = Listeners()
-
-    @property
-    def txt(self) -> Any:
-        raise AssertionError
-
-    def addresses(self, host: str) -> tuple[str, ...]:
-        return ("127.0.0.1",)
 
 
 def made(**method: Any) -> tuple[Http01, list[Challenge]]:

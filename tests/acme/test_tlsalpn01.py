@@ -6,7 +6,6 @@ import hashlib
 import socket
 import ssl
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,25 +15,10 @@ from certagent.acme.challenges.protocol import Offer
 from certagent.acme.challenges.tlsalpn01 import ACME_IDENTIFIER, PROTOCOL, TlsAlpn01
 from certagent.errors import Misconfigured
 from certagent.facts.challenge import Challenge, Method
-from certagent.host.listener import Listeners
+from tests.acme.here import Here
 
 HOST, OTHER = "mx1.example.org", "mail.example.org"
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
-
-
-class Here:
-    """Means: this host alone."""
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.listeners = Listeners()
-
-    @property
-    def txt(self) -> Any:
-        raise AssertionError
-
-    def addresses(self, host: str) -> tuple[str, ...]:
-        return ("127.0.0.1",)
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from certagent.acme.challenges import looking
-from certagent.acme.challenges.protocol import Means, Offer
+from certagent.acme.challenges.protocol import Means, Offer, listens
 from certagent.errors import CaRefusal
 from certagent.facts.challenge import Challenge
 from certagent.host import webfiles
-from certagent.host.listener import Answers, everywhere
-from certagent.pki import endpoint
+from certagent.host.listener import Answers
 
 PORT = 80
 BELOW = (".well-known", "acme-challenge")
@@ -61,13 +60,14 @@ class Http01:
         answers = {path(_token(one)): one.value.encode() for one in challenges if not one.webroot}
         if not answers:
             return nullcontext()
-        listen = tuple(endpoint.address(one, PORT) for one in self._means.method.listen) or everywhere(PORT)
+        listen = listens(self._means.method, PORT)
         return self._means.listeners.answering(listen, talk, answers, _REMEDY)
 
     def ready(self, challenges: Sequence[Challenge]) -> str:
         """Look as the CA does. It looks from elsewhere, so what is not seen is only said."""
-        places = [(one, address) for one in challenges for address in looking.addresses(one, self._means.addresses)]
-        return looking.not_seen(places, lambda one, address: looking.page(one.name, address, one.value))
+        return looking.not_seen(
+            challenges, self._means, lambda one, address: looking.page(one.name, address, one.value)
+        )
 
     def clean_up(self, challenges: Sequence[Challenge]) -> None:
         """Remove the files."""

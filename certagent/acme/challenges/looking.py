@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
+from certagent.acme.challenges.protocol import Means
 from certagent.errors import Error, printable
 from certagent.facts.challenge import Challenge
 from certagent.host import deadline
@@ -27,16 +28,9 @@ _PAGE_BYTES = 4096
 _WORKERS = 8
 
 
-def addresses(challenge: Challenge, of: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
-    """Where the CA may look; one that is empty if DNS gives none."""
-    try:
-        return of(challenge.identifier)
-    except Error:
-        return ("",)
-
-
-def not_seen(places: Sequence[tuple[Challenge, str]], look: Callable[[Challenge, str], str]) -> str:
-    """Looks at every place, side by side. In words what is not there; "": all is."""
+def not_seen(challenges: Sequence[Challenge], means: Means, look: Callable[[Challenge, str], str]) -> str:
+    """Looks for each at every address, side by side. In words what is not there; "": all is."""
+    places = [(one, address) for one in challenges for address in _addresses(one, means)]
 
     def one(place: tuple[Challenge, str]) -> str:
         challenge, address = place
@@ -52,6 +46,14 @@ def not_seen(places: Sequence[tuple[Challenge, str]], look: Callable[[Challenge,
         return ""
     with ThreadPoolExecutor(min(_WORKERS, len(places))) as pool:
         return "; ".join(dict.fromkeys(filter(None, pool.map(deadline.carried(one), places))))
+
+
+def _addresses(challenge: Challenge, means: Means) -> tuple[str, ...]:
+    """Where the CA may look; one that is empty if DNS gives none."""
+    try:
+        return means.addresses(challenge.identifier)
+    except Error:
+        return ("",)
 
 
 def page(url: str, address: str, wanted: str) -> str:

@@ -13,7 +13,8 @@ from typing import ClassVar, Protocol
 from msgspec import Struct
 
 from certagent.facts.challenge import DNS_01, Challenge, Method
-from certagent.host.listener import Listeners
+from certagent.host.listener import Listen, Listeners, everywhere
+from certagent.pki import endpoint
 
 
 class Offer(Struct, frozen=True):
@@ -89,6 +90,11 @@ class Means(Protocol):
     def addresses(self) -> Callable[[str], tuple[str, ...]]:
         """Every address of a host by DNS, with the errors of the resolver."""
         ...
+
+
+def listens(method: Method, port: int) -> Listen:
+    """Where certagent itself listens for a CA; `port` unless the configuration has another."""
+    return tuple(endpoint.address(one, port) for one in method.listen) or everywhere(port)
 
 
 class ChallengeType(Protocol):

@@ -17,11 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certagent.acme.challenges import looking
-from certagent.acme.challenges.protocol import Means, Offer
+from certagent.acme.challenges.protocol import Means, Offer, listens
 from certagent.facts.challenge import Challenge
 from certagent.host.files import in_memory
-from certagent.host.listener import Answers, everywhere
-from certagent.pki import endpoint
+from certagent.host.listener import Answers
 
 PORT = 443
 PROTOCOL = "acme-tls/1"
@@ -53,13 +52,12 @@ class TlsAlpn01:
     def serving(self, challenges: Sequence[Challenge], /) -> AbstractContextManager[None]:
         """Show the certificates."""
         answers = {one.identifier: certificate(one) for one in challenges}
-        listen = tuple(endpoint.address(one, PORT) for one in self._means.method.listen) or everywhere(PORT)
+        listen = listens(self._means.method, PORT)
         return self._means.listeners.answering(listen, talk, answers, _REMEDY)
 
     def ready(self, challenges: Sequence[Challenge]) -> str:
         """Look as the CA does. It looks from elsewhere, so what is not seen is only said."""
-        places = [(one, address) for one in challenges for address in looking.addresses(one, self._means.addresses)]
-        return looking.not_seen(places, _differs)
+        return looking.not_seen(challenges, self._means, _differs)
 
     def clean_up(self, challenges: Sequence[Challenge]) -> None:
         """Nothing stays."""

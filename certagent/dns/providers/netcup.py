@@ -7,14 +7,14 @@ errors with HTTP status 200. A zone has one TTL. Its name servers take changes e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.protocol import Capabilities, RdType, TtlText
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Rejected, Transient
 
@@ -44,7 +44,7 @@ class _Session(Struct):
 
 
 class _Zone(Struct):
-    ttl: Annotated[str, Meta(pattern="^[0-9]{0,9}$")]
+    ttl: TtlText
 
 
 class _Record(Struct):

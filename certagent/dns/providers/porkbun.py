@@ -6,14 +6,14 @@ Source: https://porkbun.com/api/json/v3/documentation. Every request is a POST w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
 from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
-from certagent.dns.providers.protocol import Capabilities, RdType
+from certagent.dns.providers.protocol import Capabilities, RdType, TtlText
 from certagent.dns.providers.single import Record, RecordByRecord
 
 _LEAST_TTL_S = 600
@@ -32,7 +32,7 @@ class _Record(Struct):
     name: str
     type: str
     content: str
-    ttl: Annotated[str, Meta(pattern="^[0-9]{0,9}$")]
+    ttl: TtlText
 
 
 class _Records(Struct):

@@ -37,6 +37,10 @@ Ttl = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 """As RFC 2181 section 8 has it; of a service that says another number nothing is believed."""
 
 
+TtlText = Annotated[str, Meta(pattern="^[0-9]{0,9}$")]
+"""The same of a service that writes numbers as text; empty: it says none."""
+
+
 class RRset(Struct, frozen=True):
     """The values at one name and type, with their TTL in seconds."""
 
