@@ -40,6 +40,18 @@ def test_tlsa_parameters_have_one_place() -> None:
     assert found == []
 
 
+def test_proc_has_one_reader() -> None:
+    """`host/proc.py` makes each path below /proc."""
+    found = [
+        f"{_name(path)}:{text.lineno}"
+        for path in PACKAGE
+        if _name(path) != "certagent/host/proc.py"
+        for text in _texts(ast.parse(path.read_text(encoding="utf-8")))
+        if str(text.value).startswith("/proc")
+    ]
+    assert found == []
+
+
 RAISES = re.compile(r"\n[ ]*Raises:\n(?P<entries>(?:[ ]+\S.*\n?)+)\s*\Z")
 ENTRY = re.compile(r"[A-Z]\w+: \S.*")
 

@@ -9,6 +9,7 @@ import struct
 from array import array
 from pathlib import Path
 
+from certagent.host import proc
 from certagent.host.oserrors import translated
 
 _ACL, _CONTEXT = "system.posix_acl_access", "security.selinux"
@@ -36,7 +37,7 @@ def named(fd: int, permissions: int) -> list[tuple[str, int]]:
     Raises:
         OSError: The kernel refuses.
     """
-    acl = _attribute(Path(f"/proc/self/fd/{fd}"), _ACL, follow=True)  # the descriptor may be one of O_PATH
+    acl = _attribute(proc.of_descriptor(fd), _ACL, follow=True)  # the descriptor may be one of O_PATH
     return [
         ("user" if tag == _USER else "group", number)
         for tag, granted, number in struct.iter_unpack("<HHI", (acl or b"")[4:])

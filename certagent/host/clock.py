@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from certagent.facts.moment import ClockId, Reading
+from certagent.host import proc
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MACHINE_ID = Path("/etc/machine-id")
+
+_BOOT_ID_BYTES = 64
+"""A UUID and a line end, random(4)."""
 
 
 class Clock(Protocol):
@@ -44,7 +47,8 @@ class SystemClock:
 
     @cached_property
     def _id(self) -> ClockId:
-        return ClockId(host_id(), BOOT_ID.read_text().strip())  # a process never outlives its boot
+        boot_id = proc.read("sys/kernel/random/boot_id", _BOOT_ID_BYTES).decode().strip()
+        return ClockId(host_id(), boot_id)  # a process never outlives its boot
 
 
 def host_id() -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from certagent.errors import Misconfigured, Usage
-from certagent.host import trust
+from certagent.host import proc, trust
 from certagent.host.oserrors import translated
 
 LIMIT_BYTES = 1 << 20
@@ -34,7 +34,7 @@ def read_file(path: Path, limit_bytes: int = LIMIT_BYTES, *, links: bool = False
         cleanup.callback(os.close, found)
         if not stat.S_ISREG(os.fstat(found).st_mode):
             raise Misconfigured("store.path", f"{path} is not a regular file", f"look at it: ls -l {path}")
-        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(proc.of_descriptor(found), os.O_RDONLY | os.O_CLOEXEC)
         cleanup.callback(os.close, fd)
         return _read(path, fd, limit_bytes)
 
@@ -104,7 +104,7 @@ def in_memory(data: bytes) -> Generator[Path]:
     with os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
-        yield Path(f"/proc/self/fd/{fd}")
+        yield proc.of_descriptor(fd)
 
 
 def copied(path: Path, directory: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from certagent.host import proc
 from certagent.host.processes import name, numbers
 
 REMEDY = "mount the directory of the file in its place; or let the container be restarted: then it gets the new file"
@@ -64,8 +65,7 @@ def _key(path: bytes, own: Iterable[_Mount]) -> tuple[bytes, bytes] | None:
 
 def _mounts(pid: int | str) -> Iterator[_Mount]:
     try:
-        with open(f"/proc/{pid}/mountinfo", "rb") as opened:
-            lines = opened.read(_LIMIT_BYTES).splitlines()
+        lines = proc.read(f"{pid}/mountinfo", _LIMIT_BYTES).splitlines()
     except OSError:  # it has ended
         return
     for line in lines:

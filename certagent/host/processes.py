@@ -1,4 +1,4 @@
-"""The processes of this host: the one reader of /proc/PID.
+"""The processes of this host: what runs, what it is, and what it has open.
 
 The kernel shows which file a process runs and what it has open only to those who might trace it: root with
 CAP_SYS_PTRACE, which the service has not. If it is not shown, a process that root has begun is believed to run what it
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from certagent.errors import Misconfigured
+from certagent.host import proc
 from certagent.host.files import read_file
 
 _COMM_BYTES = 15
@@ -84,8 +85,8 @@ def _user(pid: int) -> tuple[int, int]:
 
 def status(pid: int | str) -> dict[str, list[str]]:
     """What everybody may know of it; nothing if it has ended. Source: proc_pid_status(5)."""
-    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as opened:
-        lines = opened.read(_LIMIT_BYTES).decode("ascii", "replace").splitlines()
+    with suppress(OSError):
+        lines = proc.read(f"{pid}/status", _LIMIT_BYTES).decode("ascii", "replace").splitlines()
         return {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
     return {}
 
@@ -99,8 +100,8 @@ def runs(pid: int, binary: str) -> bool:
 def _shown(pid: int, binary: str) -> bool | None:
     """None: what it runs is not shown."""
     try:
-        same_host = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
-        return same_host and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == binary
+        same_host = proc.link(f"{pid}/ns/pid") == proc.link("self/ns/pid")
+        return same_host and proc.link(f"{pid}/exe").removesuffix(" (deleted)") == binary
     except PermissionError:
         return None
     except OSError:
@@ -128,8 +129,8 @@ def holder(inode: int) -> str:
 
 def name(pid: int) -> str:
     """What the kernel calls it, which everybody may know; "" if it has ended."""
-    with suppress(OSError), open(f"/proc/{pid}/comm", "rb") as opened:
-        return opened.read(_COMM_BYTES + 1).decode(errors="replace").rstrip("\n")
+    with suppress(OSError):
+        return proc.read(f"{pid}/comm", _COMM_BYTES + 1).decode(errors="replace").rstrip("\n")
     return ""
 
 
@@ -144,13 +145,12 @@ def command_line(pid: int) -> list[str]:
     Raises:
         OSError: The process has ended, or may not be inspected.
     """
-    with open(f"/proc/{pid}/cmdline", "rb") as opened:
-        return opened.read(_LIMIT_BYTES).decode(errors="replace").split("\0")
+    return proc.read(f"{pid}/cmdline", _LIMIT_BYTES).decode(errors="replace").split("\0")
 
 
 def numbers() -> list[int]:
     """Those of all processes that this one may see."""
-    return [int(entry) for entry in os.listdir("/proc") if _PID.fullmatch(os.fsencode(entry))]
+    return [int(entry) for entry in proc.names() if _PID.fullmatch(os.fsencode(entry))]
 
 
 def _open_files(pid: int) -> list[str]:
@@ -160,7 +160,7 @@ def _open_files(pid: int) -> list[str]:
         OSError: The process has ended, or may not be inspected.
     """
     found: list[str] = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
+    for fd in proc.names(f"{pid}/fd"):
         with suppress(FileNotFoundError):  # it was closed meanwhile
-            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            found.append(proc.link(f"{pid}/fd/{fd}"))
     return found

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from certagent.errors import Error, Misconfigured
-from certagent.host import attributes
+from certagent.host import attributes, proc
 from certagent.host.oserrors import translated
 
 
@@ -187,10 +187,14 @@ def _is_mount_point(name: str, directory: int) -> bool:
         os.close(file)
 
 
+_FDINFO_BYTES = 4096
+"""The kernel writes less than a tenth of it for a file."""
+
+
 def _mount_of(descriptor: int) -> str:
     """The number of its mount; proc_pid_fdinfo(5). "" if this host does not say."""
     with suppress(OSError):
-        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        lines = proc.read(f"self/fdinfo/{descriptor}", _FDINFO_BYTES).decode().splitlines()
         return next((line for line in lines if line.startswith("mnt_id:")), "")
     return ""
 

@@ -1,4 +1,4 @@
-"""The TCP sockets of this host that wait for clients: the one reader of /proc/net/tcp.
+"""The TCP sockets of this host that wait for clients: the kernel's tables tcp and tcp6.
 
 Source: proc_net_tcp of the kernel's documentation.
 """
@@ -9,9 +9,10 @@ import ipaddress
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from msgspec import Struct
+
+from certagent.host import proc
 
 _LISTEN = "0A"
 """TCP_LISTEN, in the column `st`."""
@@ -28,17 +29,16 @@ class Listener(Struct, frozen=True, order=True):
     inode: int
 
 
-def listening(net: Path = Path("/proc/self/net")) -> list[Listener]:
-    """Those in the network of this process, or of the one that `net` belongs to, by port and address.
+def listening() -> list[Listener]:
+    """Those in the network of this process, by port and address.
 
     A line that is not understood is passed over. Without /proc there are none.
     """
     found: set[Listener] = set()
     for table in ("tcp", "tcp6"):
         try:
-            with (net / table).open("rb") as opened:
-                text = opened.read(_LIMIT_BYTES).decode("ascii", "replace")
-        except OSError:  # no IPv6 in this kernel, or the process has ended
+            text = proc.read(f"self/net/{table}", _LIMIT_BYTES).decode("ascii", "replace")
+        except OSError:  # no IPv6 in this kernel, or no /proc
             continue
         for line in text.splitlines()[1:]:
             with suppress(ValueError, IndexError, OverflowError):

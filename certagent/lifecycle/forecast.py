@@ -25,7 +25,8 @@ from certagent.lifecycle.fold import fold
 from certagent.lifecycle.planner import plan
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
-from certagent.lifecycle.tlsaname import TlsaNames, place
+from certagent.lifecycle.tlsaname import TlsaNames
+from certagent.lifecycle.whereabouts import place
 from certagent.pki.names import challenge_name
 
 LIMIT = 500

@@ -12,9 +12,10 @@ from msgspec import Struct
 
 from certagent.facts.dns import Observation
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain, KeyType
+from certagent.facts.tls import KeyType
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import caches, schedule
+from certagent.lifecycle.shared import Chains
 from certagent.lifecycle.state import Generation
 from certagent.lifecycle.tlsaname import TlsaName, TlsaNames, Values
 from certagent.pki.names import service_of
@@ -41,10 +42,10 @@ class Obstacle(Struct, frozen=True):
 
 def may_install(names: TlsaNames, server: str, generation: Generation, now: Instant) -> list[Obstacle]:
     """The gate before a swap: what stands against serving the generation at a mail server from now on."""
-    return obstacles(names.at(server), list(generation.chains.values()), now)
+    return obstacles(names.at(server), tuple(generation.chains.values()), now)
 
 
-def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> list[Obstacle]:
+def obstacles(names: Iterable[TlsaName], chains: Chains, now: Instant) -> list[Obstacle]:
     """What stands against serving these chains at these TLSA names from now on.
 
     Chains that no sender can tell from what is surely served already change nothing for anybody, so they never wait
@@ -64,7 +65,7 @@ def obstacles(names: Iterable[TlsaName], chains: list[Chain], now: Instant) -> l
     return found
 
 
-def _urgent(name: TlsaName, strange: list[Chain], now: Instant) -> bool:
+def _urgent(name: TlsaName, strange: Chains, now: Instant) -> bool:
     """What was met where another chain was expected breaks a set that caches may hold, or is about to expire."""
     late = any(now.wall >= schedule.last_chance(chain) for chain in strange)
     return late or any(caches.unmatched(values, chain) for values in _seen_sets(name, now) for chain in strange)
@@ -75,7 +76,7 @@ def _seen_sets(name: TlsaName, now: Instant) -> list[Values]:
     return [item.values or frozenset() for item in name.cached(now)]
 
 
-def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
+def undeclared(name: TlsaName, chains: Chains, now: Instant) -> list[Obstacle]:
     """What stands against these chains at a name whose records somebody else keeps.
 
     Records of what is served hold the swap back until they match both keys or are gone from all caches. Such records
@@ -95,7 +96,7 @@ def undeclared(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstac
 
 def refused(name: TlsaName, generation: Generation, now: Instant) -> Obstacle | None:
     """What stands against a swap at such a name and is no matter of time."""
-    against = obstacles([name], list(generation.chains.values()), now)
+    against = obstacles([name], tuple(generation.chains.values()), now)
     return next((o for o in against if o.remaining is None), None)
 
 
@@ -108,7 +109,7 @@ def remedy(name: str) -> str:
 _KEPT = "has records of what is served, and certagent does not keep them: the service has no `tlsa: true`"
 
 
-def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
+def _at(name: TlsaName, chains: Chains, now: Instant) -> list[Obstacle]:
     seen = name.known.observation
     if seen is None:
         return [Obstacle(name, None, "its authoritative servers were not asked yet")]
@@ -123,11 +124,11 @@ def _at(name: TlsaName, chains: list[Chain], now: Instant) -> list[Obstacle]:
     return found
 
 
-def _broken(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[Obstacle]:
+def _broken(name: TlsaName, chains: Chains, served: Chains, now: Instant) -> list[Obstacle]:
     return [_cached(name, item, now) for item in _breaking(name, chains, served, now)]
 
 
-def _breaking(name: TlsaName, chains: list[Chain], served: list[Chain], now: Instant) -> list[caches.CachedSet]:
+def _breaking(name: TlsaName, chains: Chains, served: Chains, now: Instant) -> list[caches.CachedSet]:
     """The sets that caches may hold and that one of these chains would be the first to break."""
     return [i for i in name.cached(now) if any(caches.breaks(i.values, chain, served) for chain in chains)]
 
@@ -154,10 +155,10 @@ def _not_heard(observation: Observation) -> str:
     return f"not heard: {', '.join(silent) or 'no authoritative server'}"
 
 
-def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> list[TlsaName]:
+def names_that_roll(names: TlsaNames, server: str, generation: Generation) -> tuple[TlsaName, ...]:
     """The TLSA names of a mail server whose senders could tell the generation from what is served."""
     chains = generation.chains.values()
-    return [n for n in names.at(server) if n.shared.strange or not all(map(n.already_served, chains))]
+    return tuple(n for n in names.at(server) if n.shared.strange or not all(map(n.already_served, chains)))
 
 
 def breaks_more(names: TlsaNames, server: str, one: Generation, other: Generation, now: Instant) -> bool:

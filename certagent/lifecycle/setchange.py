@@ -7,7 +7,7 @@ values that are added, one that matches everything served comes first. For value
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from certagent.facts.dns import Value
 from certagent.facts.tls import Chain
@@ -22,7 +22,7 @@ def harmless(before: frozenset[Value], change: frozenset[Value], served: Iterabl
 
 
 def one_at_a_time(
-    before: frozenset[Value], values: frozenset[Value], served: list[Chain], *, adds: bool
+    before: frozenset[Value], values: frozenset[Value], served: Sequence[Chain], *, adds: bool
 ) -> tuple[Value, ...] | None:
     """The values in an order in which every single change is harmless; None if there is none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from certagent.facts.dns import Value
 from certagent.facts.moment import Instant
@@ -12,75 +12,75 @@ from certagent.lifecycle import schedule
 from certagent.lifecycle.once import once
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import Generation, State, records
+from certagent.lifecycle.whereabouts import Whereabouts
 from certagent.pki import tlsa
 
-if TYPE_CHECKING:
-    from certagent.lifecycle.tlsaname import TlsaName
+Chains = tuple[Chain, ...]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Shared:
     """What is common to TLSA names whose aliases lead to one place, or led there while caches may know it."""
 
-    def __init__(self, names: list[TlsaName], spec: Spec, state: State) -> None:
-        self.names = names
-        self._spec = spec
-        self._state = state
+    spec: Spec
+    state: State
+    names: tuple[Whereabouts, ...]
 
     @once
     def mail_servers(self) -> tuple[str, ...]:
         """Those that answer, under whatever name; at a name that is not configured any more, those that did."""
-        spec, state = self._spec, self._state
+        spec, state = self.spec, self.state
         every = (*(server.name for server in spec.mail_servers), *state.mail_servers)
         return tuple(dict.fromkeys(s for n in self.names for s in n.mail_servers or n.known.mail_servers or every))
 
     @once
-    def unknown_servers(self) -> list[str]:
+    def unknown_servers(self) -> tuple[str, ...]:
         """Mail servers that answer and of which nothing is known yet."""
-        return [server for server in self.mail_servers if server not in self._state.mail_servers]
+        return tuple(server for server in self.mail_servers if server not in self.state.mail_servers)
 
     @once
-    def served(self) -> list[Chain]:
+    def served(self) -> Chains:
         """The chains that a client may meet now; none if any mail server is unknown yet."""
         if self.unknown_servers:
-            return []
-        known = (chain for g in self._state.serving(self.mail_servers) for chain in g.chains.values())
+            return ()
+        known = (chain for g in self.state.serving(self.mail_servers) for chain in g.chains.values())
         return distinct((*known, *self.strange))
 
     @once
-    def strange(self) -> list[Chain]:
+    def strange(self) -> Chains:
         """Chains among these that were met where others were expected."""
-        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
-        return [chain for at in found if at for chain in at.strange]
+        found = (self.state.mail_servers.get(server) for server in self.mail_servers)
+        return tuple(chain for at in found if at for chain in at.strange)
 
     @once
-    def expected(self) -> list[Chain]:
+    def expected(self) -> Chains:
         """Those that were met at each mail server's last inspection, or installed since."""
-        found = [at for server in self.mail_servers if (at := self._state.mail_servers.get(server))]
+        found = [at for server in self.mail_servers if (at := self.state.mail_servers.get(server))]
         ids = {id_ for at in found for id_ in (at.inspected if at.phase == "inspected" else at.serves)}
-        return [chain for g in self._state.generations if g.id in ids for chain in g.chains.values()]
+        return tuple(chain for g in self.state.generations if g.id in ids for chain in g.chains.values())
 
     @once
-    def converged(self) -> list[list[Chain]]:
+    def converged(self) -> tuple[Chains, ...]:
         """For each mail server the chains that it surely served."""
-        found = (self._state.mail_servers.get(server) for server in self.mail_servers)
-        generations = ((self._state.generation(id_) for id_ in (at.converged if at else ())) for at in found)
-        return [[chain for g in some if g for chain in g.chains.values()] for some in generations]
+        found = (self.state.mail_servers.get(server) for server in self.mail_servers)
+        generations = ((self.state.generation(id_) for id_ in (at.converged if at else ())) for at in found)
+        return tuple(tuple(chain for g in some if g for chain in g.chains.values()) for some in generations)
 
     @once
     def verified(self) -> Generation | None:
         """The one generation that every mail server serves, and surely nothing else; None otherwise."""
-        configured = {server.name: server for server in self._spec.mail_servers}
+        configured = {server.name: server for server in self.spec.mail_servers}
         ids: set[str] = set()
         for name in self.mail_servers:
-            server, at = configured.get(name), self._state.mail_servers.get(name)
+            server, at = configured.get(name), self.state.mail_servers.get(name)
             if server is None or at is None or at.phase != "drained" or at.strange or not at.met_everywhere(server):
                 return None
             ids |= set(at.serves)
-        return self._state.generation(ids.pop()) if len(ids) == 1 else None
+        return self.state.generation(ids.pop()) if len(ids) == 1 else None
 
     def runs_out(self, now: Instant) -> bool:
         """Nothing is served that certagent may renew with its key, and what is served is about to expire."""
-        generations = self._state.serving(self.mail_servers)
+        generations = self.state.serving(self.mail_servers)
         chains = [chain for generation in generations for chain in generation.chains.values()]
         late = not chains or any(now.wall >= schedule.last_chance(chain) for chain in chains)
         return late and all(generation.unmanaged or generation.revoke for generation in generations)
@@ -88,7 +88,7 @@ class Shared:
     @once
     def values(self) -> frozenset[Value]:
         """Records of everything that may be served, of the newest generation, and of the next keys."""
-        spec, state = self._spec, self._state
+        spec, state = self.spec, self.state
         values: set[Value] = set()
         for generation in state.serving(self.mail_servers):
             values |= records(generation, spec.tlsa_parameters)
@@ -99,6 +99,6 @@ class Shared:
         return frozenset(values)
 
 
-def distinct(chains: Iterable[Chain]) -> list[Chain]:
+def distinct(chains: Iterable[Chain]) -> Chains:
     """The chains without those that no record can tell from another."""
-    return list({(chain.spki, chain.issuers): chain for chain in chains}.values())
+    return tuple({(chain.spki, chain.issuers): chain for chain in chains}.values())

@@ -9,6 +9,7 @@ A view is frozen, and made anew for each pass of the planner. Each fact is worke
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
 
@@ -17,47 +18,56 @@ from certagent.facts.moment import Instant
 from certagent.facts.tls import Chain
 from certagent.lifecycle import caches
 from certagent.lifecycle.once import once
-from certagent.lifecycle.shared import Shared, distinct
+from certagent.lifecycle.shared import Chains, Shared, distinct
 from certagent.lifecycle.spec import Spec
-from certagent.lifecycle.state import State, TlsaState
+from certagent.lifecycle.state import State
+from certagent.lifecycle.whereabouts import Whereabouts
 from certagent.pki import tlsa
 
 Values = frozenset[Value]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class TlsaNames:
     """Every TLSA name of a certificate: those configured, then those that caches may know although withdrawn."""
 
-    def __init__(self, spec: Spec, state: State) -> None:
-        self.spec = spec
-        self._state = state
-        self._configured = {*spec.tlsa_names, *spec.undeclared}
-        withdrawn = (n for n, known in state.tlsa_names.items() if n not in spec.tlsa_names and not known.undeclared)
-        self._names = {name: TlsaName(self, name, state) for name in (*spec.tlsa_names, *withdrawn)}
-        self.undeclared = [TlsaName(self, name, state) for name in spec.undeclared if name not in self._names]
-        """Those of services without `tlsa: true`: their records are somebody else's, and are never changed."""
-        self._shared: dict[frozenset[str] | str, Shared] = {}
+    spec: Spec
+    state: State
 
     def __iter__(self) -> Iterator[TlsaName]:
         return iter(self._names.values())
 
     def __getitem__(self, name: str) -> TlsaName:
         undeclared = (one for one in self.undeclared if one.name == name)
-        return self._names.get(name) or next(undeclared, None) or TlsaName(self, name, self._state)
+        return self._names.get(name) or next(undeclared, None) or self._view(name)
+
+    def _view(self, name: str) -> TlsaName:
+        return TlsaName(self.spec, self.state, name, self)
 
     @once
-    def configured(self) -> list[TlsaName]:
+    def _names(self) -> dict[str, TlsaName]:
+        spec, known = self.spec, self.state.tlsa_names.items()
+        withdrawn = (name for name, at in known if name not in spec.tlsa_names and not at.undeclared)
+        return {name: self._view(name) for name in (*spec.tlsa_names, *withdrawn)}
+
+    @once
+    def undeclared(self) -> tuple[TlsaName, ...]:
+        """Those of services without `tlsa: true`: their records are somebody else's, and are never changed."""
+        return tuple(self._view(name) for name in self.spec.undeclared if name not in self._names)
+
+    @once
+    def configured(self) -> tuple[TlsaName, ...]:
         """Those that the configuration has."""
-        return [name for name in self if name.configured]
+        return tuple(name for name in self if name.configured)
 
     def known_at(self, servers: tuple[str, ...]) -> bool:
         """Each of these mail servers was met: a first swap that was begun says nothing of what is served before it."""
-        found = map(self._state.mail_servers.get, servers)
+        found = map(self.state.mail_servers.get, servers)
         return all(at is not None and at.met for at in found)
 
-    def at(self, server: str) -> list[TlsaName]:
+    def at(self, server: str) -> tuple[TlsaName, ...]:
         """The TLSA names whose records count for a mail server."""
-        return self._by_server.get(server, [])
+        return tuple(self._by_server.get(server, ()))
 
     @once
     def _by_server(self) -> dict[str, list[TlsaName]]:
@@ -68,43 +78,43 @@ class TlsaNames:
         return found
 
     @once
-    def forgotten(self) -> list[TlsaName]:
+    def forgotten(self) -> tuple[TlsaName, ...]:
         """Undeclared ones whose service is not configured any more, and at which no records were seen lately."""
-        others = (n for n, known in self._state.tlsa_names.items() if known.undeclared)
-        gone = (self[n] for n in others if n not in self._configured)
-        return [name for name in gone if all(item.values == frozenset() for item in name.known.cached)]
+        others = (n for n, known in self.state.tlsa_names.items() if known.undeclared)
+        gone = (self[n] for n in others if n not in {*self.spec.tlsa_names, *self.spec.undeclared})
+        return tuple(name for name in gone if all(item.values == frozenset() for item in name.known.cached))
 
     @once
-    def unplaced(self) -> list[TlsaName]:
+    def unplaced(self) -> tuple[TlsaName, ...]:
         """Configured names of which nobody has said yet where their records are: any other name may share them."""
-        return [name for name in self.configured if not name.places]
+        return tuple(name for name in self.configured if not name.places)
 
     @once
-    def anywhere(self) -> list[TlsaName]:
+    def anywhere(self) -> tuple[TlsaName, ...]:
         """Configured names whose records may be those of any other: a server that was not heard may lead there."""
-        return [name for name in self.configured if not name.placed]
+        return tuple(name for name in self.configured if not name.placed)
 
     @once
-    def unknown_anywhere(self) -> list[str]:
+    def unknown_anywhere(self) -> tuple[str, ...]:
         """Mail servers that answer at one of those names and of which nothing is known yet."""
-        return list(dict.fromkeys(server for name in self.anywhere for server in name.shared.unknown_servers))
+        return tuple(dict.fromkeys(server for name in self.anywhere for server in name.shared.unknown_servers))
 
     @once
-    def served_anywhere(self) -> list[Chain]:
+    def served_anywhere(self) -> Chains:
         """The chains that a client may meet at one of those names."""
         return distinct(chain for name in self.anywhere for chain in name.served)
 
     @once
     def ours(self) -> Values:
         """Every TLSA value that is certagent's to remove."""
-        return self._state.ours
+        return self.state.ours
 
     @once
-    def coming(self) -> list[Chain]:
+    def coming(self) -> Chains:
         """The chains of the newest generation, and those that the next keys will get."""
-        newest, following = self._state.newest, self._state.next_keys
+        newest, following = self.state.newest, self.state.next_keys
         issued = newest.chains.values() if newest else ()
-        return [*issued, *(following.as_if_issued(newest).values() if following else ())]
+        return (*issued, *(following.as_if_issued(newest).values() if following else ()))
 
     @once
     def configured_places(self) -> frozenset[str]:
@@ -114,12 +124,17 @@ class TlsaNames:
     def sharing(self, name: TlsaName) -> Shared:
         """What a name has in common with those that share its records."""
         key = name.places or name.name
-        found = self._shared.get(key)
-        if found is None:
-            places = () if isinstance(key, str) else sorted(key)
-            names = list(dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))) or [name]
-            found = self._shared[key] = Shared(names, self.spec, self._state)
-        return found
+        return self._shared.get(key) or self._of(key, name)
+
+    @once
+    def _shared(self) -> dict[frozenset[str] | str, Shared]:
+        known = {name.places or name.name: name for name in (*self, *self.undeclared)}
+        return {key: self._of(key, name) for key, name in known.items()}
+
+    def _of(self, key: frozenset[str] | str, name: TlsaName) -> Shared:
+        places = () if isinstance(key, str) else sorted(key)
+        names = dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))
+        return Shared(self.spec, self.state, tuple(names) or (name,))
 
     @once
     def _by_place(self) -> dict[str, list[TlsaName]]:
@@ -130,58 +145,11 @@ class TlsaNames:
         return found
 
 
-class TlsaName:
+@dataclass(frozen=True, eq=False, repr=False)
+class TlsaName(Whereabouts):
     """One TLSA name under a spec and a state."""
 
-    def __init__(self, names: TlsaNames, name: str, state: State) -> None:
-        self.names = names
-        self.name = name
-        self.known: TlsaState = state.tlsa_name(name)
-        """What the journal says of it."""
-        self.configured = name in names.spec.tlsa_names
-        self.undeclared = not self.configured and (self.known.undeclared or name not in state.tlsa_names)
-        """No service ever asked for records there: see `Spec.undeclared`."""
-        services = names.spec.undeclared if self.undeclared else names.spec.tlsa_names
-        self.mail_servers = services.get(name, ())
-        """Those that answer there by the configuration."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    # -- where its records are -----------------------------------------------------------------------------------------
-
-    @once
-    def place(self) -> str:
-        """Where its records are, as last seen."""
-        return place(self.known, self.name)
-
-    @once
-    def path(self) -> tuple[str, ...]:
-        """The alias names on the way to the records, as last seen."""
-        seen = self.known.observation
-        return next((tuple(name for name, _ in answer.path) for answer in caches.known(seen)), ()) if seen else ()
-
-    @once
-    def places(self) -> frozenset[str]:
-        """Where its aliases lead, and led when caches may have taken them, as of the last observation."""
-        known = self.known
-        found = {known.observation.name} if known.observation and caches.known(known.observation) else set[str]()
-        elsewhere = [item for item in known.cached if self._end(item) not in found]
-        if elsewhere and known.observed_at:
-            elsewhere = caches.still_cached(elsewhere, self.path, self.names.spec.safety_margin, known.observed_at)
-        return frozenset(found.union(map(self._end, elsewhere)))
-
-    @once
-    def placed(self) -> bool:
-        """Its records are at its places and surely nowhere else: every server was heard and agreed for long enough."""
-        known, again = self.known, self.known.complete_again_at
-        if not (known.observation and known.observed_at and caches.complete(known.observation)):
-            return False
-        wait = caches.longest_interval(known.cached, self.names.spec.safety_margin)
-        return again is None or known.observed_at.since(again) >= wait
-
-    def _end(self, item: caches.CachedSet) -> str:
-        return item.path[-1][0] if item.path else self.name
+    names: TlsaNames
 
     @once
     def shared(self) -> Shared:
@@ -196,17 +164,17 @@ class TlsaName:
     # -- what is served and seen ---------------------------------------------------------------------------------------
 
     @property
-    def served(self) -> list[Chain]:
+    def served(self) -> Chains:
         """The chains that a client of the service may meet now; none if any mail server is unknown yet."""
         return self.shared.served
 
     @once
-    def met(self) -> list[Chain]:
+    def met(self) -> Chains:
         """The chains that may fail its clients already; none if one of those that answer here was never met.
 
         What others serve who share its records fails their clients, and says nothing of those that come here.
         """
-        return self.served if self._known else []
+        return self.served if self._known else ()
 
     @once
     def _known(self) -> bool:
@@ -214,7 +182,7 @@ class TlsaName:
         return self.names.known_at(self.mail_servers or self.shared.mail_servers)
 
     @once
-    def minded(self) -> list[Chain]:
+    def minded(self) -> Chains:
         """The chains that a change of its records must match: also those of names whose records may be these."""
         return distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served
 
@@ -235,7 +203,7 @@ class TlsaName:
         # of records that others keep nothing is known until a swap is due
         return (
             self.undeclared
-            or tlsa.DANE_TA_SPKI_SHA256 in self.names.spec.tlsa_parameters
+            or tlsa.DANE_TA_SPKI_SHA256 in self.spec.tlsa_parameters
             or any(
                 tlsa.parameters(v) != tlsa.DANE_EE_SPKI_SHA256
                 for h in self.known.cached
@@ -246,17 +214,17 @@ class TlsaName:
 
     def cached(self, now: Instant) -> list[caches.CachedSet]:
         """The sets that caches may hold now."""
-        return caches.still_cached(self.known.cached, self.path, self.names.spec.safety_margin, now)
+        return caches.still_cached(self.known.cached, self.path, self.spec.safety_margin, now)
 
     def retire_interval(self, item: caches.CachedSet) -> timedelta:
         """How long caches may keep a set after the last server stopped giving it."""
-        return caches.retire_interval(item, self.path, self.names.spec.safety_margin)
+        return caches.retire_interval(item, self.path, self.spec.safety_margin)
 
     @once
-    def sets(self) -> list[Values]:
+    def sets(self) -> tuple[Values, ...]:
         """The set of each authoritative server that was heard in the last round."""
         seen = self.known.observation
-        return [answer.values for answer in caches.known(seen)] if seen else []
+        return tuple(answer.values for answer in caches.known(seen)) if seen else ()
 
     @once
     def seen_somewhere(self) -> Values:
@@ -330,7 +298,7 @@ class TlsaName:
         """
         if self.withdrawn or self.publication_blocked:
             return frozenset()
-        strange = {v for chain in self.shared.strange for v in tlsa.records(chain, self.names.spec.tlsa_parameters)}
+        strange = {v for chain in self.shared.strange for v in tlsa.records(chain, self.spec.tlsa_parameters)}
         return self.shared.values | (self.seen_somewhere & strange)
 
     @once
@@ -353,13 +321,13 @@ class TlsaName:
         pairs = product(set(self.sets), self.served)
         return any(caches.unmatched(old, chain) - caches.unmatched(old | values, chain) for old, chain in pairs)
 
-    def newly_unmatched(self, values: Values) -> list[str]:
+    def newly_unmatched(self, values: Values) -> tuple[str, ...]:
         """TLSA parameters that would match nothing served once the values are added, and do not fail already."""
         unplaced = (chain for name in self.names.unplaced for chain in name.served)
         hidden = product((frozenset[Value](),), (*self.shared.expected, *unplaced))  # a hidden primary may be empty
         pairs = (*product(set(self.sets), self.minded), *hidden)
         unmatched = (caches.unmatched(old | values, chain) - caches.unmatched(old, chain) for old, chain in pairs)
-        return sorted(frozenset[str]().union(*unmatched))
+        return tuple(sorted(frozenset[str]().union(*unmatched)))
 
     def lacks_parameters(self, values: Values) -> bool:
         """Some server gives a set in which they are the first of their TLSA parameters."""
@@ -391,9 +359,3 @@ class TlsaName:
         While a first publication waits nothing is expected yet.
         """
         return bool(self.desired - self.seen_everywhere or self.surplus)
-
-
-def place(known: TlsaState, tlsa_name: str) -> str:
-    """Where the records of a TLSA name are, as last seen."""
-    seen = known.observation
-    return seen.name if seen and caches.known(seen) else tlsa_name

@@ -351,7 +351,7 @@ def _standby(names: tlsaname.TlsaNames, state: State, now: Instant) -> Standby:
     made_at = keys.made_at.wall
     if not rolled(names.spec, state):
         return Standby("next", keys.id, made_at)
-    obstacles = gates.obstacles(names.configured, list(keys.as_if_issued(state.newest).values()), now)
+    obstacles = gates.obstacles(names.configured, tuple(keys.as_if_issued(state.newest).values()), now)
     if not obstacles:
         return Standby("ready", keys.id, made_at)
     return Standby("waiting", keys.id, made_at, over_at(obstacles, now))

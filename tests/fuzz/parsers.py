@@ -31,6 +31,7 @@ from certagent.dns.message import read, zone_of
 from certagent.dns.providers import child, program, tsigkey
 from certagent.errors import Error
 from certagent.facts.retryafter import retry_after_s
+from certagent.host import proc
 from certagent.host.processes import pid_file
 from certagent.host.programs import Result
 from certagent.host.sockets import listening
@@ -201,10 +202,12 @@ def resolv_conf(path: Path) -> object:
 
 def sockets(path: Path) -> object:
     """As /proc shows them: a table of the kernel, with whatever a container puts in its place."""
-    with tempfile.TemporaryDirectory() as net:
+    with tempfile.TemporaryDirectory() as root, patch.object(proc, "ROOT", Path(root)):
+        net = Path(root, "self", "net")
+        net.mkdir(parents=True)
         for table in ("tcp", "tcp6"):
-            Path(net, table).symlink_to(path)
-        return listening(Path(net))
+            (net / table).symlink_to(path)
+        return listening()
 
 
 def dovecot_file(path: Path) -> object:

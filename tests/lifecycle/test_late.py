@@ -131,7 +131,7 @@ def test_what_may_come_late_stands_against_a_swap_and_is_looked_for() -> None:
     life.happens(superseding(life.in_dns, OLD))
     life.happens(early(life, life.in_dns))
     name = life.names[TLSA_NAME]
-    found = gates.obstacles([name], [chain_of("ee")], life.now)
+    found = gates.obstacles([name], (chain_of("ee"),), life.now)
     late = [one for one in found if "may yet publish" in one.why]
     assert [one.remaining for one in late] == [LAG]
     [wait] = life.offers(records.observe)
@@ -141,7 +141,7 @@ def test_what_may_come_late_stands_against_a_swap_and_is_looked_for() -> None:
     life.passes(LAG)
     assert [type(one) for one in life.offers(records.observe)] == [st.Observe]
     life.happens(early(life, life.in_dns))
-    assert not any("may yet publish" in one.why for one in gates.obstacles([name], [chain_of("ee")], life.now))
+    assert not any("may yet publish" in one.why for one in gates.obstacles([name], (chain_of("ee"),), life.now))
 
 
 def test_the_time_of_a_set_is_not_forgotten_when_it_is_seen() -> None:

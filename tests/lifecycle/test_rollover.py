@@ -361,7 +361,7 @@ def test_a_chain_that_no_sender_can_tell_from_the_old_one_waits_for_nothing() ->
     same_key = replace(newcomer(life), chains={"ecdsa-p256": chain_of("ee", "cb")})
     same_chain = replace(newcomer(life), chains={"ecdsa-p256": chain_of("ee", "ca")})
     assert against(life, same_key) == against(life, same_chain) == {}
-    assert gates.names_that_roll(life.names, "postfix", same_key) == []
+    assert gates.names_that_roll(life.names, "postfix", same_key) == ()
     [rolls] = gates.names_that_roll(life.names, "postfix", newcomer(life))
     assert rolls.name == TLSA_NAME
     life.spec = replace(life.spec, tlsa_parameters=("3 1 1", "2 1 1"))
@@ -427,9 +427,9 @@ def test_what_the_last_inspection_did_not_meet_keeps_no_new_issuer_out_of_dns() 
     assert len(life.state.mail_servers["postfix"].serves) == 2
     life.looks(frozenset({"3 1 1 " + "ee" * 32, "2 1 1 " + "ca" * 32}))
     wanted = frozenset({"2 1 1 " + "ca" * 32, "2 1 1 " + "cb" * 32})
-    assert life.names[TLSA_NAME].newly_unmatched(wanted) == []
+    assert life.names[TLSA_NAME].newly_unmatched(wanted) == ()
     life.happens(ev.Inspected(server="postfix", served=(served(chain_of("dd")),)))
-    assert life.names[TLSA_NAME].newly_unmatched(wanted) == ["2 1 1"], "what is met again counts again"
+    assert life.names[TLSA_NAME].newly_unmatched(wanted) == ("2 1 1",), "what is met again counts again"
 
 
 def test_a_swap_that_was_begun_says_nothing_of_what_a_server_that_was_never_met_serves() -> None:
@@ -441,8 +441,8 @@ def test_a_swap_that_was_begun_says_nothing_of_what_a_server_that_was_never_met_
     life.happens(ev.Issued(key_type=ECDSA, keys="k1", generation="g1", chain=chain_of("aa"), completes=True, ca=CA))
     life.happens(ev.Intended(step=swap))
     life.looks(frozenset({"3 1 1 " + "ee" * 32}))
-    assert life.names[TLSA_NAME].served == [chain_of("aa")]
-    assert life.names[TLSA_NAME].met == []
+    assert life.names[TLSA_NAME].served == (chain_of("aa"),)
+    assert life.names[TLSA_NAME].met == ()
     assert against(life)
 
 
@@ -547,9 +547,9 @@ def test_what_a_client_may_meet_is_not_known_before_every_mail_server_is() -> No
     spec = replace(SPEC, tlsa_names={TLSA_NAME: ("postfix", "other")})
     life = Life(spec)
     life.happens(ev.Inspected(server="postfix", served=(served(chain_of("ee")),)))
-    assert TlsaNames(spec, life.state)[TLSA_NAME].served == []
+    assert TlsaNames(spec, life.state)[TLSA_NAME].served == ()
     life.happens(ev.Inspected(server="other", served=()))
-    assert TlsaNames(spec, life.state)[TLSA_NAME].served == [chain_of("ee")]
+    assert TlsaNames(spec, life.state)[TLSA_NAME].served == (chain_of("ee"),)
 
 
 @pytest.mark.parametrize("tlsa_parameters", [("3 1 1",), ("2 1 1",), ("3 1 1", "2 1 1")])

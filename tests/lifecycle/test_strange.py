@@ -68,7 +68,7 @@ def test_dns_is_asked_before_what_was_met_is_replaced() -> None:
     life = Life.published()
     g1 = life.state.generation("g1")
     assert g1
-    assert gates.names_that_roll(life.names, "postfix", g1) == []
+    assert gates.names_that_roll(life.names, "postfix", g1) == ()
     drifted(life)
     assert [str(name) for name in gates.names_that_roll(life.names, "postfix", g1)] == [TLSA_NAME]
 

@@ -209,8 +209,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "one-key-type",
         "RSA and ECDSA are both covered",
         "lifecycle.gates:may_install",
-        "list(generation.chains.values())",
-        "list(generation.chains.values())[:1]",
+        "tuple(generation.chains.values())",
+        "tuple(generation.chains.values())[:1]",
     ),
     Mutant(
         "one-name",
@@ -222,9 +222,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "shared-records-forgotten",
         "names whose aliases lead to one place are rolled as one",
-        "lifecycle.tlsaname:TlsaNames.sharing",
-        "list(dict.fromkeys(n for place in places for n in self._by_place.get(place, ()))) or [name]",
-        "[name]",
+        "lifecycle.tlsaname:TlsaNames._of",
+        "tuple(names) or (name,)",
+        "(name,)",
     ),
     Mutant(
         "unplaced-forgotten",
@@ -250,7 +250,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "withdrawn-forgotten",
         "a name taken out of the configuration may be cached still",
-        "lifecycle.tlsaname:TlsaNames.__init__",
+        "lifecycle.tlsaname:TlsaNames._names",
         "(*spec.tlsa_names, *withdrawn)",
         "(*spec.tlsa_names,)",
     ),
@@ -701,9 +701,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "undeclared-withdrawn",
         "records that nobody declared are never certagent's to remove",
-        "lifecycle.tlsaname:TlsaNames.__init__",
-        "n not in spec.tlsa_names and not known.undeclared",
-        "n not in spec.tlsa_names",
+        "lifecycle.tlsaname:TlsaNames._names",
+        "name not in spec.tlsa_names and not at.undeclared",
+        "name not in spec.tlsa_names",
         "unasked",
     ),
     Mutant(

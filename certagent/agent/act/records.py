@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -102,7 +102,7 @@ def _change_tlsa(
     step: st.Publish | st.Unpublish,
     name: str,
     values: frozenset[Value],
-    served: list[Chain],
+    served: Sequence[Chain],
     provider: Provider,
     before_write: Callable[[ev.Superseding], None],
 ) -> frozenset[Value]:
@@ -146,7 +146,7 @@ def _write(
 def _first(
     before: frozenset[Value],
     values: frozenset[Value],
-    served: list[Chain],
+    served: Sequence[Chain],
     capabilities: Capabilities,
     tlsa_name: str,
     *,

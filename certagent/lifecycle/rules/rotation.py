@@ -82,7 +82,7 @@ def _too_late_to_roll(view: View) -> bool:
         return False
     if following is None or any(failure.concerns == "key" for failure in state.failing):
         return True
-    return bool(gates.obstacles(names.configured, list(following.as_if_issued(newest).values()), now))
+    return bool(gates.obstacles(names.configured, tuple(following.as_if_issued(newest).values()), now))
 
 
 def _lead(names: TlsaNames) -> timedelta:
