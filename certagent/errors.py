@@ -66,7 +66,7 @@ class Misconfigured(Error):
     """The operator has to change something first (config, file, permission, key)."""
 
     kind = "misconfigured"
-    usual_hint = "docs/reference/errors.md has the code"
+    usual_hint = "certagent explain CODE, with the code in brackets, says what to do"
 
 
 class Usage(Misconfigured):

@@ -2,8 +2,8 @@
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the manual page these are comments of
 mdoc. tests/test_docs.py holds every page to it. `draw` has the parts of a roll, `tables` those of a reader who
-looks something up, `providers` that of the DNS providers, `manual` those of the manual page. Each JSON schema is a
-file.
+looks something up, `providers` that of the DNS providers, `codes` those of errors and the log, `manual` those of the
+manual page. Each JSON schema is a file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import codes
 import draw
 import manual
 import providers
@@ -24,7 +25,7 @@ from certagent.report.text import to_json
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "packaging" / "man" / "certagent.1"])
 SCHEMAS = ROOT / "docs" / "reference" / "schemas"
-PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS, **providers.PARTS, **manual.PARTS}
+PARTS: dict[str, Callable[[], str]] = {**draw.PARTS, **tables.PARTS, **providers.PARTS, **manual.PARTS, **codes.PARTS}
 _PART = re.compile(
     r"""(?mx) ( ^ (?:<!-- | \.\\") \s generated:\ ([a-z-]+) (?:\ -->)? \n )  # where it begins, and its name
         .*? ( ^ (?:<!-- | \.\\") \s end (?:\ -->)? $ )  # where it ends""",

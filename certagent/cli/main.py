@@ -25,10 +25,11 @@ COMMANDS = {
     "tlsa": "show",
     "abort": "renew",
     "dns": "dns",
+    "explain": "explain",
     "schema": "schema",
 }
 """Each command, in the order of the help, and the file that has it."""
-NO_SECRET = frozenset({"status", "plan", "history", "tlsa", "schema"})
+NO_SECRET = frozenset({"status", "plan", "history", "tlsa", "explain", "schema"})
 """Commands that read no key and no other secret."""
 
 

@@ -14,6 +14,39 @@ from certagent.report.step import StepReport
 
 logger = logging.getLogger("certagent")
 
+WORDS = {
+    "certificate": ("the entry of the configuration", "steps, waits, `event=wrong`, `over`, `no_time_to_roll`"),
+    "seq": ("the number of the last event in the journal (`certagent history NAME --after`)", "steps"),
+    "step": ("what was done: one of the steps of docs/explanation/rollover.md", "steps"),
+    "lane": ("its line of work: what a failure of it holds back", "steps"),
+    "outcome": ("`done` or `failed`", "steps"),
+    "took": ("seconds", "steps"),
+    "because": ("the rule and the facts", "steps, waits, `event=wrong`, `over`, `no_time_to_roll`"),
+    "kind": ("`transient`, `rejected`, `misconfigured`, `unsafe`, `error`", "failed steps"),
+    "code": ("see docs/reference/errors.md", "failures, `event=wrong`, `over`"),
+    "error": ("what failed", "failures"),
+    "hint": ("the remedy", "failures, `event=wrong`"),
+    "defect": ("where in certagent's code an unforeseen error came from", "with `--debug` only"),
+    "event": ("what the daemon did: see below", "lines of the daemon itself"),
+    "pid": ("the daemon's process", "`event=start`"),
+    "config": ("the file", "`event=start`, `event=reload`"),
+    "for_s": ("how long, in seconds", "`event=wait`, once for each new reason"),
+    "about": ("a certificate, `reload` or `journal`", "failures outside of a step"),
+    "then": ("what happens next", "failures outside of a step"),
+}
+"""Each word of a line: its meaning, and in which lines it stands. They are kept; new ones may be added."""
+EVENTS = {
+    "start": "the daemon begins",
+    "stop": "the daemon ends",
+    "reload": "the configuration was read again",
+    "wait": "nothing to do for a certificate now",
+    "wrong": "something is wrong although no step fails, as `certagent status` says first: an expired certificate, a"
+    " change that DNS does not show; once, when it begins",
+    "over": "that is so no longer",
+    "no_time_to_roll": "the lifetime leaves too little room for rolls; once for each generation",
+}
+"""What the daemon logs besides steps and failures."""
+
 
 def start(level: int = logging.INFO) -> None:
     """Send the log to standard error, with the syslog priority that systemd reads (sd-daemon(3))."""

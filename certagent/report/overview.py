@@ -5,11 +5,11 @@ Times are UTC. Nothing here depends on the terminal but the width; `report/termi
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from certagent.report.status import VERDICTS, Certificate, Failure, Status, Verdict
+from certagent.report.terminal import wrapped
 from certagent.report.timeline import picture
 from certagent.report.words import brief, clock, count, day
 
@@ -37,7 +37,7 @@ def overview(view: Status, width: int | None) -> str:
     lines += [""] if view.others else []
     for other in view.others:
         lines.append(f"{MARKS[other.verdict]} {other.subject}: {WORDS[other.verdict]}")
-        lines += [line for failure in other.failures for line in _wrapped(failure, width)]
+        lines += [line for failure in other.failures for line in wrapped(failure, width)]
     return "\n".join([*lines, "", *_end(view, width)]).lstrip("\n")
 
 
@@ -111,11 +111,11 @@ def _certificate(view: Certificate, now: datetime, width: int | None) -> Iterato
     if view.verdict in VERDICTS[2:]:
         affected = {"no": "mail is not affected", "perhaps": "MAIL MAY BE AFFECTED", "yes": "MAIL IS AFFECTED"}
         for line in (f"{affected[view.mail.affected]}: {view.mail.why}", *_wrong(view, now)):
-            yield from _wrapped(line, width)
+            yield from wrapped(line, width)
     if view.roll:
         yield from (f"    {line}" for line in picture(view.roll, now))
     for line in _open(view):
-        yield from _wrapped(line, width)
+        yield from wrapped(line, width)
 
 
 def _wrong(view: Certificate, now: datetime) -> Iterator[str]:
@@ -151,20 +151,6 @@ def _failure(failure: Failure, now: datetime) -> Iterator[str]:
         yield f"do: {failure.hint}"
 
 
-def _wrapped(text: str, width: int | None, indent: str = "    ") -> list[str]:
-    """A paragraph below its head; words, paths and URLs are not broken, so that they can be copied."""
-    if width is None:
-        return [f"{indent}{text}"]
-    return textwrap.wrap(
-        text,
-        max(width, 40),
-        initial_indent=indent,
-        subsequent_indent=indent and f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +160,7 @@ def _end(view: Status, width: int | None) -> Iterator[str]:
         yield "certagent status NAME shows one in full"
     if view.daemon is None and view.daemon_wanted and view.certificates:
         start = "Start it (systemctl start certagent), or, if a timer runs certagent renew instead, say so with"
-        yield from _wrapped(f"NO DAEMON: nothing is renewed. {start} --no-daemon", width, indent="")
+        yield from wrapped(f"NO DAEMON: nothing is renewed. {start} --no-daemon", width, indent="")
 
 
 def verdicts(view: Status) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 
 import click
 
@@ -36,6 +37,20 @@ def columns() -> int | None:
     if not sys.stdout.isatty():
         return None
     return os.get_terminal_size(sys.stdout.fileno()).columns or 80  # what says nothing of its width has at least these
+
+
+def wrapped(text: str, width: int | None, indent: str = "    ") -> list[str]:
+    """A paragraph below its head; words, paths and URLs are not broken, so that they can be copied."""
+    if width is None:
+        return [f"{indent}{text}"]
+    return textwrap.wrap(
+        text,
+        max(width, 40),
+        initial_indent=indent,
+        subsequent_indent=indent and f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def show(text: str) -> None:

@@ -19,7 +19,7 @@ from tests.lifecycle.play import ECDSA, MINUTE, RSA, SPEC, START, TLSA_NAME, Lif
 
 LAG = timedelta(minutes=20)
 LATE = replace(SPEC, zones=(DnsZone("example.org.", LAG), DnsZone("org.")))
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OLD, NEW, BOTH = (frozenset({f"3 1 1 {x * 64}" for x in xs}) for xs in ("a", "b", "ab"))
 
 
@@ -182,3 +182,22 @@ def test_after_the_time_the_pace_is_the_usual_one() -> None:
     assert schedule.observe_again(LAG, LAG) == LAG / 4
     assert schedule.write_again(1, LAG) == LAG
     assert schedule.write_again(7, LAG) == HOUR
+
+
+def test_a_late_provider_hides_no_server_that_goes_back() -> None:
+    """While caches of the old set are waited for it is observed as often as before, whatever is to come."""
+    life = Life.published(replace(SPEC, standby=False))
+    life.happens(ev.Requested(what="rotate"))
+    life.until(st.Publish)
+    while not isinstance(life.plan(), st.Wait):
+        life.until_quiet(limit=1)
+    [waits] = life.offers(records.observe)
+    assert isinstance(waits, st.Wait)
+    assert waits.because.endswith("caches are waited for")
+    life.happens(superseding(life.in_dns, life.in_dns | NEW, DAY))
+    life.passes(MINUTE / 60)
+    life.happens(early(life, life.in_dns))
+    [still] = life.offers(records.observe)
+    assert isinstance(still, st.Wait)
+    assert still.delay >= waits.delay
+    assert still.because == waits.because

@@ -124,7 +124,7 @@ def regress(world: World) -> None:
     """A server goes back to an older version, for as long as the agent needs to see it.
 
     A regression that comes and goes between two looks cannot be seen by anybody, so it is not the engine's fault: it
-    lasts at least one interval of `schedule.look_every` while the caches of just that set are waited for, else one
+    lasts at least one interval of `schedule.observe_every` while the caches of just that set are waited for, else one
     `watch`, and time in which the agent does not run, cannot write its journal, or hears no server of the zone or of
     the aliases that lead there, does not count.
     """

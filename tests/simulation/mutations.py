@@ -434,8 +434,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "dns-unobserved",
         "somebody else's change in DNS is noticed",
         "lifecycle.rules.records:_interval",
-        "return (view.spec.check_interval, 'check interval')",
-        "return (view.spec.check_interval * 1000, 'check interval')",
+        "(view.spec.check_interval, 'check interval')",
+        "(view.spec.check_interval * 1000, 'check interval')",
     ),
     Mutant(
         "servers-unverified",
@@ -450,6 +450,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "lifecycle.rules.records:_interval",
         "schedule.observe_every(view.spec, min(waited_for))",
         "schedule.observe_every(view.spec, min(waited_for)) * 10000",
+    ),
+    Mutant(
+        "regression-behind-a-late-provider",
+        "regressions are looked for also while a provider publishes late",
+        "lifecycle.rules.records:_interval",
+        'min((*found, (view.spec.check_interval, "check interval")), key=itemgetter(0))',
+        '(*found, (view.spec.check_interval, "check interval"))[0]',
     ),
     Mutant(
         "drifted-not-restored",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from operator import itemgetter
 
 from certagent.lifecycle import caches, gates, schedule
 from certagent.lifecycle.rules.rule import Offer, View
@@ -46,21 +47,22 @@ def _interval(view: View, name: TlsaName) -> tuple[timedelta, str]:
     if not caches.complete(known.observation):
         since = known.observed_at.since(known.changed_at) if known.changed_at else timedelta(minutes=4)
         return schedule.observe_again(since), "a server was not heard"
-    if known.changed_at and name.unfollowed:
-        every = schedule.observe_again(known.observed_at.since(known.changed_at), name.publish_lag)
-        return min(every, view.spec.check_interval), schedule.FOLLOWING
     seen_at = known.observed_at
+    found: list[tuple[timedelta, str]] = []
     to_come = max((item.to_come(seen_at) for item in known.cached if item.gone_at is None), default=timedelta(0))
-    if to_come > timedelta(0):
-        return min(to_come, view.spec.check_interval), "its DNS provider may yet publish what it was given"
+    if known.changed_at and name.unfollowed:
+        found.append((schedule.observe_again(seen_at.since(known.changed_at), name.publish_lag), schedule.FOLLOWING))
+    elif to_come > timedelta(0):
+        found.append((to_come, "its DNS provider may yet publish what it was given"))
+    # also while a late provider is waited for: the old set may come back at a server, and go before it has published
     waited_for = [
         name.retire_interval(item)
         for item in name.cached(view.now)
         if item.gone_at is not None and item.values != frozenset() and _matters(view.names, name, item)
     ]
     if waited_for:
-        return schedule.observe_every(view.spec, min(waited_for)), "caches are waited for"
-    return view.spec.check_interval, "check interval"
+        found.append((schedule.observe_every(view.spec, min(waited_for)), "caches are waited for"))
+    return min((*found, (view.spec.check_interval, "check interval")), key=itemgetter(0))
 
 
 def _matters(names: TlsaNames, name: TlsaName, item: caches.CachedSet) -> bool:
