@@ -22,18 +22,13 @@ import yaml
 
 import certagent
 from certagent.agent.certificate import CERTIFICATE
-from certagent.agent.plugins import BUILT_IN, loaded
+from certagent.agent.plugins import BUILT_IN, MAIL_SERVERS, built_in, loaded
 from certagent.cli.main import cli
 from certagent.config.load import load
 from certagent.config.schema import Ca, Certificate, Config, Dane, Dns, ServiceKeys
 from certagent.dns.providers import command, powerdns, program, rfc2136
 from certagent.dns.providers.protocol import Capabilities
-from certagent.mta import command as service
-from certagent.mta.dovecot import server as dovecot
-from certagent.mta.exim import server as exim
-from certagent.mta.opensmtpd import server as opensmtpd
 from certagent.mta.postfix import server as postfix
-from certagent.mta.sendmail import server as sendmail
 from certagent.report.codes import NEXT, all_codes
 from certagent.report.log import EVENTS, WORDS
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
@@ -49,14 +44,7 @@ def text(*parts: str) -> str:
     return ROOT.joinpath(*parts).read_text(encoding="utf-8")
 
 
-SERVERS: dict[str, type[msgspec.Struct]] = {
-    "postfix": postfix.Options,
-    "exim": exim.Options,
-    "dovecot": dovecot.Options,
-    "opensmtpd": opensmtpd.Options,
-    "sendmail": sendmail.Options,
-    "command": service.Options,
-}
+SERVERS: dict[str, type[msgspec.Struct]] = {name: plugin.Options for name, plugin in built_in(MAIL_SERVERS)}
 
 
 # -- the example configuration ---------------------------------------------------------------------------------------

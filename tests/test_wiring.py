@@ -61,10 +61,9 @@ class Fake:
     def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None: ...
 
 
-def test_what_ships_is_what_is_declared() -> None:
-    """BUILT_IN (found without a search) and the entry points of pyproject.toml are the same, and all can be loaded."""
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-    assert declared == BUILT_IN
+def test_what_ships_can_be_loaded() -> None:
+    """A line in `BUILT_IN` is all that a plug-in of certagent's needs."""
+    assert "entry-points" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for group in BUILT_IN.values():
         for place in group.values():
             module, _, attribute = place.partition(":")
