@@ -66,9 +66,12 @@ def obstacles(names: Iterable[TlsaName], chains: Chains, now: Instant) -> list[O
 
 
 def _urgent(name: TlsaName, strange: Chains, now: Instant) -> bool:
-    """What was met where another chain was expected breaks a set that caches may hold, or is about to expire."""
+    """What was met where another chain was expected breaks a set that is given now, or is about to expire.
+
+    What was given before says nothing: the operator may have rolled since, or the state is an old one.
+    """
     late = any(now.wall >= schedule.last_chance(chain) for chain in strange)
-    return late or any(caches.unmatched(values, chain) for values in _seen_sets(name, now) for chain in strange)
+    return late or any(caches.unmatched(values, chain) for values in name.sets for chain in strange)
 
 
 def _seen_sets(name: TlsaName, now: Instant) -> list[Values]:

@@ -101,8 +101,8 @@ class TlsaNames:
 
     @once
     def served_anywhere(self) -> Chains:
-        """The chains that a client may meet at one of those names."""
-        return distinct(chain for name in self.anywhere for chain in name.served)
+        """The chains that a client may meet at one of those names, or at one like them that was withdrawn."""
+        return distinct(chain for name in self if not name.placed for chain in name.served)
 
     @once
     def ours(self) -> Values:
@@ -184,7 +184,8 @@ class TlsaName(Whereabouts):
     @once
     def minded(self) -> Chains:
         """The chains that a change of its records must match: also those of names whose records may be these."""
-        return distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served
+        anywhere = self.names.served_anywhere
+        return distinct((*self.served, *anywhere)) if anywhere else self.served
 
     def already_served(self, chain: Chain) -> bool:
         """Every mail server surely served a chain already that has the records of this one."""

@@ -166,6 +166,14 @@ def anywhere(spec: Spec, state: State, history: History) -> list[str]:
     return [name for name in spec.tlsa_names if not _placed(spec, state, history, name)]
 
 
+def withdrawn_anywhere(spec: Spec, state: State, history: History) -> list[Chain]:
+    """What a sender may meet at such names that the configuration has no more, if every server of them is known."""
+    names = [name for name, known in state.tlsa_names.items() if name not in spec.tlsa_names and not known.undeclared]
+    found = [met(spec, state, history, name) for name in names if not _placed(spec, state, history, name)]
+    known = [at for at in found if all(server in state.mail_servers for server in at)]
+    return [chain for at in known for chains in at.values() for chain in chains]
+
+
 def _placed(spec: Spec, state: State, history: History, tlsa_name: str) -> bool:
     rounds = looks(history, tlsa_name)
     if not rounds or not everyone(rounds[-1][1]):

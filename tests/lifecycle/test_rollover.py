@@ -139,6 +139,7 @@ def test_records_are_removed_exactly_where_no_sender_needs_them(
         sets = [a.values for a in senders.answers(rounds[-1][1])] if rounds else []
         anywhere = [senders.met(spec, state, history, name) for name in senders.anywhere(spec, state, history)]
         chains = [chain for found in (met, *anywhere) for chains in found.values() for chain in chains]
+        chains += senders.withdrawn_anywhere(spec, state, history)
         unknown = any(name not in state.mail_servers for found in (met, *anywhere) for name in found)
         unmatched = any(senders.worse(before, before - values, chains) for before in sets)
         unplaced = not all(senders.places(history, name) for name in spec.tlsa_names)
@@ -181,6 +182,7 @@ def test_records_are_added_exactly_where_they_break_no_sender(
         last = [c for found in senders.met(spec, state, history, tlsa_name, last=True).values() for c in found]
         unmatched = senders.worse(frozenset[str](), values, [*last, *nowhere])
         chains += [chain for names in theirs for found in names.values() for chain in found]
+        chains += senders.withdrawn_anywhere(spec, state, history)
         unmatched = unmatched or any(senders.worse(before, before | values, chains) for before in sets)
         placed = not unplaced
         allowed = bool(sets) and known and (begun or (secure and placed and drained and one)) and not unmatched

@@ -150,6 +150,10 @@ def test_a_name_with_a_server_that_was_not_heard_may_share_any_records() -> None
     seen(TLSA_NAME, PLACE, old | {"3 1 1 " + "dd" * 32})
     seen(IMAPS, "_other.example.org.", old, ns2=Unknown("it disagrees about the alias"))
     assert against() == (adds, removes), "ns2 may lead to the same place"
+    without = replace(life.spec, tlsa_names={TLSA_NAME: ("postfix",)})
+    assert gates.may_publish(TlsaNames(without, life.state)[TLSA_NAME], issuer) == adds, (
+        "caches know it, though withdrawn"
+    )
     seen(IMAPS, "_other.example.org.", old)
     assert against() == (adds, removes), "caches may have the alias that ns2 gave until now"
     life.passes(timedelta(seconds=2 * 4200))

@@ -63,6 +63,15 @@ def test_what_matches_no_record_is_put_right_at_once(silent: bool) -> None:
     assert STRANGE.isdisjoint(life.names[TLSA_NAME].desired), "nor is its record published"
 
 
+def test_what_dns_gave_before_does_not_say_that_what_is_met_is_wrong() -> None:
+    """Nobody is heard: the operator may have rolled, or the state is an old one, and DNS has the record by now."""
+    life = drifted(Life.published())
+    life.looks(None)
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Wait]
+    life.looks(life.in_dns, None)
+    assert [type(offer) for offer in life.offers(deployment.finish)] == [st.Install], "it breaks what is given now"
+
+
 def test_dns_is_asked_before_what_was_met_is_replaced() -> None:
     """A set that came since the last observation decides."""
     life = Life.published()

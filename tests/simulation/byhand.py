@@ -68,7 +68,9 @@ def _add(world: World, host: Host, files: Files) -> None:
 
 
 def take_away(world: World) -> bool:
-    """What people do who see that their own chain is served no more: its records go, too. Whether there were any."""
+    """What people do who see that their own chain is served no more, or that a record of it stands against every swap:
+    one with TLSA parameters that certagent does not publish. It goes. Whether there were any.
+    """
     found = False
     served = {shown.chain.spki for host in world.hosts.values() for shown in host.servable()}
     for zone in world.zones:
@@ -76,7 +78,8 @@ def take_away(world: World) -> bool:
             if not isinstance(rr.content, frozenset):
                 continue
             mine = world.judge.by_hand
-            over = frozenset(v for v in rr.content if v in mine and served.isdisjoint(mine[v]))
+            against = {v for v in rr.content if not v.startswith(world.spec.tlsa_parameters)}
+            over = frozenset(v for v in rr.content if v in mine and (v in against or served.isdisjoint(mine[v])))
             if over:
                 found = True
                 world.clock.stirred_at = world.clock.t

@@ -230,8 +230,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "unplaced-forgotten",
         "no new TLSA parameters while a name that may share the records serves a chain that they do not match",
         "lifecycle.tlsaname:TlsaName.minded",
-        "distinct((*self.served, *self.names.served_anywhere)) if self.names.anywhere else self.served",
+        "distinct((*self.served, *anywhere)) if anywhere else self.served",
         "self.served",
+    ),
+    Mutant(
+        "withdrawn-may-share-nothing",
+        "a name that is withdrawn may share the records of any other while it is not known where it leads",
+        "lifecycle.tlsaname:TlsaNames.served_anywhere",
+        "distinct(chain for name in self if not name.placed for chain in name.served)",
+        "distinct(chain for name in self.anywhere for chain in name.served)",
+    ),
+    Mutant(
+        "urgent-by-memory",
+        "what is met is wrong only if it breaks what DNS gives now, not what it gave before",
+        "lifecycle.gates:_urgent",
+        "name.sets",
+        "_seen_sets(name, now)",
     ),
     Mutant(
         "left-and-believed",
