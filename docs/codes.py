@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
+from logged import logged
+from raised import exits, raised
 from tables import linked
 
 from certagent.report.codes import Code, all_codes
@@ -33,10 +36,25 @@ def error_codes() -> str:
 
 def _section(title: str, codes: dict[str, Code], said: str = "") -> Iterator[str]:
     yield from (f"## {title}", "", *([said, ""] if said else []))
-    yield from ("| code | kind | meaning | what to do |", "|---|---|---|---|")
+    yield from ("| code | kind | exit status | meaning | what to do |", "|---|---|---|---|---|")
     for code, one in codes.items():
-        yield f"| `{code}` | {one.kind} | {_cell(one.meaning)} | {_cell(one.remedy)} |"
+        status = "1 or 3" if one.kind == "condition" else exits(code, one.kind)
+        yield f"| `{code}` | {one.kind} | {status} | {_cell(one.meaning)} | {_cell(one.remedy)} |"
     yield ""
+
+
+def error_texts() -> str:
+    """What is printed with each code, as far as it stands in the code."""
+    lines = ["| code | error | hint |", "|---|---|---|"]
+    for code in all_codes():
+        texts = sorted({(one.detail, one.hint) for one in raised().get(code, ()) if one.detail.strip("…: ;")})
+        lines += [f"| `{code}` | {_plain(detail)} | {_plain(hint.strip('…') and hint)} |" for detail, hint in texts]
+    return "\n".join([*lines, ""])
+
+
+def _plain(text: str) -> str:
+    """A text as it is printed: nothing in it is markup, but a page that it names becomes a link."""
+    return linked(re.sub(r"([|<>*_\[\]`\\])", r"\\\1", " ".join(text.split())))
 
 
 def log_words() -> str:
@@ -46,9 +64,14 @@ def log_words() -> str:
 
 
 def log_events() -> str:
-    """Each event of the daemon."""
-    rows = (f"| `{event}` | {_cell(meaning)} |" for event, meaning in EVENTS.items())
-    return "\n".join(["| `event=` | meaning |", "|---|---|", *rows, ""])
+    """Each event of the daemon, with its priority and the words of its line."""
+    lines, made = ["| `event=` | meaning | priority | words |", "|---|---|---|---|"], logged()
+    for event, meaning in EVENTS.items():
+        priorities, words = made[event]
+        lines.append(
+            f"| `{event}` | {_cell(meaning)} | {' or '.join(priorities)} | {', '.join(f'`{w}`' for w in words)} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def _cell(text: str) -> str:
@@ -57,6 +80,7 @@ def _cell(text: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "error-codes": error_codes,
+    "error-texts": error_texts,
     "log-words": log_words,
     "log-events": log_events,
 }

@@ -2,8 +2,8 @@
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the manual page these are comments of
 mdoc. tests/test_docs.py holds every page to it. `draw` has the parts of a roll, `tables` those of a reader who
-looks something up, `providers` that of the DNS providers, `codes` those of errors and the log, `manual` those of the
-manual page. Each JSON schema is a file.
+looks something up, `providers` that of the DNS providers, `codes` those of errors and the log (read off the code by
+`raised` and `logged`), `manual` those of the manual page. Each JSON schema is a file.
 """
 
 from __future__ import annotations

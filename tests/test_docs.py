@@ -215,7 +215,7 @@ def test_every_error_code_is_explained() -> None:
 
 
 def test_every_code_has_its_section() -> None:
-    page = text("docs", "reference", "errors.md")
+    page = text("docs", "reference", "errors.md").partition("\n## The words of each error\n")[0]
     assert [page.count(f"\n| `{code}` |") for code in all_codes()] == [1] * len(all_codes())
 
 
@@ -373,6 +373,33 @@ def test_lines_are_wrapped(page: Path) -> None:
     """A line has at most 100 characters, apart from tables, code and generated parts."""
     lines = re.sub(r"(?s)<!-- generated: .*?<!-- end -->", "", prose(page)).splitlines()
     assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
+LONGEST_SENTENCE = 28
+"""Words. A reader who was woken at night reads a longer one twice."""
+
+
+def sentences(page: str) -> list[str]:
+    """The sentences of a page's prose, without headings, tables, code, generated parts, and lists in semicolons."""
+    plain = re.sub(r"(?ms)^ *```.*?^ *```$|<!-- generated: .*?<!-- end -->|^(?:#+ |\|).*?$", "\n\n", page)
+    plain = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]+`", "`code`", plain))
+    found: list[str] = []
+    for paragraph in re.split(r"\n\s*\n|(?m:^ *(?:[-*]|\d+\.) )", plain):
+        found += re.split(r"(?<=[.!?])[*)\"”]* (?=certagent|[A-Z`*\[\"(“])", " ".join(paragraph.split()))
+    return [sentence for sentence in found if sentence.count("; ") < 2]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_sentences_are_short(page: Path) -> None:
+    found = sentences(page.read_text(encoding="utf-8"))
+    assert [one for one in found if len(re.findall(r"\S*\w\S*", one)) > LONGEST_SENTENCE] == []
+
+
+def test_sentences_are_found() -> None:
+    """Code is one word, a list item begins a sentence, and what is generated is left out."""
+    page = "# Of it\n\nIt is `a b c`. It\ngoes on.\n- One\n- Two: [three](four.md).\n\n| a |\n"
+    page += "<!-- generated: x -->\nNo.\n<!-- end -->"
+    assert [one for one in sentences(page) if one] == ["It is `code`.", "It goes on.", "One", "Two: [three]."]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -115,3 +115,82 @@ def test_section_rules_have_one_form() -> None:
         and (len(line) != 120 or not re.fullmatch(r"\s*# -- \S.*\S -+", line))
     ]
     assert found == []
+
+
+# -- constants and sections of standards -------------------------------------------------------------------------------
+
+UNITS = re.compile(r"_(S|BYTES|CHARS|DAYS)$")
+
+
+def _constants_in_other_form(source: str) -> list[str]:
+    """Module constants with a number that have a comment in place of a docstring; those with a unit that have none."""
+    tree, lines, found = ast.parse(source), source.splitlines(), list[str]()
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        left = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        parts = {type(part) for part in ast.walk(node.value)} - {ast.Tuple, ast.BinOp, ast.UnaryOp, ast.Load}
+        numbers = all(kind is ast.Constant or issubclass(kind, ast.operator | ast.unaryop) for kind in parts)
+        values = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
+        if not numbers or not all(type(value) in {int, float} for value in values):
+            continue
+        said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        names = left.strip("()").split(", ")
+        if "  # " in lines[(node.end_lineno or 1) - 1] or (any(map(UNITS.search, names)) and not said):
+            found.append(left)
+    return found
+
+
+def test_constants_say_their_reason_in_one_form() -> None:
+    """The name ends with the unit, and the docstring below it gives the reason."""
+    found = [
+        f"{_name(path)}: {name}"
+        for path in PACKAGE
+        for name in _constants_in_other_form(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('WAIT_S = 3.0\n"""A CA is done by then."""\n', []),
+        ("WAIT_S = 3.0  # a CA is done by then\n", ["WAIT_S"]),
+        ("FIRST_S, LAST_BYTES = 1, 2 << 3\n", ["(FIRST_S, LAST_BYTES)"]),
+        ("PORT = 80\n", []),
+        ("PORT = 80  # http\n", ["PORT"]),
+        ('TEXT = "a"  # b\n', []),
+    ],
+)
+def test_other_forms_of_constants_are_found(source: str, found: list[str]) -> None:
+    assert _constants_in_other_form(source) == found
+
+
+OTHER_SECTIONS = re.compile(
+    r"§|\bsect?\. ?\d|\bRFC \d+,? (?:Sections?|sec|s\.|para|chapter)(?!tion)\b|\bRFC-?\d+,? [Ss]ec"
+    r"|\b[Ss]ections? [\d.]+ of (?:the )?RFC|\bRFC \d+, section"
+)
+
+
+def test_sections_of_standards_have_one_form() -> None:
+    """`RFC 8555 section 7.6`, in the package, its documentation and its tests."""
+    files = [*PACKAGE, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.py")]
+    found = [
+        f"{_name(path)}: {match[0]}"
+        for path in files
+        if path != Path(__file__)
+        for match in OTHER_SECTIONS.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_other_forms_of_sections_are_found() -> None:
+    wrong = [
+        "RFC 8555 §7.6",
+        "RFC8555 section 7.6",
+        "section 7.6 of RFC 8555",
+        "RFC 8555, section 7.6",
+        "RFC 8555 Section 7",
+    ]
+    assert [text for text in wrong if not OTHER_SECTIONS.search(text)] == []
+    assert not OTHER_SECTIONS.search("RFC 8555 section 7.6, RFC 8446 sections 4.2.1 and 4.2.3")

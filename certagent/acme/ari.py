@@ -18,10 +18,12 @@ from msgspec import Struct
 from certagent.acme.issuer import Window
 from certagent.pki.weburl import is_https
 
-# RFC 9773 section 4.3.2: Retry-After is what the CA wants, limits are the client's; below a minute is a burden for the
-# CA, above a day a revocation would be noticed too late. None: six hours (section 4.3.3).
 RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 60.0, 86400.0
+"""RFC 9773 section 4.3.2: Retry-After is what the CA wants, limits are the client's. Below a minute is a burden for the
+CA, above a day a revocation would be noticed too late.
+"""
 RETRY_AFTER_DEFAULT_S = 21600.0
+"""If the CA says nothing: six hours (RFC 9773 section 4.3.3)."""
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 

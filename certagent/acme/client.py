@@ -33,10 +33,14 @@ from certagent.secret import Secret
 
 T = TypeVar("T")
 
-FIRST_WAIT_S = 0.02  # a CA in the same house is done by then
-WAIT_GROWTH = 1.5  # so a wait is at most half as long as what has passed already
-LONGEST_WAIT_S = 5.0  # Boulder's own Retry-After is 3 s
-ALTERNATES_MAX = 8  # CAs have one to three
+FIRST_WAIT_S = 0.02
+"""A CA in the same house is done by then."""
+WAIT_GROWTH = 1.5
+"""So a wait is at most half as long as what has passed already."""
+LONGEST_WAIT_S = 5.0
+"""Boulder's own Retry-After is 3 s."""
+ALTERNATES_MAX = 8
+"""CAs have one to three."""
 
 
 class _Patience:

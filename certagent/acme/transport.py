@@ -35,12 +35,18 @@ from certagent.pki.weburl import is_https, place
 
 T = TypeVar("T")
 
-ANSWER_MAX_BYTES = 256 * 1024  # a chain is below 20 KiB, everything else smaller: more is no ACME
-DETAIL_MAX_CHARS = 500  # a CA's words go to the journal and the terminal
-NONCE_TRIES = 20  # RFC 8555 section 6.5: try again with the nonce of the refusal; at 60 % refusals 1 in 27000 gives up
-DIRECTORY_MAX_AGE_S = 86400.0  # a daemon lives for months, and CAs gain endpoints and profiles: look once a day
-REDIRECTS_MAX = 5  # a directory that has moved leads to the new one in one or two
-RETRY_AFTER_MAX_S = 7 * 86400.0  # the longest window of Let's Encrypt's limits; a larger wish is a mistake
+ANSWER_MAX_BYTES = 256 * 1024
+"""A chain is below 20 KiB, everything else smaller: more is no ACME."""
+DETAIL_MAX_CHARS = 500
+"""A CA's words go to the journal and the terminal."""
+NONCE_TRIES = 20
+"""RFC 8555 section 6.5: try again with the nonce of the refusal; at 60 % refusals 1 in 27000 gives up."""
+DIRECTORY_MAX_AGE_S = 86400.0
+"""A daemon lives for months, and CAs gain endpoints and profiles: look once a day."""
+REDIRECTS_MAX = 5
+"""A directory that has moved leads to the new one in one or two."""
+RETRY_AFTER_MAX_S = 7 * 86400.0
+"""The longest window of Let's Encrypt's limits; a larger wish is a mistake."""
 ERROR_TYPE = "urn:ietf:params:acme:error:"  # RFC 8555 section 6.7
 
 

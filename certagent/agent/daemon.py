@@ -210,7 +210,7 @@ class Daemon:
                     self._warned.add((name, why))
                     log.logger.warning(log.line([about, ("event", word), ("because", why)]))
             if wait is not None and self._said.get(name) != wait.because:
-                self._said[name] = wait.because  # looks while caches are waited for would only repeat it
+                self._said[name] = wait.because  # observations while caches are waited for would only repeat it
                 words: list[tuple[str, object]] = [("event", "wait"), ("for_s", f"{wait.delay.total_seconds():.0f}")]
                 log.logger.info(log.line([about, *words, ("because", wait.because)]))
             return time.monotonic() + wait.delay.total_seconds() if wait else None

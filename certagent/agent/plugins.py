@@ -46,15 +46,15 @@ BUILT_IN = {
 `type` is none of these: that reads the metadata of every installed package."""
 
 
-def loaded(place: str) -> Any:
-    """The plug-in at a place of `BUILT_IN`."""
-    module, _, attribute = place.partition(":")
+def loaded(entry: str) -> Any:
+    """The plug-in of an entry of `BUILT_IN`: module and class."""
+    module, _, attribute = entry.partition(":")
     return getattr(import_module(module), attribute)
 
 
 def built_in(group: str) -> Iterator[tuple[str, Any]]:
     """The plug-ins of a group that come with certagent, by the name that `type` takes."""
-    return ((name, loaded(place)) for name, place in BUILT_IN[group].items())
+    return ((name, loaded(entry)) for name, entry in BUILT_IN[group].items())
 
 
 def found(config: Config, group: str, section: Section) -> Any:

@@ -38,9 +38,12 @@ from certagent.facts.dns import Answer, Delegation, Hidden, Observation
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import left
 
-MAX_HOPS = 8  # aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0  # a near secondary follows in milliseconds; a far one is not flooded
-PAUSE_GROWTH = 1.5  # so what is there is known after half as long again
+MAX_HOPS = 8
+"""Aliases in a row; every hop is one more zone that can break mail (Unbound gives up after 11)."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
+"""A near secondary follows in milliseconds; a far one is not flooded."""
+PAUSE_GROWTH = 1.5
+"""So what is there is known after half as long again."""
 
 
 class Trail(Struct, frozen=True):

@@ -37,9 +37,12 @@ from certagent.pki import endpoint
 # client leaves it out (RFC 6698 section 4.1), and only who sees it can say so.
 setattr(dns.rdtypes.ANY.TLSA.TLSA, "_cert_length_by_mtype", {})  # noqa: B010
 
-UDP_PAYLOAD = 1232  # fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)
-LARGE_PAYLOAD = 4096  # what most servers take; its fragments may be lost, so only where TCP is refused
-MAX_RECORDS = 64  # far above any RRset of a mail host: more is a mistake or an attack
+UDP_PAYLOAD = 1232
+"""Fits the smallest IPv6 packet, so no fragments (DNS flag day 2020)."""
+LARGE_PAYLOAD = 4096
+"""What most servers take; its fragments may be lost, so only where TCP is refused."""
+MAX_RECORDS = 64
+"""Far above any RRset of a mail host: more is a mistake or an attack."""
 
 
 class Alias(Struct, frozen=True):

@@ -10,7 +10,8 @@ from dns.rdatatype import TXT
 
 from certagent.dns.message import canonical, value_text
 
-_STRING_MAX_BYTES = 255  # RFC 1035 section 3.3
+_STRING_MAX_BYTES = 255
+"""RFC 1035 section 3.3."""
 
 
 def text_of(rdtype: str, content: str) -> str:

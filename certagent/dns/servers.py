@@ -30,9 +30,12 @@ from certagent.facts.dns import Delegation
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import carried
 
-MAX_THREADS = 32  # 13 name servers with two addresses each fit
-MAX_ADDRESSES = 64  # of the name servers of a zone, in all: asked twice over, that takes seconds
-PARENT_SERVERS = 3  # so many of the parent's are asked: they differ only while it changes, and one may be away
+MAX_THREADS = 32
+"""13 name servers with two addresses each fit."""
+MAX_ADDRESSES = 64
+"""Of the name servers of a zone, in all: asked twice over, that takes seconds."""
+PARENT_SERVERS = 3
+"""So many of the parent's are asked: they differ only while it changes, and one may be away."""
 
 T = TypeVar("T")
 R = TypeVar("R")

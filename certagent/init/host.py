@@ -224,9 +224,9 @@ def mail_name() -> str:
 
 def is_own(address: str) -> bool:
     """Whether the address is one of this host: only such a one can be bound. Nothing is sent."""
-    algorithm = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(algorithm, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
     except OSError:
         return False
@@ -235,9 +235,9 @@ def is_own(address: str) -> bool:
 
 def inside(address: str) -> str | None:
     """The address this host would use towards `address`: behind NAT, the inside one. Nothing is sent."""
-    algorithm = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(algorithm, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 25))
             return str(probe.getsockname()[0])
     except OSError:

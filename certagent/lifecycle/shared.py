@@ -20,7 +20,7 @@ Chains = tuple[Chain, ...]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shared:
-    """What is common to TLSA names whose aliases lead to one place, or led there while caches may know it."""
+    """What is common to TLSA names whose aliases lead to one name, or led there while caches may know it."""
 
     spec: Spec
     state: State

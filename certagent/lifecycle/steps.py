@@ -73,7 +73,7 @@ class AbandonOrder(Step, frozen=True):
 
 
 class Present(Step, frozen=True):
-    """Put the responses to an order's challenges where the CA looks."""
+    """Put the responses to an order's challenges where the CA asks."""
 
     VERB: ClassVar[Verb] = "challenge"
     SUBJECT: ClassVar[str] = "key_type"
@@ -86,7 +86,7 @@ WaitsFor = Literal["all", "answering", "none"]
 
 
 class Respond(Step, frozen=True):
-    """See that the responses are in place, then let the CA look at them."""
+    """See that the responses are in place, then let the CA check them."""
 
     VERB: ClassVar[Verb] = "validation"
     SUBJECT: ClassVar[str] = "key_type"

@@ -79,7 +79,7 @@ class Layout:
             raise self._wrong(f"mode is {self._access.mode[:20]}", hint)
 
     def of(self, key_type: str) -> Files:
-        """The files of an algorithm.
+        """The files of a key type.
 
         Raises:
             Misconfigured: `mta.config`: None are configured, with the line to add.
@@ -90,7 +90,7 @@ class Layout:
         return found
 
     def paths(self, key_types: Iterable[str] | None = None) -> tuple[Path, ...]:
-        """Every file that is written for these algorithms (None: for all), in the order they are placed."""
+        """Every file that is written for these key types (None: for all), in the order they are placed."""
         return tuple(path for one in self._chosen(key_types) for path in one.placed.values())
 
     @property

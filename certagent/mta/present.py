@@ -25,6 +25,7 @@ _ELSEWHERE = "/etc/certagent/tls"
 """Where new files go if others may write into the server's own directory."""
 
 _KEY_LIMIT_BYTES = 1 << 20
+"""A key file has a few KiB, a long chain included."""
 
 
 def kept(pairs: Sequence[Pair], access: Access, shared: Collection[Identity]) -> dict[str, Any] | None:

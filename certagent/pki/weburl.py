@@ -13,6 +13,7 @@ MAX_CHARS = 2048
 """Of a CA's URLs the longest have some hundred characters."""
 
 _MAX_PLACE_CHARS = 300
+"""A few lines of a terminal."""
 
 
 def is_https(url: str) -> bool:

@@ -103,12 +103,12 @@ def probe_all(
     wrong: Callable[[Served], bool] = lambda _: False,
     budget_s: float = 0.0,
 ) -> list[Served]:
-    """Probes every service at every address under every name for every algorithm, some side by side; always in the same
+    """Probes every service at every address under every name for every key type, some side by side; always in the same
     order. There is at least one answer for each of them, unless the server turns this host away (`pace.ask`). What is
     `wrong` is asked again, for as long as the budget.
 
     A server that does not speak TLS 1.2, or not 1.3, is reported once, with the version it speaks. A host without an
-    address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each algorithm: it must
+    address, or whose addresses could not be asked for, gives an `Unknown` with address "" for each key type: it must
     not look like a host where all is well.
     """
     found: list[Served] = []

@@ -89,15 +89,21 @@ def _quoted(text: str) -> str:
     return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-class _Format(logging.Formatter):
-    _PRIORITY = {  # noqa: RUF012
-        logging.DEBUG: 7,
-        logging.INFO: 6,
-        logging.WARNING: 4,
-        logging.ERROR: 3,
-        logging.CRITICAL: 2,
-    }
+_PRIORITY = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
 
+
+def priority(level: int) -> int:
+    """The syslog priority of a level (RFC 5424 section 6.2.1)."""
+    return _PRIORITY.get(level, 6)
+
+
+class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        prefix = f"<{self._PRIORITY.get(record.levelno, 6)}>" if not sys.stderr.isatty() else ""
+        prefix = f"<{priority(record.levelno)}>" if not sys.stderr.isatty() else ""
         return f"{prefix}{printable(record.getMessage())}"

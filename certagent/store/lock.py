@@ -18,6 +18,7 @@ from pathlib import Path
 from certagent.errors import Misconfigured, Transient, Usage
 
 _FIRST_PAUSE_S = 0.01
+"""Before a lock is tried again; it doubles."""
 _LAST_PAUSE_S = 0.5
 """Steps of a reconcile loop take seconds: asking twice a second costs nothing and keeps nobody waiting."""
 

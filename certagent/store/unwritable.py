@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _HEADER_BYTES, _FRAME_BYTES = 32, 24
+"""Of the log, and of each page in it (SQLite's file format, section 4.1)."""
 _MAGIC = 0x377F0682
 """With the last bit set the checksums are of numbers in big endian."""
 _LIMIT_BYTES = 1 << 30
+"""It is read into memory as a whole: more does not fit a small host."""
 
 
 def in_memory(path: Path) -> sqlite3.Connection | None:

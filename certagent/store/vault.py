@@ -1,7 +1,7 @@
 """Private keys and issued chains on the disk, there for good when a call returns.
 
 A key is never overwritten: a record in DNS may depend on it. Only the owner can read anything here. The layout is
-`<certificate>/<id>/<algorithm>.key` and `.pem`, where the id is that of the keys or of the generation; and
+`<certificate>/<id>/<key type>.key` and `.pem`, where the id is that of the keys or of the generation; and
 `<certificate>/before/<mail server>.files` for what somebody else had installed there.
 """
 

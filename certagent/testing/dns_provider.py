@@ -27,11 +27,15 @@ DnsCheck = Callable[[Provider, str], None]
 
 A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
 DIGEST = "Zm9v_-LoqXO1PBaGvG8Y0kV7sN2qWeRtYuIoPaSdFgH"  # an ACME digest: base64url (RFC 8555 section 8.4)
-TTL_S = 3600  # deSEC's minimum, the largest known, and a common maximum; so every provider takes it as it is
-MANY = 70  # in each of three sets: more than a page of an API has, and BIND takes no more than 100 in one set
-ROUNDS = 5  # of a change that an observer must never see half done
+TTL_S = 3600
+"""DeSEC's minimum, the largest known, and a common maximum; so every provider takes it as it is."""
+MANY = 70
+"""In each of three sets: more than a page of an API has, and BIND takes no more than 100 in one set."""
+ROUNDS = 5
+"""Of a change that an observer must never see half done."""
 WRITERS, EACH = 2, 4
-TRIES = 20  # of one write against another writer who writes at most four times
+TRIES = 20
+"""Of one write against another writer who writes at most four times."""
 _TYPES: tuple[RdType, ...] = ("TLSA", "TXT")
 _checks: list[DnsCheck] = []
 

@@ -24,6 +24,7 @@ from certagent.testing.credentials import issued
 SERVED_S = 15.0
 """Until the new certificate is met everywhere after a reload: Exim loads files 5 s after the last change."""
 PROBE_S = 10.0
+"""Of one handshake with a server on this host, on a machine that has much else to do."""
 
 
 class Running(Struct, frozen=True):

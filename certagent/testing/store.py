@@ -31,6 +31,7 @@ StoreCheck = Callable[[Open], None]
 store_suite: list[StoreCheck] = []
 HOUR = timedelta(hours=1)
 LEASE_S = 60.0
+"""Of any length: the checks move the clock themselves."""
 
 
 def _check(check: StoreCheck) -> StoreCheck:

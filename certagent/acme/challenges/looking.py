@@ -26,6 +26,7 @@ _PORTS = {"http": 80, "https": 443}
 _PAGE_BYTES = 4096
 """A key authorization has some ninety."""
 _WORKERS = 8
+"""Side by side: more at once would be a burden for the web servers that are asked."""
 
 
 def not_seen(challenges: Sequence[Challenge], means: Means, look: Callable[[Challenge, str], str]) -> str:

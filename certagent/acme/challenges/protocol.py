@@ -115,7 +115,7 @@ class ChallengeType(Protocol):
         ...
 
     def present(self, challenges: Sequence[Challenge]) -> None:
-        """Put the responses where the CA looks. Those that are there stay."""
+        """Put the responses where the CA asks. Those that are there stay."""
         ...
 
     def serving(self, challenges: Sequence[Challenge], /) -> AbstractContextManager[None]:

@@ -73,7 +73,7 @@ class _Means:
 
 
 def present(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: Spend = uncounted) -> float:
-    """Put the responses where the CA looks. How long it usually takes until they are shown, in seconds; zero if
+    """Put the responses where the CA asks. How long it usually takes until they are shown, in seconds; zero if
     `ready` asks for as long in any case.
 
     Raises:
@@ -114,7 +114,7 @@ def clean_up(challenges: Sequence[Challenge], spec: Spec, edges: Edges, spend: S
 
 
 def respond(step: st.Respond, spec: Spec, state: State, edges: Edges) -> tuple[ev.AnyEvent, ...]:
-    """See that the responses are there, then let the CA look at them.
+    """See that the responses are there, then let the CA check them.
 
     A server that does not show them is passed over if the step says so: the CA asks from elsewhere, and judges.
     """

@@ -25,6 +25,7 @@ from certagent.host.files import read_private
 _VALUES = 2
 """An account keeps so many: those of a name and of its wildcard."""
 _APART_S = 1.0
+"""Between two calls: the service tells older values from newer by whole seconds."""
 _FILE_MAX_BYTES = 1 << 20
 """Thousands of accounts, with 300 bytes each."""
 _RIGHTS = "at acme-dns: username, password and subdomain as /register gave them, and this host among its `allowfrom`"

@@ -20,6 +20,7 @@ from certagent.host import deadline
 from certagent.host.files import read_trusted
 
 _CHUNK_BYTES = 64 * 1024
+"""How much is read before the size is checked again."""
 
 
 class Seen:

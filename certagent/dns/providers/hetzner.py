@@ -21,6 +21,7 @@ from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 from certagent.errors import Rejected, Transient
 
 _PAUSE_S = 0.2
+"""Before an action is asked for again. It doubles."""
 _LONGEST_PAUSE_S = 2.0
 """An action takes a second or so; the limit is 3600 requests an hour."""
 

@@ -26,6 +26,7 @@ _BUSY = "too many transactions"
 _PATIENCE_S = 5.0
 """A transaction of certagent takes well below a second; one that is open for longer was left open."""
 _PAUSE_S = 0.02
+"""Before a transaction is tried again. It doubles."""
 _TTL_MAX_DIGITS = 9
 _LIMIT_BYTES = 1 << 20
 """Of one set or one transaction, far more than any has."""

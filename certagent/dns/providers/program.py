@@ -35,8 +35,10 @@ from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRse
 from certagent.errors import Error, Misconfigured, Rejected, Transient
 from certagent.host.programs import Result
 
-MAX_ANSWER_BYTES = 64 * 1024  # hundreds of records; more is a program that has run wild
-MAX_DETAIL_CHARS = 300  # a few lines of a terminal
+MAX_ANSWER_BYTES = 64 * 1024
+"""Hundreds of records; more is a program that has run wild."""
+MAX_DETAIL_CHARS = 300
+"""A few lines of a terminal."""
 
 
 class Was(Struct, frozen=True):

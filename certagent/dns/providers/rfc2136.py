@@ -242,8 +242,10 @@ def answer_to(message: Message, wire: bytes) -> Message:
     return dns.message.from_wire(wire, keyring=message.keyring, request_mac=message.mac)
 
 
-MAX_STRING_BYTES = 255  # RFC 1035 section 3.3
-MAX_TXT_BYTES = 60_000  # RDATA has at most 65535 octets (RFC 1035 section 3.2.1), and a message no more
+MAX_STRING_BYTES = 255
+"""RFC 1035 section 3.3."""
+MAX_TXT_BYTES = 60_000
+"""RDATA has at most 65535 octets (RFC 1035 section 3.2.1), and a message no more."""
 
 
 def rdata_text(rdtype: RdType, value: str) -> str:

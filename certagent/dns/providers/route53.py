@@ -39,6 +39,7 @@ _SECRETS = ("aws_access_key_id", "aws_secret_access_key")
 _REGION = "us-east-1"
 """For the signature: the service has no region, and this one signs for it."""
 _PAUSE_S = 0.2
+"""Before a change is asked for again. It doubles."""
 _LONGEST_PAUSE_S = 5.0
 """A change takes half a minute. An account has five requests a second."""
 _POLICY = (

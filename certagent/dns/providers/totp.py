@@ -6,6 +6,7 @@ import base64
 import hmac
 
 PERIOD_S = 30
+"""RFC 6238 section 4.1: the default of X."""
 
 
 def key(text: str) -> bytes:

@@ -41,6 +41,7 @@ _RESUME_S = 5.0
 """A daemon that works needs milliseconds; one that hangs must not delay certagent."""
 
 _POLL_S = 0.02
+"""Between two questions: a session that ended ends the pause at once."""
 
 
 @contextmanager

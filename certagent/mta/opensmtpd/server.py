@@ -59,6 +59,7 @@ _PROGRAM_BYTES = 64 << 20
 """OpenSMTPD's has one MiB."""
 
 _POLL_S = 0.02
+"""Between two tries to connect after a restart."""
 
 LONGEST_PAUSE = "20s"
 

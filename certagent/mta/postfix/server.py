@@ -372,7 +372,7 @@ class Postfix:
     # -- names of files ------------------------------------------------------------------------------------------------
 
     def _names(self, key_types: Iterable[str] | None = None) -> list[str]:
-        """The files of these algorithms, or all."""
+        """The files of these key types, or all."""
         return [str(path) for path in self._layout.paths(key_types)]
 
     def _listed(self, key_types: Iterable[str]) -> dict[str, str]:

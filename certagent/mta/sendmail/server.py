@@ -52,6 +52,7 @@ _RELOAD_S = 90.0
 _GONE_S = 1.0
 """While it begins anew, none of its processes may be seen for a moment; one that ended does not come back."""
 _POLL_S = 0.02
+"""Between two tries to connect after a reload."""
 
 _WORDS = Words("name", "names", ": no TLS at all", "a second key of the same algorithm, or half of ours")
 
