@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import tomllib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from msgspec import Struct, convert
 
 from certagent.errors import Usage
+from certagent.host.files import read_text
 
 
 class Code(Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +25,7 @@ class Code(Struct, frozen=True, forbid_unknown_fields=True):
 @cache
 def all_codes() -> dict[str, Code]:
     """Every code, in the order of the file."""
-    text = files("certagent.report").joinpath("errors.toml").read_text(encoding="utf-8")
+    text = read_text(Path(__file__).with_name("errors.toml"))
     return convert(tomllib.loads(text), dict[str, Code])
 
 
