@@ -107,8 +107,8 @@ def _change_tlsa(
     before_write: Callable[[ev.Superseding], None],
 ) -> frozenset[Value]:
     """One read and at most one write; what is left to do."""
-    capabilities = provider.capabilities
     found = provider.get(name, "TLSA")
+    capabilities = provider.capabilities  # which know more of a zone that was read
     before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
     adds = isinstance(step, st.Publish)
     wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
