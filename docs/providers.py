@@ -16,7 +16,9 @@ HEADS = {
     "atomic": "atomic",
     "precondition": "checks before it writes",
     "ttl_floor_s": "least TTL",
+    "ttl_scope": "TTL of",
     "publish_lag_s": "publishes within",
+    "propagation_status": "says when",
     "writes_per_day": "writes a day",
 }
 
@@ -54,10 +56,10 @@ def page() -> str:
 
 def _cell(key: str, value: object) -> str:
     match key, value:
-        case "atomic", _:
+        case (("atomic" | "propagation_status"), _):
             return "yes" if value else "no"
-        case "precondition", "none":
-            return "nothing"
+        case (("precondition" | "ttl_scope"), str()):
+            return {"none": "nothing", "zone": "the zone", "new": "a new set"}.get(value, value)
         case (("ttl_floor_s" | "publish_lag_s"), 0):
             return "-"
         case (("ttl_floor_s" | "publish_lag_s"), int() | float()):

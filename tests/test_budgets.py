@@ -207,6 +207,7 @@ def test_a_trial_of_a_zone_is_counted_or_refused(wiring: Wiring, before: int) ->
         "config": wiring.config,
         "journal": wiring.journal,
         "lock": wiring.lock,
+        "budgets": wiring.budgets,
         "zones": site.edges.zones,
         "resolver": lambda: SimpleNamespace(final=site.final, wait_for_txt=print),
         "providers": lambda: [SimpleNamespace(zones=(ZONE,), capabilities=site.capabilities)],

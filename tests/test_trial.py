@@ -109,6 +109,12 @@ def test_a_provider_that_publishes_late_is_waited_for_without_a_storm(site: Site
     assert site.there == SOME
 
 
+def test_a_provider_that_says_when_it_is_published_is_not_waited_for_again(site: Site) -> None:
+    """Its write has ended then; DNS is asked as at one that publishes at once."""
+    site.capabilities = Capabilities(publish_lag_s=1200, propagation_status=True)
+    assert [one for one in said(site.trial()) if one.startswith("note")] == []
+
+
 def test_what_the_provider_does_not_have_any_more_is_an_error(site: Site) -> None:
     site.forgets = True
     assert [one.partition(" ")[0] for one in said(site.trial())] == ["ok", "error", "error", "ok"]

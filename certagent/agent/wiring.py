@@ -262,12 +262,13 @@ class Wiring:
             ahead=self._ahead,
             listeners=self._listeners,
         )
-        edges.budgets_elsewhere = partial(self._budgets_beside, certificate)
+        edges.budgets_elsewhere = partial(self.budgets, beside=certificate)
         return edges
 
-    def _budgets_beside(self, certificate: str) -> Iterator[ZoneBudget]:
-        names = [name for name in self.journal.names() if name != certificate]
-        return (budget for state in self.journal.states(names) for budget in state.budgets)
+    def budgets(self, *, beside: str = "") -> tuple[ZoneBudget, ...]:
+        """What certificates wrote to zones whose providers take only so many writes a day; all of them but one."""
+        names = [name for name in self.journal.names() if name != beside]
+        return tuple(budget for state in self.journal.states(names) for budget in state.budgets)
 
 
 P = ParamSpec("P")

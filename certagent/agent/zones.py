@@ -64,10 +64,22 @@ def dns_zones(config: Config) -> tuple[DnsZone, ...]:
     found: list[DnsZone] = []
     for section in config.providers.values():
         able = _capabilities(config, section)
-        lag = timedelta(seconds=able.publish_lag_s)
         zones = cast("list[object]", section.options.get("zones") or [])
-        found += [DnsZone(absolute(zone), lag, able.ttl_floor_s) for zone in zones if isinstance(zone, str)]
+        found += [_zone(absolute(zone), able) for zone in zones if isinstance(zone, str)]
     return tuple(found)
+
+
+def asked_zones(providers: list[Provider]) -> tuple[DnsZone, ...]:
+    """The same of providers that were asked: what a service says of its zones alone, a TTL, is known by then."""
+    found: list[DnsZone] = []
+    for provider in providers:
+        able = _asked(provider)
+        found += [_zone(zone, able) for zone in provider.zones]
+    return tuple(found)
+
+
+def _zone(zone: str, able: Capabilities) -> DnsZone:
+    return DnsZone(zone, timedelta(seconds=able.publish_lag_s), able.ttl_floor_s, able.ttl_scope, able.writes_per_day)
 
 
 def _capabilities(config: Config, section: Section) -> Capabilities:
@@ -78,7 +90,16 @@ def _capabilities(config: Config, section: Section) -> Capabilities:
     if isinstance(stated, Capabilities):
         return stated
     try:
-        return cast("Provider", plugins.made(config, plugins.DNS_PROVIDERS, section)).capabilities
+        return _asked(cast("Provider", plugins.made(config, plugins.DNS_PROVIDERS, section)))
+    except Error:  # as in `_asked`
+        return Capabilities()
+
+
+def _asked(provider: Provider) -> Capabilities:
+    from certagent.dns.providers.protocol import Capabilities
+
+    try:
+        return provider.capabilities
     except Error:  # nothing can be written there now; the error is reported when that is tried
         return Capabilities()
 

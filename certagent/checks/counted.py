@@ -30,7 +30,7 @@ class Counted:
             return
         journal = self._wiring.journal
         with self._wiring.lock.held(LOCK_S, "counts a write of a trial"):
-            every = (one for state in journal.states(journal.names()) for one in state.budgets)
+            every = self._wiring.budgets()
             wait, why = writes.next_one(budget.together(every, zone, per_day), journal.now(), urgent=self._removes)
             if wait:
                 raise Transient("dns.budget", why, "try it then; certagent status has the count")

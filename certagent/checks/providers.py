@@ -83,7 +83,8 @@ def trial(wiring: Wiring, zone: str) -> Iterator[Finding]:
             yield Finding("ok", what, f"wrote a TXT value at {final} in {took_s:.2f} s")
             if not able.challenges_only:
                 yield _read_back(wiring, zone, final, values, what)
-            if (lag_s := able.publish_lag_s) > LATE_S:
+            lag_s = 0.0 if able.propagation_status else able.publish_lag_s  # its write has waited for it
+            if lag_s > LATE_S:
                 lag, most = (brief(timedelta(seconds=seconds)) for seconds in (lag_s, PATIENCE_S + 2 * lag_s))
                 yield Finding("note", what, f"the provider publishes within {lag}; waiting for at most {most}")
             yield _seen(wiring, final, value, lag_s, what)

@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from certagent.acme.challenges import loaded
 from certagent.acme.challenges.protocol import Offer
 from certagent.agent.act import challenges as act
 from certagent.agent.act import hiding, issuing, serving
 from certagent.agent.edges import Edges
 from certagent.agent.wiring import Wiring
+from certagent.agent.zones import asked_zones
 from certagent.checks import delegation, undeclared, wildcards
 from certagent.checks.counted import Counted
 from certagent.errors import Error, Misconfigured, NoProvider, NotYet, Transient, Unsafe
@@ -37,6 +40,7 @@ from certagent.mta.server import Advice, Server, Stop
 from certagent.pki import tlsa
 from certagent.report.findings import Finding, Rehearsal, dnssec, no_time_to_roll
 from certagent.report.words import brief, count
+from certagent.report.zones import planned
 
 
 class _Run:
@@ -112,6 +116,9 @@ def rehearse(wiring: Wiring, name: str, report: Callable[[Finding], None]) -> Re
     with run.trying("CA"):
         for key_type, chain in _issue(run, wiring, name, spec, edges):
             run.found(*no_time_to_roll(spec, state, key_type, chain))
+    spec = replace(spec, zones=asked_zones(wiring.providers()))
+    limits = planned(spec, state, wiring.budgets(), now)
+    run.found(*(Finding("note", f"zone {one.zone}", "; ".join(one.limits)) for one in limits))
     timeline = tuple(forecast(spec, state, now))
     return Rehearsal(name, tuple(run.findings), tuple(run.written), tuple(run.removed), timeline, run.kind)
 

@@ -19,19 +19,22 @@ from certagent.report.terminal import columns, say, show
 def plan(path: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Show what would be done next, and when, with the reasons. Asks nobody and changes nothing."""
     from certagent.lifecycle.forecast import forecast
-    from certagent.report import text, views
+    from certagent.report import text, views, zones
 
     wiring, entries = wired(path, names)
-    now = wiring.journal.now()
-    found = tuple(
-        views.PlannedCertificate(name, views.planned(forecast(wiring.spec(name), wiring.journal.state(name), now)))
-        for name in (entry.spec.name for entry in entries)
-    )
+    now, budgets = wiring.journal.now(), wiring.budgets()
+    found: list[views.PlannedCertificate] = []
+    for name in (entry.spec.name for entry in entries):
+        spec, state = wiring.spec(name), wiring.journal.state(name)
+        steps = views.planned(forecast(spec, state, now))
+        found.append(views.PlannedCertificate(name, steps, zones.planned(spec, state, budgets, now)))
     if as_json:
-        click.echo(text.to_json(views.Plan(views.VERSION, found)))
+        click.echo(text.to_json(views.Plan(views.VERSION, tuple(found))))
         return
     for one in found:
         say(f"{one.name}: what comes next if nothing more fails")
+        for zone in one.zones:
+            say(f"  {zone}")
         say(text.timeline(one.steps))
 
 

@@ -31,6 +31,10 @@ class DnsZone(Struct, frozen=True):
     """How long the provider usually takes until its name servers give what was written."""
     ttl_floor_s: int = 0
     """A smaller TTL is raised to it."""
+    ttl_scope: str = "set"
+    """What has one TTL: as in `Capabilities`."""
+    writes_per_day: int | None = None
+    """How many writes it takes in a day; None: no known limit."""
 
 
 class Spec(Struct, frozen=True):

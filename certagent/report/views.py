@@ -21,6 +21,7 @@ from certagent.report.findings import Finding, Outcome, Rehearsal, worst
 from certagent.report.status import Date, Failure
 from certagent.report.step import Failed, StepReport
 from certagent.report.words import brief, step_words
+from certagent.report.zones import PlannedZone
 
 VERSION = 1
 
@@ -46,6 +47,8 @@ class PlannedCertificate(Struct, frozen=True):
 
     name: str
     steps: tuple[Planned, ...]
+    zones: tuple[PlannedZone, ...] = ()
+    """Whose DNS providers make waits longer or count writes."""
 
 
 class Plan(Struct, frozen=True):

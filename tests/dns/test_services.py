@@ -16,7 +16,7 @@ from tests.dns.fakes.service import TOKEN, Fault, Service, private
 
 ZONE = "example.org."
 NAME = f"_25._tcp.mx1.{ZONE}"
-A = "3 1 1 " + "a" * 64
+A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
 
 
 @pytest.fixture
@@ -64,6 +64,54 @@ def test_what_is_changed_just_now_is_tried_again(both: tuple[Any, Provider], sta
     with pytest.raises(Transient, match="please retry"):
         provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
     provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
+
+
+@pytest.mark.parametrize("both", ["hetzner"], indirect=True)
+@pytest.mark.parametrize("gone", [{A}, {A, B}])
+def test_what_somebody_else_removed_just_now_is_no_error(both: tuple[Any, Provider], gone: set[str]) -> None:
+    """The service answers 404, and removes none of those that it was given."""
+    fake, provider = both
+    provider.add(NAME, "TLSA", frozenset({A, B, C}), 3600, provider.get(NAME, "TLSA"))
+
+    def removed_by_another() -> None:
+        fake.arrived = lambda: None
+        rrset = fake.sets["_25._tcp.mx1", "TLSA"]
+        rrset["records"] = [record for record in rrset["records"] if record["value"] not in gone]
+
+    before = provider.get(NAME, "TLSA")
+    fake.arrived = removed_by_another
+    provider.remove(NAME, "TLSA", frozenset({A, B}), before)
+    found = provider.get(NAME, "TLSA")
+    assert found
+    assert found.values == {C}
+
+
+@pytest.mark.parametrize("both", ["hetzner"], indirect=True)
+def test_what_somebody_else_added_just_now_is_tried_again(both: tuple[Any, Provider]) -> None:
+    fake, provider = both
+    provider.add(NAME, "TLSA", frozenset({B}), 3600, provider.get(NAME, "TLSA"))
+    before = provider.get(NAME, "TLSA")
+
+    def added_by_another() -> None:
+        fake.sets["_25._tcp.mx1", "TLSA"]["records"].append({"value": A, "comment": ""})
+
+    fake.arrived = added_by_another
+    with pytest.raises(Transient, match="record exists"):
+        provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
+
+
+@pytest.mark.parametrize("both", ["hetzner"], indirect=True)
+def test_a_write_ends_when_the_zone_is_published(both: tuple[Any, Provider]) -> None:
+    """Or says that it is accepted, and not more."""
+    fake, provider = both
+    before = provider.get(NAME, "TLSA")
+    fake.statuses = ["updating", "updating"]
+    provider.add(NAME, "TLSA", frozenset({A}), 3600, before)
+    assert fake.statuses == []
+    fake.statuses = ["error"]
+    with pytest.raises(Transient, match="status error") as caught:
+        provider.remove(NAME, "TLSA", frozenset({A}), provider.get(NAME, "TLSA"))
+    assert caught.value.code == "dns.unknown_outcome"
 
 
 @pytest.mark.parametrize("both", ["porkbun"], indirect=True)

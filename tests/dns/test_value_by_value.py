@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from certagent.agent.act.dispatch import act
 from certagent.agent.act.records import add_txt, remove_txt
-from certagent.agent.edges import Edges
+from certagent.agent.edges import Edges, Zones
 from certagent.dns.providers.protocol import Provider
 from certagent.errors import NotAtomic
 from certagent.lifecycle import events as ev
@@ -152,6 +152,17 @@ def test_the_provider_is_not_called_where_nothing_is_to_change(site: Site) -> No
     assert len(site.sets) == (calls + 4 if site.capabilities.on_command else calls)
 
 
+def test_a_provider_that_says_when_it_is_published_has_waited_for_it(site: Site) -> None:
+    """So nothing more is waited for; but an earlier write, whose answer may be lost, says nothing of it."""
+    zones, name = cast("Zones", site), f"_acme-challenge.mx1.{ZONE}"
+    able, values = site.capabilities, frozenset({"v" * 43})
+    says = site.provider.capabilities.propagation_status
+    assert add_txt(zones, ZONE, name, values, 3600) == (0.0 if says else able.publish_lag_s)
+    assert add_txt(zones, ZONE, name, values, 3600) == able.publish_lag_s
+
+
 def test_the_services_that_are_meant() -> None:
     """By what they publish of themselves."""
     assert {"netcup", "porkbun", "cloudflare"} <= {known.name for known in KNOWN}
+    says = {known.name for known in KNOWN if known.kind.capabilities.propagation_status}
+    assert says == {"hetzner", "route53"}

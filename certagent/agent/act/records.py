@@ -107,8 +107,8 @@ def _change_tlsa(
     before_write: Callable[[ev.Superseding], None],
 ) -> frozenset[Value]:
     """One read and at most one write; what is left to do."""
-    capabilities = provider.capabilities
     found = provider.get(name, "TLSA")
+    capabilities = provider.capabilities  # which know more of a zone that was read
     before, ttl_s = (found.values, found.ttl_s) if found else (frozenset[str](), 0)
     adds = isinstance(step, st.Publish)
     wanted_s = max(step.ttl_s, capabilities.ttl_floor_s) if adds else ttl_s
@@ -190,20 +190,22 @@ def _where(tlsa_name: TlsaName, edges: Edges) -> tuple[str, str]:
 def add_txt(zones: Zones, zone: str, name: str, values: frozenset[str], ttl_s: int, spend: Spend = uncounted) -> float:
     """Add TXT values beside those of others.
 
-    Returns how long the provider usually takes to show them, in seconds.
+    Returns how long the provider usually takes from now on to show them, in seconds.
     """
     with zones.writing(zone, name) as provider:
 
-        def change() -> None:
+        def change() -> bool:
             found = provider.get(name, "TXT")
             new = not found or not values <= found.values
             if new:
                 spend(zone, provider.capabilities)
             if new or provider.capabilities.on_command:
                 provider.add(name, "TXT", values, ttl_s, found)
+            return new
 
-        _try_again(change)
-        return provider.capabilities.publish_lag_s
+        new, able = _try_again(change), provider.capabilities
+        # of what is there already nobody has said that it is published: the answer to an earlier write may be lost
+        return 0.0 if new and able.propagation_status else able.publish_lag_s
 
 
 def remove_txt(zones: Zones, zone: str, name: str, values: frozenset[str], spend: Spend = uncounted) -> None:

@@ -3,12 +3,14 @@
 Source: https://docs.hetzner.cloud/reference/cloud#tag/zone-rrsets
 
 Records are added and removed by value, several in one action; nothing compares what was there before. The TTL of a set
-that exists is changed by an action that comes first.
+that exists is changed by an action that comes first. When the actions are done, the zone's status says whether it is
+published at the authoritative name servers.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -19,6 +21,7 @@ from certagent.dns.providers.compare import Change, ReadCompareWrite
 from certagent.dns.providers.http import HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType, RRset, Ttl
 from certagent.errors import Rejected, Transient
+from certagent.host import deadline
 
 _PAUSE_S = 0.2
 """Before an action is asked for again. It doubles."""
@@ -48,6 +51,7 @@ class _Found(Struct):
 
 class _Zone(Struct):
     ttl: Ttl
+    status: Literal["ok", "updating", "error"]
 
 
 class _ZoneFound(Struct):
@@ -73,7 +77,8 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
     """See `certagent.dns.providers.protocol.Provider` for what the methods promise, and `HttpProvider`."""
 
     SERVICE = "Hetzner"
-    LATER = ("conflict:", "locked:")
+    LATER = ("conflict:", "locked:", "uniqueness_error:")
+    """The last: somebody added the same value after it was read."""
     RIGHTS = "in the Hetzner console: an API token of the zone's project, with the right to read and write"
     Options = Options
     capabilities = Capabilities(ttl_floor_s=60, publish_lag_s=30, propagation_status=True)
@@ -115,33 +120,63 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
         return RRset(frozenset(text_of(rdtype, value) for value in own), ttl_s) if own else None, own
 
     def write(self, name: str, rdtype: RdType, change: Change, records: list[str]) -> None:
-        """By value; what is removed is named as the service wrote it."""
-        place = self._place(name, rdtype)
+        """By value; what is removed is named as the service wrote it. It ends when the zone is published."""
+        until, place = time.monotonic() + deadline.left(self._timeout_s), f"{self._place(name, rdtype)}/actions"
         if change.removed:
-            own = [value for value in records if text_of(rdtype, value) in change.removed]
-            self._act(f"{place}/actions/remove_records", {"records": [{"value": value} for value in own]})
-            return
-        if change.before and change.before.ttl_s != change.ttl_s:
-            self._act(f"{place}/actions/change_ttl", {"ttl": change.ttl_s})
+            if not self._remove(place, rdtype, change.removed, records, until):
+                # somebody removed one of them just now, and so none was removed
+                self._remove(place, rdtype, change.removed, self.read(name, rdtype)[1], until)
+        elif change.before and change.before.ttl_s != change.ttl_s:
+            self._act(f"{place}/change_ttl", {"ttl": change.ttl_s}, until)
         if change.added:
             new = [{"value": value_of(rdtype, value)} for value in sorted(change.added)]
-            self._act(f"{place}/actions/add_records", {"records": new, "ttl": change.ttl_s})
+            self._act(f"{place}/add_records", {"records": new, "ttl": change.ttl_s}, until)
+        self._publish(name, until)
+
+    def _remove(self, place: str, rdtype: RdType, values: frozenset[str], records: list[str], until: float) -> bool:
+        """False: one of them is not there any more."""
+        own = [{"value": value} for value in records if text_of(rdtype, value) in values]
+        return not own or self._act(f"{place}/remove_records", {"records": own}, until, accept=(404,))
 
     def _place(self, name: str, rdtype: str) -> str:
         zone, label = self._located(name)
         return f"/zones/{zone}/rrsets/{label}/{rdtype}"
 
-    def _act(self, path: str, body: dict[str, Any]) -> None:
-        """Ends when the action is done."""
-        action = self._api.call("POST", path, body).read(_Done).action
-        deadline, pause_s = time.monotonic() + self._timeout_s, _PAUSE_S
-        while action.status == "running":
-            if time.monotonic() + pause_s > deadline:
-                raise Transient("dns.unknown_outcome", f"Hetzner: action {action.id} is not done after some time")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _act(self, path: str, body: dict[str, Any], until: float, accept: tuple[int, ...] = ()) -> bool:
+        """Ends when the action is done; False: its answer was a status of `accept`."""
+        answer = self._api.call("POST", path, body, accept=accept)
+        if answer.status in accept:
+            return False
+        action = answer.read(_Done).action
+        for _ in _pauses(until):
+            if action.status != "running":
+                break
             answer = self._api.call("GET", f"/zones/actions/{action.id}", lost="dns.unknown_outcome")
             action = answer.read(_Done).action
+        if action.status == "running":
+            raise Transient("dns.unknown_outcome", f"Hetzner: action {action.id} is not done after some time")
         if action.status == "error":
             said = action.error or _Error()
             raise Rejected("dns.rejected", self._api.said(f"{said.code}: {said.message}"))
+        return True
+
+    def _publish(self, name: str, until: float) -> None:
+        """Ends when the authoritative name servers have the zone as it is now."""
+        (zone, _), status = self._located(name), "updating"
+        for _ in _pauses(until):
+            status = self._api.call("GET", f"/zones/{zone}", lost="dns.unknown_outcome").read(_ZoneFound).zone.status
+            if status == "ok":
+                return
+            if status == "error":
+                break
+        raise Transient("dns.unknown_outcome", f"Hetzner: accepted, and not published: {zone} has status {status}")
+
+
+def _pauses(until: float) -> Iterator[None]:
+    """At once, then after growing pauses until then."""
+    pause_s = _PAUSE_S
+    yield
+    while time.monotonic() + pause_s <= until:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        yield

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from certagent.dns.presentation import text_of
 from certagent.dns.providers.about import About
@@ -92,13 +93,15 @@ class Netcup(HttpProvider, RecordByRecord):
         return str(data["longmessage"])
 
     def records(self, name: str, rdtype: RdType) -> list[Record]:
-        """Of the zone's one list, with the zone's one TTL."""
+        """Of the zone's one list, with the zone's one TTL, which counts from then on: no record gets a smaller one."""
         zone, label = self._located(name)
-        ttl = self._action("infoDnsZone", zone).read(_Zone).ttl
+        ttl_s = int(self._action("infoDnsZone", zone).read(_Zone).ttl or 0)
+        if ttl_s > self.capabilities.ttl_floor_s:
+            self.capabilities = replace(self.capabilities, ttl_floor_s=ttl_s)
         found = self._action("infoDnsRecords", zone, none=(_NO_RECORDS,))
         listed = found.read(_Records).dnsrecords if found.data else []
         same = [r for r in listed if (r.hostname.lower(), r.type) == (label, rdtype)]
-        return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), int(ttl or 0), r.destination) for r in same]
+        return [Record(r.id, name, rdtype, text_of(rdtype, r.destination), ttl_s, r.destination) for r in same]
 
     def create(self, name: str, rdtype: RdType, value: str, ttl_s: int) -> None:  # noqa: ARG002 -- the zone has one
         """See `RecordByRecord`."""

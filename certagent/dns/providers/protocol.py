@@ -8,8 +8,8 @@ Rules that every provider keeps; `certagent.testing.dns_provider_suite` checks t
   written, and the error is `dns.changed`.
 - **Idempotent.** Adding what is there and removing what is not there succeed and change nothing.
 - **Atomic**, unless `capabilities` say otherwise: all values of one call appear or vanish together.
-- **Time limit.** A call returns or raises within its `timeout`. It waits for the provider's answer, not for
-  propagation.
+- **Time limit.** A call returns or raises within its `timeout`. It waits for the provider's answer, and not for
+  propagation, unless `propagation_status` is stated.
 - **After an error** a change may have happened (`Transient`), or surely has not (`Rejected`, `Misconfigured`, and
   `dns.changed`). certagent then asks the authoritative servers, which know.
 - **Names** are absolute, lower case, with the final dot, and lie inside `zones`. CNAMEs were followed already.
@@ -67,7 +67,8 @@ class Capabilities(Struct, frozen=True):
     writes_per_day: int | None = None
     """How many writes to one zone it accepts in a day; None: no known limit."""
     propagation_status: bool = False
-    """It can say whether all its name servers give what was written."""
+    """It says when all its name servers give what was written, and a write returns only then. So the CA is asked as
+    soon as DNS shows a challenge. TLSA counts with `publish_lag_s` all the same, since an answer may get lost."""
     on_command: bool = False
     """A command at the end of each change publishes it. The command may get lost, so a change that is there already is
     asked for once more."""

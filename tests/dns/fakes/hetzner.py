@@ -26,6 +26,8 @@ class Hetzner(Service):
         super().__init__(directory)
         self.sets: dict[tuple[str, str], dict[str, Any]] = {}
         self.actions: list[dict[str, Any]] = []
+        self.statuses: list[str] = []
+        """Of the zone, one for each time that it is asked for; then it is published."""
 
     def answer(self, asked: Asked) -> Reply:
         if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -35,7 +37,8 @@ class Hetzner(Service):
         if asked.method == "GET" and (zone := re.fullmatch(r"/zones/([^/]+)", asked.path)):
             if zone[1] not in (ZONE, str(ID)):
                 return error(404, "not_found", "zone not found")
-            return 200, {"zone": {"id": ID, "name": ZONE, "ttl": 3600, "mode": "primary", "status": "ok"}}
+            status = self.statuses.pop(0) if self.statuses else "ok"
+            return 200, {"zone": {"id": ID, "name": ZONE, "ttl": 3600, "mode": "primary", "status": status}}
         if not (place := PLACE.fullmatch(asked.path)):
             return TEAPOT, None
         zone_name, name, type_, action = place.groups()
