@@ -51,8 +51,9 @@ class Observed(NamedTuple):
     """Of one change, with the read before it."""
 
     def agrees(self, stated: Capabilities) -> bool:
-        """Whether the provider states the same of itself."""
-        return self[1:3] + self[4:6] == (stated.atomic, stated.precondition, stated.ttl_floor_s, stated.ttl_scope)
+        """Whether the provider states the same of itself. The one TTL of a zone is met as it is, and has no least."""
+        floor_s = 0 if stated.ttl_scope == "zone" else stated.ttl_floor_s
+        return self[1:3] + self[4:6] == (stated.atomic, stated.precondition, floor_s, stated.ttl_scope)
 
     def row(self) -> str:
         """Of the table."""
