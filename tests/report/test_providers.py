@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1\n")
     lines = [f"elsewhere = {__name__}:Elsewhere", "broken = no.such.module:Provider", f"knot = {__name__}:Elsewhere"]
     (info / "entry_points.txt").write_text("\n".join([f"[{DNS_PROVIDERS}]", *lines, ""]))
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
 
 @pytest.mark.usefixtures("installed")
@@ -53,7 +54,10 @@ def test_an_extra_that_is_not_installed_is_named_with_the_remedy(kind: str, monk
         return {one.type: one.trouble for one in providers.known({}).providers}
 
     assert set(troubles().values()) == {""}
-    monkeypatch.setattr(child, "find_spec", lambda _library: None)
+
+    def nowhere(_library: str) -> None: ...
+
+    monkeypatch.setattr(child, "find_spec", nowhere)
     found = troubles()
     assert {name for name, trouble in found.items() if trouble} == {"route53", "lexicon"}
     assert found[kind].endswith(f"-m pip install 'certagent[{kind}]'")
