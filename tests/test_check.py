@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from certagent.agent.edges import Edges
 from certagent.checks import served
-from certagent.facts.dns import Answer, Delegation, Hidden, Observation
+from certagent.facts.dns import Answer, Delegation, Hidden, Late, Observation
 from certagent.facts.tls import Served
 from certagent.facts.unknown import Unknown
 from certagent.lifecycle import events as ev
@@ -39,6 +39,7 @@ class World:
         self.serves = next(iter(life.state.newest.chains.values())) if life.state.newest else None
         self.servers = {"postfix": self}
         self.files: dict[str, bytes] = {}
+        self.serial = {NS1: 7, NS2: 7}
         self.would_hide: tuple[Hidden, ...] = ()
         self.delegated = Delegation("example.org.", "org.", frozenset({"ns1."}), {"ns1.": ()}, {"ns1.": ("192.0.2.1",)})
 
@@ -68,6 +69,9 @@ class World:
 
     def delegation(self, _: str) -> Delegation:
         return self.delegated
+
+    def serials(self, _: str, __: timedelta) -> dict[str, int]:
+        return self.serial
 
     def probe(self, services: object, _: object) -> list[Served]:
         return [Served("mx1.example.org", "", 25, ECDSA, self.serves or Unknown("nothing there"), 0.01)]
@@ -229,6 +233,32 @@ def test_a_change_that_the_world_does_not_show_gets_a_code_and_an_age() -> None:
     assert said(life) == []
     life.looks(publish.values)
     assert said(life) == []
+
+
+def test_a_server_whose_transfer_is_late_is_named_with_both_serials() -> None:
+    """In `check`, and where a change is not shown in time. Serials go round at 2^32 (RFC 1982)."""
+    world = World(Life.published())
+    assert outcomes(world, "serials of example.org.") == {"ok"}
+    world.serial = {NS1: 3, NS2: 2**32 - 2}
+    assert world.bad() == [
+        f"warning serials of example.org.: {NS2} lags: "
+        "it is at serial 4294967294, others are at 3: its transfer is late"
+    ]
+
+
+def test_a_change_that_is_not_shown_names_the_serial_of_the_server_that_lags() -> None:
+    life = Life()
+    publish = life.until(st.Publish)
+    assert isinstance(publish, st.Publish)
+    life.does(publish, ev.Published(tlsa_name=TLSA_NAME, values=publish.values, lane=publish.lane))
+    life.passes(schedule.UNSHOWN)
+    life.looks(frozenset(), publish.values)
+    assert life.tlsa_name.observation
+    server = next(s for s, a in life.tlsa_name.observation.answers.items() if isinstance(a, Answer) and not a.values)
+    seen = replace(life.tlsa_name.observation, late={server: Late(5, 7)})
+    life.happens(ev.Observed(tlsa_name=TLSA_NAME, observation=seen))
+    [condition] = conditions(life.spec, life.state, life.now)
+    assert f"; {server}: it is at serial 5, others are at 7: its transfer is late" in condition.detail
 
 
 def limited(life: Life, retry_after: timedelta) -> None:

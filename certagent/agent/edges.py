@@ -72,6 +72,10 @@ class Resolver(Protocol):
         """Which servers the zone of a name lists, and to which its parent delegates it."""
         ...
 
+    def serials(self, zone: str, budget: timedelta) -> dict[str, int]:
+        """The serials of a zone at its servers; asked again until none is late or the budget is over."""
+        ...
+
     def addresses(self, host: str) -> tuple[str, ...]:
         """Every A and AAAA."""
         ...

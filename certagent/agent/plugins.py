@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from certagent.agent.bounded import Bounded
 from certagent.config.schema import Config
 from certagent.config.yaml import Section
 from certagent.errors import Misconfigured, Usage
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 DNS_PROVIDERS = "certagent.dns_providers"
 MAIL_SERVERS = "certagent.mail_servers"
@@ -57,6 +60,13 @@ def built_in(group: str) -> Iterator[tuple[str, Any]]:
     return ((name, loaded(entry)) for name, entry in BUILT_IN[group].items())
 
 
+def of_others(group: str) -> dict[str, EntryPoint]:
+    """The entry points of other packages, by the name that `type` takes; certagent's own names are certagent's."""
+    from importlib.metadata import entry_points  # reads the metadata of every installed package
+
+    return {one.name: one for one in entry_points(group=group) if one.name not in BUILT_IN[group]}
+
+
 def found(config: Config, group: str, section: Section) -> Any:
     """The plug-in that a section of the configuration names.
 
@@ -66,9 +76,7 @@ def found(config: Config, group: str, section: Section) -> Any:
     ours = BUILT_IN[group].get(section.type)
     if ours:
         return loaded(ours)
-    from importlib.metadata import entry_points  # reads the metadata of every installed package
-
-    others = {e.name: e for e in entry_points(group=group)}
+    others = of_others(group)
     if section.type not in others:
         known = ", ".join(sorted({*BUILT_IN[group], *others}))
         raise config.wrong((*section.place, "type"), f"unknown type {section.type!r}", f"known: {known}")

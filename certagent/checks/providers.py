@@ -10,15 +10,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
 from certagent.agent.act.challenges import TXT_TTL_S
 from certagent.agent.act.records import add_txt, remove_txt
 from certagent.agent.act.spending import Spend, uncounted
-from certagent.agent.plugins import DNS_PROVIDERS, built_in
+from certagent.agent.plugins import DNS_PROVIDERS, built_in, of_others
 from certagent.agent.wiring import Wiring
 from certagent.checks.counted import Counted
+from certagent.dns.providers.about import About
+from certagent.dns.providers.child import InChild
+from certagent.dns.providers.program import printable
 from certagent.dns.providers.protocol import Capabilities
 from certagent.errors import Error, Misconfigured, NotYet
 from certagent.report.findings import Finding
@@ -37,12 +41,31 @@ ROUNDS = 20
 
 
 def known(configured: dict[str, tuple[str, ...]]) -> Providers:
-    """All that come with certagent; `configured` has zones by type."""
-    found: list[Provider] = []
-    for name, plugin in built_in(DNS_PROVIDERS):
-        able = plugin.capabilities if isinstance(plugin.capabilities, Capabilities) else None
-        found.append(Provider(name, plugin.about.title, able, configured.get(name, ()), plugin.about.access))
+    """All that are installed, certagent's own first; `configured` has zones by type."""
+    found = [_view(name, plugin, configured, "certagent") for name, plugin in built_in(DNS_PROVIDERS)]
+    for name, entry_point in sorted(of_others(DNS_PROVIDERS).items()):
+        package = entry_point.dist.name if entry_point.dist else "?"
+        try:
+            found.append(_view(name, entry_point.load(), configured, package))
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the others are shown
+            trouble = printable(f"cannot be loaded: {type(error).__name__}: {error}; see the package {package}")
+            found.append(Provider(name, name, None, configured.get(name, ()), "", package, trouble))
     return Providers(VERSION, tuple(found))
+
+
+def _view(name: str, plugin: Any, configured: dict[str, tuple[str, ...]], package: str) -> Provider:
+    able = getattr(plugin, "capabilities", None)
+    about = getattr(plugin, "about", None)
+    missing = plugin.missing() if isinstance(plugin, type) and issubclass(plugin, InChild) else None
+    return Provider(
+        type=name,
+        service=about.title if isinstance(about, About) else name,
+        capabilities=able if isinstance(able, Capabilities) else None,
+        zones=configured.get(name, ()),
+        access=about.access if isinstance(about, About) else "",
+        package=package,
+        trouble=f"{missing.detail}; {missing.hint}" if missing else "",
+    )
 
 
 def zones_by_type(wiring: Wiring) -> dict[str, tuple[str, ...]]:

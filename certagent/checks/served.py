@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from certagent.agent.act import serving
 from certagent.agent.edges import Edges
-from certagent.checks import challenges, delegation, undeclared, wildcards
+from certagent.checks import challenges, delegation, serials, undeclared, wildcards
 from certagent.dns.servers import parallel
 from certagent.errors import Error
 from certagent.facts.dns import Answer, Observation
@@ -57,6 +57,7 @@ def run(
         found += some
     found += challenges.findings(spec)
     found += delegation.findings(spec.tlsa_names, edges)
+    found += serials.findings(spec.tlsa_names, edges)
     found += wildcards.findings(spec, edges)
     found += undeclared.findings(spec, state, [one for some in met.values() for one in some], edges, now.wall)
     newest = state.newest

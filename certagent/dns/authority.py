@@ -34,7 +34,7 @@ from certagent.dns.recursive import Recursive, Validator, believed
 from certagent.dns.servers import Atlas, parallel, targets
 from certagent.dns.wildcard import hidden
 from certagent.errors import Error, Misconfigured, NoAddress, NotYet, Transient
-from certagent.facts.dns import Answer, Delegation, Hidden, Observation
+from certagent.facts.dns import Answer, Delegation, Hidden, Observation, late
 from certagent.facts.unknown import Unknown
 from certagent.host.deadline import left
 
@@ -144,7 +144,9 @@ class Resolver:
                 break
         security, why = self.recursive.security(tlsa_name, atlas.zones_of(tlsa_name, *(name for name, _ in trail.path)))
         answers = trail.answers if unproven or self._public_view else believed(trail.answers, security)
-        return Observation(trail.zone, trail.name, answers, security, why, trail.path)
+        differ = len({a.values for a in trail.answers.values() if isinstance(a, Answer)}) > 1
+        behind = late(self._serials(atlas, trail.zone)) if differ else {}
+        return Observation(trail.zone, trail.name, answers, security, why, trail.path, behind)
 
     def wait_for_txt(self, name: str, values: frozenset[str], budget: timedelta) -> None:
         """Return when every authoritative address of `name`, which is no alias, shows all the TXT values.
@@ -164,8 +166,10 @@ class Resolver:
             lacking = {key: getattr(s, "why", "has not got it") for key, s in said.items() if key not in shown}
             if not lacking:
                 return
-        late = self._late(atlas, name) if len(lacking) < len(said) else {}
-        words = "; ".join(f"{key} {why}{late.get(key, '')}" for key, why in sorted(lacking.items()))
+        behind = late(self._serials(atlas, atlas.zone(name))) if len(lacking) < len(said) else {}
+        words = "; ".join(
+            f"{key} {why}{f' ({behind[key]})' if key in behind else ''}" for key, why in sorted(lacking.items())
+        )
         seen = len(lacking) < len(said) and all(isinstance(said[key], Unknown) for key in lacking)
         raise NotYet("dns.not_yet", f"the TXT record of {name} is not yet everywhere: {words}", seen=seen)
 
@@ -183,18 +187,25 @@ class Resolver:
             raise Transient("dns.unreachable", f"nobody answers for the TXT records of {name}: {words}")
         return shown[0].intersection(*shown)
 
-    def _late(self, atlas: Atlas, name: str) -> dict[str, str]:
-        """Of servers whose zone is older than others', in words: it is the transfer that is late."""
-        zone = atlas.zone(name)
+    def serials(self, zone: str, budget: timedelta) -> dict[str, int]:
+        """The serial of the zone at each of its servers that answers.
+
+        It is asked again until none of them is late, or the budget is over.
+
+        Raises:
+            Transient: `dns.unreachable`, `dns.servfail`.
+        """
+        atlas, found = self._atlas(), dict[str, int]()
+        for _ in _attempts(budget):
+            found = self._serials(atlas, zone)
+            if not late(found):
+                break
+        return found
+
+    def _serials(self, atlas: Atlas, zone: str) -> dict[str, int]:
         said = self._ask_all(atlas, zone, zone, SOA)
-        serials = {
-            key: int(next(iter(s.values)).split()[2]) for key, s in said.items() if isinstance(s, Answer) and s.values
-        }
-        newest = max(serials.values(), default=0)
         return {
-            key: f" (it is at serial {serial}, others are at {newest}: its transfer is late)"
-            for key, serial in serials.items()
-            if serial < newest  # around 2^32 (RFC 1982) the words are missing once
+            key: int(next(iter(s.values)).split()[2]) for key, s in said.items() if isinstance(s, Answer) and s.values
         }
 
     def final(self, name: str) -> tuple[str, str]:

@@ -30,6 +30,33 @@ Security = Literal["secure", "insecure", "bogus", "unknown"]
 """What a validating resolver says of the name (RFC 4035 section 4.3); `unknown`: none could be asked."""
 
 
+class Late(Struct, frozen=True):
+    """A server whose zone is older than that of others: its transfer is late."""
+
+    serial: int
+    newest: int
+    """The serial of others."""
+
+    def __str__(self) -> str:
+        return f"it is at serial {self.serial}, others are at {self.newest}: its transfer is late"
+
+
+def late(serials: dict[str, int]) -> dict[str, Late]:
+    """Which of these servers are behind, by the serials of one zone: they are numbers of 32 bits that go round
+    (RFC 1982 section 3.2).
+    """
+    found: dict[str, Late] = {}
+    for server, serial in serials.items():
+        ahead = max(((other - serial) % 2**32 for other in serials.values() if _newer(other, serial)), default=0)
+        if ahead:
+            found[server] = Late(serial, (serial + ahead) % 2**32)
+    return found
+
+
+def _newer(one: int, other: int) -> bool:
+    return 0 < (one - other) % 2**32 < 2**31
+
+
 class Observation(Struct, frozen=True):
     """One round of questions to every authoritative address of a TLSA name, and to one validating resolver."""
 
@@ -43,6 +70,8 @@ class Observation(Struct, frozen=True):
     why: str = ""
     path: tuple[tuple[str, int], ...] = ()
     """Each CNAME on the way, as in `Answer`: also if nobody was heard behind it."""
+    late: dict[str, Late] = {}
+    """Where servers disagree: those whose zone is older than that of others."""
 
 
 class Delegation(Struct, frozen=True):

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
+from certagent.facts.dns import Observation
 from certagent.facts.moment import Instant
 from certagent.lifecycle import caches, schedule, tlsaname
 from certagent.lifecycle.spec import Spec
@@ -142,10 +143,14 @@ def _not_shown(spec: Spec, state: State, now: Instant) -> Iterator[Condition]:
             if behind:
                 detail = (
                     f"{name}: the provider accepted a change {brief(now.since(began))} ago "
-                    f"({count(change.tries, 'time')}), and {', '.join(behind)} does not show it"
+                    f"({count(change.tries, 'time')}), and {', '.join(behind)} does not show it{_late(seen, behind)}"
                 )
                 hint = "see that the provider writes the zone that the world sees, and that the server named gets it"
                 yield Condition("dns.not_shown", detail, hint, False, str(name))
+
+
+def _late(seen: Observation, behind: Iterable[str]) -> str:
+    return "".join(f"; {server}: {seen.late[server]}" for server in behind if server in seen.late)
 
 
 def _budgets(state: State, now: Instant) -> Iterator[Condition]:

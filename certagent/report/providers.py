@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 from msgspec import Struct
 
 from certagent.dns.providers.protocol import Capabilities
 from certagent.report.findings import Finding, Outcome, worst
+from certagent.report.terminal import wrapped
+from certagent.report.words import brief
 
 VERSION = 1
 
 
 class Provider(Struct, frozen=True):
-    """A DNS provider that comes with certagent."""
+    """A DNS provider that is installed: certagent's own, or one of another package."""
 
     type: str
     """As in the configuration."""
@@ -24,6 +27,10 @@ class Provider(Struct, frozen=True):
     """Those that the configuration gives it."""
     access: str
     """How to make its key or token."""
+    package: str = "certagent"
+    """The package that it comes with."""
+    trouble: str = ""
+    """Why it cannot be used, with the remedy; empty: it can be."""
 
 
 class Providers(Struct, frozen=True):
@@ -55,21 +62,44 @@ def tried(zone: str, findings: Iterable[Finding]) -> TriedZone:
     return TriedZone(zone, worst(every), every)
 
 
+_HEADS = ("type", "atomic", "checks", "least TTL", "TTL of", "shown in", "says when", "writes")
+_ROW = "{:<12} {:<7} {:<7} {:<10} {:<8} {:<9} {:<10} {}"
+WIDTH = 80
+"""Of a terminal as it comes."""
+
+
 def table(view: Providers) -> str:
-    """A line each, and the zones of those that are in use."""
-    lines = [f"{'type':<12} {'atomic':<7} {'least TTL':<10} {'published in':<13} {'writes a day':<13} service"]
-    for one in view.providers:
-        able = one.capabilities
-        cells = ("?", "?", "?", "?")
-        if able:
-            cells = (
-                "yes" if able.atomic else "no",
-                f"{able.ttl_floor_s} s" if able.ttl_floor_s else "-",
-                f"{able.publish_lag_s:g} s" if able.publish_lag_s else "-",
-                str(able.writes_per_day or "-"),
-            )
-        atomic, ttl, lag, writes = cells
-        lines.append(f"{one.type:<12} {atomic:<7} {ttl:<10} {lag:<13} {writes:<13} {one.service}")
-        if one.zones:
-            lines.append(f"{'':<12} in use for {', '.join(one.zones)}")
-    return "\n".join(lines)
+    """A line each, and below it what it is, what it lacks, and the zones of those that are in use."""
+    rows = (line for one in view.providers for line in (_row(one), *_below(one)))
+    return "\n".join([_ROW.format(*_HEADS), *rows, "", *_LEGEND])
+
+
+_LEGEND = wrapped(
+    "checks: what the provider itself compares in the moment of a write. TTL of: what has one TTL. shown in: how long"
+    " its name servers usually take; says when: it says when they have a change. writes: how many a day to a zone.",
+    WIDTH,
+    "",
+)
+
+
+def _row(one: Provider) -> str:
+    able = one.capabilities
+    if able is None:
+        return _ROW.format(one.type, *"?" * (len(_HEADS) - 1))
+    return _ROW.format(
+        one.type,
+        "yes" if able.atomic else "no",
+        able.precondition.replace("none", "-"),
+        brief(timedelta(seconds=able.ttl_floor_s)) if able.ttl_floor_s else "-",
+        able.ttl_scope.replace("new", "new set"),
+        brief(timedelta(seconds=able.publish_lag_s)) if able.publish_lag_s else "-",
+        "yes" if able.propagation_status else "-",
+        able.writes_per_day or "-",
+    )
+
+
+def _below(one: Provider) -> Iterator[str]:
+    origin = "" if one.package == "certagent" else f" (of {one.package})"
+    lines = [f"{one.service}{origin}", one.trouble, f"in use for {', '.join(one.zones)}" if one.zones else ""]
+    for line in filter(None, lines):
+        yield from wrapped(line, WIDTH, "  ")

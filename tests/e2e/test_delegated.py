@@ -1,6 +1,6 @@
-"""Zones that are cut off below the mail host's: certagent finds them, writes there, and sees it at all their servers.
+"""Zones of their own, below the mail host's or elsewhere: certagent finds them, writes there, sees it everywhere.
 
-Their primary is Knot, which signs; NSD is the secondary, by transfer.
+The primary of those that are cut off is Knot, which signs; NSD is the secondary, by transfer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ import pytest
 
 from certagent.dns.authority import Resolver
 from tests.e2e.site import CHALLENGE, TLSA_NAME, Site, recursive_ca
-from tests.lab.addresses import ACME_ZONE, ALIAS_ZONE, KNOT, NSD, PRIMARY, RESOLVER, SECONDARY, TCP_ZONE, ZONE
+from tests.lab.addresses import (
+    ACME_ZONE,
+    ALIAS_ZONE,
+    HIDDEN_ZONE,
+    KNOT,
+    NSD,
+    PRIMARY,
+    RESOLVER,
+    SECONDARY,
+    TCP_ZONE,
+    ZONE,
+)
 from tests.lab.dns import Dns
 from tests.lab.pebble import Pebble
 from tests.lab.wait import until
@@ -82,6 +93,30 @@ def test_a_challenge_whose_alias_leads_into_another_zone(site: Site) -> None:
     assert site.dns.values(SECONDARY, ALIAS_ZONE, "SOA") != serial
     assert site.dns.values(PRIMARY, f"challenge.{end}", "TXT") == ['"another"']
     assert len(site.published()[0]) == 2
+
+
+def test_a_hidden_primary_is_written_and_the_public_servers_are_waited_for(site: Site) -> None:
+    """The server that takes the updates is none of the zone's: nobody is sent to it, and what it has is not counted."""
+    tlsa, challenge = f"_25._tcp.mx1.{HIDDEN_ZONE}", f"_acme-challenge.mx1.{HIDDEN_ZONE}"
+    public = f"ns1.{HIDDEN_ZONE}./{SECONDARY}"
+    site.names += [tlsa, challenge]
+    site.dns.update(challenge, "TXT", ['"another"'])  # or the CA's cache would remember that there is none
+    for name, end in ((TLSA_NAME, tlsa), (CHALLENGE, challenge)):
+        site.dns.update(name, "CNAME", [f"{end}."])
+    site.dns.settle()
+    provided(site, HIDDEN_ZONE, PRIMARY)
+    with recursive_ca(site):
+        site.dns.lag()
+        [error] = site.run("renew", code=1).errors
+        assert f"{public} has not got it" in error
+        assert len(site.dns.values(PRIMARY, challenge, "TXT")) == 2
+        assert site.dns.values(SECONDARY, challenge, "TXT") == ['"another"']
+        site.dns.catch_up()
+        site.run("renew", "--wait")
+    desired = sorted(record["value"] for record in site.run("tlsa", "--json").json["records"])
+    assert site.dns.values(SECONDARY, tlsa, "TLSA") == desired
+    observation = site.state()["tlsa_names"][f"{TLSA_NAME}."]["observation"]
+    assert (observation["zone"], set(observation["answers"])) == (f"{HIDDEN_ZONE}.", {public})
 
 
 @pytest.mark.parametrize("zone", [TCP_ZONE, ACME_ZONE])

@@ -24,7 +24,7 @@ from certagent.dns.providers.protocol import Changed
 from certagent.dns.providers.rfc2136 import Options, Rfc2136
 from certagent.dns.validator import Delv
 from certagent.errors import Misconfigured, Transient
-from certagent.facts.dns import Answer, Observation
+from certagent.facts.dns import Answer, Late, Observation, late
 from certagent.facts.unknown import Unknown
 from certagent.testing.dns_provider import DnsCheck, dns_provider_suite
 from tests.dns.test_tsigkey import AS_BIND
@@ -103,12 +103,17 @@ class TestObserve:
         lab_dns.lag()
         lab_dns.update(owner, "TLSA", [A, B])
         start = time.monotonic()
-        answers = resolver.observe(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3)).answers
+        observation = resolver.observe(owner, expect=frozenset({A, B}), budget=timedelta(seconds=0.3))
         assert time.monotonic() - start >= 0.3
+        answers = observation.answers
         assert [answers[key].values for key in (NS1, NS2)] == [{A, B}, {A}]  # pyright: ignore
+        serials = resolver.serials(f"{ZONE}.", timedelta())
+        assert observation.late == late(serials) == {NS2: Late(serials[NS2], serials[NS1])}
         lab_dns.catch_up()
-        answers = resolver.observe(owner, expect=frozenset({A, B}), budget=SOON).answers
-        assert answers[NS2] == Answer(frozenset({A, B}), lab_dns.ttl)
+        observation = resolver.observe(owner, expect=frozenset({A, B}), budget=SOON)
+        assert observation.answers[NS2] == Answer(frozenset({A, B}), lab_dns.ttl)
+        assert observation.late == {}
+        assert set(resolver.serials(f"{ZONE}.", SOON)) == {NS1, NS2}
 
     def test_waits_until_values_are_gone(self, lab_dns: Dns, resolver: Resolver) -> None:
         """`gone` waits for the last server that still has the value."""

@@ -20,6 +20,7 @@ CUT_ZONE = f"cut.{ZONE}"  # another zone below it, unsigned
 TCP_ZONE = f"_tcp.mx1.{ZONE}"  # others below it, signed, while a test cuts them off
 ACME_ZONE = f"_acme-challenge.mx1.{ZONE}"
 ALIAS_ZONE = "alias.example"  # where CNAMEs of ZONE may lead
+HIDDEN_ZONE = "hidden.example"  # its primary, which takes updates, is none of its name servers
 KNOT_ZONE = "knot.example"
 INSECURE_ZONE = "insecure.example"  # unsigned
 EXPIRED_ZONE = "expired.example"  # bogus: its signatures have ended

@@ -157,6 +157,10 @@ class Resolver:
         """Not asked: only `check` compares it with what the zone says."""
         raise AssertionError(name)
 
+    def serials(self, zone: str, budget: timedelta) -> dict[str, int]:
+        """Not asked: only `check` compares them."""
+        raise AssertionError(zone, budget)
+
     def addresses(self, host: str) -> tuple[str, ...]:
         """Not asked: the specs of the simulation name their addresses."""
         raise AssertionError(host)

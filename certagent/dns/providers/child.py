@@ -98,10 +98,16 @@ class InChild:
     def __init__(self, options: Options) -> None:
         self.zones = zones_of(options.zones)
         self._given = options
-        if find_spec(self.LIBRARY) is None:
-            detail = f"{self.SERVICE}: the Python package {self.LIBRARY} is not installed"
-            hint = f"run: {sys.executable} -m pip install 'certagent[{self.EXTRA}]'"
-            raise Misconfigured("dns.extra", detail, hint)
+        if missing := self.missing():
+            raise missing
+
+    @classmethod
+    def missing(cls) -> Misconfigured | None:
+        """`dns.extra`: What its library lacks; None: it is installed."""
+        if find_spec(cls.LIBRARY) is not None:
+            return None
+        detail = f"{cls.SERVICE}: the Python package {cls.LIBRARY} is not installed"
+        return Misconfigured("dns.extra", detail, f"run: {sys.executable} -m pip install 'certagent[{cls.EXTRA}]'")
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`."""
