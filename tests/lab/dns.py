@@ -335,7 +335,7 @@ class Dns:
 
     def _learn_ds(self) -> None:
         """Asks the servers that make their own keys for them."""
-        own = dict.fromkeys(SIGNED, ("primary", PRIMARY))
+        own: dict[str, tuple[str, str]] = dict.fromkeys(SIGNED, ("primary", PRIMARY))
         if self._knot:
             own[KNOT_ZONE] = ("knot", KNOT)
         for zone, (server, address) in own.items():
