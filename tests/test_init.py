@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from msgspec.structs import replace
 
+from certagent.agent.plugins import DNS_PROVIDERS, built_in
 from certagent.agent.wiring import Wiring
 from certagent.config.load import load
 from certagent.config.schema import Config
@@ -125,6 +127,10 @@ def test_the_proposal_is_a_config_that_names_what_is_there(tmp_path: Path) -> No
         (("ns-11-a.gandi.net.", "ns-222-b.gandi.net.", "ns-33-c.gandi.net."), "gandi"),
         (("root-dns.netcup.net.", "second-dns.netcup.net.", "third-dns.netcup.net."), "netcup"),
         (("curitiba.ns.porkbun.com.", "fortaleza.ns.porkbun.com."), "porkbun"),
+        (("curitiba.porkbun.com.", "fortaleza.porkbun.com."), "porkbun"),
+        (("dns17.ovh.net.", "ns17.ovh.net."), "ovh"),
+        (("dns200.anycast.me.", "ns200.anycast.me."), "ovh"),
+        (("dns101.ovh.ca.", "ns101.ovh.ca."), "ovh"),
         (("NS1.DESEC.IO.", "ns2.desec.org."), "desec"),
         (("ns-512.awsdns-00.net.", "ns-1.awsdns-08.com.", "ns-2048.awsdns-64.co.uk."), "route53"),
         (("ns.inwx.de.", "ns2.inwx.de.", "ns3.inwx.eu.", "ns4.inwx.com.", "ns5.inwx.net."), "inwx"),
@@ -149,6 +155,34 @@ def test_the_section_of_a_service_has_the_way_to_its_token(tmp_path: Path) -> No
     assert "The name servers of example.org are those of deSEC. TODO: Make the token at" in plain
     assert f"It writes: _acme-challenge.{NAME}. TXT _25._tcp.{NAME}. TLSA" in plain
     assert "TTLs begin at 3600 s" in plain
+
+
+SERVICES_OF_ZONES = tuple(kind for kind, about in providers.abouts().items() if about.name_servers)
+
+
+@pytest.mark.parametrize("kind", SERVICES_OF_ZONES)
+def test_every_service_is_proposed_with_the_way_to_its_token(tmp_path: Path, kind: str) -> None:
+    """Known by each ending that its name servers may have; the section loads, and has what is to be done for it."""
+    about = providers.abouts()[kind]
+    servers = tuple(f"ns{end}" if end[0] == "." else f"first{end}" for end in about.name_servers)
+    servers = tuple(server.replace("[0-9][0-9]", "17") for server in servers)
+    text = proposal.text(seen(POSTFIX, names=(name(name_servers=servers),)), "today")
+    [section] = read(text, tmp_path).providers.values()
+    assert section.type == kind
+    plain = " ".join(line.strip().removeprefix("#").strip() for line in text.splitlines())
+    assert f"The name servers of example.org are those of {about.title}." in plain
+    for words in (f"TODO: {about.access}", about.rights, about.limits, f"_25._tcp.{NAME}. TLSA"):
+        assert words in plain
+    example = yaml.safe_load(about.example)
+    assert section.options == {key: value for key, value in example.items() if key != "type"}
+    options = next(plugin for name_, plugin in built_in(DNS_PROVIDERS) if name_ == kind).Options
+    assert msgspec.convert(section.options, options).zones == ("example.org",)
+
+
+def test_the_services_that_are_known_by_their_name_servers() -> None:
+    """All that keep zones of others; the rest are servers here, a program, a bridge, or take challenges only."""
+    others = {"rfc2136", "knot", "powerdns", "acme-dns", "lexicon", "command"}
+    assert {*SERVICES_OF_ZONES} == {name_ for name_, _ in built_in(DNS_PROVIDERS)} - others
 
 
 @pytest.mark.parametrize(

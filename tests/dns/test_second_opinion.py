@@ -1,7 +1,8 @@
 """The client libraries of the services, run against the fakes: a second opinion on what a fake takes and gives.
 
 What the library of a service makes, certagent reads; what certagent makes, the library reads and takes away again. The
-one of Route 53 is what certagent itself uses, PowerDNS has the real server, and for Porkbun there is dns-lexicon's.
+one of Route 53 is what certagent itself uses, and PowerDNS has the real server. Gandi has none that is kept: for it and
+for Porkbun there is dns-lexicon's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from certagent.dns.providers.protocol import Provider
-from tests.dns.fakes import inwx
+from tests.dns.fakes import gandi, inwx
 from tests.dns.fakes.known import KNOWN
 from tests.dns.fakes.service import TOKEN, Service, private
 
@@ -173,10 +174,37 @@ def of_inwx(fake: Service) -> Client:
     return Client(add, lambda: [r["content"] for r in records()], remove)
 
 
+def of_gandi(fake: Service) -> Client:
+    """By dns-lexicon, which shows a short token in the older way."""
+    from lexicon._private.providers.gandi import Provider as Gandi
+    from lexicon.config import ConfigResolver
+
+    cast("gandi.Gandi", fake).schemes.add("Apikey")
+    options = {"provider_name": "gandi", "domain": ZONE, "ttl": TTL_S, "action": "create", "type": "TLSA"}
+    client: Any = Gandi(
+        ConfigResolver().with_dict({**options, "gandi": {"auth_token": TOKEN, "api_protocol": "rest"}})  # pyright: ignore
+    )
+    client.api_endpoint = fake.url
+    client.authenticate()
+
+    def values() -> list[str]:
+        return [record["content"] for record in client.list_records("TLSA", NAME)]
+
+    def remove(value: str) -> None:
+        [own] = [one for one in values() if plain(one) == value]
+        client.delete_record(rtype="TLSA", name=NAME, content=own)
+
+    def add(value: str) -> None:
+        client.create_record("TLSA", NAME, value)
+
+    return Client(add, values, remove)
+
+
 CLIENTS: dict[str, Callable[[Any], Client]] = {
     "cloudflare": of_cloudflare,
     "desec": of_desec,
     "hetzner": of_hetzner,
+    "gandi": of_gandi,
     "ovh": of_ovh,
     "netcup": of_netcup,
     "inwx": of_inwx,

@@ -15,12 +15,12 @@ from tests.e2e.site import CHALLENGE, TLSA_NAME, Site, recursive_ca
 from tests.lab.addresses import (
     ACME_ZONE,
     ALIAS_ZONE,
-    HIDDEN_ZONE,
     KNOT,
     NSD,
     PRIMARY,
     RESOLVER,
     SECONDARY,
+    STEALTH_ZONE,
     TCP_ZONE,
     ZONE,
 )
@@ -96,15 +96,15 @@ def test_a_challenge_whose_alias_leads_into_another_zone(site: Site) -> None:
 
 
 def test_a_hidden_primary_is_written_and_the_public_servers_are_waited_for(site: Site) -> None:
-    """The server that takes the updates is none of the zone's: nobody is sent to it, and what it has is not counted."""
-    tlsa, challenge = f"_25._tcp.mx1.{HIDDEN_ZONE}", f"_acme-challenge.mx1.{HIDDEN_ZONE}"
-    public = f"ns1.{HIDDEN_ZONE}./{SECONDARY}"
+    """The server that takes the updates is none of the zone's: what it has is seen by nobody."""
+    tlsa, challenge = f"_25._tcp.mx1.{STEALTH_ZONE}", f"_acme-challenge.mx1.{STEALTH_ZONE}"
+    public = f"ns1.{STEALTH_ZONE}./{SECONDARY}"
     site.names += [tlsa, challenge]
     site.dns.update(challenge, "TXT", ['"another"'])  # or the CA's cache would remember that there is none
     for name, end in ((TLSA_NAME, tlsa), (CHALLENGE, challenge)):
         site.dns.update(name, "CNAME", [f"{end}."])
     site.dns.settle()
-    provided(site, HIDDEN_ZONE, PRIMARY)
+    provided(site, STEALTH_ZONE, PRIMARY)
     with recursive_ca(site):
         site.dns.lag()
         [error] = site.run("renew", code=1).errors
@@ -116,7 +116,7 @@ def test_a_hidden_primary_is_written_and_the_public_servers_are_waited_for(site:
     desired = sorted(record["value"] for record in site.run("tlsa", "--json").json["records"])
     assert site.dns.values(SECONDARY, tlsa, "TLSA") == desired
     observation = site.state()["tlsa_names"][f"{TLSA_NAME}."]["observation"]
-    assert (observation["zone"], set(observation["answers"])) == (f"{HIDDEN_ZONE}.", {public})
+    assert (observation["zone"], set(observation["answers"])) == (f"{STEALTH_ZONE}.", {public})
 
 
 @pytest.mark.parametrize("zone", [TCP_ZONE, ACME_ZONE])

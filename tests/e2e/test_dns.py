@@ -31,6 +31,7 @@ from tests.dns.test_tsigkey import AS_BIND
 from tests.lab import namespace
 from tests.lab.addresses import (
     ALIAS_ZONE,
+    CUT_ZONE,
     EXPIRED_ZONE,
     INSECURE_ZONE,
     KNOT,
@@ -40,6 +41,7 @@ from tests.lab.addresses import (
     RESOLVER,
     SECONDARY,
     SPARE,
+    TCP_ZONE,
     ZONE,
 )
 from tests.lab.dns import Dns
@@ -386,6 +388,48 @@ class TestRfc2136:
         assert provider.get(name, "TXT") == was
 
     @pytest.mark.parametrize("server", [PRIMARY, KNOT])
+    def test_a_part_of_a_zone_is_written_in_its_zone(self, lab_dns: Dns, server: str) -> None:
+        """`zones` may list a part of it: the zone of an update is found by its SOA, also if the name has records."""
+        zone = ZONE if server == PRIMARY else KNOT_ZONE
+        name = f"_acme-challenge.part.{zone}."
+        for values in (frozenset({"one"}), frozenset({"two"})):
+            provider = rfc2136(lab_dns, server=server, zone=name.rstrip("."))
+            provider.add(name, "TXT", values, 5, provider.get(name, "TXT"))
+        provider = rfc2136(lab_dns, server=server, zone=name.rstrip("."))
+        was = provider.get(name, "TXT")
+        assert was is not None
+        assert was.values == {"one", "two"}
+        rfc2136(lab_dns, server=server, zone=name.rstrip(".")).remove(name, "TXT", was.values, was)  # nothing is known
+        assert provider.get(name, "TXT") is None
+
+    def test_an_unsigned_zone_is_found_too(self, lab_dns: Dns) -> None:
+        """Its records have no signature that would name it."""
+        name = f"_acme-challenge.part.{INSECURE_ZONE}."
+        provider = rfc2136(lab_dns, zone=name.rstrip("."))
+        provider.add(name, "TXT", frozenset({"one"}), 5, None)
+        was = provider.get(name, "TXT")
+        provider.remove(name, "TXT", frozenset({"one"}), was)
+        assert provider.get(name, "TXT") is None
+
+    @pytest.mark.parametrize("zone", [CUT_ZONE, TCP_ZONE])
+    def test_a_zone_below_the_listed_one_is_named(self, lab_dns: Dns, zone: str) -> None:
+        """Also if the primary has it as well, or refers to other servers; nothing is written above it."""
+        if zone == TCP_ZONE:
+            lab_dns.cut(TCP_ZONE)
+        name = f"_acme-challenge.x.{zone}."
+        provider = rfc2136(lab_dns)
+        for call in (
+            lambda: provider.get(name, "TXT"),
+            lambda: provider.add(name, "TXT", frozenset({"x"}), 5, None),
+        ):
+            with pytest.raises(Misconfigured, match=rf"in the zone {zone}\., which is cut off from {ZONE}\.") as caught:
+                call()
+            assert (caught.value.code, caught.value.hint) == (
+                "dns.no_zone",
+                f"add {zone}. to a provider under dns.providers",
+            )
+
+    @pytest.mark.parametrize("server", [PRIMARY, KNOT])
     def test_split_strings_of_others(self, lab_dns: Dns, server: str) -> None:
         """A TXT that somebody wrote in several strings is one value, holds in a precondition, and can be removed."""
         zone = ZONE if server == PRIMARY else KNOT_ZONE
@@ -474,7 +518,7 @@ class TestRfc2136:
         provider, hasty = rfc2136(lab_dns), rfc2136(lab_dns, timeout="2s")
         name, values = f"_acme-challenge.late.{ZONE}.", frozenset({"late"})
         provider.add(name, "TXT", frozenset({"late", "other"}), 60, None)
-        was = provider.get(name, "TXT")
+        was = hasty.get(name, "TXT")
         lab_dns.stop_primary()
         with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
             hasty.remove(name, "TXT", values, was)

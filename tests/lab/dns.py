@@ -31,7 +31,6 @@ from tests.lab.addresses import (
     ALIAS_ZONE,
     CUT_ZONE,
     EXPIRED_ZONE,
-    HIDDEN_ZONE,
     INSECURE_ZONE,
     KNOT,
     KNOT_ZONE,
@@ -41,6 +40,7 @@ from tests.lab.addresses import (
     RESOLVER,
     ROOT,
     SECONDARY,
+    STEALTH_ZONE,
     TCP_ZONE,
     ZONE,
 )
@@ -49,7 +49,7 @@ from tests.lab.templates import render
 from tests.lab.wait import until
 
 KEYS = ("acme-key", "dane-key", "xfer-key", "rndc-key")
-SIGNED = (ZONE, ALIAS_ZONE, HIDDEN_ZONE)
+SIGNED = (ZONE, ALIAS_ZONE, STEALTH_ZONE)
 Parent = Literal["good", "bad", "none"]
 
 
@@ -109,7 +109,7 @@ class Dns:
 
     def _write_zones(self) -> None:
         primary = self._directory / "primary"
-        for zone in (ZONE, CUT_ZONE, ALIAS_ZONE, HIDDEN_ZONE, INSECURE_ZONE):
+        for zone in (ZONE, CUT_ZONE, ALIAS_ZONE, STEALTH_ZONE, INSECURE_ZONE):
             (primary / f"{zone}.zone").write_text(zones.child(zone, self.ttl, self._mx1))
         expired = zones.Signer(EXPIRED_ZONE)
         (primary / f"{EXPIRED_ZONE}.zone").write_text(expired.sign(zones.child(EXPIRED_ZONE, self.ttl), expired=True))

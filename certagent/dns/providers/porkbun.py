@@ -57,7 +57,7 @@ class Porkbun(HttpProvider, RecordByRecord):
         ),
         limits="TTLs begin at 600 s. Records are changed one by one.",
         example="type: porkbun\ntoken_file: /etc/certagent/porkbun.keys\nzones: [example.org]",
-        name_servers=(".ns.porkbun.com.",),
+        name_servers=(".porkbun.com.",),
     )
 
     def _headers(self) -> Mapping[str, str]:

@@ -7,6 +7,9 @@ server checks them and changes the set in one go, so no other writer can come be
 Prerequisites do not compare TTLs (section 1.1). A TTL that somebody else raises between the read and the update, which
 is one round trip, is not noticed. A cache that asks within that moment keeps the old set longer than the journal says.
 
+The zone of an update is the one whose start of authority (SOA) the primary gives for the name (RFC 2136 section 2.3). A
+part of it may be listed under `zones`. A zone below the listed one is refused until it is listed itself.
+
 Messages go over TCP, so that a lost packet is never the reason for an unknown outcome. The secret is read once, and is
 used for the MAC only.
 """
@@ -22,14 +25,26 @@ import dns.message
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
+import dns.rdtypes.ANY.RRSIG
 import dns.tsig
+from dns.flags import AA
 from dns.message import Message
 from dns.rcode import NOERROR, NXDOMAIN, NXRRSET, YXRRSET, Rcode
-from dns.rdatatype import RRSIG, RdataType
+from dns.rdatatype import NS, RRSIG, SOA, RdataType
 from dns.update import UpdateMessage
 from msgspec import Meta
 
-from certagent.dns.message import canonical, one_of_zones, records, rrset_of, ttl_of, value_text, wildcard_of
+from certagent.dns.message import (
+    canonical,
+    name_text,
+    one_of_zones,
+    records,
+    rrset_of,
+    ttl_of,
+    value_text,
+    wildcard_of,
+    zone_of,
+)
 from certagent.dns.providers import tsigkey
 from certagent.dns.providers.about import About
 from certagent.dns.providers.protocol import Capabilities, Changed, RdType, RRset, Timed, zones_of
@@ -46,7 +61,7 @@ class Options(Timed, frozen=True):
     """The primary: address or name, and a port if it is not 53: `192.0.2.1`, `ns1.example.org:53`, `[::1]:5353`. A list
     of several: each is asked if those before it cannot be reached."""
     zones: tuple[str, ...]
-    """The zones that this provider writes. A name is in the longest zone that ends it."""
+    """The zones, or parts of zones, that this provider writes. A name is in the longest that ends it."""
     key_file: str
     """As `tsig-keygen` writes it; only its owner (root or certagent's user) may read it."""
     key_name: str = ""
@@ -88,6 +103,8 @@ class Rfc2136:
         self._key_file = Path(options.key_file)
         self._key = tsigkey.read(self._key_file, options.key_name)
         self._keyring = tsigkey.keyring(self._key)
+        self._found: dict[str, str] = {}
+        """The zone of each name, as the primary said with its last answer."""
 
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """Asks the primary itself, signed."""
@@ -97,6 +114,7 @@ class Rfc2136:
         response, where = self._send(query, "dns.unreachable")
         if response.rcode() not in (NOERROR, NXDOMAIN):
             raise self._error(where, response.rcode(), name, rdtype)
+        self._learn(response, where, name)
         rrset = rrset_of(response, name, RdataType[rdtype])
         if rrset is None or wildcard_of(response, rrset) or not (_signed(response) or self._has(name, rdtype)):
             return None
@@ -109,7 +127,7 @@ class Rfc2136:
 
         It is asked by an update with a prerequisite that changes nothing (RFC 2136 sections 2.4.1 and 3.2).
         """
-        question = UpdateMessage(one_of_zones(name, self.zones))
+        question = UpdateMessage(self._zone(name))
         question.present(name, rdtype)
         return self._send(question, "dns.unreachable")[0].rcode() != NXRRSET
 
@@ -136,13 +154,31 @@ class Rfc2136:
 
     def _provided(self, name: str, rdtype: RdType, was: RRset | None) -> UpdateMessage:
         """An update that happens only if the set is still the one that was read."""
-        update = UpdateMessage(one_of_zones(name, self.zones))
+        update = UpdateMessage(self._zone(name))
         if was is None:
             update.absent(name, rdtype)
         else:
             for text in was.own or (rdata_text(rdtype, value) for value in sorted(was.values)):
                 update.present(name, rdtype, text)
         return update
+
+    def _zone(self, name: str) -> str:
+        """Asked for by its SOA where the last answer has not said it."""
+        listed = one_of_zones(name, self.zones)
+        if name not in self._found:
+            response, where = self._send(dns.message.make_query(name, RdataType.SOA, flags=0), "dns.unreachable")
+            self._learn(response, where, name)
+        return self._found.get(name, listed)
+
+    def _learn(self, response: Message, where: str, name: str) -> None:
+        """Raises Misconfigured `dns.no_zone`: The name is in a zone below the one that is listed."""
+        listed, found = one_of_zones(name, self.zones), zone_in(response, name)
+        if found and found != listed and zone_of(found, (listed,)):
+            detail = f"{where}: {name} is in the zone {found}, which is cut off from {listed}"
+            raise Misconfigured("dns.no_zone", detail, f"add {found} to a provider under dns.providers")
+        self._found.pop(name, None)
+        if found and zone_of(listed, (found,)) and response.flags & AA:
+            self._found[name] = found
 
     def _update(self, update: Message, name: str, rdtype: RdType) -> None:
         response, where = self._send(update, "dns.unknown_outcome")
@@ -212,6 +248,22 @@ def exchange(connection: socket.socket, wire: bytes) -> bytes:
 
 
 # -- pure --------------------------------------------------------------------------------------------------------------
+
+
+def zone_in(response: Message, name: str) -> str:
+    """The zone that the name is in, as far as an answer about it shows; empty: it does not.
+
+    It is that of the SOA, of the signature of the name's own records, or the one to which a referral leads
+    (RFC 1034 section 4.3.2).
+    """
+    for rrset in response.answer:
+        if name_text(rrset.name) == name and rrset.rdtype == SOA:
+            return name
+        for record in records(rrset) if name_text(rrset.name) == name else ():
+            if isinstance(record, dns.rdtypes.ANY.RRSIG.RRSIG):
+                return name_text(record.signer)
+    wanted = SOA if response.flags & AA else NS
+    return next((name_text(r.name) for r in response.authority if r.rdtype == wanted and not response.answer), "")
 
 
 def _signed(response: Message) -> bool:

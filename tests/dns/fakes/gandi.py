@@ -21,9 +21,11 @@ class Gandi(Service):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.sets: dict[tuple[str, str], dict[str, Any]] = {}
+        self.schemes = {"Bearer"}
+        """How a token may be shown; `Apikey` is the deprecated one."""
 
     def answer(self, asked: Asked) -> Reply:
-        if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if asked.headers.get("Authorization") not in {f"{scheme} {TOKEN}" for scheme in self.schemes}:
             return 401, {"code": 401, "message": "Unauthorized", "object": "HTTPUnauthorized", "cause": "Unauthorized"}
         if asked.method == "GET" and (domain := re.fullmatch(r"/domains/([^/]+)", asked.path)):
             return (200, {"fqdn": DOMAIN, "automatic_snapshots": True}) if domain[1] == DOMAIN else missing("dns-zone")
@@ -36,7 +38,9 @@ class Gandi(Service):
         match asked.method:
             case "GET":
                 return (200, found) if found else missing("dns-record")
-            case "PUT":
+            case "POST" if found:
+                return 409, {"cause": "Conflict", "code": 409, "message": "A DNS Record already exists", "object": ""}
+            case "PUT" | "POST":
                 return self._put(name, type_, asked.body)
             case "DELETE":
                 self.sets.pop((name, type_), None)
@@ -45,6 +49,7 @@ class Gandi(Service):
                 return TEAPOT, None
 
     def _put(self, name: str, type_: str, body: Any) -> Reply:
+        body = {"rrset_ttl": 10800, **body}
         if set(body) != {"rrset_ttl", "rrset_values"} or not body["rrset_values"]:
             return 400, {"status": "error", "code": 400, "message": "The request is not complete", "errors": []}
         if not 300 <= body["rrset_ttl"] <= 2592000:
