@@ -313,14 +313,22 @@ class State(Struct, frozen=True):
         return then is not None and self.asked_at is not None and then.elapsed_s < self.asked_at.elapsed_s
 
     def surprises(self, server: str, served: tuple[Served, ...]) -> list[Chain]:
-        """Chains that were met at a mail server, and that records tell from all that may be served there."""
+        """Chains that were met at a mail server, and that records tell from all that may be served there.
+
+        What a swap is about to install, it alone has put there. Its key with another certificate is from a swap that an
+        old state does not know.
+        """
         at = self.mail_servers.get(server)
         if at is None:
             return []
-        known = (*at.strange, *(chain for g in self.serving((server,)) for chain in g.chains.values()))
-        expected = {(chain.spki, chain.issuers) for chain in known}
-        chains = {(one.chain.spki, one.chain.issuers): one.chain for one in served if isinstance(one.chain, Chain)}
-        return [chain for key, chain in chains.items() if key not in expected]
+        begun = at.generation if at.phase == "installing" else None
+        serving = self.serving((server,))
+        expected = {_identity(c) for c in at.strange} | {
+            _identity(c) for g in serving if g.id != begun for c in g.chains.values()
+        }
+        exactly = [c for g in serving if g.id == begun for c in g.chains.values()]
+        met = [one.chain for one in served if isinstance(one.chain, Chain) and one.chain not in exactly]
+        return [chain for key, chain in {_identity(c): c for c in met}.items() if key not in expected]
 
     @property
     def made(self) -> frozenset[Value]:
@@ -336,6 +344,11 @@ class State(Struct, frozen=True):
         for generation in self.generations:
             values |= records(generation, EVERY_PARAMETERS)
         return frozenset(values)
+
+
+def _identity(chain: Chain) -> tuple[str, tuple[str, ...]]:
+    """What records can tell a chain by."""
+    return chain.spki, chain.issuers
 
 
 def records(generation: Generation, tlsa_parameters: tuple[str, ...]) -> frozenset[Value]:

@@ -82,6 +82,26 @@ def test_dns_is_asked_before_what_was_met_is_replaced() -> None:
     assert [str(name) for name in gates.names_that_roll(life.names, "postfix", g1)] == [TLSA_NAME]
 
 
+def test_the_key_of_a_swap_that_an_old_state_does_not_know_is_no_key_of_before() -> None:
+    """The next key is met with another certificate before its own is installed: what was remembered is disproven."""
+    life = Life.published(replace(SPEC, standby=False))
+    life.happens(ev.Requested(what="rotate"))
+    install = life.until(st.Install)
+    assert isinstance(install, st.Install)
+    life.does(install)
+    new = life.state.generation(install.generation)
+    assert new
+    mine = new.chains["ecdsa-p256"]
+    assert not life.state.surprises("postfix", (served(mine),)), "the swap was interrupted"
+    lost = replace(mine, serial="another")
+    assert life.state.surprises("postfix", (served(lost),)) == [lost]
+    life.happens(ev.Met(server="postfix", served=(served(lost),)))
+    before = life.state.generation("g1")
+    assert before
+    life.looks(frozenset({f"3 1 1 {mine.spki}"}))
+    assert gates.may_install(life.names, "postfix", before, life.now), "no cache need have the record of before"
+
+
 def test_what_is_met_before_a_change_counts_though_nothing_else_is_known() -> None:
     """No phase changes by that; but no roll is over, no first publication may begin, and no standby key is made."""
     life = Life.published(replace(SPEC, standby=True))

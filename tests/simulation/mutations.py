@@ -241,6 +241,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "distinct(chain for name in self.anywhere for chain in name.served)",
     ),
     Mutant(
+        "lost-swap-believed",
+        "the key of a swap, met before it with another certificate, is from one that the state does not know",
+        "lifecycle.state:State.surprises",
+        "g.id != begun",
+        "True",
+    ),
+    Mutant(
         "urgent-by-memory",
         "what is met is wrong only if it breaks what DNS gives now, not what it gave before",
         "lifecycle.gates:_urgent",
