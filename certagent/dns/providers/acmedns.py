@@ -152,6 +152,7 @@ class AcmeDns:
             timeout_s=options.timeout_s,
             ca_file=options.ca_file,
             denials=("bad_subdomain",),
+            secrets=lambda: (account.password,) if account else (),
         )
 
 

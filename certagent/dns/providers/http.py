@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from email.message import Message
@@ -40,6 +40,8 @@ ANSWER_MAX_BYTES = 16 * 1024 * 1024
 """A page of records is some 100 kB. PowerDNS before 4.6 answers with the whole zone, and knows no smaller question."""
 RETRY_AFTER_MAX_S = 86400.0
 """The longest window of the known services is a day; a larger wish is a mistake."""
+SECRET_MIN_CHARACTERS = 8
+"""What is shorter, such as a customer's number, is no token, and may be in any word."""
 TOKEN_MAX_BYTES = 64 * 1024
 """Tokens have up to some kB (JSON Web Tokens); this is none."""
 
@@ -153,11 +155,12 @@ class Api:
         ca_file: str | None = None,
         denials: tuple[str, ...] = (),
         later: tuple[str, ...] = (),
+        secrets: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """`headers` gives those of each request (method, URL, body), the token among them. `words` finds what the
         service says in the JSON of an error. `rights` is the hint where the service refuses the token. `denials` are
         words in what it says, in lower case, that speak of token, rights or zone whatever the status is; `later` of
-        what passes.
+        what passes. `secrets` are shown in no error, also if the service says them.
 
         Raises:
             Misconfigured: `dns.options`.
@@ -173,6 +176,7 @@ class Api:
         self._rights = rights
         self._denials = denials
         self._later = later
+        self._secrets = secrets
         self._timeout_s = timeout_s
         self._ca_file = ca_file
         self._tls_context: ssl.SSLContext | None = None
@@ -212,10 +216,13 @@ class Api:
 
     def wrong(self, detail: str, hint: str = "") -> Misconfigured:
         """Key, rights or zone are not right."""
-        return Misconfigured("dns.refused", printable(f"{self._service}: {detail}"), hint or self._rights)
+        return Misconfigured("dns.refused", self.said(detail), hint or self._rights)
 
     def said(self, words: str) -> str:
-        """The service's own words, fit to be printed."""
+        """The service's own words, fit to be printed: some repeat what they were sent."""
+        with suppress(Error):  # a file that cannot be read now was not sent
+            for secret in self._secrets():
+                words = words.replace(secret, "…") if len(secret) >= SECRET_MIN_CHARACTERS else words
         return printable(f"{self._service}: {words}")
 
     def _lost(self, code: str, detail: str) -> Transient:
@@ -268,7 +275,7 @@ class Api:
         said = ""
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
-        detail = printable(f"{self._service}: HTTP {status} {said}".rstrip())
+        detail = self.said(f"HTTP {status} {said}".rstrip())
         if any(words in said.lower() for words in self._denials):
             return Misconfigured("dns.refused", detail, self._rights)
         if any(words in said.lower() for words in self._later):
@@ -344,6 +351,7 @@ class HttpProvider:
             ca_file=options.ca_file,
             denials=self.DENIALS,
             later=self.LATER,
+            secrets=lambda: self._secrets().values(),
         )
 
     def _secrets(self) -> dict[str, str]:
