@@ -32,8 +32,8 @@ class At:
         self.rdtype: RdType = known.set[1]
         self.a, self.b, self.c = known.values
 
-    def made(self, *zones: str, timeout: str = LONG) -> Provider:
-        return self.known.provider(self.fake, self.token_file, timeout, *(zones or (self.known.zone,)))
+    def made(self, *zones: str) -> Provider:
+        return self.known.provider(self.fake, self.token_file, LONG, *(zones or (self.known.zone,)))
 
     def get(self) -> RRset | None:
         return self.provider.get(self.name, self.rdtype)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from certagent.dns.providers.protocol import Changed
+from certagent.dns.providers.protocol import Changed, Provider
 from certagent.errors import Misconfigured, Rejected, Transient
+from certagent.host import deadline
 from tests.dns.cases import CASES, EVERY, At, Case, because, case, table
 from tests.dns.fakes.cloudflare import Cloudflare
 from tests.dns.fakes.inwx import Inwx
@@ -339,26 +340,24 @@ def an_answer_that_is_lost_after_the_write(at: At) -> None:
 @case()
 def a_time_out_after_the_write(at: At) -> None:
     """It was done: the next try finds it, and nothing is there twice. So with what is removed."""
-    at.get()
-    hasty = at.made(timeout="1s")
-    _until_it_hangs(at, lambda: at.add(at.a, by=hasty))
+    _until_it_hangs(at, lambda hasty: at.add(at.a, by=hasty))
     at.tries_again()
     if at.known is ACME_DNS:
         return
-    _until_it_hangs(at, lambda: at.remove(at.a, by=hasty))
+    _until_it_hangs(at, lambda hasty: at.remove(at.a, by=hasty))
     assert at.there() == []
     at.remove(at.a)
     assert at.there() == []
 
 
-def _until_it_hangs(at: At, do: Callable[[], None]) -> None:
-    """A machine that is slow may not come to the write in that time, and then it is tried again."""
+def _until_it_hangs(at: At, do: Callable[[Provider], None]) -> None:
+    """A machine that is slow may not come to the write in that time, and then it has more."""
     at.fake.faults.append(Fault(done=True, hangs=True))
-    code = ""
+    code, limit_s = "", 0.2
     while at.fake.faults:
-        with pytest.raises(Transient) as caught:
-            do()
-        code = caught.value.code
+        with deadline.total(limit_s), pytest.raises(Transient) as caught:
+            do(at.made())
+        code, limit_s = caught.value.code, 2 * limit_s
     assert code == "dns.unknown_outcome"
 
 
