@@ -5,7 +5,6 @@ Nothing here is left to chance: others read after each request of a change, and 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tempfile
@@ -13,20 +12,21 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from msgspec.structs import replace
 
 from certagent.dns.providers.acmedns import AcmeDns
-from certagent.dns.providers.acmedns import Options as AcmeDnsOptions
 from certagent.dns.providers.protocol import Capabilities, Changed, RRset
 from certagent.errors import Rejected, Transient
+from tests.dns.cases import table as cases_table
 from tests.dns.fakes import acmedns
-from tests.dns.fakes.known import KNOWN, Known
+from tests.dns.fakes.known import ACME_DNS, KNOWN, Known
 from tests.dns.fakes.service import TOKEN, Service, private
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results" / "dns.md"
 PART = re.compile(r"(?s)(?<=<!-- observed: providers -->\n).*?(?=<!-- end -->)")
+CASES_PART = re.compile(r"(?s)(?<=<!-- observed: cases -->\n).*?(?=<!-- end -->)")
 ZONE = "example.org."
 A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
 TTL_S = 3600
@@ -223,13 +223,10 @@ def of_acme_dns(fake: acmedns.AcmeDns, provider: AcmeDns) -> Observed:
 @contextmanager
 def at_acme_dns(place: Path) -> Generator[tuple[acmedns.AcmeDns, AcmeDns]]:
     """The fake, and the provider that writes there."""
-    accounts = private(place / "token", json.dumps({"mx1.example.org": acmedns.ACCOUNT}))
+    accounts = private(place / "token", ACME_DNS.secret.format(TOKEN))
     fake = acmedns.AcmeDns(place)
-    options = AcmeDnsOptions(
-        url=fake.url, zones=(acmedns.ZONE,), token_file=str(accounts), timeout=LONG, ca_file=str(fake.ca_file)
-    )
     try:
-        yield fake, AcmeDns(options)
+        yield fake, cast("AcmeDns", ACME_DNS.provider(fake, accounts, LONG, ACME_DNS.zone))
     finally:
         fake.stop()
 
@@ -272,9 +269,12 @@ def table() -> Iterator[str]:
 
 def main() -> int:
     """The exit code."""
-    rows = "\n".join(table()) + "\n"
-    PAGE.write_text(PART.sub(lambda _: rows, PAGE.read_text("utf-8")), "utf-8")
-    print(rows, end="")
+    from tests.dns import test_cases  # whose rows are functions there
+
+    rows, cases = ("\n".join(lines) + "\n" for lines in (table(), cases_table(test_cases.CASES)))
+    page = CASES_PART.sub(lambda _: cases, PART.sub(lambda _: rows, PAGE.read_text("utf-8")))
+    PAGE.write_text(page, "utf-8")
+    print(rows, cases, sep="\n", end="")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Every provider with an HTTP API: the conformance suite, and what can go wrong with one request."""
+"""Every provider with an HTTP API: the conformance suite, its options, and what can go wrong with one request.
+
+What the services and others do is in test_cases.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from certagent.dns.providers.protocol import Changed, Provider
+from certagent.dns.providers.protocol import Provider
 from certagent.errors import Error, Misconfigured, Rejected, Transient, Usage
 from certagent.testing import dns_provider_suite
 from certagent.testing.dns_provider import DnsCheck
@@ -45,17 +48,6 @@ def test_it_keeps_the_rules(provider: Provider, check: DnsCheck) -> None:
     check(provider, ZONE)
 
 
-def test_what_others_have_is_left_alone(known: Known, fake: Service, provider: Provider) -> None:
-    """Two hundred records, on as many pages as the service makes of them."""
-    known.others(fake)
-    provider.add(NAME, "TLSA", frozenset({A}), 3600, provider.get(NAME, "TLSA"))
-    found = provider.get(NAME, "TLSA")
-    assert found
-    assert found.values == {A}
-    provider.remove(NAME, "TLSA", frozenset({A}), found)
-    assert provider.get(NAME, "TLSA") is None
-
-
 def test_the_apex_of_a_zone(provider: Provider) -> None:
     """Where a challenge is answered whose name is a zone of its own."""
     provider.add(ZONE, "TXT", frozenset({"a response"}), 3600, provider.get(ZONE, "TXT"))
@@ -64,23 +56,6 @@ def test_the_apex_of_a_zone(provider: Provider) -> None:
     assert found.values == {"a response"}
     provider.remove(ZONE, "TXT", frozenset({"a response"}), found)
     assert provider.get(ZONE, "TXT") is None
-
-
-def test_a_wrong_token(known: Known, fake: Service, token_file: Path) -> None:
-    """The operator has to repair it; the error says where, and never the token."""
-    token_file.write_text(known.secret.format("wrong-secret"))
-    with pytest.raises(Misconfigured, match=r"dns\.refused") as caught:
-        known.provider(fake, token_file, LONG, ZONE).get(NAME, "TLSA")
-    assert caught.value.hint
-    assert "wrong-secret" not in repr(caught.value)
-
-
-def test_a_new_token_needs_no_restart(known: Known, fake: Service, token_file: Path, provider: Provider) -> None:
-    token_file.write_text(known.secret.format("wrong-secret"))
-    with pytest.raises(Misconfigured):
-        provider.get(NAME, "TLSA")
-    token_file.write_text(known.secret.format(TOKEN))
-    assert provider.get(NAME, "TLSA") is None
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines", "käse", "a\0b"])
@@ -98,12 +73,6 @@ def test_a_token_that_others_may_read(known: Known, fake: Service, token_file: P
         known.provider(fake, token_file, LONG, ZONE)
 
 
-def test_a_zone_that_is_not_in_the_account(known: Known, fake: Service, token_file: Path) -> None:
-    stranger = known.provider(fake, token_file, LONG, "other.example.")
-    with pytest.raises(Misconfigured, match=r"dns\.refused"):
-        stranger.add("x.other.example.", "TXT", frozenset({"x"}), 3600, None)
-
-
 @pytest.mark.parametrize("zone", ["", "*.example.org", "exa mple.org"])
 def test_what_is_no_zone(known: Known, fake: Service, token_file: Path, zone: str) -> None:
     """It is found before anything is asked, as with every other provider."""
@@ -118,14 +87,9 @@ def test_a_name_in_none_of_its_zones(fake: Service, provider: Provider) -> None:
     assert not fake.asked
 
 
-HTML = b"<html><body>Bad Gateway: the-token-of-the-test</body></html>"
-
 READS = {
     "token without rights": (Fault(403), Misconfigured, "dns.refused"),
     "too many requests": (Fault(429, headers={"Retry-After": "17"}), Transient, "dns.rate_limited"),
-    "overloaded": (Fault(503, HTML), Transient, "dns.unreachable"),
-    "error of its own": (Fault(500), Transient, "dns.unreachable"),
-    "HTML": (Fault(200, HTML), Transient, "dns.unreachable"),
     "nothing": (Fault(200), Transient, "dns.unreachable"),
     "another shape": (Fault(200, b'[[{"a": "\\u001b[2J"}], 1e400]'), Transient, "dns.unreachable"),
     "deep": (Fault(200, b"[" * 100_000), Transient, "dns.unreachable"),
@@ -148,9 +112,6 @@ def test_a_read_that_fails(fake: Service, provider: Provider, fault: Fault, kind
 WRITES = {
     "token without rights": (Fault(403), Misconfigured, "dns.refused"),
     "too many requests": (Fault(429, headers={"Retry-After": "nonsense"}), Transient, "dns.rate_limited"),
-    "overloaded": (Fault(503, HTML), Transient, "dns.unknown_outcome"),
-    "error after it was done": (Fault(500, done=True), Transient, "dns.unknown_outcome"),
-    "HTML": (Fault(200, HTML), Transient, "dns.unknown_outcome"),
     "content": (Fault(422, b'{"error": 7}'), Rejected, "dns.rejected"),
 }
 
@@ -178,19 +139,6 @@ def test_a_service_that_does_not_answer(known: Known, fake: Service, token_file:
     fake.faults.append(fault)
     with pytest.raises(Transient, match=r"no answer.*dns\.unreachable"):
         known.provider(fake, token_file, "1s", ZONE, front=True).get(NAME, "TLSA")
-
-
-def test_an_answer_that_is_lost_after_the_write(fake: Service, provider: Provider) -> None:
-    """It may have happened, so it is read again: nothing is written twice, and nothing over it."""
-    was = provider.get(NAME, "TLSA")
-    fake.faults.append(Fault(done=True))
-    with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
-        provider.add(NAME, "TLSA", frozenset({A}), 3600, was)
-    with pytest.raises(Changed):
-        provider.add(NAME, "TLSA", frozenset({B}), 3600, was)
-    found = provider.get(NAME, "TLSA")
-    assert found
-    assert found.values == {A}
 
 
 def test_nobody_there(known: Known, fake: Service, token_file: Path, provider: Provider) -> None:

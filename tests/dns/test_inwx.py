@@ -100,13 +100,13 @@ def test_one_login_for_many_requests(fake: fakes.Inwx, provider: Inwx, clock: Cl
 def test_a_session_that_is_over_is_begun_anew(fake: fakes.Inwx, provider: Inwx, clock: Clock) -> None:
     """Within the same 30 s it waits for the next code, and what was asked for is done once."""
     was = provider.get(NAME, "TLSA")
-    fake.session = ""
+    fake.sessions.clear()
     provider.add(NAME, "TLSA", frozenset({A}), 3600, was)
     assert fake.logins == 2
     assert clock.waited == [20]
     assert len(fake.records) == 1
     clock.now += 300
-    fake.session = ""
+    fake.sessions.clear()
     provider.get(NAME, "TLSA")
     assert clock.waited == [20]
 

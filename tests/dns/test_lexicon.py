@@ -205,7 +205,7 @@ def test_a_set_keeps_its_ttl(fake: luadns.LuaDns, options: LuaDnsOptions) -> Non
 def test_what_others_wrote_stays(fake: luadns.LuaDns, options: LuaDnsOptions) -> None:
     """Upper-case hex is the same value, and of another name or type nothing is touched."""
     for name, rdtype, content in ((NAME, "TLSA", A.upper()), (NAME, "TXT", "x"), (f"x{NAME}", "TLSA", A)):
-        fake.make({"name": name, "type": rdtype, "content": content, "ttl": 300})
+        fake.put(name, rdtype, 300, content)
     worker = LuaDnsWorker(options)
     assert values(worker) == {A}
     worker.remove(NAME, "TLSA", frozenset({A}), worker.get(NAME, "TLSA"))

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from certagent.dns.providers.protocol import Provider
+from tests.dns.fakes import desec as desec_fake
 from tests.dns.fakes import gandi, inwx
+from tests.dns.fakes import hetzner as hetzner_fake
 from tests.dns.fakes.known import KNOWN
 from tests.dns.fakes.service import TOKEN, Service, private
 
@@ -126,7 +128,7 @@ def of_netcup(fake: Service) -> Client:
     import nc_dnsapi
 
     class AtFake(nc_dnsapi.Client):
-        _Client__endpoint = fake.url
+        _Client__endpoint = f"{fake.url}?JSON"
 
     client: Any = AtFake("12345", "key", TOKEN)
 
@@ -245,3 +247,25 @@ def test_each_sees_what_the_other_writes(both: tuple[Client, Provider]) -> None:
     found = provider.get(NAME, "TLSA")
     assert found
     assert found.values == {A}
+
+
+def test_lists_have_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """certagent asks deSEC and Hetzner for single sets; their libraries come by page to all that a zone has."""
+    import desec.api
+    import hcloud
+
+    for kind, count in ((desec_fake.Desec, 501), (hetzner_fake.Hetzner, 120)):
+        fake = kind(tmp_path)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(fake.ca_file))
+        for number in range(count):
+            fake.put(f"host{number}.{ZONE}.", "TXT", TTL_S, '"x"')
+        try:
+            if isinstance(fake, desec_fake.Desec):
+                monkeypatch.setattr(desec.api, "API_BASE_URL", fake.url)
+                found = len(desec.api.APIClient(TOKEN).get_records(ZONE))
+            else:
+                found = len(hcloud.Client(TOKEN, api_endpoint=fake.url).zones.get(ZONE).get_rrset_all())
+        finally:
+            fake.stop()
+        assert found == count
+        assert len([asked for asked in fake.asked if asked.path.rstrip("/").endswith("/rrsets")]) > 2

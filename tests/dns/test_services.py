@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from certagent.dns.providers.protocol import Provider
-from certagent.errors import Transient
+from certagent.errors import Error, Misconfigured, Rejected, Transient
 from tests.dns.fakes.known import KNOWN
 from tests.dns.fakes.service import TOKEN, Fault, Service, private
 
@@ -33,11 +33,11 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, 
 def test_too_many_requests_are_no_wrong_key(both: tuple[Any, Provider]) -> None:
     """netcup says it with the status of a wrong key; also when the session begins."""
     fake, provider = both
-    fake.busy = True
+    fake.allowed = 0
     with pytest.raises(Transient, match="180 requests per minute") as caught:
         provider.get(NAME, "TLSA")
     assert (caught.value.code, caught.value.retry_after_s) == ("dns.rate_limited", 60.0)
-    fake.busy = False
+    fake.allowed = None
     assert provider.get(NAME, "TLSA") is None
 
 
@@ -123,3 +123,25 @@ def test_a_record_without_a_ttl_is_seen(both: tuple[Any, Provider]) -> None:
     found = provider.get(NAME, "TLSA")
     assert found
     assert (found.values, found.ttl_s) == ({A}, 600)
+
+
+@pytest.mark.parametrize("both", ["porkbun"], indirect=True)
+@pytest.mark.parametrize(
+    ("message", "kind"), [("Domain is not opted in to API access.", Misconfigured), ("Invalid content.", Rejected)]
+)
+def test_a_refusal_with_the_status_of_success(both: tuple[Any, Provider], message: str, kind: type[Error]) -> None:
+    """What is not written is not taken for written, and then missed."""
+    fake, provider = both
+    fake.faults.append(Fault(200, json.dumps({"status": "ERROR", "message": message}).encode()))
+    with pytest.raises(kind, match=message):
+        provider.add(NAME, "TLSA", frozenset({A}), 3600, provider.get(NAME, "TLSA"))
+
+
+@pytest.mark.parametrize("both", ["porkbun"], indirect=True)
+def test_a_challenge_of_a_firewall_is_no_answer(both: tuple[Any, Provider]) -> None:
+    """After too many requests: HTTP 202, and nothing with it (DNSControl/dnscontrol#3019)."""
+    fake, provider = both
+    fake.faults.append(Fault(202))
+    with pytest.raises(Transient, match=r"dns\.unknown_outcome"):
+        provider.add(NAME, "TLSA", frozenset({A}), 3600, provider.get(NAME, "TLSA"))
+    assert len(fake.asked) == 3

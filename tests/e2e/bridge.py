@@ -42,7 +42,7 @@ def of_cloudflare(fake: Cloudflare) -> Iterable[Record]:
 
 def of_netcup(fake: Netcup) -> Iterable[Record]:
     """What the service holds."""
-    return (_record(f"{r['hostname']}.{fake.zone}", r["type"], fake.ttl_s, r["destination"]) for r in fake.records)
+    return (_record(f"{r['hostname']}.{fake.zones[0]}", r["type"], fake.ttl_s, r["destination"]) for r in fake.records)
 
 
 def of_route53(fake: Route53) -> Iterable[Record]:

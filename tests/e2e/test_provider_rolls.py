@@ -121,8 +121,8 @@ def alias_challenge(site: Site, server: PowerDns, label: str) -> None:
 @contextmanager
 def by_record(site: Provided) -> Generator[None]:
     """Cloudflare's fake; each record is in DNS before its request is answered."""
-    fake = Cloudflare(site.place)
-    fake.zone, fake.ttl_floor_s = ZONE, 2  # a TTL of 1 means another there
+    fake = Cloudflare(site.place, ZONE)
+    fake.ttl_floor_s = 2  # a TTL of 1 means another there
     site.capabilities = {"cloudflare": {"ttl_floor_s": 2, "publish_lag_s": 0}}
     site.fake("cloudflare", fake)
     try:
@@ -137,8 +137,8 @@ def by_record(site: Provided) -> Generator[None]:
 @contextmanager
 def slow(site: Provided) -> Generator[None]:
     """netcup's fake; DNS has it after some seconds."""
-    fake = Netcup(site.place)
-    fake.zone, fake.ttl_s = ZONE, 1
+    fake = Netcup(site.place, ZONE)
+    fake.ttl_s = 1
     site.capabilities = {"netcup": {"publish_lag_s": 2 * ROUND_S}}  # as it does with rounds of ten minutes
     site.fake("netcup", fake, "customernumber = 12345\napikey = key\napipassword = {}\n")
     try:

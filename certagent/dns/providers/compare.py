@@ -9,6 +9,7 @@ caller's is the first) and one write.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -49,6 +50,10 @@ class ReadCompareWrite(ABC, Generic[R]):
     def write(self, name: str, rdtype: RdType, change: Change, records: R) -> None:
         """Make the change to the set that was just read; errors as in `Provider`."""
 
+    def uniform(self, records: R) -> bool:  # noqa: ARG002 -- only some can be otherwise
+        """Whether they have one TTL (RFC 2181 section 5.2), as where the service has sets."""
+        return True
+
     def get(self, name: str, rdtype: RdType) -> RRset | None:
         """See `Provider`."""
         return self.read(name, rdtype)[0]
@@ -59,20 +64,27 @@ class ReadCompareWrite(ABC, Generic[R]):
         there = was.values if was else frozenset[str]()
         ttl_s = max(ttl_s, self.capabilities.ttl_floor_s)
         keeps = was is not None and (was.ttl_s == ttl_s or self.capabilities.ttl_scope != "set")
-        self._change(name, rdtype, was, Change(was, values - there, frozenset(), ttl_s), none=keeps and values <= there)
+
+        def nothing(records: R) -> bool:
+            return keeps and values <= there and self.uniform(records)
+
+        self._change(name, rdtype, was, Change(was, values - there, frozenset(), ttl_s), nothing)
 
     def remove(self, name: str, rdtype: RdType, values: frozenset[str], was: RRset | None) -> None:
         """See `Provider`."""
         values = frozenset(canonical(rdtype, value) for value in values)
         there = was.values if was else frozenset[str]()
         ttl_s = was.ttl_s if was else 0
-        self._change(name, rdtype, was, Change(was, frozenset(), values & there, ttl_s), none=not values & there)
+        self._change(name, rdtype, was, Change(was, frozenset(), values & there, ttl_s), lambda _: not values & there)
 
-    def _change(self, name: str, rdtype: RdType, was: RRset | None, change: Change, *, none: bool) -> None:
+    def _change(
+        self, name: str, rdtype: RdType, was: RRset | None, change: Change, nothing: Callable[[R], bool]
+    ) -> None:
+        """`nothing`: whether there is nothing to do for these records."""
         found, records = self.read(name, rdtype)
         if not same(found, was):
             raise Changed(name, rdtype)
-        if none:
+        if nothing(records):
             return
         self.write(name, rdtype, change, records)
         found = self.get(name, rdtype)

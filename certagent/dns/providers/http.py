@@ -187,12 +187,12 @@ class Api:
         path: str,
         body: object = None,
         *,
-        query: Mapping[str, str | int] = {},
+        query: Mapping[str, str | int] | str = {},
         accept: tuple[int, ...] = (),
         lost: str = "",
         cookies: str = "",
     ) -> Answer:
-        """The answer, if its status is 2xx or in `accept`.
+        """The answer, if its status is 2xx or in `accept`. A `query` that is text is sent as it is.
 
         `lost` is the code if no answer comes. Unless it is given, it is `dns.unreachable` for GET; for the others it is
         `dns.unknown_outcome`, because the service may have done what was asked.
@@ -201,7 +201,9 @@ class Api:
             Error: As in `Provider`; `dns.rate_limited` (Transient) if the service wants fewer requests.
         """
         lost = lost or ("dns.unreachable" if method == "GET" else "dns.unknown_outcome")
-        target = self._path + quote(path, safe="/:@!$&'()*+,;=~") + (f"?{urlencode(query)}" if query else "")
+        target = self._path + quote(path, safe="/:@!$&'()*+,;=~")
+        if query:
+            target += f"?{query if isinstance(query, str) else urlencode(query)}"
         status, headers, text = self._exchange(method, target, body, lost, cookies)
         try:
             data = msgspec.json.decode(text) if text.strip() else None

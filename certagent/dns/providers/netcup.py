@@ -19,6 +19,8 @@ from certagent.dns.providers.protocol import Capabilities, RdType, TtlText
 from certagent.dns.providers.single import Record, RecordByRecord
 from certagent.errors import Rejected, Transient
 
+_AS_JSON = "JSON"
+"""Without it the address speaks SOAP."""
 _NO_RECORDS = 5029
 _OVER = 4001
 """The session is over, or never was one."""
@@ -145,7 +147,7 @@ class Netcup(HttpProvider, RecordByRecord):
 
     def _judged(self, asked: dict[str, Any], none: tuple[int, ...], lost: str) -> Answer:
         """The data of the answer, with netcup's own status; no data for those in `none`."""
-        answer = self._api.call("POST", "", asked, lost=lost)
+        answer = self._api.call("POST", "", asked, query=_AS_JSON, lost=lost)
         reply = answer.read(_Reply)
         if reply.status in ("success", "warning"):
             return Answer(reply.statuscode, reply.responsedata, answer.place, lost)

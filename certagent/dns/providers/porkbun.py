@@ -15,6 +15,7 @@ from certagent.dns.providers.about import About
 from certagent.dns.providers.http import Answer, HttpOptions, HttpProvider
 from certagent.dns.providers.protocol import Capabilities, RdType, TtlText
 from certagent.dns.providers.single import Record, RecordByRecord
+from certagent.errors import Rejected
 
 _LEAST_TTL_S = 600
 """Also of a record without one."""
@@ -25,6 +26,11 @@ class Options(HttpOptions, frozen=True, kw_only=True):
 
     url: str = "https://api.porkbun.com/api/json/v3"
     """Where the API is."""
+
+
+class _Reply(Struct):
+    status: str
+    message: str = ""
 
 
 class _Record(Struct):
@@ -87,4 +93,11 @@ class Porkbun(HttpProvider, RecordByRecord):
         self._call(f"/dns/delete/{self._located(record.name)[0]}/{record.id}")
 
     def _call(self, path: str, body: dict[str, Any] | None = None, lost: str = "dns.unknown_outcome") -> Answer:
-        return self._api.call("POST", path, {**(body or {}), **self._secrets()}, lost=lost)
+        """An error may have HTTP status 200, and an answer without a status is none of Porkbun's."""
+        answer = self._api.call("POST", path, {**(body or {}), **self._secrets()}, lost=lost)
+        reply = answer.read(_Reply)
+        if reply.status == "SUCCESS":
+            return answer
+        if any(words in reply.message.lower() for words in self.DENIALS):
+            raise self._api.wrong(reply.message)
+        raise Rejected("dns.rejected", self._api.said(reply.message))

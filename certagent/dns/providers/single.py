@@ -52,6 +52,10 @@ class RecordByRecord(ReadCompareWrite[list[Record]]):
             return None, []
         return RRset(frozenset(record.value for record in found), max(record.ttl_s for record in found)), found
 
+    def uniform(self, records: list[Record]) -> bool:
+        """Otherwise a change of the TTL was cut off; where it cannot be changed, that does not count."""
+        return self.capabilities.ttl_scope != "set" or len({record.ttl_s for record in records}) <= 1
+
     def write(self, name: str, rdtype: RdType, change: Change, records: list[Record]) -> None:
         """See `ReadCompareWrite`."""
         if not change.removed and self.capabilities.ttl_scope == "set":

@@ -6,12 +6,14 @@ of one second, as its database does it.
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
+from msgspec import Meta
+
+from tests.dns.fakes.described import Described, Form, way
+from tests.dns.fakes.service import TOKEN, Asked, Reply
 
 ZONE = "auth.example.org"
 USER = "c36f50e8-4632-44f0-83fe-e070fef28a10"
@@ -34,7 +36,12 @@ class Row(NamedTuple):
     second: int = 0
 
 
-class AcmeDns(Service):
+class Update(Form):
+    subdomain: str
+    txt: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+
+
+class AcmeDns(Described):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.rows = {SUBDOMAIN: [Row(), Row()], OTHER: [Row("x" * 43, 1), Row("y" * 43, 1)]}
@@ -43,16 +50,20 @@ class AcmeDns(Service):
         """What DNS gives."""
         return [row.value for row in self.rows[subdomain] if row.value]
 
-    def answer(self, asked: Asked) -> Reply:
-        if (asked.method, asked.path) != ("POST", "/update") or set(asked.body) != {"subdomain", "txt"}:
-            return TEAPOT, None
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        return self.values(name.partition(".")[0])
+
+    def login(self, asked: Asked) -> Reply | None:
         login = asked.headers.get("X-Api-User"), asked.headers.get("X-Api-Key"), asked.body["subdomain"]
-        if login != (USER, TOKEN, SUBDOMAIN):
-            return 401, {"error": "forbidden"}
-        if not re.fullmatch(r"[A-Za-z0-9_-]{43}", asked.body["txt"]):
-            return 400, {"error": "bad_txt"}
-        self.take(asked.body["txt"])
-        return 200, {"txt": asked.body["txt"]}
+        return None if login == (USER, TOKEN, SUBDOMAIN) else (401, {"error": "forbidden"})
+
+    def odd(self, words: str) -> Reply:
+        return 400, {"error": "bad_txt"}
+
+    @way("POST", "/update", body=Update)
+    def update(self, body: Update) -> Reply:
+        self.take(body.txt)
+        return 200, {"txt": body.txt}
 
     def take(self, value: str) -> None:
         """In place of the older one."""

@@ -15,20 +15,70 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
+from msgspec import ValidationError, field, to_builtins
+
+from tests.dns.fakes.described import Described, Form, way
+from tests.dns.fakes.service import TOKEN, Asked, Reply
 
 DOMAIN, USER = "example.org", "user"
 SHARED_SECRET = base64.b32encode(b"12345678901234567890").decode()
-PARAMS: dict[str, tuple[set[str], set[str]]] = {
-    "account.login": ({"user", "pass"}, {"lang", "case-insensitive"}),
-    "account.unlock": ({"tan"}, set()),
-    "account.logout": (set(), set()),
-    "nameserver.info": ({"domain"}, {"recordId", "type", "name", "content", "ttl", "prio"}),
-    "nameserver.createRecord": ({"domain", "type", "content"}, {"name", "ttl", "prio", "testing"}),
-    "nameserver.updateRecord": ({"id"}, {"name", "type", "content", "ttl", "prio", "testing"}),
-    "nameserver.deleteRecord": ({"id"}, {"testing"}),
+Id = int | str
+
+
+class Call(Form):
+    method: str
+    params: dict[str, Any]
+
+
+class Login(Form):
+    user: str
+    password: str = field(name="pass")
+    lang: str = "en"
+
+
+class Unlock(Form):
+    tan: Id
+
+
+class Info(Form):
+    domain: str
+    name: str | None = None
+    type: str | None = None
+    content: str | None = None
+
+
+class Create(Form):
+    domain: str
+    type: str
+    content: str
+    name: str = ""
+    ttl: int = 3600
+    prio: int = 0
+
+
+class Update(Form, omit_defaults=True):
+    id: Id
+    name: str | None = None
+    type: str | None = None
+    content: str | None = None
+    ttl: int | None = None
+    prio: int | None = None
+
+
+class Delete(Form):
+    id: Id
+
+
+PARAMS: dict[str, type[Form]] = {
+    "account.login": Login,
+    "account.unlock": Unlock,
+    "account.logout": Form,
+    "nameserver.info": Info,
+    "nameserver.createRecord": Create,
+    "nameserver.updateRecord": Update,
+    "nameserver.deleteRecord": Delete,
 }
-"""Required and optional, as far as they are of use here."""
+"""As far as they are of use here."""
 
 
 def reply(code: int, message: str, data: Any = None, reason: str = "") -> Reply:
@@ -50,15 +100,23 @@ def code(period: int) -> str:
     return str(number % 10**6).zfill(6)
 
 
-class Inwx(Service):
+MISSING = reply(2303, "Object does not exist")
+
+
+class Inwx(Described):
+    RETRY_AFTER_S = None
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.records: dict[str, dict[str, Any]] = {}
         self.made = 100
+        self.host(DOMAIN)
         self.tfa = True
-        self.clock: Callable[[], float] = time.time
         self.session = ""
-        self.locked = False
+        """That of the request."""
+        self.clock: Callable[[], float] = time.time
+        self.sessions: dict[str, bool] = {}
+        """Whether they are locked until a code is given."""
         self.logins = 0
         self.used = -1
         """The period of the last code that was accepted."""
@@ -67,89 +125,114 @@ class Inwx(Service):
     def url(self) -> str:
         return f"{super().url}/jsonrpc"
 
+    def put(self, name: str, rdtype: str, ttl_s: int, *contents: str) -> None:
+        for content in contents:
+            self._create(Create(self.located(name)[0], rdtype, content, name.rstrip("."), ttl_s))
+
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        key = self.located(name, zone)[0], name.rstrip("."), rdtype
+        return [r["content"] for r in self.records.values() if (r["domain"], r["name"], r["type"]) == key]
+
     def writes(self, asked: Asked) -> bool:
         return asked.body["method"].endswith("Record")
 
-    def answer(self, asked: Asked) -> Reply:
-        if (asked.method, asked.path) != ("POST", "/jsonrpc/") or set(asked.body) != {"method", "params"}:
-            return TEAPOT, None
-        method, params = asked.body["method"], asked.body["params"]
-        if method not in PARAMS:
-            return reply(2000, "Unknown command")
-        required, optional = PARAMS[method]
-        if not required <= set(params):
-            return reply(2003, "Required parameter missing")
-        if not set(params) <= required | optional:
-            return reply(2001, "Command syntax error")
-        if method == "account.login":
-            return self._login(params)
-        if not self.session or asked.headers.get("Cookie") != f"domrobot={self.session}":
-            return reply(2002, "Command use error")
-        if method == "account.unlock":
-            return self._unlock(params["tan"])
-        if method == "account.logout":
-            self.session = ""
-            return reply(1500, "Command completed successfully; ending session")
-        if self.locked:
-            return reply(2200, "Authentication error", reason="You need to unlock your account with your mobile TAN.")
-        match method:
-            case "nameserver.info" if params["domain"] == DOMAIN:
-                return self._info(params)
-            case "nameserver.createRecord" if params["domain"] == DOMAIN:
-                self.made += 1
-                return self._kept(str(self.made), {"name": "", "ttl": 3600, "prio": 0, **params})
-            case "nameserver.updateRecord" if str(params["id"]) in self.records:
-                number = str(params["id"])
-                return self._kept(number, self.records[number] | params)
-            case "nameserver.deleteRecord" if str(params["id"]) in self.records:
-                del self.records[str(params["id"])]
-                return done()
-            case _:
-                return reply(2303, "Object does not exist")
+    def forbidden(self) -> Reply:
+        return reply(2201, "Authorization error")
 
-    def _login(self, params: dict[str, str]) -> Reply:
-        if (params["user"], params["pass"]) != (USER, TOKEN):
+    def too_many(self) -> Reply:
+        return reply(2502, "Session limit exceeded; server closing connection")
+
+    def login(self, asked: Asked) -> Reply | None:
+        method, self.session = asked.body["method"], asked.headers.get("Cookie", "").removeprefix("domrobot=")
+        if method == "account.login":
+            return None
+        if self.session not in self.sessions:
+            return reply(2002, "Command use error")
+        if self.sessions[self.session] and not method.startswith("account."):
+            return reply(2200, "Authentication error", reason="You need to unlock your account with your mobile TAN.")
+        return None
+
+    @way("POST", "/jsonrpc/", body=Call)
+    def called(self, call: Call) -> Reply:
+        if call.method not in PARAMS:
+            return reply(2000, "Unknown command")
+        try:
+            params = self.read(PARAMS[call.method], call.params)
+        except ValidationError as error:
+            missing = "missing required" in str(error)
+            return reply(2003 if missing else 2001, "Required parameter missing" if missing else "Command syntax error")
+        match params:
+            case Login():
+                return self._login(params)
+            case Unlock():
+                return self._unlock(params.tan)
+            case Info():
+                return self._info(params) if params.domain in self.zones else MISSING
+            case Create():
+                return self._create(params) if params.domain in self.zones else MISSING
+            case Update() if str(params.id) in self.records:
+                number = str(params.id)
+                return self._kept(number, self.records[number] | to_builtins(params))
+            case Delete() if str(params.id) in self.records:
+                del self.records[str(params.id)]
+                return done()
+            case Update() | Delete():
+                return MISSING
+            case _:
+                del self.sessions[self.session]
+                return reply(1500, "Command completed successfully; ending session")
+
+    def _login(self, params: Login) -> Reply:
+        if (params.user, params.password) != (USER, TOKEN):
             return reply(2200, "Authentication error")
         self.logins += 1
-        self.session, self.locked = f"session-{self.logins}", self.tfa
+        session = f"session-{self.logins}"
+        self.sessions[session] = self.tfa
         data = {"customerId": "1", "accountId": "1", "tfa": "GOOGLE-AUTH" if self.tfa else "0", "builddate": "x"}
         status, body, *_ = done(data)
-        return status, body, {"Set-Cookie": f"domrobot={self.session}; path=/; secure; HttpOnly"}
+        return status, body, {"Set-Cookie": f"domrobot={session}; path=/; secure; HttpOnly"}
 
-    def _unlock(self, tan: Any) -> Reply:
+    def _unlock(self, tan: Id) -> Reply:
         """The code of this period or of the one before (RFC 6238 section 5.2), and none a second time."""
-        if not self.locked:
+        if not self.sessions[self.session]:
             return reply(2002, "Command use error")
         now = int(self.clock() // 30)
         for period in (now, now - 1):
             if str(tan).zfill(6) == code(period) and period > self.used:  # INWX's own client sends a number
-                self.used, self.locked = period, False
+                self.used, self.sessions[self.session] = period, False
                 return done()
         return reply(2200, "Authentication error", reason="The confirmation code is invalid.")
 
-    def _info(self, params: dict[str, Any]) -> Reply:
-        wanted = str(params.get("name", "")).lower()
-        full = wanted if DOMAIN in wanted else f"{wanted}.{DOMAIN}"
+    def _info(self, params: Info) -> Reply:
+        wanted = (params.name or "").lower()
+        full = wanted if wanted.endswith(params.domain) else f"{wanted}.{params.domain}"
         found = [
             record
             for record in self.records.values()
-            if ("name" not in params or record["name"] == full) and params.get("type", record["type"]) == record["type"]
+            if record["domain"] == params.domain
+            and (params.name is None or record["name"] == full)
+            and params.type in (None, record["type"])
+            and params.content in (None, record["content"])
         ]
-        zone = {"roId": 1, "domain": DOMAIN, "type": "MASTER", "count": len(found)}
+        zone = {"roId": 1, "domain": params.domain, "type": "MASTER", "count": len(found)}
         return done(zone | {"record": found} if found else zone)
 
+    def _create(self, new: Create) -> Reply:
+        self.made += 1
+        return self._kept(str(self.made), to_builtins(new))
+
     def _kept(self, number: str, record: dict[str, Any]) -> Reply:
-        if not isinstance(record["ttl"], int) or not 300 <= record["ttl"] <= 864000:
+        if not 300 <= record["ttl"] <= 864000:
             return reply(2004, "Parameter value range error")
         content = record["content"]
         if record["type"] == "TXT" and (not content or content != content.rstrip() or set(content) & set('"`')):
             return reply(2005, "Parameter value syntax error")
-        name = record["name"].lower()
-        name = name if name.endswith(DOMAIN) else f"{name}.{DOMAIN}".removeprefix(".")
+        name, domain = record["name"].lower(), record["domain"]
+        name = name if f".{name}".endswith(f".{domain}") else f"{name}.{domain}".removeprefix(".")
         content = content.upper() if record["type"] == "TLSA" else content
-        kept = {"id": number, "name": name, "type": record["type"], "content": content}
+        kept = {"id": number, "domain": domain, "name": name, "type": record["type"], "content": content}
         kept |= {"ttl": record["ttl"], "prio": record["prio"]}
-        same = ("name", "type", "content")
+        same = ("domain", "name", "type", "content")
         if any(all(r[key] == kept[key] for key in same) for r in self.records.values() if r["id"] != number):
             return reply(2302, "Object exists")
         self.records[number] = kept

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from certagent.dns.providers.acmedns import AcmeDns
 from certagent.dns.providers.cloudflare import Cloudflare
 from certagent.dns.providers.desec import Desec
 from certagent.dns.providers.gandi import Gandi
@@ -15,9 +17,10 @@ from certagent.dns.providers.netcup import Netcup
 from certagent.dns.providers.ovh import Ovh
 from certagent.dns.providers.porkbun import Porkbun
 from certagent.dns.providers.powerdns import PowerDns
-from certagent.dns.providers.protocol import Provider
+from certagent.dns.providers.protocol import Provider, RdType
 from certagent.dns.providers.route53 import Route53, Worker
 from tests.dns.fakes import (
+    acmedns,
     cloudflare,
     desec,
     gandi,
@@ -34,6 +37,8 @@ from tests.dns.fakes import (
 from tests.dns.fakes.service import Service
 
 OTHERS = 200
+ZONE = "example.org."
+A, B, C = (f"3 1 1 {digit * 64}" for digit in "abc")
 
 
 class Known(NamedTuple):
@@ -48,69 +53,38 @@ class Known(NamedTuple):
     """What the file with the token holds, around it."""
     front: Any = None
     """What the agent uses, if `kind` is made in a child process only."""
+    zone: str = ZONE
+    set: tuple[str, RdType] = (f"_25._tcp.mx1.{ZONE}", "TLSA")
+    """Name and type of what a test writes."""
+    values: tuple[str, str, str] = (A, B, C)
 
-    def provider(self, fake: Service, token_file: Path, timeout: str, zone: str, *, front: bool = False) -> Provider:
-        """For a fake and a file with its token; with the time limit, for the zone."""
+    def provider(self, fake: Service, token_file: Path, timeout: str, *zones: str, front: bool = False) -> Provider:
+        """For a fake and a file with its token; with the time limit, for the zones."""
         options = self.kind.Options(
-            url=fake.url, zones=(zone,), token_file=str(token_file), timeout=timeout, ca_file=str(fake.ca_file)
+            url=fake.url, zones=zones, token_file=str(token_file), timeout=timeout, ca_file=str(fake.ca_file)
         )
         return (self.front if front and self.front else self.kind)(options)
 
 
+def _in(fake: Service) -> None:
+    """Sets come in the order of their names, so others are before and after those that are asked for."""
+    for number in range(OTHERS):
+        fake.put(f"host{number}.example.org.", "TXT", 3600, '"x"' if not isinstance(fake, inwx.Inwx) else "x")
+
+
 def _in_powerdns(fake: powerdns.PowerDns) -> None:
     fake.old = True
-    for number in range(OTHERS):
-        key = f"host{number}.example.org.", "TXT"
-        fake.sets[key] = {"name": key[0], "type": "TXT", "ttl": 60, "records": [{"content": '"x"', "disabled": False}]}
+    _in(fake)
 
 
 def _in_cloudflare(fake: cloudflare.Cloudflare) -> None:
     """A service may pass over a filter that it does not know: then the list is of the whole zone."""
-    for number in range(OTHERS):
-        body = {"type": "TXT", "name": f"host{number}.example.org", "content": '"x"', "ttl": 60}
-        fake.make(body)
+    _in(fake)
     fake.unfiltered = True
 
 
-def _in_porkbun(fake: porkbun.Porkbun) -> None:
-    for number in range(OTHERS):
-        record = {"id": str(number), "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": "600"}
-        fake.records[str(number)] = record
-
-
-def _in_ovh(fake: ovh.Ovh) -> None:
-    for number in range(OTHERS):
-        record = {"id": number, "zone": "example.org", "subDomain": f"host{number}", "fieldType": "TXT", "ttl": 0}
-        fake.records[number] = {**record, "target": '"x"'}
-
-
-def _in_inwx(fake: inwx.Inwx) -> None:
-    for number in range(OTHERS):
-        record = {"id": f"o{number}", "name": f"host{number}.example.org", "type": "TXT", "content": "x", "ttl": 300}
-        fake.records[f"o{number}"] = {**record, "prio": 0}
-
-
-def _in_netcup(fake: netcup.Netcup) -> None:
-    for number in range(OTHERS):
-        record = {"id": f"o{number}", "hostname": f"host{number}", "type": "TXT", "priority": "0", "destination": "x"}
-        fake.records.append(record)
-
-
-def _in_luadns(fake: luadns.LuaDns) -> None:
-    for number in range(OTHERS):
-        fake.make({"name": f"host{number}.example.org.", "type": "TXT", "content": "x", "ttl": 300})
-
-
-def _in_route53(fake: route53.Route53) -> None:
-    """Sets come in the order of their names, so others are before and after those that are asked for."""
-    for number in range(OTHERS):
-        fake.put(f"host{number}.{route53.ZONE}", "TXT", 300, '"x"')
-
-
-def _elsewhere(fake: desec.Desec | hetzner.Hetzner | gandi.Gandi) -> None:
-    """They are asked for single sets."""
-    for number in range(OTHERS):
-        fake.sets[f"host{number}", "TXT"] = {"records": [], "ttl": 3600}
+def _none(fake: acmedns.AcmeDns) -> None:
+    """An account is alone."""
 
 
 ROUTE53_SECRET = f"aws_access_key_id = {route53.KEY_ID}\naws_secret_access_key = {{}}\n"
@@ -118,31 +92,31 @@ ROUTE53_SECRET = f"aws_access_key_id = {route53.KEY_ID}\naws_secret_access_key =
 KNOWN: tuple[Known, ...] = (
     Known("powerdns", PowerDns, powerdns.PowerDns, _in_powerdns),
     Known("cloudflare", Cloudflare, cloudflare.Cloudflare, _in_cloudflare),
-    Known("desec", Desec, desec.Desec, _elsewhere),
-    Known("hetzner", Hetzner, hetzner.Hetzner, _elsewhere),
-    Known("gandi", Gandi, gandi.Gandi, _elsewhere),
+    Known("desec", Desec, desec.Desec, _in),
+    Known("hetzner", Hetzner, hetzner.Hetzner, _in),
+    Known("gandi", Gandi, gandi.Gandi, _in),
     Known(
         "ovh",
         Ovh,
         ovh.Ovh,
-        _in_ovh,
+        _in,
         "application_key = application\napplication_secret = {}\nconsumer_key = consumer\n",
     ),
-    Known("netcup", Netcup, netcup.Netcup, _in_netcup, "customernumber = 12345\napikey = key\napipassword = {}\n"),
+    Known("netcup", Netcup, netcup.Netcup, _in, "customernumber = 12345\napikey = key\napipassword = {}\n"),
     Known(
         "inwx",
         Inwx,
         inwx.Inwx,
-        _in_inwx,
+        _in,
         f"username = user\npassword = {{}}\nsharedsecret = {inwx.SHARED_SECRET}\n",
     ),
-    Known("porkbun", Porkbun, porkbun.Porkbun, _in_porkbun, "apikey = pk1_test\nsecretapikey = {}\n"),
-    Known("route53", Worker, route53.Route53, _in_route53, ROUTE53_SECRET, Route53),
+    Known("porkbun", Porkbun, porkbun.Porkbun, _in, "apikey = pk1_test\nsecretapikey = {}\n"),
+    Known("route53", Worker, route53.Route53, _in, ROUTE53_SECRET, Route53),
     Known(
         "lexicon-luadns",
         lexicon.LuaDnsWorker,
         luadns.LuaDns,
-        _in_luadns,
+        _in,
         f"auth_username = {luadns.USER}\nauth_token = {{}}\n",
         lexicon.LuaDns,
     ),
@@ -150,9 +124,24 @@ KNOWN: tuple[Known, ...] = (
         "lexicon-porkbun",
         lexicon.PorkbunWorker,
         porkbun.Porkbun,
-        _in_porkbun,
+        _in,
         "auth_key = pk1_test\nauth_secret = {}\n",
         lexicon.Porkbun,
     ),
 )
 """In the order of the documentation."""
+
+ACME_DNS = Known(
+    "acme-dns",
+    AcmeDns,
+    acmedns.AcmeDns,
+    _none,
+    json.dumps({"mx1.example.org": acmedns.ACCOUNT | {"password": "{}"}})
+    .replace("{", "{{")
+    .replace("}", "}}")
+    .replace("{{}}", "{}"),
+    zone=f"{acmedns.ZONE}.",
+    set=(acmedns.NAME, "TXT"),
+    values=("a" * 43, "b" * 43, "c" * 43),
+)
+"""It takes challenges only, and tells nothing; so it is not among the others."""

@@ -1,73 +1,115 @@
 """Porkbun's API: https://porkbun.com/api/json/v3/documentation
 
-Every request is a POST with both keys in its JSON. Numbers are text. What is refused has HTTP status 400.
+Every request is a POST with both keys in its JSON. Numbers are text. What is refused has HTTP status 400. More than one
+request a second is answered by a proxy, with a page of HTML (DNSControl/dnscontrol#3225, jungaretti/bacon#45).
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
+from tests.dns.fakes.described import Described, Form, way
+from tests.dns.fakes.service import TOKEN, Asked, Reply
 
 DOMAIN = "example.org"
 DONE: dict[str, Any] = {"status": "SUCCESS"}
+BUSY = b"<html><head><title>503 Service Temporarily Unavailable</title></head><hr><center>openresty</center></html>"
+
+
+class Keys(Form):
+    apikey: str
+    secretapikey: str
+
+
+class New(Keys):
+    type: str
+    content: str
+    name: str = ""
+    ttl: str | int = "600"
+    prio: str | int = "0"
+    notes: str = ""
 
 
 def refused(message: str) -> Reply:
     return 400, {"status": "ERROR", "message": message}
 
 
-class Porkbun(Service):
+class Porkbun(Described):
+    RETRY_AFTER_S = None
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.records: dict[str, dict[str, str]] = {}
+        self.stores: dict[str, dict[str, dict[str, str]]] = {}
+        self.host(DOMAIN)
+        self.records = self.stores[DOMAIN]
         self.made = 100
+
+    def host(self, zone: str) -> None:
+        super().host(zone)
+        self.stores[zone] = {}
+
+    def put(self, name: str, rdtype: str, ttl_s: int, *contents: str) -> None:
+        domain, label = self.located(name)
+        for content in contents:
+            self.create(domain, New("", "", rdtype, content, label, str(ttl_s)))
+
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        found = self.stores[self.located(name, zone)[0]].values()
+        return [r["content"] for r in found if (r["name"], r["type"]) == (name.rstrip("."), rdtype)]
 
     def writes(self, asked: Asked) -> bool:
         return "/retrieve" not in asked.path and asked.path != "/ping"
 
-    def answer(self, asked: Asked) -> Reply:
-        place = re.fullmatch(
-            r"/dns/(retrieveByNameType|retrieve|create|edit|delete)/([^/]+)(?:/([^/]+))?(?:/([^/]+))?", asked.path
-        )
-        if asked.method != "POST" or not (place or asked.path == "/ping"):
-            return TEAPOT, None
+    def too_many(self) -> Reply:
+        return 503, BUSY
+
+    def forbidden(self) -> Reply:
+        return refused("Domain is not opted in to API access.")
+
+    def login(self, asked: Asked) -> Reply | None:
         if (asked.body.get("apikey"), asked.body.get("secretapikey")) != ("pk1_test", TOKEN):
             return refused("Invalid API key. (001)")
-        if not place:
-            return 200, DONE | {"yourIp": "192.0.2.1"}
-        action, domain, third, fourth = place.groups()
-        if domain != DOMAIN:
-            return refused("Invalid domain.")
-        match action:
-            case "retrieveByNameType":
-                name = DOMAIN if fourth in (None, "@") else f"{fourth}.{DOMAIN}"
-                found = [r for r in self.records.values() if (r["name"], r["type"]) == (name, third)]
-                return 200, DONE | {"records": found}
-            case "retrieve" if third is None:
-                return 200, DONE | {"records": list(self.records.values())}
-            case "create":
-                self.made += 1
-                return self._kept(str(self.made), asked.body)
-            case _ if third not in self.records:
-                return refused("Invalid record ID.")
-            case "edit":
-                return self._kept(third, asked.body)
-            case _:
-                del self.records[third]
-                return 200, DONE
+        domain = asked.path.split("/")[3:4]
+        return refused("Invalid domain.") if domain and domain[0] not in self.stores else None
 
-    def _kept(self, number: str, body: dict[str, Any]) -> Reply:
-        name = DOMAIN if body["name"] in ("", "@") else f"{body['name']}.{DOMAIN}"
-        ttl = str(body["ttl"])  # a number is taken, too
+    @way("POST", "/ping", body=Keys)
+    def ping(self, _: Keys) -> Reply:
+        return 200, DONE | {"yourIp": "192.0.2.1"}
+
+    @way("POST", "/dns/retrieve/{}", body=Keys)
+    def every(self, domain: str, _: Keys) -> Reply:
+        return 200, DONE | {"records": list(self.stores[domain].values())}
+
+    @way("POST", "/dns/retrieveByNameType/{}/{}/{}", body=Keys)
+    def found(self, domain: str, type_: str, label: str, _: Keys) -> Reply:
+        name = domain if label == "@" else f"{label}.{domain}"
+        found = [r for r in self.stores[domain].values() if (r["name"], r["type"]) == (name, type_)]
+        return 200, DONE | {"records": found}
+
+    @way("POST", "/dns/create/{}", body=New)
+    def create(self, domain: str, new: New) -> Reply:
+        self.made += 1
+        return self._keep(domain, str(self.made), new)
+
+    @way("POST", "/dns/edit/{}/{}", body=New)
+    def edit(self, domain: str, number: str, new: New) -> Reply:
+        known = number in self.stores[domain]
+        return self._keep(domain, number, new) if known else refused("Invalid record ID.")
+
+    @way("POST", "/dns/delete/{}/{}", body=Keys)
+    def delete(self, domain: str, number: str, _: Keys) -> Reply:
+        return (200, DONE) if self.stores[domain].pop(number, None) else refused("Invalid record ID.")
+
+    def _keep(self, domain: str, number: str, new: New) -> Reply:
+        name = domain if new.name in ("", "@") else f"{new.name}.{domain}"
+        ttl = str(new.ttl)  # a number is taken, too
         if not ttl.isdecimal() or int(ttl) < 600:
             return refused("Invalid TTL. The minimum is 600.")
-        content = body["content"].upper() if body["type"] == "TLSA" else body["content"]
-        record = {"id": number, "name": name, "type": body["type"], "content": content, "ttl": ttl, "prio": "0"}
-        others = (r for r in self.records.values() if r["id"] != number)
+        content = new.content.upper() if new.type == "TLSA" else new.content
+        record = {"id": number, "name": name, "type": new.type, "content": content, "ttl": ttl, "prio": "0"}
+        others = (r for r in self.stores[domain].values() if r["id"] != number)
         if any(all(r[key] == record[key] for key in ("name", "type", "content")) for r in others):
             return refused("We were unable to create the DNS record: it exists.")
-        self.records[number] = record
+        self.stores[domain][number] = record
         return 200, DONE | {"id": number}

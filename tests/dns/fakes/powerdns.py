@@ -7,58 +7,104 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tests.dns.fakes.service import TEAPOT, TOKEN, Asked, Reply, Service
+from msgspec import field, to_builtins
+
+from tests.dns.fakes.described import Described, Form, way
+from tests.dns.fakes.service import TOKEN, Asked, Reply
 
 ZONE = "example.org."
+PLACE = "/api/v1/servers/localhost/zones/{}"
 
 
-class PowerDns(Service):
+class Wanted(Form):
+    rrset_name: str = ""
+    rrset_type: str = ""
+    rrsets: bool = True
+
+
+class Record(Form):
+    content: str
+    disabled: bool = False
+
+
+class Change(Form):
+    name: str
+    type: str
+    changetype: Literal["REPLACE", "DELETE"]
+    ttl: int | None = None
+    records: list[Record] = field(default_factory=list[Record])
+
+
+class Changes(Form):
+    rrsets: list[Change]
+
+
+def unprocessable(message: str) -> Reply:
+    return 422, {"error": message}
+
+
+class PowerDns(Described):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.sets: dict[tuple[str, str], dict[str, Any]] = {}
+        self.stores: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+        self.host(ZONE.rstrip("."))
+        self.sets = self.stores[ZONE]
         self.native = True
         self.old = False
         """Before 4.6: the whole zone is the answer."""
 
-    def answer(self, asked: Asked) -> Reply:
-        if asked.headers.get("X-API-Key") != TOKEN:
-            return 401, None
-        zone = re.fullmatch(r"/api/v1/servers/localhost/zones/([^/]+)(/notify)?", asked.path)
-        if not zone:
-            return TEAPOT, None
-        if zone[1] != ZONE:
-            return 404, {"error": "Not Found"}
-        match asked.method, zone[2]:
-            case "GET", None:
-                wanted = asked.query.get("rrset_name"), asked.query.get("rrset_type")
-                sets = [s for key, s in self.sets.items() if self.old or key == wanted]
-                return 200, {"name": ZONE, "kind": "Native", "rrsets": sets}
-            case "PATCH", None:
-                return self._patched(asked.body)
-            case "PUT", "/notify":
-                return (422, {"error": "Domain is native"}) if self.native else (200, {"result": "queued"})
-            case _:
-                return TEAPOT, None
+    def host(self, zone: str) -> None:
+        super().host(zone)
+        self.stores[f"{zone}."] = {}
 
-    def _patched(self, body: Any) -> Reply:
-        for change in body["rrsets"]:
-            key = change["name"], change["type"]
-            if not f".{change['name']}".endswith(f".{ZONE}"):
-                return 422, {"error": f"RRset {change['name']} IN {change['type']}: Name is out of zone"}
-            if change["changetype"] == "DELETE":
-                self.sets.pop(key, None)
-                continue
-            for record in change["records"]:
-                if change["type"] == "TXT" and not re.fullmatch(r'("([^"\\]|\\.)*" ?)+', record["content"]):
-                    return 422, {
-                        "error": "Record TXT: Parsing record content: Data field in DNS should start with quote"
-                    }
-                if len(record["content"]) > 65535:
-                    return 422, {"error": "too long"}
-            records = [{"content": r["content"], "disabled": r["disabled"]} for r in change["records"]]
-            self.sets[key] = {
-                "name": key[0], "type": key[1], "ttl": change["ttl"], "records": records, "comments": [],
-            }  # fmt: skip
+    def put(self, name: str, rdtype: str, ttl_s: int, *contents: str) -> None:
+        rrset: dict[str, Any] = {"name": name, "type": rdtype, "ttl": ttl_s, "comments": []}
+        rrset["records"] = [{"content": content, "disabled": False} for content in contents]
+        self.stores[f"{self.located(name)[0]}."][name, rdtype] = rrset
+
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        found = self.stores[f"{self.located(name, zone)[0]}."].get((name, rdtype), {"records": []})
+        return [record["content"] for record in found["records"]]
+
+    def login(self, asked: Asked) -> Reply | None:
+        return None if asked.headers.get("X-API-Key") == TOKEN else (401, None)
+
+    @way("GET", PLACE, query=Wanted)
+    def zone(self, zone: str, wanted: Wanted) -> Reply:
+        if zone not in self.stores:
+            return 404, {"error": "Not Found"}
+        one = (wanted.rrset_name, wanted.rrset_type)
+        sets = [s for key, s in self.stores[zone].items() if self.old or one in (("", ""), key)]
+        return 200, {"name": zone, "kind": "Native", "rrsets": sets}
+
+    @way("PUT", f"{PLACE}/notify")
+    def notified(self, zone: str) -> Reply:
+        return unprocessable("Domain is native") if self.native else (200, {"result": "queued"})
+
+    @way("PATCH", PLACE, body=Changes)
+    def patched(self, zone: str, changes: Changes) -> Reply:
+        if zone not in self.stores:
+            return 404, {"error": "Not Found"}
+        for change in changes.rrsets:
+            if wrong := self._wrong(zone, change):
+                return unprocessable(f"RRset {change.name} IN {change.type}: {wrong}")
+        for change in changes.rrsets:
+            self.stores[zone].pop((change.name, change.type), None)
+            if change.changetype == "REPLACE" and change.records:
+                rrset: dict[str, Any] = {"name": change.name, "type": change.type, "ttl": change.ttl, "comments": []}
+                self.stores[zone][change.name, change.type] = rrset | {"records": to_builtins(change.records)}
         return 204, None
+
+    def _wrong(self, zone: str, change: Change) -> str:
+        contents = [record.content for record in change.records]
+        if not f".{change.name}".endswith(f".{zone}"):
+            return "Name is out of zone"
+        if change.changetype == "REPLACE" and change.ttl is None:
+            return "Key 'ttl' not an Integer or not present"
+        if len(set(contents)) < len(contents):
+            return "duplicate record"
+        if change.type == "TXT" and not all(re.fullmatch(r'("([^"\\]|\\.)*" ?)+', content) for content in contents):
+            return "Parsing record content: Data field in DNS should start with quote"
+        return "too long" if any(len(content) > 65535 for content in contents) else ""

@@ -2,7 +2,8 @@
 
 Zones, records and their lists are moto's. What moto lacks is here: the signature is verified (SigV4), a batch is
 checked as a whole against what is there, values and TTLs are checked, the policy of the key is kept (types, no UPSERT),
-and a change is PENDING until it was asked for a few times.
+and a change is PENDING until it was asked for a few times. Parameters and elements that are not described are refused.
+Limits: https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/DNSLimitations.html
 """
 
 from __future__ import annotations
@@ -29,6 +30,15 @@ NAMESPACE = "https://route53.amazonaws.com/doc/2013-04-01/"
 TXT = re.compile(r'"(?:[^"\\]|\\.){0,255}"(?: "(?:[^"\\]|\\.){0,255}")*')
 TLSA = re.compile(r"\d{1,3} \d{1,3} \d{1,3} (?:[0-9a-fA-F]{2})+")
 VALUES = {"TXT": TXT, "TLSA": TLSA}
+ELEMENTS = {
+    *("ChangeResourceRecordSetsRequest", "ChangeBatch", "Changes", "Change", "Action", "ResourceRecordSet", "Name"),
+    *("Type", "TTL", "ResourceRecords", "ResourceRecord", "Value"),
+}
+QUERIES = {
+    "hostedzonesbyname": {"dnsname", "hostedzoneid", "maxitems"},
+    "hostedzone": {"name", "type", "identifier", "maxitems"},
+}
+"""Of those that list; others have none."""
 PLACE = re.compile(r"/2013-04-01/(hostedzonesbyname|hostedzone/([A-Z0-9]+)/rrset/?|change/([A-Z0-9]+))")
 
 
@@ -52,12 +62,14 @@ def hmac_of(key: bytes, text: str) -> bytes:
 
 
 class Route53(Service):
+    RETRY_AFTER_S = None
+
     def __init__(self, directory: Path, zone: str = ZONE) -> None:
         super().__init__(directory)
-        self.name = zone
         self.moto: Route53Backend = route53_backends[DEFAULT_ACCOUNT_ID]["aws"]
         self.moto.reset()
         self.zone = self.host(zone)
+        """The one that is meant, if several have its name."""
         self.polls = 0
         """How often a change says PENDING before it is INSYNC."""
         self.in_sync: Callable[[], None] = lambda: None
@@ -68,22 +80,43 @@ class Route53(Service):
         self.at_change: list[Fault] = []
         """What goes wrong when the state of a change is asked for."""
 
-    def host(self, name: str, *, private: bool = False) -> Any:
-        """One more hosted zone."""
-        return self.moto.create_hosted_zone(name, private_zone=private, caller_reference="test")
+    def host(self, zone: str, *, private: bool = False) -> Any:
+        super().host(zone.rstrip("."))
+        return self.moto.create_hosted_zone(f"{zone.rstrip('.')}.", private_zone=private, caller_reference="test")
 
-    def put(self, name: str, rdtype: str, ttl_s: int, *values: str, **policy: Any) -> None:
-        """Records of somebody else."""
-        self.zone.upsert_rrset({"Name": name, "Type": rdtype, "TTL": ttl_s, "ResourceRecords": list(values), **policy})
+    def put(self, name: str, rdtype: str, ttl_s: int, *contents: str, **policy: Any) -> None:
+        rrset = {"Name": name, "Type": rdtype, "TTL": ttl_s, "ResourceRecords": list(contents), **policy}
+        self._hosted(name).upsert_rrset(rrset)
+
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        found = self._hosted(name, zone).rrsets
+        return [value for one in found if (one.name, one.type) == (name, rdtype) for value in one.records]
+
+    def _hosted(self, name: str, zone: str = "") -> Any:
+        wanted = f"{self.located(name, zone)[0]}."
+        every = (self.zone, *self.moto.zones.values())
+        return next(one for one in every if one.name == wanted)
 
     def body(self, kind: str | None, sent: bytes) -> bytes:
         return sent
 
+    def login(self, asked: Asked) -> Reply | None:
+        wrong = self._unsigned(asked)
+        return error(403, *wrong) if wrong else None
+
+    def forbidden(self) -> Reply:
+        return error(403, "AccessDenied", "not authorized to perform: route53:ChangeResourceRecordSets")
+
+    def too_many(self) -> Reply:
+        return error(400, "Throttling", "Rate exceeded")
+
     def answer(self, asked: Asked) -> Reply:
-        if wrong := self._unsigned(asked):
-            return error(403, *wrong)
         place = PLACE.fullmatch(asked.path)
-        match asked.method, place and place[1].partition("/")[0]:
+        what = place[1].partition("/")[0] if place else ""
+        asks = asked.method == "GET"
+        if (asks and asked.body) or not set(asked.query) <= (QUERIES.get(what, set()) if asks else set()):
+            return TEAPOT, None
+        match asked.method, what:
             case "GET", "hostedzonesbyname" | "hostedzone":
                 return self._listed(asked)
             case "GET", "change" if self.at_change:
@@ -113,21 +146,28 @@ class Route53(Service):
         return 200, f'<{kind} xmlns="{NAMESPACE}"><ChangeInfo>{text}</ChangeInfo></{kind}>'.encode()
 
     def _batch(self, zone_id: str, body: bytes) -> Reply:
-        if zone_id != self.zone.resource_id:
+        zone = self.moto.zones.get(zone_id)
+        if zone is None:
             return error(404, "NoSuchHostedZone", f"No hosted zone found with ID: {zone_id}")
-        sets = list(map(self._read, ElementTree.fromstring(body).iter(f"{{{NAMESPACE}}}Change")))
+        if not body:
+            return error(400, "MalformedXML", "no body")
+        root = ElementTree.fromstring(body)
+        if not {element.tag for element in root.iter()} <= {f"{{{NAMESPACE}}}{element}" for element in ELEMENTS}:
+            return error(400, "MalformedInput", "an element that is not described")
+        sets = list(map(self._read, root.iter(f"{{{NAMESPACE}}}Change")))
         if any(one.rdtype not in VALUES or one.action not in ("CREATE", "DELETE") for one in sets):
-            return error(403, "AccessDenied", "not authorized to perform: route53:ChangeResourceRecordSets")
-        there = {(one.name, one.type): one for one in self.zone.rrsets}
+            return self.forbidden()
+        there: dict[Any, Any] = {(one.name, one.type): one for one in zone.rrsets}
         for one in sets:
-            if wrong := self._wrong(one, there):
+            if wrong := self._wrong(one, zone.name, there):
                 return error(400, "InvalidChangeBatch", f"[{wrong}]")
             there.pop((one.name, one.rdtype), None)
         for one in sets:
-            self.zone.delete_rrset({"Name": one.name, "Type": one.rdtype})
+            zone.delete_rrset({"Name": one.name, "Type": one.rdtype})
         for one in sets:
             if one.action == "CREATE":
-                self.put(one.name, one.rdtype, one.ttl_s, *one.values)
+                rrset = {"Name": one.name, "Type": one.rdtype, "TTL": one.ttl_s, "ResourceRecords": one.values}
+                zone.upsert_rrset(rrset)
         number = f"C{len(self.changes)}"
         self.changes[number] = self.polls
         return self._change("ChangeResourceRecordSetsResponse", number)
@@ -139,13 +179,13 @@ class Route53(Service):
         values = [element.text or "" for element in change.iter(f"{{{NAMESPACE}}}Value")]
         return Set(text("Action"), text("Name").lower().rstrip(".") + ".", text("Type"), int(text("TTL")), values)
 
-    def _wrong(self, one: Set, there: dict[tuple[str, str], Any]) -> str:
+    def _wrong(self, one: Set, zone: str, there: dict[Any, Any]) -> str:
         found = there.get((one.name, one.rdtype))
         what = f"resource record set [name='{one.name}', type='{one.rdtype}']"
         if one.name in self.protected:
             return f"{what} is protected"
-        if not f".{one.name}".endswith(f".{self.name}"):
-            return f"RRSet with DNS name {one.name} is not permitted in zone {self.name}"
+        if not f".{one.name}".endswith(f".{zone}"):
+            return f"RRSet with DNS name {one.name} is not permitted in zone {zone}"
         if not 0 <= one.ttl_s <= 2147483647 or not one.values or len(set(one.values)) < len(one.values):
             return f"Invalid Resource Record: {what}"
         if not all(VALUES[one.rdtype].fullmatch(value) for value in one.values):

@@ -1,4 +1,7 @@
-"""The HTTPS server below every fake: it keeps what was asked, and goes wrong on request."""
+"""The HTTPS server below every fake: it keeps what was asked, and goes wrong on request.
+
+Limit, login and rights of a request come before what it asks for, as at every service.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,8 @@ class Fault:
     """Meets the next request that may change something; otherwise the very next one."""
     drips: bool = False
     """A byte now and then, for ever."""
+    hangs: bool = False
+    """With `done`: it was done, and no answer comes; the connection stays open."""
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -77,7 +82,10 @@ def _text(data: Any) -> bytes:
 
 
 class Service:
-    """One service with its state. `answer` is what a fake brings."""
+    """One service with its state. A fake brings `answer`, `login`, and its own form of the refusals."""
+
+    RETRY_AFTER_S: float | None = 17.0
+    """How long `too_many` asks to wait, if it says so."""
 
     def __init__(self, directory: Path) -> None:
         self.asked: list[Asked] = []
@@ -86,6 +94,12 @@ class Service:
         """Called when a request that may change something was carried out, before it is answered."""
         self.arrived: Callable[[], None] = lambda: None
         """Called when such a request has come, before it is carried out."""
+        self.allowed: int | None = None
+        """How many requests it still takes before they are too many; None: it does not count."""
+        self.may_write = True
+        """What the token may."""
+        self.zones: list[str] = []
+        """Those of the account, without the final dot."""
         self.turn = threading.Lock()
         pair = certificates.make(["localhost"])
         self.ca_file = directory / "service.pem"
@@ -115,6 +129,35 @@ class Service:
     def answer(self, asked: Asked) -> Reply:
         """What the service says."""
         raise NotImplementedError
+
+    def login(self, asked: Asked) -> Reply | None:
+        """What it says to a wrong login; None: it is right."""
+
+    def forbidden(self) -> Reply:
+        """What it says to a token that may not write."""
+        return 403, None
+
+    def too_many(self) -> Reply:
+        """What it says to more requests than it takes. Without limits of its own, a proxy before it may say this."""
+        return 429, None, {"Retry-After": "17"}
+
+    def host(self, zone: str) -> Any:
+        """One more zone in the account."""
+        self.zones.append(zone)
+
+    def put(self, name: str, rdtype: str, ttl_s: int, *contents: str) -> None:
+        """Records of somebody else, in zone file syntax."""
+        raise NotImplementedError
+
+    def kept(self, name: str, rdtype: str, zone: str = "") -> list[str]:
+        """What the service has there, as it writes it: each record once. `zone`: there, and not in the longest one."""
+        raise NotImplementedError
+
+    def located(self, name: str, zone: str = "") -> tuple[str, str]:
+        """The zone of an absolute name, and the name in it; empty: the zone itself."""
+        plain = name.rstrip(".")
+        zone = zone or max((z for z in self.zones if f".{plain}".endswith(f".{z}")), key=len)
+        return zone, plain.removesuffix(zone).rstrip(".")
 
     def body(self, kind: str | None, sent: bytes) -> Any:
         """What was sent, read. `kind` is its Content-Type.
@@ -146,10 +189,17 @@ class Service:
             fault = self._fault(asked)
             if fault and not fault.done:
                 return fault, (fault.status, None)
-            reply = self.answer(asked)
+            reply = self._refusal(asked, writes=writes) or self.answer(asked)
         if writes:
             self.written()
         return fault, reply
+
+    def _refusal(self, asked: Asked, *, writes: bool) -> Reply | None:
+        if self.allowed is not None:
+            self.allowed -= 1
+            if self.allowed < 0:
+                return self.too_many()
+        return self.login(asked) or (self.forbidden() if writes and not self.may_write else None)
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         service = self
@@ -196,7 +246,7 @@ class Service:
                             return
                 elif fault.status:
                     self.say(fault.status, fault.body, fault.headers)
-                elif not fault.done:
+                elif fault.hangs or not fault.done:
                     service._over.wait()  # silent, until the test is over
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
