@@ -237,6 +237,7 @@ def test_a_roll(site: Provided, sender: Sender, kind: Kind, request: pytest.Fixt
             site.run("renew", "--force", "--wait")
             desired = sorted(record["value"] for record in site.run("tlsa", "--json").json["records"])
             until(lambda: cached.last == set(desired), 10, "caches have the new records alone")
+            until(lambda: mailer.mailed > 10, 60, "mail came during the roll and after it")
             mailed = mailer.stop()
         cached.halt()
         strict.halt()
