@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from raised import assigned
+
 import certagent
 from certagent.report.log import EVENTS, priority
 
@@ -47,7 +49,7 @@ def _pairs(function: ast.AST, elements: list[ast.expr]) -> Iterator[tuple[str, s
             case ast.Name(id="about"):
                 yield "certificate", ""
             case ast.Starred(value=ast.Name(id=name)):
-                for value in _assigned(function, name):
+                for value in assigned(function, name):
                     if isinstance(value, ast.List):
                         yield from _pairs(function, value.elts)
             case _:
@@ -59,17 +61,6 @@ def _levels(function: ast.AST, how: str, level: list[ast.expr]) -> Iterator[int]
         yield getattr(logging, how.upper())
         return
     for one in level:
-        for value in _assigned(function, one.id) if isinstance(one, ast.Name) else [one]:
+        for value in assigned(function, one.id) if isinstance(one, ast.Name) else [one]:
             for choice in [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]:
                 yield getattr(logging, ast.unparse(choice).rpartition(".")[2])
-
-
-def _assigned(function: ast.AST, name: str) -> Iterator[ast.expr]:
-    for node in ast.walk(function):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=one)], value=value) if one == name:
-                yield value
-            case ast.AnnAssign(target=ast.Name(id=one), value=ast.expr() as value) if one == name:
-                yield value
-            case _:
-                pass

@@ -74,7 +74,7 @@ def _texts(function: ast.AST, call: ast.expr, text: ast.expr) -> Iterator[str]:
             yield from _texts(function, call, body)
             yield from _texts(function, call, orelse)
         case ast.Name(id=name):
-            before = list(_assigned(function, call, name))
+            before = list(assigned(function, name, call.lineno))
             for value in before:
                 yield from _texts(function, call, value)
             if not before:
@@ -83,14 +83,17 @@ def _texts(function: ast.AST, call: ast.expr, text: ast.expr) -> Iterator[str]:
             yield "…"
 
 
-def _assigned(function: ast.AST, call: ast.expr, name: str) -> Iterator[ast.expr]:
+def assigned(function: ast.AST, name: str, before: int | None = None) -> Iterator[ast.expr]:
+    """All that is put into a variable of a function; `before`: up to that line."""
     for node in ast.walk(function):
+        if before is not None and getattr(node, "lineno", 0) > before:
+            continue
         match node:
-            case ast.Assign(targets=[ast.Name(id=one)], value=value) if one == name and node.lineno <= call.lineno:
+            case ast.Assign(targets=[ast.Name(id=one)], value=value) if one == name:
                 yield value
-            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)) if (
-                node.lineno <= call.lineno
-            ):
+            case ast.AnnAssign(target=ast.Name(id=one), value=ast.expr() as value) if one == name:
+                yield value
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
                 pairs = zip(targets, values, strict=False)
                 yield from (value for target, value in pairs if isinstance(target, ast.Name) and target.id == name)
             case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -53,6 +54,16 @@ class Chain(Struct, frozen=True, tag=True):
     """Lower-case hex without prefix."""
     self_signed: bool = False
     """The leaf is signed by its own key: no client believes its names."""
+
+    @property
+    def in_records(self) -> tuple[str, tuple[str, ...]]:
+        """What records can tell it by from another chain: its key and its issuers."""
+        return self.spki, self.issuers
+
+
+def distinct(chains: Iterable[Chain]) -> tuple[Chain, ...]:
+    """The chains without those that no record can tell from another."""
+    return tuple({chain.in_records: chain for chain in chains}.values())
 
 
 class Served(Struct, frozen=True):

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TypeVar
@@ -71,6 +71,18 @@ def carried(function: Callable[[T], R]) -> Callable[[T], R]:
             _end.reset(token)
 
     return call
+
+
+def pauses(until: float, first_s: float, longest_s: float) -> Iterator[bool]:
+    """True after each pause. Each is twice as long as the one before, and none ends after `until` (`time.monotonic`).
+
+    For `while` something goes on `and next(waits, False)`.
+    """
+    pause_s = first_s
+    while time.monotonic() + pause_s <= until:
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, longest_s)
+        yield True
 
 
 class Cut:

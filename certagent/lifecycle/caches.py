@@ -186,7 +186,7 @@ def breaks(values: frozenset[Value] | None, chain: Chain, served: Iterable[Chain
     """
     now_served = list(served)
     if values is None:
-        return any((s.spki, s.issuers) != (chain.spki, chain.issuers) for s in now_served) or not now_served
+        return any(s.in_records != chain.in_records for s in now_served) or not now_served
     fails = unmatched(values, chain)
     if not fails or not now_served:
         return bool(fails)

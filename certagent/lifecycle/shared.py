@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from certagent.facts.dns import Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, distinct
 from certagent.lifecycle import schedule
 from certagent.lifecycle.once import once
 from certagent.lifecycle.spec import Spec
@@ -97,8 +96,3 @@ class Shared:
         if state.next_keys and tlsa.DANE_EE_SPKI_SHA256 in spec.tlsa_parameters:
             values |= {tlsa.of_key(spki) for spki in state.next_keys.spki.values()}
         return frozenset(values)
-
-
-def distinct(chains: Iterable[Chain]) -> Chains:
-    """The chains without those that no record can tell from another."""
-    return tuple({(chain.spki, chain.issuers): chain for chain in chains}.values())

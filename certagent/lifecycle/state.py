@@ -11,7 +11,7 @@ from certagent.errors import Concern
 from certagent.facts.challenge import Challenge
 from certagent.facts.dns import Observation, Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain, KeyType, Served
+from certagent.facts.tls import Chain, KeyType, Served, distinct
 from certagent.lifecycle import caches
 from certagent.lifecycle import events as ev
 from certagent.lifecycle.budget import ZoneBudget
@@ -323,12 +323,11 @@ class State(Struct, frozen=True):
             return []
         begun = at.generation if at.phase == "installing" else None
         serving = self.serving((server,))
-        expected = {_identity(c) for c in at.strange} | {
-            _identity(c) for g in serving if g.id != begun for c in g.chains.values()
-        }
-        exactly = [c for g in serving if g.id == begun for c in g.chains.values()]
-        met = [one.chain for one in served if isinstance(one.chain, Chain) and one.chain not in exactly]
-        return [chain for key, chain in {_identity(c): c for c in met}.items() if key not in expected]
+        known = (*at.strange, *(chain for g in serving if g.id != begun for chain in g.chains.values()))
+        expected = {chain.in_records for chain in known}
+        exactly = [chain for g in serving if g.id == begun for chain in g.chains.values()]
+        met = (one.chain for one in served if isinstance(one.chain, Chain) and one.chain not in exactly)
+        return [chain for chain in distinct(met) if chain.in_records not in expected]
 
     @property
     def made(self) -> frozenset[Value]:
@@ -344,11 +343,6 @@ class State(Struct, frozen=True):
         for generation in self.generations:
             values |= records(generation, EVERY_PARAMETERS)
         return frozenset(values)
-
-
-def _identity(chain: Chain) -> tuple[str, tuple[str, ...]]:
-    """What records can tell a chain by."""
-    return chain.spki, chain.issuers
 
 
 def records(generation: Generation, tlsa_parameters: tuple[str, ...]) -> frozenset[Value]:

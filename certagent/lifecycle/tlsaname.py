@@ -15,10 +15,10 @@ from itertools import product
 
 from certagent.facts.dns import Value
 from certagent.facts.moment import Instant
-from certagent.facts.tls import Chain
+from certagent.facts.tls import Chain, distinct
 from certagent.lifecycle import caches
 from certagent.lifecycle.once import once
-from certagent.lifecycle.shared import Chains, Shared, distinct
+from certagent.lifecycle.shared import Chains, Shared
 from certagent.lifecycle.spec import Spec
 from certagent.lifecycle.state import State
 from certagent.lifecycle.whereabouts import Whereabouts
@@ -67,21 +67,22 @@ class TlsaNames:
 
     def at(self, server: str) -> tuple[TlsaName, ...]:
         """The TLSA names whose records count for a mail server."""
-        return tuple(self._by_server.get(server, ()))
+        return self._by_server.get(server, ())
 
     @once
-    def _by_server(self) -> dict[str, list[TlsaName]]:
+    def _by_server(self) -> dict[str, tuple[TlsaName, ...]]:
         found: dict[str, list[TlsaName]] = {}
         for name in (*self, *self.undeclared):
             for server in name.shared.mail_servers:
                 found.setdefault(server, []).append(name)
-        return found
+        return {server: tuple(names) for server, names in found.items()}
 
     @once
     def forgotten(self) -> tuple[TlsaName, ...]:
         """Undeclared ones whose service is not configured any more, and at which no records were seen lately."""
+        spec = self.spec
         others = (n for n, known in self.state.tlsa_names.items() if known.undeclared)
-        gone = (self[n] for n in others if n not in {*self.spec.tlsa_names, *self.spec.undeclared})
+        gone = (self[n] for n in others if n not in spec.tlsa_names and n not in spec.undeclared)
         return tuple(name for name in gone if all(item.values == frozenset() for item in name.known.cached))
 
     @once

@@ -12,7 +12,7 @@ from certagent.lifecycle import budget, caches
 from certagent.lifecycle.budget import ZoneBudget
 from certagent.lifecycle.spec import DnsZone, Spec
 from certagent.lifecycle.state import State
-from certagent.lifecycle.tlsaname import TlsaNames
+from certagent.lifecycle.tlsaname import TlsaName, TlsaNames
 from certagent.report.words import brief
 
 
@@ -35,16 +35,16 @@ class PlannedZone(Struct, frozen=True):
 
 def planned(spec: Spec, state: State, budgets: Iterable[ZoneBudget], now: Instant) -> tuple[PlannedZone, ...]:
     """Those in which the certificate has TLSA records or challenges. `budgets`: those of all certificates."""
-    every = tuple(budgets)
-    tlsa = {name.name: name.place for name in TlsaNames(spec, state).configured}
-    places = dict.fromkeys([*tlsa.values(), *spec.challenge_names])
-    zones = dict.fromkeys(spec.zone_of(place) for place in places)
-    found = (_planned(zone, spec, state, every, now) for zone in zones if zone.zone)
+    every, names = tuple(budgets), TlsaNames(spec, state).configured
+    zones = dict.fromkeys(map(spec.zone_of, (*(name.place for name in names), *spec.challenge_names)))
+    found = (_planned(zone, spec, names, every, now) for zone in zones if zone.zone)
     return tuple(one for one in found if one.limits)
 
 
-def _planned(zone: DnsZone, spec: Spec, state: State, every: tuple[ZoneBudget, ...], now: Instant) -> PlannedZone:
-    names = [name for name in TlsaNames(spec, state).configured if spec.zone_of(name.place) == zone]
+def _planned(
+    zone: DnsZone, spec: Spec, every_name: tuple[TlsaName, ...], every: tuple[ZoneBudget, ...], now: Instant
+) -> PlannedZone:
+    names = [name for name in every_name if spec.zone_of(name.place) == zone]
     seen = [a.ttl_s for name in names if name.known.observation for a in caches.known(name.known.observation)]
     ttl_s = max([max(spec.ttl_s, zone.ttl_floor_s), *seen])
     used = budget.together(every, zone.zone, zone.writes_per_day).used(now) if zone.writes_per_day else 0

@@ -10,7 +10,6 @@ published at the authoritative name servers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -147,10 +146,8 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
         answer = self._api.call("POST", path, body, accept=accept)
         if answer.status in accept:
             return False
-        action = answer.read(_Done).action
-        for _ in _pauses(until):
-            if action.status != "running":
-                break
+        action, waits = answer.read(_Done).action, deadline.pauses(until, _PAUSE_S, _LONGEST_PAUSE_S)
+        while action.status == "running" and next(waits, False):
             answer = self._api.call("GET", f"/zones/actions/{action.id}", lost="dns.unknown_outcome")
             action = answer.read(_Done).action
         if action.status == "running":
@@ -162,21 +159,11 @@ class Hetzner(HttpProvider, ReadCompareWrite[list[str]]):
 
     def _publish(self, name: str, until: float) -> None:
         """Ends when the authoritative name servers have the zone as it is now."""
-        (zone, _), status = self._located(name), "updating"
-        for _ in _pauses(until):
-            status = self._api.call("GET", f"/zones/{zone}", lost="dns.unknown_outcome").read(_ZoneFound).zone.status
-            if status == "ok":
-                return
-            if status == "error":
-                break
-        raise Transient("dns.unknown_outcome", f"Hetzner: accepted, and not published: {zone} has status {status}")
+        zone, waits = self._located(name)[0], deadline.pauses(until, _PAUSE_S, _LONGEST_PAUSE_S)
+        while (status := self._status(zone)) == "updating" and next(waits, False):
+            pass
+        if status != "ok":
+            raise Transient("dns.unknown_outcome", f"Hetzner: accepted, and not published: {zone} has status {status}")
 
-
-def _pauses(until: float) -> Iterator[None]:
-    """At once, then after growing pauses until then."""
-    pause_s = _PAUSE_S
-    yield
-    while time.monotonic() + pause_s <= until:
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        yield
+    def _status(self, zone: str) -> str:
+        return self._api.call("GET", f"/zones/{zone}", lost="dns.unknown_outcome").read(_ZoneFound).zone.status

@@ -220,6 +220,10 @@ class Api:
         """Key, rights or zone are not right."""
         return Misconfigured("dns.refused", self.said(detail), hint or self._rights)
 
+    def denied(self, words: str) -> bool:
+        """The service's words speak of key, rights or zone."""
+        return any(one in words.lower() for one in self._denials)
+
     def said(self, words: str) -> str:
         """The service's own words, fit to be printed: some repeat what they were sent."""
         with suppress(Error):  # a file that cannot be read now was not sent
@@ -278,7 +282,7 @@ class Api:
         with suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever its shape, it is an error's
             said = self._words(data)
         detail = self.said(f"HTTP {status} {said}".rstrip())
-        if any(words in said.lower() for words in self._denials):
+        if self.denied(said):
             return Misconfigured("dns.refused", detail, self._rights)
         if any(words in said.lower() for words in self._later):
             return Transient(lost, detail)

@@ -98,6 +98,6 @@ class Porkbun(HttpProvider, RecordByRecord):
         reply = answer.read(_Reply)
         if reply.status == "SUCCESS":
             return answer
-        if any(words in reply.message.lower() for words in self.DENIALS):
+        if self._api.denied(reply.message):
             raise self._api.wrong(reply.message)
         raise Rejected("dns.rejected", self._api.said(reply.message))

@@ -209,12 +209,10 @@ class Worker:
 
     def _wait(self, change: _ChangeInfo, until: float) -> None:
         """Until all name servers have it."""
-        pause_s = _PAUSE_S
+        waits = deadline.pauses(until, _PAUSE_S, _LONGEST_PAUSE_S)
         while change.status != "INSYNC":
-            if time.monotonic() + pause_s >= until:
+            if not next(waits, False):
                 raise Transient("dns.unknown_outcome", "Route 53: accepted, and not yet at all of its name servers")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             change = self._ask("get_change", _Change, "dns.unknown_outcome", Id=change.id).change_info
 
     def _zone_id(self, name: str) -> str:
